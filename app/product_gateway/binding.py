@@ -1,0 +1,198 @@
+"""Binds the operations of a spec to handlers, through Connexion's pipeline, as one ASGI application.
+
+A handler is an `async def` method with the operationId's name in snake_case. A spec and handlers that do
+not fit each other stop the start, with the missing handlers written out.
+"""
+
+import inspect
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar, get_type_hints
+
+import orjson
+from connexion import ConnexionMiddleware
+from connexion.decorators.parameter import pythonic
+from connexion.middleware.lifespan import LifespanMiddleware
+from connexion.middleware.response_validation import ResponseValidationMiddleware
+from connexion.middleware.security import SecurityMiddleware
+from connexion.options import SwaggerUIOptions
+from connexion.resolver import Resolver
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from product_gateway import spec
+from product_gateway.handler_skeletons import skeletons
+from product_gateway.model import SettingsError
+from product_gateway.pipeline import ARGUMENTS, Authenticate, Bearer, RequestValidation, Routing
+
+logger = logging.getLogger(__name__)
+
+LARGEST_BODY_BYTES = 1024 * 1024
+
+Body = TypeVar("Body")
+Handler = Callable[..., Awaitable["Answer[Any]"]]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer(Generic[Body]):
+    """What a handler gives back. `body` is sent as JSON, or as it is where it is bytes."""
+
+    body: Body
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+    media_type: str = "application/json"
+
+    async def send(self, send: Send) -> None:
+        """Sends the whole answer."""
+        content = self.body if isinstance(self.body, bytes) else orjson.dumps(self.body)
+        headers = [
+            (b"content-type", self.media_type.encode()),
+            (b"content-length", b"%d" % len(content)),
+            *((name.lower().encode(), value.encode("latin-1")) for name, value in self.headers.items()),
+        ]
+        await send({"type": "http.response.start", "status": self.status, "headers": headers})
+        await send({"type": "http.response.body", "body": content})
+
+
+async def _as_it_is(caller: Any) -> Any:
+    return caller
+
+
+def bind(
+    document: spec.Document,
+    handlers: object,
+    *,
+    authenticate: Authenticate,
+    describe_error: Callable[[Exception], Answer[Any]],
+    admit: Callable[[Any], Awaitable[Any]] = _as_it_is,
+    lifespan: Callable[[Any], AbstractAsyncContextManager[None]] = lambda _: nullcontext(),
+    validate_responses: bool = False,
+) -> ASGIApp:
+    """The application that answers the operations of `document`.
+
+    Where an operation has security, `authenticate` (token, operation) says who is asking before the parameters
+    are checked, and `admit` turns that into the handler's first argument after they are. `describe_error` is the
+    one table from error to HTTP answer. Raises SettingsError where spec and handlers do not fit.
+    """
+    operations = {each["operationId"]: each for _, _, each in spec.operations(document)}
+    methods = _methods(document, handlers)
+    calls = {
+        operation_id: _Call(methods[operation_id], admit if each.get("security", document.get("security")) else None)
+        for operation_id, each in operations.items()
+    }
+    bearer = Bearer(authenticate, operations)
+    app = ConnexionMiddleware(
+        Dispatch(calls),
+        middlewares=[
+            lambda app: Errors(app, describe_error),
+            Routing,
+            SecurityMiddleware,
+            RequestValidation,
+            *([ResponseValidationMiddleware] if validate_responses else []),
+            LifespanMiddleware,
+        ],
+        lifespan=lifespan,
+        security_map={"bearer": lambda: bearer},
+        resolver=Resolver(methods.__getitem__),
+        validate_responses=validate_responses,
+        swagger_ui_options=SwaggerUIOptions(serve_spec=False, swagger_ui=False),
+    )
+    app.add_api(document)
+    # A fault of the spec must show now, not at the first request.
+    app.app, app.middleware_stack = app._build_middleware_stack()
+    return app  # type: ignore[no-any-return]
+
+
+def _methods(document: spec.Document, handlers: object) -> dict[str, Handler]:
+    wanted = {each["operationId"]: pythonic(each["operationId"]) for _, _, each in spec.operations(document)}
+    found = {name for name, _ in inspect.getmembers(handlers, inspect.iscoroutinefunction) if not name.startswith("_")}
+    owner = type(handlers).__qualname__
+    if missing := [operation_id for operation_id, name in wanted.items() if name not in found]:
+        raise SettingsError(
+            f"The spec has operations without a handler. Paste into {owner}:\n\n{skeletons(document, missing)}"
+        )
+    if extra := sorted(found - set(wanted.values())):
+        raise SettingsError(f"{owner} has handlers without an operation in the spec: {', '.join(extra)}")
+    methods: dict[str, Handler] = {operation_id: getattr(handlers, name) for operation_id, name in wanted.items()}
+    for path, method, each in spec.operations(document):
+        parameters = [*document["paths"][path].get("parameters", []), *each.get("parameters", [])]
+        names = {pythonic(spec.resolve(document, parameter)["name"]) for parameter in parameters}
+        secured = bool(each.get("security", document.get("security")))
+        signature = list(inspect.signature(methods[each["operationId"]]).parameters)
+        if set(signature[1:] if secured else signature) != names:
+            raise SettingsError(
+                f"{owner}.{wanted[each['operationId']]} does not take the parameters of {method.upper()} {path}. "
+                f"Its skeleton:\n\n{skeletons(document, [each['operationId']])}"
+            )
+    return methods
+
+
+class _Call:
+    """One handler with the conversion of its arguments, as its annotations ask for it."""
+
+    def __init__(self, handler: Handler, admit: Callable[[Any], Awaitable[Any]] | None) -> None:
+        self._handler = handler
+        self._admit = admit
+        hints = get_type_hints(handler)
+        names = list(inspect.signature(handler).parameters)[1 if admit else 0 :]
+        plain = (str, int, float, bool)
+        self._convert = [(n, hints[n]) for n in names if isinstance(hints[n], type) and hints[n] not in plain]
+
+    async def __call__(self, scope: Scope) -> Answer[Any]:
+        arguments = scope[ARGUMENTS]
+        for name, convert in self._convert:
+            arguments[name] = convert(arguments[name])
+        if self._admit is None:
+            return await self._handler(**arguments)
+        caller = scope["extensions"]["connexion_context"]["token_info"]["caller"]
+        return await self._handler(await self._admit(caller), **arguments)
+
+
+class Dispatch:
+    """The innermost application: from operation id to handler."""
+
+    def __init__(self, calls: Mapping[str, _Call]) -> None:
+        self._calls = calls
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers the request. Raises HTTPException 404 where no operation has the path."""
+        call = self._calls.get(scope["extensions"]["connexion_routing"]["operation_id"])
+        if call is None:
+            raise HTTPException(404, "There is nothing at this path.")
+        await (await call(scope)).send(send)
+
+
+class Errors:
+    """The outermost application: every exception becomes an answer, and none is lost."""
+
+    def __init__(self, app: ASGIApp, describe: Callable[[Exception], Answer[Any]]) -> None:
+        self._app = app
+        self._describe = describe
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers 413 for a body that is larger than any operation could want."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = False
+
+        async def watched(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            _refuse_large_body(scope)
+            await self._app(scope, receive, watched)
+        except Exception as error:
+            if started:  # half an answer is out: the server closes the connection
+                raise
+            await self._describe(error).send(send)
+
+
+def _refuse_large_body(scope: Scope) -> None:
+    for name, value in scope["headers"]:
+        if name == b"content-length" and value.isdigit() and int(value[:20]) > LARGEST_BODY_BYTES:
+            raise HTTPException(413, f"A request body may have at most {LARGEST_BODY_BYTES} bytes.")

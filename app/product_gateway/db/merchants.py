@@ -1,0 +1,117 @@
+"""The merchants: who may ask, and where their products come from."""
+
+from typing import Any
+
+from sqlalchemy import Connection, Row, bindparam, delete, insert, select, update
+
+from product_gateway.db import tables
+from product_gateway.db.tables import merchants, now
+from product_gateway.model import (
+    Merchant,
+    MerchantDisabled,
+    NotBringYourOwnPlatform,
+    Platform,
+    SettingsError,
+    UnknownMerchant,
+)
+
+_select_one = select(merchants).where(merchants.c.name == bindparam("m"))
+
+
+def find(connection: Connection, name: str) -> Merchant | None:
+    """The merchant of this name."""
+    row = connection.execute(_select_one, {"m": name}).first()
+    return None if row is None else _merchant(row)
+
+
+def get(connection: Connection, name: str) -> Merchant:
+    """For the operator: raises SettingsError where there is none."""
+    merchant = find(connection, name)
+    if merchant is None:
+        raise SettingsError(f"There is no merchant {name}. `product-gateway merchant list` shows those that there are.")
+    return merchant
+
+
+def admit(connection: Connection, name: str) -> Merchant:
+    """The merchant, if it may use the merchant operations.
+
+    Raises UnknownMerchant, MerchantDisabled or NotBringYourOwnPlatform.
+    """
+    merchant = find(connection, name)
+    if merchant is None:
+        raise UnknownMerchant
+    if merchant.disabled:
+        raise MerchantDisabled
+    if merchant.platform is not Platform.BYOP:
+        raise NotBringYourOwnPlatform
+    return merchant
+
+
+def all_of_them(connection: Connection) -> list[Merchant]:
+    """In order of their names."""
+    return [_merchant(row) for row in connection.execute(select(merchants).order_by(merchants.c.name))]
+
+
+def add(
+    connection: Connection,
+    name: str,
+    platform: Platform,
+    product_service_url: str | None,
+    product_service_token: str | None,
+    currency: str | None,
+) -> Merchant:
+    """A new merchant; the token comes encrypted. Raises SettingsError where the name is taken."""
+    if find(connection, name) is not None:
+        raise SettingsError(
+            f"There is a merchant {name} already. `product-gateway merchant update {name} …` changes it."
+        )
+    connection.execute(
+        insert(merchants).values(
+            name=name,
+            platform=platform,
+            product_service_url=product_service_url,
+            product_service_token=product_service_token,
+            currency=currency,
+            disabled=False,
+            created_at=now(),
+            updated_at=now(),
+        )
+    )
+    return get(connection, name)
+
+
+def change(connection: Connection, name: str, /, **values: Any) -> Merchant:
+    """Sets columns of the merchant. Raises SettingsError where there is none, or nothing fits any more."""
+    merchant = get(connection, name)
+    url = values.get("product_service_url", merchant.product_service_url)
+    if values.get("platform", merchant.platform) == Platform.BYOP and not url:
+        raise SettingsError(f"{name} needs a product service to bring its own platform: add --product-service-url.")
+    connection.execute(update(merchants).where(merchants.c.name == name).values(**values, updated_at=now()))
+    return get(connection, name)
+
+
+def remove(connection: Connection, name: str) -> None:
+    """Erases the merchant with its syncs and records; a worker that is at one of them loses its claim."""
+    get(connection, name)
+    for table in (
+        tables.syncs,
+        tables.sync_problems,
+        tables.seen_records,
+        tables.catalog_records,
+        tables.catalog_counts,
+    ):
+        connection.execute(delete(table).where(table.c.merchant == name))
+    connection.execute(delete(merchants).where(merchants.c.name == name))
+
+
+def _merchant(row: Row[Any]) -> Merchant:
+    return Merchant(
+        name=row.name,
+        platform=Platform(row.platform),
+        product_service_url=row.product_service_url,
+        product_service_token=row.product_service_token,
+        currency=row.currency,
+        disabled=row.disabled,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+    )

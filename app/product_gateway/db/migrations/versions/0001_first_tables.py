@@ -1,0 +1,129 @@
+"""The first tables."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0001"
+down_revision = None
+
+INSTANT = sa.DateTime(timezone=True)
+MERCHANT = sa.String(128).with_variant(sa.String(128, collation="C"), "postgresql")
+RECORD_ID = sa.String(255).with_variant(sa.String(255, collation="C"), "postgresql")
+ACTIVE = sa.text("status IN ('QUEUED', 'IN_PROGRESS')")
+
+
+def upgrade() -> None:
+    op.create_table(
+        "catalog_counts",
+        sa.Column("merchant", MERCHANT, nullable=False),
+        sa.Column("entity_type", sa.String(length=16), nullable=False),
+        sa.Column("num_records", sa.BigInteger(), nullable=False),
+        sa.Column("updated_at", INSTANT),
+        sa.CheckConstraint("num_records >= 0", name=op.f("ck_catalog_counts_num_records")),
+        sa.PrimaryKeyConstraint("merchant", "entity_type", name=op.f("pk_catalog_counts")),
+    )
+    op.create_table(
+        "catalog_records",
+        sa.Column("merchant", MERCHANT, nullable=False),
+        sa.Column("entity_type", sa.String(length=16), nullable=False),
+        sa.Column("record_id", RECORD_ID, nullable=False),
+        sa.Column("document", sa.Text(), nullable=False),
+        sa.Column("product_ids", sa.Text()),
+        sa.Column("digest", sa.LargeBinary(length=16), nullable=False),
+        sa.PrimaryKeyConstraint("merchant", "entity_type", "record_id", name=op.f("pk_catalog_records")),
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
+        "merchants",
+        sa.Column("name", MERCHANT, nullable=False),
+        sa.Column("platform", sa.String(length=16), nullable=False),
+        sa.Column("product_service_url", sa.Text()),
+        sa.Column("product_service_token", sa.Text()),
+        sa.Column("currency", sa.String(length=3)),
+        sa.Column("disabled", sa.Boolean(), nullable=False),
+        sa.Column("created_at", INSTANT, nullable=False),
+        sa.Column("updated_at", INSTANT, nullable=False),
+        sa.CheckConstraint(
+            "platform = 'BENTO' OR product_service_url IS NOT NULL", name=op.f("ck_merchants_product_service")
+        ),
+        sa.CheckConstraint("platform IN ('BYOP', 'BENTO')", name=op.f("ck_merchants_platform")),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_merchants")),
+    )
+    op.create_table(
+        "seen_records",
+        sa.Column("merchant", MERCHANT, nullable=False),
+        sa.Column("sync_id", sa.Uuid(), nullable=False),
+        sa.Column("record_id", RECORD_ID, nullable=False),
+        sa.PrimaryKeyConstraint("merchant", "sync_id", "record_id", name=op.f("pk_seen_records")),
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
+        "sync_problems",
+        sa.Column("merchant", MERCHANT, nullable=False),
+        sa.Column("sync_id", sa.Uuid(), nullable=False),
+        sa.Column("code", sa.String(length=64), nullable=False),
+        sa.Column("count", sa.BigInteger(), nullable=False),
+        sa.Column("samples", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("merchant", "sync_id", "code", name=op.f("pk_sync_problems")),
+    )
+    op.create_table(
+        "syncs",
+        sa.Column("merchant", MERCHANT, nullable=False),
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("entity_type", sa.String(length=16), nullable=False),
+        sa.Column("status", sa.String(length=16), nullable=False),
+        sa.Column("queued_at", INSTANT, nullable=False),
+        sa.Column("started_at", INSTANT),
+        sa.Column("finished_at", INSTANT),
+        sa.Column("attempt", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("lease_owner", sa.String(length=255)),
+        sa.Column("lease_token", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("lease_expires_at", INSTANT),
+        sa.Column("cursor", sa.Text()),
+        sa.Column("pull_complete", sa.Boolean(), server_default=sa.text("false"), nullable=False),
+        sa.Column("unidentified", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("records_read", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("records_total", sa.BigInteger()),
+        sa.Column("created", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("updated", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("unchanged", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("deleted", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("rejected", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("failure_code", sa.String(length=64)),
+        sa.Column("failure_detail", sa.Text()),
+        sa.CheckConstraint(
+            "(finished_at IS NULL) = (status IN ('QUEUED', 'IN_PROGRESS'))", name=op.f("ck_syncs_finished")
+        ),
+        sa.CheckConstraint("(status = 'FAILED') = (failure_code IS NOT NULL)", name=op.f("ck_syncs_failure")),
+        sa.CheckConstraint("(status = 'IN_PROGRESS') = (lease_expires_at IS NOT NULL)", name=op.f("ck_syncs_lease")),
+        sa.CheckConstraint("entity_type IN ('PRODUCT', 'COLLECTION')", name=op.f("ck_syncs_entity_type")),
+        sa.CheckConstraint(
+            "status IN ('QUEUED', 'IN_PROGRESS', 'SUCCEEDED', 'FAILED', 'CANCELLED')", name=op.f("ck_syncs_status")
+        ),
+        sa.ForeignKeyConstraint(["merchant"], ["merchants.name"], name=op.f("fk_syncs_merchant_merchants")),
+        sa.PrimaryKeyConstraint("merchant", "id", name=op.f("pk_syncs")),
+    )
+    op.create_index(
+        "ix_syncs_claimable", "syncs", ["queued_at"], unique=False, sqlite_where=ACTIVE, postgresql_where=ACTIVE
+    )
+    op.create_index("ix_syncs_latest", "syncs", ["merchant", "entity_type", "id"], unique=False)
+    op.create_index(
+        "ux_syncs_one_active",
+        "syncs",
+        ["merchant", "entity_type"],
+        unique=True,
+        sqlite_where=ACTIVE,
+        postgresql_where=ACTIVE,
+    )
+
+
+def downgrade() -> None:
+    op.drop_index("ux_syncs_one_active", table_name="syncs")
+    op.drop_index("ix_syncs_latest", table_name="syncs")
+    op.drop_index("ix_syncs_claimable", table_name="syncs")
+    op.drop_table("syncs")
+    op.drop_table("sync_problems")
+    op.drop_table("seen_records")
+    op.drop_table("merchants")
+    op.drop_table("catalog_records")
+    op.drop_table("catalog_counts")

@@ -1,0 +1,62 @@
+"""Everything at once on one machine: sample service, gateway, worker, a merchant and a token. `make run`."""
+
+from datetime import timedelta
+from pathlib import Path
+
+from product_gateway import catalog_file, db, keys, launch, sample_service
+from product_gateway.db import Database, merchants, migrate
+from product_gateway.model import EntityType, Platform
+from product_gateway.settings import Settings
+
+MERCHANT = "demo"
+SAMPLE_SERVICE_TOKEN = "sample-service-token"  # noqa: S105 - the sample service has no secrets
+TOKEN_LIFETIME = timedelta(hours=12)
+
+
+def run(settings: Settings, port: int, sample_port: int, catalog: Path, delay: float) -> None:
+    """Until Ctrl-C. Everything is there before the gateway answers. Raises SettingsError."""
+    gateway = launch.bind("127.0.0.1", port)
+    sample = launch.bind("127.0.0.1", sample_port)
+    data = catalog_file.read(catalog)
+    launch.log_to_stderr(settings.log_level)
+    app = sample_service.create_app(data, token=SAMPLE_SERVICE_TOKEN, delay=delay)
+    with launch.http_beside(app, sample):
+        with db.open_for_a_while(settings.database) as database:
+            migrate.prepare(database)
+            _register(settings, database, launch.url_of(sample))
+        token_file = settings.data_dir / "demo.token"
+        keys.write_private(
+            token_file, keys.issue_token(settings, MERCHANT, list(keys.SCOPES), TOKEN_LIFETIME).encode() + b"\n"
+        )
+        print(_welcome(launch.url_of(gateway), token_file, data), flush=True)
+        launch.serve(settings, gateway, with_worker=True)
+
+
+def _register(settings: Settings, database: Database, url: str) -> None:
+    token = keys.Secrets(settings).encrypt(SAMPLE_SERVICE_TOKEN)
+    if database.call(merchants.find, MERCHANT) is None:
+        database.call(merchants.add, MERCHANT, Platform.BYOP, url, token, "GBP")
+    else:
+        values = {"platform": Platform.BYOP, "product_service_url": url, "product_service_token": token}
+        database.call(merchants.change, MERCHANT, **values, disabled=False)
+
+
+def _welcome(url: str, token_file: Path, data: catalog_file.Catalog) -> str:
+    products, collections = data.count(EntityType.PRODUCT), data.count(EntityType.COLLECTION)
+    api = f"{url}/product-gateway/v1"
+    return f"""
+The product gateway is at {url}, with a sample product service of {products} products and {collections} collections.
+Its merchant is called {MERCHANT}. A token for it, good for 12 hours, is in {token_file}:
+
+{token_file.read_text().strip()}
+
+Type this in another terminal:
+
+  TOKEN=$(cat {token_file})
+  curl -i -X PUT -H "Authorization: Bearer $TOKEN" {api}/sync/PRODUCT      # 202: enqueued
+  curl -i -X PUT -H "Authorization: Bearer $TOKEN" {api}/sync/PRODUCT      # 429: one is active
+  curl -H "Authorization: Bearer $TOKEN" {api}/sync/PRODUCT                # how many, since when
+  curl -H "Authorization: Bearer $TOKEN" "{api}/products?page_size=2"      # the catalog
+
+Ctrl-C stops all of it.
+"""

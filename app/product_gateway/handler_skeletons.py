@@ -1,0 +1,55 @@
+"""Handlers written out from the spec, ready to paste, for operations that have none yet."""
+
+import textwrap
+
+from connexion.decorators.parameter import pythonic
+
+from product_gateway import spec
+
+TYPES = {"string": "str", "integer": "int", "number": "float", "boolean": "bool"}
+FORMATS = {"uuid": "UUID"}
+
+
+def skeletons(document: spec.Document, operation_ids: list[str]) -> str:
+    """The source of a method for each of the operations: signature, docstring, `raise NotImplementedError`."""
+    return "\n".join(
+        _skeleton(document, path, operation)
+        for path, _, operation in spec.operations(document)
+        if operation["operationId"] in operation_ids
+    )
+
+
+def _skeleton(document: spec.Document, path: str, operation: spec.Document) -> str:
+    arguments = ["self"]
+    if operation.get("security", document.get("security")):
+        arguments.append("merchant: Merchant")
+    for each in [*document["paths"][path].get("parameters", []), *operation.get("parameters", [])]:
+        parameter = spec.resolve(document, each)
+        optional = not parameter.get("required") and "default" not in spec.resolve(document, parameter["schema"])
+        kind = _type(document, parameter["schema"]) + (" | None" if optional else "")
+        arguments.append(f"{pythonic(parameter['name'])}: {kind}")
+    summary = operation["summary"].rstrip(".") + "."
+    description = textwrap.fill(" ".join(operation.get("description", "").split()), 100)
+    docstring = f'"""{summary}\n\n{description}\n"""' if description else f'"""{summary}"""'
+    return textwrap.indent(
+        f"async def {pythonic(operation['operationId'])}({', '.join(arguments)}) -> Answer[{_body(operation)}]:\n"
+        + textwrap.indent(f"{docstring}\nraise NotImplementedError\n", "    "),
+        "    ",
+    )
+
+
+def _type(document: spec.Document, schema: spec.Document) -> str:
+    resolved = spec.resolve(document, schema)
+    if "enum" in resolved and "$ref" in schema:
+        return str(schema["$ref"]).rpartition("/")[2]
+    if resolved["type"] == "array":
+        return f"list[{_type(document, resolved['items'])}]"
+    return FORMATS.get(resolved.get("format", "")) or TYPES[resolved["type"]]
+
+
+def _body(operation: spec.Document) -> str:
+    for status, response in operation["responses"].items():
+        if status.startswith("2"):
+            for media in response.get("content", {}).values():
+                return str(media["schema"].get("$ref", "bytes")).rpartition("/")[2] or "bytes"
+    return "None"

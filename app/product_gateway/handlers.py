@@ -1,0 +1,207 @@
+"""One handler per operationId of openapi/product-gateway.yaml: typed arguments in, one call, body and status out."""
+
+import base64
+import binascii
+from collections.abc import Iterable
+from datetime import datetime
+from typing import cast
+from uuid import UUID
+
+import orjson
+
+from product_gateway import spec
+from product_gateway.api_types import (
+    CatalogMeta,
+    Collection,
+    CollectionListResponse,
+    CollectionResponse,
+    CollectionSummary,
+    HealthResponse,
+    Product,
+    ProductListResponse,
+    ProductResponse,
+    SyncProblemsResponse,
+    SyncResponse,
+    SyncStatusResponse,
+)
+from product_gateway.api_types import Sync as SyncBody
+from product_gateway.binding import Answer
+from product_gateway.db import Database, catalog, migrate, syncs
+from product_gateway.model import EntityType, InvalidRequest, Listing, Merchant, NeverSynced, Record, Sync, Unavailable
+
+SYNCS = "/product-gateway/v1/syncs/"
+
+
+class Handlers:
+    """The operations. Errors of the model become HTTP answers elsewhere."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._spec = spec.text(spec.GATEWAY)
+
+    async def enqueue_sync(self, merchant: Merchant, entity_type: EntityType) -> Answer[SyncResponse]:
+        """Raises SyncAlreadyActive."""
+        sync = await self._database.write(syncs.enqueue, merchant.name, entity_type)
+        headers = {"Location": f"{SYNCS}{sync.id}", "Retry-After": str(sync.seconds_left)}
+        return Answer({"data": sync_body(sync), "meta": {}}, 202, headers)
+
+    async def get_sync_status(self, merchant: Merchant, entity_type: EntityType) -> Answer[SyncStatusResponse]:
+        """Raises NeverSynced."""
+        state, latest = await self._database.read(catalog.state_and_latest_sync, merchant.name, entity_type)
+        if state.updated_at is None or latest is None:
+            raise NeverSynced(entity_type, latest)
+        return Answer(
+            {
+                "data": {
+                    "entityType": entity_type.value,
+                    "updatedAt": rfc3339(state.updated_at),
+                    "numRecords": state.num_records,
+                },
+                "meta": {"sync": sync_body(latest)},
+            }
+        )
+
+    async def get_sync(self, merchant: Merchant, sync_id: UUID) -> Answer[SyncResponse]:
+        """Raises SyncNotFound."""
+        sync = await self._database.read(syncs.get, merchant.name, sync_id)
+        headers = {"Retry-After": str(sync.seconds_left)} if sync.is_active else {}
+        return Answer({"data": sync_body(sync), "meta": {}}, headers=headers)
+
+    async def list_sync_problems(self, merchant: Merchant, sync_id: UUID) -> Answer[SyncProblemsResponse]:
+        """Raises SyncNotFound."""
+        groups = await self._database.read(syncs.problems, merchant.name, sync_id)
+        return Answer(
+            {
+                "data": [
+                    {
+                        "code": group.code,
+                        "count": group.count,
+                        "samples": [
+                            {"recordId": each.record_id, "pointer": each.pointer, "message": each.message}
+                            for each in group.samples
+                        ],
+                    }
+                    for group in groups
+                ],
+                "meta": {},
+            }
+        )
+
+    async def list_products(
+        self, merchant: Merchant, cursor: str | None, page_size: int
+    ) -> Answer[ProductListResponse]:
+        """Raises InvalidRequest for a cursor that is not ours."""
+        listing = await self._page(merchant, EntityType.PRODUCT, cursor, page_size)
+        return Answer({"data": products(listing.records), "meta": meta(merchant, listing.next_after)})
+
+    async def get_product(self, merchant: Merchant, product_id: str) -> Answer[ProductResponse]:
+        """Raises RecordNotFound."""
+        record = await self._database.read(catalog.get, merchant.name, EntityType.PRODUCT, product_id)
+        return Answer({"data": cast(Product, orjson.loads(record.document)), "meta": meta(merchant)})
+
+    async def list_collections(
+        self, merchant: Merchant, cursor: str | None, page_size: int
+    ) -> Answer[CollectionListResponse]:
+        """Raises InvalidRequest for a cursor that is not ours."""
+        listing = await self._page(merchant, EntityType.COLLECTION, cursor, page_size)
+        collections = [cast(CollectionSummary, orjson.loads(each.document)) for each in listing.records]
+        return Answer({"data": collections, "meta": meta(merchant, listing.next_after)})
+
+    async def get_collection(
+        self, merchant: Merchant, collection_id: str, cursor: str | None, page_size: int
+    ) -> Answer[CollectionResponse]:
+        """Raises RecordNotFound, or InvalidRequest for a cursor that is not ours."""
+        after = "" if cursor is None else decoded(cursor)
+        record, held, next_after = await self._database.read(
+            catalog.collection, merchant.name, collection_id, after, page_size
+        )
+        collection: Collection = {
+            **cast(CollectionSummary, orjson.loads(record.document)),
+            "productIds": list(record.product_ids),
+            "products": products(held),
+        }
+        return Answer({"data": collection, "meta": meta(merchant, next_after)})
+
+    async def get_liveness(self) -> Answer[HealthResponse]:
+        """Needs nothing but the process."""
+        return Answer({"data": {"status": "ok"}, "meta": {}})
+
+    async def get_readiness(self) -> Answer[HealthResponse]:
+        """Raises Unavailable."""
+        if await self._database.read(migrate.current) != migrate.newest():
+            raise Unavailable("The database's tables are not up to date.")
+        return Answer({"data": {"status": "ok"}, "meta": {}})
+
+    async def get_spec(self) -> Answer[bytes]:
+        """The file as it was written (RFC 9512)."""
+        return Answer(self._spec, media_type="application/yaml")
+
+    async def _page(self, merchant: Merchant, entity_type: EntityType, cursor: str | None, size: int) -> Listing:
+        after = "" if cursor is None else decoded(cursor)
+        return await self._database.read(catalog.page, merchant.name, entity_type, after, size)
+
+
+def sync_body(sync: Sync) -> SyncBody:
+    """A sync as the spec has it."""
+    return {
+        "id": str(sync.id),
+        "entityType": sync.entity_type.value,
+        "status": sync.status.value,
+        "queuedAt": rfc3339(sync.queued_at),
+        "startedAt": None if sync.started_at is None else rfc3339(sync.started_at),
+        "finishedAt": None if sync.finished_at is None else rfc3339(sync.finished_at),
+        "attempt": sync.attempt,
+        "progress": {
+            "recordsRead": sync.records_read,
+            "recordsTotal": sync.records_total,
+            "percent": sync.percent,
+        },
+        "result": {
+            "created": sync.counts.created,
+            "updated": sync.counts.updated,
+            "unchanged": sync.counts.unchanged,
+            "deleted": sync.counts.deleted,
+            "rejected": sync.counts.rejected,
+        },
+        "failure": None
+        if sync.failure_code is None
+        else {"code": sync.failure_code, "detail": sync.failure_detail or ""},
+    }
+
+
+def products(records: Iterable[Record]) -> list[Product]:
+    """Products as the spec has them."""
+    return [cast(Product, orjson.loads(each.document)) for each in records]
+
+
+def meta(merchant: Merchant, next_after: str | None = None) -> CatalogMeta:
+    """The merchant's currency, and where the next page starts, where there are such."""
+    found: CatalogMeta = {}
+    if merchant.currency is not None:
+        found["currency"] = merchant.currency
+    if next_after is not None:
+        found["nextCursor"] = encoded(next_after)
+    return found
+
+
+def encoded(after: str) -> str:
+    """A cursor: the last id of the page before, so that it stays valid whatever a sync writes meanwhile."""
+    return base64.urlsafe_b64encode(after.encode()).decode().rstrip("=")
+
+
+def decoded(cursor: str) -> str:
+    """The id that a cursor stands for. Raises InvalidRequest."""
+    try:
+        after = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode()
+    except (binascii.Error, UnicodeDecodeError):
+        after = ""
+    if not after or "\0" in after or encoded(after) != cursor:
+        raise InvalidRequest(
+            "Query parameter cursor: this is not a cursor that an earlier page gave as meta.nextCursor."
+        )
+    return after
+
+
+def rfc3339(instant: datetime) -> str:
+    """In UTC, with milliseconds."""
+    return instant.isoformat(timespec="milliseconds").replace("+00:00", "Z")

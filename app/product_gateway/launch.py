@@ -1,0 +1,169 @@
+"""Starts and stops what runs for long: the HTTP servers and the worker. The one way to start each."""
+
+import asyncio
+import errno
+import logging
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from typing import Any
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from product_gateway import db
+from product_gateway.db import migrate
+from product_gateway.model import SettingsError
+from product_gateway.outbound import Outbound
+from product_gateway.server import create_app
+from product_gateway.settings import Settings
+from product_gateway.worker import Worker
+
+logger = logging.getLogger(__name__)
+
+SECONDS_TO_FINISH_REQUESTS = 8
+SECONDS_TO_START = 30
+BACKLOG = 2048
+
+
+def log_to_stderr(level: str) -> None:
+    """One line a message, times in UTC."""
+    formatter = logging.Formatter("%(asctime)s.%(msecs)03dZ %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S")
+    formatter.converter = time.gmtime
+    handler = logging.StreamHandler()
+    handler.setFormatter(formatter)
+    logging.basicConfig(level=level, handlers=[handler])
+    for noisy in ("connexion", "httpx2", "httpcore2", "alembic", "uvicorn", "stamina"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A socket that listens there; port 0 is any that is free. Raises SettingsError in plain words."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+        listening.listen(BACKLOG)
+    except OSError as error:
+        listening.close()
+        if error.errno == errno.EADDRINUSE:
+            raise SettingsError(
+                f"Port {port} of {host} is taken. Stop what listens there, or choose another port."
+            ) from None
+        raise SettingsError(f"Cannot listen on port {port} of {host}: {error.strerror or error}.") from None
+    return listening
+
+
+def url_of(listening: socket.socket) -> str:
+    """The address of the socket, for a browser on this machine."""
+    host, port = listening.getsockname()[:2]
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def serve(settings: Settings, listening: socket.socket, *, with_worker: bool) -> None:
+    """The gateway, until SIGTERM or Ctrl-C. Raises SettingsError."""
+    _prepare(settings)
+    app = create_app(settings)
+    with worker_beside(settings) if with_worker else nullcontext():
+        serve_alone(app, listening)
+
+
+def serve_alone(app: ASGIApp, listening: socket.socket) -> None:
+    """Any application over HTTP, until SIGTERM or Ctrl-C."""
+    with suppress(KeyboardInterrupt):  # uvicorn has stopped in good order, and says it once more
+        _http_server(app).run(sockets=[listening])
+
+
+def run_worker(settings: Settings) -> None:
+    """A worker, until SIGTERM or Ctrl-C. Raises SettingsError."""
+    _prepare(settings)
+
+    async def until_signalled() -> None:
+        stop = asyncio.Event()
+        for each in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(each, stop.set)
+        await _work(settings, stop, lambda: logger.info("The worker is waiting for syncs."))
+
+    asyncio.run(until_signalled())
+
+
+@contextmanager
+def worker_beside(settings: Settings) -> Iterator[None]:
+    """A worker in a thread, with an event loop of its own: a large page does not hold up a request."""
+    started = threading.Event()
+    state: dict[str, Any] = {}
+
+    async def until_told() -> None:
+        state["loop"], state["stop"] = asyncio.get_running_loop(), asyncio.Event()
+        await _work(settings, state["stop"], started.set)
+
+    def in_thread() -> None:
+        try:
+            asyncio.run(until_told())
+        except Exception:
+            logger.exception("The worker has stopped.")
+        finally:
+            started.set()
+
+    thread = threading.Thread(target=in_thread, name="worker")
+    thread.start()
+    try:
+        started.wait(SECONDS_TO_START)
+        yield
+    finally:
+        if thread.is_alive():
+            state["loop"].call_soon_threadsafe(state["stop"].set)
+        thread.join()
+
+
+@contextmanager
+def http_beside(app: ASGIApp, listening: socket.socket) -> Iterator[None]:
+    """An HTTP server in a thread, answering when this is entered."""
+    server = _http_server(app)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, name="http")
+    thread.start()
+    try:
+        for _ in range(SECONDS_TO_START * 100):
+            if server.started or not thread.is_alive():
+                break
+            thread.join(0.01)
+        if not server.started:
+            raise SettingsError("The server did not start; the messages above say why.")
+        yield
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+def _prepare(settings: Settings) -> None:
+    log_to_stderr(settings.log_level)
+    with db.open_for_a_while(settings.database) as database:
+        migrate.prepare(database)
+
+
+async def _work(settings: Settings, stop: asyncio.Event, on_start: Callable[[], None]) -> None:
+    with db.open_for_a_while(settings.database) as database:
+        async with Outbound(allow_private_addresses=settings.allow_private_addresses) as outbound:
+            worker = Worker(settings, database, outbound)
+            on_start()
+            await worker.run(stop)
+
+
+def _http_server(app: ASGIApp) -> uvicorn.Server:
+    return uvicorn.Server(
+        uvicorn.Config(
+            app,
+            loop="uvloop",
+            http="httptools",
+            ws="none",
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=SECONDS_TO_FINISH_REQUESTS,
+        )
+    )

@@ -1,0 +1,121 @@
+"""An operation's parameters: compiled from the spec once, checked and converted at every request."""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+from urllib.parse import parse_qsl
+
+import jsonschema_rs
+from connexion.decorators.parameter import pythonic
+
+from product_gateway import spec
+from product_gateway.model import InvalidRequest
+
+UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+INTEGER = re.compile(r"-?[0-9]{1,18}")
+LONGEST_MESSAGE = 300
+
+
+def _integer(text: str) -> int:
+    if not INTEGER.fullmatch(text):
+        raise ValueError("is not an integer")
+    return int(text)
+
+
+def _number(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        raise ValueError("is not a number") from None
+    if number - number != 0:  # not finite
+        raise ValueError("is not a number")
+    return number
+
+
+def _boolean(text: str) -> bool:
+    if text not in ("true", "false"):
+        raise ValueError("is neither true nor false")
+    return text == "true"
+
+
+CONVERTERS: dict[str, Callable[[str], Any]] = {
+    "integer": _integer,
+    "number": _number,
+    "boolean": _boolean,
+    "string": str,
+}
+
+
+class Parameter:
+    """One parameter of the path or the query; arrays come separated by commas (`explode: false`)."""
+
+    def __init__(self, definition: spec.Document) -> None:
+        schema = spec.draft4(definition["schema"])
+        self.name: str = definition["name"]
+        self.argument: str = pythonic(self.name)
+        self.required: bool = definition.get("required", False)
+        self.default = schema.get("default")
+        self._label = f"{definition['in'].capitalize()} parameter {self.name}"
+        self._array = schema["type"] == "array"
+        self._convert = CONVERTERS[schema["items"]["type"] if self._array else schema["type"]]
+        self._validator = jsonschema_rs.Draft4Validator(
+            schema, validate_formats=True, formats={"uuid": lambda text: UUID.fullmatch(text) is not None}
+        )
+
+    def read(self, text: str) -> Any:
+        """The value that the text stands for. Raises InvalidRequest."""
+        try:
+            value = [self._convert(part) for part in text.split(",")] if self._array else self._convert(text)
+        except ValueError as error:
+            raise InvalidRequest(f"{self._label}: {text[:100]!r} {error}.") from None
+        if not self._validator.is_valid(value):
+            message = next(self._validator.iter_errors(value)).message
+            raise InvalidRequest(f"{self._label}: {shortened(message)}")
+        return value
+
+
+def shortened(message: str) -> str:
+    """One line that repeats at most so much of what somebody sent."""
+    line = " ".join(message.split())
+    return line if len(line) <= LONGEST_MESSAGE else line[: LONGEST_MESSAGE - 1] + "…"
+
+
+class Parameters:
+    """All parameters of one operation. Query parameters that it does not have are refused."""
+
+    def __init__(self, definitions: list[spec.Document]) -> None:
+        unsupported = [each["name"] for each in definitions if each["in"] not in ("path", "query")]
+        if unsupported:
+            raise NotImplementedError(f"parameters in headers or cookies: {unsupported}")
+        self.path = [Parameter(each) for each in definitions if each["in"] == "path"]
+        self.query = {each["name"]: Parameter(each) for each in definitions if each["in"] == "query"}
+        self._defaults = {each.argument: each.default for each in self.query.values()}
+
+    def read(self, path: Mapping[str, str], query: bytes) -> dict[str, Any]:
+        """Values by Python name, defaults filled in (None where there is none). Raises InvalidRequest."""
+        arguments = {each.argument: each.read(path[each.name]) for each in self.path}
+        arguments.update(self._defaults)
+        if query:
+            arguments.update(self._read_query(query))
+        for each in self.query.values():
+            if each.required and arguments[each.argument] is None:
+                raise InvalidRequest(f"The query parameter {each.name} is missing.")
+        return arguments
+
+    def _read_query(self, query: bytes) -> dict[str, Any]:
+        try:
+            pairs = parse_qsl(query.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=100)
+        except UnicodeDecodeError:
+            raise InvalidRequest("The query is not percent-encoded UTF-8.") from None
+        except ValueError:
+            raise InvalidRequest("The query has more than 100 parameters.") from None
+        arguments: dict[str, Any] = {}
+        for name, text in pairs:
+            parameter = self.query.get(name)
+            if parameter is None:
+                known = ", ".join(self.query) or "none"
+                raise InvalidRequest(f"There is no query parameter {name[:100]!r} here; known: {known}.")
+            if parameter.argument in arguments:
+                raise InvalidRequest(f"The query parameter {name} is given more than once.")
+            arguments[parameter.argument] = parameter.read(text)
+        return arguments

@@ -1,0 +1,157 @@
+"""Connexion's pipeline, tuned through its extension points: what costs time is done once, at the start.
+
+Each class replaces one of Connexion's middlewares and keeps its place and its job:
+routing, security and validation still come from the spec, operation by operation.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+from urllib.parse import unquote
+
+from connexion.middleware.request_validation import (
+    RequestValidationAPI,
+    RequestValidationMiddleware,
+    RequestValidationOperation,
+)
+from connexion.middleware.routing import RoutingAPI, RoutingMiddleware, RoutingOperation
+from connexion.security import AbstractSecurityHandler
+from starlette.exceptions import HTTPException
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from product_gateway import spec
+from product_gateway.model import InvalidRequest, NotAuthenticated
+from product_gateway.parameters import Parameters
+
+ARGUMENTS = "product_gateway.arguments"
+
+Authenticate = Callable[[str, spec.Document], Awaitable[Any]]
+"""Bearer token and operation object -> who is asking. Raises NotAuthenticated or NotAllowed."""
+
+
+class PathOperations:
+    """All operations of one path: picks by method, and knows the whole `Allow` (RFC 9110 §10.2.1)."""
+
+    def __init__(self) -> None:
+        self._by_method: dict[str, RoutingOperation] = {}
+
+    def add(self, method: str, operation: RoutingOperation) -> None:
+        """Answers `method`, and HEAD where it is GET (RFC 9110 §9.3.2)."""
+        self._by_method[method.upper()] = operation
+        if method == "get":
+            self._by_method["HEAD"] = operation
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hands over to the operation. Raises HTTPException 405."""
+        operation = self._by_method.get(scope["method"])
+        if operation is None:
+            methods = sorted(self._by_method)
+            allow = ", ".join(methods)
+            raise HTTPException(405, f"This path answers to {allow}; not to {scope['method'][:32]}.", {"Allow": allow})
+        scope["path_params"] = {name: _decoded(value) for name, value in scope["path_params"].items()}
+        await operation(scope, receive, send)
+
+
+class PathRouter(RoutingAPI):  # type: ignore[misc]  # Connexion has no types
+    """Connexion's routing with one route a path, and no redirects for a slash too many."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._paths: dict[str, PathOperations] = {}
+        super().__init__(*args, **kwargs)
+
+    def _add_operation_internal(
+        self, method: str, path: str, operation: RoutingOperation, name: str | None = None
+    ) -> None:
+        self.router.redirect_slashes = False
+        if path not in self._paths:
+            self._paths[path] = PathOperations()
+            self.router.routes.append(Route(path, endpoint=self._paths[path]))
+        self._paths[path].add(method, operation)
+
+
+class Routing(RoutingMiddleware):  # type: ignore[misc]
+    """Routes by the path as it was sent, so that an id may hold an encoded slash (RFC 3986 §2.2)."""
+
+    def add_api(self, specification: Any, **kwargs: Any) -> None:
+        """One API for the whole server: its router is used as it is, without a mount around it."""
+        self.router = PathRouter(specification, next_app=self.app, **kwargs).router
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Raises InvalidRequest for a path that is not UTF-8."""
+        raw: bytes = scope.get("raw_path") or b""
+        if b"%" in raw:
+            scope = {**scope, "path": _encoded(raw)}
+        elif "%" in scope.get("path", ""):
+            scope = {**scope, "path": _encoded(scope["path"].encode())}
+        await super().__call__(scope, receive, send)
+
+
+def _encoded(raw: bytes) -> str:
+    """The path with everything decoded but the slashes (and percent signs) inside of segments."""
+    try:
+        segments = [unquote(segment, errors="strict") for segment in raw.decode("ascii").split("/")]
+    except UnicodeDecodeError:
+        raise InvalidRequest("The path is not percent-encoded UTF-8.") from None
+    return "/".join(segment.replace("%", "%25").replace("/", "%2F") for segment in segments)
+
+
+def _decoded(segment: str) -> str:
+    return segment.replace("%2F", "/").replace("%25", "%") if "%" in segment else segment
+
+
+class CompiledOperation(RequestValidationOperation):  # type: ignore[misc]
+    """Connexion's check of a request, with the parameters' validators compiled once."""
+
+    def __init__(self, next_app: ASGIApp, **kwargs: Any) -> None:
+        super().__init__(next_app, **kwargs)
+        self._compiled = Parameters(self._operation.parameters)
+        if self._operation.request_body:
+            raise NotImplementedError("request bodies: no operation has one yet")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Leaves the operation's arguments in the scope. Raises InvalidRequest."""
+        scope[ARGUMENTS] = self._compiled.read(scope["path_params"], scope["query_string"])
+        await self.next_app(scope, receive, send)
+
+
+class CompiledValidationAPI(RequestValidationAPI):  # type: ignore[misc]
+    """Makes a CompiledOperation of each operation."""
+
+    def make_operation(self, operation: Any) -> CompiledOperation:
+        """Called by Connexion for each operation of the spec."""
+        return CompiledOperation(self.next_app, operation=operation)
+
+
+class RequestValidation(RequestValidationMiddleware):  # type: ignore[misc]
+    """Connexion's request validation over compiled operations."""
+
+    api_cls = CompiledValidationAPI
+
+
+class Bearer(AbstractSecurityHandler):  # type: ignore[misc]
+    """The `bearer` scheme of the spec (RFC 6750): finds the token and asks `authenticate`."""
+
+    def __init__(self, authenticate: Authenticate, operations: dict[str, spec.Document]) -> None:
+        self._authenticate = authenticate
+        self._operations = operations
+
+    def get_fn(self, security_scheme: spec.Document, required_scopes: Sequence[str]) -> Callable[..., Any]:
+        """Called by Connexion for each operation that names the scheme."""
+        return self._verify
+
+    async def _verify(self, request: Any) -> dict[str, Any]:
+        values = [value for name, value in request.scope["headers"] if name == b"authorization"]
+        operation_id = request.scope["extensions"]["connexion_routing"]["operation_id"]
+        caller = await self._authenticate(_bearer_token(values), self._operations[operation_id])
+        return {"caller": caller}
+
+
+def _bearer_token(values: list[bytes]) -> str:
+    if not values:
+        raise NotAuthenticated("A bearer token is needed: Authorization: Bearer …", presented=False)
+    if len(values) > 1:
+        raise NotAuthenticated("The request has more than one Authorization header.")
+    scheme, _, token = values[0].decode("latin-1").partition(" ")
+    if scheme.lower() != "bearer" or not token.strip():
+        raise NotAuthenticated("The Authorization header is not of the form: Bearer …", presented=False)
+    return token.strip()

@@ -1,0 +1,117 @@
+"""What the operator does to merchants: checked, and with their tokens encrypted before they are stored."""
+
+import re
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from product_gateway.db import Database, catalog, merchants
+from product_gateway.keys import Secrets
+from product_gateway.model import MERCHANT_NAME, EntityType, Merchant, Platform, SettingsError
+from product_gateway.settings import Settings
+
+
+def add(
+    settings: Settings,
+    database: Database,
+    name: str,
+    platform: Platform,
+    url: str | None,
+    token_file: Path | None,
+    currency: str | None,
+) -> Merchant:
+    """A new merchant. Contacts nothing. Raises SettingsError."""
+    if not MERCHANT_NAME.fullmatch(name):
+        raise SettingsError(
+            f"{name!r} cannot be a merchant's name: up to 128 letters, digits and _.:@|~+- are possible, "
+            "a letter, digit or _ first."
+        )
+    if platform is Platform.BYOP and url is None:
+        raise SettingsError("A merchant who brings their own platform needs --product-service-url.")
+    values = _checked(settings, url, token_file, currency)
+    return database.call(
+        merchants.add,
+        name,
+        platform,
+        values.get("product_service_url"),
+        values.get("product_service_token"),
+        values.get("currency"),
+    )
+
+
+def update(
+    settings: Settings,
+    database: Database,
+    name: str,
+    platform: Platform | None,
+    url: str | None,
+    token_file: Path | None,
+    currency: str | None,
+    disabled: bool | None,
+) -> Merchant:
+    """Changes what is not None. Raises SettingsError."""
+    values = _checked(settings, url, token_file, currency)
+    if platform is not None:
+        values["platform"] = platform
+    if disabled is not None:
+        values["disabled"] = disabled
+    if not values:
+        raise SettingsError("Nothing to change: name at least one of the options, which --help shows.")
+    return database.call(merchants.change, name, **values)
+
+
+def describe(database: Database, name: str) -> str:
+    """The merchant in words, without secrets. Raises SettingsError."""
+    merchant = database.call(merchants.get, name)
+    lines = [
+        ("name", merchant.name),
+        ("platform", merchant.platform),
+        ("state", "disabled" if merchant.disabled else "enabled"),
+        ("product service", merchant.product_service_url or "-"),
+        ("its token", "set" if merchant.product_service_token else "not set"),
+        ("currency", merchant.currency or "-"),
+        ("added", f"{merchant.created_at:%Y-%m-%d %H:%M:%S} UTC"),
+    ]
+    for entity_type in EntityType:
+        state, latest = database.call(catalog.state_and_latest_sync, name, entity_type)
+        last = "never synced" if latest is None else f"last sync {latest.id} {latest.status}"
+        lines.append((f"{entity_type.lower()}s", f"{state.num_records}, {last}"))
+    return "\n".join(f"{label:16}{value}" for label, value in lines)
+
+
+def _checked(settings: Settings, url: str | None, token_file: Path | None, currency: str | None) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    if url is not None:
+        values["product_service_url"] = _checked_url(url)
+    if token_file is not None:
+        values["product_service_token"] = Secrets(settings).encrypt(_token_in(token_file))
+    if currency is not None:
+        if not re.fullmatch("[A-Z]{3}", currency):
+            raise SettingsError(f"{currency!r} is not a currency. Give its code of ISO 4217, such as GBP.")
+        values["currency"] = currency
+    return values
+
+
+def _checked_url(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        wanted = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        wanted = None
+        parts = urlsplit("")
+    if not wanted or parts.query or parts.fragment or "@" in parts.netloc:
+        raise SettingsError(
+            f"{url!r} is not the address of a product service: https://, a host and perhaps a path, without a "
+            "user, query or fragment. /products and /collections are added to it."
+        )
+    return url.rstrip("/")
+
+
+def _token_in(path: Path) -> str:
+    try:
+        token = path.read_text("ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        token = ""
+    if not re.fullmatch(r"[\x21-\x7e]+", token):
+        raise SettingsError(f"{path} does not hold a bearer token: one line of ASCII without spaces.")
+    return token

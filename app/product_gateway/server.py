@@ -1,0 +1,119 @@
+"""The gateway's application, and the one table from error to HTTP answer."""
+
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+from typing import Any
+
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp
+
+from product_gateway import db, model, spec
+from product_gateway.api_types import ErrorResponse
+from product_gateway.binding import Answer, bind
+from product_gateway.db import Database, merchants
+from product_gateway.handlers import SYNCS, Handlers
+from product_gateway.jwks import Jwks
+from product_gateway.keys import verification_key
+from product_gateway.model import Merchant
+from product_gateway.outbound import Outbound
+from product_gateway.security import Caller, Keys, OneKey, Tokens
+from product_gateway.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+REALM = 'Bearer realm="product-gateway"'
+SECONDS_UNTIL_IT_MAY_BE_BACK = 5
+
+Headers = dict[str, str]
+
+
+def create_app(settings: Settings) -> ASGIApp:
+    """The gateway as an ASGI application. Raises SettingsError; contacts nothing before it is started."""
+    database = db.connect(settings.database)
+    outbound = Outbound(allow_private_addresses=settings.allow_private_addresses)
+    keys: Keys = Jwks(outbound, settings.jwks_url) if settings.jwks_url else OneKey(verification_key(settings))
+
+    @asynccontextmanager
+    async def lifespan(_: Any) -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            await outbound.aclose()
+            database.close()
+
+    return bind(
+        spec.load(spec.GATEWAY),
+        Handlers(database),
+        authenticate=Tokens(settings, keys).authenticate,
+        admit=_admission(database),
+        describe_error=describe_error,
+        lifespan=lifespan,
+        validate_responses=settings.validate_responses,
+    )
+
+
+def _admission(database: Database) -> Callable[[Caller], Any]:
+    async def admit(caller: Caller) -> Merchant:
+        return await database.read(merchants.admit, caller.merchant)
+
+    return admit
+
+
+def _not_authenticated(error: model.NotAuthenticated) -> Headers:
+    return {"WWW-Authenticate": f'{REALM}, error="invalid_token"' if error.presented else REALM}
+
+
+def _missing_scope(error: model.MissingScope) -> Headers:
+    return {"WWW-Authenticate": f'{REALM}, error="insufficient_scope", scope="{error.scope}"'}
+
+
+def _already_active(error: model.SyncAlreadyActive) -> Headers:
+    return {
+        "Retry-After": str(error.active.seconds_left),
+        "Link": f'<{SYNCS}{error.active.id}>; rel="monitor"',
+    }
+
+
+def _unavailable(_: model.Unavailable) -> Headers:
+    return {"Retry-After": str(SECONDS_UNTIL_IT_MAY_BE_BACK)}
+
+
+def _none(_: Exception) -> Headers:
+    return {}
+
+
+# The most particular class comes first.
+TABLE: list[tuple[type[model.GatewayError], HTTPStatus, Callable[[Any], Headers]]] = [
+    (model.InvalidRequest, HTTPStatus.BAD_REQUEST, _none),
+    (model.NotAuthenticated, HTTPStatus.UNAUTHORIZED, _not_authenticated),
+    (model.MissingScope, HTTPStatus.FORBIDDEN, _missing_scope),
+    (model.NotAllowed, HTTPStatus.FORBIDDEN, _none),
+    (model.NotFound, HTTPStatus.NOT_FOUND, _none),
+    (model.SyncAlreadyActive, HTTPStatus.TOO_MANY_REQUESTS, _already_active),
+    (model.Unavailable, HTTPStatus.SERVICE_UNAVAILABLE, _unavailable),
+]
+
+
+def describe_error(error: Exception) -> Answer[ErrorResponse]:
+    """The answer for any exception. What nobody expected is logged, and says nothing of itself."""
+    for kind, status, headers in TABLE:
+        if isinstance(error, kind):
+            if isinstance(error, model.Unavailable):
+                logger.warning("%s %s", error.detail, error.__cause__ or "")
+            return error_answer(status, error.detail, headers(error))
+    if isinstance(error, HTTPException) and 400 <= error.status_code < 500:
+        return error_answer(HTTPStatus(error.status_code), str(error.detail), dict(error.headers or {}))
+    logger.error("A request failed.", exc_info=error)
+    return error_answer(HTTPStatus.INTERNAL_SERVER_ERROR, "The gateway failed to answer this request.", {})
+
+
+def error_answer(status: HTTPStatus, detail: str, headers: Headers) -> Answer[ErrorResponse]:
+    """The contract's error body."""
+    title = TITLES.get(status, status.phrase)
+    return Answer({"error": [{"status": str(status.value), "title": title, "detail": detail}]}, status.value, headers)
+
+
+# Python before 3.13 has the phrases of an older RFC.
+TITLES = {HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "Content Too Large"}

@@ -1,0 +1,81 @@
+"""Every setting: its name, default and meaning. The only place that reads the environment."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from product_gateway.model import SettingsError
+
+PREFIX = "PRODUCT_GATEWAY_"
+
+
+def _readable_file(path: Path) -> Path:
+    if not path.is_file():
+        raise ValueError(f"there is no file {path}")
+    return path
+
+
+ReadableFile = Annotated[Path, AfterValidator(_readable_file)]
+
+
+class Settings(BaseSettings):
+    """Read from environment variables named PRODUCT_GATEWAY_ and the field's name in capitals."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, extra="ignore", frozen=True)
+
+    data_dir: Path = Field(Path("var"), description="Keys and the embedded database")
+    database_url: str | None = Field(
+        None,
+        description="SQLAlchemy URL, such as postgresql://user@host/name; unset: SQLite in the data directory",
+    )
+    jwt_public_key_file: ReadableFile | None = Field(
+        None,
+        description="PEM public key that bearer tokens are checked with; unset: the data directory's own",
+    )
+    jwks_url: str | None = Field(
+        None, pattern="^https?://", description="Where the token issuer publishes its keys (RFC 7517)"
+    )
+    jwt_issuer: str = Field("product-gateway", description="The `iss` that tokens must have")
+    jwt_audience: str = Field("product-gateway", description="The `aud` that tokens must have")
+    jwt_merchant_claim: str = Field("merchant", min_length=1, description="The claim that names the merchant")
+    secret_key_file: ReadableFile | None = Field(
+        None,
+        description="Key (Fernet) that the merchants' own tokens are encrypted with; unset: the data directory's",
+    )
+    allow_private_addresses: bool = Field(
+        False, description="Let product services and the JWKS be on loopback or private addresses"
+    )
+    worker_concurrency: int = Field(4, ge=1, le=256, description="Syncs that one worker runs at the same time")
+    worker_poll_seconds: float = Field(0.5, gt=0, le=60, description="How often an idle worker looks for a sync")
+    lease_seconds: float = Field(
+        30, ge=1, le=3600, description="How long a sync stays with a worker that is not heard of"
+    )
+    page_size: int = Field(250, ge=1, le=500, description="Records asked of a product service at once")
+    log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="Least important message")
+    validate_responses: bool = Field(
+        False,
+        description="Check every answer against the spec (for tests: an answer that doesn't fit is a 500)",
+    )
+
+    @property
+    def database(self) -> str:
+        """The database's URL, with the embedded default filled in."""
+        return self.database_url or f"sqlite:///{self.data_dir / 'gateway.db'}"
+
+
+def load(**overrides: object) -> Settings:
+    """The settings from the environment; `overrides` win. Raises SettingsError with every fault by name."""
+    try:
+        return Settings(**overrides)  # type: ignore[arg-type]
+    except ValidationError as error:
+        faults = [f"{PREFIX}{str(fault['loc'][0]).upper()}: {fault['msg']}" for fault in error.errors()]
+        raise SettingsError("\n".join(faults)) from None
+
+
+def unknown_names() -> list[str]:
+    """Variables with our prefix that are no setting: most often a slip of the pen."""
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    return sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known)

@@ -1,0 +1,129 @@
+"""Claims syncs, runs them, records how they ended. Any number of workers may share a database."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+
+from product_gateway.db import Database, catalog, merchants, syncs
+from product_gateway.keys import Secrets
+from product_gateway.model import Claim, LeaseLost, Platform, PullFailed, SettingsError, Unavailable
+from product_gateway.outbound import Outbound
+from product_gateway.product_service import ProductService
+from product_gateway.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+RECORDS_LOOKED_AT_PER_REMOVAL = 2000
+IDS_FORGOTTEN_AT_ONCE = 5000
+HEARTBEATS_PER_LEASE = 3
+
+
+class Worker:
+    """Runs up to `worker_concurrency` syncs at a time."""
+
+    def __init__(self, settings: Settings, database: Database, outbound: Outbound) -> None:
+        self._settings = settings
+        self._database = database
+        self._outbound = outbound
+        self._secrets = Secrets(settings)
+        self._owner = f"{socket.gethostname()}:{os.getpid()}"
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Until `stop` is set; then what is running is handed back, for another worker to go on with."""
+        slots = asyncio.Semaphore(self._settings.worker_concurrency)
+        running: set[asyncio.Task[None]] = set()
+        while not stop.is_set():
+            await slots.acquire()
+            claim = None if stop.is_set() else await self._claim()
+            if claim is None:
+                slots.release()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(stop.wait(), self._settings.worker_poll_seconds)
+                continue
+            task = asyncio.create_task(self._run_claim(claim))
+            running.add(task)
+            task.add_done_callback(running.discard)
+            task.add_done_callback(lambda _: slots.release())
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+    async def _claim(self) -> Claim | None:
+        try:
+            if await self._database.read(syncs.is_any_claimable):
+                return await self._database.write(syncs.claim, self._owner, self._settings.lease_seconds)
+        except Unavailable as error:
+            logger.warning("Looking for a sync: %s %s", error.detail, error.__cause__)
+        return None
+
+    async def _run_claim(self, claim: Claim) -> None:
+        logger.info("Sync %s: %s of %s, attempt %d.", claim.sync_id, claim.entity_type, claim.merchant, claim.attempt)
+        try:
+            await self._run_to_its_end(claim)
+            await self._forget(claim)
+        except asyncio.CancelledError:
+            with contextlib.suppress(LeaseLost, Unavailable):
+                await self._database.write(syncs.hand_back, claim)
+                logger.info("Sync %s is handed back.", claim.sync_id)
+            raise
+
+    async def _run_to_its_end(self, claim: Claim) -> None:
+        try:
+            async with asyncio.TaskGroup() as group:
+                heartbeat = group.create_task(self._keep(claim))
+                await self._pull(claim)
+                heartbeat.cancel()
+            await self._database.write(catalog.succeed, claim)
+            logger.info("Sync %s: SUCCEEDED.", claim.sync_id)
+        except* LeaseLost as lost:
+            logger.warning("%s", lost.exceptions[0])
+        except* Unavailable as away:
+            logger.warning("Sync %s stops here until its lease runs out: %s", claim.sync_id, away.exceptions[0])
+        except* PullFailed as failed:
+            for reason in failed.exceptions:
+                if isinstance(reason, PullFailed):  # a group of one: a pull fails once
+                    await self._fail(claim, reason.code, reason.detail)
+        except* Exception as unexpected:
+            logger.error("Sync %s failed.", claim.sync_id, exc_info=unexpected)
+            await self._fail(claim, "INTERNAL_ERROR", "The gateway failed to run this sync. Its operator can see why.")
+
+    async def _keep(self, claim: Claim) -> None:
+        while True:
+            await asyncio.sleep(self._settings.lease_seconds / HEARTBEATS_PER_LEASE)
+            await self._database.write(syncs.heartbeat, claim, self._settings.lease_seconds)
+
+    async def _pull(self, claim: Claim) -> None:
+        service = await self._product_service(claim)
+        if not claim.pull_complete:
+            async with contextlib.aclosing(service.pages(claim.entity_type, claim.cursor)) as pages:
+                async for page in pages:
+                    await self._database.write(catalog.write_page, claim, page, self._settings.lease_seconds)
+        if await self._database.read(syncs.may_remove, claim):
+            after: str | None = ""
+            while after is not None:
+                after = await self._database.write(catalog.remove_missing, claim, after, RECORDS_LOOKED_AT_PER_REMOVAL)
+
+    async def _product_service(self, claim: Claim) -> ProductService:
+        merchant = await self._database.read(merchants.find, claim.merchant)
+        if merchant is None or merchant.platform is not Platform.BYOP or merchant.product_service_url is None:
+            raise PullFailed("NOT_BRING_YOUR_OWN_PLATFORM", "The merchant no longer brings its own platform.")
+        if merchant.disabled:
+            raise PullFailed("MERCHANT_DISABLED", "The merchant was disabled before its sync ran.")
+        stored = merchant.product_service_token
+        try:
+            token = None if stored is None else self._secrets.decrypt(stored)
+        except SettingsError as error:
+            raise PullFailed("TOKEN_UNREADABLE", error.detail) from None
+        return ProductService(self._outbound, merchant.product_service_url, token, self._settings.page_size)
+
+    async def _fail(self, claim: Claim, code: str, detail: str) -> None:
+        logger.warning("Sync %s: FAILED, %s: %s", claim.sync_id, code, detail)
+        with contextlib.suppress(LeaseLost, Unavailable):
+            await self._database.write(syncs.fail, claim, code, detail.replace("\0", "\ufffd"))
+
+    async def _forget(self, claim: Claim) -> None:
+        with contextlib.suppress(Unavailable):
+            while await self._database.write(catalog.forget_seen, claim.merchant, IDS_FORGOTTEN_AT_ONCE):
+                pass

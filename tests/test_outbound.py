@@ -1,0 +1,412 @@
+"""outbound: what is called, what is refused, and how trouble is told."""
+
+import asyncio
+import datetime
+import gzip
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.routing import Route
+
+from product_gateway.model import AddressNotAllowed, AnswerTooLarge, OutboundError, Unreachable
+from product_gateway.outbound import Outbound, is_public
+from serving import serve
+
+TOKEN = "s3cret-t0ken"
+Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+async def echo(request: Request) -> Response:
+    """What arrived; with a cookie, to see whether it comes back."""
+    seen = {"headers": dict(request.headers), "query": dict(request.query_params)}
+    return JSONResponse(seen, headers={"Set-Cookie": "session=1; Path=/"})
+
+
+async def zipped(request: Request) -> Response:
+    """As many zero bytes as the query asks for, in gzip."""
+    body = gzip.compress(bytes(int(request.query_params["size"])))
+    return Response(body, headers={"Content-Encoding": "gzip"})
+
+
+async def not_zipped(_: Request) -> Response:
+    """Called gzip, but isn't."""
+    return Response(b"plain", headers={"Content-Encoding": "gzip"})
+
+
+async def moved(_: Request) -> Response:
+    """A redirect to somewhere that answers."""
+    return RedirectResponse("/echo")
+
+
+@pytest.fixture(scope="module")
+def base() -> Iterator[str]:
+    """A server with one path per behaviour."""
+    behaviours = (echo, zipped, not_zipped, moved)
+    with serve(Starlette(routes=[Route(f"/{each.__name__}", each) for each in behaviours])) as url:
+        yield url
+
+
+@pytest.fixture
+async def outbound() -> AsyncIterator[Outbound]:
+    """May call loopback; small limits."""
+    async with Outbound(
+        allow_private_addresses=True, connect_timeout=1, read_timeout=0.3, total_timeout=0.6, max_bytes=2**20
+    ) as client:
+        yield client
+
+
+@pytest.fixture
+async def strict() -> AsyncIterator[Outbound]:
+    """As in production: only public addresses."""
+    async with Outbound(allow_private_addresses=False, connect_timeout=2, total_timeout=5) as client:
+        yield client
+
+
+@asynccontextmanager
+async def answering(answer: Answer, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
+    """A server that says exactly these bytes; yields its port."""
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await reader.readuntil(b"\r\n\r\n")
+            await answer(reader, writer)
+        except (OSError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(handle, "127.0.0.1", 0, ssl=tls)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+
+
+def saying(text: bytes) -> Answer:
+    """Answers with these bytes and hangs up."""
+
+    async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(text)
+        await writer.drain()
+
+    return answer
+
+
+def resolve_to(monkeypatch: pytest.MonkeyPatch, *addresses: str) -> list[str]:
+    """Make the running loop's DNS answer with these addresses; the list returned gets the names asked for."""
+    asked: list[str] = []
+
+    async def getaddrinfo(host: str, port: int, **_: Any) -> list[Any]:
+        asked.append(host)
+        return [(None, None, None, "", (address, port)) for address in addresses]
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
+    return asked
+
+
+async def test_an_answer_comes_with_status_headers_and_content(outbound: Outbound, base: str) -> None:
+    """The three things that callers need."""
+    reply = await outbound.get(f"{base}/echo")
+    assert reply.status == 200
+    assert reply.headers["content-TYPE"] == "application/json"
+    assert reply.content.startswith(b"{")
+
+
+async def test_the_token_the_query_and_an_honest_name_are_sent(outbound: Outbound, base: str) -> None:
+    """Merchants check the first, page by the second and find us in their logs by the third."""
+    reply = await outbound.get(f"{base}/echo", params={"cursor": "a/b &c"}, bearer=TOKEN)
+    seen = orjson.loads(reply.content)
+    assert seen["query"] == {"cursor": "a/b &c"}
+    assert seen["headers"]["authorization"] == f"Bearer {TOKEN}"
+    assert seen["headers"]["user-agent"].startswith("product-gateway/")
+    assert "gzip" in seen["headers"]["accept-encoding"]
+
+
+async def test_cookies_are_not_kept(outbound: Outbound, base: str) -> None:
+    """Two merchants may be on one host; one's session must not reach the other's request."""
+    await outbound.get(f"{base}/echo")
+    assert b"session" not in (await outbound.get(f"{base}/echo")).content
+
+
+async def test_a_redirect_is_an_answer_like_any_other(outbound: Outbound, base: str) -> None:
+    """Where it leads has not been checked, and the token is not meant for it."""
+    reply = await outbound.get(f"{base}/moved")
+    assert reply.status == 307
+    assert reply.headers["location"] == "/echo"
+
+
+async def test_gzip_is_unpacked(outbound: Outbound, base: str) -> None:
+    """Pages of records shrink to a tenth."""
+    assert (await outbound.get(f"{base}/zipped", params={"size": "1000"})).content == bytes(1000)
+
+
+async def test_the_size_is_capped_after_unpacking(outbound: Outbound, base: str) -> None:
+    """A kilobyte of gzip can hold a megabyte."""
+    assert len((await outbound.get(f"{base}/zipped", params={"size": str(2**20)})).content) == 2**20
+    with pytest.raises(AnswerTooLarge, match=r"127\.0\.0\.1 is larger than 1 MiB"):
+        await outbound.get(f"{base}/zipped", params={"size": str(2**20 + 1)})
+
+
+async def test_a_broken_gzip_body_is_told_as_such(outbound: Outbound, base: str) -> None:
+    """Not a fault of the network."""
+    with pytest.raises(Unreachable, match="could not be decompressed"):
+        await outbound.get(f"{base}/not_zipped")
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "localhost",
+        "127.0.0.1",
+        "127.1",
+        "2130706433",
+        "[::1]",
+        "[::ffff:127.0.0.1]",
+        "[::ffff:169.254.169.254]",
+        "169.254.169.254",
+        "0.0.0.0",
+        "10.1.2.3",
+        "192.168.0.1",
+        "100.64.0.1",
+        "224.0.0.1",
+        "[fe80::1]",
+        "[fd00::1]",
+        "[ff02::1]",
+        "[64:ff9b::7f00:1]",
+        "[2002:7f00:1::]",
+    ],
+)
+async def test_a_private_address_is_refused_however_it_is_written(strict: Outbound, host: str) -> None:
+    """A merchant must not reach into our network through us."""
+    with pytest.raises(AddressNotAllowed, match="not on the public internet"):
+        await strict.get(f"https://{host}/latest/meta-data", bearer=TOKEN)
+
+
+@pytest.mark.parametrize(
+    ("address", "public"),
+    [
+        ("93.184.216.34", True),
+        ("2606:4700::1111", True),
+        ("64:ff9b::5db8:d822", True),
+        ("::ffff:93.184.216.34", True),
+        ("2002:5db8:d822::1", True),
+        ("240.0.0.1", False),
+        ("255.255.255.255", False),
+        ("198.18.0.1", False),
+        ("192.0.2.1", False),
+        ("::", False),
+        ("::7f00:1", False),
+        ("fec0::1", False),
+        ("2001:db8::1", False),
+        ("2001::1", False),
+        ("64:ff9b::a00:1", False),
+        ("64:ff9b:1::a00:1", False),
+        ("fe80::1%1", False),
+    ],
+)
+def test_only_global_unicast_addresses_are_public(address: str, public: bool) -> None:
+    """An IPv6 address that carries an IPv4 address is as public as what it carries."""
+    assert is_public(address) is public
+
+
+async def test_one_private_address_among_several_is_enough_to_refuse(
+    strict: Outbound, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise the connection could go to that one."""
+    resolve_to(monkeypatch, "93.184.216.34", "10.0.0.1")
+    with pytest.raises(AddressNotAllowed, match=r"shop\.example leads"):
+        await strict.get("https://shop.example/")
+
+
+async def test_the_name_is_looked_up_once_and_kept_for_the_host_header(
+    outbound: Outbound, base: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second look-up could answer differently; and servers tell their sites apart by name."""
+    asked = resolve_to(monkeypatch, "127.0.0.1")
+    port = base.rpartition(":")[2]
+    reply = await outbound.get(f"http://shop.example:{port}/echo")
+    assert asked == ["shop.example"]
+    assert orjson.loads(reply.content)["headers"]["host"] == f"shop.example:{port}"
+
+
+async def test_names_that_share_an_address_do_not_share_a_connection(
+    outbound: Outbound, base: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TLS was verified for one of the names only."""
+    asked = resolve_to(monkeypatch, "127.0.0.1")
+    port = base.rpartition(":")[2]
+    for name in ("one.example", "two.example", "one.example"):
+        assert (await outbound.get(f"http://{name}:{port}/echo")).status == 200
+    assert asked == ["one.example", "two.example"]
+
+
+async def test_the_next_address_is_tried_when_one_refuses(
+    outbound: Outbound, base: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name often has an IPv6 address that nobody listens on."""
+    resolve_to(monkeypatch, "127.0.0.2", "127.0.0.1")
+    assert (await outbound.get(f"http://shop.example:{base.rpartition(':')[2]}/echo")).status == 200
+
+
+async def test_plain_http_is_refused(strict: Outbound) -> None:
+    """The token would be readable on the way."""
+    with pytest.raises(AddressNotAllowed, match="with https"):
+        await strict.get("http://shop.example/products", bearer=TOKEN)
+
+
+@pytest.mark.parametrize(
+    "url", ["ftp://shop.example/", "file:///etc/passwd", "/products", "https://", "https://a:b@shop.example/"]
+)
+async def test_an_address_that_is_not_a_plain_web_address_is_refused(outbound: Outbound, url: str) -> None:
+    """Credentials in an address would override the token and show up in logs."""
+    with pytest.raises(AddressNotAllowed):
+        await outbound.get(url)
+
+
+@pytest.mark.parametrize("url", ["https://a\x00b/", "https://shop.example:port/", "https://shop.example:99999/"])
+async def test_an_address_that_is_no_url_is_told_as_such(outbound: Outbound, url: str) -> None:
+    """Whatever is registered, the caller gets an error of ours."""
+    with pytest.raises(Unreachable, match="not a valid URL"):
+        await outbound.get(url)
+
+
+@pytest.mark.parametrize("host", ["shop.invalid", "a" * 64 + ".example"])
+async def test_an_unknown_name_is_told_as_such(strict: Outbound, host: str) -> None:
+    """The most likely slip at registration."""
+    with pytest.raises(Unreachable, match=r"could not be (found|looked up)"):
+        await strict.get(f"https://{host}/")
+
+
+async def test_a_refused_connection_is_told_as_such(outbound: Outbound) -> None:
+    """The host is there, the service is not."""
+    async with answering(saying(b"")) as port:
+        pass
+    with pytest.raises(Unreachable, match=r"The connection to 127\.0\.0\.1 was refused\."):
+        await outbound.get(f"http://127.0.0.1:{port}/", params={"cursor": "c"}, bearer=TOKEN)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"SMTP ready\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+    ],
+)
+async def test_an_answer_that_is_not_whole_is_told_as_such(outbound: Outbound, text: bytes) -> None:
+    """Half a page must never pass for a page."""
+    async with answering(saying(text)) as port:
+        with pytest.raises(Unreachable, match="too early, or what it sent was not valid HTTP"):
+            await outbound.get(f"http://127.0.0.1:{port}/", bearer=TOKEN)
+
+
+async def test_a_silent_server_is_given_up(outbound: Outbound) -> None:
+    """A worker must not hang with it."""
+
+    async def answer(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    async with answering(answer) as port:
+        with pytest.raises(Unreachable, match=r"sent nothing for 0\.3 s"):
+            await outbound.get(f"http://127.0.0.1:{port}/")
+
+
+async def test_a_trickling_server_is_given_up(outbound: Outbound) -> None:
+    """Each byte restarts the read time-out; only the time for the whole helps."""
+
+    async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n")
+        for _second in range(100):
+            writer.write(b".")
+            await writer.drain()
+            await asyncio.sleep(0.05)
+
+    async with answering(answer) as port:
+        with pytest.raises(Unreachable, match=r"not complete after 0\.6 s"):
+            await outbound.get(f"http://127.0.0.1:{port}/")
+
+
+async def test_a_certificate_that_nobody_vouches_for_is_refused(outbound: Outbound, tmp_path: Path) -> None:
+    """The token must only reach the host that it is meant for."""
+    async with answering(saying(b"HTTP/1.1 200 OK\r\n\r\n"), self_signed(tmp_path)) as port:
+        with pytest.raises(Unreachable, match=r"The TLS certificate of 127\.0\.0\.1 was refused: self"):
+            await outbound.get(f"https://127.0.0.1:{port}/", bearer=TOKEN)
+
+
+async def test_a_certificate_must_be_for_the_name_that_was_asked_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The connection goes to a checked address, but an address proves nothing."""
+    server, trusting = self_signed(tmp_path), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    trusting.load_verify_locations(tmp_path / "server.pem")
+    monkeypatch.setattr("product_gateway.outbound._authorities", lambda: trusting)
+    resolve_to(monkeypatch, "127.0.0.1")
+    async with (
+        answering(saying(b"HTTP/1.1 204 No Content\r\n\r\n"), server) as port,
+        Outbound(allow_private_addresses=True) as outbound,
+    ):
+        assert (await outbound.get(f"https://shop.example:{port}/", bearer=TOKEN)).status == 204
+        with pytest.raises(Unreachable, match=r"certificate of other\.example was refused: Hostname mismatch"):
+            await outbound.get(f"https://other.example:{port}/", bearer=TOKEN)
+
+
+async def test_a_port_without_tls_is_told_as_such(outbound: Outbound, base: str) -> None:
+    """https registered for a port of plain http."""
+    with pytest.raises(Unreachable, match="does not speak TLS"):
+        await outbound.get(base.replace("http:", "https:"))
+
+
+@pytest.mark.parametrize("token", [TOKEN + "\n", TOKEN + " x", TOKEN + "\u20ac", ""])
+async def test_a_token_that_cannot_be_sent_is_not_quoted(outbound: Outbound, base: str, token: str) -> None:
+    """The HTTP library would put it into its error, and so into a log."""
+    with pytest.raises(OutboundError, match="characters") as caught:
+        await outbound.get(f"{base}/echo", bearer=token)
+    assert TOKEN not in repr(caught.value)
+    assert caught.value.__cause__ is None
+
+
+async def test_no_error_tells_the_token_or_the_query(outbound: Outbound, base: str) -> None:
+    """Details end up in front of people; both may be secret."""
+    for url in (f"{base}/not_zipped?key=qqq", "http://127.0.0.1:1/?key=qqq", "https://shop.example:x/?key=qqq"):
+        with pytest.raises(OutboundError) as caught:
+            await outbound.get(url, bearer=TOKEN)
+        error: BaseException | None = caught.value
+        while error is not None:
+            assert TOKEN not in repr(error)
+            assert "qqq" not in str(error)
+            error = error.__cause__
+
+
+def self_signed(folder: Path) -> ssl.SSLContext:
+    """TLS for a server, shop.example, whose certificate (server.pem) no authority has signed."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "shop.example")])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("shop.example")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    pem = folder / "server.pem"
+    pem.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        + certificate.public_bytes(serialization.Encoding.PEM)
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pem)
+    return context
