@@ -8,7 +8,7 @@ import httpx2
 import pytest
 import schemathesis
 from hypothesis import settings
-from schemathesis.checks import positive_data_acceptance
+from schemathesis.checks import negative_data_rejection, positive_data_acceptance
 from schemathesis.config import SchemathesisConfig
 
 from product_gateway import catalog_file, spec
@@ -235,18 +235,20 @@ def test_the_delay_comes_before_each_page_of_a_list_only() -> None:
     assert single < 0.2 <= listed
 
 
-def call(base_url: str) -> dict[str, Any]:
-    """How Schemathesis sends a case: to the server, with the token."""
-    return {"base_url": base_url, "headers": {"Authorization": f"Bearer {TOKEN}"}}
-
-
 def spared(case: Any) -> list[Any]:
-    """The checks that a case is spared: a cursor that fits the schema but was never given out is refused."""
-    return [positive_data_acceptance] if "cursor" in (case.query or {}) else []
+    """The checks that a case is spared, because the schema cannot say it.
+
+    A cursor that fits the schema but was never given out is refused. Instead of a list of ids, text that is none:
+    between commas in a query, all text is a list of ids.
+    """
+    query = case.query or {}
+    checks = [positive_data_acceptance] if "cursor" in query else []
+    return [*checks, negative_data_rejection] if isinstance(query.get("ids"), str) else checks
 
 
 fuzzed = schemathesis.openapi.from_dict(
-    spec.load(spec.PRODUCT_SERVICE), config=SchemathesisConfig.from_dict({"seed": 1})
+    spec.load(spec.PRODUCT_SERVICE),
+    config=SchemathesisConfig.from_dict({"seed": 1, "auth": {"openapi": {"bearerAuth": {"bearer": TOKEN}}}}),
 )
 
 
@@ -254,7 +256,7 @@ fuzzed = schemathesis.openapi.from_dict(
 @settings(max_examples=25, derandomize=True, deadline=None)
 def test_schemathesis_finds_no_answer_that_the_spec_does_not_have(case: Any, base_url: str) -> None:
     """What the sample does is what merchants copy."""
-    case.call_and_validate(**call(base_url), excluded_checks=spared(case))
+    case.call_and_validate(base_url=base_url, excluded_checks=spared(case))
 
 
 def test_schemathesis_finds_none_when_it_follows_what_it_is_told(base_url: str) -> None:
@@ -263,7 +265,7 @@ def test_schemathesis_finds_none_when_it_follows_what_it_is_told(base_url: str) 
 
     class Following(fuzzed.as_state_machine()):  # type: ignore[misc]  # made from the spec
         def get_call_kwargs(self, case: Any) -> dict[str, Any]:
-            return call(base_url)
+            return {"base_url": base_url}
 
         def validate_response(self, response: Any, case: Any, *_: Any, **sent: Any) -> None:
             if response.status_code == 200 and case.path_parameters:
