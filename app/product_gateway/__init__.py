@@ -2,21 +2,29 @@
 
 Where things are:
 
-    __main__         the command line
-    demo             everything at once on one machine: `make run`
-    server           the gateway's application; the one table from error to HTTP answer
-    sample_service   a product service over a catalog file, for rehearsals
-    binding          a spec's operations bound to handlers, through Connexion's pipeline
-    handlers         one method per operationId of openapi/product-gateway.yaml
-    worker           claims a sync, runs it, records how it ended
-    security         bearer token -> who is asking
-    db               the only place with SQL: syncs, merchants, catalog, migrations
-    product_service  pages of records from a merchant, checked against openapi/product-service.yaml
-    outbound         the one HTTP client
-    catalog_file     product data from CSV, JSON and JSON Lines files
-    keys             what the data directory keeps: signing key, secret key
-    model            entity types, syncs, records, the tree of errors
-    settings         every setting
-    spec             finds and reads the OpenAPI documents
-    api_types        the bodies of the API as types, generated from the spec
+    __main__           the command line
+    demo               everything at once on one machine: `make run`
+    launch             starts and stops the HTTP servers and the worker
+    server             the gateway's application; the one table from error to HTTP answer
+    sample_service     a product service over a catalog file, for rehearsals
+    handlers           one method per operationId of openapi/product-gateway.yaml
+    worker             claims a sync, runs it, records how it ended
+    security           bearer token -> who is asking
+    registry           what the operator does to merchants
+    binding            a spec's operations bound to handlers, as one ASGI application
+    pipeline           Connexion's routing, security and validation, tuned
+    parameters         an operation's parameters, compiled once and read at every request
+    handler_skeletons  handlers written out from the spec, for operations that have none
+    db                 the only place with SQL: syncs, merchants, catalog, migrations
+    product_service    pages of records from a merchant: paging, new attempts, failures
+    records            a page checked against openapi/product-service.yaml: what fits, what is rejected
+    jwks               the keys of a token issuer, from where it publishes them
+    outbound           the one HTTP client
+    catalog_file       product data from JSON, JSON Lines and CSV files, or made up
+    shopify_csv        products and collections in a Shopify product export
+    keys               what the data directory keeps: signing key, secret key
+    settings           every setting
+    spec               finds and reads the OpenAPI documents
+    api_types          the bodies of the API as types, generated from the spec
+    model              entity types, syncs, records, the tree of errors
 """

@@ -1,0 +1,172 @@
+"""From the bytes of a page to what the catalog keeps of it, by what openapi/product-service.yaml says.
+
+A page that does not fit ends the pull. A record that does not fit is rejected, and the others go on. Of a record
+that fits the catalog keeps the fields that the document names: times in UTC, null as absent, and of a
+collection's products their ids alone.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache, partial
+from typing import Any
+
+import jsonschema_rs
+import orjson
+
+from product_gateway import spec
+from product_gateway.model import EntityType, Page, PullFailed, Record, Rejection
+
+# The path of each list, and the schema of its records; the page's schema is named after it.
+_LISTS = {
+    EntityType.PRODUCT: ("/products", "Product"),
+    EntityType.COLLECTION: ("/collections", "Collection"),
+}
+_MEMBERS, _MEMBER_COUNT = "products", "productCount"
+
+_REJECTION_CODES = {
+    "required": "MISSING_FIELD",
+    "type": "WRONG_TYPE",
+    "maxLength": "TOO_LONG",
+    "maxItems": "TOO_LONG",
+    "minLength": "TOO_SHORT",
+    "minimum": "OUT_OF_RANGE",
+    "maximum": "OUT_OF_RANGE",
+}
+_LONGEST_MESSAGE = 200
+_NOT_A_TIME = "The value is not an ISO 8601 date and time."
+_TIMES_IN_UTC = orjson.OPT_NAIVE_UTC | orjson.OPT_UTC_Z
+
+
+@dataclass(frozen=True, slots=True)
+class Contract:
+    """What the spec says about one list, compiled. `path` is where the list is."""
+
+    path: str
+    envelope: jsonschema_rs.Draft4Validator
+    schema: jsonschema_rs.Draft4Validator
+    record_id: jsonschema_rs.Draft4Validator
+    fields: tuple[tuple[str, Callable[[Any], Any] | None], ...]
+    has_members: bool
+
+    def page(self, content: bytes, where: str) -> Page:
+        """The page in an answer's body. Raises PullFailed: INVALID_PAGE, INVALID_PAGING."""
+        try:
+            body = orjson.loads(content)
+            self.envelope.validate(body)
+        except orjson.JSONDecodeError as error:
+            fault = f"is not valid JSON in UTF-8: {error.msg} at character {error.pos}"
+            raise PullFailed("INVALID_PAGE", f"{where} {fault}. Send what the spec describes.") from None
+        except jsonschema_rs.ValidationError as error:
+            fault = f"does not fit product-service.yaml at {_pointer(error) or 'its top'}: {_message(error)}"
+            raise PullFailed("INVALID_PAGE", f"{where} {fault} Send what the spec describes.") from None
+        items, pagination = body["items"], body["pagination"]
+        next_cursor = (pagination.get("nextCursor") or None) if pagination["moreResults"] else None
+        if pagination["moreResults"] and next_cursor is None:
+            raise PullFailed(
+                "INVALID_PAGING",
+                f"{where} says that there are more results but has no nextCursor. "
+                "Send the cursor of the next page, or moreResults false with the last.",
+            )
+        records: dict[str, Record] = {}
+        rejections: list[Rejection] = []
+        for item in items:
+            outcome = self.record(item)
+            if isinstance(outcome, Record):
+                records[outcome.id] = outcome
+            else:
+                rejections.append(outcome)
+        total = pagination.get("totalNumber")
+        return Page(
+            records=tuple(records.values()),
+            rejections=tuple(rejections),
+            next_cursor=next_cursor,
+            total=total if total is not None and total > len(items) else None,
+            repeated=len(items) - len(records) - len(rejections),
+        )
+
+    def record(self, item: Any) -> Record | Rejection:
+        """The record as the catalog keeps it, or why it does not fit."""
+        try:
+            self.schema.validate(item)
+        except jsonschema_rs.ValidationError as error:
+            code = _REJECTION_CODES.get(error.kind.name, "INVALID_VALUE")
+            return Rejection(code, self._id_of(item), _pointer(error), _message(error))
+        document: dict[str, Any] = {}
+        for name, convert in self.fields:
+            value = item.get(name)
+            if value is not None and convert is not None:
+                try:
+                    value = convert(value)
+                except (ValueError, OverflowError):
+                    return Rejection("INVALID_DATE_TIME", item["id"], f"/{name}", _NOT_A_TIME)
+            if value is not None:
+                document[name] = value
+        product_ids: tuple[str, ...] = ()
+        if self.has_members:
+            product_ids = tuple(dict.fromkeys(product["id"] for product in item.get(_MEMBERS) or ()))
+            document[_MEMBER_COUNT] = len(product_ids)
+        try:
+            text = orjson.dumps(document, option=_TIMES_IN_UTC).decode()
+        except TypeError:  # more than orjson writes; `meta` is the only field that can nest
+            return Rejection("INVALID_VALUE", item["id"], "/meta", "Objects and arrays are nested too deeply.")
+        return Record(item["id"], text, product_ids)
+
+    def _id_of(self, item: Any) -> str | None:
+        record_id = item.get("id") if isinstance(item, dict) else None
+        return record_id if self.record_id.is_valid(record_id) else None
+
+
+@cache
+def contract(entity_type: EntityType) -> Contract:
+    """The contract of the list of these records, compiled once."""
+    document = spec.load(spec.PRODUCT_SERVICE)
+    path, name = _LISTS[entity_type]
+    page = spec.json_schema(document, f"{name}Page")
+    # records are checked one by one, so that one that does not fit does not cost the page
+    del page["components"]["schemas"][f"{name}Page"]["properties"]["items"]["items"]
+    properties = document["components"]["schemas"][name]["properties"]
+    return Contract(
+        path=path,
+        envelope=_validator(page),
+        schema=_validator(spec.json_schema(document, name)),
+        record_id=_validator(spec.json_schema(document, "RecordId")),
+        fields=tuple(
+            (field, _converter(spec.resolve(document, schema)))
+            for field, schema in properties.items()
+            if field != _MEMBERS
+        ),
+        has_members=_MEMBERS in properties,
+    )
+
+
+def _validator(schema: spec.Document) -> jsonschema_rs.Draft4Validator:
+    # masked: an error's message must not carry the merchant's data, which may be large
+    return jsonschema_rs.Draft4Validator(schema, validate_formats=False, mask="The value")
+
+
+def _converter(schema: spec.Document) -> Callable[[Any], Any] | None:
+    if schema.get("format") == "date-time":
+        return _in_utc
+    return partial(_only, tuple(schema["properties"])) if "properties" in schema else None
+
+
+def _in_utc(value: str) -> datetime:
+    moment = datetime.fromisoformat(value.upper())  # RFC 3339 allows "t" and "z"
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+def _only(names: tuple[str, ...], value: dict[str, Any]) -> dict[str, Any] | None:
+    return {name: value[name] for name in names if value.get(name) is not None} or None
+
+
+def _pointer(error: jsonschema_rs.ValidationError) -> str:
+    """JSON Pointer (RFC 6901) to the fault; of a missing field, to where it should be."""
+    parts = list(error.instance_path)
+    if isinstance(error.kind, jsonschema_rs.ValidationErrorKind.Required):
+        parts.append(error.kind.property)
+    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in parts)
+
+
+def _message(error: jsonschema_rs.ValidationError) -> str:
+    return error.message.replace("\n", " ")[: _LONGEST_MESSAGE - 1] + "."
