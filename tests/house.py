@@ -91,7 +91,7 @@ class Process:
 
     def url(self) -> str:
         """Where it listens, as it says."""
-        return within(STARTS_WITHIN, self._said_url)
+        return str(within(STARTS_WITHIN, self._said_url))
 
     def _said_url(self) -> str | None:
         if self._popen.poll() is not None:

@@ -44,9 +44,7 @@ def write_page(connection: Connection, claim: Claim, page: Page, lease_seconds: 
     kept = [*ids, *(each.record_id for each in page.rejections if each.record_id is not None)]
     here = _in_catalog(claim.merchant, claim.entity_type)
     known = dict(
-        connection.execute(select(_records.record_id, _records.digest).where(here, _records.record_id.in_(ids)))
-        .tuples()
-        .all()
+        connection.execute(select(_records.record_id, _records.digest).where(here, _records.record_id.in_(ids))).all()
     )
     again = set(connection.scalars(select(_seen.record_id).where(_in_pull(claim), _seen.record_id.in_(kept))).all())
     rows = [_row(claim, each) for each in page.records]

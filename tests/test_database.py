@@ -1,0 +1,135 @@
+"""The database underneath: migrations, group commit, and what is said when it is away."""
+
+import asyncio
+import threading
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import IntegrityError
+
+import databases
+from product_gateway import db
+from product_gateway.db import Database, merchants, migrate, syncs
+from product_gateway.db.tables import metadata
+from product_gateway.model import EntityType, Platform, SettingsError, SyncAlreadyActive, Unavailable
+
+
+def test_migrations_make_the_tables_that_the_code_uses(database: Database) -> None:
+    """Two descriptions of the same tables drift apart unless somebody looks."""
+    differences = database.call(lambda connection: compare_metadata(MigrationContext.configure(connection), metadata))
+    assert differences == []
+
+
+def test_migrating_twice_changes_nothing(database: Database) -> None:
+    """Every start of the embedded default migrates."""
+    assert database.call(migrate.upgrade) == database.call(migrate.upgrade) == migrate.newest()
+
+
+def test_a_database_of_a_newer_version_is_left_alone(database: Database) -> None:
+    """An old program must not write into tables that it does not know."""
+    newer = text("UPDATE alembic_version SET version_num = '9999'")
+    database.call(lambda connection: connection.execute(newer))
+    with pytest.raises(SettingsError, match="newer version"):
+        database.call(migrate.upgrade)
+
+
+async def test_many_may_migrate_at_once(tmp_path: Path, postgresql_server: str) -> None:
+    """Several processes start together on a new machine."""
+    databases.run(postgresql_server, "CREATE DATABASE unmigrated")
+    for url in (f"sqlite:///{tmp_path / 'new.db'}", postgresql_server.replace("/postgres?", "/unmigrated?")):
+        opened = [db.connect(url) for _ in range(4)]
+        revisions = await asyncio.gather(*[asyncio.to_thread(each.call, migrate.upgrade) for each in opened])
+        assert set(revisions) == {migrate.newest()}
+        for each in opened:
+            each.close()
+
+
+def test_an_unmigrated_database_of_somebody_else_is_not_touched(postgresql_server: str) -> None:
+    """Who runs a PostgreSQL decides when its tables change."""
+    with db.open_for_a_while(postgresql_server) as database:
+        with pytest.raises(SettingsError, match="product-gateway migrate"):
+            migrate.prepare(database)
+        assert database.call(migrate.current) is None
+
+
+async def test_one_that_fails_does_not_take_others_of_its_commit_along(database: Database) -> None:
+    """Units of work that are committed together still stand or fall alone."""
+    held = threading.Event()
+
+    def hold(connection: Connection) -> None:
+        held.wait(10)
+
+    def add(connection: Connection, name: str) -> None:
+        merchants.add(connection, name, Platform.BENTO, None, None, None)
+
+    def spoil(connection: Connection) -> None:
+        add(connection, "spoiled")
+        connection.execute(text("INSERT INTO merchants (name) VALUES ('no platform')"))
+
+    works = [database.write(hold), *[database.write(add, f"m{n}") for n in range(5)], database.write(spoil)]
+    tasks = [asyncio.create_task(work) for work in [*works, database.write(add, "last")]]
+    await asyncio.sleep(0.05)
+    held.set()
+    outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    assert isinstance(outcomes[6], IntegrityError)
+    assert [each for each in outcomes if each is not None] == [outcomes[6]]
+    names = {each.name for each in database.call(merchants.all_of_them)}
+    assert names == {"shop", "other", "m0", "m1", "m2", "m3", "m4", "last"}
+
+
+async def test_a_write_that_was_answered_is_there_for_everybody(database: Database, database_url: str) -> None:
+    """The answer comes after the commit, never before."""
+    sync = await database.write(syncs.enqueue, "shop", EntityType.PRODUCT)
+    with db.open_for_a_while(database_url) as another:
+        assert (await another.read(syncs.get, "shop", sync.id)).id == sync.id
+
+
+async def test_two_processes_worth_of_connections_share_a_file(database: Database, database_url: str) -> None:
+    """A transaction that reads first and writes later must not fail because somebody wrote between."""
+    with db.open_for_a_while(database_url) as another:
+
+        async def put(through: Database, merchant: str) -> bool:
+            try:
+                await through.write(syncs.enqueue, merchant, EntityType.COLLECTION)
+            except SyncAlreadyActive:
+                return False
+            return True
+
+        tries = [
+            put(each, merchant) for each in (database, another) for merchant in ("shop", "other") for _ in range(25)
+        ]
+        assert sum(await asyncio.gather(*tries)) == 2
+
+
+def test_commits_to_sqlite_are_durable(sqlite_template: Path) -> None:
+    """A 202 must survive a power cut: WAL with synchronous=FULL."""
+    with db.open_for_a_while(f"sqlite:///{sqlite_template}") as database:
+
+        def pragmas(connection: Connection) -> list[object]:
+            return [connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in ("journal_mode", "synchronous")]
+
+        assert database.call(pragmas) == ["wal", 2]
+        assert asyncio.run(database.write(pragmas)) == ["wal", 2]
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["postgresql://nobody@127.0.0.1:1/none", "postgresql://nobody@/none?host=/nowhere", "sqlite:////proc/none.db"],
+)
+async def test_a_database_that_is_away_is_unavailable(url: str) -> None:
+    """Not an internal error: it may come back. And the words name no host and no user."""
+    with db.open_for_a_while(url) as database:
+        for use in (database.read(migrate.current), database.write(migrate.current)):
+            with pytest.raises(Unavailable) as away:
+                await use
+            assert away.value.detail == "The database cannot be used at the moment."
+
+
+@pytest.mark.parametrize("url", ["", "nonsense", "mysql://host/name", "sqlite://", "sqlite:///:memory:", "oracle://x"])
+def test_what_is_not_a_database_of_ours_is_refused(url: str) -> None:
+    """With the name of the setting, as the operator has to change it."""
+    with pytest.raises(SettingsError, match="PRODUCT_GATEWAY_DATABASE_URL"):
+        db.connect(url)
