@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import uvicorn
@@ -74,8 +74,15 @@ def serve(settings: Settings, listening: socket.socket, *, with_worker: bool) ->
 
 def serve_alone(app: ASGIApp, listening: socket.socket) -> None:
     """Any application over HTTP, until SIGTERM or Ctrl-C."""
-    with suppress(KeyboardInterrupt):  # uvicorn has stopped in good order, and says it once more
-        _http_server(app).run(sockets=[listening])
+    server = _http_server(app)
+
+    def stop(*_: object) -> None:
+        server.should_exit = True
+
+    # uvicorn sends itself the signal again when it has stopped: it must find a handler that does no harm.
+    for each in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(each, stop)
+    server.run(sockets=[listening])
 
 
 def run_worker(settings: Settings) -> None:

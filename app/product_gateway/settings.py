@@ -2,9 +2,10 @@
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from product_gateway.model import SettingsError
@@ -60,6 +61,12 @@ class Settings(BaseSettings):
         description="Check every answer against the spec (for tests: an answer that doesn't fit is a 500)",
     )
 
+    @model_validator(mode="after")
+    def _one_source_of_keys(self) -> Self:
+        if self.jwt_public_key_file and self.jwks_url:
+            raise ValueError(f"{PREFIX}JWT_PUBLIC_KEY_FILE and {PREFIX}JWKS_URL are both set: unset one of them")
+        return self
+
     @property
     def database(self) -> str:
         """The database's URL, with the embedded default filled in."""
@@ -71,8 +78,12 @@ def load(**overrides: object) -> Settings:
     try:
         return Settings(**overrides)  # type: ignore[arg-type]
     except ValidationError as error:
-        faults = [f"{PREFIX}{str(fault['loc'][0]).upper()}: {fault['msg']}" for fault in error.errors()]
-        raise SettingsError("\n".join(faults)) from None
+        raise SettingsError("\n".join(_in_words(fault) for fault in error.errors())) from None
+
+
+def _in_words(fault: ErrorDetails) -> str:
+    message = fault["msg"].removeprefix("Value error, ")
+    return f"{PREFIX}{str(fault['loc'][0]).upper()}: {message}" if fault["loc"] else message
 
 
 def unknown_names() -> list[str]:

@@ -1,5 +1,6 @@
 """Brings the database's tables up to date. A database that is newer than the code is left alone."""
 
+from functools import cache
 from pathlib import Path
 
 from alembic import command
@@ -48,6 +49,7 @@ def current(connection: Connection) -> str | None:
     return MigrationContext.configure(connection).get_current_revision()
 
 
+@cache
 def newest() -> str:
     """The revision that the code wants."""
     return str(ScriptDirectory.from_config(_config()).get_current_head())
