@@ -1,29 +1,84 @@
-# Only Python 3.11+ and make are assumed; `make check` also wants Node 20+ for the spec linter.
+# Python 3.11+ and make are enough; `make check` also wants Node 20+ for the spec linter.
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
+LINTER := node_modules/.installed
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+UV := VIRTUAL_ENV=.venv $(BIN)/uv pip --quiet
 LOCK := $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
+REDOCLY := REDOCLY_TELEMETRY=off REDOCLY_SUPPRESS_UPDATE_NOTICE=true node_modules/.bin/redocly
+SPECS := openapi/product-gateway.yaml openapi/product-service.yaml
+CODEGEN := $(BIN)/datamodel-codegen --input openapi/product-gateway.yaml --input-file-type openapi --output-model-type typing.TypedDict --target-python-version 3.11 --openapi-scopes schemas --enum-field-as-literal all --disable-timestamp --use-schema-description --strict-nullable --no-use-closed-typed-dict --formatters ruff-format --custom-file-header '"""The bodies of the API as types. Generated from openapi/product-gateway.yaml by `make generate`: never edit."""'
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check lint types imports specs generate fuzz audit lock dist clean
+.PHONY: help install run test check lint types imports specs generate fuzz audit lock dist clean node
 
 help: ## print this
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
 
-$(INSTALLED): requirements-dev.txt pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; say which one with: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
-	@touch $@
-
 install: $(INSTALLED) ## make the environment in .venv (the other targets do it too)
 
-lock: install ## resolve the dependencies again, with hashes, for all Python versions
-	$(LOCK) --upgrade -o requirements.txt
-	$(LOCK) --upgrade --extra dev --constraint requirements.txt -o requirements-dev.txt
+# uv installs the lock several times as fast as pip, which does it where uv cannot be had or does not reach the
+# package index that pip is set up with.
+$(INSTALLED): requirements-dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; say which one with: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv .venv
+	@echo "Installing into .venv what requirements-dev.txt locks"
+	@awk '/^[^ #]/ { found = /^uv==/ } found' requirements-dev.txt > .venv/uv.txt
+	@{ $(PIP) install --only-binary :all: --require-hashes -r .venv/uv.txt && $(UV) sync --require-hashes requirements-dev.txt; } || $(PIP) install --require-hashes -r requirements-dev.txt
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
 
-CODEGEN := $(BIN)/datamodel-codegen --input openapi/product-gateway.yaml --input-file-type openapi --output-model-type typing.TypedDict --target-python-version 3.11 --openapi-scopes schemas --enum-field-as-literal all --disable-timestamp --use-schema-description --strict-nullable --no-use-closed-typed-dict --formatters ruff-format --custom-file-header '"""The bodies of the API as types. Generated from openapi/product-gateway.yaml by `make generate`: never edit."""'
+run: $(INSTALLED) ## gateway, worker, sample service, a merchant and a token on this machine; Ctrl-C stops it all
+	@$(BIN)/product-gateway demo
+
+test: $(INSTALLED) ## run the tests
+	$(BIN)/python -m pytest
+
+check: lint types imports specs ## lint, types, imports, specs: what has to hold besides the tests
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+types: $(INSTALLED)
+	$(BIN)/mypy
+
+imports: $(INSTALLED)
+	$(BIN)/lint-imports --no-logo
+
+specs: $(INSTALLED) $(LINTER)
+	$(BIN)/openapi-spec-validator $(SPECS)
+	@said=$$($(REDOCLY) lint --lint-config=error $(SPECS) 2>&1) || { echo "$$said"; exit 1; }
+	@echo "Redocly has nothing to say against $(SPECS)"
+	@$(CODEGEN) --output .venv/api_types.py
+	@cmp -s .venv/api_types.py app/product_gateway/api_types.py || { echo "app/product_gateway/api_types.py is not what the spec says: run make generate"; exit 1; }
+
+$(LINTER): package.json package-lock.json .npmrc | node
+	@echo "Installing into node_modules what package-lock.json locks"
+	@npm ci --ignore-scripts --loglevel=error
+	@touch $@
+
+node:
+	@command -v npx >/dev/null && node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)' || { echo "Node 20 or newer is needed for the spec linter"; exit 1; }
 
 generate: $(INSTALLED) ## write api_types.py from the spec
 	$(CODEGEN) --output app/product_gateway/api_types.py
+
+fuzz: $(INSTALLED) ## Schemathesis against the running server, for longer than the tests do
+	FUZZ_EXAMPLES=1000 $(BIN)/python -m pytest tests/test_fuzz.py
+
+audit: $(INSTALLED) ## look for known vulnerabilities in what is locked (needs the internet)
+	@$(BIN)/pip-audit --strict --require-hashes --disable-pip --progress-spinner off -r requirements.txt -r requirements-dev.txt 2>.venv/audit.log; passed=$$?; tail -n 1 .venv/audit.log; [ $$passed = 0 ] || { echo "Not passed: something has a known vulnerability, or could not be looked up"; exit 1; }
+
+lock: $(INSTALLED) ## resolve the dependencies again, with hashes, for all Python versions
+	$(LOCK) --upgrade -o requirements.txt
+	$(LOCK) --upgrade --extra dev --constraint requirements.txt -o requirements-dev.txt
+
+dist: $(INSTALLED) ## build the source distribution, and the wheel from it, into dist
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation
+
+clean: ## remove what the other targets made, except for the data in var
+	rm -rf .venv node_modules dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .schemathesis
+	find app tests -name __pycache__ -prune -exec rm -rf {} +
