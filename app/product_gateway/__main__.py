@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from product_gateway.model import GatewayError, Platform
+from product_gateway.model import GatewayError, Platform, merchant_name
 
 if TYPE_CHECKING:
     from product_gateway.db import Database
@@ -28,7 +28,7 @@ app = typer.Typer(
 merchant = typer.Typer(help="The merchants: who may ask, and where their products come from.", no_args_is_help=True)
 app.add_typer(merchant, name="merchant")
 
-Name = Annotated[str, typer.Argument(help="The merchant's name, as tokens have it.")]
+Name = Annotated[str, typer.Argument(help="The merchant's name, as tokens have it.", callback=merchant_name)]
 Url = Annotated[str | None, typer.Option(help="Where the merchant's product service is.")]
 TokenFile = Annotated[
     Path | None,
@@ -112,7 +112,7 @@ def sample_service(
     currency: Annotated[str, typer.Option(help="The currency of a CSV file's prices (ISO 4217).")] = "GBP",
 ) -> None:
     """Serve a catalog file as a product service, for rehearsals. Without --token-file any bearer token will do."""
-    from product_gateway import catalog_file, launch, sample_service
+    from product_gateway import catalog_file, launch, registry, sample_service
 
     if catalog and records is not None:
         raise typer.BadParameter("give --catalog or --records, not both")
@@ -120,7 +120,7 @@ def sample_service(
         data = catalog_file.read(catalog or catalog_file.SAMPLE, currency=currency)
     else:
         data = catalog_file.generated(records)
-    expected = token_file.read_text().strip() if token_file else None
+    expected = registry.token_in(token_file) if token_file else None
     launch.log_to_stderr("INFO")
     listening = launch.bind(host, port)
     typer.echo(f"The sample product service listens on {launch.url_of(listening)}", err=True)

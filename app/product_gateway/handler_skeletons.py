@@ -28,14 +28,19 @@ def _skeleton(document: spec.Document, path: str, operation: spec.Document) -> s
         optional = not parameter.get("required") and "default" not in spec.resolve(document, parameter["schema"])
         kind = _type(document, parameter["schema"]) + (" | None" if optional else "")
         arguments.append(f"{pythonic(parameter['name'])}: {kind}")
-    summary = operation["summary"].rstrip(".") + "."
-    description = textwrap.fill(" ".join(operation.get("description", "").split()), 100)
+    summary = _in_docstring(operation.get("summary") or operation["operationId"]).rstrip(".") + "."
+    description = textwrap.fill(_in_docstring(operation.get("description", "")), 100)
     docstring = f'"""{summary}\n\n{description}\n"""' if description else f'"""{summary}"""'
+    name, body = pythonic(operation["operationId"]), _body(document, operation)
     return textwrap.indent(
-        f"async def {pythonic(operation['operationId'])}({', '.join(arguments)}) -> Answer[{_body(operation)}]:\n"
+        f"async def {name}({', '.join(arguments)}) -> Answer[{body}]:\n"
         + textwrap.indent(f"{docstring}\nraise NotImplementedError\n", "    "),
         "    ",
     )
+
+
+def _in_docstring(text: str) -> str:
+    return " ".join(text.split()).replace("\\", "\\\\").replace('"""', "'''")
 
 
 def _type(document: spec.Document, schema: spec.Document) -> str:
@@ -47,9 +52,9 @@ def _type(document: spec.Document, schema: spec.Document) -> str:
     return FORMATS.get(resolved.get("format", "")) or TYPES[resolved["type"]]
 
 
-def _body(operation: spec.Document) -> str:
+def _body(document: spec.Document, operation: spec.Document) -> str:
     for status, response in operation["responses"].items():
-        if status.startswith("2"):
-            for media in response.get("content", {}).values():
-                return str(media["schema"].get("$ref", "bytes")).rpartition("/")[2] or "bytes"
+        if str(status).startswith("2"):
+            for media in spec.resolve(document, response).get("content", {}).values():
+                return str(media.get("schema", {}).get("$ref", "bytes")).rpartition("/")[2] or "bytes"
     return "None"

@@ -1,15 +1,20 @@
 """The keys of a token issuer, from where it publishes them (RFC 7517), with a cache that can't be made to hammer it."""
 
 import asyncio
+import logging
 import time
+from typing import Any
 
 import jwt
 import orjson
 
-from product_gateway.keys import PublicKey
+from product_gateway.keys import PublicKey, algorithms_of
 from product_gateway.model import GatewayError, NotAuthenticated, Unavailable
 from product_gateway.outbound import Outbound
 
+logger = logging.getLogger(__name__)
+
+SECONDS_TO_ANSWER = 5
 SECONDS_TO_TRUST = 300
 SECONDS_BETWEEN_FETCHES = 60
 SECONDS_BETWEEN_TRIES = 5
@@ -51,15 +56,32 @@ class Jwks:
 
     async def _key_set(self) -> dict[str | None, PublicKey] | None:
         try:
-            reply = await self._outbound.get(self._url)
-            if reply.status != 200:
-                return None
-            keys = jwt.PyJWKSet.from_dict(orjson.loads(reply.content)).keys
-        except (GatewayError, jwt.PyJWTError, orjson.JSONDecodeError, AttributeError, TypeError):
-            return None  # not a key set, or nobody there
-        usable: dict[str | None, PublicKey] = {
-            each.key_id: each.key for each in keys if isinstance(each.key, PublicKey)
-        }
-        if len(usable) == 1:
-            usable[None] = next(iter(usable.values()))  # a token without `kid` can only mean this one
-        return usable
+            async with asyncio.timeout(SECONDS_TO_ANSWER):
+                reply = await self._outbound.get(self._url)
+            if reply.status == 200:
+                return _usable(orjson.loads(reply.content)["keys"])
+            reason = f"the answer was {reply.status} instead of 200."
+        except TimeoutError:
+            reason = f"there was no answer within {SECONDS_TO_ANSWER} s."
+        except GatewayError as error:
+            reason = error.detail
+        except (orjson.JSONDecodeError, LookupError, TypeError):
+            reason = "the answer was not a JSON Web Key Set."
+        logger.warning("The keys of the token issuer (PRODUCT_GATEWAY_JWKS_URL) could not be fetched: %s", reason)
+        return None
+
+
+def _usable(keys: list[Any]) -> dict[str | None, PublicKey]:
+    """The public keys for signatures; others, and those that make no sense, are in nobody's way. Raises TypeError."""
+    usable: dict[str | None, PublicKey] = {}
+    for each in keys:
+        try:
+            key = jwt.PyJWK(each)
+        except (jwt.PyJWTError, AttributeError, TypeError):
+            continue
+        meant = isinstance(key.key_id, str | None) and key.public_key_use in (None, "sig")
+        if meant and isinstance(key.key, PublicKey) and algorithms_of(key.key):
+            usable[key.key_id] = key.key
+    if len(usable) == 1:
+        usable[None] = next(iter(usable.values()))  # a token without `kid` can only mean this one
+    return usable

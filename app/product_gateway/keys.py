@@ -6,13 +6,20 @@ What no setting names is made in the data directory on first use, by whichever p
 import os
 import re
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import jwt
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.fernet import Fernet, InvalidToken
-from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey, generate_private_key
+from cryptography.hazmat.primitives.asymmetric.ec import (
+    SECP256R1,
+    EllipticCurvePrivateKey,
+    EllipticCurvePublicKey,
+    generate_private_key,
+)
 from cryptography.hazmat.primitives.asymmetric.ed448 import Ed448PublicKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
@@ -24,38 +31,39 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_public_key,
 )
 
-from product_gateway.model import MERCHANT_NAME, SettingsError
+from product_gateway.model import SettingsError, merchant_name
 from product_gateway.settings import Settings
 
 PublicKey = RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey | Ed448PublicKey
 
 SCOPES = ("sync:write", "sync:read", "catalog:read")
+SHORTEST_RSA_KEY_BITS = 2048  # RFC 7518 §3.3
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
 def verification_key(settings: Settings) -> PublicKey:
     """The public key that bearer tokens are checked with. Raises SettingsError."""
     if settings.jwt_public_key_file is None:
-        private = load_pem_private_key(_signing_key(settings), password=None)
-        return private.public_key()  # type: ignore[return-value]  # made below: an elliptic curve
+        return _signing_key(settings).public_key()
     try:
-        key = load_pem_public_key(settings.jwt_public_key_file.read_bytes())
-    except ValueError:
+        key = load_pem_public_key(_read(settings.jwt_public_key_file))
+    except (ValueError, UnsupportedAlgorithm):
         key = None
-    if not isinstance(key, PublicKey):
+    if not isinstance(key, PublicKey) or not algorithms_of(key):
         raise SettingsError(
-            f"PRODUCT_GATEWAY_JWT_PUBLIC_KEY_FILE: {settings.jwt_public_key_file} is not a PEM public key "
-            "(RSA, elliptic curve or Ed25519)."
+            f"PRODUCT_GATEWAY_JWT_PUBLIC_KEY_FILE: {settings.jwt_public_key_file} is not a PEM public key of RSA "
+            f"(at least {SHORTEST_RSA_KEY_BITS} bits), P-256, P-384, P-521, Ed25519 or Ed448."
         )
     return key
 
 
 def algorithms_of(key: PublicKey) -> list[str]:
-    """The algorithms (RFC 7518 §3.1) that fit the key: what a token says of itself is not asked."""
+    """The algorithms (RFC 7518 §3.1) that fit the key, none if it is too weak: a token's own word does not count."""
     if isinstance(key, RSAPublicKey):
-        return ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512"]
+        strong = key.key_size >= SHORTEST_RSA_KEY_BITS
+        return ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512"] if strong else []
     if isinstance(key, EllipticCurvePublicKey):
-        return {256: ["ES256"], 384: ["ES384"], 521: ["ES512"]}.get(key.key_size, [])
+        return {"secp256r1": ["ES256"], "secp384r1": ["ES384"], "secp521r1": ["ES512"]}.get(key.curve.name, [])
     return ["EdDSA"]
 
 
@@ -66,13 +74,11 @@ def issue_token(settings: Settings, merchant: str, scopes: list[str], lifetime: 
             "This gateway checks tokens with a key of somebody else (PRODUCT_GATEWAY_JWT_PUBLIC_KEY_FILE or "
             "PRODUCT_GATEWAY_JWKS_URL): get the token from there."
         )
-    if not MERCHANT_NAME.fullmatch(merchant):
-        raise SettingsError(f"{merchant!r} cannot be a merchant's name.")
     if unknown := sorted(set(scopes) - set(SCOPES)):
         raise SettingsError(f"There is no scope {', '.join(unknown)}. There are: {', '.join(SCOPES)}.")
     now = datetime.now(UTC)
     claims = {
-        settings.jwt_merchant_claim: merchant,
+        settings.jwt_merchant_claim: merchant_name(merchant),
         "scope": " ".join(scopes),
         "iss": settings.jwt_issuer,
         "aud": settings.jwt_audience,
@@ -85,7 +91,7 @@ def issue_token(settings: Settings, merchant: str, scopes: list[str], lifetime: 
 def lifetime(text: str) -> timedelta:
     """`90s`, `30m`, `1h` or `7d`. Raises SettingsError."""
     match = re.fullmatch(r"([0-9]{1,6})([smhd])", text)
-    if match is None:
+    if match is None or int(match[1]) == 0:
         raise SettingsError(f"{text!r} is not a length of time; write it like 90s, 30m, 1h or 7d.")
     return timedelta(**{UNITS[match[2]]: int(match[1])})
 
@@ -95,7 +101,7 @@ class Secrets:
 
     def __init__(self, settings: Settings) -> None:
         path = settings.secret_key_file
-        key = path.read_bytes() if path else _made_once(settings.data_dir / "secret.key", Fernet.generate_key())
+        key = _read(path) if path else _made_once(settings.data_dir / "secret.key", Fernet.generate_key())
         try:
             self._fernet = Fernet(key.strip())
         except ValueError:
@@ -113,46 +119,66 @@ class Secrets:
         """As it was. Raises SettingsError where it was encrypted with another key."""
         try:
             return self._fernet.decrypt(stored).decode()
-        except InvalidToken:
+        except (InvalidToken, ValueError):
             raise SettingsError(
                 "The merchant's token was encrypted with another secret key. Set it again: product-gateway merchant "
                 "update NAME --product-service-token-file FILE"
             ) from None
 
 
-def _signing_key(settings: Settings) -> bytes:
+def _signing_key(settings: Settings) -> EllipticCurvePrivateKey:
     path = settings.data_dir / "signing-key.pem"
-    if path.is_file():
-        return path.read_bytes()
-    key = generate_private_key(SECP256R1())
-    return _made_once(path, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    new = generate_private_key(SECP256R1()).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    try:
+        key = load_pem_private_key(_made_once(path, new), password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):  # TypeError: it wants a password
+        key = None
+    if not isinstance(key, EllipticCurvePrivateKey) or not isinstance(key.curve, SECP256R1):
+        raise SettingsError(
+            f"PRODUCT_GATEWAY_DATA_DIR: {path} does not hold a private key of P-256 in PEM. Put it back as it was, or "
+            "remove it: then a new one is made, and tokens signed with the old one are not accepted any more."
+        )
+    return key
 
 
 def write_private(path: Path, content: bytes) -> None:
     """Replaces the file as a whole; only its owner may read it. Raises SettingsError."""
-    _draft(path, content).replace(path)
+    with _draft(path, content) as draft:
+        draft.replace(path)
 
 
 def _made_once(path: Path, content: bytes) -> bytes:
     """The file's content: `content` if nobody was quicker. Whole or not at all."""
-    if not path.is_file():
-        draft = _draft(path, content)
-        with suppress(FileExistsError):  # somebody was quicker: theirs counts
+    if not path.exists():
+        with _draft(path, content) as draft, suppress(FileExistsError):  # somebody was quicker: theirs counts
             os.link(draft, path)
-        draft.unlink()
-    return path.read_bytes()
+    return _read(path)
 
 
-def _draft(path: Path, content: bytes) -> Path:
+@contextmanager
+def _draft(path: Path, content: bytes) -> Iterator[Path]:
+    """A file beside `path` with the content; gone at the end if it was not moved. Raises SettingsError."""
+    draft = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, draft = tempfile.mkstemp(dir=path.parent)
+        descriptor, name = tempfile.mkstemp(dir=path.parent)
+        draft = Path(name)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        yield draft
     except OSError as error:
         raise SettingsError(
             f"PRODUCT_GATEWAY_DATA_DIR: {path.parent} cannot be written to: {error.strerror}."
         ) from None
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    return Path(draft)
+    finally:
+        if draft is not None:
+            draft.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise SettingsError(f"{path} cannot be read: {error.strerror}.") from None

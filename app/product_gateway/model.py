@@ -44,6 +44,16 @@ SECONDS_UNTIL_A_QUEUED_SYNC_IS_WORTH_ASKING_FOR = 2
 LONGEST_ESTIMATE_SECONDS = 3600
 
 
+def merchant_name(text: str) -> str:
+    """The text, where a merchant may be called so. Raises SettingsError."""
+    if not MERCHANT_NAME.fullmatch(text):
+        raise SettingsError(
+            f"{text[:200]!r} cannot be a merchant's name: up to 128 letters, digits and _.:@|~+- are possible, "
+            "a letter, digit or _ first."
+        )
+    return text
+
+
 @dataclass(frozen=True, slots=True)
 class Merchant:
     """A tenant. `product_service_token` is as it is stored: encrypted."""

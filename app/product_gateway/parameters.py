@@ -12,24 +12,21 @@ from product_gateway import spec
 from product_gateway.model import InvalidRequest
 
 UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
-INTEGER = re.compile(r"-?[0-9]{1,18}")
+INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,17})")
+NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,17})(\.[0-9]{1,18})?([eE][+-]?[0-9]{1,2})?")
 LONGEST_MESSAGE = 300
 
 
 def _integer(text: str) -> int:
     if not INTEGER.fullmatch(text):
-        raise ValueError("is not an integer")
+        raise ValueError("is not an integer of at most 18 digits")
     return int(text)
 
 
 def _number(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        raise ValueError("is not a number") from None
-    if number - number != 0:  # not finite
+    if not NUMBER.fullmatch(text):
         raise ValueError("is not a number")
-    return number
+    return float(text)
 
 
 def _boolean(text: str) -> bool:

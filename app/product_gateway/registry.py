@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from product_gateway.db import Database, catalog, merchants
 from product_gateway.keys import Secrets
-from product_gateway.model import MERCHANT_NAME, EntityType, Merchant, Platform, SettingsError
+from product_gateway.model import EntityType, Merchant, Platform, SettingsError, merchant_name
 from product_gateway.settings import Settings
 
 
@@ -21,17 +21,12 @@ def add(
     currency: str | None,
 ) -> Merchant:
     """A new merchant. Contacts nothing. Raises SettingsError."""
-    if not MERCHANT_NAME.fullmatch(name):
-        raise SettingsError(
-            f"{name!r} cannot be a merchant's name: up to 128 letters, digits and _.:@|~+- are possible, "
-            "a letter, digit or _ first."
-        )
     if platform is Platform.BYOP and url is None:
         raise SettingsError("A merchant who brings their own platform needs --product-service-url.")
     values = _checked(settings, url, token_file, currency)
     return database.call(
         merchants.add,
-        name,
+        merchant_name(name),
         platform,
         values.get("product_service_url"),
         values.get("product_service_token"),
@@ -82,9 +77,9 @@ def describe(database: Database, name: str) -> str:
 def _checked(settings: Settings, url: str | None, token_file: Path | None, currency: str | None) -> dict[str, Any]:
     values: dict[str, Any] = {}
     if url is not None:
-        values["product_service_url"] = _checked_url(url)
+        values["product_service_url"] = _checked_url(settings, url)
     if token_file is not None:
-        values["product_service_token"] = Secrets(settings).encrypt(_token_in(token_file))
+        values["product_service_token"] = Secrets(settings).encrypt(token_in(token_file))
     if currency is not None:
         if not re.fullmatch("[A-Z]{3}", currency):
             raise SettingsError(f"{currency!r} is not a currency. Give its code of ISO 4217, such as GBP.")
@@ -92,22 +87,27 @@ def _checked(settings: Settings, url: str | None, token_file: Path | None, curre
     return values
 
 
-def _checked_url(url: str) -> str:
+def _checked_url(settings: Settings, url: str) -> str:
     try:
         parts = urlsplit(url)
         wanted = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
     except ValueError:
-        wanted = None
-        parts = urlsplit("")
-    if not wanted or parts.query or parts.fragment or "@" in parts.netloc:
+        wanted = False
+    if not wanted or not url.isprintable() or set(url) & set(" \\?#@"):
         raise SettingsError(
-            f"{url!r} is not the address of a product service: https://, a host and perhaps a path, without a "
+            f"{url[:200]!r} is not the address of a product service: https://, a host and perhaps a path, without a "
             "user, query or fragment. /products and /collections are added to it."
+        )
+    if parts.scheme == "http" and not settings.allow_private_addresses:
+        raise SettingsError(
+            f"{url[:200]!r} would be called without encryption. Give an https:// address; on a private network, "
+            "PRODUCT_GATEWAY_ALLOW_PRIVATE_ADDRESSES=true allows http://."
         )
     return url.rstrip("/")
 
 
-def _token_in(path: Path) -> str:
+def token_in(path: Path) -> str:
+    """The bearer token that a file holds. Raises SettingsError."""
     try:
         token = path.read_text("ascii").strip()
     except (OSError, UnicodeDecodeError):

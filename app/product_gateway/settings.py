@@ -37,7 +37,7 @@ class Settings(BaseSettings):
         description="PEM public key that bearer tokens are checked with; unset: the data directory's own",
     )
     jwks_url: str | None = Field(
-        None, pattern="^https?://", description="Where the token issuer publishes its keys (RFC 7517)"
+        None, pattern="^https?://[^/?#@]+(/|$)", description="Where the token issuer publishes its keys (RFC 7517)"
     )
     jwt_issuer: str = Field("product-gateway", description="The `iss` that tokens must have")
     jwt_audience: str = Field("product-gateway", description="The `aud` that tokens must have")
@@ -89,4 +89,4 @@ def _in_words(fault: ErrorDetails) -> str:
 def unknown_names() -> list[str]:
     """Variables with our prefix that are no setting: most often a slip of the pen."""
     known = {PREFIX + name.upper() for name in Settings.model_fields}
-    return sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known)
+    return sorted(name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in known)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from product_gateway.db.writer import GroupCommit
@@ -29,6 +29,7 @@ THREADS = 8
 SECONDS_TO_WAIT_FOR_A_LOCK = 5
 SECONDS_TO_CONNECT = 5
 OLDEST_SQLITE = (3, 35, 0)  # the first with RETURNING
+INSUFFICIENT_PRIVILEGE = "42501"  # PostgreSQL's SQLSTATE
 
 
 class Database:
@@ -78,42 +79,57 @@ def _call(work: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any],
 
 @contextmanager
 def faults_as_unavailable() -> Iterator[None]:
-    """What a database that is away, locked or full raises becomes Unavailable; its own words stay in the cause."""
+    """What a database that is away, locked, full or not ours raises becomes Unavailable, with the driver's error as
+    the cause: SQLAlchemy's own also holds the statement and its values."""
     try:
         yield
-    except (OperationalError, InterfaceError, PoolTimeout) as error:
+    except PoolTimeout as error:
         raise Unavailable("The database cannot be used at the moment.") from error
     except DBAPIError as error:
-        if not error.connection_invalidated:
+        if not _is_away(error):
             raise
-        raise Unavailable("The database cannot be used at the moment.") from error
+        raise Unavailable("The database cannot be used at the moment.") from error.orig
+
+
+def _is_away(error: DBAPIError) -> bool:
+    return (
+        isinstance(error, OperationalError | InterfaceError)
+        or error.connection_invalidated
+        or type(error) is DatabaseError  # SQLite's "file is not a database"
+        or getattr(error.orig, "sqlstate", None) == INSUFFICIENT_PRIVILEGE
+    )
 
 
 def connect(url: str) -> Database:
     """The database at a SQLAlchemy URL. Contacts nothing yet. Raises SettingsError."""
     try:
         parsed = make_url(url)
-        if parsed.get_backend_name() == "sqlite":
-            return Database(_sqlite(parsed))
-        if parsed.get_backend_name() == "postgresql":
-            return Database(_postgresql(parsed))
-    except (ArgumentError, NoSuchModuleError):
+    except (ArgumentError, ValueError):  # of the port
         raise SettingsError(
             "PRODUCT_GATEWAY_DATABASE_URL is not a SQLAlchemy URL. Examples: sqlite:///var/gateway.db, "
             "postgresql://user@host/name"
         ) from None
+    if parsed.drivername in ("sqlite", "sqlite+pysqlite"):
+        return Database(_sqlite(parsed))
+    if parsed.drivername in ("postgresql", "postgresql+psycopg"):
+        return Database(_postgresql(parsed))
     raise SettingsError(
-        f"PRODUCT_GATEWAY_DATABASE_URL names {parsed.get_backend_name()}; the gateway keeps its data in SQLite or "
-        "PostgreSQL."
+        f"PRODUCT_GATEWAY_DATABASE_URL starts with {parsed.drivername}://; the gateway keeps its data in SQLite "
+        "(sqlite:///var/gateway.db) or PostgreSQL (postgresql://user@host/name)."
     )
 
 
 @contextmanager
 def open_for_a_while(url: str) -> Iterator[Database]:
-    """The database, let go of at the end. Raises SettingsError."""
+    """The database, let go of at the end. Raises SettingsError, also where it cannot be used, with the reason."""
     database = connect(url)
     try:
         yield database
+    except Unavailable as error:
+        # for the operator, at a command or a start: so it says which database, though not its password
+        where = database.engine.url.set(query={}).render_as_string(hide_password=True)
+        reason = " ".join(str(error.__cause__ or "").split())
+        raise SettingsError(f"{error.detail} It is {where} (PRODUCT_GATEWAY_DATABASE_URL). {reason}") from error
     finally:
         database.close()
 
