@@ -3,7 +3,7 @@
 import pytest
 from sqlalchemy import Connection, Table, select, text
 
-from product_gateway.db import Database, catalog, merchants, syncs, tables
+from product_gateway.db import Database, catalog, claims, merchants, syncs, tables
 from product_gateway.model import (
     Claim,
     Counts,
@@ -18,12 +18,13 @@ from product_gateway.model import (
 
 PRODUCT, COLLECTION = EntityType.PRODUCT, EntityType.COLLECTION
 LEASE = 30.0
+RULES = (5, 2)  # workers that a sync may lose, syncs of a merchant at once
 
 
 def started(database: Database, merchant: str = "shop", entity_type: EntityType = PRODUCT) -> Claim:
     """A claim on a new sync."""
     database.call(syncs.enqueue, merchant, entity_type)
-    claim = database.call(syncs.claim, "tester", LEASE)
+    claim = database.call(claims.claim, "tester", LEASE, *RULES)
     assert claim is not None
     return claim
 
@@ -38,7 +39,7 @@ def pull(database: Database, *pages: Page, claim: Claim | None = None) -> Counts
     claim = claim or started(database)
     for each in pages:
         database.call(catalog.write_page, claim, each, LEASE)
-    if database.call(syncs.may_remove, claim):
+    if database.call(claims.may_remove, claim):
         after: str | None = ""
         while after is not None:
             after = database.call(catalog.remove_missing, claim, after, 2)
@@ -84,7 +85,7 @@ def test_updated_at_is_when_the_last_successful_sync_finished(database: Database
     state, latest = database.call(catalog.state_and_latest_sync, "shop", PRODUCT)
     assert latest is not None
     assert state.updated_at == latest.finished_at
-    database.call(syncs.fail, started(database), "INVALID_PAGE", "No JSON.")
+    database.call(claims.fail, started(database), "INVALID_PAGE", "No JSON.")
     assert database.call(catalog.state, "shop", PRODUCT).updated_at == state.updated_at
 
 
@@ -93,7 +94,7 @@ def test_a_failed_sync_removes_nothing(database: Database) -> None:
     pull(database, page({"a": "1", "b": "1"}))
     claim = started(database)
     database.call(catalog.write_page, claim, page({"a": "2"}, cursor="2"), LEASE)
-    database.call(syncs.fail, claim, "INVALID_PAGE", "No JSON.")
+    database.call(claims.fail, claim, "INVALID_PAGE", "No JSON.")
     assert contents(database) == {"a": "2", "b": "1"}
 
 
@@ -134,11 +135,11 @@ def test_who_lost_the_lease_leaves_the_catalog_alone(database: Database) -> None
     """Neither a page nor a removal of a worker that was thought dead may come through."""
     pull(database, page({"a": "1"}))
     database.call(syncs.enqueue, "shop", PRODUCT)
-    old = database.call(syncs.claim, "old", 0.001)
+    old = database.call(claims.claim, "old", 0.001, *RULES)
     assert old is not None
-    while not database.call(syncs.is_any_claimable):
+    while not database.call(claims.is_any_claimable, 2):
         pass
-    database.call(syncs.claim, "new", LEASE)
+    database.call(claims.claim, "new", LEASE, *RULES)
     for write, arguments in (
         (catalog.write_page, (page({"a": "2", "b": "1"}), LEASE)),
         (catalog.remove_missing, ("", 10)),

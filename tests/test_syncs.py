@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
-from product_gateway.db import Database, syncs
+from product_gateway.db import Database, claims, syncs
 from product_gateway.model import (
     Claim,
     Counts,
@@ -24,6 +24,7 @@ from product_gateway.model import (
 
 PRODUCT, COLLECTION = EntityType.PRODUCT, EntityType.COLLECTION
 LEASE = 30.0
+RULES = (5, 2)  # workers that a sync may lose, syncs of a merchant at once
 
 
 def claimed(database: Database, merchant: str = "shop", lease: float = LEASE) -> Claim:
@@ -34,7 +35,7 @@ def claimed(database: Database, merchant: str = "shop", lease: float = LEASE) ->
 
 def claim(database: Database, lease: float = LEASE) -> Claim:
     """The next sync, in progress."""
-    found = database.call(syncs.claim, "tester", lease)
+    found = database.call(claims.claim, "tester", lease, *RULES)
     assert found is not None
     return found
 
@@ -85,9 +86,9 @@ def test_a_sync_that_has_ended_makes_room_for_the_next(database: Database, end: 
     """Otherwise a merchant could sync once in a lifetime."""
     held = claimed(database)
     if end == "succeed":
-        database.call(syncs.succeed, held)
+        database.call(claims.succeed, held)
     else:
-        database.call(syncs.fail, held, "INVALID_PAGE", "No JSON.")
+        database.call(claims.fail, held, "INVALID_PAGE", "No JSON.")
     assert database.call(syncs.enqueue, "shop", PRODUCT).id != held.sync_id
 
 
@@ -127,8 +128,8 @@ def test_syncs_are_claimed_once_and_in_the_order_they_came(database: Database) -
     """First come, first served; and none twice."""
     wanted = [database.call(syncs.enqueue, merchant, PRODUCT).id for merchant in ("other", "shop")]
     assert [claim(database).sync_id for _ in wanted] == wanted
-    assert database.call(syncs.claim, "tester", LEASE) is None
-    assert not database.call(syncs.is_any_claimable)
+    assert database.call(claims.claim, "tester", LEASE, *RULES) is None
+    assert not database.call(claims.is_any_claimable, 2)
 
 
 async def test_many_workers_never_claim_the_same_sync(database: Database) -> None:
@@ -136,16 +137,16 @@ async def test_many_workers_never_claim_the_same_sync(database: Database) -> Non
     for merchant in ("shop", "other"):
         for kind in (PRODUCT, COLLECTION):
             await database.write(syncs.enqueue, merchant, kind)
-    claims = await asyncio.gather(*[database.write(syncs.claim, f"worker {n}", LEASE) for n in range(40)])
-    ids = [each.sync_id for each in claims if each is not None]
+    found = await asyncio.gather(*[database.write(claims.claim, f"worker {n}", LEASE, *RULES) for n in range(40)])
+    ids = [each.sync_id for each in found if each is not None]
     assert len(ids) == len(set(ids)) == 4
 
 
 def test_a_lease_that_has_run_out_is_taken_over_where_the_pull_stopped(database: Database) -> None:
     """A worker that is gone must not leave its merchant at 429."""
     held = claimed(database, lease=0.05)
-    database.call(syncs.record_page, held, page("a", cursor="next", total=9), Counts(created=1))
-    while not database.call(syncs.is_any_claimable):
+    database.call(claims.record_page, held, page("a", cursor="next", total=9), Counts(created=1))
+    while not database.call(claims.is_any_claimable, 2):
         pass
     second = claim(database)
     assert (second.sync_id, second.token, second.attempt) == (held.sync_id, 2, 2)
@@ -155,24 +156,24 @@ def test_a_lease_that_has_run_out_is_taken_over_where_the_pull_stopped(database:
 def test_a_lease_that_holds_is_not_taken_over(database: Database) -> None:
     """Nor is one that a heartbeat has kept up."""
     held = claimed(database, lease=0.05)
-    database.call(syncs.heartbeat, held, LEASE)
-    assert not database.call(syncs.is_any_claimable)
-    assert database.call(syncs.claim, "other", LEASE) is None
+    database.call(claims.heartbeat, held, LEASE)
+    assert not database.call(claims.is_any_claimable, 2)
+    assert database.call(claims.claim, "other", LEASE, *RULES) is None
 
 
 def test_who_lost_the_lease_can_write_nothing(database: Database) -> None:
     """A worker that was stopped and revived must not spoil what the next one does."""
     old = claimed(database, lease=0.001)
-    while not database.call(syncs.is_any_claimable):
+    while not database.call(claims.is_any_claimable, 2):
         pass
     claim(database)
     for write, arguments in (
-        (syncs.heartbeat, (LEASE,)),
-        (syncs.record_page, (page("a"), Counts())),
-        (syncs.record_removed, (1,)),
-        (syncs.succeed, ()),
-        (syncs.fail, ("X", "y")),
-        (syncs.hand_back, ()),
+        (claims.heartbeat, (LEASE,)),
+        (claims.record_page, (page("a"), Counts())),
+        (claims.record_removed, (1,)),
+        (claims.succeed, ()),
+        (claims.fail, ("X", "y")),
+        (claims.hand_back, ()),
     ):
         with pytest.raises(LeaseLost):
             database.call(write, old, *arguments)
@@ -182,8 +183,8 @@ def test_who_lost_the_lease_can_write_nothing(database: Database) -> None:
 def test_a_sync_that_is_handed_back_is_claimed_again_at_once(database: Database) -> None:
     """A worker that is told to stop does not make anybody wait for its lease."""
     held = claimed(database)
-    database.call(syncs.record_page, held, page("a", cursor="next"), Counts(created=1))
-    database.call(syncs.hand_back, held)
+    database.call(claims.record_page, held, page("a", cursor="next"), Counts(created=1))
+    database.call(claims.hand_back, held)
     assert now(database, held).status is SyncStatus.QUEUED
     second = claim(database)
     assert (second.sync_id, second.cursor, second.attempt) == (held.sync_id, "next", 2)
@@ -192,11 +193,11 @@ def test_a_sync_that_is_handed_back_is_claimed_again_at_once(database: Database)
 def test_pages_add_up(database: Database) -> None:
     """Progress and result are sums over pages, whoever read them."""
     held = claimed(database)
-    database.call(syncs.record_page, held, page("a", "b", cursor="2", total=4), Counts(created=1, unchanged=1))
+    database.call(claims.record_page, held, page("a", "b", cursor="2", total=4), Counts(created=1, unchanged=1))
     middle = now(database, held)
     assert (middle.records_read, middle.records_total, middle.percent) == (2, 4, 50)
     last = Page((Record("c", "{}"),), (Rejection("WRONG_TYPE", "d", "/x", "no"),), None, None)
-    database.call(syncs.record_page, held, last, Counts(updated=1, rejected=1))
+    database.call(claims.record_page, held, last, Counts(updated=1, rejected=1))
     sync = now(database, held)
     assert (sync.records_read, sync.records_total) == (4, 4)
     assert sync.counts == Counts(created=1, updated=1, unchanged=1, rejected=1)
@@ -205,19 +206,19 @@ def test_pages_add_up(database: Database) -> None:
 def test_a_success_is_final_and_knows_its_total(database: Database) -> None:
     """Even where the product service never told how many there are."""
     held = claimed(database)
-    database.call(syncs.record_page, held, page("a", "b"), Counts(created=2))
-    database.call(syncs.succeed, held)
+    database.call(claims.record_page, held, page("a", "b"), Counts(created=2))
+    database.call(claims.succeed, held)
     sync = now(database, held)
     assert (sync.status, sync.records_total, sync.percent) == (SyncStatus.SUCCEEDED, 2, 100)
     assert sync.finished_at is not None
     with pytest.raises(LeaseLost):
-        database.call(syncs.fail, held, "X", "y")
+        database.call(claims.fail, held, "X", "y")
 
 
 def test_a_failure_says_why(database: Database) -> None:
     """A code for programs, words for people."""
     held = claimed(database)
-    database.call(syncs.fail, held, "INVALID_PAGE", "Page 3 is not JSON.")
+    database.call(claims.fail, held, "INVALID_PAGE", "Page 3 is not JSON.")
     sync = now(database, held)
     assert (sync.status, sync.failure_code, sync.failure_detail) == (
         SyncStatus.FAILED,
@@ -229,14 +230,14 @@ def test_a_failure_says_why(database: Database) -> None:
 def test_removal_wants_a_complete_pull_whose_records_all_have_ids(database: Database) -> None:
     """What a partial pull lacks is not gone, nor what a nameless record may have been."""
     held = claimed(database)
-    assert not database.call(syncs.may_remove, held)
-    database.call(syncs.record_page, held, page("a", cursor="2"), Counts())
-    assert not database.call(syncs.may_remove, held)
-    database.call(syncs.record_page, held, page("b"), Counts())
-    assert database.call(syncs.may_remove, held)
+    assert not database.call(claims.may_remove, held)
+    database.call(claims.record_page, held, page("a", cursor="2"), Counts())
+    assert not database.call(claims.may_remove, held)
+    database.call(claims.record_page, held, page("b"), Counts())
+    assert database.call(claims.may_remove, held)
     nameless = Page((), (Rejection("MISSING_FIELD", None, "/id", "no id"),), None, None)
-    database.call(syncs.record_page, held, nameless, Counts(rejected=1))
-    assert not database.call(syncs.may_remove, held)
+    database.call(claims.record_page, held, nameless, Counts(rejected=1))
+    assert not database.call(claims.may_remove, held)
 
 
 def test_rejections_are_grouped_by_code_with_the_first_few_as_samples(database: Database) -> None:
@@ -245,7 +246,7 @@ def test_rejections_are_grouped_by_code_with_the_first_few_as_samples(database: 
     for start in (0, 4):
         rejections = tuple(Rejection("WRONG_TYPE", f"p{n}", "/sku", "no string") for n in range(start, start + 4))
         more = (Rejection("MISSING_FIELD", None, "/id", "id is missing"),) if start else ()
-        database.call(syncs.record_page, held, Page((), rejections + more, "next", None), Counts())
+        database.call(claims.record_page, held, Page((), rejections + more, "next", None), Counts())
     wrong, missing = database.call(syncs.problems, "shop", held.sync_id)
     assert (wrong.code, wrong.count, [each.record_id for each in wrong.samples]) == (
         "WRONG_TYPE",

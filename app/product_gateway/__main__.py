@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from product_gateway.model import GatewayError, Platform, merchant_name
+from product_gateway.model import EntityType, GatewayError, Platform, merchant_name
 
 if TYPE_CHECKING:
     from product_gateway.db import Database
@@ -35,6 +35,10 @@ TokenFile = Annotated[
     typer.Option(exists=True, dir_okay=False, help="File with the token that the product service expects."),
 ]
 Currency = Annotated[str | None, typer.Option(help="The merchant's currency (ISO 4217), such as GBP.")]
+MaxRejected = Annotated[
+    int | None,
+    typer.Option(min=0, max=100, help="Share of records, in percent, that may not fit before a sync is stopped."),
+]
 Catalog = Annotated[Path | None, typer.Option(help=f"JSON, JSON Lines or Shopify CSV file; unset: {SAMPLE}.")]
 Delay = Annotated[float, typer.Option(min=0, help="Seconds to wait before each page.")]
 
@@ -87,6 +91,15 @@ def migrate() -> None:
 
 
 @app.command()
+def prune() -> None:
+    """Drop the history of syncs that is older than the settings keep it. Workers do this by themselves."""
+    from product_gateway import registry
+
+    with _database() as (settings, database):
+        typer.echo(f"Dropped {registry.prune(settings, database)} syncs.")
+
+
+@app.command()
 def token(
     name: Name,
     scope: Annotated[
@@ -134,14 +147,16 @@ def add(
     product_service_url: Url = None,
     product_service_token_file: TokenFile = None,
     currency: Currency = None,
+    max_rejected_percent: MaxRejected = 10,
 ) -> None:
     """Add a merchant. Contacts nothing."""
     from product_gateway import registry
 
     with _database() as (settings, database):
-        added = registry.add(
-            settings, database, name, platform, product_service_url, product_service_token_file, currency
+        values = registry.checked(
+            settings, product_service_url, product_service_token_file, currency, max_rejected_percent
         )
+        added = registry.add(database, name, platform, values)
         typer.echo(f"Added {added.name}.")
 
 
@@ -172,16 +187,30 @@ def update(
     product_service_url: Url = None,
     product_service_token_file: TokenFile = None,
     currency: Currency = None,
+    max_rejected_percent: MaxRejected = None,
     disable: Annotated[bool | None, typer.Option("--disable/--enable", help="Refuse, or accept, its requests.")] = None,
 ) -> None:
     """Change a merchant. What is not named stays as it is."""
     from product_gateway import registry
 
     with _database() as (settings, database):
-        registry.update(
-            settings, database, name, platform, product_service_url, product_service_token_file, currency, disable
+        values = registry.checked(
+            settings, product_service_url, product_service_token_file, currency, max_rejected_percent
         )
+        registry.update(database, name, platform, disable, values)
         typer.echo(f"Updated {name}.")
+
+
+@merchant.command("allow-mass-deletion")
+def allow_mass_deletion(
+    name: Name, entity_type: Annotated[EntityType, typer.Argument(help="PRODUCT or COLLECTION.")]
+) -> None:
+    """Let the next successful sync remove as many records as are gone. Only that one."""
+    from product_gateway import registry
+
+    with _database() as (_, database):
+        registry.allow_mass_deletion(database, name, entity_type)
+        typer.echo(f"The next sync of {entity_type} may remove any number of {name}'s records.")
 
 
 @merchant.command()

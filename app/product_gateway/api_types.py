@@ -11,6 +11,9 @@ EntityType: TypeAlias = Literal["PRODUCT", "COLLECTION"]
 SyncId: TypeAlias = str
 
 
+IdempotencyKey: TypeAlias = str
+
+
 RecordId: TypeAlias = str
 
 
@@ -55,6 +58,14 @@ class Meta(TypedDict):
     """
     Additional information about the resource
     """
+
+
+class SyncListMeta(TypedDict):
+    """
+    Additional information about the resource
+    """
+
+    nextCursor: NotRequired[Cursor]
 
 
 class EntitySyncStatus(TypedDict):
@@ -255,6 +266,15 @@ class SyncResponse(TypedDict):
 
     data: Sync
     meta: Meta
+
+
+class SyncListResponse(TypedDict):
+    """
+    A page of syncs
+    """
+
+    data: list[Sync]
+    meta: SyncListMeta
 
 
 class SyncStatusMeta(TypedDict):

@@ -9,7 +9,8 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar, get_type_hints
+from types import NoneType, UnionType
+from typing import Any, Generic, TypeVar, get_args, get_type_hints
 
 import orjson
 from connexion import ConnexionMiddleware
@@ -137,17 +138,25 @@ class _Call:
         self._admit = admit
         hints = get_type_hints(handler)
         names = list(inspect.signature(handler).parameters)[1 if admit else 0 :]
-        plain = (str, int, float, bool)
-        self._convert = [(n, hints[n]) for n in names if isinstance(hints[n], type) and hints[n] not in plain]
+        found = [(name, _converter(hints[name])) for name in names]
+        self._convert = [(name, convert) for name, convert in found if convert is not None]
 
     async def __call__(self, scope: Scope) -> Answer[Any]:
         arguments = scope[ARGUMENTS]
         for name, convert in self._convert:
-            arguments[name] = convert(arguments[name])
+            if arguments[name] is not None:
+                arguments[name] = convert(arguments[name])
         if self._admit is None:
             return await self._handler(**arguments)
         caller = scope["extensions"]["connexion_context"]["token_info"]["caller"]
         return await self._handler(await self._admit(caller), **arguments)
+
+
+def _converter(hint: Any) -> Callable[[Any], Any] | None:
+    """What makes a str into what the annotation asks for (an enum, a UUID); None where it is that already."""
+    kinds = [each for each in get_args(hint) if each is not NoneType] if isinstance(hint, UnionType) else [hint]
+    plain = len(kinds) != 1 or not isinstance(kinds[0], type) or kinds[0] in (str, int, float, bool)
+    return None if plain else kinds[0]
 
 
 class Dispatch:

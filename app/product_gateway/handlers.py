@@ -20,6 +20,8 @@ from product_gateway.api_types import (
     Product,
     ProductListResponse,
     ProductResponse,
+    SyncListMeta,
+    SyncListResponse,
     SyncProblemsResponse,
     SyncResponse,
     SyncStatusResponse,
@@ -27,9 +29,20 @@ from product_gateway.api_types import (
 from product_gateway.api_types import Sync as SyncBody
 from product_gateway.binding import Answer
 from product_gateway.db import Database, catalog, migrate, syncs
-from product_gateway.model import EntityType, InvalidRequest, Listing, Merchant, NeverSynced, Record, Sync, Unavailable
+from product_gateway.model import (
+    EntityType,
+    InvalidRequest,
+    Listing,
+    Merchant,
+    NeverSynced,
+    Record,
+    Sync,
+    SyncStatus,
+    Unavailable,
+)
 
 SYNCS = "/product-gateway/v1/syncs/"
+NOT_A_CURSOR = "Query parameter cursor: this is not a cursor that an earlier page gave as meta.nextCursor."
 
 
 class Handlers:
@@ -39,11 +52,18 @@ class Handlers:
         self._database = database
         self._spec = spec.text(spec.GATEWAY)
 
-    async def enqueue_sync(self, merchant: Merchant, entity_type: EntityType) -> Answer[SyncResponse]:
+    async def enqueue_sync(
+        self, merchant: Merchant, entity_type: EntityType, idempotency_key: str | None
+    ) -> Answer[SyncResponse]:
         """Raises SyncAlreadyActive."""
-        sync = await self._database.write(syncs.enqueue, merchant.name, entity_type)
+        sync = await self._database.write(syncs.enqueue, merchant.name, entity_type, idempotency_key)
         headers = {"Location": f"{SYNCS}{sync.id}", "Retry-After": str(sync.seconds_left)}
         return Answer({"data": sync_body(sync), "meta": {}}, 202, headers)
+
+    async def cancel_sync(self, merchant: Merchant, entity_type: EntityType) -> Answer[SyncResponse]:
+        """Raises NoActiveSync."""
+        sync = await self._database.write(syncs.cancel, merchant.name, entity_type)
+        return Answer({"data": sync_body(sync), "meta": {}}, 202, {"Location": f"{SYNCS}{sync.id}"})
 
     async def get_sync_status(self, merchant: Merchant, entity_type: EntityType) -> Answer[SyncStatusResponse]:
         """Raises NeverSynced."""
@@ -60,6 +80,20 @@ class Handlers:
                 "meta": {"sync": sync_body(latest)},
             }
         )
+
+    async def list_syncs(
+        self,
+        merchant: Merchant,
+        entity_type: EntityType | None,
+        status: SyncStatus | None,
+        cursor: str | None,
+        page_size: int,
+    ) -> Answer[SyncListResponse]:
+        """Raises InvalidRequest for a cursor that is not ours."""
+        before = None if cursor is None else place(cursor)
+        found, last = await self._database.read(syncs.history, merchant.name, entity_type, status, before, page_size)
+        meta: SyncListMeta = {} if last is None else {"nextCursor": encoded(f"{last[0].isoformat()}/{last[1]}")}
+        return Answer({"data": [sync_body(each) for each in found], "meta": meta})
 
     async def get_sync(self, merchant: Merchant, sync_id: UUID) -> Answer[SyncResponse]:
         """Raises SyncNotFound."""
@@ -196,10 +230,20 @@ def decoded(cursor: str) -> str:
     except (binascii.Error, UnicodeDecodeError):
         after = ""
     if not after or "\0" in after or encoded(after) != cursor:
-        raise InvalidRequest(
-            "Query parameter cursor: this is not a cursor that an earlier page gave as meta.nextCursor."
-        )
+        raise InvalidRequest(NOT_A_CURSOR)
     return after
+
+
+def place(cursor: str) -> syncs.Place:
+    """The place in the history that a cursor stands for. Raises InvalidRequest."""
+    instant, _, sync_id = decoded(cursor).partition("/")
+    try:
+        queued_at, found = datetime.fromisoformat(instant), UUID(sync_id)
+        if queued_at.utcoffset() is None:
+            raise ValueError("no offset")
+    except ValueError:
+        raise InvalidRequest(NOT_A_CURSOR) from None
+    return queued_at, found
 
 
 def rfc3339(instant: datetime) -> str:

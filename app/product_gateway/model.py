@@ -63,6 +63,7 @@ class Merchant:
     product_service_url: str | None
     product_service_token: str | None = field(repr=False)
     currency: str | None
+    max_rejected_percent: int
     disabled: bool
     created_at: datetime
     updated_at: datetime
@@ -137,7 +138,9 @@ class Claim:
     token: int
     attempt: int
     cursor: str | None
+    pages_read: int
     records_read: int
+    rejected: int
     pull_complete: bool
 
 
@@ -218,6 +221,7 @@ class GatewayError(Exception):
     │   └── NotBringYourOwnPlatform
     ├── NotFound
     │   ├── NeverSynced           no sync of this entity type has succeeded
+    │   ├── NoActiveSync          there is nothing to cancel
     │   ├── SyncNotFound
     │   └── RecordNotFound
     ├── SyncAlreadyActive         one of this merchant and entity type is queued or in progress
@@ -304,6 +308,13 @@ class NeverSynced(NotFound):
         else:
             now = f"The last one, sync {latest.id}, ended {latest.status}; none is queued or running."
         super().__init__(f"No sync of {entity_type} has succeeded yet. {now}")
+
+
+class NoActiveSync(NotFound):
+    """No sync of this entity type is queued or in progress."""
+
+    def __init__(self, entity_type: EntityType) -> None:
+        super().__init__(f"No sync of {entity_type} is queued or in progress, so there is nothing to cancel.")
 
 
 class SyncNotFound(NotFound):

@@ -1,7 +1,7 @@
 """An operation's parameters: compiled from the spec once, checked and converted at every request."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -15,6 +15,9 @@ UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,17})")
 NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,17})(\.[0-9]{1,18})?([eE][+-]?[0-9]{1,2})?")
 LONGEST_MESSAGE = 300
+PLACES = ("path", "query", "header")
+
+Headers = Iterable[tuple[bytes, bytes]]
 
 
 def _integer(text: str) -> int:
@@ -52,7 +55,8 @@ class Parameter:
         self.argument: str = pythonic(self.name)
         self.required: bool = definition.get("required", False)
         self.default = schema.get("default")
-        self._label = f"{definition['in'].capitalize()} parameter {self.name}"
+        kind = "Header" if definition["in"] == "header" else f"{definition['in'].capitalize()} parameter"
+        self.label = f"{kind} {self.name}"
         self._array = schema["type"] == "array"
         self._convert = CONVERTERS[schema["items"]["type"] if self._array else schema["type"]]
         self._validator = jsonschema_rs.Draft4Validator(
@@ -64,10 +68,10 @@ class Parameter:
         try:
             value = [self._convert(part) for part in text.split(",")] if self._array else self._convert(text)
         except ValueError as error:
-            raise InvalidRequest(f"{self._label}: {text[:100]!r} {error}.") from None
+            raise InvalidRequest(f"{self.label}: {text[:100]!r} {error}.") from None
         if not self._validator.is_valid(value):
             message = next(self._validator.iter_errors(value)).message
-            raise InvalidRequest(f"{self._label}: {shortened(message)}")
+            raise InvalidRequest(f"{self.label}: {shortened(message)}")
         return value
 
 
@@ -81,22 +85,37 @@ class Parameters:
     """All parameters of one operation. Query parameters that it does not have are refused."""
 
     def __init__(self, definitions: list[spec.Document]) -> None:
-        unsupported = [each["name"] for each in definitions if each["in"] not in ("path", "query")]
+        unsupported = [each["name"] for each in definitions if each["in"] not in PLACES]
         if unsupported:
-            raise NotImplementedError(f"parameters in headers or cookies: {unsupported}")
+            raise NotImplementedError(f"parameters in cookies: {unsupported}")
+        self.headers = {
+            each["name"].lower().encode(): Parameter(each) for each in definitions if each["in"] == "header"
+        }
         self.path = [Parameter(each) for each in definitions if each["in"] == "path"]
         self.query = {each["name"]: Parameter(each) for each in definitions if each["in"] == "query"}
-        self._defaults = {each.argument: each.default for each in self.query.values()}
+        self._defaults = {each.argument: each.default for each in (*self.query.values(), *self.headers.values())}
 
-    def read(self, path: Mapping[str, str], query: bytes) -> dict[str, Any]:
+    def read(self, path: Mapping[str, str], query: bytes, headers: Headers) -> dict[str, Any]:
         """Values by Python name, defaults filled in (None where there is none). Raises InvalidRequest."""
         arguments = {each.argument: each.read(path[each.name]) for each in self.path}
         arguments.update(self._defaults)
         if query:
             arguments.update(self._read_query(query))
-        for each in self.query.values():
+        if self.headers:
+            arguments.update(self._read_headers(headers))
+        for each in (*self.query.values(), *self.headers.values()):
             if each.required and arguments[each.argument] is None:
-                raise InvalidRequest(f"The query parameter {each.name} is missing.")
+                raise InvalidRequest(f"{each.label} is missing.")
+        return arguments
+
+    def _read_headers(self, headers: Headers) -> dict[str, Any]:
+        arguments: dict[str, Any] = {}
+        for name, value in headers:
+            parameter = self.headers.get(name)
+            if parameter is not None and parameter.argument in arguments:
+                raise InvalidRequest(f"{parameter.label} is given more than once.")
+            if parameter is not None:
+                arguments[parameter.argument] = parameter.read(value.decode("latin-1"))
         return arguments
 
     def _read_query(self, query: bytes) -> dict[str, Any]:

@@ -110,7 +110,7 @@ class CompiledOperation(RequestValidationOperation):  # type: ignore[misc]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Leaves the operation's arguments in the scope. Raises InvalidRequest."""
-        scope[ARGUMENTS] = self._compiled.read(scope["path_params"], scope["query_string"])
+        scope[ARGUMENTS] = self._compiled.read(scope["path_params"], scope["query_string"], scope["headers"])
         await self.next_app(scope, receive, send)
 
 

@@ -2,6 +2,8 @@
 
 import itertools
 from collections.abc import AsyncGenerator
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 
 import stamina
 
@@ -18,6 +20,11 @@ from product_gateway.model import (
 )
 from product_gateway.outbound import Outbound, Reply
 
+
+class _PageTooLarge(PullFailed):
+    """A smaller page may go through."""
+
+
 _FAILURES: dict[type[OutboundError], tuple[type[PullFailed], str, str]] = {
     Unreachable: (
         PullInterrupted,
@@ -29,9 +36,13 @@ _FAILURES: dict[type[OutboundError], tuple[type[PullFailed], str, str]] = {
         "ADDRESS_NOT_ALLOWED",
         "Register an https address on the public internet.",
     ),
-    AnswerTooLarge: (PullFailed, "ANSWER_TOO_LARGE", "Send no more records in a page than page_size asks for."),
+    AnswerTooLarge: (_PageTooLarge, "ANSWER_TOO_LARGE", "Send no more records in a page than page_size asks for."),
     OutboundError: (PullFailed, "PRODUCT_SERVICE_UNAUTHORIZED", "No request was sent."),
 }
+
+
+EMPTY_PAGES_IN_A_ROW = 10
+LONGEST_RETRY_AFTER = 300.0
 
 
 class ProductService:
@@ -44,6 +55,7 @@ class ProductService:
         token: str | None,
         page_size: int,
         *,
+        max_pages: int = 100_000,
         attempts: int = 4,
         wait_initial: float = 0.2,
         wait_max: float = 10,
@@ -52,20 +64,31 @@ class ProductService:
         self._url = url.rstrip("/")
         self._token = token
         self._page_size = page_size
+        self._max_pages = max_pages
         self._attempts = attempts
         self._wait_initial = wait_initial
         self._wait_max = wait_max
 
-    async def pages(self, entity_type: EntityType, cursor: str | None) -> AsyncGenerator[Page, None]:
+    async def pages(
+        self, entity_type: EntityType, cursor: str | None, pages_read: int = 0
+    ) -> AsyncGenerator[Page, None]:
         """Every page from `cursor` on (None: from the first), each fetched when it is asked for.
 
-        Raises PullFailed; as PullInterrupted, after all attempts, where starting again later may help.
+        `pages_read` are those before it. Raises PullFailed; as PullInterrupted, after all attempts, where starting
+        again later may help.
         """
         contract = records.contract(entity_type)
         asked = {cursor}
-        for number in itertools.count(1):
+        empty = 0
+        for number in itertools.count(pages_read + 1):
             where = f"Page {number} of {contract.path}"
-            page = contract.page(await self._fetch(contract.path, cursor, where), where)
+            if number > self._max_pages:
+                raise PullFailed(
+                    "TOO_MANY_PAGES",
+                    f"{where} is one more than the {self._max_pages} that a sync may read. Send more records in a "
+                    "page, or end the list with moreResults false.",
+                )
+            page = await self._fetch(contract, cursor, where)
             cursor = page.next_cursor
             if cursor is not None and cursor in asked:
                 raise PullFailed(
@@ -73,12 +96,26 @@ class ProductService:
                     f"{where} has a nextCursor that this sync has already asked for, so it would never end. "
                     "Each nextCursor must lead on to records that have not been sent yet.",
                 )
+            empty = 0 if page.size else empty + 1
+            if cursor is not None and empty == EMPTY_PAGES_IN_A_ROW:
+                raise PullFailed(
+                    "INVALID_PAGING",
+                    f"{where} is the {empty}th in a row without a record, and says that there are more. "
+                    "End the list with moreResults false.",
+                )
             yield page
             if cursor is None:
                 return
             asked.add(cursor)
 
-    async def _fetch(self, path: str, cursor: str | None, where: str) -> bytes:
+    async def _fetch(self, contract: records.Contract, cursor: str | None, where: str) -> Page:
+        while True:
+            try:
+                return contract.page(await self._fetch_patiently(contract.path, cursor, where), where)
+            except _PageTooLarge:
+                self._page_size = max(1, self._page_size // 2)
+
+    async def _fetch_patiently(self, path: str, cursor: str | None, where: str) -> bytes:
         content = b""
         async for attempt in stamina.retry_context(
             self._backoff,
@@ -96,7 +133,9 @@ class ProductService:
         """Whether to try again; as a number, after how many seconds."""
         if not isinstance(error, PullInterrupted):
             return False
-        return True if error.retry_after is None else min(error.retry_after, self._wait_max)
+        if error.retry_after is None:
+            return True
+        return False if error.retry_after > LONGEST_RETRY_AFTER else error.retry_after
 
     async def _ask(self, path: str, cursor: str | None, where: str) -> bytes:
         params = {"page_size": str(self._page_size)}
@@ -106,6 +145,8 @@ class ProductService:
             reply = await self._outbound.get(self._url + path, params=params, bearer=self._token)
         except OutboundError as error:
             failure, code, advice = _FAILURES[type(error)]
+            if failure is _PageTooLarge and self._page_size == 1:
+                failure = PullFailed
             raise failure(code, f"{where} could not be read: {error.detail} {advice}") from error
         if reply.status != 200:
             raise self._refusal(reply, where)
@@ -128,6 +169,8 @@ class ProductService:
                 "then start the sync again.",
                 _retry_after(reply),
             )
+        if reply.status in (400, 413) and self._page_size > 1:
+            return _PageTooLarge("PRODUCT_SERVICE_ERROR", f"{where} could not be read: {answered}.")
         if 300 <= reply.status < 400:
             advice = "; redirects are not followed. Register the address that it leads to."
         else:
@@ -136,6 +179,11 @@ class ProductService:
 
 
 def _retry_after(reply: Reply) -> float | None:
-    """Seconds; the header's other form, a date, is left alone."""
-    value = reply.headers.get("Retry-After", "")
-    return float(value) if value.isascii() and value.isdigit() else None
+    """Seconds (RFC 9110 §10.2.3), whichever of its two forms the header has."""
+    value = reply.headers.get("Retry-After", "").strip()
+    if value.isascii() and value.isdigit():
+        return float(value[:9])
+    try:
+        return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
+    except (TypeError, ValueError):  # neither, or a date without an offset
+        return None

@@ -5,54 +5,64 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from product_gateway.db import Database, catalog, merchants
+from product_gateway.db import Database, catalog, merchants, syncs
 from product_gateway.keys import Secrets
 from product_gateway.model import EntityType, Merchant, Platform, SettingsError, merchant_name
 from product_gateway.settings import Settings
 
+PRUNED_AT_ONCE = 200
 
-def add(
-    settings: Settings,
-    database: Database,
-    name: str,
-    platform: Platform,
-    url: str | None,
-    token_file: Path | None,
-    currency: str | None,
-) -> Merchant:
+Values = dict[str, Any]
+
+
+def checked(
+    settings: Settings, url: str | None, token_file: Path | None, currency: str | None, max_rejected_percent: int | None
+) -> Values:
+    """What is not None as columns of a merchant. Raises SettingsError."""
+    values: Values = {}
+    if url is not None:
+        values["product_service_url"] = _checked_url(settings, url)
+    if token_file is not None:
+        values["product_service_token"] = Secrets(settings).encrypt(token_in(token_file))
+    if currency is not None:
+        if not re.fullmatch("[A-Z]{3}", currency):
+            raise SettingsError(f"{currency!r} is not a currency. Give its code of ISO 4217, such as GBP.")
+        values["currency"] = currency
+    if max_rejected_percent is not None:
+        values["max_rejected_percent"] = max_rejected_percent
+    return values
+
+
+def add(database: Database, name: str, platform: Platform, values: Values) -> Merchant:
     """A new merchant. Contacts nothing. Raises SettingsError."""
-    if platform is Platform.BYOP and url is None:
+    if platform is Platform.BYOP and "product_service_url" not in values:
         raise SettingsError("A merchant who brings their own platform needs --product-service-url.")
-    values = _checked(settings, url, token_file, currency)
-    return database.call(
-        merchants.add,
-        merchant_name(name),
-        platform,
-        values.get("product_service_url"),
-        values.get("product_service_token"),
-        values.get("currency"),
-    )
+    return database.call(merchants.add, merchant_name(name), platform, **values)
 
 
-def update(
-    settings: Settings,
-    database: Database,
-    name: str,
-    platform: Platform | None,
-    url: str | None,
-    token_file: Path | None,
-    currency: str | None,
-    disabled: bool | None,
-) -> Merchant:
-    """Changes what is not None. Raises SettingsError."""
-    values = _checked(settings, url, token_file, currency)
+def update(database: Database, name: str, platform: Platform | None, disabled: bool | None, values: Values) -> Merchant:
+    """Changes what is not None, and the values. Raises SettingsError."""
     if platform is not None:
-        values["platform"] = platform
+        values = {**values, "platform": platform}
     if disabled is not None:
-        values["disabled"] = disabled
+        values = {**values, "disabled": disabled}
     if not values:
         raise SettingsError("Nothing to change: name at least one of the options, which --help shows.")
     return database.call(merchants.change, name, **values)
+
+
+def allow_mass_deletion(database: Database, name: str, entity_type: EntityType) -> None:
+    """For the next successful sync of the entity type. Raises SettingsError."""
+    database.call(merchants.get, name)
+    database.call(catalog.allow_mass_deletion, name, entity_type)
+
+
+def prune(settings: Settings, database: Database) -> int:
+    """Drops the syncs that are older than the settings keep them; how many."""
+    dropped = 0
+    while found := database.call(syncs.prune, settings.retention_days, PRUNED_AT_ONCE):
+        dropped += found
+    return dropped
 
 
 def describe(database: Database, name: str) -> str:
@@ -65,6 +75,7 @@ def describe(database: Database, name: str) -> str:
         ("product service", merchant.product_service_url or "-"),
         ("its token", "set" if merchant.product_service_token else "not set"),
         ("currency", merchant.currency or "-"),
+        ("may be rejected", f"{merchant.max_rejected_percent} %"),
         ("added", f"{merchant.created_at:%Y-%m-%d %H:%M:%S} UTC"),
     ]
     for entity_type in EntityType:
@@ -72,19 +83,6 @@ def describe(database: Database, name: str) -> str:
         last = "never synced" if latest is None else f"last sync {latest.id} {latest.status}"
         lines.append((f"{entity_type.lower()}s", f"{state.num_records}, {last}"))
     return "\n".join(f"{label:16}{value}" for label, value in lines)
-
-
-def _checked(settings: Settings, url: str | None, token_file: Path | None, currency: str | None) -> dict[str, Any]:
-    values: dict[str, Any] = {}
-    if url is not None:
-        values["product_service_url"] = _checked_url(settings, url)
-    if token_file is not None:
-        values["product_service_token"] = Secrets(settings).encrypt(token_in(token_file))
-    if currency is not None:
-        if not re.fullmatch("[A-Z]{3}", currency):
-            raise SettingsError(f"{currency!r} is not a currency. Give its code of ISO 4217, such as GBP.")
-        values["currency"] = currency
-    return values
 
 
 def _checked_url(settings: Settings, url: str) -> str:

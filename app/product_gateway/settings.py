@@ -55,6 +55,15 @@ class Settings(BaseSettings):
         30, ge=1, le=3600, description="How long a sync stays with a worker that is not heard of"
     )
     page_size: int = Field(250, ge=1, le=500, description="Records asked of a product service at once")
+    max_pages: int = Field(100_000, ge=1, description="Pages that one sync may read")
+    max_lost_workers: int = Field(5, ge=1, le=1000, description="Workers that a sync may lose before it is FAILED")
+    max_deleted_percent: int = Field(
+        50, ge=0, le=100, description="Share of a catalog of 20 records or more that a sync may remove unasked"
+    )
+    syncs_per_merchant: int = Field(
+        2, ge=1, le=2, description="Syncs of one merchant at the same time; each makes one request at a time"
+    )
+    retention_days: float = Field(90, gt=0, le=36500, description="How long syncs that have ended are kept")
     log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="Least important message")
     validate_responses: bool = Field(
         False,

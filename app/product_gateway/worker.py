@@ -6,9 +6,9 @@ import logging
 import os
 import socket
 
-from product_gateway.db import Database, catalog, merchants, syncs
+from product_gateway.db import Database, catalog, claims, merchants, syncs
 from product_gateway.keys import Secrets
-from product_gateway.model import Claim, LeaseLost, Platform, PullFailed, SettingsError, Unavailable
+from product_gateway.model import Claim, LeaseLost, Merchant, Platform, PullFailed, SettingsError, Unavailable
 from product_gateway.outbound import Outbound
 from product_gateway.product_service import ProductService
 from product_gateway.settings import Settings
@@ -18,6 +18,11 @@ logger = logging.getLogger(__name__)
 RECORDS_LOOKED_AT_PER_REMOVAL = 2000
 IDS_FORGOTTEN_AT_ONCE = 5000
 HEARTBEATS_PER_LEASE = 3
+LONGEST_UNTIL_CANCELLED = 4.0  # seconds: a heartbeat is how a worker learns that its sync was cancelled
+FEWEST_TO_JUDGE = 20  # records: with fewer, a share says nothing
+FEWEST_TO_JUDGE_BEFORE_THE_END = 100
+SECONDS_BETWEEN_PRUNES = 3600.0
+PRUNED_AT_ONCE = 200
 
 
 class Worker:
@@ -32,6 +37,14 @@ class Worker:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until `stop` is set; then what is running is handed back, for another worker to go on with."""
+        pruning = asyncio.create_task(self._prune_now_and_then())
+        try:
+            await self._run_syncs(stop)
+        finally:
+            pruning.cancel()
+            await asyncio.gather(pruning, return_exceptions=True)
+
+    async def _run_syncs(self, stop: asyncio.Event) -> None:
         slots = asyncio.Semaphore(self._settings.worker_concurrency)
         running: set[asyncio.Task[None]] = set()
         while not stop.is_set():
@@ -52,8 +65,11 @@ class Worker:
 
     async def _claim(self) -> Claim | None:
         try:
-            if await self._database.read(syncs.is_any_claimable):
-                return await self._database.write(syncs.claim, self._owner, self._settings.lease_seconds)
+            made = self._settings
+            if await self._database.read(claims.is_any_claimable, made.syncs_per_merchant):
+                return await self._database.write(
+                    claims.claim, self._owner, made.lease_seconds, made.max_lost_workers, made.syncs_per_merchant
+                )
         except Unavailable as error:
             logger.warning("Looking for a sync: %s %s", error.detail, error.__cause__)
         return None
@@ -65,7 +81,7 @@ class Worker:
             await self._forget(claim)
         except asyncio.CancelledError:
             with contextlib.suppress(LeaseLost, Unavailable):
-                await self._database.write(syncs.hand_back, claim)
+                await self._database.write(claims.hand_back, claim)
                 logger.info("Sync %s is handed back.", claim.sync_id)
             raise
 
@@ -91,39 +107,79 @@ class Worker:
 
     async def _keep(self, claim: Claim) -> None:
         while True:
-            await asyncio.sleep(self._settings.lease_seconds / HEARTBEATS_PER_LEASE)
-            await self._database.write(syncs.heartbeat, claim, self._settings.lease_seconds)
+            await asyncio.sleep(min(self._settings.lease_seconds / HEARTBEATS_PER_LEASE, LONGEST_UNTIL_CANCELLED))
+            await self._database.write(claims.heartbeat, claim, self._settings.lease_seconds)
 
     async def _pull(self, claim: Claim) -> None:
-        service = await self._product_service(claim)
+        merchant = await self._merchant(claim)
         if not claim.pull_complete:
-            async with contextlib.aclosing(service.pages(claim.entity_type, claim.cursor)) as pages:
-                async for page in pages:
-                    await self._database.write(catalog.write_page, claim, page, self._settings.lease_seconds)
-        if await self._database.read(syncs.may_remove, claim):
+            await self._read_pages(claim, merchant)
+        if await self._database.read(claims.may_remove, claim):
+            await self._refuse_mass_deletion(claim)
             after: str | None = ""
             while after is not None:
                 after = await self._database.write(catalog.remove_missing, claim, after, RECORDS_LOOKED_AT_PER_REMOVAL)
 
-    async def _product_service(self, claim: Claim) -> ProductService:
+    async def _read_pages(self, claim: Claim, merchant: Merchant) -> None:
+        service = self._product_service(merchant)
+        read, rejected = claim.records_read, claim.rejected
+        async with contextlib.aclosing(service.pages(claim.entity_type, claim.cursor, claim.pages_read)) as pages:
+            async for page in pages:
+                await self._database.write(catalog.write_page, claim, page, self._settings.lease_seconds)
+                read, rejected = read + page.size, rejected + len(page.rejections)
+                enough = FEWEST_TO_JUDGE if page.next_cursor is None else FEWEST_TO_JUDGE_BEFORE_THE_END
+                if read >= enough and rejected * 100 > merchant.max_rejected_percent * read:
+                    raise PullFailed(
+                        "TOO_MANY_REJECTED",
+                        f"{rejected} of {read} records do not fit the contract, and no more than "
+                        f"{merchant.max_rejected_percent} % may. The sync's problems say what is wrong with them. "
+                        "Nothing was removed from the catalog.",
+                    )
+
+    async def _refuse_mass_deletion(self, claim: Claim) -> None:
+        missing, held, allowed = await self._database.read(catalog.size_of_removal, claim)
+        most = self._settings.max_deleted_percent
+        if not allowed and held >= FEWEST_TO_JUDGE and missing * 100 > most * held:
+            raise PullFailed(
+                "MASS_DELETION",
+                f"The product service no longer has {missing} of the {held} records in the catalog, and a sync may "
+                f"remove {most} % at the most. Nothing was removed. If they are really gone, the operator can allow it "
+                f"once: product-gateway merchant allow-mass-deletion {claim.merchant} {claim.entity_type}",
+            )
+
+    async def _merchant(self, claim: Claim) -> Merchant:
         merchant = await self._database.read(merchants.find, claim.merchant)
-        if merchant is None or merchant.platform is not Platform.BYOP or merchant.product_service_url is None:
+        if merchant is None or merchant.platform is not Platform.BYOP:
             raise PullFailed("NOT_BRING_YOUR_OWN_PLATFORM", "The merchant no longer brings its own platform.")
         if merchant.disabled:
             raise PullFailed("MERCHANT_DISABLED", "The merchant was disabled before its sync ran.")
+        return merchant
+
+    def _product_service(self, merchant: Merchant) -> ProductService:
         stored = merchant.product_service_token
         try:
             token = None if stored is None else self._secrets.decrypt(stored)
         except SettingsError as error:
             raise PullFailed("TOKEN_UNREADABLE", error.detail) from None
-        return ProductService(self._outbound, merchant.product_service_url, token, self._settings.page_size)
+        url = merchant.product_service_url or ""  # a table constraint: BYOP has one
+        made = self._settings
+        return ProductService(self._outbound, url, token, made.page_size, max_pages=made.max_pages)
 
     async def _fail(self, claim: Claim, code: str, detail: str) -> None:
         logger.warning("Sync %s: FAILED, %s: %s", claim.sync_id, code, detail)
         with contextlib.suppress(LeaseLost, Unavailable):
-            await self._database.write(syncs.fail, claim, code, detail.replace("\0", "\ufffd"))
+            await self._database.write(claims.fail, claim, code, detail.replace("\0", "\ufffd"))
 
     async def _forget(self, claim: Claim) -> None:
         with contextlib.suppress(Unavailable):
             while await self._database.write(catalog.forget_seen, claim.merchant, IDS_FORGOTTEN_AT_ONCE):
                 pass
+
+    async def _prune_now_and_then(self) -> None:
+        while True:
+            try:
+                while await self._database.write(syncs.prune, self._settings.retention_days, PRUNED_AT_ONCE):
+                    pass
+            except Unavailable as error:
+                logger.warning("Pruning: %s", error.detail)
+            await asyncio.sleep(SECONDS_BETWEEN_PRUNES)

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import orjson
-from sqlalchemy import ColumnElement, Connection, Row, and_, delete, select, text, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, delete, func, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from product_gateway.db import syncs
+from product_gateway.db import claims, syncs
 from product_gateway.db.tables import ACTIVE, catalog_counts, catalog_records, seen_records
 from product_gateway.db.tables import syncs as sync_table
 from product_gateway.model import CatalogState, Claim, Counts, EntityType, Listing, Page, Record, RecordNotFound, Sync
@@ -39,7 +39,7 @@ def write_page(connection: Connection, claim: Claim, page: Page, lease_seconds: 
 
     Raises LeaseLost, and then nothing is written.
     """
-    syncs.heartbeat(connection, claim, lease_seconds)  # locks the sync's row: nobody else writes these records now
+    claims.heartbeat(connection, claim, lease_seconds)  # locks the sync's row: nobody else writes these records now
     ids = [each.id for each in page.records]
     kept = [*ids, *(each.record_id for each in page.rejections if each.record_id is not None)]
     here = _in_catalog(claim.merchant, claim.entity_type)
@@ -65,7 +65,31 @@ def write_page(connection: Connection, claim: Claim, page: Page, lease_seconds: 
         unchanged=len(set(ids) - again) - new - _not_in(again, changed),
         rejected=len(page.rejections),
     )
-    syncs.record_page(connection, claim, page, counts)
+    claims.record_page(connection, claim, page, counts)
+
+
+def size_of_removal(connection: Connection, claim: Claim) -> tuple[int, int, bool]:
+    """How many records the pull did not see, of how many, and whether the operator allows a mass deletion."""
+    here = _in_catalog(claim.merchant, claim.entity_type)
+    seen = select(_seen.record_id).where(_in_pull(claim), _seen.record_id == _records.record_id).exists()
+    missing = connection.execute(select(func.count()).select_from(catalog_records).where(here, ~seen)).scalar_one()
+    counted = connection.execute(
+        select(_counts.num_records, _counts.mass_deletion_allowed).where(
+            _counts.merchant == claim.merchant, _counts.entity_type == claim.entity_type
+        )
+    ).first()
+    return missing, 0 if counted is None else counted.num_records, counted is not None and counted.mass_deletion_allowed
+
+
+def allow_mass_deletion(connection: Connection, merchant: str, entity_type: EntityType) -> None:
+    """The next successful sync of the entity type may remove as much as it likes; the one after it may not."""
+    key = {"merchant": merchant, "entity_type": entity_type}
+    connection.execute(_insert_counts[connection.dialect.name], {**key, "num_records": 0})
+    connection.execute(
+        update(catalog_counts)
+        .where(_counts.merchant == merchant, _counts.entity_type == entity_type)
+        .values(mass_deletion_allowed=True)
+    )
 
 
 def remove_missing(connection: Connection, claim: Claim, after: str, limit: int) -> str | None:
@@ -83,7 +107,7 @@ def remove_missing(connection: Connection, claim: Claim, after: str, limit: int)
         .limit(limit)
     ).all()
     missing = [row.record_id for row in rows if row.seen is None]
-    syncs.record_removed(connection, claim, len(missing))
+    claims.record_removed(connection, claim, len(missing))
     if missing:
         here = _in_catalog(claim.merchant, claim.entity_type)
         connection.execute(delete(catalog_records).where(here, _records.record_id.in_(missing)))
@@ -93,12 +117,12 @@ def remove_missing(connection: Connection, claim: Claim, after: str, limit: int)
 
 def succeed(connection: Connection, claim: Claim) -> None:
     """The sync ends SUCCEEDED, and the records count as updated then. Raises LeaseLost."""
-    finished_at = syncs.succeed(connection, claim)
+    finished_at = claims.succeed(connection, claim)
     _count(connection, claim, 0)
     connection.execute(
         update(catalog_counts)
         .where(_counts.merchant == claim.merchant, _counts.entity_type == claim.entity_type)
-        .values(updated_at=finished_at)
+        .values(updated_at=finished_at, mass_deletion_allowed=False)
     )
 
 

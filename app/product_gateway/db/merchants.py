@@ -56,9 +56,10 @@ def add(
     connection: Connection,
     name: str,
     platform: Platform,
-    product_service_url: str | None,
-    product_service_token: str | None,
-    currency: str | None,
+    product_service_url: str | None = None,
+    product_service_token: str | None = None,
+    currency: str | None = None,
+    max_rejected_percent: int = 10,
 ) -> Merchant:
     """A new merchant; the token comes encrypted. Raises SettingsError where the name is taken."""
     if find(connection, name) is not None:
@@ -72,6 +73,7 @@ def add(
             product_service_url=product_service_url,
             product_service_token=product_service_token,
             currency=currency,
+            max_rejected_percent=max_rejected_percent,
             disabled=False,
             created_at=now(),
             updated_at=now(),
@@ -111,6 +113,7 @@ def _merchant(row: Row[Any]) -> Merchant:
         product_service_url=row.product_service_url,
         product_service_token=row.product_service_token,
         currency=row.currency,
+        max_rejected_percent=row.max_rejected_percent,
         disabled=row.disabled,
         created_at=row.created_at,
         updated_at=row.updated_at,

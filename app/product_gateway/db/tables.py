@@ -97,10 +97,12 @@ merchants = Table(
     Column("product_service_url", Text),
     Column("product_service_token", Text),  # encrypted
     Column("currency", String(3)),
+    Column("max_rejected_percent", Integer, nullable=False, server_default="10"),
     Column("disabled", Boolean, nullable=False),
     Column("created_at", Instant, nullable=False),
     Column("updated_at", Instant, nullable=False),
     CheckConstraint("platform IN ('BYOP', 'BENTO')", name="platform"),
+    CheckConstraint("max_rejected_percent BETWEEN 0 AND 100", name="max_rejected_percent"),
     # Who brings their own platform has a product service to read from.
     CheckConstraint("platform = 'BENTO' OR product_service_url IS NOT NULL", name="product_service"),
 )
@@ -115,7 +117,9 @@ syncs = Table(
     Column("queued_at", Instant, nullable=False),
     Column("started_at", Instant),
     Column("finished_at", Instant),
+    Column("idempotency_key", String(255)),
     Column("attempt", Integer, nullable=False, server_default="0"),
+    Column("lost_workers", Integer, nullable=False, server_default="0"),
     Column("lease_owner", String(255)),
     Column("lease_token", BigInteger, nullable=False, server_default="0"),
     Column("lease_expires_at", Instant),
@@ -123,6 +127,7 @@ syncs = Table(
     Column("pull_complete", Boolean, nullable=False, server_default=text("false")),
     # A pull with records that cannot be told apart must not remove anything.
     Column("unidentified", BigInteger, nullable=False, server_default="0"),
+    Column("pages_read", BigInteger, nullable=False, server_default="0"),
     Column("records_read", BigInteger, nullable=False, server_default="0"),
     Column("records_total", BigInteger),
     Column("created", BigInteger, nullable=False, server_default="0"),
@@ -144,7 +149,7 @@ syncs = Table(
 )
 
 # The rule of the house: of one merchant and entity type, at most one sync is queued or in progress.
-one_active = Index(
+Index(
     "ux_syncs_one_active",
     syncs.c.merchant,
     syncs.c.entity_type,
@@ -152,10 +157,26 @@ one_active = Index(
     sqlite_where=text(ACTIVE),
     postgresql_where=text(ACTIVE),
 )
+# A merchant's key stands for one sync, for as long as the sync is kept.
+Index(
+    "ux_syncs_idempotency_key",
+    syncs.c.merchant,
+    syncs.c.idempotency_key,
+    unique=True,
+    sqlite_where=text("idempotency_key IS NOT NULL"),
+    postgresql_where=text("idempotency_key IS NOT NULL"),
+)
+# What is old enough to be pruned.
+Index(
+    "ix_syncs_finished_at",
+    syncs.c.finished_at,
+    sqlite_where=text("finished_at IS NOT NULL"),
+    postgresql_where=text("finished_at IS NOT NULL"),
+)
 # What a worker looks for.
 Index("ix_syncs_claimable", syncs.c.queued_at, sqlite_where=text(ACTIVE), postgresql_where=text(ACTIVE))
-# The latest sync of an entity type (ids are UUIDv7: in order of time).
-Index("ix_syncs_latest", syncs.c.merchant, syncs.c.entity_type, syncs.c.id)
+# The latest sync of an entity type, and the history (the database's clock decides what is later, not the ids).
+Index("ix_syncs_latest", syncs.c.merchant, syncs.c.entity_type, syncs.c.queued_at, syncs.c.id)
 
 sync_problems = Table(
     "sync_problems",
@@ -200,6 +221,7 @@ catalog_counts = Table(
     Column("entity_type", String(16), nullable=False),
     Column("num_records", BigInteger, nullable=False),
     Column("updated_at", Instant),  # when the last successful sync finished
+    Column("mass_deletion_allowed", Boolean, nullable=False, server_default=text("false")),  # by the operator, once
     PrimaryKeyConstraint("merchant", "entity_type"),
     CheckConstraint("num_records >= 0", name="num_records"),
 )

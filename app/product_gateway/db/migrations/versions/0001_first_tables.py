@@ -19,6 +19,7 @@ def upgrade() -> None:
         sa.Column("entity_type", sa.String(length=16), nullable=False),
         sa.Column("num_records", sa.BigInteger(), nullable=False),
         sa.Column("updated_at", INSTANT),
+        sa.Column("mass_deletion_allowed", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         sa.CheckConstraint("num_records >= 0", name=op.f("ck_catalog_counts_num_records")),
         sa.PrimaryKeyConstraint("merchant", "entity_type", name=op.f("pk_catalog_counts")),
     )
@@ -40,6 +41,7 @@ def upgrade() -> None:
         sa.Column("product_service_url", sa.Text()),
         sa.Column("product_service_token", sa.Text()),
         sa.Column("currency", sa.String(length=3)),
+        sa.Column("max_rejected_percent", sa.Integer(), server_default="10", nullable=False),
         sa.Column("disabled", sa.Boolean(), nullable=False),
         sa.Column("created_at", INSTANT, nullable=False),
         sa.Column("updated_at", INSTANT, nullable=False),
@@ -47,6 +49,7 @@ def upgrade() -> None:
             "platform = 'BENTO' OR product_service_url IS NOT NULL", name=op.f("ck_merchants_product_service")
         ),
         sa.CheckConstraint("platform IN ('BYOP', 'BENTO')", name=op.f("ck_merchants_platform")),
+        sa.CheckConstraint("max_rejected_percent BETWEEN 0 AND 100", name=op.f("ck_merchants_max_rejected_percent")),
         sa.PrimaryKeyConstraint("name", name=op.f("pk_merchants")),
     )
     op.create_table(
@@ -75,13 +78,16 @@ def upgrade() -> None:
         sa.Column("queued_at", INSTANT, nullable=False),
         sa.Column("started_at", INSTANT),
         sa.Column("finished_at", INSTANT),
+        sa.Column("idempotency_key", sa.String(length=255)),
         sa.Column("attempt", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("lost_workers", sa.Integer(), server_default="0", nullable=False),
         sa.Column("lease_owner", sa.String(length=255)),
         sa.Column("lease_token", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("lease_expires_at", INSTANT),
         sa.Column("cursor", sa.Text()),
         sa.Column("pull_complete", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         sa.Column("unidentified", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("pages_read", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("records_read", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("records_total", sa.BigInteger()),
         sa.Column("created", sa.BigInteger(), server_default="0", nullable=False),
@@ -106,7 +112,23 @@ def upgrade() -> None:
     op.create_index(
         "ix_syncs_claimable", "syncs", ["queued_at"], unique=False, sqlite_where=ACTIVE, postgresql_where=ACTIVE
     )
-    op.create_index("ix_syncs_latest", "syncs", ["merchant", "entity_type", "id"], unique=False)
+    op.create_index(
+        "ux_syncs_idempotency_key",
+        "syncs",
+        ["merchant", "idempotency_key"],
+        unique=True,
+        sqlite_where=sa.text("idempotency_key IS NOT NULL"),
+        postgresql_where=sa.text("idempotency_key IS NOT NULL"),
+    )
+    op.create_index(
+        "ix_syncs_finished_at",
+        "syncs",
+        ["finished_at"],
+        unique=False,
+        sqlite_where=sa.text("finished_at IS NOT NULL"),
+        postgresql_where=sa.text("finished_at IS NOT NULL"),
+    )
+    op.create_index("ix_syncs_latest", "syncs", ["merchant", "entity_type", "queued_at", "id"], unique=False)
     op.create_index(
         "ux_syncs_one_active",
         "syncs",
@@ -120,6 +142,8 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.drop_index("ux_syncs_one_active", table_name="syncs")
     op.drop_index("ix_syncs_latest", table_name="syncs")
+    op.drop_index("ix_syncs_finished_at", table_name="syncs")
+    op.drop_index("ux_syncs_idempotency_key", table_name="syncs")
     op.drop_index("ix_syncs_claimable", table_name="syncs")
     op.drop_table("syncs")
     op.drop_table("sync_problems")

@@ -1,0 +1,215 @@
+"""The sync table as workers see it: one function per transition.
+
+Whoever writes on a claim's behalf proves with the same statement that the claim still holds.
+"""
+
+from datetime import datetime
+from typing import Any
+
+import orjson
+from sqlalchemy import Connection, bindparam, func, insert, select, text, update
+from sqlalchemy.orm import aliased
+
+from product_gateway.db.tables import ACTIVE, merchants, now, sync_problems, syncs
+from product_gateway.model import Claim, Counts, EntityType, LeaseLost, Page, Rejection, SyncStatus
+
+SAMPLES_PER_CODE = 5
+WORKER_LOST = "WORKER_LOST"
+
+_lease_end = now(bindparam("lease"))
+_ours = (
+    (syncs.c.merchant == bindparam("m"))
+    & (syncs.c.id == bindparam("i"))
+    & (syncs.c.lease_token == bindparam("token"))
+    & (syncs.c.status == text("'IN_PROGRESS'"))
+)
+_select_finished = select(syncs.c.finished_at).where(syncs.c.merchant == bindparam("m"), syncs.c.id == bindparam("i"))
+_running = aliased(syncs)
+_others_in_progress = (
+    select(func.count())
+    .select_from(_running)
+    .where(
+        _running.c.merchant == syncs.c.merchant,
+        _running.c.status == text("'IN_PROGRESS'"),
+        _running.c.lease_expires_at >= now(),
+    )
+    .scalar_subquery()
+)
+_select_claimable = (
+    select(syncs.c.merchant, syncs.c.id, syncs.c.status, syncs.c.lost_workers, syncs.c.lease_owner)
+    .where(
+        text(f"syncs.{ACTIVE}"),
+        (syncs.c.status == text("'QUEUED'")) | (syncs.c.lease_expires_at < now()),
+        _others_in_progress < bindparam("at_once"),
+    )
+    .order_by(syncs.c.queued_at)
+    .limit(1)
+)
+_claim_candidate = _select_claimable.with_for_update(skip_locked=True, of=syncs)
+_lock_merchant = select(merchants.c.name).where(merchants.c.name == bindparam("m")).with_for_update(key_share=True)
+_count_in_progress = select(func.count()).where(
+    syncs.c.merchant == bindparam("m"), syncs.c.status == text("'IN_PROGRESS'"), syncs.c.lease_expires_at >= now()
+)
+
+
+def is_any_claimable(connection: Connection, at_once: int) -> bool:
+    """Whether a claim is worth a write (a read, so that idle workers disturb nobody)."""
+    return connection.execute(_select_claimable, {"at_once": at_once}).first() is not None
+
+
+def claim(
+    connection: Connection, owner: str, lease_seconds: float, max_lost_workers: int, at_once: int
+) -> Claim | None:
+    """QUEUED -> IN_PROGRESS; or IN_PROGRESS with a lease that has run out -> the same, under a larger token.
+
+    A sync whose workers are lost again and again goes IN_PROGRESS -> FAILED instead, with the code WORKER_LOST.
+    Of one merchant, no more than `at_once` syncs are in progress.
+    """
+    while True:
+        candidate = connection.execute(_claim_candidate, {"at_once": at_once}).first()
+        if candidate is None or not _has_room(connection, candidate.merchant, at_once):
+            return None
+        this = update(syncs).where(syncs.c.merchant == candidate.merchant, syncs.c.id == candidate.id)
+        lost = candidate.lost_workers + (candidate.status == SyncStatus.IN_PROGRESS)
+        if lost < max_lost_workers:
+            break
+        detail = (
+            f"{lost} workers were lost while they ran this sync, the last one {candidate.lease_owner}. Whether the "
+            "sync was the cause, their logs may tell."
+        )
+        connection.execute(
+            this.values(**_ended(SyncStatus.FAILED), lost_workers=lost, failure_code=WORKER_LOST, failure_detail=detail)
+        )
+    row = connection.execute(
+        this.values(
+            status=SyncStatus.IN_PROGRESS,
+            started_at=func.coalesce(syncs.c.started_at, now()),
+            attempt=syncs.c.attempt + 1,
+            lost_workers=lost,
+            lease_token=syncs.c.lease_token + 1,
+            lease_owner=owner,
+            lease_expires_at=_lease_end,
+        ).returning(syncs),
+        {"lease": lease_seconds},
+    ).one()
+    return Claim(
+        merchant=row.merchant,
+        sync_id=row.id,
+        entity_type=EntityType(row.entity_type),
+        token=row.lease_token,
+        attempt=row.attempt,
+        cursor=row.cursor,
+        pages_read=row.pages_read,
+        records_read=row.records_read,
+        rejected=row.rejected,
+        pull_complete=row.pull_complete,
+    )
+
+
+def _has_room(connection: Connection, merchant: str, at_once: int) -> bool:
+    """Two workers may have chosen two syncs of one merchant at the same moment: the second one sees the first here."""
+    if at_once >= len(EntityType):
+        return True
+    connection.execute(_lock_merchant, {"m": merchant})
+    return int(connection.execute(_count_in_progress, {"m": merchant}).scalar_one()) < at_once
+
+
+def heartbeat(connection: Connection, claim: Claim, lease_seconds: float) -> None:
+    """IN_PROGRESS -> IN_PROGRESS: the lease runs on from now. Raises LeaseLost."""
+    _write(connection, claim, lease=lease_seconds, lease_expires_at=_lease_end)
+
+
+def record_page(connection: Connection, claim: Claim, page: Page, counts: Counts) -> None:
+    """IN_PROGRESS -> IN_PROGRESS: a page is in the catalog, and the pull goes on behind it. Raises LeaseLost."""
+    _write(
+        connection,
+        claim,
+        cursor=page.next_cursor,
+        pull_complete=page.next_cursor is None,
+        unidentified=syncs.c.unidentified + sum(each.record_id is None for each in page.rejections),
+        pages_read=syncs.c.pages_read + 1,
+        records_read=syncs.c.records_read + page.size,
+        records_total=func.coalesce(page.total, syncs.c.records_total),
+        created=syncs.c.created + counts.created,
+        updated=syncs.c.updated + counts.updated,
+        unchanged=syncs.c.unchanged + counts.unchanged,
+        rejected=syncs.c.rejected + counts.rejected,
+    )
+    if page.rejections:
+        _record_problems(connection, claim, page.rejections)
+
+
+def may_remove(connection: Connection, claim: Claim) -> bool:
+    """Whether the pull is complete and every record of it had an id: only then is what it lacks really gone."""
+    row = connection.execute(select(syncs.c.pull_complete, syncs.c.unidentified).where(_ours), _key(claim)).first()
+    return row is not None and row.pull_complete and row.unidentified == 0
+
+
+def record_removed(connection: Connection, claim: Claim, removed: int) -> None:
+    """IN_PROGRESS -> IN_PROGRESS: so many records are gone from the catalog. Raises LeaseLost."""
+    _write(connection, claim, deleted=syncs.c.deleted + removed)
+
+
+def succeed(connection: Connection, claim: Claim) -> datetime:
+    """IN_PROGRESS -> SUCCEEDED; answers when. Raises LeaseLost."""
+    _end(connection, claim, SyncStatus.SUCCEEDED, records_total=syncs.c.records_read)
+    finished: datetime = connection.execute(_select_finished, {"m": claim.merchant, "i": claim.sync_id}).scalar_one()
+    return finished
+
+
+def fail(connection: Connection, claim: Claim, code: str, detail: str) -> None:
+    """IN_PROGRESS -> FAILED, with the reason. Raises LeaseLost."""
+    _end(connection, claim, SyncStatus.FAILED, failure_code=code, failure_detail=detail[:8000])
+
+
+def hand_back(connection: Connection, claim: Claim) -> None:
+    """IN_PROGRESS -> QUEUED: another worker goes on where this one stopped. Raises LeaseLost."""
+    _write(connection, claim, status=SyncStatus.QUEUED, lease_expires_at=None, lease_owner=None)
+
+
+def _end(connection: Connection, claim: Claim, status: SyncStatus, **values: Any) -> None:
+    _write(connection, claim, **_ended(status), **values)
+
+
+def _ended(status: SyncStatus) -> dict[str, Any]:
+    return {"status": status, "finished_at": now(), "lease_expires_at": None, "lease_owner": None}
+
+
+def _write(connection: Connection, claim: Claim, *, lease: float | None = None, **values: Any) -> None:
+    parameters = _key(claim) if lease is None else {**_key(claim), "lease": lease}
+    if connection.execute(update(syncs).where(_ours).values(**values), parameters).rowcount != 1:
+        raise LeaseLost(f"Sync {claim.sync_id} is no longer this worker's: it ended, or another worker took it over.")
+
+
+def _key(claim: Claim) -> dict[str, Any]:
+    return {"m": claim.merchant, "i": claim.sync_id, "token": claim.token}
+
+
+def _record_problems(connection: Connection, claim: Claim, rejections: tuple[Rejection, ...]) -> None:
+    table = sync_problems.c
+    of_sync = (table.merchant == claim.merchant) & (table.sync_id == claim.sync_id)
+    by_code: dict[str, list[Rejection]] = {}
+    for each in rejections:
+        by_code.setdefault(each.code, []).append(each)
+    for code, group in by_code.items():
+        fresh = [[each.record_id, each.pointer, each.message] for each in group[:SAMPLES_PER_CODE]]
+        known = connection.execute(
+            select(table.count.label("so_far"), table.samples).where(of_sync, table.code == code)
+        ).first()
+        if known is None:
+            connection.execute(
+                insert(sync_problems).values(
+                    merchant=claim.merchant,
+                    sync_id=claim.sync_id,
+                    code=code,
+                    count=len(group),
+                    samples=orjson.dumps(fresh).decode(),
+                )
+            )
+        else:
+            samples = [*orjson.loads(known.samples), *fresh][:SAMPLES_PER_CODE]
+            connection.execute(
+                update(sync_problems)
+                .where(of_sync, table.code == code)
+                .values(count=known.so_far + len(group), samples=orjson.dumps(samples).decode())
+            )
