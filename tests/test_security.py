@@ -1,0 +1,259 @@
+"""security: which bearer tokens are believed, and what they are good for."""
+
+import base64
+import hashlib
+import hmac
+import json
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey, generate_private_key
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from product_gateway import keys, settings, spec
+from product_gateway.model import MissingScope, NotAuthenticated
+from product_gateway.security import Caller, OneKey, Tokens
+from product_gateway.server import create_app
+from product_gateway.settings import Settings
+from serving import serve
+
+KEY, OTHER = generate_private_key(SECP256R1()), generate_private_key(SECP256R1())
+PEM = KEY.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+GOOD = {"alg": "ES256", "typ": "JWT"}
+FREE: spec.Document = {}
+"""An operation that asks for no scope."""
+
+Part = dict[str, Any] | str | bytes
+"""What is written as JSON, or as it stands."""
+
+
+def tokens(**overrides: object) -> Tokens:
+    """Believes what KEY has signed."""
+    return Tokens(settings.load(**overrides), OneKey(KEY.public_key()))
+
+
+def signed(**changes: Any) -> str:
+    """A token that KEY has signed, with good claims but for the changes."""
+    return written(GOOD, claims(**changes), by(KEY))
+
+
+def claims(**changes: Any) -> dict[str, Any]:
+    """Good claims but for the changes; None leaves one out."""
+    now = int(time.time())
+    all_of_them: dict[str, Any] = {"merchant": "shop", "scope": "sync:read", "iat": now, "exp": now + 60}
+    all_of_them |= {"iss": "product-gateway", "aud": "product-gateway", **changes}
+    return {name: value for name, value in all_of_them.items() if value is not None}
+
+
+def written(header: Part, payload: Part, sign: Callable[[bytes], bytes]) -> str:
+    """A token put together by hand: libraries refuse to write most of those below."""
+    parts = [each if isinstance(each, str | bytes) else json.dumps(each) for each in (header, payload)]
+    message = ".".join(base64url(each.encode() if isinstance(each, str) else each) for each in parts)
+    return f"{message}.{base64url(sign(message.encode()))}"
+
+
+def by(key: EllipticCurvePrivateKey) -> Callable[[bytes], bytes]:
+    """Signs with the key."""
+    return lambda message: bytes(jwt.get_algorithm_by_name("ES256").sign(message, key))
+
+
+def hmac_by(secret: bytes) -> Callable[[bytes], bytes]:
+    """Signs as HS256 does."""
+    return lambda message: hmac.digest(secret, message, hashlib.sha256)
+
+
+def always(signature: bytes) -> Callable[[bytes], bytes]:
+    """Does not sign at all."""
+    return lambda _: signature
+
+
+def base64url(content: bytes) -> str:
+    """Without padding, as tokens have it."""
+    return base64.urlsafe_b64encode(content).decode().rstrip("=")
+
+
+async def test_a_good_token_says_who_is_asking_and_what_they_may_do() -> None:
+    """The merchant comes from the token, and nowhere else."""
+    caller = await tokens().authenticate(signed(scope="sync:read catalog:read"), FREE)
+    assert caller == Caller("shop", frozenset({"sync:read", "catalog:read"}))
+
+
+NESTED = "[" * 2500 + "]" * 2500
+HUGE = "9" * 5000
+NOT_OURS = {
+    "alg none": written({"alg": "none"}, claims(), always(b"")),
+    "alg None with a signature": written({"alg": "None"}, claims(), by(KEY)),
+    "HS256 with the public key as the secret": written({"alg": "HS256"}, claims(), hmac_by(PEM)),
+    "HS256 with no secret": written({"alg": "HS256"}, claims(), hmac_by(b"")),
+    "signed with another key": written(GOOD, claims(), by(OTHER)),
+    "no signature": written(GOOD, claims(), always(b"")),
+    "a signature of zeros": written(GOOD, claims(), always(bytes(64))),
+    "the signature of another token": signed().rpartition(".")[0] + "." + signed(merchant="other").rpartition(".")[2],
+    "an algorithm of another kind of key": written({"alg": "RS256"}, claims(), by(KEY)),
+    "no algorithm": written({}, claims(), by(KEY)),
+    "an algorithm that is no text": written({"alg": ["ES256"]}, claims(), by(KEY)),
+    "an extension that must be understood": written({**GOOD, "crit": ["x"], "x": 1}, claims(), by(KEY)),
+    "a key id that is no text": written({**GOOD, "kid": {}}, claims(), by(KEY)),
+    "a header that is a list": written("[]", claims(), by(KEY)),
+    "a header that is not closed": written("[" * 2500, claims(), by(KEY)),
+    "a header that is nested deeply": written(f'{{"x":{NESTED}}}', claims(), by(KEY)),
+    "a header with a number of 5,000 digits": written(f'{{"x":{HUGE}}}', claims(), by(KEY)),
+    "a header that is not UTF-8": written(b'{"alg":"\xff"}', claims(), by(KEY)),
+    "claims that are a list": written(GOOD, "[]", by(KEY)),
+    "claims that are no JSON": written(GOOD, "hello", by(KEY)),
+    "claims that are nested deeply": written(GOOD, f'{{"x":{NESTED}}}', by(KEY)),
+    "claims with a number of 5,000 digits": written(GOOD, f'{{"exp":{HUGE}}}', by(KEY)),
+    "claims that are not UTF-8": written(GOOD, b'{"merchant":"\xff"}', by(KEY)),
+    "an end of infinity": signed(exp=float("inf")),
+    "an end that is no number": signed(exp=[9999999999]),
+    "a start that is no number": signed(nbf={}),
+    "a subject that is no text": signed(sub=1),
+    "a word": "garbage",
+    "three parts of nothing": "..",
+    "four parts": signed() + ".x",
+    "letters outside of ASCII": signed()[:-3] + "äöü",
+    "a space in it": signed().replace(".", ". "),
+    "a NUL in it": signed() + "\0",
+}
+
+
+@pytest.mark.parametrize("token", NOT_OURS.values(), ids=NOT_OURS)
+async def test_a_token_that_the_key_did_not_sign_or_that_makes_no_sense_is_refused(token: str) -> None:
+    """Whatever it says of itself; and always as a 401, never as a failure of the server."""
+    with pytest.raises(NotAuthenticated) as refusal:
+        await tokens().authenticate(token, FREE)
+    assert refusal.value.presented
+    assert "not a valid JWT" in refusal.value.detail
+    assert token not in refusal.value.detail
+
+
+NO_NAMES: list[Any] = ["", " shop", "shop\n", "../shop", "-shop", "sh\0p", "shöp", "s" * 129, 7, True, ["shop"], {}]
+REFUSED_CLAIMS: list[tuple[dict[str, Any], str]] = [
+    ({"exp": int(time.time()) - 1}, "has expired"),
+    ({"exp": 0}, "has expired"),
+    ({"exp": -(10**400)}, "has expired"),
+    ({"nbf": int(time.time()) + 600}, "not valid yet"),
+    ({"nbf": 10**400}, "not valid yet"),
+    ({"iss": "https://somebody.example"}, "another issuer"),
+    ({"iss": ["product-gateway"]}, "another issuer"),
+    ({"aud": "another-service"}, "another audience"),
+    ({"aud": ["a", "b"]}, "another audience"),
+    ({"aud": {"product-gateway": 1}}, "another audience"),
+    ({"exp": None}, "lacks the claim exp"),
+    ({"iss": None}, "lacks the claim iss"),
+    ({"aud": None}, "lacks the claim aud"),
+    ({"merchant": None}, "names no merchant in the claim merchant"),
+    *(({"merchant": name}, "names no merchant") for name in NO_NAMES),
+]
+
+
+@pytest.mark.parametrize(("changes", "reason"), REFUSED_CLAIMS)
+async def test_every_claim_counts_and_the_refusal_says_which(changes: dict[str, Any], reason: str) -> None:
+    """Whoever debugs a client's configuration needs the reason, not only a 401."""
+    with pytest.raises(NotAuthenticated, match=reason):
+        await tokens().authenticate(signed(**changes), FREE)
+
+
+@pytest.mark.parametrize("name", ["shop", "s" * 128, "auth0|5f7c", "a.b:c@d~e+f-g_h", "0"])
+async def test_merchants_have_the_names_that_identity_providers_give(name: str) -> None:
+    """Subjects and tenants of the common ones fit as they are."""
+    assert (await tokens().authenticate(signed(merchant=name), FREE)).merchant == name
+
+
+async def test_one_of_several_audiences_is_enough() -> None:
+    """RFC 7519 §4.1.3; identity providers add their own."""
+    assert await tokens().authenticate(signed(aud=["userinfo", "product-gateway"]), FREE)
+
+
+async def test_issuer_audience_and_claim_are_the_ones_of_the_settings() -> None:
+    """An identity provider has its own ideas of them."""
+    theirs = tokens(jwt_issuer="https://id.example/", jwt_audience="gateway", jwt_merchant_claim="https://x/tenant")
+    good: dict[str, Any] = {"iss": "https://id.example/", "aud": "gateway", "https://x/tenant": "acme"}
+    assert (await theirs.authenticate(signed(**good), FREE)).merchant == "acme"
+    with pytest.raises(NotAuthenticated, match=r"another (issuer|audience)"):
+        await theirs.authenticate(signed(), FREE)
+
+
+async def test_a_token_of_more_than_8_kilobytes_is_not_even_read() -> None:
+    """The largest that common proxies let through; beyond it somebody means harm."""
+    assert await tokens().authenticate(signed(note="x" * 5000), FREE)
+    with pytest.raises(NotAuthenticated, match="longer than 8192"):
+        await tokens().authenticate(signed(note="x" * 7000), FREE)
+
+
+@pytest.mark.parametrize(
+    "scope", [None, "", "sync:write", "sync", "sync:reads", "sync:read,sync:write", 5, True, ["sync:read"], {}]
+)
+async def test_a_token_without_the_scope_of_the_operation_is_not_enough(scope: object) -> None:
+    """Rights are never guessed: only whole words of a string count (RFC 8693 §4.2)."""
+    with pytest.raises(MissingScope, match="sync:read") as refusal:
+        await tokens().authenticate(signed(scope=scope), {"x-required-scope": "sync:read"})
+    assert refusal.value.scope == "sync:read"
+
+
+async def test_a_token_with_the_scope_among_others_is_enough() -> None:
+    """Scopes of other services are not our business."""
+    assert await tokens().authenticate(signed(scope="openid sync:read x"), {"x-required-scope": "sync:read"})
+
+
+async def test_a_bad_token_is_refused_before_its_scopes_are_looked_at() -> None:
+    """401 comes before 403: what an unsigned token asks for tells nothing."""
+    with pytest.raises(NotAuthenticated):
+        await tokens().authenticate(NOT_OURS["signed with another key"], {"x-required-scope": "sync:write"})
+
+
+def test_every_operation_that_asks_for_a_token_names_a_scope_that_can_be_had() -> None:
+    """An operation without one would be open to every token, one with a slip of the pen to none."""
+    document = spec.load(spec.GATEWAY)
+    for path, method, operation in spec.operations(document):
+        secured = bool(operation.get("security", document["security"]))
+        named = operation.get("x-required-scope")
+        assert (named in keys.SCOPES) if secured else named is None, f"x-required-scope of {method} {path}: {named}"
+
+
+@pytest.fixture(scope="module")
+def gateway(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Settings]]:
+    """The URL of a gateway with a key of its own, and its settings."""
+    theirs = settings.load(data_dir=tmp_path_factory.mktemp("data"), database_url=f"sqlite:///{sqlite_template}")
+    with serve(create_app(theirs)) as url:
+        yield url, theirs
+
+
+CHALLENGE = 'Bearer realm="product-gateway"'
+HEADERS: list[tuple[list[tuple[str, bytes]], str]] = [
+    ([], CHALLENGE),
+    ([("Authorization", b"")], CHALLENGE),
+    ([("Authorization", b"Bearer")], CHALLENGE),
+    ([("Authorization", b"Basic c2hvcDpzaG9w")], CHALLENGE),
+    ([("Authorization", b"Bearer garbage")], f'{CHALLENGE}, error="invalid_token"'),
+    ([("Authorization", b"Bearer " + "tökén".encode())], f'{CHALLENGE}, error="invalid_token"'),
+    ([("Authorization", b"Bearer " + b"x" * 9000)], f'{CHALLENGE}, error="invalid_token"'),
+    ([("Authorization", b"Bearer a.b.c"), ("Authorization", b"Bearer a.b.c")], f'{CHALLENGE}, error="invalid_token"'),
+]
+
+
+@pytest.mark.parametrize(("headers", "challenge"), HEADERS)
+def test_without_a_good_bearer_token_the_answer_is_401_and_says_what_is_missing(
+    gateway: tuple[str, Settings], headers: list[tuple[str, bytes]], challenge: str
+) -> None:
+    """RFC 6750 §3: the challenge; with an error only where a token was brought."""
+    sent = [(name.encode(), value) for name, value in headers]
+    answer = httpx2.get(f"{gateway[0]}/product-gateway/v1/sync/PRODUCT", headers=sent)
+    assert (answer.status_code, answer.headers["WWW-Authenticate"]) == (401, challenge)
+    (error,) = answer.json()["error"]
+    assert (error["status"], error["title"]) == ("401", "Unauthorized")
+
+
+def test_a_token_without_the_right_is_told_which_one(gateway: tuple[str, Settings]) -> None:
+    """RFC 6750 §3.1: insufficient_scope; before the parameters are looked at."""
+    url, theirs = gateway
+    token = keys.issue_token(theirs, "shop", ["sync:read"], timedelta(minutes=1))
+    answer = httpx2.put(f"{url}/product-gateway/v1/sync/NONSENSE", headers={"Authorization": f"bearer {token}"})
+    assert answer.status_code == 403
+    assert answer.headers["WWW-Authenticate"] == f'{CHALLENGE}, error="insufficient_scope", scope="sync:write"'
