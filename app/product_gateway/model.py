@@ -119,6 +119,8 @@ class Sync:
 
         From the speed so far where the total is known; otherwise as long again as it has run.
         """
+        if not self.is_active:
+            return 1
         if self.started_at is None:
             return SECONDS_UNTIL_A_QUEUED_SYNC_IS_WORTH_ASKING_FOR
         elapsed = max(0.0, (self.as_of - self.started_at).total_seconds())
