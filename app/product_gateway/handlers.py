@@ -2,8 +2,9 @@
 
 import base64
 import binascii
+import hashlib
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import cast
 from uuid import UUID
 
@@ -32,7 +33,6 @@ from product_gateway.db import Database, catalog, migrate, syncs
 from product_gateway.model import (
     EntityType,
     InvalidRequest,
-    Listing,
     Merchant,
     NeverSynced,
     Record,
@@ -42,7 +42,8 @@ from product_gateway.model import (
 )
 
 SYNCS = "/product-gateway/v1/syncs/"
-NOT_A_CURSOR = "Query parameter cursor: this is not a cursor that an earlier page gave as meta.nextCursor."
+HISTORY = "syncs"
+NOT_A_CURSOR = "Query parameter cursor: this is not a cursor that an earlier page of this list gave as meta.nextCursor."
 
 
 class Handlers:
@@ -92,7 +93,9 @@ class Handlers:
         """Raises InvalidRequest for a cursor that is not ours."""
         before = None if cursor is None else place(cursor)
         found, last = await self._database.read(syncs.history, merchant.name, entity_type, status, before, page_size)
-        meta: SyncListMeta = {} if last is None else {"nextCursor": encoded(f"{last[0].isoformat()}/{last[1]}")}
+        meta: SyncListMeta = {}
+        if last is not None:
+            meta["nextCursor"] = encoded(HISTORY, f"{last[0].isoformat()}/{last[1]}")
         return Answer({"data": [sync_body(each) for each in found], "meta": meta})
 
     async def get_sync(self, merchant: Merchant, sync_id: UUID) -> Answer[SyncResponse]:
@@ -125,27 +128,28 @@ class Handlers:
         self, merchant: Merchant, cursor: str | None, page_size: int
     ) -> Answer[ProductListResponse]:
         """Raises InvalidRequest for a cursor that is not ours."""
-        listing = await self._page(merchant, EntityType.PRODUCT, cursor, page_size)
-        return Answer({"data": products(listing.records), "meta": meta(merchant, listing.next_after)})
+        records, meta = await self._page(merchant, EntityType.PRODUCT, cursor, page_size)
+        return Answer({"data": products(records), "meta": meta})
 
     async def get_product(self, merchant: Merchant, product_id: str) -> Answer[ProductResponse]:
         """Raises RecordNotFound."""
         record = await self._database.read(catalog.get, merchant.name, EntityType.PRODUCT, product_id)
-        return Answer({"data": cast(Product, orjson.loads(record.document)), "meta": meta(merchant)})
+        return Answer({"data": cast(Product, orjson.loads(record.document)), "meta": catalog_meta(merchant)})
 
     async def list_collections(
         self, merchant: Merchant, cursor: str | None, page_size: int
     ) -> Answer[CollectionListResponse]:
         """Raises InvalidRequest for a cursor that is not ours."""
-        listing = await self._page(merchant, EntityType.COLLECTION, cursor, page_size)
-        collections = [cast(CollectionSummary, orjson.loads(each.document)) for each in listing.records]
-        return Answer({"data": collections, "meta": meta(merchant, listing.next_after)})
+        records, meta = await self._page(merchant, EntityType.COLLECTION, cursor, page_size)
+        collections = [cast(CollectionSummary, orjson.loads(each.document)) for each in records]
+        return Answer({"data": collections, "meta": meta})
 
     async def get_collection(
         self, merchant: Merchant, collection_id: str, cursor: str | None, page_size: int
     ) -> Answer[CollectionResponse]:
         """Raises RecordNotFound, or InvalidRequest for a cursor that is not ours."""
-        after = "" if cursor is None else decoded(cursor)
+        products_of = f"{EntityType.COLLECTION} {collection_id}"
+        after = "" if cursor is None else decoded(products_of, cursor)
         record, held, next_after = await self._database.read(
             catalog.collection, merchant.name, collection_id, after, page_size
         )
@@ -154,7 +158,7 @@ class Handlers:
             "productIds": list(record.product_ids),
             "products": products(held),
         }
-        return Answer({"data": collection, "meta": meta(merchant, next_after)})
+        return Answer({"data": collection, "meta": catalog_meta(merchant, products_of, next_after)})
 
     async def get_liveness(self) -> Answer[HealthResponse]:
         """Needs nothing but the process."""
@@ -170,9 +174,12 @@ class Handlers:
         """The file as it was written (RFC 9512)."""
         return Answer(self._spec, media_type="application/yaml")
 
-    async def _page(self, merchant: Merchant, entity_type: EntityType, cursor: str | None, size: int) -> Listing:
-        after = "" if cursor is None else decoded(cursor)
-        return await self._database.read(catalog.page, merchant.name, entity_type, after, size)
+    async def _page(
+        self, merchant: Merchant, entity_type: EntityType, cursor: str | None, size: int
+    ) -> tuple[tuple[Record, ...], CatalogMeta]:
+        after = "" if cursor is None else decoded(entity_type, cursor)
+        listing = await self._database.read(catalog.page, merchant.name, entity_type, after, size)
+        return listing.records, catalog_meta(merchant, entity_type, listing.next_after)
 
 
 def sync_body(sync: Sync) -> SyncBody:
@@ -208,42 +215,47 @@ def products(records: Iterable[Record]) -> list[Product]:
     return [cast(Product, orjson.loads(each.document)) for each in records]
 
 
-def meta(merchant: Merchant, next_after: str | None = None) -> CatalogMeta:
-    """The merchant's currency, and where the next page starts, where there are such."""
+def catalog_meta(merchant: Merchant, listing: str = "", next_after: str | None = None) -> CatalogMeta:
+    """The merchant's currency, and where the next page of the list starts, where there are such."""
     found: CatalogMeta = {}
     if merchant.currency is not None:
         found["currency"] = merchant.currency
     if next_after is not None:
-        found["nextCursor"] = encoded(next_after)
+        found["nextCursor"] = encoded(listing, next_after)
     return found
 
 
-def encoded(after: str) -> str:
-    """A cursor: the last id of the page before, so that it stays valid whatever a sync writes meanwhile."""
-    return base64.urlsafe_b64encode(after.encode()).decode().rstrip("=")
+def encoded(listing: str, after: str) -> str:
+    """A cursor: the last id of the page before, so that it stays valid whatever a sync writes meanwhile.
+
+    In front of it stands a mark of the list, so that a cursor of another list is told from one of this.
+    """
+    return base64.urlsafe_b64encode(_mark(listing) + after.encode()).decode().rstrip("=")
 
 
-def decoded(cursor: str) -> str:
+def decoded(listing: str, cursor: str) -> str:
     """The id that a cursor stands for. Raises InvalidRequest."""
     try:
-        after = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode()
+        content = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
+        after = content.removeprefix(_mark(listing)).decode()
     except (binascii.Error, UnicodeDecodeError):
         after = ""
-    if not after or "\0" in after or encoded(after) != cursor:
+    if not after or "\0" in after or encoded(listing, after) != cursor:
         raise InvalidRequest(NOT_A_CURSOR)
     return after
 
 
+def _mark(listing: str) -> bytes:
+    return hashlib.blake2b(listing.encode(), digest_size=3).digest()
+
+
 def place(cursor: str) -> syncs.Place:
     """The place in the history that a cursor stands for. Raises InvalidRequest."""
-    instant, _, sync_id = decoded(cursor).partition("/")
+    instant, _, sync_id = decoded(HISTORY, cursor).partition("/")
     try:
-        queued_at, found = datetime.fromisoformat(instant), UUID(sync_id)
-        if queued_at.utcoffset() is None:
-            raise ValueError("no offset")
-    except ValueError:
+        return datetime.fromisoformat(instant).astimezone(UTC), UUID(sync_id)
+    except (ValueError, OverflowError):  # somebody made it up
         raise InvalidRequest(NOT_A_CURSOR) from None
-    return queued_at, found
 
 
 def rfc3339(instant: datetime) -> str:
