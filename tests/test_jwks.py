@@ -1,0 +1,231 @@
+"""jwks: how often an issuer is asked for its keys, and what happens when it does not answer."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from issuer import NEXT, PRIVATE, Issuer, jwk, signed
+from product_gateway import jwks, settings
+from product_gateway.jwks import Jwks
+from product_gateway.model import NotAuthenticated, Unavailable
+from product_gateway.outbound import Outbound
+from product_gateway.server import create_app
+from serving import serve
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[tuple[Issuer, str]]:
+    """An issuer, and where it publishes its keys."""
+    issuer = Issuer()
+    with serve(issuer) as base:
+        yield issuer, f"{base}/.well-known/jwks.json"
+
+
+@pytest.fixture
+def issuer(served: tuple[Issuer, str]) -> Issuer:
+    """One that works."""
+    served[0].reset()
+    return served[0]
+
+
+@pytest.fixture
+async def outbound() -> AsyncIterator[Outbound]:
+    """May call loopback."""
+    async with Outbound(allow_private_addresses=True) as client:
+        yield client
+
+
+@pytest.fixture
+async def keys(outbound: Outbound, served: tuple[Issuer, str]) -> Jwks:
+    """Nothing is fetched yet."""
+    return Jwks(outbound, served[1])
+
+
+async def test_a_key_is_found_by_its_id_and_fetched_once(keys: Jwks, issuer: Issuer) -> None:
+    """A request must not cost a request."""
+    for _ in range(3):
+        assert await keys.find("one") == PRIVATE.public_key()
+    assert issuer.requests == 1
+
+
+async def test_nothing_is_fetched_before_somebody_asks(keys: Jwks, issuer: Issuer) -> None:
+    """The gateway starts without its identity provider."""
+    await asyncio.sleep(0)
+    assert issuer.requests == 0
+
+
+async def test_many_who_ask_at_once_cause_one_fetch(keys: Jwks, issuer: Issuer) -> None:
+    """A busy gateway that starts must not hammer the issuer."""
+    issuer.seconds = 0.1
+    found = await asyncio.gather(*[keys.find("one") for _ in range(50)])
+    assert found == [PRIVATE.public_key()] * 50
+    assert issuer.requests == 1
+
+
+async def test_a_new_key_is_found_as_soon_as_a_token_names_it(
+    keys: Jwks, issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rotation: the issuer publishes the next key, then signs with it. The old one is gone with the next fetch."""
+    monkeypatch.setattr(jwks, "SECONDS_BETWEEN_FETCHES", 0)
+    await keys.find("one")
+    issuer.publish(jwk(NEXT, kid="two"))
+    assert await keys.find("two") == NEXT.public_key()
+    assert issuer.requests == 2
+    with pytest.raises(NotAuthenticated, match="does not publish"):
+        await keys.find("one")
+
+
+async def test_unknown_keys_cannot_make_us_ask_the_issuer_all_the_time(keys: Jwks, issuer: Issuer) -> None:
+    """Anybody can write a `kid` into a token."""
+    await keys.find("one")
+    answers = await asyncio.gather(*[keys.find(f"made-up-{n}") for n in range(50)], return_exceptions=True)
+    assert [type(each) for each in answers] == [NotAuthenticated] * 50
+    assert issuer.requests == 1
+
+
+async def test_keys_are_fetched_again_after_a_while(
+    keys: Jwks, issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A key that the issuer has withdrawn must not be good for ever."""
+    monkeypatch.setattr(jwks, "SECONDS_TO_TRUST", 0)
+    await keys.find("one")
+    issuer.publish(jwk(NEXT, kid="two"))
+    with pytest.raises(NotAuthenticated):
+        await keys.find("one")
+
+
+async def test_an_issuer_that_publishes_no_key_any_more_is_believed(
+    keys: Jwks, issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That is how all keys are withdrawn at once."""
+    monkeypatch.setattr(jwks, "SECONDS_TO_TRUST", 0)
+    await keys.find("one")
+    issuer.publish()
+    with pytest.raises(NotAuthenticated):
+        await keys.find("one")
+
+
+@pytest.mark.parametrize(
+    ("status", "content"),
+    [
+        (500, b'{"keys": []}'),
+        (404, b""),
+        (302, b""),
+        (204, b""),
+        (200, b""),
+        (200, b"<html>Sign in</html>"),
+        (200, b"[]"),
+        (200, b"null"),
+        (200, b"{}"),
+        (200, b'{"keys": null}'),
+        (200, b'{"keys": 5}'),
+        (200, b"\xff"),
+        (200, b"[" * 100_000),
+    ],
+)
+async def test_an_issuer_that_answers_anything_but_keys_counts_as_away(
+    keys: Jwks, issuer: Issuer, status: int, content: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A 503 that passes, not a 401 that sends the client off for another token; and the log says why."""
+    issuer.status, issuer.content = status, content
+    with pytest.raises(Unavailable, match="cannot be fetched at the moment"):
+        await keys.find("one")
+    (said,) = (each.getMessage() for each in caplog.records if each.name == jwks.__name__)
+    assert "PRODUCT_GATEWAY_JWKS_URL" in said
+    assert (str(status) if status != 200 else "not a JSON Web Key Set") in said
+
+
+async def test_an_issuer_that_is_away_is_tried_again_after_a_while_and_not_before(
+    outbound: Outbound, served: tuple[Issuer, str], issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It gets air to recover, and the gateway recovers with it."""
+    issuer.status = 500
+    for seconds, requests in ((60, 1), (0, 5)):
+        issuer.requests = 0
+        monkeypatch.setattr(jwks, "SECONDS_BETWEEN_TRIES", seconds)
+        keys = Jwks(outbound, served[1])
+        for _ in range(5):
+            with pytest.raises(Unavailable):
+                await keys.find("one")
+        assert issuer.requests == requests
+    issuer.status = 200
+    assert await keys.find("one") == PRIVATE.public_key()
+
+
+async def test_an_issuer_that_cannot_be_connected_to_counts_as_away(
+    outbound: Outbound, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The log names the host, the answer does not."""
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        port = nobody.getsockname()[1]
+    with pytest.raises(Unavailable) as away:
+        await Jwks(outbound, f"http://127.0.0.1:{port}/keys").find("one")
+    assert "127.0.0.1" not in away.value.detail
+    assert "The connection to 127.0.0.1 was refused" in caplog.text
+
+
+async def test_an_issuer_that_does_not_answer_holds_nobody_up_for_long(
+    keys: Jwks, issuer: Issuer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Requests to the gateway wait for it, so the wait has an end."""
+    monkeypatch.setattr(jwks, "SECONDS_TO_ANSWER", 0.05)
+    issuer.seconds = 0.5
+    with pytest.raises(Unavailable):
+        async with asyncio.timeout(0.4):
+            await keys.find("one")
+    assert "no answer within 0.05 s" in caplog.text
+
+
+async def test_known_keys_serve_on_while_the_issuer_is_away(
+    keys: Jwks, issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its outage is not ours."""
+    monkeypatch.setattr(jwks, "SECONDS_TO_TRUST", 0)
+    await keys.find("one")
+    issuer.status = 500
+    assert await keys.find("one") == PRIVATE.public_key()
+    assert issuer.requests == 2
+    assert await keys.find("one") == PRIVATE.public_key()
+    assert issuer.requests == 2, "a known key must not cause more tries than SECONDS_BETWEEN_TRIES allows"
+    with pytest.raises(Unavailable):
+        await keys.find("two")
+
+
+async def test_known_keys_serve_on_while_they_are_fetched_again(
+    keys: Jwks, issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One request waits for the issuer, not all."""
+    monkeypatch.setattr(jwks, "SECONDS_TO_TRUST", 0)
+    await keys.find("one")
+    issuer.seconds = 0.3
+    issuer.asked.clear()
+    first = asyncio.create_task(keys.find("one"))
+    assert await asyncio.to_thread(issuer.asked.wait, 5)
+    async with asyncio.timeout(0.2):
+        assert await keys.find("one") == PRIVATE.public_key()
+    assert not first.done()
+    assert await first == PRIVATE.public_key()
+
+
+def test_the_gateway_answers_503_while_the_keys_are_away_and_recovers(
+    served: tuple[Issuer, str], issuer: Issuer, tmp_path: Path, sqlite_template: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of it together: the client waits a little, as Retry-After says, and keeps its token."""
+    monkeypatch.setattr(jwks, "SECONDS_BETWEEN_TRIES", 0)
+    theirs = settings.load(
+        data_dir=tmp_path, database_url=f"sqlite:///{sqlite_template}", jwks_url=served[1], allow_private_addresses=True
+    )
+    issuer.status = 500
+    with serve(create_app(theirs)) as gateway:
+        path, headers = f"{gateway}/product-gateway/v1/sync/PRODUCT", {"Authorization": f"Bearer {signed(PRIVATE)}"}
+        away = httpx2.get(path, headers=headers)
+        assert (away.status_code, away.headers["Retry-After"]) == (503, "5")
+        issuer.status = 200
+        back = httpx2.get(path, headers=headers)
+        assert back.status_code == 403
+        assert "does not know its merchant" in back.json()["error"][0]["detail"]
+    assert list(tmp_path.iterdir()) == [], "a gateway with an issuer needs no key of its own"
