@@ -1,0 +1,142 @@
+"""Schemathesis against the running server: whatever it is sent, it answers as openapi/product-gateway.yaml says.
+
+FUZZ_EXAMPLES is how many cases each operation gets (`make fuzz`: 1000), FUZZ_SEED which ones.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from house import API, House, ended
+from product_gateway import spec
+from product_gateway.model import EntityType
+
+TOP = Path(__file__).parents[1]
+CONFIG = Path(__file__).with_name("schemathesis.toml")
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "20"))
+SEED = os.environ.get("FUZZ_SEED", "1")
+LONGEST = 120 + EXAMPLES * 3  # seconds
+MERCHANTS = ("shop", "other")
+
+# Schemathesis starts sequences at lists where there are any. Without them it starts where clients do: at a PUT.
+RUNS = {
+    "everything": (),
+    "syncs": ("--phases", "stateful", "--include-tag", "Sync", "--exclude-operation-id", "listSyncs"),
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run of Schemathesis left behind."""
+
+    status: int
+    output: str
+    events: Path
+
+    def scenarios(self) -> Iterator[dict[str, Any]]:
+        """What was sent and answered."""
+        with self.events.open() as lines:
+            for line in lines:
+                yield json.loads(line).get("ScenarioFinished", {}).get("recorder", {})
+
+
+@pytest.fixture(scope="module")
+def runs(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
+    """All runs, against one gateway whose merchant `shop` has synced before; `other` has nothing."""
+    folder = tmp_path_factory.mktemp("fuzz")
+    shutil.copy(sqlite_template, folder / "gateway.db")
+    (folder / "service.token").write_text("the-merchants-token")
+    write_catalog(folder / "catalog.json")
+    house = House(folder, f"sqlite:///{folder / 'gateway.db'}", validate_responses="true", worker_poll_seconds="0.01")
+    # A delay, so that a sync is active for long enough to be met and cancelled, and over soon enough for the next.
+    sample = ("--catalog", str(folder / "catalog.json"), "--delay", "0.1")
+    with house.sample_service(*sample) as service, house.serving("--with-worker") as url:
+        for merchant in MERCHANTS:
+            house.run(
+                *("merchant", "add", merchant, "--platform", "BYOP", "--currency", "GBP"),
+                *("--product-service-url", service, "--product-service-token-file", str(folder / "service.token")),
+            )
+        with house.client(url, "shop") as client:
+            for entity_type in EntityType:
+                sync = client.put(f"{API}/sync/{entity_type}").json()["data"]
+                assert ended(client, sync)["status"] == "SUCCEEDED"
+        write_identities(folder / "identities.json", house)
+        return {name: run(folder, name, url, *arguments) for name, arguments in RUNS.items()}
+
+
+def write_catalog(path: Path) -> None:
+    """The ids that schemathesis.toml knows, in enough products for several pages."""
+    known = tomllib.loads(CONFIG.read_text())["dictionaries"]
+    ids = [*known["products"]["values"], *(f"product-{n}" for n in range(20))]
+    products = [{"id": each, "title": f"Product {each}", "listPrice": 100} for each in ids]
+    collections = [{"id": each, "title": each, "products": products} for each in known["collections"]["values"]]
+    path.write_text(json.dumps({"products": products, "collections": collections}))
+
+
+def write_identities(path: Path, house: House) -> None:
+    """The merchants' tokens, in the form of Web Fuzzing Commons; they outlive the longest run."""
+    tokens = {merchant: house.token(merchant, "--expires", "7d") for merchant in MERCHANTS}
+    header = {name: [{"name": "Authorization", "value": f"Bearer {token}"}] for name, token in tokens.items()}
+    path.write_text(json.dumps({"auth": [{"name": name, "fixedHeaders": header[name]} for name in MERCHANTS]}))
+
+
+def run(folder: Path, name: str, url: str, *arguments: str) -> Run:
+    """`schemathesis run`, to its end."""
+    events = folder / f"{name}.ndjson"
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "schemathesis.cli", "--config-file", str(CONFIG)),
+            *("run", str(spec.path(spec.GATEWAY)), "--url", url, *arguments),
+            *("--max-examples", str(EXAMPLES), "--seed", SEED),
+            *("--report", "ndjson", "--report-ndjson-path", str(events)),
+        ],
+        cwd=TOP,
+        env={**os.environ, "FUZZ_IDENTITIES": str(folder / "identities.json")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=LONGEST,
+    )
+    return Run(done.returncode, done.stdout, events)
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_schemathesis_finds_nothing(runs: dict[str, Run], name: str) -> None:
+    """What it finds is a fault of the server or of the spec, and is mended there; exceptions are in fuzz_checks."""
+    found = runs[name]
+    print(found.output)  # a run that found nothing shows its summary with pytest -rP
+    assert found.status == 0, f"Schemathesis found something; it says how to see it again:\n{found.output[-8000:]}"
+
+
+def test_every_operation_was_served_at_least_once(runs: dict[str, Run]) -> None:
+    """A run of refusals alone looks at nothing but the refusals."""
+    served = set()
+    for each in (scenario for run in runs.values() for scenario in run.scenarios()):
+        for case_id, case in each.get("cases", {}).items():
+            response = each["interactions"].get(case_id, {}).get("response") or {}
+            if 200 <= response.get("status_code", 0) < 300:
+                served.add((case["value"]["path"], case["value"]["method"].lower()))
+    never = {(path, method) for path, method, _ in spec.operations(spec.load(spec.GATEWAY))} - served
+    assert not never, f"never answered with 2xx: {never}. Give schemathesis.toml what they need."
+
+
+def test_sequences_led_from_one_operation_to_another(runs: dict[str, Run]) -> None:
+    """What a client lives through is a sequence: ask, look, cancel, page by page."""
+    followed = {
+        case["transition"]["id"]
+        for run in runs.values()
+        for scenario in run.scenarios()
+        for case in scenario.get("cases", {}).values()
+        if case.get("transition") and case["is_transition_applied"]
+    }
+    starts = {each.partition(" -> ")[0] for each in followed}
+    assert {f"PUT {API}/sync/{{entityType}}", f"GET {API}/products"} <= starts, followed
