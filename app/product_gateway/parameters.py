@@ -22,19 +22,19 @@ Headers = Iterable[tuple[bytes, bytes]]
 
 def _integer(text: str) -> int:
     if not INTEGER.fullmatch(text):
-        raise ValueError("is not an integer of at most 18 digits")
+        raise ValueError(f"{text[:100]!r} is not an integer of at most 18 digits.")
     return int(text)
 
 
 def _number(text: str) -> float:
     if not NUMBER.fullmatch(text):
-        raise ValueError("is not a number")
+        raise ValueError(f"{text[:100]!r} is not a number.")
     return float(text)
 
 
 def _boolean(text: str) -> bool:
     if text not in ("true", "false"):
-        raise ValueError("is neither true nor false")
+        raise ValueError(f"{text[:100]!r} is neither true nor false.")
     return text == "true"
 
 
@@ -68,7 +68,7 @@ class Parameter:
         try:
             value = [self._convert(part) for part in text.split(",")] if self._array else self._convert(text)
         except ValueError as error:
-            raise InvalidRequest(f"{self.label}: {text[:100]!r} {error}.") from None
+            raise InvalidRequest(f"{self.label}: {error}") from None
         if not self._validator.is_valid(value):
             message = next(self._validator.iter_errors(value)).message
             raise InvalidRequest(f"{self.label}: {shortened(message)}")
