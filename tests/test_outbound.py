@@ -20,7 +20,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from product_gateway.model import AddressNotAllowed, AnswerTooLarge, OutboundError, Unreachable
+from product_gateway.model import AddressNotAllowed, AnswerTooLarge, AnswerUnreadable, OutboundError, Unreachable
 from product_gateway.outbound import Outbound, is_public
 from serving import serve
 
@@ -161,8 +161,17 @@ async def test_the_size_is_capped_after_unpacking(outbound: Outbound, base: str)
 
 async def test_a_broken_gzip_body_is_told_as_such(outbound: Outbound, base: str) -> None:
     """Not a fault of the network."""
-    with pytest.raises(Unreachable, match="could not be decompressed"):
+    with pytest.raises(AnswerUnreadable, match="could not be decompressed"):
         await outbound.get(f"{base}/not_zipped")
+
+
+@pytest.mark.parametrize("coding", ["gzip, gzip", "br", "gzip,identity", "aes128gcm"])
+async def test_a_coding_that_was_not_asked_for_is_refused(outbound: Outbound, coding: str) -> None:
+    """Layers of gzip can keep a worker unpacking for ever without a byte of an answer."""
+    answer = b"HTTP/1.1 200 OK\r\nContent-Encoding: %b\r\nContent-Length: 2\r\n\r\n{}" % coding.encode()
+    async with answering(saying(answer)) as port:
+        with pytest.raises(AnswerUnreadable, match="that was not asked for"):
+            await outbound.get(f"http://127.0.0.1:{port}/")
 
 
 @pytest.mark.parametrize(

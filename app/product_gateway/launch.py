@@ -154,10 +154,21 @@ def _prepare(settings: Settings) -> None:
 
 async def _work(settings: Settings, stop: asyncio.Event, on_start: Callable[[], None]) -> None:
     with db.open_for_a_while(settings.database) as database:
-        async with Outbound(allow_private_addresses=settings.allow_private_addresses) as outbound:
+        async with to_product_services(settings) as outbound:
             worker = Worker(settings, database, outbound)
             on_start()
             await worker.run(stop)
+
+
+def to_product_services(settings: Settings) -> Outbound:
+    """The HTTP client of a worker, as the settings want it."""
+    return Outbound(
+        allow_private_addresses=settings.allow_private_addresses,
+        connect_timeout=settings.connect_timeout_seconds,
+        read_timeout=settings.read_timeout_seconds,
+        total_timeout=settings.request_timeout_seconds,
+        max_bytes=settings.max_page_bytes,
+    )
 
 
 def _http_server(app: ASGIApp) -> uvicorn.Server:

@@ -232,7 +232,8 @@ class GatewayError(Exception):
     ├── OutboundError             a request of ours could not be sent as it is
     │   ├── AddressNotAllowed     the address is not one that we may call
     │   ├── Unreachable           no answer, or not a whole one; trying again may help
-    │   └── AnswerTooLarge
+    │   ├── AnswerTooLarge
+    │   └── AnswerUnreadable      it is compressed in a way that cannot be undone
     └── PullFailed                the sync ends FAILED with this code
         └── PullInterrupted       the same, where trying the request again may help
     """
@@ -366,6 +367,10 @@ class Unreachable(OutboundError):
 
 class AnswerTooLarge(OutboundError):
     """The answer has more bytes than we read."""
+
+
+class AnswerUnreadable(OutboundError):
+    """The answer came, but cannot be decompressed."""
 
 
 class PullFailed(GatewayError):

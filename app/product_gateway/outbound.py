@@ -20,13 +20,14 @@ from typing import Self
 import httpcore2
 import httpx2
 
-from product_gateway.model import AddressNotAllowed, AnswerTooLarge, OutboundError, Unreachable
+from product_gateway.model import AddressNotAllowed, AnswerTooLarge, AnswerUnreadable, OutboundError, Unreachable
 
 MEBIBYTE = 1024 * 1024
 ADDRESSES_TRIED = 4
 
 _IPV6_UNICAST = IPv6Network("2000::/3")
 _NAT64 = IPv6Network("64:ff9b::/96")
+_CODINGS = ("", "identity", "gzip", "x-gzip", "deflate")
 _SENDABLE_TOKEN = re.compile(r"[\x21-\x7e]+")
 
 
@@ -168,7 +169,8 @@ class Outbound:
     async def get(self, url: str, *, params: Mapping[str, str] | None = None, bearer: str | None = None) -> Reply:
         """The answer, whatever its status; redirects are not followed.
 
-        Raises AddressNotAllowed, Unreachable, AnswerTooLarge, or OutboundError for a token that cannot be sent.
+        Raises AddressNotAllowed, Unreachable, AnswerTooLarge, AnswerUnreadable, or OutboundError for a token that
+        cannot be sent.
         """
         target = self._target(url)
         headers = {}
@@ -185,6 +187,8 @@ class Outbound:
             raise Unreachable(
                 f"The answer of {target.host} was not complete after {self._total_timeout:g} s."
             ) from error
+        except httpx2.DecodingError as error:
+            raise AnswerUnreadable(f"The answer of {target.host} could not be decompressed.") from error
         except httpx2.HTTPError as error:
             raise Unreachable(self._in_plain_words(error, target.host)) from error
 
@@ -204,6 +208,9 @@ class Outbound:
         return target
 
     async def _read(self, response: httpx2.Response, host: str) -> bytes:
+        coding = response.headers.get("Content-Encoding", "identity").strip().lower()
+        if coding not in _CODINGS:  # of several in a row, a few bytes could keep the event loop busy for ever
+            raise AnswerUnreadable(f"The answer of {host} has a Content-Encoding that was not asked for.")
         content = bytearray()
         async for chunk in response.aiter_bytes():
             content += chunk
@@ -223,8 +230,6 @@ class Outbound:
             return f"The connection to {host} broke off before the answer was complete."
         if isinstance(error, httpx2.ProtocolError):
             return f"{host} closed the connection too early, or what it sent was not valid HTTP."
-        if isinstance(error, httpx2.DecodingError):
-            return f"The answer of {host} could not be decompressed."
         return f"The request to {host} failed ({type(error).__name__})."
 
 

@@ -1,5 +1,6 @@
 """Pages of records from a merchant: paging, new attempts, and what it is called when a pull fails."""
 
+import hashlib
 import itertools
 from collections.abc import AsyncGenerator
 from datetime import UTC, datetime
@@ -11,6 +12,7 @@ from product_gateway import records
 from product_gateway.model import (
     AddressNotAllowed,
     AnswerTooLarge,
+    AnswerUnreadable,
     EntityType,
     OutboundError,
     Page,
@@ -18,7 +20,7 @@ from product_gateway.model import (
     PullInterrupted,
     Unreachable,
 )
-from product_gateway.outbound import Outbound, Reply
+from product_gateway.outbound import MEBIBYTE, Outbound, Reply
 
 
 class _PageTooLarge(PullFailed):
@@ -37,6 +39,7 @@ _FAILURES: dict[type[OutboundError], tuple[type[PullFailed], str, str]] = {
         "Register an https address on the public internet.",
     ),
     AnswerTooLarge: (_PageTooLarge, "ANSWER_TOO_LARGE", "Send no more records in a page than page_size asks for."),
+    AnswerUnreadable: (PullFailed, "INVALID_PAGE", "Send it as plain JSON, or compressed with gzip alone."),
     OutboundError: (PullFailed, "PRODUCT_SERVICE_UNAUTHORIZED", "No request was sent."),
 }
 
@@ -56,6 +59,7 @@ class ProductService:
         page_size: int,
         *,
         max_pages: int = 100_000,
+        max_record_bytes: int = MEBIBYTE,
         attempts: int = 4,
         wait_initial: float = 0.2,
         wait_max: float = 10,
@@ -65,9 +69,10 @@ class ProductService:
         self._token = token
         self._page_size = page_size
         self._max_pages = max_pages
+        self._max_record_bytes = max_record_bytes
         self._attempts = attempts
         self._wait_initial = wait_initial
-        self._wait_max = wait_max
+        self._wait_max = max(wait_initial, wait_max)
 
     async def pages(
         self, entity_type: EntityType, cursor: str | None, pages_read: int = 0
@@ -78,7 +83,7 @@ class ProductService:
         again later may help.
         """
         contract = records.contract(entity_type)
-        asked = {cursor}
+        asked = {_digest(cursor)}
         empty = 0
         for number in itertools.count(pages_read + 1):
             where = f"Page {number} of {contract.path}"
@@ -90,7 +95,7 @@ class ProductService:
                 )
             page = await self._fetch(contract, cursor, where)
             cursor = page.next_cursor
-            if cursor is not None and cursor in asked:
+            if cursor is not None and _digest(cursor) in asked:
                 raise PullFailed(
                     "INVALID_PAGING",
                     f"{where} has a nextCursor that this sync has already asked for, so it would never end. "
@@ -106,14 +111,16 @@ class ProductService:
             yield page
             if cursor is None:
                 return
-            asked.add(cursor)
+            asked.add(_digest(cursor))
 
     async def _fetch(self, contract: records.Contract, cursor: str | None, where: str) -> Page:
         while True:
             try:
-                return contract.page(await self._fetch_patiently(contract.path, cursor, where), where)
+                content = await self._fetch_patiently(contract.path, cursor, where)
             except _PageTooLarge:
                 self._page_size = max(1, self._page_size // 2)
+            else:
+                return contract.page(content, where, self._max_record_bytes)
 
     async def _fetch_patiently(self, path: str, cursor: str | None, where: str) -> bytes:
         content = b""
@@ -135,7 +142,7 @@ class ProductService:
             return False
         if error.retry_after is None:
             return True
-        return False if error.retry_after > LONGEST_RETRY_AFTER else error.retry_after
+        return False if error.retry_after > LONGEST_RETRY_AFTER else max(error.retry_after, self._wait_initial)
 
     async def _ask(self, path: str, cursor: str | None, where: str) -> bytes:
         params = {"page_size": str(self._page_size)}
@@ -162,20 +169,32 @@ class ProductService:
             )
         if reply.status in (408, 429) or reply.status >= 500:
             limited = reply.status == 429
+            retry_after = _retry_after(reply)
+            tried = f"in {self._attempts} attempts"
+            if retry_after is not None and retry_after > LONGEST_RETRY_AFTER:
+                tried = "now"
+                answered += f", and to come back in {retry_after:.0f} s, while a sync waits {LONGEST_RETRY_AFTER:.0f} s"
             return PullInterrupted(
                 "PRODUCT_SERVICE_RATE_LIMITED" if limited else "PRODUCT_SERVICE_ERROR",
-                f"{where} could not be read in {self._attempts} attempts: {answered}. "
+                f"{where} could not be read {tried}: {answered}. "
                 f"{'Allow the gateway more requests' if limited else 'Look into its log'}, "
                 "then start the sync again.",
-                _retry_after(reply),
+                retry_after,
             )
-        if reply.status in (400, 413) and self._page_size > 1:
-            return _PageTooLarge("PRODUCT_SERVICE_ERROR", f"{where} could not be read: {answered}.")
-        if 300 <= reply.status < 400:
+        failure = PullFailed
+        if reply.status in (400, 413):
+            failure = _PageTooLarge if self._page_size > 1 else PullFailed
+            advice = ", even when asked for a single record (page_size=1). Look into its log for what it refuses."
+        elif 300 <= reply.status < 400:
             advice = "; redirects are not followed. Register the address that it leads to."
         else:
             advice = " instead of 200. Check the registered address: the lists must be right beneath it."
-        return PullFailed("PRODUCT_SERVICE_ERROR", f"{where} could not be read: {answered}{advice}")
+        return failure("PRODUCT_SERVICE_ERROR", f"{where} could not be read: {answered}{advice}")
+
+
+def _digest(cursor: str | None) -> bytes:
+    """Stands for a cursor: the cursors of ten million records would take a worker's memory."""
+    return hashlib.blake2b((cursor or "").encode(), digest_size=8).digest()
 
 
 def _retry_after(reply: Reply) -> float | None:

@@ -33,6 +33,7 @@ _REJECTION_CODES = {
     "minimum": "OUT_OF_RANGE",
     "maximum": "OUT_OF_RANGE",
 }
+_LARGEST_TOTAL = 2**53 - 1  # as the spec says
 _LONGEST_MESSAGE = 200
 _NOT_A_TIME = "The value is not an ISO 8601 date and time."
 _TIMES_IN_UTC = orjson.OPT_NAIVE_UTC | orjson.OPT_UTC_Z
@@ -49,7 +50,7 @@ class Contract:
     fields: tuple[tuple[str, Callable[[Any], Any] | None], ...]
     has_members: bool
 
-    def page(self, content: bytes, where: str) -> Page:
+    def page(self, content: bytes, where: str, max_record_bytes: int) -> Page:
         """The page in an answer's body. Raises PullFailed: INVALID_PAGE, INVALID_PAGING."""
         try:
             body = orjson.loads(content)
@@ -71,21 +72,20 @@ class Contract:
         records: dict[str, Record] = {}
         rejections: list[Rejection] = []
         for item in items:
-            outcome = self.record(item)
+            outcome = self.record(item, max_record_bytes)
             if isinstance(outcome, Record):
                 records[outcome.id] = outcome
             else:
                 rejections.append(outcome)
-        total = pagination.get("totalNumber")
         return Page(
             records=tuple(records.values()),
             rejections=tuple(rejections),
             next_cursor=next_cursor,
-            total=total if total is not None and total > len(items) else None,
+            total=_total(pagination, len(items)),
             repeated=len(items) - len(records) - len(rejections),
         )
 
-    def record(self, item: Any) -> Record | Rejection:
+    def record(self, item: Any, max_bytes: int) -> Record | Rejection:
         """The record as the catalog keeps it, or why it does not fit."""
         try:
             self.schema.validate(item)
@@ -107,10 +107,12 @@ class Contract:
             product_ids = tuple(dict.fromkeys(product["id"] for product in item.get(_MEMBERS) or ()))
             document[_MEMBER_COUNT] = len(product_ids)
         try:
-            text = orjson.dumps(document, option=_TIMES_IN_UTC).decode()
+            text = orjson.dumps(document, option=_TIMES_IN_UTC)
         except TypeError:  # more than orjson writes; `meta` is the only field that can nest
             return Rejection("INVALID_VALUE", item["id"], "/meta", "Objects and arrays are nested too deeply.")
-        return Record(item["id"], text, product_ids)
+        if len(text) > max_bytes:
+            return Rejection("TOO_LARGE", item["id"], _largest(document), _too_large(len(text), max_bytes))
+        return Record(item["id"], text.decode(), product_ids)
 
     def _id_of(self, item: Any) -> str | None:
         record_id = item.get("id") if isinstance(item, dict) else None
@@ -124,7 +126,9 @@ def contract(entity_type: EntityType) -> Contract:
     path, name = _LISTS[entity_type]
     page = spec.json_schema(document, f"{name}Page")
     # records are checked one by one, so that one that does not fit does not cost the page
-    del page["components"]["schemas"][f"{name}Page"]["properties"]["items"]["items"]
+    schemas = page["components"]["schemas"]
+    del schemas[f"{name}Page"]["properties"]["items"]["items"]
+    del schemas["Pagination"]["properties"]["totalNumber"]  # whatever it says, it is no reason to fail
     properties = document["components"]["schemas"][name]["properties"]
     return Contract(
         path=path,
@@ -158,6 +162,20 @@ def _in_utc(value: str) -> datetime:
 
 def _only(names: tuple[str, ...], value: dict[str, Any]) -> dict[str, Any] | None:
     return {name: value[name] for name in names if value.get(name) is not None} or None
+
+
+def _total(pagination: dict[str, Any], on_page: int) -> int | None:
+    """The total where it can be the whole: merchants read the spec in two ways, and some count wrong."""
+    total = pagination.get("totalNumber")
+    return total if type(total) is int and on_page < total <= _LARGEST_TOTAL else None
+
+
+def _largest(document: dict[str, Any]) -> str:
+    return "/" + max(document, key=lambda name: len(orjson.dumps(document[name])))
+
+
+def _too_large(size: int, most: int) -> str:
+    return f"What the catalog keeps of the record has {size} bytes as JSON, and {most} are the most."
 
 
 def _pointer(error: jsonschema_rs.ValidationError) -> str:

@@ -55,6 +55,27 @@ class Settings(BaseSettings):
         30, ge=1, le=3600, description="How long a sync stays with a worker that is not heard of"
     )
     page_size: int = Field(250, ge=1, le=500, description="Records asked of a product service at once")
+    connect_timeout_seconds: float = Field(
+        5, gt=0, le=600, description="How long a product service may take to accept a connection"
+    )
+    read_timeout_seconds: float = Field(
+        30, gt=0, le=600, description="How long a product service may send nothing while it answers"
+    )
+    request_timeout_seconds: float = Field(
+        120, gt=0, le=3600, description="How long one request to a product service may take as a whole"
+    )
+    request_attempts: int = Field(
+        4, ge=1, le=20, description="How often a request that may go through later (429, 5xx, broken off) is made"
+    )
+    retry_wait_seconds: float = Field(
+        0.2, gt=0, le=10, description="First wait before another attempt; each further one is twice as long, up to 10 s"
+    )
+    max_page_bytes: int = Field(
+        64 * 1024 * 1024, ge=1024, description="Largest answer of a product service, decompressed"
+    )
+    max_record_bytes: int = Field(
+        1024 * 1024, ge=1024, description="Largest record that the catalog keeps, as JSON; larger ones are rejected"
+    )
     max_pages: int = Field(100_000, ge=1, description="Pages that one sync may read")
     max_lost_workers: int = Field(5, ge=1, le=1000, description="Workers that a sync may lose before it is FAILED")
     max_deleted_percent: int = Field(

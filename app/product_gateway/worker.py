@@ -112,7 +112,9 @@ class Worker:
 
     async def _pull(self, claim: Claim) -> None:
         merchant = await self._merchant(claim)
-        if not claim.pull_complete:
+        if claim.pull_complete:  # the worker that read the last page may have been lost before it judged
+            _refuse_too_many_rejected(merchant, claim.records_read, claim.rejected, FEWEST_TO_JUDGE)
+        else:
             await self._read_pages(claim, merchant)
         if await self._database.read(claims.may_remove, claim):
             await self._refuse_mass_deletion(claim)
@@ -128,13 +130,7 @@ class Worker:
                 await self._database.write(catalog.write_page, claim, page, self._settings.lease_seconds)
                 read, rejected = read + page.size, rejected + len(page.rejections)
                 enough = FEWEST_TO_JUDGE if page.next_cursor is None else FEWEST_TO_JUDGE_BEFORE_THE_END
-                if read >= enough and rejected * 100 > merchant.max_rejected_percent * read:
-                    raise PullFailed(
-                        "TOO_MANY_REJECTED",
-                        f"{rejected} of {read} records do not fit the contract, and no more than "
-                        f"{merchant.max_rejected_percent} % may. The sync's problems say what is wrong with them. "
-                        "Nothing was removed from the catalog.",
-                    )
+                _refuse_too_many_rejected(merchant, read, rejected, enough)
 
     async def _refuse_mass_deletion(self, claim: Claim) -> None:
         missing, held, allowed = await self._database.read(catalog.size_of_removal, claim)
@@ -163,7 +159,16 @@ class Worker:
             raise PullFailed("TOKEN_UNREADABLE", error.detail) from None
         url = merchant.product_service_url or ""  # a table constraint: BYOP has one
         made = self._settings
-        return ProductService(self._outbound, url, token, made.page_size, max_pages=made.max_pages)
+        return ProductService(
+            self._outbound,
+            url,
+            token,
+            made.page_size,
+            max_pages=made.max_pages,
+            max_record_bytes=made.max_record_bytes,
+            attempts=made.request_attempts,
+            wait_initial=made.retry_wait_seconds,
+        )
 
     async def _fail(self, claim: Claim, code: str, detail: str) -> None:
         logger.warning("Sync %s: FAILED, %s: %s", claim.sync_id, code, detail)
@@ -183,3 +188,12 @@ class Worker:
             except Unavailable as error:
                 logger.warning("Pruning: %s", error.detail)
             await asyncio.sleep(SECONDS_BETWEEN_PRUNES)
+
+
+def _refuse_too_many_rejected(merchant: Merchant, read: int, rejected: int, enough: int) -> None:
+    if read >= enough and rejected * 100 > merchant.max_rejected_percent * read:
+        raise PullFailed(
+            "TOO_MANY_REJECTED",
+            f"{rejected} of {read} records do not fit the contract, and no more than {merchant.max_rejected_percent} % "
+            "may. The sync's problems say what is wrong with them. Nothing was removed from the catalog.",
+        )
