@@ -352,6 +352,11 @@ class LeaseLost(GatewayError):
 class Unavailable(GatewayError):
     """Something that we need is away. `detail` names no host, address or credential."""
 
+    @property
+    def with_cause(self) -> str:
+        """In one line, for the operator: what is behind it may name hosts and addresses."""
+        return " ".join(f"{self.detail} {self.__cause__ or ''}".split())
+
 
 class OutboundError(GatewayError):
     """A request to somebody else's system failed. `detail` holds no token and no query string."""

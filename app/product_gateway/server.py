@@ -101,7 +101,7 @@ def describe_error(error: Exception) -> Answer[ErrorResponse]:
     for kind, status, headers in TABLE:
         if isinstance(error, kind):
             if isinstance(error, model.Unavailable):
-                logger.warning("%s %s", error.detail, error.__cause__ or "")
+                logger.warning("A request was not served: %s", error.with_cause)
             return error_answer(status, error.detail, headers(error))
     if isinstance(error, HTTPException) and 400 <= error.status_code < 500:
         return error_answer(HTTPStatus(error.status_code), str(error.detail), dict(error.headers or {}))

@@ -23,6 +23,7 @@ FEWEST_TO_JUDGE = 20  # records: with fewer, a share says nothing
 FEWEST_TO_JUDGE_BEFORE_THE_END = 100
 SECONDS_BETWEEN_PRUNES = 3600.0
 PRUNED_AT_ONCE = 200
+SECONDS_BETWEEN_TRIES = 0.5
 
 
 class Worker:
@@ -34,6 +35,7 @@ class Worker:
         self._outbound = outbound
         self._secrets = Secrets(settings)
         self._owner = f"{socket.gethostname()}:{os.getpid()}"
+        self._away = False
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until `stop` is set; then what is running is handed back, for another worker to go on with."""
@@ -66,12 +68,18 @@ class Worker:
     async def _claim(self) -> Claim | None:
         try:
             made = self._settings
-            if await self._database.read(claims.is_any_claimable, made.syncs_per_merchant):
+            found = await self._database.read(claims.is_any_claimable, made.syncs_per_merchant)
+            if self._away:
+                logger.info("The database is back: syncs are looked for again.")
+            self._away = False
+            if found:
                 return await self._database.write(
                     claims.claim, self._owner, made.lease_seconds, made.max_lost_workers, made.syncs_per_merchant
                 )
         except Unavailable as error:
-            logger.warning("Looking for a sync: %s %s", error.detail, error.__cause__)
+            if not self._away:
+                logger.warning("Syncs are not looked for until the database is back: %s", error.with_cause)
+            self._away = True
         return None
 
     async def _run_claim(self, claim: Claim) -> None:
@@ -86,6 +94,7 @@ class Worker:
             raise
 
     async def _run_to_its_end(self, claim: Claim) -> None:
+        cut_off = False
         try:
             async with asyncio.TaskGroup() as group:
                 heartbeat = group.create_task(self._keep(claim))
@@ -96,7 +105,10 @@ class Worker:
         except* LeaseLost as lost:
             logger.warning("%s", lost.exceptions[0])
         except* Unavailable as away:
-            logger.warning("Sync %s stops here until its lease runs out: %s", claim.sync_id, away.exceptions[0])
+            cut_off = True
+            for each in away.exceptions:
+                if isinstance(each, Unavailable):  # a group of one: the heartbeat goes on without the database
+                    logger.warning("Sync %s stops here: %s", claim.sync_id, each.with_cause)
         except* PullFailed as failed:
             for reason in failed.exceptions:
                 if isinstance(reason, PullFailed):  # a group of one: a pull fails once
@@ -104,11 +116,30 @@ class Worker:
         except* Exception as unexpected:
             logger.error("Sync %s failed.", claim.sync_id, exc_info=unexpected)
             await self._fail(claim, "INTERNAL_ERROR", "The gateway failed to run this sync. Its operator can see why.")
+        if cut_off:
+            await self._hand_back_when_possible(claim)
+
+    async def _hand_back_when_possible(self, claim: Claim) -> None:
+        """Until the lease has run out: a sync that lost its database goes on as soon as it is there again.
+
+        A try whose answer was lost may have worked; the next one then meets a claim that no longer holds.
+        """
+        with contextlib.suppress(TimeoutError, LeaseLost):
+            async with asyncio.timeout(self._settings.lease_seconds):
+                while True:
+                    await asyncio.sleep(SECONDS_BETWEEN_TRIES)
+                    with contextlib.suppress(Unavailable):
+                        await self._database.write(claims.hand_back, claim)
+                        logger.info("Sync %s is handed back.", claim.sync_id)
+                        return
 
     async def _keep(self, claim: Claim) -> None:
         while True:
             await asyncio.sleep(min(self._settings.lease_seconds / HEARTBEATS_PER_LEASE, LONGEST_UNTIL_CANCELLED))
-            await self._database.write(claims.heartbeat, claim, self._settings.lease_seconds)
+            try:
+                await self._database.write(claims.heartbeat, claim, self._settings.lease_seconds)
+            except Unavailable as error:  # the next one may arrive in time; until then, every write is guarded
+                logger.warning("Sync %s, heartbeat: %s", claim.sync_id, error.with_cause)
 
     async def _pull(self, claim: Claim) -> None:
         merchant = await self._merchant(claim)
@@ -186,7 +217,7 @@ class Worker:
                 while await self._database.write(syncs.prune, self._settings.retention_days, PRUNED_AT_ONCE):
                     pass
             except Unavailable as error:
-                logger.warning("Pruning: %s", error.detail)
+                logger.warning("Pruning: %s", error.with_cause)
             await asyncio.sleep(SECONDS_BETWEEN_PRUNES)
 
 

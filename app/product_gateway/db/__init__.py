@@ -15,10 +15,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from product_gateway.db import postgresql
 from product_gateway.db.writer import GroupCommit
 from product_gateway.model import SettingsError, Unavailable
 
@@ -27,7 +28,7 @@ T = TypeVar("T")
 
 THREADS = 8
 SECONDS_TO_WAIT_FOR_A_LOCK = 5
-SECONDS_TO_CONNECT = 5
+SECONDS_TO_WAIT_FOR_A_CONNECTION = 5
 OLDEST_SQLITE = (3, 35, 0)  # the first with RETURNING
 INSUFFICIENT_PRIVILEGE = "42501"  # PostgreSQL's SQLSTATE
 
@@ -101,9 +102,9 @@ def _is_away(error: DBAPIError) -> bool:
 
 
 def connect(url: str) -> Database:
-    """The database at a SQLAlchemy URL. Contacts nothing yet. Raises SettingsError."""
+    """The database at a URL of SQLAlchemy's or libpq's. Contacts nothing yet. Raises SettingsError."""
     try:
-        parsed = make_url(url)
+        parsed = postgresql.parsed(url)
     except (ArgumentError, ValueError):  # of the port
         raise SettingsError(
             "PRODUCT_GATEWAY_DATABASE_URL is not a SQLAlchemy URL. Examples: sqlite:///var/gateway.db, "
@@ -112,7 +113,7 @@ def connect(url: str) -> Database:
     if parsed.drivername in ("sqlite", "sqlite+pysqlite"):
         return Database(_sqlite(parsed))
     if parsed.drivername in ("postgresql", "postgresql+psycopg"):
-        return Database(_postgresql(parsed))
+        return Database(postgresql.engine(parsed, THREADS, SECONDS_TO_WAIT_FOR_A_CONNECTION))
     raise SettingsError(
         f"PRODUCT_GATEWAY_DATABASE_URL starts with {parsed.drivername}://; the gateway keeps its data in SQLite "
         "(sqlite:///var/gateway.db) or PostgreSQL (postgresql://user@host/name)."
@@ -127,9 +128,8 @@ def open_for_a_while(url: str) -> Iterator[Database]:
         yield database
     except Unavailable as error:
         # for the operator, at a command or a start: so it says which database, though not its password
-        where = database.engine.url.set(query={}).render_as_string(hide_password=True)
-        reason = " ".join(str(error.__cause__ or "").split())
-        raise SettingsError(f"{error.detail} It is {where} (PRODUCT_GATEWAY_DATABASE_URL). {reason}") from error
+        where = postgresql.without_secrets(database.engine.url)
+        raise SettingsError(f"{error.with_cause} It is {where} (PRODUCT_GATEWAY_DATABASE_URL).") from error
     finally:
         database.close()
 
@@ -137,18 +137,6 @@ def open_for_a_while(url: str) -> Iterator[Database]:
 def is_embedded(database: Database) -> bool:
     """Whether the database is a file of ours, which we may migrate unasked."""
     return database.engine.dialect.name == "sqlite"
-
-
-def _postgresql(url: URL) -> Engine:
-    if url.drivername == "postgresql":
-        url = url.set(drivername="postgresql+psycopg")
-    return create_engine(
-        url,
-        pool_size=THREADS,
-        max_overflow=2,
-        pool_timeout=SECONDS_TO_CONNECT,
-        connect_args={"connect_timeout": SECONDS_TO_CONNECT, "application_name": "product-gateway"},
-    )
 
 
 def _sqlite(url: URL) -> Engine:
@@ -168,7 +156,7 @@ def _sqlite(url: URL) -> Engine:
         url,
         pool_size=THREADS + 1,  # and one for the writer
         max_overflow=2,
-        pool_timeout=SECONDS_TO_CONNECT,
+        pool_timeout=SECONDS_TO_WAIT_FOR_A_CONNECTION,
         connect_args={"timeout": SECONDS_TO_WAIT_FOR_A_LOCK, "check_same_thread": False},
     )
     event.listen(engine, "connect", _prepare_sqlite)

@@ -1,0 +1,78 @@
+"""PostgreSQL: how to reach it where it has several hosts, and when to leave one of them.
+
+Nothing here or elsewhere in `db` keeps anything in a session, so that PgBouncer may give every transaction another.
+"""
+
+import re
+from urllib.parse import unquote
+
+from psycopg import ProgrammingError
+from psycopg.conninfo import make_conninfo
+from sqlalchemy import URL, Engine, ExceptionContext, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError
+
+from product_gateway.model import SettingsError
+
+# Unless the URL says otherwise. A host that is gone without a word is noticed within ten seconds, by those who wait
+# for its answer and by those who wait for it to take what they sent.
+CONNECTION_DEFAULTS = {
+    "application_name": "product-gateway",
+    "connect_timeout": "3",  # of each host
+    "keepalives_idle": "3",
+    "keepalives_interval": "2",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "8000",  # milliseconds
+}
+# SQLSTATEs of a server that does not write (any more), that breaks off or is going away.
+NOT_THIS_SERVER = re.compile("25006|08...|57P0.")
+SEVERAL_HOSTS = re.compile(r"(postgresql(?:\+\w+)?://(?:[^:/]*(?::[^@]*)?@)?+)([^/?]*,[^/?]*)((?:[/?].*)?)")
+HOST = re.compile(r"(?:\[(.+)\]|([^:]+))(?::(\d*))?")
+
+
+def parsed(url: str) -> URL:
+    """A URL of SQLAlchemy's, or of libpq's with several hosts: those become `?host=h1,h2&port=5432,5432`.
+
+    Raises ArgumentError or ValueError.
+    """
+    found = SEVERAL_HOSTS.fullmatch(url)
+    if found is None:
+        return make_url(url)
+    before, hosts, after = found.groups()
+    each = [match for match in map(HOST.fullmatch, hosts.split(",")) if match]
+    if len(each) != hosts.count(",") + 1:
+        raise ArgumentError("a host or port")
+    names, ports = [match[1] or match[2] for match in each], [match[3] or "" for match in each]
+    return make_url(before + after).update_query_dict({"host": ",".join(names), "port": ",".join(ports)})
+
+
+def without_secrets(url: URL) -> str:
+    """To be read by the operator; a password may be among the parameters too."""
+    hosts = {name: value for name, value in url.query.items() if name in ("host", "port")}
+    return unquote(url.set(query=hosts).render_as_string(hide_password=True))
+
+
+def engine(url: URL, connections: int, seconds_to_wait: float) -> Engine:
+    """Connects when it is used. Of several hosts, the one that writes is used. Raises SettingsError."""
+    several = "," in str(url.query.get("host", ""))  # a string, or a tuple of them
+    one_that_writes = {"target_session_attrs": "read-write"} if several else {}
+    url = url.set(drivername="postgresql+psycopg", query={**CONNECTION_DEFAULTS, **one_that_writes, **url.query})
+    try:
+        made = create_engine(
+            url,
+            pool_size=connections,
+            max_overflow=2,
+            pool_timeout=seconds_to_wait,
+            connect_args={"prepare_threshold": None},  # what one session prepares, the next one does not know
+        )
+        arguments = made.dialect.create_connect_args(url)[1]
+        make_conninfo(**{name: value for name, value in arguments.items() if name != "context"})
+    except (ArgumentError, ProgrammingError) as error:
+        raise SettingsError(f"PRODUCT_GATEWAY_DATABASE_URL cannot be used: {str(error).strip()}") from None
+    event.listen(made, "handle_error", _leave_the_server)
+    return made
+
+
+def _leave_the_server(context: ExceptionContext) -> None:
+    """Drops all connections with the one that met such an error: the next use looks for a server that writes."""
+    if NOT_THIS_SERVER.fullmatch(getattr(context.original_exception, "sqlstate", None) or ""):
+        context.is_disconnect = True
