@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 SECONDS_TO_FINISH_REQUESTS = 8
 SECONDS_TO_START = 30
 BACKLOG = 2048
+SILENCED = ("connexion", "httpx2", "httpcore2", "alembic", "uvicorn", "stamina")  # but for warnings
 
 
 def log_to_stderr(level: str) -> None:
@@ -36,7 +37,7 @@ def log_to_stderr(level: str) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(formatter)
     logging.basicConfig(level=level, handlers=[handler])
-    for noisy in ("connexion", "httpx2", "httpcore2", "alembic", "uvicorn", "stamina"):
+    for noisy in SILENCED:
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
