@@ -223,9 +223,17 @@ def remove(
     with _database() as (_, database):
         database.call(merchants.get, name)
         if not yes:
-            typer.confirm(f"Erase {name} with its syncs and its catalog?", abort=True, err=True)
+            _confirm(f"Erase {name} with its syncs and its catalog?")
         database.call(merchants.remove, name)
         typer.echo(f"Removed {name}.")
+
+
+def _confirm(question: str) -> None:
+    # typer.confirm would write a space to standard output
+    typer.echo(f"{question} [y/N] ", nl=False, err=True)
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        typer.echo("Nothing was done.", err=True)
+        raise typer.Exit(1)
 
 
 @contextmanager
