@@ -1,5 +1,6 @@
 """Fixtures for all tests."""
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,8 +12,15 @@ from house import House
 from product_gateway import db
 from product_gateway.db import Database, merchants
 from product_gateway.model import Platform
+from product_gateway.settings import PREFIX
 
 DIALECTS = ("sqlite", "postgresql")
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_of_the_developers_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.upper().startswith(PREFIX)]:
+        monkeypatch.delenv(name)
 
 
 @pytest.fixture(scope="session")

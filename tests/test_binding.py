@@ -131,6 +131,20 @@ def test_a_handler_with_other_parameters_stops_the_start(handler: Callable[..., 
     assert "async def get_thing(self, thing_id: str) -> Answer[bytes]:" in stop.value.detail
 
 
+def test_a_handler_of_a_secured_operation_takes_who_is_asking() -> None:
+    """Also where the operation has no parameters: one that cannot be told is one that serves everybody the same."""
+
+    class Handlers(tiny.Handlers):
+        async def secret(self) -> Answer[Any]:  # type: ignore[override]
+            """Asks nobody."""
+            return tiny.arrived()
+
+    document = tiny.document()
+    del document["paths"]["/secret"]["get"]["parameters"]
+    with pytest.raises(SettingsError, match=r"Handlers\.secret does not take the parameters of GET /secret"):
+        tiny.app(document, handlers=Handlers())
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -122,7 +122,7 @@ def _methods(document: spec.Document, handlers: object) -> dict[str, Handler]:
         names = {pythonic(spec.resolve(document, parameter)["name"]) for parameter in parameters}
         secured = bool(each.get("security", document.get("security")))
         signature = list(inspect.signature(methods[each["operationId"]]).parameters)
-        if set(signature[1:] if secured else signature) != names:
+        if set(signature[secured:]) != names or (secured and not signature):
             raise SettingsError(
                 f"{owner}.{wanted[each['operationId']]} does not take the parameters of {method.upper()} {path}. "
                 f"Its skeleton:\n\n{skeletons(document, [each['operationId']])}"

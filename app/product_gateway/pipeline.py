@@ -4,6 +4,7 @@ Each class replaces one of Connexion's middlewares and keeps its place and its j
 routing, security and validation still come from the spec, operation by operation.
 """
 
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 from urllib.parse import unquote
@@ -63,6 +64,7 @@ class PathRouter(RoutingAPI):  # type: ignore[misc]  # Connexion has no types
         self, method: str, path: str, operation: RoutingOperation, name: str | None = None
     ) -> None:
         self.router.redirect_slashes = False
+        path = re.sub(r":\w+}", "}", path)  # what a parameter must look like is checked, and answered, later
         if path not in self._paths:
             self._paths[path] = PathOperations()
             self.router.routes.append(Route(path, endpoint=self._paths[path]))
