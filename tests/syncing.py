@@ -42,7 +42,11 @@ async def until(database: Database, sync: Sync, *statuses: SyncStatus, read: int
 
 async def run(made: Settings, database: Database, entity_type: EntityType = PRODUCT) -> Sync:
     """A whole sync of the merchant `shop`."""
-    sync = await database.write(syncs.enqueue, "shop", entity_type)
+    return await finish(made, database, await database.write(syncs.enqueue, "shop", entity_type))
+
+
+async def finish(made: Settings, database: Database, sync: Sync) -> Sync:
+    """The sync, after a worker has run it to its end."""
     async with working(made, database):
         return await until(database, sync, *ENDED)
 

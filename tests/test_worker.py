@@ -1,8 +1,6 @@
 """The worker: what becomes of a sync, over a real product service and on both databases."""
 
-import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
@@ -14,16 +12,14 @@ from starlette.types import Receive, Scope, Send
 from product_gateway import catalog_file, sample_service, settings
 from product_gateway.db import Database, catalog, merchants, syncs
 from product_gateway.keys import Secrets
-from product_gateway.model import Counts, EntityType, Sync, SyncStatus
-from product_gateway.outbound import Outbound
+from product_gateway.model import Counts, EntityType, SyncStatus
 from product_gateway.settings import Settings
-from product_gateway.worker import Worker
 from serving import serve
+from syncing import run, until, working
 
 PRODUCT, COLLECTION = EntityType.PRODUCT, EntityType.COLLECTION
 TOKEN = "the-merchants-token"
 SAMPLE = catalog_file.read(catalog_file.SAMPLE)
-PATIENCE = 20
 
 
 class Service:
@@ -65,36 +61,6 @@ def served(service: Service, database: Database, made: Settings) -> Iterator[Dat
         token = Secrets(made).encrypt(TOKEN)
         database.call(merchants.change, "shop", product_service_url=url, product_service_token=token)
         yield database
-
-
-@asynccontextmanager
-async def working(made: Settings, database: Database) -> AsyncIterator[asyncio.Event]:
-    """A worker, until the block ends or the event is set."""
-    stop = asyncio.Event()
-    async with Outbound(allow_private_addresses=True) as outbound:
-        running = asyncio.create_task(Worker(made, database, outbound).run(stop))
-        try:
-            yield stop
-        finally:
-            stop.set()
-            await asyncio.wait_for(running, PATIENCE)
-
-
-async def until(database: Database, sync: Sync, *statuses: SyncStatus, read: int = 0) -> Sync:
-    """The sync when it has one of the statuses and has read so many records."""
-    async with asyncio.timeout(PATIENCE):
-        while True:
-            now = await database.read(syncs.get, sync.merchant, sync.id)
-            if now.status in statuses and now.records_read >= read:
-                return now
-            await asyncio.sleep(0.01)
-
-
-async def run(made: Settings, database: Database, entity_type: EntityType = PRODUCT) -> Sync:
-    """A whole sync of the merchant `shop`."""
-    sync = await database.write(syncs.enqueue, "shop", entity_type)
-    async with working(made, database):
-        return await until(database, sync, SyncStatus.SUCCEEDED, SyncStatus.FAILED)
 
 
 async def test_a_sync_copies_every_record(served: Database, made: Settings, service: Service) -> None:

@@ -1,0 +1,58 @@
+"""A product service over lists that a test changes between syncs, and that notes how it is asked."""
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.types import Receive, Scope, Send
+
+from misbehaviour import page_of
+
+
+def items(number: int, title: str = "new", start: int = 0) -> list[dict[str, Any]]:
+    """So many records."""
+    return [{"id": f"r{each:03}", "title": title} for each in range(start, start + number)]
+
+
+def unfit(number: int, start: int = 0) -> list[dict[str, Any]]:
+    """So many records that do not fit, with ids."""
+    return [{"id": each["id"], "title": 7} for each in items(number, start=start)]
+
+
+class Shelf:
+    """An ASGI application. `delays` are the seconds that each of the next pages takes; after that, none.
+
+    `wait` is what it says in `Retry-After`.
+    """
+
+    def __init__(self) -> None:
+        self.lists: dict[str, list[Any]] = {"/products": [], "/collections": []}
+        self.status = 200
+        self.wait = 0
+        self.delays: Iterator[float] = iter(())
+        self.asked: list[str | None] = []
+        self.at_once = 0
+        self.most_at_once = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """A page of the list."""
+        if scope["type"] != "http":
+            return
+        request = Request(scope)
+        query = request.query_params
+        self.asked.append(query.get("cursor"))
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        await asyncio.sleep(next(self.delays, 0))
+        self.at_once -= 1
+        wanted = self.lists[request.url.path]
+        start = int(query.get("cursor", 0))
+        end = start + int(query["page_size"])
+        page = page_of(wanted[start:end], str(end) if end < len(wanted) else None, totalNumber=len(wanted))
+        await JSONResponse(page, self.status, {"Retry-After": str(self.wait)})(scope, receive, send)
+
+    def products(self, *records: list[Any]) -> None:
+        """What the service has from now on."""
+        self.lists["/products"] = [each for part in records for each in part]

@@ -1,0 +1,172 @@
+"""The guards of a sync, through a real worker and on both databases: mass deletion, and too many rejected records."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from product_gateway import settings
+from product_gateway.db import Database, catalog, claims, merchants, syncs
+from product_gateway.model import Counts, Page, Rejection, Sync, SyncStatus
+from product_gateway.settings import Settings
+from serving import serve
+from shelf import Shelf, items, unfit
+from syncing import PRODUCT, finish, run, titles
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Settings:
+    """Pages of 50."""
+    return settings.load(
+        data_dir=tmp_path, page_size=50, worker_poll_seconds=0.01, allow_private_addresses=True, request_attempts=1
+    )
+
+
+@pytest.fixture
+def shelf() -> Shelf:
+    """What the merchant's service has: nothing yet."""
+    return Shelf()
+
+
+@pytest.fixture
+def served(shelf: Shelf, database: Database) -> Iterator[Database]:
+    """The merchant `shop` has the service."""
+    with serve(shelf) as url:
+        database.call(merchants.change, "shop", product_service_url=url)
+        yield database
+
+
+async def stocked(made: Settings, database: Database, shelf: Shelf, number: int) -> None:
+    """The catalog has so many records after a good sync, in an old version."""
+    shelf.products(items(number, "old"))
+    assert (await run(made, database)).counts == Counts(created=number)
+
+
+def outcome(sync: Sync) -> tuple[SyncStatus, str | None, int]:
+    """How it ended, and how much it deleted."""
+    return sync.status, sync.failure_code, sync.counts.deleted
+
+
+@pytest.mark.parametrize("left", [0, 9])
+async def test_a_pull_that_lacks_more_than_half_of_the_catalog_deletes_nothing(
+    served: Database, made: Settings, shelf: Shelf, left: int
+) -> None:
+    """An empty answer is far more often a fault than a clearance sale; what was read is kept."""
+    await stocked(made, served, shelf, 20)
+    shelf.products(items(left))
+    sync = await run(made, served)
+    assert outcome(sync) == (SyncStatus.FAILED, "MASS_DELETION", 0)
+    assert sync.failure_detail is not None
+    assert f"no longer has {20 - left} of the 20 records" in sync.failure_detail
+    assert "product-gateway merchant allow-mass-deletion shop PRODUCT" in sync.failure_detail
+    assert list((await titles(served)).values()) == ["new"] * left + ["old"] * (20 - left)
+
+
+@pytest.mark.parametrize(("number", "left"), [(20, 10), (19, 0), (1, 0)])
+async def test_half_of_the_catalog_and_a_small_one_may_go(
+    served: Database, made: Settings, shelf: Shelf, number: int, left: int
+) -> None:
+    """Of fewer than 20 records, a share says nothing."""
+    await stocked(made, served, shelf, number)
+    shelf.products(items(left))
+    assert outcome(await run(made, served)) == (SyncStatus.SUCCEEDED, None, number - left)
+    assert len(await titles(served)) == left
+
+
+async def test_the_share_is_the_operators_to_set(served: Database, made: Settings, shelf: Shelf) -> None:
+    """From nothing at all to everything."""
+    await stocked(made, served, shelf, 20)
+    shelf.products(items(19))
+    strict, loose = (made.model_copy(update={"max_deleted_percent": most}) for most in (0, 100))
+    assert outcome(await run(strict, served)) == (SyncStatus.FAILED, "MASS_DELETION", 0)
+    shelf.products([])
+    assert outcome(await run(loose, served)) == (SyncStatus.SUCCEEDED, None, 20)
+
+
+async def test_a_mass_deletion_is_allowed_once(served: Database, made: Settings, shelf: Shelf) -> None:
+    """A sync that fails does not use it up; the one after the next success is guarded again."""
+    await stocked(made, served, shelf, 20)
+    await served.write(catalog.allow_mass_deletion, "shop", PRODUCT)
+    shelf.products([])
+    shelf.status = 500
+    assert (await run(made, served)).failure_code == "PRODUCT_SERVICE_ERROR"
+    shelf.status = 200
+    assert outcome(await run(made, served)) == (SyncStatus.SUCCEEDED, None, 20)
+    await stocked(made, served, shelf, 20)
+    shelf.products([])
+    assert outcome(await run(made, served)) == (SyncStatus.FAILED, "MASS_DELETION", 0)
+    assert len(await titles(served)) == 20
+
+
+@pytest.mark.parametrize(
+    ("number", "rejected", "code"),
+    [(20, 2, None), (20, 3, "TOO_MANY_REJECTED"), (19, 18, None), (20, 20, "TOO_MANY_REJECTED")],
+)
+async def test_more_than_a_tenth_rejected_fails_the_sync_and_removes_nothing(
+    served: Database, made: Settings, shelf: Shelf, number: int, rejected: int, code: str | None
+) -> None:
+    """From 20 records up. Each rejected one keeps its old version, and what is gone goes only with success."""
+    await stocked(made, served, shelf, 30)
+    shelf.products(unfit(rejected), items(number - rejected, start=rejected))
+    sync = await run(made, served)
+    assert sync.failure_code == code
+    assert sync.counts.rejected == rejected
+    kept = ["old"] * rejected + ["new"] * (number - rejected) + ["old"] * (30 - number if code else 0)
+    assert list((await titles(served)).values()) == kept
+    if code:
+        assert f"{rejected} of {number} records do not fit" in str(sync.failure_detail)
+    (problem,) = await served.read(syncs.problems, "shop", sync.id)
+    assert (problem.code, problem.count, len(problem.samples)) == ("WRONG_TYPE", rejected, min(5, rejected))
+
+
+@pytest.mark.parametrize(("rejected", "pages"), [(10, 4), (11, 2), (50, 2)])
+async def test_a_pull_that_is_rejected_stops_midway(
+    served: Database, made: Settings, shelf: Shelf, rejected: int, pages: int
+) -> None:
+    """From 100 records on: a million that do not fit need not all be read."""
+    shelf.products(unfit(rejected), items(200 - rejected, start=rejected))
+    sync = await run(made, served)
+    assert (sync.status is SyncStatus.SUCCEEDED, len(shelf.asked)) == (pages == 4, pages)
+    assert sync.counts == Counts(created=50 * pages - rejected, rejected=rejected)
+
+
+@pytest.mark.parametrize(("most", "code"), [(0, "TOO_MANY_REJECTED"), (100, None)])
+async def test_each_merchant_has_a_share_of_its_own(
+    served: Database, made: Settings, shelf: Shelf, most: int, code: str | None
+) -> None:
+    """Some systems are known to be full of old drafts."""
+    await served.write(merchants.change, "shop", max_rejected_percent=most)
+    shelf.products(unfit(1) if most == 0 else unfit(40), items(20, start=100))
+    assert (await run(made, served)).failure_code == code
+
+
+@pytest.mark.parametrize("nameless", [{"title": "no id"}, {"id": 7, "title": "x"}, None, "r001"])
+async def test_a_record_without_an_id_keeps_everything_in_the_catalog(
+    served: Database, made: Settings, shelf: Shelf, nameless: Any
+) -> None:
+    """It could be any of those that the pull seems to lack."""
+    await stocked(made, served, shelf, 4)
+    shelf.products(items(2), [nameless])
+    assert outcome(await run(made, served)) == (SyncStatus.SUCCEEDED, None, 0)
+    assert list((await titles(served)).values()) == ["new", "new", "old", "old"]
+    shelf.products(items(2))
+    assert outcome(await run(made, served)) == (SyncStatus.SUCCEEDED, None, 2)
+
+
+async def test_a_worker_that_takes_over_a_complete_pull_judges_it(
+    served: Database, made: Settings, shelf: Shelf
+) -> None:
+    """The one that read the last page may have been lost before it did."""
+    await stocked(made, served, shelf, 20)
+    await served.write(syncs.enqueue, "shop", PRODUCT)
+    claim = await served.write(claims.claim, "lost", 30.0, 5, 2)
+    assert claim is not None
+    rejections = tuple(Rejection("WRONG_TYPE", f"r{each:03}", "/title", "no") for each in range(20))
+    await served.write(catalog.write_page, claim, Page((), rejections, None, None), 30.0)
+    await served.write(claims.hand_back, claim)
+    asked = len(shelf.asked)
+    sync = await served.read(syncs.get, "shop", claim.sync_id)
+    assert (await finish(made, served, sync)).failure_code == "TOO_MANY_REJECTED"
+    assert len(shelf.asked) == asked
+    assert len(await titles(served)) == 20
