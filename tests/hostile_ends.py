@@ -132,7 +132,8 @@ ENDS = {
     "total-negative": Ends(),
     "total-that-is-text": Ends(),
     "same-records-on-two-pages": Ends(but=OVERLAP),
-    "record-removed-while-paging": Ends(but=(("r05", None),)),
+    "record-removed-while-paging": Ends(),
+    "record-removed-while-paging-and-no-ids": Ends(but=(("r05", None),)),
     "another-shape-on-page-2": Ends(but=NOT_REACHED, rejected=("MISSING_FIELD",)),
     # records
     "id-that-is-a-number": left_out("WRONG_TYPE"),

@@ -192,6 +192,12 @@ async def record_removed_while_paging(call: Call) -> None:
         await call.page(records() if call.cursor is None else records()[1:])
 
 
+@misbehaviour()
+async def record_removed_while_paging_and_no_ids(call: Call) -> None:
+    """The same, and who asks for the record that was skipped is refused."""
+    await (call.answer(b"", 400) if "ids" in call.query else record_removed_while_paging(call))
+
+
 @misbehaviour(from_page=2)
 async def another_shape_on_page_2(call: Call) -> None:
     """Records of another API, from the second page on."""

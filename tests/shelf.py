@@ -24,7 +24,8 @@ def unfit(number: int, start: int = 0) -> list[dict[str, Any]]:
 class Shelf:
     """An ASGI application. `delays` are the seconds that each of the next pages takes; after that, none.
 
-    `wait` is what it says in `Retry-After`.
+    `wait` is what it says in `Retry-After`, `by_id` what it has for those who ask by id: None where it does not know
+    `ids`, a status where it refuses them.
     """
 
     def __init__(self) -> None:
@@ -33,6 +34,8 @@ class Shelf:
         self.wait = 0
         self.delays: Iterator[float] = iter(())
         self.asked: list[str | None] = []
+        self.by_id: list[Any] | int | None = None
+        self.ids: list[set[str]] = []
         self.at_once = 0
         self.most_at_once = 0
 
@@ -48,6 +51,13 @@ class Shelf:
         await asyncio.sleep(next(self.delays, 0))
         self.at_once -= 1
         wanted = self.lists[request.url.path]
+        if "ids" in query:
+            self.ids.append(set(query["ids"].split(",")))
+            if isinstance(self.by_id, int):
+                await JSONResponse({}, self.by_id)(scope, receive, send)
+                return
+            if isinstance(self.by_id, list):
+                wanted = [each for each in self.by_id if each["id"] in self.ids[-1]]
         start = int(query.get("cursor", 0))
         end = start + int(query["page_size"])
         page = page_of(wanted[start:end], str(end) if end < len(wanted) else None, totalNumber=len(wanted))

@@ -2,9 +2,10 @@
 
 import hashlib
 import itertools
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from urllib.parse import quote
 
 import stamina
 
@@ -46,6 +47,8 @@ _FAILURES: dict[type[OutboundError], tuple[type[PullFailed], str, str]] = {
 
 EMPTY_PAGES_IN_A_ROW = 10
 LONGEST_RETRY_AFTER = 300.0
+MOST_IDS = 100
+LONGEST_IDS = 4000  # characters in an address
 
 
 class ProductService:
@@ -113,16 +116,34 @@ class ProductService:
                 return
             asked.add(_digest(cursor))
 
+    async def still_there(self, entity_type: EntityType, ids: Sequence[str]) -> AsyncGenerator[Page, None]:
+        """Those of the records that the service still has, asked for by id; no page where it has none.
+
+        Raises PullFailed, as `pages` does.
+        """
+        contract = records.contract(entity_type)
+        for some in _in_parts(ids):
+            where = f"{len(some)} of {contract.path} by id"
+            params = {"ids": ",".join(some), "page_size": str(len(some))}
+            page = contract.page(
+                await self._fetch_patiently(contract.path, params, where), where, self._max_record_bytes
+            )
+            found = tuple(each for each in page.records if each.id in some)
+            rejected = tuple(each for each in page.rejections if each.record_id in some)
+            if found or rejected:
+                yield Page(found, rejected, next_cursor=None, total=None)
+
     async def _fetch(self, contract: records.Contract, cursor: str | None, where: str) -> Page:
         while True:
             try:
-                content = await self._fetch_patiently(contract.path, cursor, where)
+                params = {"page_size": str(self._page_size)} | ({} if cursor is None else {"cursor": cursor})
+                content = await self._fetch_patiently(contract.path, params, where)
             except _PageTooLarge:
                 self._page_size = max(1, self._page_size // 2)
             else:
                 return contract.page(content, where, self._max_record_bytes)
 
-    async def _fetch_patiently(self, path: str, cursor: str | None, where: str) -> bytes:
+    async def _fetch_patiently(self, path: str, params: dict[str, str], where: str) -> bytes:
         content = b""
         async for attempt in stamina.retry_context(
             self._backoff,
@@ -133,7 +154,7 @@ class ProductService:
             wait_jitter=self._wait_initial,
         ):
             with attempt:
-                content = await self._ask(path, cursor, where)
+                content = await self._ask(path, params, where)
         return content
 
     def _backoff(self, error: Exception) -> bool | float:
@@ -144,10 +165,7 @@ class ProductService:
             return True
         return False if error.retry_after > LONGEST_RETRY_AFTER else max(error.retry_after, self._wait_initial)
 
-    async def _ask(self, path: str, cursor: str | None, where: str) -> bytes:
-        params = {"page_size": str(self._page_size)}
-        if cursor is not None:
-            params["cursor"] = cursor
+    async def _ask(self, path: str, params: dict[str, str], where: str) -> bytes:
         try:
             reply = await self._outbound.get(self._url + path, params=params, bearer=self._token)
         except OutboundError as error:
@@ -190,6 +208,21 @@ class ProductService:
         else:
             advice = " instead of 200. Check the registered address: the lists must be right beneath it."
         return failure("PRODUCT_SERVICE_ERROR", f"{where} could not be read: {answered}{advice}")
+
+
+def _in_parts(ids: Sequence[str]) -> Iterator[frozenset[str]]:
+    """Parts that fit into an address. An id with a comma would be taken for two."""
+    part: list[str] = []
+    length = 0
+    for each in ids:
+        length += len(quote(each)) + 3
+        if part and (length > LONGEST_IDS or len(part) == MOST_IDS):
+            yield frozenset(part)
+            part, length = [], len(quote(each)) + 3
+        if "," not in each:
+            part.append(each)
+    if part:
+        yield frozenset(part)
 
 
 def _digest(cursor: str | None) -> bytes:

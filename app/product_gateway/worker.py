@@ -16,6 +16,8 @@ from product_gateway.settings import Settings
 logger = logging.getLogger(__name__)
 
 RECORDS_LOOKED_AT_PER_REMOVAL = 2000
+MOST_ASKED_ABOUT = 1000  # records that a list lacks
+AWAY = ("PRODUCT_SERVICE_UNREACHABLE", "PRODUCT_SERVICE_RATE_LIMITED")
 IDS_FORGOTTEN_AT_ONCE = 5000
 HEARTBEATS_PER_LEASE = 3
 LONGEST_UNTIL_CANCELLED = 4.0  # seconds: a heartbeat is how a worker learns that its sync was cancelled
@@ -143,18 +145,19 @@ class Worker:
 
     async def _pull(self, claim: Claim) -> None:
         merchant = await self._merchant(claim)
+        service = self._product_service(merchant)
         if claim.pull_complete:  # the worker that read the last page may have been lost before it judged
             _refuse_too_many_rejected(merchant, claim.records_read, claim.rejected, FEWEST_TO_JUDGE)
         else:
-            await self._read_pages(claim, merchant)
+            await self._read_pages(claim, merchant, service)
         if await self._database.read(claims.may_remove, claim):
+            await self._ask_for_missing(claim, service)
             await self._refuse_mass_deletion(claim)
             after: str | None = ""
             while after is not None:
                 after = await self._database.write(catalog.remove_missing, claim, after, RECORDS_LOOKED_AT_PER_REMOVAL)
 
-    async def _read_pages(self, claim: Claim, merchant: Merchant) -> None:
-        service = self._product_service(merchant)
+    async def _read_pages(self, claim: Claim, merchant: Merchant, service: ProductService) -> None:
         read, rejected = claim.records_read, claim.rejected
         async with contextlib.aclosing(service.pages(claim.entity_type, claim.cursor, claim.pages_read)) as pages:
             async for page in pages:
@@ -162,6 +165,22 @@ class Worker:
                 read, rejected = read + page.size, rejected + len(page.rejections)
                 enough = FEWEST_TO_JUDGE if page.next_cursor is None else FEWEST_TO_JUDGE_BEFORE_THE_END
                 _refuse_too_many_rejected(merchant, read, rejected, enough)
+
+    async def _ask_for_missing(self, claim: Claim, service: ProductService) -> None:
+        """A list that changes while it is read may leave out what is still there: what is asked for by id comes back.
+
+        Where a service cannot be asked so, its list counts; where it is away, the sync fails.
+        """
+        ids = await self._database.read(catalog.missing, claim, MOST_ASKED_ABOUT + 1)
+        if len(ids) > MOST_ASKED_ABOUT:
+            return
+        try:
+            async with contextlib.aclosing(service.still_there(claim.entity_type, ids)) as pages:
+                async for page in pages:
+                    await self._database.write(catalog.write_page, claim, page, self._settings.lease_seconds)
+        except PullFailed as failed:
+            if failed.code in AWAY:
+                raise
 
     async def _refuse_mass_deletion(self, claim: Claim) -> None:
         missing, held, allowed = await self._database.read(catalog.size_of_removal, claim)

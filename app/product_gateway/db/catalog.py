@@ -68,17 +68,24 @@ def write_page(connection: Connection, claim: Claim, page: Page, lease_seconds: 
     claims.record_page(connection, claim, page, counts)
 
 
+def missing(connection: Connection, claim: Claim, limit: int) -> list[str]:
+    """The ids of records that the pull did not see, at most `limit`."""
+    here = _in_catalog(claim.merchant, claim.entity_type)
+    return list(connection.scalars(select(_records.record_id).where(here, ~_was_seen(claim)).limit(limit)))
+
+
 def size_of_removal(connection: Connection, claim: Claim) -> tuple[int, int, bool]:
     """How many records the pull did not see, of how many, and whether the operator allows a mass deletion."""
     here = _in_catalog(claim.merchant, claim.entity_type)
-    seen = select(_seen.record_id).where(_in_pull(claim), _seen.record_id == _records.record_id).exists()
-    missing = connection.execute(select(func.count()).select_from(catalog_records).where(here, ~seen)).scalar_one()
+    unseen = select(func.count()).select_from(catalog_records).where(here, ~_was_seen(claim))
     counted = connection.execute(
         select(_counts.num_records, _counts.mass_deletion_allowed).where(
             _counts.merchant == claim.merchant, _counts.entity_type == claim.entity_type
         )
     ).first()
-    return missing, 0 if counted is None else counted.num_records, counted is not None and counted.mass_deletion_allowed
+    if counted is None:
+        return 0, 0, False
+    return connection.execute(unseen).scalar_one(), counted.num_records, counted.mass_deletion_allowed
 
 
 def allow_mass_deletion(connection: Connection, merchant: str, entity_type: EntityType) -> None:
@@ -106,12 +113,12 @@ def remove_missing(connection: Connection, claim: Claim, after: str, limit: int)
         .order_by(_records.record_id)
         .limit(limit)
     ).all()
-    missing = [row.record_id for row in rows if row.seen is None]
-    claims.record_removed(connection, claim, len(missing))
-    if missing:
+    gone = [row.record_id for row in rows if row.seen is None]
+    claims.record_removed(connection, claim, len(gone))
+    if gone:
         here = _in_catalog(claim.merchant, claim.entity_type)
-        connection.execute(delete(catalog_records).where(here, _records.record_id.in_(missing)))
-        _count(connection, claim, -len(missing))
+        connection.execute(delete(catalog_records).where(here, _records.record_id.in_(gone)))
+        _count(connection, claim, -len(gone))
     return rows[-1].record_id if len(rows) == limit else None
 
 
@@ -207,6 +214,10 @@ def _in_catalog(merchant: str, entity_type: EntityType) -> ColumnElement[bool]:
 
 def _in_pull(claim: Claim) -> ColumnElement[bool]:
     return (_seen.merchant == claim.merchant) & (_seen.sync_id == claim.sync_id)
+
+
+def _was_seen(claim: Claim) -> ColumnElement[bool]:
+    return select(_seen.record_id).where(_in_pull(claim), _seen.record_id == _records.record_id).exists()
 
 
 def _not_in(ids: set[str], rows: list[dict[str, Any]]) -> int:
