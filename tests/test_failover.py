@@ -72,6 +72,7 @@ def test_the_death_of_the_primary_loses_no_sync_and_needs_no_restart(tmp_path: P
         processes = [stack.enter_context(house.process("serve", "--port", "0")) for _ in range(2)]
         urls = [each.url() for each in processes]
         processes += [stack.enter_context(house.process("worker")) for _ in range(2)]
+        within(20, lambda: all("waiting for syncs" in each.log.read_text() for each in processes[2:]))
         callers = [Caller(each, [stack.enter_context(client(house, url, each)) for url in urls]) for each in MERCHANTS]
 
         stop = threading.Event()
