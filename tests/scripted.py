@@ -7,7 +7,8 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import Response
 
-from product_gateway.model import EntityType, Page, PullFailed
+from product_gateway.errors import PullFailed
+from product_gateway.model import EntityType, Page
 from product_gateway.product_service import ProductService
 
 TOKEN = "s3cret-t0ken"

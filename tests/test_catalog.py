@@ -4,17 +4,8 @@ import pytest
 from sqlalchemy import Connection, Table, select, text
 
 from product_gateway.db import Database, catalog, claims, merchants, syncs, tables
-from product_gateway.model import (
-    Claim,
-    Counts,
-    EntityType,
-    LeaseLost,
-    Page,
-    Record,
-    RecordNotFound,
-    Rejection,
-    SettingsError,
-)
+from product_gateway.errors import LeaseLost, RecordNotFound, SettingsError
+from product_gateway.model import Claim, Counts, EntityType, Page, Record, Rejection
 
 PRODUCT, COLLECTION = EntityType.PRODUCT, EntityType.COLLECTION
 LEASE = 30.0

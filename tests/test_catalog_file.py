@@ -8,7 +8,8 @@ import pytest
 
 from product_gateway import catalog_file
 from product_gateway.catalog_file import Catalog
-from product_gateway.model import EntityType, SettingsError
+from product_gateway.errors import SettingsError
+from product_gateway.model import EntityType
 
 PRODUCT, COLLECTION = EntityType.PRODUCT, EntityType.COLLECTION
 

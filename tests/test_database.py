@@ -14,7 +14,8 @@ import databases
 from product_gateway import db
 from product_gateway.db import Database, merchants, migrate, syncs
 from product_gateway.db.tables import metadata
-from product_gateway.model import EntityType, Platform, SettingsError, SyncAlreadyActive, Unavailable
+from product_gateway.errors import SettingsError, SyncAlreadyActive, Unavailable
+from product_gateway.model import EntityType, Platform
 
 
 def test_migrations_make_the_tables_that_the_code_uses(database: Database) -> None:

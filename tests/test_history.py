@@ -8,20 +8,8 @@ import pytest
 from sqlalchemy import text
 
 from product_gateway.db import Database, catalog, claims, syncs
-from product_gateway.model import (
-    Claim,
-    Counts,
-    EntityType,
-    InvalidRequest,
-    LeaseLost,
-    NoActiveSync,
-    Page,
-    Rejection,
-    Sync,
-    SyncAlreadyActive,
-    SyncNotFound,
-    SyncStatus,
-)
+from product_gateway.errors import InvalidRequest, LeaseLost, NoActiveSync, SyncAlreadyActive, SyncNotFound
+from product_gateway.model import Claim, Counts, EntityType, Page, Rejection, Sync, SyncStatus
 
 PRODUCT, COLLECTION = EntityType.PRODUCT, EntityType.COLLECTION
 LEASE = 30.0

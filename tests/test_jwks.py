@@ -10,8 +10,8 @@ import pytest
 
 from issuer import NEXT, PRIVATE, Issuer, jwk, signed
 from product_gateway import jwks, settings
+from product_gateway.errors import NotAuthenticated, Unavailable
 from product_gateway.jwks import Jwks
-from product_gateway.model import NotAuthenticated, Unavailable
 from product_gateway.outbound import Outbound
 from product_gateway.server import create_app
 from serving import serve

@@ -9,8 +9,8 @@ from jwt.utils import base64url_encode
 
 from issuer import NEXT, PRIVATE, Issuer, jwk, signed
 from product_gateway import settings
+from product_gateway.errors import NotAuthenticated
 from product_gateway.jwks import Jwks
-from product_gateway.model import NotAuthenticated
 from product_gateway.outbound import Outbound
 from product_gateway.security import Tokens
 from serving import serve

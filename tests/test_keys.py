@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from product_gateway import keys, settings
-from product_gateway.model import NotAuthenticated, SettingsError
+from product_gateway.errors import NotAuthenticated, SettingsError
 from product_gateway.security import OneKey, Tokens
 from product_gateway.settings import Settings
 

@@ -15,7 +15,8 @@ import databases
 from house import House, within
 from product_gateway import db
 from product_gateway.db import Database, merchants, migrate, syncs
-from product_gateway.model import EntityType, Platform, SettingsError, SyncStatus, Unavailable
+from product_gateway.errors import SettingsError, Unavailable
+from product_gateway.model import EntityType, Platform, SyncStatus
 from shops import open_shops
 
 DEAD = "127.0.0.1:1"

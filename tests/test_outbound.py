@@ -20,7 +20,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from product_gateway.model import AddressNotAllowed, AnswerTooLarge, AnswerUnreadable, OutboundError, Unreachable
+from product_gateway.errors import AddressNotAllowed, AnswerTooLarge, AnswerUnreadable, OutboundError, Unreachable
 from product_gateway.outbound import Outbound, is_public
 from serving import serve
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from starlette.responses import Response
 
-from product_gateway.model import EntityType, PullFailed, PullInterrupted
+from product_gateway.errors import PullFailed, PullInterrupted
+from product_gateway.model import EntityType
 from product_gateway.outbound import Outbound
 from product_gateway.product_service import ProductService
 from scripted import TOKEN, Merchant, as_bytes, failure, item, page_of, pull

@@ -6,7 +6,8 @@ import orjson
 import pytest
 
 from product_gateway import records, spec
-from product_gateway.model import EntityType, Page, PullFailed, Record, Rejection
+from product_gateway.errors import PullFailed
+from product_gateway.model import EntityType, Page, Record, Rejection
 
 PRODUCT, COLLECTION = EntityType.PRODUCT, EntityType.COLLECTION
 MOST_BYTES = 2**20

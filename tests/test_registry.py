@@ -8,7 +8,8 @@ import pytest
 
 from product_gateway import db, keys, registry, settings
 from product_gateway.db import Database, merchants
-from product_gateway.model import EntityType, Platform, SettingsError
+from product_gateway.errors import SettingsError
+from product_gateway.model import EntityType, Platform
 from product_gateway.settings import Settings
 
 TOKEN = "the-plain-token-of-the-merchant"

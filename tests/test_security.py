@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurv
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from product_gateway import keys, settings, spec
-from product_gateway.model import MissingScope, NotAuthenticated
+from product_gateway.errors import MissingScope, NotAuthenticated
 from product_gateway.security import Caller, OneKey, Tokens
 from product_gateway.server import create_app
 from product_gateway.settings import Settings

@@ -9,7 +9,8 @@ import pytest
 
 from product_gateway import catalog_file
 from product_gateway.catalog_file import Catalog
-from product_gateway.model import EntityType, SettingsError
+from product_gateway.errors import SettingsError
+from product_gateway.model import EntityType
 
 PRODUCT, COLLECTION = EntityType.PRODUCT, EntityType.COLLECTION
 EXPORTS = Path(__file__).parents[2] / "shared" / "catalogs"

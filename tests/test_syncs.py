@@ -8,19 +8,8 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
 from product_gateway.db import Database, claims, syncs
-from product_gateway.model import (
-    Claim,
-    Counts,
-    EntityType,
-    LeaseLost,
-    Page,
-    Record,
-    Rejection,
-    Sync,
-    SyncAlreadyActive,
-    SyncNotFound,
-    SyncStatus,
-)
+from product_gateway.errors import LeaseLost, SyncAlreadyActive, SyncNotFound
+from product_gateway.model import Claim, Counts, EntityType, Page, Record, Rejection, Sync, SyncStatus
 
 PRODUCT, COLLECTION = EntityType.PRODUCT, EntityType.COLLECTION
 LEASE = 30.0

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp
 
 from product_gateway import spec
 from product_gateway.binding import Answer, bind
-from product_gateway.model import NotAuthenticated
+from product_gateway.errors import NotAuthenticated
 from product_gateway.server import describe_error
 
 OK = {"200": {"description": "What arrived", "content": {"application/json": {"schema": {"type": "object"}}}}}

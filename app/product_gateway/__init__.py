@@ -26,5 +26,6 @@ Where things are:
     settings           every setting
     spec               finds and reads the OpenAPI documents
     api_types          the bodies of the API as types, generated from the spec
-    model              entity types, syncs, records, the tree of errors
+    errors             the one tree of errors
+    model              entity types, syncs, records
 """

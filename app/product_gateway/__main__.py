@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from product_gateway.model import EntityType, GatewayError, Platform, merchant_name
+from product_gateway.errors import GatewayError
+from product_gateway.model import EntityType, Platform
 
 if TYPE_CHECKING:
     from product_gateway.db import Database
@@ -28,7 +29,14 @@ app = typer.Typer(
 merchant = typer.Typer(help="The merchants: who may ask, and where their products come from.", no_args_is_help=True)
 app.add_typer(merchant, name="merchant")
 
-Name = Annotated[str, typer.Argument(help="The merchant's name, as tokens have it.", callback=merchant_name)]
+
+def _merchant_name(text: str) -> str:
+    from product_gateway.keys import merchant_name
+
+    return merchant_name(text)
+
+
+Name = Annotated[str, typer.Argument(help="The merchant's name, as tokens have it.", callback=_merchant_name)]
 Url = Annotated[str | None, typer.Option(help="Where the merchant's product service is.")]
 TokenFile = Annotated[
     Path | None,

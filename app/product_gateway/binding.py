@@ -24,8 +24,8 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from product_gateway import spec
+from product_gateway.errors import SettingsError
 from product_gateway.handler_skeletons import skeletons
-from product_gateway.model import SettingsError
 from product_gateway.pipeline import ARGUMENTS, Authenticate, Bearer, RequestValidation, Routing
 
 logger = logging.getLogger(__name__)

@@ -15,7 +15,8 @@ import jsonschema_rs
 import orjson
 
 from product_gateway import shopify_csv, spec
-from product_gateway.model import EntityType, SettingsError
+from product_gateway.errors import SettingsError
+from product_gateway.model import EntityType
 
 SAMPLE = Path(__file__).with_name("sample_catalog.json")
 

@@ -30,16 +30,8 @@ from product_gateway.api_types import (
 from product_gateway.api_types import Sync as SyncBody
 from product_gateway.binding import Answer
 from product_gateway.db import Database, catalog, migrate, syncs
-from product_gateway.model import (
-    EntityType,
-    InvalidRequest,
-    Merchant,
-    NeverSynced,
-    Record,
-    Sync,
-    SyncStatus,
-    Unavailable,
-)
+from product_gateway.errors import InvalidRequest, NeverSynced, Unavailable
+from product_gateway.model import EntityType, Merchant, Record, Sync, SyncStatus
 
 SYNCS = "/product-gateway/v1/syncs/"
 HISTORY = "syncs"

@@ -8,8 +8,8 @@ from typing import Any
 import jwt
 import orjson
 
+from product_gateway.errors import GatewayError, NotAuthenticated, Unavailable
 from product_gateway.keys import PublicKey, algorithms_of
-from product_gateway.model import GatewayError, NotAuthenticated, Unavailable
 from product_gateway.outbound import Outbound
 
 logger = logging.getLogger(__name__)

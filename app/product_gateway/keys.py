@@ -31,7 +31,8 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_public_key,
 )
 
-from product_gateway.model import SettingsError, merchant_name
+from product_gateway.errors import SettingsError
+from product_gateway.model import MERCHANT_NAME
 from product_gateway.settings import Settings
 
 PublicKey = RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey | Ed448PublicKey
@@ -39,6 +40,16 @@ PublicKey = RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey | Ed448Publ
 SCOPES = ("sync:write", "sync:read", "catalog:read")
 SHORTEST_RSA_KEY_BITS = 2048  # RFC 7518 §3.3
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+
+def merchant_name(text: str) -> str:
+    """The text, where a merchant may be called so. Raises SettingsError."""
+    if not MERCHANT_NAME.fullmatch(text):
+        raise SettingsError(
+            f"{text[:200]!r} cannot be a merchant's name: up to 128 letters, digits and _.:@|~+- are possible, "
+            "a letter, digit or _ first."
+        )
+    return text
 
 
 def verification_key(settings: Settings) -> PublicKey:

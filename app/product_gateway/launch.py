@@ -16,7 +16,7 @@ from starlette.types import ASGIApp
 
 from product_gateway import db
 from product_gateway.db import migrate
-from product_gateway.model import SettingsError
+from product_gateway.errors import SettingsError
 from product_gateway.outbound import Outbound
 from product_gateway.server import create_app
 from product_gateway.settings import Settings

@@ -20,7 +20,7 @@ from typing import Self
 import httpcore2
 import httpx2
 
-from product_gateway.model import AddressNotAllowed, AnswerTooLarge, AnswerUnreadable, OutboundError, Unreachable
+from product_gateway.errors import AddressNotAllowed, AnswerTooLarge, AnswerUnreadable, OutboundError, Unreachable
 
 MEBIBYTE = 1024 * 1024
 ADDRESSES_TRIED = 4

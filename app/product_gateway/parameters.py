@@ -9,7 +9,7 @@ import jsonschema_rs
 from connexion.decorators.parameter import pythonic
 
 from product_gateway import spec
-from product_gateway.model import InvalidRequest
+from product_gateway.errors import InvalidRequest
 
 UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,17})")

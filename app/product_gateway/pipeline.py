@@ -21,7 +21,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from product_gateway import spec
-from product_gateway.model import InvalidRequest, NotAuthenticated
+from product_gateway.errors import InvalidRequest, NotAuthenticated
 from product_gateway.parameters import Parameters
 
 ARGUMENTS = "product_gateway.arguments"

@@ -10,17 +10,16 @@ from urllib.parse import quote
 import stamina
 
 from product_gateway import records
-from product_gateway.model import (
+from product_gateway.errors import (
     AddressNotAllowed,
     AnswerTooLarge,
     AnswerUnreadable,
-    EntityType,
     OutboundError,
-    Page,
     PullFailed,
     PullInterrupted,
     Unreachable,
 )
+from product_gateway.model import EntityType, Page
 from product_gateway.outbound import MEBIBYTE, Outbound, Reply
 
 

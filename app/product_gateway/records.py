@@ -15,7 +15,8 @@ import jsonschema_rs
 import orjson
 
 from product_gateway import spec
-from product_gateway.model import EntityType, Page, PullFailed, Record, Rejection
+from product_gateway.errors import PullFailed
+from product_gateway.model import EntityType, Page, Record, Rejection
 
 # The path of each list, and the schema of its records; the page's schema is named after it.
 _LISTS = {

@@ -6,8 +6,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from product_gateway.db import Database, catalog, merchants, syncs
-from product_gateway.keys import Secrets
-from product_gateway.model import EntityType, Merchant, Platform, SettingsError, merchant_name
+from product_gateway.errors import SettingsError
+from product_gateway.keys import Secrets, merchant_name
+from product_gateway.model import EntityType, Merchant, Platform
 from product_gateway.settings import Settings
 
 PRUNED_AT_ONCE = 200

@@ -5,8 +5,9 @@ from typing import Any, Protocol
 
 import jwt
 
+from product_gateway.errors import MissingScope, NotAuthenticated
 from product_gateway.keys import PublicKey, algorithms_of
-from product_gateway.model import MERCHANT_NAME, MissingScope, NotAuthenticated
+from product_gateway.model import MERCHANT_NAME
 from product_gateway.settings import Settings
 from product_gateway.spec import Document
 

@@ -9,7 +9,7 @@ from typing import Any
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
-from product_gateway import db, model, spec
+from product_gateway import db, errors, spec
 from product_gateway.api_types import ErrorResponse
 from product_gateway.binding import Answer, bind
 from product_gateway.db import Database, merchants
@@ -61,22 +61,22 @@ def _admission(database: Database) -> Callable[[Caller], Any]:
     return admit
 
 
-def _not_authenticated(error: model.NotAuthenticated) -> Headers:
+def _not_authenticated(error: errors.NotAuthenticated) -> Headers:
     return {"WWW-Authenticate": f'{REALM}, error="invalid_token"' if error.presented else REALM}
 
 
-def _missing_scope(error: model.MissingScope) -> Headers:
+def _missing_scope(error: errors.MissingScope) -> Headers:
     return {"WWW-Authenticate": f'{REALM}, error="insufficient_scope", scope="{error.scope}"'}
 
 
-def _already_active(error: model.SyncAlreadyActive) -> Headers:
+def _already_active(error: errors.SyncAlreadyActive) -> Headers:
     return {
         "Retry-After": str(error.active.seconds_left),
         "Link": f'<{SYNCS}{error.active.id}>; rel="monitor"',
     }
 
 
-def _unavailable(_: model.Unavailable) -> Headers:
+def _unavailable(_: errors.Unavailable) -> Headers:
     return {"Retry-After": str(SECONDS_UNTIL_IT_MAY_BE_BACK)}
 
 
@@ -85,14 +85,14 @@ def _none(_: Exception) -> Headers:
 
 
 # The most particular class comes first.
-TABLE: list[tuple[type[model.GatewayError], HTTPStatus, Callable[[Any], Headers]]] = [
-    (model.InvalidRequest, HTTPStatus.BAD_REQUEST, _none),
-    (model.NotAuthenticated, HTTPStatus.UNAUTHORIZED, _not_authenticated),
-    (model.MissingScope, HTTPStatus.FORBIDDEN, _missing_scope),
-    (model.NotAllowed, HTTPStatus.FORBIDDEN, _none),
-    (model.NotFound, HTTPStatus.NOT_FOUND, _none),
-    (model.SyncAlreadyActive, HTTPStatus.TOO_MANY_REQUESTS, _already_active),
-    (model.Unavailable, HTTPStatus.SERVICE_UNAVAILABLE, _unavailable),
+TABLE: list[tuple[type[errors.GatewayError], HTTPStatus, Callable[[Any], Headers]]] = [
+    (errors.InvalidRequest, HTTPStatus.BAD_REQUEST, _none),
+    (errors.NotAuthenticated, HTTPStatus.UNAUTHORIZED, _not_authenticated),
+    (errors.MissingScope, HTTPStatus.FORBIDDEN, _missing_scope),
+    (errors.NotAllowed, HTTPStatus.FORBIDDEN, _none),
+    (errors.NotFound, HTTPStatus.NOT_FOUND, _none),
+    (errors.SyncAlreadyActive, HTTPStatus.TOO_MANY_REQUESTS, _already_active),
+    (errors.Unavailable, HTTPStatus.SERVICE_UNAVAILABLE, _unavailable),
 ]
 
 
@@ -100,7 +100,7 @@ def describe_error(error: Exception) -> Answer[ErrorResponse]:
     """The answer for any exception. What nobody expected is logged, and says nothing of itself."""
     for kind, status, headers in TABLE:
         if isinstance(error, kind):
-            if isinstance(error, model.Unavailable):
+            if isinstance(error, errors.Unavailable):
                 logger.warning("A request was not served: %s", error.with_cause)
             return error_answer(status, error.detail, headers(error))
     if isinstance(error, HTTPException) and 400 <= error.status_code < 500:

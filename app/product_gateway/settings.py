@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from product_gateway.model import SettingsError
+from product_gateway.errors import SettingsError
 
 PREFIX = "PRODUCT_GATEWAY_"
 

@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-from product_gateway.model import SettingsError
+from product_gateway.errors import SettingsError
 
 Record = dict[str, Any]
 Row = dict[str, Any]  # a row of CSV: what it tells, by the names in COLUMNS; `price` is in minor units

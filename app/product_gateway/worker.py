@@ -7,8 +7,9 @@ import os
 import socket
 
 from product_gateway.db import Database, catalog, claims, merchants, syncs
+from product_gateway.errors import LeaseLost, PullFailed, SettingsError, Unavailable
 from product_gateway.keys import Secrets
-from product_gateway.model import Claim, LeaseLost, Merchant, Platform, PullFailed, SettingsError, Unavailable
+from product_gateway.model import Claim, Merchant, Platform
 from product_gateway.outbound import Outbound
 from product_gateway.product_service import ProductService
 from product_gateway.settings import Settings

@@ -21,7 +21,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from product_gateway.db import postgresql
 from product_gateway.db.writer import GroupCommit
-from product_gateway.model import SettingsError, Unavailable
+from product_gateway.errors import SettingsError, Unavailable
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -15,7 +15,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 from product_gateway.db import claims, syncs
 from product_gateway.db.tables import ACTIVE, catalog_counts, catalog_records, seen_records
 from product_gateway.db.tables import syncs as sync_table
-from product_gateway.model import CatalogState, Claim, Counts, EntityType, Listing, Page, Record, RecordNotFound, Sync
+from product_gateway.errors import RecordNotFound
+from product_gateway.model import CatalogState, Claim, Counts, EntityType, Listing, Page, Record, Sync
 
 _records = catalog_records.c
 _seen = seen_records.c

@@ -11,7 +11,8 @@ from sqlalchemy import Connection, bindparam, func, insert, select, text, update
 from sqlalchemy.orm import aliased
 
 from product_gateway.db.tables import ACTIVE, merchants, now, sync_problems, syncs
-from product_gateway.model import Claim, Counts, EntityType, LeaseLost, Page, Rejection, SyncStatus
+from product_gateway.errors import LeaseLost
+from product_gateway.model import Claim, Counts, EntityType, Page, Rejection, SyncStatus
 
 SAMPLES_PER_CODE = 5
 WORKER_LOST = "WORKER_LOST"

@@ -6,14 +6,8 @@ from sqlalchemy import Connection, Row, bindparam, delete, insert, select, updat
 
 from product_gateway.db import tables
 from product_gateway.db.tables import merchants, now
-from product_gateway.model import (
-    Merchant,
-    MerchantDisabled,
-    NotBringYourOwnPlatform,
-    Platform,
-    SettingsError,
-    UnknownMerchant,
-)
+from product_gateway.errors import MerchantDisabled, NotBringYourOwnPlatform, SettingsError, UnknownMerchant
+from product_gateway.model import Merchant, Platform
 
 _select_one = select(merchants).where(merchants.c.name == bindparam("m"))
 

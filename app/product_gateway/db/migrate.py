@@ -11,7 +11,7 @@ from alembic.util import CommandError
 from sqlalchemy import Connection, text
 
 from product_gateway.db import Database, is_embedded
-from product_gateway.model import SettingsError
+from product_gateway.errors import SettingsError
 
 # Any number that nobody else uses: whoever migrates PostgreSQL holds it, and the others wait.
 ADVISORY_LOCK = 0x70726F64_67617465

@@ -11,7 +11,7 @@ from psycopg.conninfo import make_conninfo
 from sqlalchemy import URL, Engine, ExceptionContext, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError
 
-from product_gateway.model import SettingsError
+from product_gateway.errors import SettingsError
 
 # Unless the URL says otherwise. A host that is gone without a word is noticed within ten seconds, by those who wait
 # for its answer and by those who wait for it to take what they sent.

@@ -11,18 +11,8 @@ from sqlalchemy.orm import aliased
 from uuid_utils.compat import uuid7
 
 from product_gateway.db.tables import ACTIVE, now, seen_records, sync_problems, syncs
-from product_gateway.model import (
-    Counts,
-    EntityType,
-    InvalidRequest,
-    NoActiveSync,
-    Rejection,
-    RejectionGroup,
-    Sync,
-    SyncAlreadyActive,
-    SyncNotFound,
-    SyncStatus,
-)
+from product_gateway.errors import InvalidRequest, NoActiveSync, SyncAlreadyActive, SyncNotFound
+from product_gateway.model import Counts, EntityType, Rejection, RejectionGroup, Sync, SyncStatus
 
 Place = tuple[datetime, UUID]
 """Where a sync stands in the history: when it was asked for, and its id."""

@@ -1,0 +1,190 @@
+"""The one tree of errors. HTTP gets its say in one place, the table in `server`."""
+
+from uuid import UUID
+
+from product_gateway.model import EntityType, Sync, SyncStatus
+
+
+class GatewayError(Exception):
+    """Everything that this project raises on purpose. `detail` is written for the person who gets it.
+
+    GatewayError
+    ├── SettingsError             the operator must change something
+    ├── InvalidRequest            the request does not fit the spec
+    ├── NotAuthenticated          no bearer token, or not a valid one
+    ├── NotAllowed
+    │   ├── MissingScope          the token does not carry the right
+    │   ├── UnknownMerchant       the token names a merchant that we don't have
+    │   ├── MerchantDisabled
+    │   └── NotBringYourOwnPlatform
+    ├── NotFound
+    │   ├── NeverSynced           no sync of this entity type has succeeded
+    │   ├── NoActiveSync          there is nothing to cancel
+    │   ├── SyncNotFound
+    │   └── RecordNotFound
+    ├── SyncAlreadyActive         one of this merchant and entity type is queued or in progress
+    ├── LeaseLost                 the claim is no longer ours: stop, write nothing
+    ├── Unavailable               something that we need is away; trying again later helps
+    ├── OutboundError             a request of ours could not be sent as it is
+    │   ├── AddressNotAllowed     the address is not one that we may call
+    │   ├── Unreachable           no answer, or not a whole one; trying again may help
+    │   ├── AnswerTooLarge
+    │   └── AnswerUnreadable      it is compressed in a way that cannot be undone
+    └── PullFailed                the sync ends FAILED with this code
+        └── PullInterrupted       the same, where trying the request again may help
+    """
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+
+class SettingsError(GatewayError):
+    """A setting, file or argument that the operator must change."""
+
+
+class InvalidRequest(GatewayError):
+    """The request does not fit the spec."""
+
+
+class NotAuthenticated(GatewayError):
+    """No bearer token (`presented` is False), or one that is not valid."""
+
+    def __init__(self, detail: str, *, presented: bool = True) -> None:
+        super().__init__(detail)
+        self.presented = presented
+
+
+class NotAllowed(GatewayError):
+    """The caller is known and may not do this."""
+
+
+class MissingScope(NotAllowed):
+    """The token does not carry the scope that the operation needs."""
+
+    def __init__(self, scope: str) -> None:
+        super().__init__(f"The token does not carry the scope {scope}, which this operation needs.")
+        self.scope = scope
+
+
+class UnknownMerchant(NotAllowed):
+    """The token names a merchant that the gateway does not have."""
+
+    def __init__(self) -> None:
+        super().__init__("The token is valid, but the gateway does not know its merchant.")
+
+
+class MerchantDisabled(NotAllowed):
+    """The merchant has been switched off."""
+
+    def __init__(self) -> None:
+        super().__init__("This merchant is disabled.")
+
+
+class NotBringYourOwnPlatform(NotAllowed):
+    """Only merchants with a product service of their own have anything to sync."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This merchant does not use bring your own platform for its products, so there is nothing to sync."
+        )
+
+
+class NotFound(GatewayError):
+    """What was asked for does not exist, for this caller."""
+
+
+class NeverSynced(NotFound):
+    """No sync of this entity type has succeeded yet; `latest` is the last one that was asked for."""
+
+    def __init__(self, entity_type: EntityType, latest: Sync | None) -> None:
+        if latest is None:
+            now = f"None has been asked for: PUT /product-gateway/v1/sync/{entity_type} starts one."
+        elif latest.status is SyncStatus.QUEUED:
+            now = f"Sync {latest.id} is queued."
+        elif latest.status is SyncStatus.IN_PROGRESS:
+            now = f"Sync {latest.id} is running."
+        else:
+            now = f"The last one, sync {latest.id}, ended {latest.status}; none is queued or running."
+        super().__init__(f"No sync of {entity_type} has succeeded yet. {now}")
+
+
+class NoActiveSync(NotFound):
+    """No sync of this entity type is queued or in progress."""
+
+    def __init__(self, entity_type: EntityType) -> None:
+        super().__init__(f"No sync of {entity_type} is queued or in progress, so there is nothing to cancel.")
+
+
+class SyncNotFound(NotFound):
+    """There is no such sync of this merchant."""
+
+    def __init__(self, sync_id: UUID) -> None:
+        super().__init__(f"There is no sync {sync_id}.")
+
+
+class RecordNotFound(NotFound):
+    """There is no such record in this merchant's catalog."""
+
+    def __init__(self, entity_type: EntityType, record_id: str) -> None:
+        super().__init__(f"The catalog has no {entity_type.lower()} with the id {record_id!r}.")
+
+
+class SyncAlreadyActive(GatewayError):
+    """Only one sync per merchant and entity type may be queued or in progress."""
+
+    def __init__(self, active: Sync) -> None:
+        super().__init__(
+            f"Sync {active.id} of {active.entity_type} is {active.status}. Only one sync per entity type may be "
+            "queued or in progress; wait for it to end."
+        )
+        self.active = active
+
+
+class LeaseLost(GatewayError):
+    """Another worker has the sync, or it has ended."""
+
+
+class Unavailable(GatewayError):
+    """Something that we need is away. `detail` names no host, address or credential."""
+
+    @property
+    def with_cause(self) -> str:
+        """In one line, for the operator: what is behind it may name hosts and addresses."""
+        return " ".join(f"{self.detail} {self.__cause__ or ''}".split())
+
+
+class OutboundError(GatewayError):
+    """A request to somebody else's system failed. `detail` holds no token and no query string."""
+
+
+class AddressNotAllowed(OutboundError):
+    """The address is private, not https, or carries a password."""
+
+
+class Unreachable(OutboundError):
+    """No answer, or not a whole one: DNS, connection, TLS, time-out or broken transfer."""
+
+
+class AnswerTooLarge(OutboundError):
+    """The answer has more bytes than we read."""
+
+
+class AnswerUnreadable(OutboundError):
+    """The answer came, but cannot be decompressed."""
+
+
+class PullFailed(GatewayError):
+    """The sync cannot go on: it ends FAILED with `code` (UPPER_SNAKE) and the detail."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(detail)
+        self.code = code
+
+
+class PullInterrupted(PullFailed):
+    """A failure that may pass: the same request may be tried again, at best after `retry_after` seconds."""
+
+    def __init__(self, code: str, detail: str, retry_after: float | None = None) -> None:
+        super().__init__(code, detail)
+        self.retry_after = retry_after
