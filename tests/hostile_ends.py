@@ -57,8 +57,8 @@ NOT_REACHED = tuple((key, OLD) for key in list(OLD_CATALOG)[PAGE_SIZE:])
 NOT_HTTP = "closed the connection too early, or what it sent was not valid HTTP. Check that"
 ENDS = {
     # the connection
-    "slow-first-byte": unreachable("sent nothing for 0.3 s. Check that"),
-    "slow-drip": unreachable("was not complete after 0.8 s. Check that"),
+    "slow-first-byte": unreachable("sent nothing for 0.5 s. Check that"),
+    "slow-drip": unreachable("was not complete after 1 s. Check that"),
     "cut-body": unreachable(NOT_HTTP),
     "reset-in-mid-body": unreachable("broke off before the answer was complete. Check that"),
     "closed-at-once": unreachable(NOT_HTTP),
@@ -66,7 +66,7 @@ ENDS = {
     "tls-garbage": unreachable(NOT_HTTP),
     "not-http": unreachable(NOT_HTTP),
     "header-flood": unreachable(NOT_HTTP),
-    "interim-answers-for-ever": unreachable("was not complete after 0.8 s. Check that"),
+    "interim-answers-for-ever": unreachable("was not complete after 1 s. Check that"),
     "two-lengths": unreachable(NOT_HTTP),
     "broken-chunks": unreachable(NOT_HTTP),
     "old-http-without-length": Ends(),
