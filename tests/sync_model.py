@@ -76,8 +76,8 @@ class Model:
         return run if run and run.status is SyncStatus.IN_PROGRESS and run.token == claim.token else None
 
     def claim(self, max_lost: int, at_once: int) -> Run | None:
-        """The next one in the queue; those that lost too many workers fail on the way."""
-        for run in sorted(self.runs.values(), key=lambda run: run.queued_at):
+        """One that lost its worker, or else the next one in the queue; those that lost too many fail on the way."""
+        for run in sorted(self.runs.values(), key=lambda run: (not run.ran_out, run.queued_at)):
             waiting = run.status is SyncStatus.QUEUED or (run.status is SyncStatus.IN_PROGRESS and run.ran_out)
             if not waiting or self._running(run.of[0]) >= at_once:
                 continue

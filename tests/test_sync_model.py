@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -23,19 +24,8 @@ from hypothesis.stateful import (
 from sqlalchemy import Connection, func, literal, select, update
 
 from product_gateway.db import Database, catalog, claims, syncs, tables
-from product_gateway.model import (
-    Claim,
-    EntityType,
-    InvalidRequest,
-    LeaseLost,
-    NoActiveSync,
-    Page,
-    Record,
-    Rejection,
-    SyncAlreadyActive,
-    SyncNotFound,
-    SyncStatus,
-)
+from product_gateway.errors import InvalidRequest, LeaseLost, NoActiveSync, SyncAlreadyActive, SyncNotFound
+from product_gateway.model import Claim, EntityType, Page, Record, Rejection, SyncStatus
 from sync_model import Model, Row
 
 MERCHANTS = ("shop", "other")
@@ -45,7 +35,7 @@ EXAMPLES = int(os.environ.get("SYNC_MODEL_EXAMPLES") or 30)
 
 merchants = st.sampled_from(MERCHANTS)
 kinds = st.sampled_from(list(EntityType))
-ids = st.sampled_from("abc")
+ids = st.sampled_from("abcdef")
 keys = st.sampled_from([None, None, "one", "two"])
 
 
@@ -168,6 +158,15 @@ class Machine(RuleBasedStateMachine):
         """The end that everybody hopes for."""
         if self.write(claim, catalog.succeed):
             self.model.end(self.model.runs[claim.sync_id], SyncStatus.SUCCEEDED)
+
+    @rule(claim=held, pages=st.lists(pages(), max_size=2), last=pages())
+    def pull(self, claim: Claim, pages: list[Page], last: Page) -> None:
+        """Most of what a worker does in peace, in one step: so that there is a past for others to meet."""
+        for each in pages:
+            self.write_page(claim, each)
+        self.write_page(claim, replace(last, next_cursor=None))
+        self.remove_missing(claim)
+        self.succeed(claim)
 
     @rule(claim=held)
     def fail(self, claim: Claim) -> None:

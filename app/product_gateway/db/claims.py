@@ -10,7 +10,7 @@ import orjson
 from sqlalchemy import Connection, bindparam, func, insert, select, text, update
 from sqlalchemy.orm import aliased
 
-from product_gateway.db.tables import ACTIVE, merchants, now, sync_problems, syncs
+from product_gateway.db.tables import merchants, now, sync_problems, syncs
 from product_gateway.errors import LeaseLost
 from product_gateway.model import Claim, Counts, EntityType, Page, Rejection, SyncStatus
 
@@ -26,27 +26,29 @@ _ours = (
 )
 _select_finished = select(syncs.c.finished_at).where(syncs.c.merchant == bindparam("m"), syncs.c.id == bindparam("i"))
 _running = aliased(syncs)
-_others_in_progress = (
-    select(func.count())
-    .select_from(_running)
+_merchant_is_busy = (
+    select(_running.c.id)
     .where(
         _running.c.merchant == syncs.c.merchant,
         _running.c.status == text("'IN_PROGRESS'"),
         _running.c.lease_expires_at >= now(),
     )
-    .scalar_subquery()
+    .exists()
 )
-_select_claimable = (
-    select(syncs.c.merchant, syncs.c.id, syncs.c.status, syncs.c.lost_workers, syncs.c.lease_owner)
-    .where(
-        text(f"syncs.{ACTIVE}"),
-        (syncs.c.status == text("'QUEUED'")) | (syncs.c.lease_expires_at < now()),
-        _others_in_progress < bindparam("at_once"),
-    )
-    .order_by(syncs.c.queued_at)
-    .limit(1)
-)
-_claim_candidate = _select_claimable.with_for_update(skip_locked=True, of=syncs)
+# Each reads the oldest few rows of an index of its own: in one statement with OR, PostgreSQL sorts a long queue for
+# every claim, until it has noticed that the queue is long.
+_next_lost = (syncs.c.status == text("'IN_PROGRESS'")) & (syncs.c.lease_expires_at < now())
+_next_queued = syncs.c.status == text("'QUEUED'")
+_candidates = {
+    alone: [
+        select(syncs.c.merchant, syncs.c.id, syncs.c.status, syncs.c.lost_workers, syncs.c.lease_owner)
+        .where(each & ~_merchant_is_busy if alone else each)
+        .order_by(syncs.c.queued_at)
+        .limit(1)
+        for each in (_next_lost, _next_queued)
+    ]
+    for alone in (True, False)
+}
 _lock_merchant = select(merchants.c.name).where(merchants.c.name == bindparam("m")).with_for_update(key_share=True)
 _count_in_progress = select(func.count()).where(
     syncs.c.merchant == bindparam("m"), syncs.c.status == text("'IN_PROGRESS'"), syncs.c.lease_expires_at >= now()
@@ -55,19 +57,19 @@ _count_in_progress = select(func.count()).where(
 
 def is_any_claimable(connection: Connection, at_once: int) -> bool:
     """Whether a claim is worth a write (a read, so that idle workers disturb nobody)."""
-    return connection.execute(_select_claimable, {"at_once": at_once}).first() is not None
+    return any(connection.execute(each).first() is not None for each in _candidates[_is_alone(at_once)])
 
 
 def claim(
     connection: Connection, owner: str, lease_seconds: float, max_lost_workers: int, at_once: int
 ) -> Claim | None:
-    """QUEUED -> IN_PROGRESS; or IN_PROGRESS with a lease that has run out -> the same, under a larger token.
+    """IN_PROGRESS with a lease that has run out -> the same, under a larger token; or else QUEUED -> IN_PROGRESS.
 
     A sync whose workers are lost again and again goes IN_PROGRESS -> FAILED instead, with the code WORKER_LOST.
     Of one merchant, no more than `at_once` syncs are in progress.
     """
     while True:
-        candidate = connection.execute(_claim_candidate, {"at_once": at_once}).first()
+        candidate = _lock_candidate(connection, at_once)
         if candidate is None or not _has_room(connection, candidate.merchant, at_once):
             return None
         this = update(syncs).where(syncs.c.merchant == candidate.merchant, syncs.c.id == candidate.id)
@@ -107,9 +109,21 @@ def claim(
     )
 
 
+def _is_alone(at_once: int) -> bool:
+    """Whether a merchant's sync waits for its other one: more than one of each entity type there never are."""
+    return at_once < len(EntityType)
+
+
+def _lock_candidate(connection: Connection, at_once: int) -> Any:
+    found = None
+    for each in _candidates[_is_alone(at_once)]:
+        found = found or connection.execute(each.with_for_update(skip_locked=True, of=syncs)).first()
+    return found
+
+
 def _has_room(connection: Connection, merchant: str, at_once: int) -> bool:
     """Two workers may have chosen two syncs of one merchant at the same moment: the second one sees the first here."""
-    if at_once >= len(EntityType):
+    if not _is_alone(at_once):
         return True
     connection.execute(_lock_merchant, {"m": merchant})
     return int(connection.execute(_count_in_progress, {"m": merchant}).scalar_one()) < at_once

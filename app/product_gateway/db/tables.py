@@ -173,8 +173,10 @@ Index(
     sqlite_where=text("finished_at IS NOT NULL"),
     postgresql_where=text("finished_at IS NOT NULL"),
 )
-# What a worker looks for.
-Index("ix_syncs_claimable", syncs.c.queued_at, sqlite_where=text(ACTIVE), postgresql_where=text(ACTIVE))
+# What a worker looks for. Leases are in no index: a heartbeat must not cost more than its row.
+for _status in ("QUEUED", "IN_PROGRESS"):
+    _of_status = text(f"status = '{_status}'")
+    Index(f"ix_syncs_{_status.lower()}", syncs.c.queued_at, sqlite_where=_of_status, postgresql_where=_of_status)
 # The latest sync of an entity type, and the history (the database's clock decides what is later, not the ids).
 Index("ix_syncs_latest", syncs.c.merchant, syncs.c.entity_type, syncs.c.queued_at, syncs.c.id)
 

@@ -109,9 +109,9 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["merchant"], ["merchants.name"], name=op.f("fk_syncs_merchant_merchants")),
         sa.PrimaryKeyConstraint("merchant", "id", name=op.f("pk_syncs")),
     )
-    op.create_index(
-        "ix_syncs_claimable", "syncs", ["queued_at"], unique=False, sqlite_where=ACTIVE, postgresql_where=ACTIVE
-    )
+    for name, status in (("ix_syncs_queued", "QUEUED"), ("ix_syncs_in_progress", "IN_PROGRESS")):
+        where = sa.text(f"status = '{status}'")
+        op.create_index(name, "syncs", ["queued_at"], unique=False, sqlite_where=where, postgresql_where=where)
     op.create_index(
         "ux_syncs_idempotency_key",
         "syncs",
@@ -144,7 +144,8 @@ def downgrade() -> None:
     op.drop_index("ix_syncs_latest", table_name="syncs")
     op.drop_index("ix_syncs_finished_at", table_name="syncs")
     op.drop_index("ux_syncs_idempotency_key", table_name="syncs")
-    op.drop_index("ix_syncs_claimable", table_name="syncs")
+    op.drop_index("ix_syncs_in_progress", table_name="syncs")
+    op.drop_index("ix_syncs_queued", table_name="syncs")
     op.drop_table("syncs")
     op.drop_table("sync_problems")
     op.drop_table("seen_records")
