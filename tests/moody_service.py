@@ -1,6 +1,7 @@
 """A product service over real HTTP whose catalogs change and which is not always well."""
 
 import asyncio
+import bisect
 import collections
 import random
 import threading
@@ -46,6 +47,7 @@ class Shop:
         self._steady = {kind: [f"{n:05d}-steady" for n in range(steady)] for kind in EntityType}
         self._fleeting = {kind: [f"{n:05d}-fleeting" for n in range(steady * 2 // 3)] for kind in EntityType}
         self._records = {kind: {each: self._record(kind, each) for each in self._steady[kind]} for kind in EntityType}
+        self._in_order = {kind: list(records.values()) for kind, records in self._records.items()}
 
     def steady(self, kind: EntityType) -> set[str]:
         """The ids that are never removed."""
@@ -53,7 +55,7 @@ class Shop:
 
     def records(self, kind: EntityType) -> list[Raw]:
         """What there is now, in order of id."""
-        return [record for _, record in sorted(self._records[kind].items())]
+        return self._in_order[kind]
 
     def change(self) -> None:
         """Some records come, some go, some are written anew."""
@@ -66,15 +68,19 @@ class Shop:
                     changed[each] = self._record(kind, each)
             for each in self._dice.sample(self._steady[kind], 3):
                 changed[each] = self._record(kind, each)
-            self._records[kind] = changed  # in one step: a page in the making keeps what it has
+            self._records[kind] = changed
+            self._in_order[kind] = [record for _, record in sorted(changed.items())]
 
     def page(self, kind: EntityType, after: str, size: int) -> Raw:
         """The records behind the id `after`."""
-        rows = [record for record in self.records(kind) if record["id"] > after]
-        pagination: Raw = {"moreResults": len(rows) > size, "totalNumber": len(self._records[kind]), "cursor": after}
-        if pagination["moreResults"]:
-            pagination["nextCursor"] = rows[size - 1]["id"]
-        return {"items": rows[:size], "pagination": pagination}
+        records = self.records(kind)  # once: it is another list after a change
+        start = bisect.bisect_right(records, after, key=lambda record: str(record["id"]))
+        rows = records[start : start + size]
+        more = start + size < len(records)
+        pagination: Raw = {"moreResults": more, "totalNumber": len(records), "cursor": after}
+        if more:
+            pagination["nextCursor"] = rows[-1]["id"]
+        return {"items": rows, "pagination": pagination}
 
     def _record(self, kind: EntityType, record_id: str) -> Raw:
         made: Raw = {"id": record_id, "title": f"{record_id}, edition {self.changes}"}
