@@ -119,9 +119,10 @@ def chaos(seconds: float, folder: Path, seed: int) -> Report:
             [each for one in customers for each in one.accepted], [each for one in customers for each in one.cancelled]
         )
         report.syncs, report.faults = witness.statuses(), faults.injected
+        report.takeovers = witness.takeovers()
         report.answers = sum((each.answers for each in customers), collections.Counter())
         report.figures = {
-            "takeovers": f"{witness.takeovers()} by a worker of a sync that another one had lost",
+            "taken over": f"{report.takeovers} times a sync that another worker had lost",
             "pages asked for": sum(sum(shop.requests.values()) for shop in shops),
             "catalog changes": sum(shop.changes for shop in shops),
             "slowest answer": f"{max(each.slowest for each in customers):.1f} s",

@@ -68,7 +68,7 @@ class Faults:
             fault = f"{mood} product service"
         elif fault == "stop":
             worker.send(signal.SIGSTOP)
-            self._later(1.3 * LEASE, 3 * LEASE, lambda: worker.send(signal.SIGCONT))
+            self._later(1.3 * LEASE, 8 * LEASE, lambda: worker.send(signal.SIGCONT))
         elif fault == "hand back":
             worker.send(signal.SIGTERM)
         elif fault == "restart PostgreSQL":

@@ -122,6 +122,7 @@ class MoodyService:
             await send({"type": "http.response.start", "status": status, "headers": headers})
         else:
             await send({"type": "http.response.start", "status": 200, "headers": headers})
-        if mood is Mood.CUTTING:  # half of what the header says: the server closes the connection
-            content = content[: len(content) // 2]
+        if mood is Mood.CUTTING:  # half of what the header says, and then nothing: the server closes the connection
+            await send({"type": "http.response.body", "body": content[: len(content) // 2], "more_body": True})
+            return
         await send({"type": "http.response.body", "body": content, "more_body": False})

@@ -104,7 +104,7 @@ async def test_no_write_is_tried_a_second_time_by_itself(url: str) -> None:
 
         with pytest.raises(Unavailable):
             await database.write(count)
-        assert len(calls) == 1
+        assert len(calls) <= 1
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from urllib.parse import unquote
 
 from psycopg import ProgrammingError
 from psycopg.conninfo import make_conninfo
-from sqlalchemy import URL, Engine, ExceptionContext, create_engine, event, make_url
+from sqlalchemy import URL, Connection, Engine, ExceptionContext, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError
 
 from product_gateway.errors import SettingsError
@@ -23,6 +23,7 @@ CONNECTION_DEFAULTS = {
     "keepalives_count": "3",
     "tcp_user_timeout": "8000",  # milliseconds
 }
+LONGEST_SILENCE = "5s"  # between two statements of a write
 # SQLSTATEs of a server that does not write (any more), that breaks off or is going away.
 NOT_THIS_SERVER = re.compile("25006|08...|57P0.")
 SEVERAL_HOSTS = re.compile(r"(postgresql(?:\+\w+)?://(?:[^:/]*(?::[^@]*)?@)?+)([^/?]*,[^/?]*)((?:[/?].*)?)")
@@ -69,6 +70,7 @@ def engine(url: URL, connections: int, seconds_to_wait: float) -> Engine:
     except (ArgumentError, ProgrammingError) as error:
         raise SettingsError(f"PRODUCT_GATEWAY_DATABASE_URL cannot be used: {str(error).strip()}") from None
     event.listen(made, "handle_error", _leave_the_server)
+    event.listen(made, "begin", _let_go_of_the_silent)
     return made
 
 
@@ -76,3 +78,10 @@ def _leave_the_server(context: ExceptionContext) -> None:
     """Drops all connections with the one that met such an error: the next use looks for a server that writes."""
     if NOT_THIS_SERVER.fullmatch(getattr(context.original_exception, "sqlstate", None) or ""):
         context.is_disconnect = True
+
+
+def _let_go_of_the_silent(connection: Connection) -> None:
+    """A process that stands still in the middle of a write would keep its sync's row locked, and PUT and DELETE of the
+    merchant waiting, for as long as its machine keeps the connection."""
+    if connection.get_execution_options().get("begin"):  # a write
+        connection.exec_driver_sql(f"SET LOCAL idle_in_transaction_session_timeout = '{LONGEST_SILENCE}'")
