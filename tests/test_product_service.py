@@ -39,7 +39,7 @@ def merchant(served: Merchant) -> Merchant:
 @pytest.fixture
 async def outbound() -> AsyncIterator[Outbound]:
     """Answers of 1 MiB at the most."""
-    async with Outbound(allow_private_addresses=True, max_bytes=2**20, read_timeout=1) as client:
+    async with Outbound(allow_private_addresses=True, max_bytes=2**20) as client:
         yield client
 
 
