@@ -82,6 +82,11 @@ class Shop:
             pagination["nextCursor"] = rows[-1]["id"]
         return {"items": rows, "pagination": pagination}
 
+    def some(self, kind: EntityType, ids: list[str]) -> Raw:
+        """Those of the records that there are, on one page."""
+        rows = [record for each, record in self._records[kind].items() if each in ids]
+        return {"items": rows, "pagination": {"moreResults": False, "totalNumber": len(rows), "cursor": ""}}
+
     def _record(self, kind: EntityType, record_id: str) -> Raw:
         made: Raw = {"id": record_id, "title": f"{record_id}, edition {self.changes}"}
         if kind is EntityType.PRODUCT:
@@ -109,7 +114,10 @@ class MoodyService:
         silent_until = time.monotonic() + LONGEST_SILENCE
         while shop.mood is Mood.HANGING and time.monotonic() < silent_until:  # noqa: ASYNC110 - set by another thread
             await asyncio.sleep(0.05)
-        page = shop.page(PATHS[path], query.get("cursor", [""])[0], int(query["page_size"][0]))
+        if "ids" in query:
+            page = shop.some(PATHS[path], query["ids"][0].split(","))
+        else:
+            page = shop.page(PATHS[path], query.get("cursor", [""])[0], int(query["page_size"][0]))
         content = orjson.dumps(page)
         headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(content))]
         if mood in (Mood.FAILING, Mood.LIMITING):

@@ -9,7 +9,19 @@ from collections.abc import Sequence
 from typing import Any
 
 import orjson
-from sqlalchemy import ColumnElement, Connection, Row, and_, delete, func, select, text, update
+from sqlalchemy import (
+    ColumnElement,
+    CompoundSelect,
+    Connection,
+    Row,
+    delete,
+    except_,
+    false,
+    func,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 
 from product_gateway.db import claims, syncs
@@ -71,14 +83,12 @@ def write_page(connection: Connection, claim: Claim, page: Page, lease_seconds: 
 
 def missing(connection: Connection, claim: Claim, limit: int) -> list[str]:
     """The ids of records that the pull did not see, at most `limit`."""
-    here = _in_catalog(claim.merchant, claim.entity_type)
-    return list(connection.scalars(select(_records.record_id).where(here, ~_was_seen(claim)).limit(limit)))
+    return list(connection.scalars(_unseen(claim).limit(limit)))
 
 
 def size_of_removal(connection: Connection, claim: Claim) -> tuple[int, int, bool]:
     """How many records the pull did not see, of how many, and whether the operator allows a mass deletion."""
-    here = _in_catalog(claim.merchant, claim.entity_type)
-    unseen = select(func.count()).select_from(catalog_records).where(here, ~_was_seen(claim))
+    unseen = select(func.count()).select_from(_unseen(claim).subquery())
     counted = connection.execute(
         select(_counts.num_records, _counts.mass_deletion_allowed).where(
             _counts.merchant == claim.merchant, _counts.entity_type == claim.entity_type
@@ -105,22 +115,18 @@ def remove_missing(connection: Connection, claim: Claim, after: str, limit: int)
 
     Answers the id to go on behind, None at the end. Raises LeaseLost.
     """
-    rows = connection.execute(
-        select(_records.record_id, _seen.record_id.label("seen"))
-        .select_from(
-            catalog_records.outerjoin(seen_records, and_(_in_pull(claim), _seen.record_id == _records.record_id))
-        )
-        .where(_in_catalog(claim.merchant, claim.entity_type), _records.record_id > after)
-        .order_by(_records.record_id)
-        .limit(limit)
+    here = _in_catalog(claim.merchant, claim.entity_type)
+    ids = connection.scalars(
+        select(_records.record_id).where(here, _records.record_id > after).order_by(_records.record_id).limit(limit)
     ).all()
-    gone = [row.record_id for row in rows if row.seen is None]
+    among = _seen.record_id.between(ids[0], ids[-1]) if ids else false()
+    seen = set(connection.scalars(select(_seen.record_id).where(_in_pull(claim), among)))
+    gone = [each for each in ids if each not in seen]
     claims.record_removed(connection, claim, len(gone))
     if gone:
-        here = _in_catalog(claim.merchant, claim.entity_type)
         connection.execute(delete(catalog_records).where(here, _records.record_id.in_(gone)))
         _count(connection, claim, -len(gone))
-    return rows[-1].record_id if len(rows) == limit else None
+    return ids[-1] if len(ids) == limit else None
 
 
 def succeed(connection: Connection, claim: Claim) -> None:
@@ -217,8 +223,11 @@ def _in_pull(claim: Claim) -> ColumnElement[bool]:
     return (_seen.merchant == claim.merchant) & (_seen.sync_id == claim.sync_id)
 
 
-def _was_seen(claim: Claim) -> ColumnElement[bool]:
-    return select(_seen.record_id).where(_in_pull(claim), _seen.record_id == _records.record_id).exists()
+def _unseen(claim: Claim) -> CompoundSelect[str]:
+    """Not a join: PostgreSQL does not know how many ids a pull has just seen, takes them for few, and compares each
+    record with each id."""
+    here = _in_catalog(claim.merchant, claim.entity_type)
+    return except_(select(_records.record_id).where(here), select(_seen.record_id).where(_in_pull(claim)))
 
 
 def _not_in(ids: set[str], rows: list[dict[str, Any]]) -> int:

@@ -1,0 +1,96 @@
+"""What PostgreSQL does for a claim and for a removal does not depend on when it last counted the rows."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, event, insert, literal
+from uuid_utils.compat import uuid7
+
+import databases
+from product_gateway import db
+from product_gateway.db import Database, catalog, claims, merchants, syncs, tables
+from product_gateway.model import Claim, EntityType, Page, Platform, Record
+
+MANY = 3000
+RULES = (5, 2)  # workers that a sync may lose, syncs of a merchant at once
+
+
+@pytest.fixture
+def url(postgresql_server: str, postgresql_template: str) -> str:
+    """A database in which nobody counts rows unless a test says so."""
+    url = databases.copy_of(postgresql_server, postgresql_template)
+    for table in tables.metadata.tables:
+        databases.run(url, f"ALTER TABLE {table} SET (autovacuum_enabled = false)")
+    return url
+
+
+def add(database: Database, *names: str) -> None:
+    """Merchants."""
+    for name in names:
+        database.call(merchants.add, name, Platform.BYOP, "https://shop.example")
+
+
+def queue(connection: Connection, names: list[str]) -> None:
+    """A sync of each merchant."""
+    sync = {"entity_type": "PRODUCT", "status": "QUEUED"}
+    statement = insert(tables.syncs).values(queued_at=tables.now(literal(-60)))
+    connection.execute(statement, [{**sync, "merchant": each, "id": uuid7()} for each in names])
+
+
+def started(database: Database, merchant: str, records: int) -> Claim:
+    """A sync that has read so many records."""
+    database.call(syncs.enqueue, merchant, EntityType.PRODUCT)
+    claim = database.call(claims.claim, "tester", 600.0, *RULES)
+    assert claim is not None
+    read = tuple(Record(f"{n:06d}", "{}") for n in range(records))
+    database.call(catalog.write_page, claim, Page(read, (), None, None), 600.0)
+    return claim
+
+
+def plans(database: Database, work: Callable[..., Any], *arguments: Any) -> str:
+    """How PostgreSQL went about the queries of the work."""
+    found: list[str] = []
+
+    def explain(_: Any, cursor: Any, statement: str, values: Any, *__: Any) -> None:
+        if statement.startswith("SELECT"):
+            cursor.execute(f"EXPLAIN {statement}", values)
+            found.extend(row[0] for row in cursor.fetchall())
+
+    event.listen(database.engine, "before_cursor_execute", explain)
+    try:
+        database.call(work, *arguments)
+    finally:
+        event.remove(database.engine, "before_cursor_execute", explain)
+    return "\n".join(found)
+
+
+def test_a_claim_from_a_long_queue_sorts_nothing(url: str) -> None:
+    """Of a queue that was empty a moment ago, the database knows nothing yet; and each claim must be quick."""
+    with db.open_for_a_while(url) as database:
+        names = [f"merchant{n}" for n in range(MANY)]
+        add(database, *names[:20])
+        database.call(queue, names[:20])
+        for _ in range(20):
+            claim = database.call(claims.claim, "tester", 600.0, *RULES)
+            assert claim is not None
+            database.call(catalog.succeed, claim)
+        databases.run(url, "ANALYZE")
+        add(database, *names[20:])
+        database.call(queue, names[20:])
+        plan = plans(database, claims.claim, "tester", 600.0, *RULES)
+    assert "ix_syncs_queued" in plan
+    assert "Sort" not in plan
+
+
+def test_a_removal_never_compares_each_record_with_each_id(url: str) -> None:
+    """With the counts of yesterday, a join of the two looks like one of a row with a row."""
+    with db.open_for_a_while(url) as database:
+        add(database, "other", "shop")
+        database.call(catalog.succeed, started(database, "other", 500))
+        databases.run(url, "ANALYZE")
+        claim = started(database, "shop", MANY)
+        looked = plans(database, catalog.size_of_removal, claim) + plans(database, catalog.missing, claim, 10)
+        plan = plans(database, catalog.remove_missing, claim, "", 1000)
+    assert "Nested Loop" not in looked + plan
+    assert "record_id >=" in plan
