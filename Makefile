@@ -33,7 +33,7 @@ run: $(INSTALLED) ## gateway, worker, sample service, a merchant and a token on 
 	@$(BIN)/product-gateway demo
 
 test: $(INSTALLED) ## run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 check: lint types imports specs ## lint, types, imports, specs: what has to hold besides the tests
 

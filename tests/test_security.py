@@ -46,7 +46,7 @@ def signed(**changes: Any) -> str:
 def claims(**changes: Any) -> dict[str, Any]:
     """Good claims but for the changes; None leaves one out."""
     now = int(time.time())
-    all_of_them: dict[str, Any] = {"merchant": "shop", "scope": "sync:read", "iat": now, "exp": now + 60}
+    all_of_them: dict[str, Any] = {"merchant": "shop", "scope": "sync:read", "iat": now, "exp": now + 86400}
     all_of_them |= {"iss": "product-gateway", "aud": "product-gateway", **changes}
     return {name: value for name, value in all_of_them.items() if value is not None}
 
@@ -138,7 +138,7 @@ REFUSED_CLAIMS: list[tuple[dict[str, Any], str]] = [
     ({"exp": int(time.time()) - 1}, "has expired"),
     ({"exp": 0}, "has expired"),
     ({"exp": -(10**400)}, "has expired"),
-    ({"nbf": int(time.time()) + 600}, "not valid yet"),
+    ({"nbf": int(time.time()) + 36000}, "not valid yet"),
     ({"nbf": 10**400}, "not valid yet"),
     ({"iss": "https://somebody.example"}, "another issuer"),
     ({"iss": ["product-gateway"]}, "another issuer"),

@@ -25,6 +25,8 @@ from product_gateway.worker import Worker
 logger = logging.getLogger(__name__)
 
 SECONDS_TO_FINISH_REQUESTS = 8
+# Longer than load balancers keep theirs (60 s as a rule): who closes first loses the request that was on its way.
+SECONDS_TO_KEEP_A_CONNECTION = 75
 SECONDS_TO_START = 30
 BACKLOG = 2048
 SILENCED = ("connexion", "httpx2", "httpcore2", "alembic", "uvicorn", "stamina")  # but for warnings
@@ -184,5 +186,6 @@ def _http_server(app: ASGIApp) -> uvicorn.Server:
             access_log=False,
             server_header=False,
             timeout_graceful_shutdown=SECONDS_TO_FINISH_REQUESTS,
+            timeout_keep_alive=SECONDS_TO_KEEP_A_CONNECTION,
         )
     )
