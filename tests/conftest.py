@@ -9,10 +9,12 @@ import pytest
 
 import databases
 from house import House
+from issuer import Issuer
 from product_gateway import db
 from product_gateway.db import Database, merchants
 from product_gateway.model import Platform
 from product_gateway.settings import PREFIX
+from serving import serve
 
 DIALECTS = ("sqlite", "postgresql")
 
@@ -73,3 +75,18 @@ def sqlite_house(sqlite_template: Path, tmp_path: Path) -> House:
     """The same on SQLite only, for what has nothing to do with the database."""
     shutil.copy(sqlite_template, tmp_path / "gateway.db")
     return House(tmp_path, f"sqlite:///{tmp_path / 'gateway.db'}")
+
+
+@pytest.fixture(scope="module")
+def published() -> Iterator[tuple[Issuer, str]]:
+    """An issuer, and where it publishes its keys."""
+    issuer = Issuer()
+    with serve(issuer) as base:
+        yield issuer, f"{base}/.well-known/jwks.json"
+
+
+@pytest.fixture
+def issuer(published: tuple[Issuer, str]) -> Issuer:
+    """One that works."""
+    published[0].reset()
+    return published[0]

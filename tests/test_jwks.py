@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx2
@@ -17,21 +17,6 @@ from product_gateway.server import create_app
 from serving import serve
 
 
-@pytest.fixture(scope="module")
-def served() -> Iterator[tuple[Issuer, str]]:
-    """An issuer, and where it publishes its keys."""
-    issuer = Issuer()
-    with serve(issuer) as base:
-        yield issuer, f"{base}/.well-known/jwks.json"
-
-
-@pytest.fixture
-def issuer(served: tuple[Issuer, str]) -> Issuer:
-    """One that works."""
-    served[0].reset()
-    return served[0]
-
-
 @pytest.fixture
 async def outbound() -> AsyncIterator[Outbound]:
     """May call loopback."""
@@ -40,9 +25,9 @@ async def outbound() -> AsyncIterator[Outbound]:
 
 
 @pytest.fixture
-async def keys(outbound: Outbound, served: tuple[Issuer, str]) -> Jwks:
+async def keys(outbound: Outbound, published: tuple[Issuer, str]) -> Jwks:
     """Nothing is fetched yet."""
-    return Jwks(outbound, served[1])
+    return Jwks(outbound, published[1])
 
 
 async def test_a_key_is_found_by_its_id_and_fetched_once(keys: Jwks, issuer: Issuer) -> None:
@@ -140,14 +125,14 @@ async def test_an_issuer_that_answers_anything_but_keys_counts_as_away(
 
 
 async def test_an_issuer_that_is_away_is_tried_again_after_a_while_and_not_before(
-    outbound: Outbound, served: tuple[Issuer, str], issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+    outbound: Outbound, published: tuple[Issuer, str], issuer: Issuer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It gets air to recover, and the gateway recovers with it."""
     issuer.status = 500
     for seconds, requests in ((60, 1), (0, 5)):
         issuer.requests = 0
         monkeypatch.setattr(jwks, "SECONDS_BETWEEN_TRIES", seconds)
-        keys = Jwks(outbound, served[1])
+        keys = Jwks(outbound, published[1])
         for _ in range(5):
             with pytest.raises(Unavailable):
                 await keys.find("one")
@@ -212,12 +197,19 @@ async def test_known_keys_serve_on_while_they_are_fetched_again(
 
 
 def test_the_gateway_answers_503_while_the_keys_are_away_and_recovers(
-    served: tuple[Issuer, str], issuer: Issuer, tmp_path: Path, sqlite_template: Path, monkeypatch: pytest.MonkeyPatch
+    published: tuple[Issuer, str],
+    issuer: Issuer,
+    tmp_path: Path,
+    sqlite_template: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """All of it together: the client waits a little, as Retry-After says, and keeps its token."""
     monkeypatch.setattr(jwks, "SECONDS_BETWEEN_TRIES", 0)
     theirs = settings.load(
-        data_dir=tmp_path, database_url=f"sqlite:///{sqlite_template}", jwks_url=served[1], allow_private_addresses=True
+        data_dir=tmp_path,
+        database_url=f"sqlite:///{sqlite_template}",
+        jwks_url=published[1],
+        allow_private_addresses=True,
     )
     issuer.status = 500
     with serve(create_app(theirs)) as gateway:

@@ -1,6 +1,6 @@
 """jwks: which of an issuer's keys count, and for which tokens."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -13,29 +13,13 @@ from product_gateway.errors import NotAuthenticated
 from product_gateway.jwks import Jwks
 from product_gateway.outbound import Outbound
 from product_gateway.security import Tokens
-from serving import serve
-
-
-@pytest.fixture(scope="module")
-def served() -> Iterator[tuple[Issuer, str]]:
-    """An issuer, and where it publishes its keys."""
-    issuer = Issuer()
-    with serve(issuer) as base:
-        yield issuer, f"{base}/.well-known/jwks.json"
 
 
 @pytest.fixture
-def issuer(served: tuple[Issuer, str]) -> Issuer:
-    """One that works."""
-    served[0].reset()
-    return served[0]
-
-
-@pytest.fixture
-async def keys(served: tuple[Issuer, str]) -> AsyncIterator[Jwks]:
+async def keys(published: tuple[Issuer, str]) -> AsyncIterator[Jwks]:
     """Nothing is fetched yet."""
     async with Outbound(allow_private_addresses=True) as outbound:
-        yield Jwks(outbound, served[1])
+        yield Jwks(outbound, published[1])
 
 
 @pytest.mark.parametrize("members", [{"kid": "one"}, {}])
