@@ -25,8 +25,9 @@ $(INSTALLED): requirements-dev.txt pyproject.toml
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv .venv
 	@echo "Installing into .venv what requirements-dev.txt locks"
 	@awk '/^[^ #]/ { found = /^uv==/ } found' requirements-dev.txt > .venv/uv.txt
-	@{ $(PIP) install --only-binary :all: --require-hashes -r .venv/uv.txt && $(UV) sync --require-hashes requirements-dev.txt; } || $(PIP) install --require-hashes -r requirements-dev.txt
+	@{ $(PIP) install --only-binary :all: --require-hashes -r .venv/uv.txt && $(UV) sync --compile-bytecode --require-hashes requirements-dev.txt; } || $(PIP) install --require-hashes -r requirements-dev.txt
 	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -m compileall -q app tests
 	@touch $@
 
 run: $(INSTALLED) ## gateway, worker, sample service, a merchant and a token on this machine; Ctrl-C stops it all

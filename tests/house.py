@@ -31,6 +31,7 @@ class House:
             "PRODUCT_GATEWAY_DATABASE_URL": database_url,
             "PRODUCT_GATEWAY_ALLOW_PRIVATE_ADDRESSES": "true",
             "PRODUCT_GATEWAY_WORKER_POLL_SECONDS": "0.1",
+            "PRODUCT_GATEWAY_OPERATIONS_PORT": "0",
             **{f"PRODUCT_GATEWAY_{name.upper()}": value for name, value in more.items()},
         }
 

@@ -13,7 +13,7 @@ import databases
 import hostile
 from hostile import HONEST, MISBEHAVIOURS, Hostile
 from hostile_ends import ENDS, OLD_CATALOG, PAGE_SIZE
-from product_gateway import db, launch, settings
+from product_gateway import db, logs, settings
 from product_gateway.db import Database, merchants, syncs
 from product_gateway.keys import Secrets
 from product_gateway.model import Platform, SyncStatus
@@ -125,7 +125,7 @@ async def check(
 ) -> None:
     """Runs a sync from the misbehaving service and compares how it ends with how it should."""
     caplog.set_level(logging.DEBUG)
-    for silenced in launch.SILENCED:
+    for silenced in logs.SILENCED:
         caplog.set_level(logging.WARNING, logger=silenced)
     url, ends = service.url(name), ENDS[name]
     await database.write(merchants.change, "shop", product_service_url=url)

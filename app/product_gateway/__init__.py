@@ -11,6 +11,7 @@ Where things are:
     worker             claims a sync, runs it, records how it ended
     security           bearer token -> who is asking
     registry           what the operator does to merchants
+    edge               names, stamps, counts and logs every request; turns away what is too much
     binding            a spec's operations bound to handlers, as one ASGI application
     pipeline           Connexion's routing, security and validation, tuned
     parameters         an operation's parameters, compiled once and read at every request
@@ -23,6 +24,7 @@ Where things are:
     catalog_file       product data from JSON, JSON Lines and CSV files, or made up
     shopify_csv        products and collections in a Shopify product export
     keys               what the data directory keeps: signing key, secret key
+    logs               what is logged, and what each line is about
     settings           every setting
     spec               finds and reads the OpenAPI documents
     api_types          the bodies of the API as types, generated from the spec

@@ -133,7 +133,7 @@ def sample_service(
     currency: Annotated[str, typer.Option(help="The currency of a CSV file's prices (ISO 4217).")] = "GBP",
 ) -> None:
     """Serve a catalog file as a product service, for rehearsals. Without --token-file any bearer token will do."""
-    from product_gateway import catalog_file, launch, registry, sample_service
+    from product_gateway import catalog_file, launch, logs, registry, sample_service
 
     if catalog and records is not None:
         raise typer.BadParameter("give --catalog or --records, not both")
@@ -142,7 +142,7 @@ def sample_service(
     else:
         data = catalog_file.generated(records)
     expected = registry.token_in(token_file) if token_file else None
-    launch.log_to_stderr("INFO")
+    logs.set_up("INFO")
     listening = launch.bind(host, port)
     typer.echo(f"The sample product service listens on {launch.url_of(listening)}", err=True)
     launch.serve_alone(sample_service.create_app(data, token=expected, delay=delay), listening)

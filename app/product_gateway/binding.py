@@ -31,6 +31,7 @@ from product_gateway.pipeline import ARGUMENTS, Authenticate, Bearer, RequestVal
 logger = logging.getLogger(__name__)
 
 LARGEST_BODY_BYTES = 1024 * 1024
+STAMP = "product_gateway.stamp"  # in the scope: headers that the answer gets, whatever it is
 
 Body = TypeVar("Body")
 Handler = Callable[..., Awaitable["Answer[Any]"]]
@@ -45,12 +46,13 @@ class Answer(Generic[Body]):
     headers: Mapping[str, str] = field(default_factory=dict)
     media_type: str = "application/json"
 
-    async def send(self, send: Send) -> None:
-        """Sends the whole answer."""
+    async def send(self, scope: Scope, send: Send) -> None:
+        """Sends the whole answer to the request of the scope."""
         content = self.body if isinstance(self.body, bytes) else orjson.dumps(self.body)
         headers = [
             (b"content-type", self.media_type.encode()),
             (b"content-length", b"%d" % len(content)),
+            *scope.get(STAMP, ()),
             *((name.lower().encode(), value.encode("latin-1")) for name, value in self.headers.items()),
         ]
         await send({"type": "http.response.start", "status": self.status, "headers": headers})
@@ -68,6 +70,7 @@ def bind(
     authenticate: Authenticate,
     describe_error: Callable[[Exception], Answer[Any]],
     admit: Callable[[Any], Awaitable[Any]] = _as_it_is,
+    gate: Callable[[ASGIApp], ASGIApp] = lambda app: app,
     lifespan: Callable[[Any], AbstractAsyncContextManager[None]] = lambda _: nullcontext(),
     validate_responses: bool = False,
 ) -> ASGIApp:
@@ -75,7 +78,8 @@ def bind(
 
     Where an operation has security, `authenticate` (token, operation) says who is asking before the parameters
     are checked, and `admit` turns that into the handler's first argument after they are. `describe_error` is the
-    one table from error to HTTP answer. Raises SettingsError where spec and handlers do not fit.
+    one table from error to HTTP answer. `gate` is an application around the rest, whose errors become answers too.
+    Raises SettingsError where spec and handlers do not fit.
     """
     operations = {each["operationId"]: each for _, _, each in spec.operations(document)}
     methods = _methods(document, handlers)
@@ -88,6 +92,7 @@ def bind(
         Dispatch(calls),
         middlewares=[
             lambda app: Errors(app, describe_error),
+            gate,
             Routing,
             SecurityMiddleware,
             RequestValidation,
@@ -170,7 +175,7 @@ class Dispatch:
         call = self._calls.get(scope["extensions"]["connexion_routing"]["operation_id"])
         if call is None:
             raise HTTPException(404, "There is nothing at this path.")
-        await (await call(scope)).send(send)
+        await (await call(scope)).send(scope, send)
 
 
 class Errors:
@@ -198,7 +203,7 @@ class Errors:
         except Exception as error:
             if started:  # half an answer is out: the server closes the connection
                 raise
-            await self._describe(error).send(send)
+            await self._describe(error).send(scope, send)
 
 
 def _refuse_large_body(scope: Scope) -> None:

@@ -3,7 +3,7 @@
 from datetime import timedelta
 from pathlib import Path
 
-from product_gateway import catalog_file, db, keys, launch, sample_service
+from product_gateway import catalog_file, db, keys, launch, logs, sample_service
 from product_gateway.db import Database, merchants, migrate
 from product_gateway.model import EntityType, Platform
 from product_gateway.settings import Settings
@@ -18,7 +18,7 @@ def run(settings: Settings, port: int, sample_port: int, catalog: Path, delay: f
     gateway = launch.bind("127.0.0.1", port)
     sample = launch.bind("127.0.0.1", sample_port)
     data = catalog_file.read(catalog)
-    launch.log_to_stderr(settings.log_level)
+    logs.set_up(settings.log_level, settings.log_format)
     app = sample_service.create_app(data, token=SAMPLE_SERVICE_TOKEN, delay=delay)
     with launch.http_beside(app, sample):
         with db.open_for_a_while(settings.database) as database:

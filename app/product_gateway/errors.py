@@ -23,8 +23,10 @@ class GatewayError(Exception):
     │   ├── SyncNotFound
     │   └── RecordNotFound
     ├── SyncAlreadyActive         one of this merchant and entity type is queued or in progress
+    ├── RateLimited               this merchant or address asks too often
     ├── LeaseLost                 the claim is no longer ours: stop, write nothing
     ├── Unavailable               something that we need is away; trying again later helps
+    │   └── Overloaded            there is more to do than this process can
     ├── OutboundError             a request of ours could not be sent as it is
     │   ├── AddressNotAllowed     the address is not one that we may call
     │   ├── Unreachable           no answer, or not a whole one; trying again may help
@@ -141,6 +143,14 @@ class SyncAlreadyActive(GatewayError):
         self.active = active
 
 
+class RateLimited(GatewayError):
+    """More requests than the operator lets somebody make; the next one is welcome after `seconds`."""
+
+    def __init__(self, detail: str, seconds: int) -> None:
+        super().__init__(detail)
+        self.seconds = seconds
+
+
 class LeaseLost(GatewayError):
     """Another worker has the sync, or it has ended."""
 
@@ -152,6 +162,13 @@ class Unavailable(GatewayError):
     def with_cause(self) -> str:
         """In one line, for the operator: what is behind it may name hosts and addresses."""
         return " ".join(f"{self.detail} {self.__cause__ or ''}".split())
+
+
+class Overloaded(Unavailable):
+    """As many requests are being served as this process serves at once."""
+
+    def __init__(self) -> None:
+        super().__init__("The gateway has more requests than it can serve at the moment.")
 
 
 class OutboundError(GatewayError):

@@ -6,7 +6,6 @@ import logging
 import signal
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import uvicorn
 from starlette.types import ASGIApp
 
-from product_gateway import db
+from product_gateway import db, logs
 from product_gateway.db import migrate
 from product_gateway.errors import SettingsError
 from product_gateway.outbound import Outbound
@@ -29,18 +28,6 @@ SECONDS_TO_FINISH_REQUESTS = 8
 SECONDS_TO_KEEP_A_CONNECTION = 75
 SECONDS_TO_START = 30
 BACKLOG = 2048
-SILENCED = ("connexion", "httpx2", "httpcore2", "alembic", "uvicorn", "stamina")  # but for warnings
-
-
-def log_to_stderr(level: str) -> None:
-    """One line a message, times in UTC."""
-    formatter = logging.Formatter("%(asctime)s.%(msecs)03dZ %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S")
-    formatter.converter = time.gmtime
-    handler = logging.StreamHandler()
-    handler.setFormatter(formatter)
-    logging.basicConfig(level=level, handlers=[handler])
-    for noisy in SILENCED:
-        logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -150,7 +137,7 @@ def http_beside(app: ASGIApp, listening: socket.socket) -> Iterator[None]:
 
 
 def _prepare(settings: Settings) -> None:
-    log_to_stderr(settings.log_level)
+    logs.set_up(settings.log_level, settings.log_format)
     with db.open_for_a_while(settings.database) as database:
         migrate.prepare(database)
 

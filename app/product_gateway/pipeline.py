@@ -22,6 +22,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from product_gateway import spec
 from product_gateway.errors import InvalidRequest, NotAuthenticated
+from product_gateway.logs import about
 from product_gateway.parameters import Parameters
 
 ARGUMENTS = "product_gateway.arguments"
@@ -49,6 +50,7 @@ class PathOperations:
             methods = sorted(self._by_method)
             allow = ", ".join(methods)
             raise HTTPException(405, f"This path answers to {allow}; not to {scope['method'][:32]}.", {"Allow": allow})
+        about(operation=operation.operation_id)
         scope["path_params"] = {name: _decoded(value) for name, value in scope["path_params"].items()}
         await operation(scope, receive, send)
 

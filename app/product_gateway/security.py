@@ -7,6 +7,7 @@ import jwt
 
 from product_gateway.errors import MissingScope, NotAuthenticated
 from product_gateway.keys import PublicKey, algorithms_of
+from product_gateway.logs import about
 from product_gateway.model import MERCHANT_NAME
 from product_gateway.settings import Settings
 from product_gateway.spec import Document
@@ -51,6 +52,7 @@ class Tokens:
     async def authenticate(self, token: str, operation: Document) -> Caller:
         """Raises NotAuthenticated, MissingScope or Unavailable."""
         caller = self._caller(await self._claims(token))
+        about(merchant=caller.merchant)
         scope = operation.get("x-required-scope")
         if scope is not None and scope not in caller.scopes:
             raise MissingScope(scope)

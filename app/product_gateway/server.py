@@ -13,6 +13,7 @@ from product_gateway import db, errors, spec
 from product_gateway.api_types import ErrorResponse
 from product_gateway.binding import Answer, bind
 from product_gateway.db import Database, merchants
+from product_gateway.edge import Edge, Gate
 from product_gateway.handlers import SYNCS, Handlers
 from product_gateway.jwks import Jwks
 from product_gateway.keys import verification_key
@@ -25,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 REALM = 'Bearer realm="product-gateway"'
 SECONDS_UNTIL_IT_MAY_BE_BACK = 5
+SECONDS_UNTIL_THERE_IS_ROOM = 1
+QUIET = ("getLiveness", "getReadiness")
 
 Headers = dict[str, str]
 
@@ -43,15 +46,19 @@ def create_app(settings: Settings) -> ASGIApp:
             await outbound.aclose()
             database.close()
 
-    return bind(
-        spec.load(spec.GATEWAY),
+    document = spec.load(spec.GATEWAY)
+    always = [each for each, _, operation in spec.operations(document) if operation.get("x-never-refused")]
+    app = bind(
+        document,
         Handlers(database),
         authenticate=Tokens(settings, keys).authenticate,
         admit=_admission(database),
         describe_error=describe_error,
+        gate=lambda app: Gate(app, at_once=settings.requests_at_once, always=always),
         lifespan=lifespan,
         validate_responses=settings.validate_responses,
     )
+    return Edge(app, answered=lambda *_: None, access_log=settings.access_log, quiet=QUIET)
 
 
 def _admission(database: Database) -> Callable[[Caller], Any]:
@@ -80,6 +87,14 @@ def _unavailable(_: errors.Unavailable) -> Headers:
     return {"Retry-After": str(SECONDS_UNTIL_IT_MAY_BE_BACK)}
 
 
+def _overloaded(_: errors.Overloaded) -> Headers:
+    return {"Retry-After": str(SECONDS_UNTIL_THERE_IS_ROOM)}
+
+
+def _rate_limited(error: errors.RateLimited) -> Headers:
+    return {"Retry-After": str(error.seconds)}
+
+
 def _none(_: Exception) -> Headers:
     return {}
 
@@ -92,6 +107,8 @@ TABLE: list[tuple[type[errors.GatewayError], HTTPStatus, Callable[[Any], Headers
     (errors.NotAllowed, HTTPStatus.FORBIDDEN, _none),
     (errors.NotFound, HTTPStatus.NOT_FOUND, _none),
     (errors.SyncAlreadyActive, HTTPStatus.TOO_MANY_REQUESTS, _already_active),
+    (errors.RateLimited, HTTPStatus.TOO_MANY_REQUESTS, _rate_limited),
+    (errors.Overloaded, HTTPStatus.SERVICE_UNAVAILABLE, _overloaded),
     (errors.Unavailable, HTTPStatus.SERVICE_UNAVAILABLE, _unavailable),
 ]
 
@@ -100,7 +117,7 @@ def describe_error(error: Exception) -> Answer[ErrorResponse]:
     """The answer for any exception. What nobody expected is logged, and says nothing of itself."""
     for kind, status, headers in TABLE:
         if isinstance(error, kind):
-            if isinstance(error, errors.Unavailable):
+            if isinstance(error, errors.Unavailable) and not isinstance(error, errors.Overloaded):
                 logger.warning("A request was not served: %s", error.with_cause)
             return error_answer(status, error.detail, headers(error))
     if isinstance(error, HTTPException) and 400 <= error.status_code < 500:

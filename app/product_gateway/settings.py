@@ -85,6 +85,18 @@ class Settings(BaseSettings):
         2, ge=1, le=2, description="Syncs of one merchant at the same time; each makes one request at a time"
     )
     retention_days: float = Field(90, gt=0, le=36500, description="How long syncs that have ended are kept")
+    requests_at_once: int = Field(
+        256, ge=1, le=100_000, description="Requests that one process serves at once; more are answered 503 at once"
+    )
+    operations_host: str = Field("127.0.0.1", description="The address on which metrics and health are to be had")
+    operations_port: int | None = Field(
+        None,
+        ge=0,
+        le=65535,
+        description="The port for it; unset: 8090 for serve and demo, 8091 for worker; 0: any free",
+    )
+    access_log: bool = Field(True, description="One line for each request")
+    log_format: str = Field("text", pattern="^(text|json)$", description="Lines for people, or JSON objects")
     log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="Least important message")
     validate_responses: bool = Field(
         False,

@@ -1,0 +1,104 @@
+"""The two doors of the gateway: Edge names, stamps, counts and logs every request; Gate turns away what is too much.
+
+Edge is the outermost application and never fails a request. Gate stands inside of what makes answers of errors.
+"""
+
+import logging
+import re
+import time
+from collections.abc import Callable, Collection
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uuid_utils.compat import uuid7
+
+from product_gateway import logs
+from product_gateway.binding import STAMP
+from product_gateway.errors import Overloaded
+
+logger = logging.getLogger("product_gateway.access")
+
+REQUEST_ID = re.compile(rb"[A-Za-z0-9._~+/=-]{1,128}")
+NOSNIFF = (b"x-content-type-options", b"nosniff")
+
+Answered = Callable[[str, int, float], None]
+"""Called after each answer with operation id (empty where there is none), status and seconds."""
+
+
+class Edge:
+    """Gives each request a name, says it in the answer (`X-Request-Id`) and in the log, and reports how it went."""
+
+    def __init__(self, app: ASGIApp, *, answered: Answered, access_log: bool, quiet: Collection[str] = ()) -> None:
+        self._app = app
+        self._answered = answered
+        self._access_log = access_log
+        self._quiet = frozenset(quiet)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """`quiet` operations are logged only where they do not go well."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        request_id = _request_id(scope)
+        logs.about_nothing()  # a pipelined request begins in the context of the one before it
+        logs.about(request_id=request_id)
+        scope[STAMP] = [(b"x-request-id", request_id.encode()), NOSNIFF]
+        status = 0
+
+        async def watched(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watched)
+        finally:
+            seconds = time.perf_counter() - started
+            operation = str(logs.what_about().get("operation", ""))
+            self._answered(operation, status, seconds)
+            if self._access_log and not (status == 200 and operation in self._quiet):
+                _log(scope, status, seconds)
+
+
+def _request_id(scope: Scope) -> str:
+    """The one that the request brought where it is fit to be repeated, a new one otherwise."""
+    for name, value in scope["headers"]:
+        if name == b"x-request-id":
+            return value.decode() if REQUEST_ID.fullmatch(value) else str(uuid7())
+    return str(uuid7())
+
+
+def _log(scope: Scope, status: int, seconds: float) -> None:
+    path = (scope.get("raw_path") or scope["path"].encode()).decode("latin-1")[:200]
+    client = scope["client"][0] if scope.get("client") else ""
+    milliseconds = round(seconds * 1000, 1)
+    # The query may hold what is nobody's business, so it is left out.
+    extra = {"method": scope["method"], "path": path, "status": status, "ms": milliseconds, "client": client}
+    logger.info("answered", extra=extra)
+
+
+class Gate:
+    """Lets `at_once` requests in at the same time; one more is refused at once instead of waiting behind them.
+
+    A queue without an end makes every request late: with this one, those that are let in are answered in time.
+    """
+
+    def __init__(self, app: ASGIApp, *, at_once: int, always: Collection[str] = ()) -> None:
+        self._app = app
+        self._at_once = at_once
+        self._always = frozenset(always)
+        self._inside = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Paths in `always` are let in whatever happens. Raises Overloaded."""
+        if scope["type"] != "http" or scope["path"] in self._always:
+            await self._app(scope, receive, send)
+            return
+        if self._inside >= self._at_once:
+            raise Overloaded
+        self._inside += 1
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._inside -= 1
