@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 UV := VIRTUAL_ENV=.venv $(BIN)/uv pip --quiet
 LOCK := $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 REDOCLY := REDOCLY_TELEMETRY=off REDOCLY_SUPPRESS_UPDATE_NOTICE=true node_modules/.bin/redocly
-SPECS := openapi/product-gateway.yaml openapi/product-service.yaml
+SPECS := openapi/product-gateway.yaml openapi/product-service.yaml openapi/operations.yaml
 CODEGEN := $(BIN)/datamodel-codegen --input openapi/product-gateway.yaml --input-file-type openapi --output-model-type typing.TypedDict --target-python-version 3.11 --openapi-scopes schemas --enum-field-as-literal all --disable-timestamp --use-schema-description --strict-nullable --no-use-closed-typed-dict --formatters ruff-format --custom-file-header '"""The bodies of the API as types. Generated from openapi/product-gateway.yaml by `make generate`: never edit."""'
 
 .DEFAULT_GOAL := help

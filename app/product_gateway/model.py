@@ -121,8 +121,21 @@ class Sync:
 
 
 @dataclass(frozen=True, slots=True)
+class ActiveSyncs:
+    """How many syncs of an entity type have a status, over all merchants, and how long ago the first was asked for."""
+
+    entity_type: EntityType
+    status: SyncStatus
+    count: int
+    oldest_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Claim:
-    """A worker's right to run a sync. `token` fences: a later claim has a larger one."""
+    """A worker's right to run a sync. `token` fences: a later claim has a larger one.
+
+    `taken_over` where the lease of another worker had run out.
+    """
 
     merchant: str
     sync_id: UUID
@@ -134,6 +147,7 @@ class Claim:
     records_read: int
     rejected: int
     pull_complete: bool
+    taken_over: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 import hashlib
 import itertools
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from urllib.parse import quote
@@ -51,7 +51,9 @@ LONGEST_IDS = 4000  # characters in an address
 
 
 class ProductService:
-    """A merchant's product service. `attempts` and the waits (seconds) are for requests that may be tried again."""
+    """A merchant's product service. `attempts` and the waits (seconds) are for requests that may be tried again;
+    `retried` is called before each such attempt.
+    """
 
     def __init__(
         self,
@@ -65,6 +67,7 @@ class ProductService:
         attempts: int = 4,
         wait_initial: float = 0.2,
         wait_max: float = 10,
+        retried: Callable[[], None] = lambda: None,
     ) -> None:
         self._outbound = outbound
         self._url = url.rstrip("/")
@@ -75,6 +78,7 @@ class ProductService:
         self._attempts = attempts
         self._wait_initial = wait_initial
         self._wait_max = max(wait_initial, wait_max)
+        self._retried = retried
 
     async def pages(
         self, entity_type: EntityType, cursor: str | None, pages_read: int = 0
@@ -152,6 +156,8 @@ class ProductService:
             wait_max=self._wait_max,
             wait_jitter=self._wait_initial,
         ):
+            if attempt.num > 1:
+                self._retried()
             with attempt:
                 content = await self._ask(path, params, where)
         return content

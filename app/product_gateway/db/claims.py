@@ -41,7 +41,9 @@ _next_lost = (syncs.c.status == text("'IN_PROGRESS'")) & (syncs.c.lease_expires_
 _next_queued = syncs.c.status == text("'QUEUED'")
 _candidates = {
     alone: [
-        select(syncs.c.merchant, syncs.c.id, syncs.c.status, syncs.c.lost_workers, syncs.c.lease_owner)
+        select(
+            syncs.c.merchant, syncs.c.id, syncs.c.entity_type, syncs.c.status, syncs.c.lost_workers, syncs.c.lease_owner
+        )
         .where(each & ~_merchant_is_busy if alone else each)
         .order_by(syncs.c.queued_at)
         .limit(1)
@@ -61,11 +63,17 @@ def is_any_claimable(connection: Connection, at_once: int) -> bool:
 
 
 def claim(
-    connection: Connection, owner: str, lease_seconds: float, max_lost_workers: int, at_once: int
+    connection: Connection,
+    owner: str,
+    lease_seconds: float,
+    max_lost_workers: int,
+    at_once: int,
+    given_up: list[EntityType] | None = None,
 ) -> Claim | None:
     """IN_PROGRESS with a lease that has run out -> the same, under a larger token; or else QUEUED -> IN_PROGRESS.
 
-    A sync whose workers are lost again and again goes IN_PROGRESS -> FAILED instead, with the code WORKER_LOST.
+    A sync whose workers are lost again and again goes IN_PROGRESS -> FAILED instead, with the code WORKER_LOST; the
+    entity types of such are added to `given_up`.
     Of one merchant, no more than `at_once` syncs are in progress.
     """
     while True:
@@ -83,6 +91,8 @@ def claim(
         connection.execute(
             this.values(**_ended(SyncStatus.FAILED), lost_workers=lost, failure_code=WORKER_LOST, failure_detail=detail)
         )
+        if given_up is not None:
+            given_up.append(EntityType(candidate.entity_type))
     row = connection.execute(
         this.values(
             status=SyncStatus.IN_PROGRESS,
@@ -106,6 +116,7 @@ def claim(
         records_read=row.records_read,
         rejected=row.rejected,
         pull_complete=row.pull_complete,
+        taken_over=candidate.status == SyncStatus.IN_PROGRESS,
     )
 
 

@@ -5,14 +5,14 @@ from typing import Any
 from uuid import UUID
 
 import orjson
-from sqlalchemy import ColumnElement, Connection, Row, and_, bindparam, delete, select, text, tuple_, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, bindparam, delete, func, select, text, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import aliased
 from uuid_utils.compat import uuid7
 
 from product_gateway.db.tables import ACTIVE, now, seen_records, sync_problems, syncs
 from product_gateway.errors import InvalidRequest, NoActiveSync, SyncAlreadyActive, SyncNotFound
-from product_gateway.model import Counts, EntityType, Rejection, RejectionGroup, Sync, SyncStatus
+from product_gateway.model import ActiveSyncs, Counts, EntityType, Rejection, RejectionGroup, Sync, SyncStatus
 
 Place = tuple[datetime, UUID]
 """Where a sync stands in the history: when it was asked for, and its id."""
@@ -34,6 +34,11 @@ _insert = {
     for dialect, insert in (("sqlite", sqlite.insert), ("postgresql", postgresql.insert))
 }
 _select_active = select(*_columns).where(_of_type, text(ACTIVE))
+_select_all_active = (
+    select(syncs.c.entity_type, syncs.c.status, func.count(), func.min(syncs.c.queued_at), now())
+    .where(text(ACTIVE))
+    .group_by(syncs.c.entity_type, syncs.c.status)
+)
 _select_of_key = select(*_columns).where(syncs.c.merchant == bindparam("m"), syncs.c.idempotency_key == bindparam("k"))
 _select_latest = select(*_columns).where(_of_type).order_by(syncs.c.queued_at.desc(), syncs.c.id.desc()).limit(1)
 _select_one = select(*_columns).where(syncs.c.merchant == bindparam("m"), syncs.c.id == bindparam("i"))
@@ -86,6 +91,17 @@ def latest(connection: Connection, merchant: str, entity_type: EntityType) -> Sy
     """The sync that was asked for last."""
     row = connection.execute(_select_latest, {"m": merchant, "t": entity_type}).first()
     return None if row is None else _sync(row)
+
+
+def active(connection: Connection) -> list[ActiveSyncs]:
+    """What is queued and in progress, over all merchants, for operators.
+
+    Reads the index of what is active alone, however long the history is; a merchant has one sync of a type in it.
+    """
+    return [
+        ActiveSyncs(EntityType(entity_type), SyncStatus(status), number, max(0.0, (as_of - oldest).total_seconds()))
+        for entity_type, status, number, oldest, as_of in connection.execute(_select_all_active)
+    ]
 
 
 def problems(connection: Connection, merchant: str, sync_id: UUID) -> list[RejectionGroup]:
