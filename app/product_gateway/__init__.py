@@ -5,13 +5,20 @@ Where things are:
     __main__           the command line
     demo               everything at once on one machine: `make run`
     launch             starts and stops the HTTP servers and the worker
+    connections        all connections of a server: how many, how long
     server             the gateway's application; the one table from error to HTTP answer
     sample_service     a product service over a catalog file, for rehearsals
+    operations         the operations port: metrics and health, for those who run the gateway
     handlers           one method per operationId of openapi/product-gateway.yaml
     worker             claims a sync, runs it, records how it ended
     security           bearer token -> who is asking
     registry           what the operator does to merchants
     edge               names, stamps, counts and logs every request; turns away what is too much
+    http_protocol      HTTP as strangers write it, and an end to all that they can send
+    http_turns         answers in the order of their requests, and a clean end
+    http_rules         what a request may be, as bytes
+    cors               which origins' pages may read the answers in a browser
+    rate_limits        how often a merchant and an address may ask
     binding            a spec's operations bound to handlers, as one ASGI application
     pipeline           Connexion's routing, security and validation, tuned
     parameters         an operation's parameters, compiled once and read at every request
@@ -24,6 +31,7 @@ Where things are:
     catalog_file       product data from JSON, JSON Lines and CSV files, or made up
     shopify_csv        products and collections in a Shopify product export
     keys               what the data directory keeps: signing key, secret key
+    metrics            what is counted, and what each name means
     logs               what is logged, and what each line is about
     settings           every setting
     spec               finds and reads the OpenAPI documents

@@ -1,6 +1,8 @@
 """Every setting: its name, default and meaning. The only place that reads the environment."""
 
+import ipaddress
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -19,7 +21,50 @@ def _readable_file(path: Path) -> Path:
     return path
 
 
+def _rate_limit(text: str) -> str:
+    if not re.fullmatch(r"[1-9][0-9]{0,6}/([1-9][0-9]{0,3} ?)?(second|minute|hour|day)s?", text):
+        raise ValueError(f"{text[:100]!r} is no limit; write it like 100/minute or 20/5 seconds")
+    return text
+
+
+def _origin(text: str) -> None:
+    match = re.fullmatch(r"([a-z][a-z0-9+.-]*)://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[1-9][0-9]{0,4})?", text)
+    if match is None or (match[1], match[3]) in (("http", ":80"), ("https", ":443")):
+        raise ValueError(
+            f"{text[:100]!r} is not an origin as browsers send it: scheme://host or scheme://host:port in small "
+            "letters, without a path and without the scheme's own port; or * by itself, for all"
+        )
+
+
+def _network(text: str) -> None:
+    try:
+        ipaddress.ip_network(text)
+    except ValueError as error:
+        raise ValueError(f"{error}; write addresses and networks like 10.0.0.7 or 10.0.0.0/8") from None
+
+
+def listed(text: str | None) -> list[str]:
+    """What stands between the commas."""
+    return [part.strip() for part in (text or "").split(",") if part.strip()]
+
+
+def _origins(text: str) -> str:
+    if text.strip() != "*":
+        for each in listed(text):
+            _origin(each)
+    return text
+
+
+def _networks(text: str) -> str:
+    for each in listed(text):
+        _network(each)
+    return text
+
+
 ReadableFile = Annotated[Path, AfterValidator(_readable_file)]
+RateLimit = Annotated[str, AfterValidator(_rate_limit)]
+Origins = Annotated[str, AfterValidator(_origins)]
+Networks = Annotated[str, AfterValidator(_networks)]
 
 
 class Settings(BaseSettings):
@@ -87,6 +132,18 @@ class Settings(BaseSettings):
     retention_days: float = Field(90, gt=0, le=36500, description="How long syncs that have ended are kept")
     requests_at_once: int = Field(
         256, ge=1, le=100_000, description="Requests that one process serves at once; more are answered 503 at once"
+    )
+    rate_limit_per_merchant: RateLimit | None = Field(
+        None, description="Requests that one process lets a merchant make, such as 100/minute; more are answered 429"
+    )
+    rate_limit_per_address: RateLimit | None = Field(
+        None, description="The same for each address (with IPv6 for each /64), before the token is looked at"
+    )
+    trusted_proxies: Networks | None = Field(
+        None, description="Addresses and networks, between commas, whose X-Forwarded-For is believed; unset: none"
+    )
+    cors_origins: Origins | None = Field(
+        None, description="Origins, between commas, whose pages may read answers in a browser; *: all; unset: none"
     )
     operations_host: str = Field("127.0.0.1", description="The address on which metrics and health are to be had")
     operations_port: int | None = Field(
