@@ -1,59 +1,153 @@
 """What is logged: one line a message on standard error, for people or as JSON, with the ids of what it is about.
 
 `about(request_id=…, merchant=…, sync_id=…)` names what the running task works on; every line that the task logs from
-then on carries it, whichever room it comes from.
+then on carries it, whichever room it comes from. `docs/operations/logs.md` says what stands in a line.
 """
 
+import base64
+import json
 import logging
 import re
+import sys
+import threading
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from types import TracebackType
 from typing import Any, TextIO
+from urllib.parse import quote
 
+import orjson
 import stamina.instrumentation
-import structlog
-from structlog.contextvars import bind_contextvars, clear_contextvars, get_contextvars, merge_contextvars
-from structlog.stdlib import ExtraAdder, ProcessorFormatter, add_log_level, add_logger_name
-from structlog.typing import EventDict, Processor
 
-SILENCED = ("connexion", "httpx2", "httpcore2", "alembic", "uvicorn", "opentelemetry")  # but for warnings
-CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-AT_THE_FRONT = ("timestamp", "level", "event", "exception", "logger")
+OURS = "product_gateway"  # everybody else says warnings only: some log what they send, with its headers
+FIRST = ("timestamp", "level", "logger", "event")
+MORE = ("method", "path", "status", "ms", "client")
+ABOUT = ("request_id", "trace_id", "operation", "merchant", "entity_type", "sync_id")
+SHORTEST_SECRET = 8  # what is shorter is part of many a word
+PLAIN_VALUE = re.compile(r"[^\s\"\\]+")
+JWT = re.compile(r"eyJ[A-Za-z0-9_-]{5,}(?:\.[A-Za-z0-9_-]*){0,4}")
+HIDDEN = "***"
 
-about = bind_contextvars
-about_nothing = clear_contextvars
-what_about = get_contextvars
+logger = logging.getLogger(__name__)
+
+_about: ContextVar[dict[str, str]] = ContextVar("about", default={})  # noqa: B039 - it is never changed in place
+_hidden: ContextVar[tuple[str, ...]] = ContextVar("hidden", default=())
+
+
+def about(**ids: str) -> None:
+    """What the running task works on from now on, besides what it does already. The names are those in ABOUT."""
+    _about.set({**_about.get(), **ids})
+
+
+def about_nothing() -> None:
+    """Forgets it."""
+    _about.set({})
+
+
+def what_about() -> dict[str, str]:
+    """What the running task works on, not to be changed."""
+    return _about.get()
+
+
+def hide(secret: str) -> None:
+    """From now on the running task's lines have *** where the secret would stand, also percent- or base64-encoded."""
+    if len(secret) < SHORTEST_SECRET:
+        return
+    content = secret.encode()
+    forms = {secret, quote(secret, safe="")}
+    for before in range(3):  # base64 looks different after one or two other bytes
+        encoded = base64.b64encode(bytes(before) + content)[(before * 8 + 5) // 6 : (before + len(content)) * 8 // 6]
+        forms |= {encoded.decode(), encoded.translate(bytes.maketrans(b"+/", b"-_")).decode()}
+    _hidden.set((*_hidden.get(), *sorted(forms, key=len, reverse=True)))
+
+
+def masked(text: str) -> str:
+    """The text without the secrets that the running task hides, and without anything that looks like a JWT."""
+    for each in _hidden.get():
+        text = text.replace(each, HIDDEN)
+    return JWT.sub(f"eyJ{HIDDEN}", text) if "eyJ" in text else text
 
 
 def set_up(level: str, form: str = "text", stream: TextIO | None = None) -> None:
-    """Logs to `stream` (None: standard error) from `level` on; `form` is text or json. Times are in UTC."""
-    as_text = form == "text"
+    """Logs to `stream` (None: standard error) from `level` on; `form` is text or json.
+
+    Warnings of Python, and errors that nobody caught, come out in the same form.
+    """
     handler = logging.StreamHandler(stream)
-    shared: list[Processor] = [
-        merge_contextvars,
-        add_log_level,
-        *([] if as_text else [add_logger_name]),
-        ExtraAdder(),
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.processors.format_exc_info,
-    ]
-    handler.setFormatter(
-        ProcessorFormatter(
-            foreign_pre_chain=shared,
-            processors=[
-                ProcessorFormatter.remove_processors_meta,
-                _as_text if as_text else structlog.processors.JSONRenderer(ensure_ascii=False),
-            ],
-        )
-    )
-    logging.basicConfig(level=level, handlers=[handler], force=True)
-    for noisy in SILENCED:
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    handler.setFormatter(Lines(as_json=form == "json"))
+    logging.basicConfig(level=max(logging.WARNING, logging.getLevelName(level)), handlers=[handler], force=True)
+    logging.getLogger(OURS).setLevel(level)
+    logging.captureWarnings(True)
+    sys.excepthook = _uncaught
+    threading.excepthook = lambda found: _uncaught(found.exc_type, found.exc_value, found.exc_traceback, found.thread)
+    # What no line says need not be found out for each of them (Python's logging HOWTO, "Optimization").
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     # It would print to standard output by itself as soon as structlog is there.
     stamina.instrumentation.set_on_retry_hooks(())
 
 
-def _as_text(_logger: Any, _method: str, line: EventDict) -> str:
-    """One line: time, level, message, then what it is about. What came from outside cannot begin another line."""
-    more = "".join(f" {name}={line[name]}" for name in line if name not in AT_THE_FRONT)
-    words = f"{line['timestamp']} {line['level'].upper()} {line['event']}{more}"
-    plain = CONTROL.sub(lambda found: repr(found[0])[1:-1], words)
-    return f"{plain}\n{line['exception']}" if "exception" in line else plain
+def _uncaught(
+    kind: type[BaseException],
+    error: BaseException | None,
+    traceback: TracebackType | None,
+    thread: threading.Thread | None = None,
+) -> None:
+    if error is None or not issubclass(kind, Exception):  # Ctrl-C is nobody's fault
+        sys.__excepthook__(kind, error or kind(), traceback)
+        return
+    what = "process" if thread is None else f"thread {thread.name}"
+    logger.critical("An error that nobody expected ended the %s.", what, exc_info=(kind, error, traceback))
+
+
+class Lines(logging.Formatter):
+    """Makes lines. What comes from outside can neither begin another line nor pass for a field."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        super().__init__()
+        self._written = _as_json if as_json else _as_text
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Times are in UTC, with milliseconds."""
+        when = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        line: dict[str, Any] = {
+            "timestamp": f"{when[:-6]}Z",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "event": masked(record.getMessage().rstrip()),
+        }
+        given = record.__dict__
+        for name in MORE:
+            if name in given:
+                line[name] = given[name]
+        line.update(_about.get())
+        if record.exc_info and record.exc_info[0]:
+            line["exception"] = masked(self.formatException(record.exc_info))
+        return self._written(line)
+
+
+def _as_json(line: dict[str, Any]) -> str:
+    try:
+        text = orjson.dumps(line).decode()
+    except TypeError:  # half a UTF-16 pair
+        text = json.dumps(line, default=str)
+    return text if text.isprintable() else "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
+
+
+def _as_text(line: dict[str, Any]) -> str:
+    """Time, level and message; behind a tab, of which a line has no other, what it is about; then the exception,
+    every line of it indented."""
+    front = f"{line['timestamp']} {line['level'].upper()} {printable(line['event'])}"
+    ids = [f"{name}={_value(value)}" for name, value in line.items() if name not in FIRST and name != "exception"]
+    text = f"{front}\t{' '.join(ids)}" if ids else front
+    behind = "".join(f"\n    {printable(each)}" for each in line.get("exception", "").splitlines())
+    return f"{text}{behind}"
+
+
+def _value(value: object) -> str:
+    text = str(value)
+    return text if PLAIN_VALUE.fullmatch(text) and text.isprintable() else printable(json.dumps(text))
+
+
+def printable(text: str) -> str:
+    """The text with an escape in place of each character that would move the cursor, hide or end the line."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
