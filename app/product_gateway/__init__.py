@@ -31,6 +31,7 @@ Where things are:
     catalog_file       product data from JSON, JSON Lines and CSV files, or made up
     shopify_csv        products and collections in a Shopify product export
     keys               what the data directory keeps: signing key, secret key
+    pages              what readers see in a browser: the reference, and the spec to try out
     metrics            what is counted, and what each name means
     logs               what is logged, and what each line is about
     settings           every setting

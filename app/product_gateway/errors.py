@@ -21,6 +21,7 @@ class GatewayError(Exception):
     │   ├── NeverSynced           no sync of this entity type has succeeded
     │   ├── NoActiveSync          there is nothing to cancel
     │   ├── SyncNotFound
+    │   ├── PageNotFound          there is no such page, or the operator shows none
     │   └── RecordNotFound
     ├── SyncAlreadyActive         one of this merchant and entity type is queued or in progress
     ├── RateLimited               this merchant or address asks too often
@@ -123,6 +124,13 @@ class SyncNotFound(NotFound):
 
     def __init__(self, sync_id: UUID) -> None:
         super().__init__(f"There is no sync {sync_id}.")
+
+
+class PageNotFound(NotFound):
+    """There is no such page, or the operator shows none: to whoever asks that is the same."""
+
+    def __init__(self) -> None:
+        super().__init__("There is nothing at this path.")
 
 
 class RecordNotFound(NotFound):

@@ -10,7 +10,7 @@ from uuid import UUID
 
 import orjson
 
-from product_gateway import spec
+from product_gateway import pages
 from product_gateway.api_types import (
     CatalogMeta,
     Collection,
@@ -32,6 +32,7 @@ from product_gateway.binding import Answer
 from product_gateway.db import Database, catalog, migrate, syncs
 from product_gateway.errors import InvalidRequest, NeverSynced, Unavailable
 from product_gateway.model import EntityType, Merchant, Record, Sync, SyncStatus
+from product_gateway.pages import Pages
 
 SYNCS = "/product-gateway/v1/syncs/"
 HISTORY = "syncs"
@@ -41,9 +42,9 @@ NOT_A_CURSOR = "Query parameter cursor: this is not a cursor that an earlier pag
 class Handlers:
     """The operations. Errors of the model become HTTP answers elsewhere."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, docs: bool = True) -> None:
         self._database = database
-        self._spec = spec.text(spec.GATEWAY)
+        self._pages = Pages(shown=docs)
 
     async def enqueue_sync(
         self, merchant: Merchant, entity_type: EntityType, idempotency_key: str | None
@@ -164,7 +165,23 @@ class Handlers:
 
     async def get_spec(self) -> Answer[bytes]:
         """The file as it was written (RFC 9512)."""
-        return Answer(self._spec, media_type="application/yaml")
+        return self._pages.spec
+
+    async def get_index(self) -> Answer[bytes]:
+        """Raises PageNotFound."""
+        return self._pages.page(pages.INDEX)
+
+    async def get_docs(self) -> Answer[bytes]:
+        """Raises PageNotFound."""
+        return self._pages.page(pages.DOCS)
+
+    async def get_try_out(self) -> Answer[bytes]:
+        """Raises PageNotFound."""
+        return self._pages.page(pages.TRY_OUT)
+
+    async def get_docs_asset(self, name: str) -> Answer[bytes]:
+        """Raises PageNotFound."""
+        return self._pages.asset(name)
 
     async def _page(
         self, merchant: Merchant, entity_type: EntityType, cursor: str | None, size: int

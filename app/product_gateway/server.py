@@ -50,7 +50,7 @@ def create_app(settings: Settings) -> ASGIApp:
     always = [each for each, _, operation in spec.operations(document) if operation.get("x-never-refused")]
     app = bind(
         document,
-        Handlers(database),
+        Handlers(database, docs=settings.docs),
         authenticate=Tokens(settings, keys).authenticate,
         admit=_admission(database),
         describe_error=describe_error,

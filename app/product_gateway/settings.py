@@ -152,6 +152,7 @@ class Settings(BaseSettings):
         le=65535,
         description="The port for it; unset: 8090 for serve and demo, 8091 for worker; 0: any free",
     )
+    docs: bool = Field(True, description="The pages for readers: `/`, `/docs` and `/docs/try`")
     access_log: bool = Field(True, description="One line for each request")
     log_format: str = Field("text", pattern="^(text|json)$", description="Lines for people, or JSON objects")
     log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="Least important message")

@@ -1,0 +1,175 @@
+"""The pages for readers: `/`, the reference at `/docs`, the spec to try out at `/docs/try`, and what these load.
+
+All of it is files of this package, read when the first of them is asked for: nothing comes from another host, and
+nothing is made anew for a request.
+"""
+
+import asyncio
+import gzip
+import hashlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import orjson
+from starlette.types import Scope, Send
+
+from product_gateway import spec
+from product_gateway.binding import STAMP, Answer
+from product_gateway.errors import PageNotFound
+from product_gateway.pages.code_samples import with_code_samples
+
+HERE = Path(__file__).parent
+OWN = HERE / "assets"
+VENDORED = HERE / "vendored"
+INDEX, DOCS, TRY_OUT, REFERENCE = "index.html", "docs.html", "try.html", "reference.json"
+MEDIA_TYPES = {
+    ".css": "text/css",
+    ".html": "text/html",
+    ".js": "text/javascript",
+    ".json": "application/json",
+    ".svg": "image/svg+xml",
+}
+FOREVER = "public, max-age=31536000, immutable"
+ASK_AGAIN = "no-cache"  # kept, but asked for each time whether it is still that (RFC 9111 §5.2.2.4)
+HASHED = (".css", ".js", ".json")
+
+# Redoc fills its style sheets by script: they begin empty, which has this hash. One, for scroll bars, comes as text.
+REDOC_STYLES = (
+    "'sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=' 'sha256-QMIg+bpjm3JdElJ388KYke01izlUW0UoNOeKjpMxdgc='"
+)
+NOTHING = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+POLICIES = {
+    INDEX: NOTHING + "style-src 'self'; img-src 'self'",
+    DOCS: NOTHING + f"script-src 'self'; style-src 'self' {REDOC_STYLES}; img-src 'self' data:; "
+    "connect-src 'self'; worker-src blob:",
+    TRY_OUT: NOTHING + "script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class File(Answer[bytes]):
+    """An answer that is always the same: a client that has it is told so, instead of getting it again.
+
+    Where `gzipped`, the body is in gzip, and is sent so to whoever understands it.
+    """
+
+    gzipped: bool = False
+    etag: str = ""
+
+    async def send(self, scope: Scope, send: Send) -> None:
+        """200 with the file, or 304 (RFC 9110 §13.1.2) without it."""
+        headers = [
+            *((name, value) for name, value in scope.get(STAMP, ()) if name != b"cache-control"),  # a file's own wins
+            (b"etag", self.etag.encode()),
+            *((name.lower().encode(), value.encode()) for name, value in self.headers.items()),
+        ]
+        if self.gzipped:
+            headers.append((b"vary", b"accept-encoding"))
+        if _is_known(self.etag, _field(scope, b"if-none-match")):
+            await send({"type": "http.response.start", "status": 304, "headers": headers})
+            await send({"type": "http.response.body", "body": b""})
+            return
+        content = self.body
+        if self.gzipped and _understands_gzip(_field(scope, b"accept-encoding")):
+            headers.append((b"content-encoding", b"gzip"))
+        elif self.gzipped:
+            content = await asyncio.to_thread(gzip.decompress, content)
+        headers.append((b"content-type", self.media_type.encode()))
+        headers.append((b"content-length", b"%d" % len(content)))
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": content})
+
+
+def _field(scope: Scope, name: bytes) -> str:
+    """A header as one list, however many lines it came in (RFC 9110 §5.3)."""
+    return ",".join(value.decode("latin-1") for found, value in scope["headers"] if found == name)
+
+
+def _is_known(etag: str, if_none_match: str) -> bool:
+    known = [each.strip() for each in if_none_match.split(",")]
+    return etag in known or etag.removeprefix("W/") in known or "*" in known
+
+
+def _understands_gzip(accept_encoding: str) -> bool:
+    """RFC 9110 §12.5.3; who says nothing gets what everybody understands."""
+    weights = {}
+    for each in accept_encoding.lower().split(","):
+        coding, _, parameter = each.partition(";")
+        weights[coding.strip()] = re.fullmatch(r"\s*q\s*=\s*0(\.0*)?\s*", parameter) is None
+    return weights.get("gzip", weights.get("*", False))
+
+
+def _file(content: bytes, name: str, cache: str, gzipped: bool = False, **headers: str) -> File:
+    etag = f'W/"{_digest(content)}"'  # weak: the same for what is compressed and what is not
+    media_type = MEDIA_TYPES[Path(name).suffix]
+    return File(content, 200, {"Cache-Control": cache, **headers}, media_type, gzipped, etag)
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+class Pages:
+    """The pages and the spec. `shown` False: there are no pages, only the spec."""
+
+    def __init__(self, *, shown: bool) -> None:
+        self._shown = shown
+        text = spec.text(spec.GATEWAY)
+        self.spec = File(text, 200, {"Cache-Control": ASK_AGAIN}, "application/yaml", etag=f'W/"{_digest(text)}"')
+
+    def page(self, name: str) -> File:
+        """One of the three pages. Raises PageNotFound."""
+        if not self._shown:
+            raise PageNotFound
+        return self._pages[name]
+
+    def asset(self, name: str) -> File:
+        """What a page loads, by the name that it is published under. Raises PageNotFound."""
+        found = self._assets.get(self._published.get(name, "")) if self._shown else None
+        if found is None:
+            raise PageNotFound
+        return found
+
+    @cached_property
+    def _assets(self) -> dict[str, File]:
+        return dict(_assets())
+
+    @cached_property
+    def _published(self) -> dict[str, str]:
+        """From the name with the content's hash in it, which may be kept for ever, to the plain one."""
+        return {_with_hash(name, file): name for name, file in self._assets.items()}
+
+    @cached_property
+    def _pages(self) -> dict[str, File]:
+        names = {f"{{{plain}}}": published for published, plain in self._published.items()}
+
+        def written(name: str) -> bytes:
+            text = (HERE / name).read_text(encoding="utf-8")
+            return re.sub(r"\{[\w.-]+\}", lambda found: names[found[0]], text).encode()
+
+        return {
+            name: _file(written(name), name, ASK_AGAIN, **{"Content-Security-Policy": policy})
+            for name, policy in POLICIES.items()
+        }
+
+
+def _assets() -> Iterator[tuple[str, File]]:
+    for path in sorted(OWN.iterdir()):
+        yield path.name, _file(path.read_bytes(), path.name, _cache(path.name))
+    for path in sorted(VENDORED.glob("*.gz")):
+        yield path.stem, _file(path.read_bytes(), path.stem, FOREVER, gzipped=True)
+    reference = gzip.compress(orjson.dumps(with_code_samples(spec.load(spec.GATEWAY))), mtime=0)
+    yield REFERENCE, _file(reference, REFERENCE, FOREVER, gzipped=True)
+
+
+def _cache(name: str) -> str:
+    return FOREVER if Path(name).suffix in HASHED else ASK_AGAIN
+
+
+def _with_hash(name: str, file: File) -> str:
+    """Pictures keep their names: the spec's own text shows them."""
+    path = Path(name)
+    return f"{path.stem}.{_digest(file.body)}{path.suffix}" if path.suffix in HASHED else name
