@@ -11,9 +11,10 @@ import pytest
 
 import tiny
 from product_gateway import api_types, model, spec
-from product_gateway.binding import LARGEST_BODY_BYTES, Answer
+from product_gateway.binding import Answer
 from product_gateway.errors import SettingsError
 from product_gateway.handler_skeletons import skeletons
+from product_gateway.http_rules import LARGEST_BODY_BYTES
 from serving import serve
 from tiny import ask
 

@@ -26,11 +26,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from product_gateway import spec
 from product_gateway.errors import SettingsError
 from product_gateway.handler_skeletons import skeletons
+from product_gateway.http_rules import LARGEST_BODY_BYTES
 from product_gateway.pipeline import ARGUMENTS, Authenticate, Bearer, RequestValidation, Routing
 
 logger = logging.getLogger(__name__)
 
-LARGEST_BODY_BYTES = 1024 * 1024
 STAMP = "product_gateway.stamp"  # in the scope: headers that the answer gets, whatever it is
 
 Body = TypeVar("Body")

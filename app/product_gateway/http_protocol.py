@@ -1,0 +1,162 @@
+"""HTTP/1.1 as strangers write it: uvicorn's protocol, and an end to everything that a client can send.
+
+What the parser takes and http_rules do not is refused before any application sees it.
+"""
+
+import asyncio
+from typing import Any
+
+import httptools
+from uvicorn import Config
+from uvicorn.server import ServerState
+
+from product_gateway import http_rules as rules
+from product_gateway.http_turns import Turns, Watch
+
+SLICE_BYTES = 4096  # so much is parsed before we look whether the client is ahead of us
+
+
+class _Over(Exception):
+    """The request before this one was the connection's last."""
+
+
+class HttpProtocol(Turns):
+    """One connection."""
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop,
+        watch: Watch,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop, watch)
+        self._telling: dict[bytes, bytes] = {}
+        self._head_bytes = self._body_bytes = self._framing_bytes = 0
+
+    def data_received(self, data: bytes) -> None:
+        """Parses, but holds back what comes behind a request that waits for its turn."""
+        if self._deaf:
+            self._leave_unread(len(data))
+        elif self._held or self.pipeline:
+            self._held += data
+            self.flow.pause_reading()
+        elif len(data) <= SLICE_BYTES:
+            self._feed(data)
+        else:
+            self._parse(data)
+
+    def _parse(self, data: bytes) -> None:
+        rest = memoryview(data)
+        while rest and not self._deaf:
+            if self.pipeline:
+                self._held = bytes(rest)
+                self.flow.pause_reading()
+                return
+            self._feed(rest[:SLICE_BYTES])
+            rest = rest[SLICE_BYTES:]
+        self._leave_unread(len(rest))
+
+    def _feed(self, data: bytes | memoryview) -> None:
+        if self._in_body:
+            self._framing_bytes += len(data)
+        else:
+            self._head_bytes += len(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._deaf = True  # nothing is upgraded here: the request is answered, what follows it is not HTTP
+        except httptools.HttpParserError as error:
+            self._stop_at(error)
+        else:
+            if self._head_bytes > rules.LARGEST_HEAD_BYTES:
+                self._refuse(rules.head_too_large())
+            elif self._framing_bytes > rules.LARGEST_HEAD_BYTES:
+                self._refuse(rules.framing_too_large())
+        if self._ready is not None:
+            self._start(*self._ready)
+
+    def _stop_at(self, error: httptools.HttpParserError) -> None:
+        cause = error.__context__  # what one of the callbacks below has raised
+        if isinstance(cause, _Over):
+            self._deaf = True
+            self._keep_line()
+        elif isinstance(cause, rules.Refused):
+            self._refuse(cause)
+        elif cause is None:
+            self._refuse(rules.bad(f"This is not HTTP as it should be: {error}."))
+        else:
+            raise cause
+
+    # What the parser finds
+
+    def on_message_begin(self) -> None:
+        """Behind the last request of a connection there is none."""
+        if self.cycle is not None and not self.cycle.keep_alive:
+            raise _Over
+        super().on_message_begin()
+        self._telling = {}
+        self._in_head = True
+        self.deadline = self._watch.now + self._limits.head_seconds
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Trailers come here too; they are no headers, and nobody wants them (RFC 9110 §6.5.1)."""
+        if self._in_body:
+            return
+        headers = self.headers
+        if len(headers) == rules.MOST_HEADERS:
+            raise rules.too_many_headers()
+        name = name.lower()
+        value = value.strip(b" \t")  # the parser leaves what stands behind a value (RFC 9112 §5.1)
+        headers.append((name, value))
+        if name in rules.TELLING:
+            if name in self._telling:
+                raise rules.bad(f"There is more than one {name.decode().title()} header.")
+            self._telling[name] = value
+        elif name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+
+    def on_headers_complete(self) -> None:
+        """Decides also whether this is the connection's last request."""
+        telling = self._telling
+        rules.check_framing(self.parser.get_http_version(), telling)
+        if len(self.url) > rules.LARGEST_TARGET_BYTES or self._is_too_large():
+            raise rules.head_too_large()
+        if self.url[:1] != b"/" or b"#" in self.url:
+            self.url = rules.origin_form(self.parser.get_method(), self.url)
+        super().on_headers_complete()
+        self._in_head, self._in_body = False, True
+        self._head_bytes = self._body_bytes = self._framing_bytes = 0
+        self.deadline = self._watch.now + self._limits.body_seconds
+        length = int(telling.get(b"content-length", b"0"))
+        chunked = b"transfer-encoding" in telling
+        upgrade = self.parser.should_upgrade()
+        if length or chunked or upgrade:
+            self._keep_line()
+            self._deaf = length > rules.LARGEST_BODY_BYTES  # the application answers 413 by itself
+            # Where a next request would begin, a proxy before us may see otherwise, or the client not send.
+            if self._deaf or chunked or upgrade or self.expect_100_continue:
+                self.cycle.keep_alive = False
+
+    def _is_too_large(self) -> bool:
+        if self._head_bytes <= rules.LARGEST_HEAD_BYTES - SLICE_BYTES:  # reckoned without the slice that it began in
+            return False
+        line = len(self.parser.get_method()) + len(self.url) + len("  HTTP/1.1\r\n\r\n")
+        headers = sum(len(name) + len(value) + len(": \r\n") for name, value in self.headers)
+        return line + headers > rules.LARGEST_HEAD_BYTES
+
+    def on_body(self, body: bytes) -> None:
+        """A part of a body."""
+        self._body_bytes += len(body)
+        self._framing_bytes -= len(body)
+        if self._body_bytes > rules.LARGEST_BODY_BYTES and not self._deaf:
+            raise rules.body_too_large()
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """The request is here as a whole."""
+        self._in_body = False
+        self._head_bytes = self._framing_bytes = 0
+        self.deadline = self._watch.now + self._limits.idle_seconds
+        super().on_message_complete()

@@ -1,0 +1,220 @@
+"""Whose turn it is on a connection: answers in the order of their requests, a refusal behind them, a clean end.
+
+Built on uvicorn's protocol, which has the pipeline; http_protocol adds what is read.
+"""
+
+import asyncio
+from collections.abc import Callable
+from contextvars import Context
+from typing import Any, Protocol
+
+from uvicorn import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
+
+from product_gateway import http_rules as rules
+
+SLOWEST_READING_BYTES = 16 * 1024  # of an answer, in `reading_seconds`
+
+
+class Watch(Protocol):
+    """Who looks after all connections: calls `expire` of those whose `deadline` is over."""
+
+    limits: rules.Limits
+    now: float  # the event loop's time, as deadlines are reckoned
+
+    def refusal(self, refused: rules.Refused, client: str, *, with_body: bool) -> bytes:
+        """A whole answer, which says that it is the connection's last."""
+
+
+class _Line:
+    """The transport as a request with a body sees it: closing is left to the protocol."""
+
+    def __init__(self, transport: asyncio.Transport, close: Callable[[], None]) -> None:
+        self.write = transport.write
+        self.is_closing = transport.is_closing
+        self.close = close
+
+
+class Turns(HttpToolsProtocol):
+    """One connection, from the end of a request's headers on."""
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop,
+        watch: Watch,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self.url = b""
+        self.deadline = watch.now + watch.limits.idle_seconds
+        self._watch = watch
+        self._limits = watch.limits
+        self._in_head = self._in_body = False  # of a request that has begun and is not here as a whole
+        self._ready: tuple[RequestResponseCycle, Any] | None = None  # begins when the bytes at hand are parsed
+        self._running: RequestResponseCycle | None = None  # is being answered
+        self._held = b""  # not parsed yet: there is enough to answer
+        self._last_words = b""  # a refusal that waits for the answers before it
+        self._deaf = False  # nothing more is parsed
+        self._unread_bytes = self._untaken_bytes = 0
+        self._client_is_done = False  # it has closed its half
+        self._lingering = False  # we have closed ours
+
+    def _parse(self, data: bytes) -> None:
+        raise NotImplementedError
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._ready = cycle, app  # not at once: the bytes at hand may show that it is no request after all
+
+    def _start(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._ready, self._running = None, cycle
+        super()._start_asgi_task(cycle, app)
+
+    def on_response_complete(self) -> None:
+        """It is the next one's turn."""
+        self.server_state.total_requests += 1
+        self._running = None
+        if self.transport.is_closing():
+            self.deadline = self._watch.now + self._limits.reading_seconds
+        elif self._lingering:
+            return
+        elif self.pipeline or self._held or self._last_words or self._client_is_done:
+            if self.pipeline:
+                self._start(*self.pipeline.pop())
+            # In a context of its own: this one is about the request that has just been answered.
+            self.loop.call_soon(self._go_on, context=Context())
+        else:
+            self.flow.resume_reading()
+            if not (self._in_head or self._in_body):
+                self.deadline = self._watch.now + self._limits.idle_seconds
+
+    def _go_on(self) -> None:
+        if self.pipeline or self._lingering or self.transport.is_closing():
+            return
+        held, self._held = self._held, b""
+        self._parse(held)
+        if self._lingering or self.transport.is_closing():
+            return
+        if self._last_words:
+            if self._running is None:
+                self._say(self._last_words)
+        elif self._client_is_done:
+            self._end_after_answers()
+        elif not (self._held or self.pipeline):
+            self.flow.resume_reading()
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # as asyncio has it
+        """A client that has said all that it wants to gets its answers all the same."""
+        self._client_is_done = True
+        if self._lingering:
+            return False
+        self._end_after_answers()
+        return True
+
+    def _end_after_answers(self) -> None:
+        if self._held or self._last_words:
+            return  # _go_on comes back to this
+        if self._in_head:
+            self._refuse(rules.bad("The request ended before its headers did."))
+        elif self._running is not None:
+            self.cycle.keep_alive = False
+        else:
+            self.transport.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nobody works on for a client that is gone."""
+        self._disconnect()
+        self._held = b""
+        super().connection_lost(exc)
+
+    def _refuse(self, refused: rules.Refused) -> None:
+        """Says so where no answer has begun, behind the answers before it; then closes."""
+        self._deaf = True
+        faulty = self.cycle if self._in_body else None
+        if faulty is not None:
+            if faulty.response_started or faulty.disconnected:
+                faulty.keep_alive = False
+                if faulty.response_complete:
+                    self._finish()
+                return
+            if self._ready is not None and self._ready[0] is faulty:
+                self._ready = None
+            elif self.pipeline and self.pipeline[0][0] is faulty:
+                self.pipeline.popleft()
+            else:
+                self._disconnect()
+        is_head = bool(self.url) and self.parser.get_method() == b"HEAD"
+        words = self._watch.refusal(refused, self.client[0] if self.client else "", with_body=not is_head)
+        if self._running is not None or self._ready is not None:
+            self._last_words = words
+        else:
+            self._say(words)
+
+    def _say(self, words: bytes) -> None:
+        self.transport.write(words)
+        self._finish()
+
+    def _keep_line(self) -> None:
+        """The newest request's answer will not close the connection in the client's face."""
+        self.cycle.transport = _Line(self.transport, self._finish)  # type: ignore[assignment]  # all that is used
+
+    def _finish(self) -> None:
+        """Closes; our half first where more may be under way, which would drown the answer (RFC 9112 §9.6)."""
+        limits = self._limits
+        if self._client_is_done or not (self._deaf or self._in_head or self._in_body):
+            self.transport.close()
+            self.deadline = self._watch.now + limits.reading_seconds
+        elif not self.transport.is_closing():
+            self._deaf = self._lingering = True
+            self._held = b""
+            seconds = limits.reading_seconds if self.flow.write_paused else limits.linger_seconds
+            self.deadline = self._watch.now + seconds
+            self.transport.write_eof()
+            self.flow.resume_reading()
+
+    def _leave_unread(self, size: int) -> None:
+        """What comes when nothing is parsed any more; too much of it is not even taken in."""
+        self._unread_bytes += size
+        if self._unread_bytes > rules.LARGEST_BODY_BYTES:
+            if self._lingering:
+                self._abort()
+            else:
+                self.flow.pause_reading()
+
+    def _disconnect(self) -> None:
+        if self._running is not None:
+            self._running.disconnected = True
+            self._running.message_event.set()
+            self._running = None
+
+    def _abort(self) -> None:
+        self._disconnect()
+        self.transport.abort()
+
+    def pause_writing(self) -> None:
+        """From now on the client must read, if not fast."""
+        self._untaken_bytes = self.transport.get_write_buffer_size()
+        self.deadline = self._watch.now + self._limits.reading_seconds
+        super().pause_writing()
+
+    def expire(self) -> None:
+        """The deadline is over. Who has begun nothing is let go without a word."""
+        limits = self._limits
+        untaken = self.transport.get_write_buffer_size()
+        if 0 < untaken <= self._untaken_bytes - SLOWEST_READING_BYTES:
+            self._untaken_bytes = untaken
+            self.deadline = self._watch.now + limits.reading_seconds
+            return
+        self.deadline = self._watch.now + limits.body_seconds
+        if self.flow.write_paused or self._lingering or self.transport.is_closing():
+            self._abort()
+        elif self._in_body and self._running in (None, self.cycle) and not (self._deaf or self.flow.read_paused):
+            self._refuse(rules.too_slow("body", limits.body_seconds))
+        elif self._running is not None:
+            return  # it is the client who waits
+        elif self._in_head:
+            self._refuse(rules.too_slow("request", limits.head_seconds))
+        else:
+            self.transport.close()
