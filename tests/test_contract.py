@@ -152,7 +152,7 @@ def test_a_bad_request_is_told_with_the_parameter(shop: httpx2.Client, path: str
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/product-gateway/v1", f"{API}/sync", f"{API}/sync/", f"{API}/sync/PRODUCT/", f"{API}/sync/PRODUCT/x",
+    "path", ["/docs/", "/product-gateway/v1", f"{API}/sync", f"{API}/sync/", f"{API}/sync/PRODUCT/", f"{API}/sync/PRODUCT/x",
              f"/{API}/sync/PRODUCT", f"{API}/products/", "/openapi.json", "/ui", "/product-gateway/v2/products"],
 )  # fmt: skip
 def test_an_unknown_path_is_not_found(shop: httpx2.Client, path: str) -> None:
