@@ -152,8 +152,9 @@ def test_a_bad_request_is_told_with_the_parameter(shop: httpx2.Client, path: str
 
 
 @pytest.mark.parametrize(
-    "path", ["/docs/", "/product-gateway/v1", f"{API}/sync", f"{API}/sync/", f"{API}/sync/PRODUCT/", f"{API}/sync/PRODUCT/x",
-             f"/{API}/sync/PRODUCT", f"{API}/products/", "/openapi.json", "/ui", "/product-gateway/v2/products"],
+    "path", ["/docs/", "/product-gateway/v1", f"{API}/sync", f"{API}/sync/", f"{API}/sync/PRODUCT/",
+             f"{API}/sync/PRODUCT/x", f"/{API}/sync/PRODUCT", f"{API}/products/", "/openapi.json", "/ui",
+             "/product-gateway/v2/products"],
 )  # fmt: skip
 def test_an_unknown_path_is_not_found(shop: httpx2.Client, path: str) -> None:
     """With the same body as every error, and without a redirect to something that might be meant."""
