@@ -104,8 +104,12 @@ ROWS = {
     "a HEAD between two GETs": Case(
         GOOD_HEAD + head(b"HEAD " + LIVE + b" HTTP/1.1") + GOOD_HEAD, (OK, OK, OK), methods=("GET", "HEAD", "GET")
     ),
-    "requests behind a request that is the last": Case(get(LIVE, b"Connection: close") + NEXT * 3, (OK,), closes=True),
-    "requests behind one of HTTP/1.0": Case(head(b"GET " + LIVE + b" HTTP/1.0") + NEXT * 3, (OK,), closes=True),
+    "requests behind a request that is the last": Case(
+        get(LIVE, b"Connection: close") + NEXT * 3, (OK,), True, may_reset=True
+    ),
+    "requests behind one of HTTP/1.0": Case(
+        head(b"GET " + LIVE + b" HTTP/1.0") + NEXT * 3, (OK,), True, may_reset=True
+    ),
     "requests behind one that is not HTTP": Case(GOOD_HEAD * 2 + b"\0\0" + NEXT * 3, (OK, OK, BAD), closes=True),
     "requests behind one without a Host": Case(
         GOOD_HEAD + head(b"GET / HTTP/1.1", host=None) + NEXT, (OK, BAD), closes=True
