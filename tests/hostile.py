@@ -55,15 +55,19 @@ class Hostile:
                 call = Call(f"/{path}", dict(parse_qsl(target.query)), token, len(calls) + 1, writer)
                 calls.append(call)
                 name = address.split("/")[1]
-                await (call.page(records(OLD)) if name == HONEST else MISBEHAVIOURS[name].behave(call))
+                await self.answer(name, call)
             finally:
                 writer.close()
 
+    async def answer(self, name: str, call: Call) -> None:
+        """What the service with this misbehaviour answers."""
+        await (call.page(records(OLD)) if name == HONEST else MISBEHAVIOURS[name].behave(call))
+
 
 @contextmanager
-def serve() -> Iterator[Hostile]:
+def serve(kind: type[Hostile] = Hostile) -> Iterator[Hostile]:
     """The server, in a thread, until the block ends."""
-    hostile = Hostile()
+    hostile = kind()
     started = threading.Event()
     state: dict[str, asyncio.AbstractEventLoop | asyncio.Event] = {}
 

@@ -192,17 +192,17 @@ class ProductService:
             )
         if reply.status in (408, 429) or reply.status >= 500:
             limited = reply.status == 429
-            retry_after = _retry_after(reply)
+            told = retry_after(reply)
             tried = f"in {self._attempts} attempts"
-            if retry_after is not None and retry_after > LONGEST_RETRY_AFTER:
+            if told is not None and told > LONGEST_RETRY_AFTER:
                 tried = "now"
-                answered += f", and to come back in {retry_after:.0f} s, while a sync waits {LONGEST_RETRY_AFTER:.0f} s"
+                answered += f", and to come back in {told:.0f} s, while a sync waits {LONGEST_RETRY_AFTER:.0f} s"
             return PullInterrupted(
                 "PRODUCT_SERVICE_RATE_LIMITED" if limited else "PRODUCT_SERVICE_ERROR",
                 f"{where} could not be read {tried}: {answered}. "
                 f"{'Allow the gateway more requests' if limited else 'Look into its log'}, "
                 "then start the sync again.",
-                retry_after,
+                told,
             )
         failure = PullFailed
         if reply.status in (400, 413):
@@ -235,7 +235,7 @@ def _digest(cursor: str | None) -> bytes:
     return hashlib.blake2b((cursor or "").encode(), digest_size=8).digest()
 
 
-def _retry_after(reply: Reply) -> float | None:
+def retry_after(reply: Reply) -> float | None:
     """Seconds (RFC 9110 §10.2.3), whichever of its two forms the header has."""
     value = reply.headers.get("Retry-After", "").strip()
     if value.isascii() and value.isdigit():

@@ -1,0 +1,76 @@
+"""check-service: finds nothing in a service that keeps the contract, and every misbehaviour in one that does not."""
+
+from collections.abc import Iterator
+
+import pytest
+
+import hostile
+from hostile import HONEST, MISBEHAVIOURS, Hostile
+from hostile_found import FOUND, TOKEN, HonestButForOne
+from product_gateway import settings
+from product_gateway.conformance.rehearsal import Stock
+from product_gateway.conformance.run import Plan, run
+from product_gateway.conformance.sheet import Outcome, Result, Sheet
+from product_gateway.model import EntityType
+from product_gateway.settings import Settings
+
+PAGE_SIZE = 5
+OF_A_BUSY_MACHINE = {"speed", "first-try"}  # a page may take long here for other reasons
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[Hostile]:
+    """One server for the whole file."""
+    with hostile.serve(HonestButForOne) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def impatient(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """Small limits and little patience, as in test_hostile_service."""
+    return settings.load(
+        data_dir=tmp_path_factory.mktemp("impatient"),
+        allow_private_addresses=True,
+        max_pages=20,
+        connect_timeout_seconds=1,
+        read_timeout_seconds=1,
+        request_timeout_seconds=1,
+        request_attempts=2,
+        retry_wait_seconds=0.01,
+        max_page_bytes=2**18,
+        max_record_bytes=10_000,
+    )
+
+
+async def checked(url: str, made: Settings, **more: object) -> Sheet:
+    """A run for products, with small pages and without made-up requests."""
+    plan = Plan(url, TOKEN, (EntityType.PRODUCT,), page_size=PAGE_SIZE, max_pages=30, examples=0)
+    sheet = Sheet(TOKEN, plan.only)
+    await run(plan, made, sheet, Stock())
+    return sheet
+
+
+def failed(sheet: Sheet) -> dict[str, Outcome]:
+    """What failed, by the rule's code."""
+    return {each.rule.code: each for each in sheet.outcomes() if each.result is Result.FAILED}
+
+
+async def test_nothing_is_found_where_nothing_is_wrong(service: Hostile, impatient: Settings) -> None:
+    """Else what is found with a misbehaviour would not be its doing."""
+    sheet = await checked(service.url(HONEST), impatient)
+    assert set(failed(sheet)) - OF_A_BUSY_MACHINE == set()
+
+
+def test_every_misbehaviour_has_a_check_that_finds_it() -> None:
+    """A new misbehaviour needs a line in hostile_found.FOUND."""
+    assert set(FOUND) == set(MISBEHAVIOURS)
+
+
+@pytest.mark.parametrize("name", MISBEHAVIOURS)
+async def test_a_misbehaviour_is_found(name: str, service: Hostile, impatient: Settings) -> None:
+    """By the check that is there for it; and nothing is found that is not so."""
+    expected = FOUND[name].split()
+    noise = OF_A_BUSY_MACHINE - {expected[0]}
+    found = set(failed(await checked(service.url(name), impatient))) - noise
+    assert expected[0] in found, f"{name} is not found by {expected[0]}, but by {sorted(found)}"
+    assert found == set(expected) - noise
