@@ -44,7 +44,8 @@ class RateLimit:
 
     def __init__(self, notation: str, who: str, most_counted: int = MOST_COUNTED) -> None:
         self._limit = limits.parse(notation)
-        self._counter = SlidingWindowCounterRateLimiter(_Counts(most_counted))
+        self._counts = _Counts(most_counted)
+        self._counter = SlidingWindowCounterRateLimiter(self._counts)
         self._refusal = (
             f"This {who} has made more than {_times(self._limit.amount, 'request')} in {_span(self._limit)}."
         )
@@ -56,6 +57,10 @@ class RateLimit:
         wait = self._counter.get_window_stats(self._limit, name).reset_time - time.time()
         seconds = min(max(floor(wait) + 1, 1), LONGEST_WAIT_SECONDS)
         raise RateLimited(f"{self._refusal} Ask again in {_times(seconds, 'second')}.", seconds)
+
+    def __len__(self) -> int:
+        """How many are remembered."""
+        return len(self._counts.expirations)
 
 
 class _Counts(MemoryStorage):
