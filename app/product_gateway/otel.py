@@ -48,10 +48,12 @@ class Spans:
         sending.join(SECONDS_TO_FLUSH)
         self._exporter.shutdown()
 
-    def request(self, method: str, path: str, headers: Sequence[tuple[bytes, bytes]]) -> AbstractContextManager[None]:
+    def request(
+        self, method: str, scheme: str, path: str, headers: Sequence[tuple[bytes, bytes]]
+    ) -> AbstractContextManager[None]:
         """The conventions for HTTP servers: opentelemetry.io/docs/specs/semconv/http/http-spans."""
         carried = {name.decode(): value.decode("latin-1") for name, value in headers if name in CARRIED}
-        attributes = {"http.request.method": method, "url.path": path}
+        attributes = {"http.request.method": method, "url.scheme": scheme, "url.path": path}
         return self._begun(method, attributes, SpanKind.SERVER, self._propagator.extract(carried, Context()))
 
     def span(self, name: str, attributes: Mapping[str, str | int]) -> AbstractContextManager[None]:

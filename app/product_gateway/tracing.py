@@ -44,9 +44,12 @@ def exporting(settings: Settings) -> Iterator[None]:
         spans.end()
 
 
-def request(method: str, path: str, headers: Sequence[tuple[bytes, bytes]]) -> AbstractContextManager[None]:
-    """The span of a request to us, which goes on with its client's trace (W3C Trace Context). `path` without query."""
-    return NOTHING if _spans is None else _spans.request(method, logs.masked(path), headers)
+def request(
+    method: str, scheme: str, path: str, headers: Sequence[tuple[bytes, bytes]]
+) -> AbstractContextManager[None]:
+    """The span of a request to us, which goes on with its client's trace (W3C Trace Context). `path` is one that may
+    be shown: without its query, and without secrets."""
+    return NOTHING if _spans is None else _spans.request(method, scheme, path, headers)
 
 
 def answered(status: int) -> None:
@@ -88,4 +91,4 @@ def note(attributes: Mapping[str, str | int], *, name: str | None = None, failed
 
 
 def _ours(attributes: Mapping[str, str | int]) -> dict[str, str | int]:
-    return {f"{OURS}{name}": value for name, value in attributes.items()}
+    return {f"{OURS}{name}": value for name, value in attributes.items() if name != "trace_id"}
