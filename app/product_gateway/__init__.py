@@ -34,6 +34,8 @@ Where things are:
     keys               what the data directory keeps: signing key, secret key
     pages              what readers see in a browser: the reference, and the spec to try out
     metrics            what is counted, and what each name means
+    tracing            spans of requests and syncs, where traces are wanted
+    otel               OpenTelemetry, which makes the spans and sends them
     logs               what is logged, and what each line is about
     settings           every setting
     spec               finds and reads the OpenAPI documents

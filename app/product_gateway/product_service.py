@@ -3,13 +3,14 @@
 import hashlib
 import itertools
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from urllib.parse import quote
 
 import stamina
 
-from product_gateway import records
+from product_gateway import logs, records, tracing
 from product_gateway.errors import (
     AddressNotAllowed,
     AnswerTooLarge,
@@ -19,7 +20,7 @@ from product_gateway.errors import (
     PullInterrupted,
     Unreachable,
 )
-from product_gateway.model import EntityType, Page
+from product_gateway.model import EntityType, Page, Rejection
 from product_gateway.outbound import MEBIBYTE, Outbound, Reply
 
 
@@ -72,6 +73,7 @@ class ProductService:
         self._outbound = outbound
         self._url = url.rstrip("/")
         self._token = token
+        logs.hide(token or "")
         self._page_size = page_size
         self._max_pages = max_pages
         self._max_record_bytes = max_record_bytes
@@ -99,7 +101,9 @@ class ProductService:
                     f"{where} is one more than the {self._max_pages} that a sync may read. Send more records in a "
                     "page, or end the list with moreResults false.",
                 )
-            page = await self._fetch(contract, cursor, where)
+            with tracing.span("fetch page", page=number):
+                page = await self._fetch(contract, cursor, where)
+                tracing.fetched(page.size)
             cursor = page.next_cursor
             if cursor is not None and _digest(cursor) in asked:
                 raise PullFailed(
@@ -128,13 +132,14 @@ class ProductService:
         for some in _in_parts(ids):
             where = f"{len(some)} of {contract.path} by id"
             params = {"ids": ",".join(some), "page_size": str(len(some))}
-            page = contract.page(
-                await self._fetch_patiently(contract.path, params, where), where, self._max_record_bytes
-            )
+            with tracing.span("fetch by id", ids=len(some)):
+                content = await self._fetch_patiently(contract.path, params, where)
+                page = contract.page(content, where, self._max_record_bytes)
+                tracing.fetched(page.size)
             found = tuple(each for each in page.records if each.id in some)
             rejected = tuple(each for each in page.rejections if each.record_id in some)
             if found or rejected:
-                yield Page(found, rejected, next_cursor=None, total=None)
+                yield Page(found, _without_secrets(rejected), next_cursor=None, total=None)
 
     async def _fetch(self, contract: records.Contract, cursor: str | None, where: str) -> Page:
         while True:
@@ -144,7 +149,8 @@ class ProductService:
             except _PageTooLarge:
                 self._page_size = max(1, self._page_size // 2)
             else:
-                return contract.page(content, where, self._max_record_bytes)
+                page = contract.page(content, where, self._max_record_bytes)
+                return replace(page, rejections=_without_secrets(page.rejections))
 
     async def _fetch_patiently(self, path: str, params: dict[str, str], where: str) -> bytes:
         content = b""
@@ -178,6 +184,7 @@ class ProductService:
             if failure is _PageTooLarge and self._page_size == 1:
                 failure = PullFailed
             raise failure(code, f"{where} could not be read: {error.detail} {advice}") from error
+        tracing.note({"http.response.status_code": reply.status})
         if reply.status != 200:
             raise self._refusal(reply, where)
         return reply.content
@@ -213,6 +220,13 @@ class ProductService:
         else:
             advice = " instead of 200. Check the registered address: the lists must be right beneath it."
         return failure("PRODUCT_SERVICE_ERROR", f"{where} could not be read: {answered}{advice}")
+
+
+def _without_secrets(rejections: tuple[Rejection, ...]) -> tuple[Rejection, ...]:
+    """A service may send our token back, as a record's id for one; the merchant's clients can read what is rejected."""
+    return tuple(
+        each if each.record_id is None else replace(each, record_id=logs.masked(each.record_id)) for each in rejections
+    )
 
 
 def _in_parts(ids: Sequence[str]) -> Iterator[frozenset[str]]:

@@ -67,6 +67,15 @@ Origins = Annotated[str, AfterValidator(_origins)]
 Networks = Annotated[str, AfterValidator(_networks)]
 
 
+def _receiver(url: str) -> str:
+    if not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", url):
+        raise ValueError("this is not the address of an OTLP/HTTP receiver, such as http://localhost:4318")
+    return url
+
+
+Receiver = Annotated[str, AfterValidator(_receiver)]
+
+
 class Settings(BaseSettings):
     """Read from environment variables named PRODUCT_GATEWAY_ and the field's name in capitals."""
 
@@ -160,6 +169,16 @@ class Settings(BaseSettings):
         False,
         description="Check every answer against the spec (for tests: an answer that doesn't fit is a 500)",
     )
+    otel_exporter_otlp_endpoint: Receiver | None = Field(
+        None,
+        validation_alias="OTEL_EXPORTER_OTLP_ENDPOINT",
+        description="Where traces go: an OTLP/HTTP receiver, such as http://localhost:4318; unset: nowhere",
+    )
+    otel_exporter_otlp_traces_endpoint: Receiver | None = Field(
+        None,
+        validation_alias="OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+        description="The same with its whole path, where it is not /v1/traces",
+    )
 
     @model_validator(mode="after")
     def _one_source_of_keys(self) -> Self:
@@ -172,6 +191,17 @@ class Settings(BaseSettings):
         """The database's URL, with the embedded default filled in."""
         return self.database_url or f"sqlite:///{self.data_dir / 'gateway.db'}"
 
+    @property
+    def traces_endpoint(self) -> str | None:
+        """The whole URL that traces are sent to (OpenTelemetry Protocol Exporter, "Endpoint URLs for OTLP/HTTP")."""
+        base = self.otel_exporter_otlp_endpoint
+        return self.otel_exporter_otlp_traces_endpoint or (base and f"{base.rstrip('/')}/v1/traces")
+
+
+def environment_name(field: str) -> str:
+    """The variable that a field is read from: with our prefix, but for those of OpenTelemetry."""
+    return field.upper() if field.startswith("otel_") else PREFIX + field.upper()
+
 
 def load(**overrides: object) -> Settings:
     """The settings from the environment; `overrides` win. Raises SettingsError with every fault by name."""
@@ -183,10 +213,10 @@ def load(**overrides: object) -> Settings:
 
 def _in_words(fault: ErrorDetails) -> str:
     message = fault["msg"].removeprefix("Value error, ")
-    return f"{PREFIX}{str(fault['loc'][0]).upper()}: {message}" if fault["loc"] else message
+    return f"{environment_name(str(fault['loc'][0]).lower())}: {message}" if fault["loc"] else message
 
 
 def unknown_names() -> list[str]:
     """Variables with our prefix that are no setting: most often a slip of the pen."""
-    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    known = {environment_name(name) for name in Settings.model_fields}
     return sorted(name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in known)
