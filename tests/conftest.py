@@ -21,7 +21,7 @@ DIALECTS = ("sqlite", "postgresql")
 
 @pytest.fixture(autouse=True)
 def _no_settings_of_the_developers_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.upper().startswith(PREFIX)]:
+    for name in [name for name in os.environ if name.upper().startswith((PREFIX, "OTEL_"))]:
         monkeypatch.delenv(name)
 
 
