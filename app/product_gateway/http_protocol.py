@@ -33,6 +33,7 @@ class HttpProtocol(Turns):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop, watch)
         self._telling: dict[bytes, bytes] = {}
+        self._known_host = b""
         self._head_bytes = self._body_bytes = self._framing_bytes = 0
 
     def data_received(self, data: bytes) -> None:
@@ -66,11 +67,13 @@ class HttpProtocol(Turns):
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            self._deaf = True  # nothing is upgraded here: the request is answered, what follows it is not HTTP
+            self._deaf = True
         except httptools.HttpParserError as error:
             self._stop_at(error)
         else:
-            if self._head_bytes > rules.LARGEST_HEAD_BYTES:
+            if self._in_head and len(self.headers) > rules.MOST_HEADERS:
+                self._refuse(rules.too_many_headers())
+            elif self._head_bytes > rules.LARGEST_HEAD_BYTES:
                 self._refuse(rules.head_too_large())
             elif self._framing_bytes > rules.LARGEST_HEAD_BYTES:
                 self._refuse(rules.framing_too_large())
@@ -104,12 +107,9 @@ class HttpProtocol(Turns):
         """Trailers come here too; they are no headers, and nobody wants them (RFC 9110 §6.5.1)."""
         if self._in_body:
             return
-        headers = self.headers
-        if len(headers) == rules.MOST_HEADERS:
-            raise rules.too_many_headers()
         name = name.lower()
         value = value.strip(b" \t")  # the parser leaves what stands behind a value (RFC 9112 §5.1)
-        headers.append((name, value))
+        self.headers.append((name, value))
         if name in rules.TELLING:
             if name in self._telling:
                 raise rules.bad(f"There is more than one {name.decode().title()} header.")
@@ -119,24 +119,35 @@ class HttpProtocol(Turns):
 
     def on_headers_complete(self) -> None:
         """Decides also whether this is the connection's last request."""
-        telling = self._telling
-        rules.check_framing(self.parser.get_http_version(), telling)
+        if len(self.headers) > rules.MOST_HEADERS:
+            raise rules.too_many_headers()
         if len(self.url) > rules.LARGEST_TARGET_BYTES or self._is_too_large():
             raise rules.head_too_large()
         if self.url[:1] != b"/" or b"#" in self.url:
             self.url = rules.origin_form(self.parser.get_method(), self.url)
         super().on_headers_complete()
+        # From here on the request has a cycle; a refusal takes it back.
         self._in_head, self._in_body = False, True
-        self._head_bytes = self._body_bytes = self._framing_bytes = 0
+        self._body_bytes = self._framing_bytes = 0
         self.deadline = self._watch.now + self._limits.body_seconds
-        length = int(telling.get(b"content-length", b"0"))
-        chunked = b"transfer-encoding" in telling
-        upgrade = self.parser.should_upgrade()
-        if length or chunked or upgrade:
+        telling = self._telling
+        host = telling.get(b"host")
+        if len(telling) > 1 or host != self._known_host:
+            rules.check_framing(self.scope["http_version"], telling)
+            self._known_host = host or b""
+            self._expect_body(int(telling.get(b"content-length", b"0")), b"transfer-encoding" in telling)
+        elif self.scope["http_version"] != "1.1":
+            rules.check_framing(self.scope["http_version"], telling)
+        if self.parser.should_upgrade():  # not here: the request is answered, and what follows it is not HTTP
+            self._keep_line()
+            self.cycle.keep_alive = False
+
+    def _expect_body(self, length: int, chunked: bool) -> None:
+        if length or chunked:
             self._keep_line()
             self._deaf = length > rules.LARGEST_BODY_BYTES  # the application answers 413 by itself
             # Where a next request would begin, a proxy before us may see otherwise, or the client not send.
-            if self._deaf or chunked or upgrade or self.expect_100_continue:
+            if self._deaf or chunked or self.expect_100_continue:
                 self.cycle.keep_alive = False
 
     def _is_too_large(self) -> bool:
@@ -157,6 +168,6 @@ class HttpProtocol(Turns):
     def on_message_complete(self) -> None:
         """The request is here as a whole."""
         self._in_body = False
-        self._head_bytes = self._framing_bytes = 0
+        self._head_bytes = 0
         self.deadline = self._watch.now + self._limits.idle_seconds
         super().on_message_complete()
