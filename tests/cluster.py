@@ -85,6 +85,25 @@ class Server:
                 os.kill(child, signal.SIGKILL)
         self._popen.wait()
 
+    def everybody(self) -> list[int]:
+        """The numbers of its processes, the first one's first."""
+        assert self._popen
+        stats = [each.read_text() for each in Path("/proc").glob("[0-9]*/stat") if each.exists()]
+        children = [each.split()[0] for each in stats if each.rpartition(")")[2].split()[1] == str(self._popen.pid)]
+        return [self._popen.pid, *map(int, children)]
+
+    @contextmanager
+    def standing_still(self) -> Iterator[None]:
+        """It takes connections and says nothing, as on a machine that swaps or whose disk hangs."""
+        stopped = self.everybody()
+        for each in stopped:
+            os.kill(each, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for each in stopped:
+                os.kill(each, signal.SIGCONT)
+
     def end(self) -> None:
         """Without ado, if it still runs."""
         if self._popen and self._popen.poll() is None:
@@ -95,6 +114,22 @@ class Server:
         """What it answers."""
         with psycopg.connect(host=HOST, port=self.port, user=USER, dbname="postgres") as connection:
             return connection.execute(query).fetchall()
+
+
+@contextmanager
+def one_server(**settings: str) -> Iterator[Server]:
+    """A server with nobody beside it. It is gone afterwards."""
+    folder = Path(tempfile.mkdtemp(prefix="pg"))
+    try:
+        server = Server(_initialised(folder / "data"), folder / "data")
+        give(folder)
+        try:
+            server.start(**settings)
+            yield server
+        finally:
+            server.end()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

@@ -25,6 +25,7 @@ TITLES = {
     405: "Method Not Allowed",
     413: "Content Too Large",
     429: "Too Many Requests",
+    503: "Service Unavailable",
 }
 
 

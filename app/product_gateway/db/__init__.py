@@ -7,102 +7,112 @@ transaction, on threads of its own:
 """
 
 import asyncio
-import functools
-import sqlite3
+import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
+from functools import partial
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event
-from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError, InterfaceError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import ArgumentError
 
-from product_gateway.db import postgresql
+from product_gateway import tracing
+from product_gateway.db import postgresql, sqlite
+from product_gateway.db.faults import AWAY, faults_as_unavailable
+from product_gateway.db.units import Threads, UnderWay, Unit, until
 from product_gateway.db.writer import GroupCommit
 from product_gateway.errors import SettingsError, Unavailable
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-THREADS = 8
-SECONDS_TO_WAIT_FOR_A_LOCK = 5
-SECONDS_TO_WAIT_FOR_A_CONNECTION = 5
-OLDEST_SQLITE = (3, 35, 0)  # the first with RETURNING
-INSUFFICIENT_PRIVILEGE = "42501"  # PostgreSQL's SQLSTATE
+THREADS = 8  # that read, and as many that write: a crowd of writes that wait must not keep others from reading
+SECONDS_TO_WAIT = 5.0  # for a lock of SQLite's, and for a connection
+SHARE_OF_THE_DEADLINE_TO_WAIT = 0.9  # so that there is an answer before it, by which nothing was done
+SECONDS_TO_FINISH = 2.0  # of a close, before what is under way is given up
+SECONDS_TO_GIVE_UP = 0.5
 
 
 class Database:
-    """A database and the threads that use it. Every method may raise Unavailable."""
+    """A database and the threads that use it. Every method may raise Unavailable.
 
-    def __init__(self, engine: Engine) -> None:
+    With a deadline, nothing takes longer than so many seconds: what the database has not answered by then is given
+    up. A write that may have been committed all the same says so.
+    """
+
+    def __init__(self, engine: Engine, deadline: float | None = None) -> None:
         self.engine = engine
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="database")
+        self._deadline = deadline
+        self._under_way = UnderWay()
+        self._readers = Threads(engine, THREADS)
         self._writing = engine.execution_options(begin="IMMEDIATE")
-        self._writer = GroupCommit(self._writing) if engine.dialect.name == "sqlite" else None
+        one_writer = engine.dialect.name == "sqlite"
+        self._writers = GroupCommit(self._writing) if one_writer else Threads(self._writing, THREADS)
 
     async def read(self, work: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Runs `work(connection, …)` in a transaction that sees one state of the database."""
-        bound = functools.partial(self._run, self.engine, work, args, kwargs)
-        return await asyncio.get_running_loop().run_in_executor(self._threads, bound)
+        with tracing.work(work):
+            unit = self._unit(partial(_call, work, args, kwargs))
+            self._readers.run(unit)
+            result: T = await unit.future
+        return result
 
     async def write(self, work: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Runs `work(connection, …)` in a transaction, which is durable when this returns."""
-        if self._writer is None:
-            bound = functools.partial(self._run, self._writing, work, args, kwargs)
-            return await asyncio.get_running_loop().run_in_executor(self._threads, bound)
-        with faults_as_unavailable():
-            future = self._writer.submit(functools.partial(_call, work, args, kwargs))
-            result: T = await asyncio.wrap_future(future)
-            return result
+        with tracing.work(work):
+            unit = self._unit(partial(_call, work, args, kwargs), writes=True)
+            self._writers.run(unit)
+            result: T = await unit.future
+        return result
 
     def call(self, work: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """The same as `write`, for code without an event loop."""
-        return self._run(self._writing, work, args, kwargs)
+        """The same as `write`, for code without an event loop; it has no deadline."""
+        with faults_as_unavailable(), self._writing.begin() as connection:
+            return work(connection, *args, **kwargs)
+
+    def start_clock(self) -> None:
+        """A request begins: all that it reads and writes from now on has one deadline together."""
+        if self._deadline is not None:
+            until.set(asyncio.get_running_loop().time() + self._deadline)
+
+    def hurry(self, seconds: float) -> None:
+        """The process is to end: what is under way, and each that comes, has so many seconds from now on."""
+        self._deadline = seconds
+        for unit in self._under_way.units:
+            self._under_way.limit(unit, seconds, seconds)
 
     def close(self) -> None:
-        """Finishes what is under way, then lets go of the connections."""
-        self._threads.shutdown()
-        if self._writer is not None:
-            self._writer.close()
+        """Finishes what is under way, or gives it up when that takes long; then lets go of the connections."""
+        for seconds in (SECONDS_TO_FINISH, SECONDS_TO_GIVE_UP):
+            moment = time.monotonic() + seconds
+            if all([self._readers.close(moment), self._writers.close(moment)]):
+                break
+            for unit in list(self._under_way.units):
+                unit.cut()
         self.engine.dispose()
 
-    @staticmethod
-    def _run(engine: Engine, work: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> T:
-        with faults_as_unavailable(), engine.begin() as connection:
-            return work(connection, *args, **kwargs)
+    def _unit(self, work: Callable[[Connection], Any], *, writes: bool = False) -> Unit:
+        if self._deadline is None:
+            return Unit(work, self._under_way, writes=writes)
+        left, end = self._deadline, until.get()
+        if end is not None:
+            left = min(left, end - asyncio.get_running_loop().time())
+            if left <= 0:
+                raise Unavailable(AWAY) from TimeoutError("It took all the time that the request had.")
+        unit = Unit(work, self._under_way, writes=writes)
+        self._under_way.limit(unit, left, self._deadline)
+        return unit
 
 
 def _call(work: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any], connection: Connection) -> T:
     return work(connection, *args, **kwargs)
 
 
-@contextmanager
-def faults_as_unavailable() -> Iterator[None]:
-    """What a database that is away, locked, full or not ours raises becomes Unavailable, with the driver's error as
-    the cause: SQLAlchemy's own also holds the statement and its values."""
-    try:
-        yield
-    except PoolTimeout as error:
-        raise Unavailable("The database cannot be used at the moment.") from error
-    except DBAPIError as error:
-        if not _is_away(error):
-            raise
-        raise Unavailable("The database cannot be used at the moment.") from error.orig
+def connect(url: str, *, deadline: float | None = None) -> Database:
+    """The database at a URL of SQLAlchemy's or libpq's. Contacts nothing yet. Raises SettingsError.
 
-
-def _is_away(error: DBAPIError) -> bool:
-    return (
-        isinstance(error, OperationalError | InterfaceError)
-        or error.connection_invalidated
-        or type(error) is DatabaseError  # SQLite's "file is not a database"
-        or getattr(error.orig, "sqlstate", None) == INSUFFICIENT_PRIVILEGE
-    )
-
-
-def connect(url: str) -> Database:
-    """The database at a URL of SQLAlchemy's or libpq's. Contacts nothing yet. Raises SettingsError."""
+    With a deadline (seconds for one read or write) it is for those who cannot wait, and makes no file.
+    """
     try:
         parsed = postgresql.parsed(url)
     except (ArgumentError, ValueError):  # of the port
@@ -110,10 +120,12 @@ def connect(url: str) -> Database:
             "PRODUCT_GATEWAY_DATABASE_URL is not a SQLAlchemy URL. Examples: sqlite:///var/gateway.db, "
             "postgresql://user@host/name"
         ) from None
+    wait = SECONDS_TO_WAIT if deadline is None else deadline * SHARE_OF_THE_DEADLINE_TO_WAIT
     if parsed.drivername in ("sqlite", "sqlite+pysqlite"):
-        return Database(_sqlite(parsed))
+        # one connection for each thread, and one for the writer
+        return Database(sqlite.engine(parsed, THREADS + 1, wait, may_create=deadline is None), deadline)
     if parsed.drivername in ("postgresql", "postgresql+psycopg"):
-        return Database(postgresql.engine(parsed, THREADS, SECONDS_TO_WAIT_FOR_A_CONNECTION))
+        return Database(postgresql.engine(parsed, 2 * THREADS, wait, has_deadline=deadline is not None), deadline)
     raise SettingsError(
         f"PRODUCT_GATEWAY_DATABASE_URL starts with {parsed.drivername}://; the gateway keeps its data in SQLite "
         "(sqlite:///var/gateway.db) or PostgreSQL (postgresql://user@host/name)."
@@ -137,39 +149,3 @@ def open_for_a_while(url: str) -> Iterator[Database]:
 def is_embedded(database: Database) -> bool:
     """Whether the database is a file of ours, which we may migrate unasked."""
     return database.engine.dialect.name == "sqlite"
-
-
-def _sqlite(url: URL) -> Engine:
-    if sqlite3.sqlite_version_info < OLDEST_SQLITE:
-        raise SettingsError(
-            f"This Python has SQLite {sqlite3.sqlite_version}; 3.35 or newer is needed. Use another Python, or "
-            "PostgreSQL by PRODUCT_GATEWAY_DATABASE_URL."
-        )
-    if not url.database or url.database == ":memory:":
-        raise SettingsError("PRODUCT_GATEWAY_DATABASE_URL must name a file: sqlite:///var/gateway.db")
-    folder = Path(url.database).parent
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SettingsError(f"The folder of the database, {folder}, cannot be made: {error.strerror}.") from None
-    engine = create_engine(
-        url,
-        pool_size=THREADS + 1,  # and one for the writer
-        max_overflow=2,
-        pool_timeout=SECONDS_TO_WAIT_FOR_A_CONNECTION,
-        connect_args={"timeout": SECONDS_TO_WAIT_FOR_A_LOCK, "check_same_thread": False},
-    )
-    event.listen(engine, "connect", _prepare_sqlite)
-    event.listen(engine, "begin", _begin_sqlite)
-    return engine
-
-
-def _prepare_sqlite(connection: Any, _record: Any) -> None:
-    connection.isolation_level = None  # transactions begin where _begin_sqlite says so
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
-        connection.execute(f"PRAGMA {pragma}").fetchall()
-
-
-def _begin_sqlite(connection: Connection) -> None:
-    # A transaction that reads first and writes later fails at once when another one wrote meanwhile.
-    connection.exec_driver_sql(f"BEGIN {connection.get_execution_options().get('begin', 'DEFERRED')}")

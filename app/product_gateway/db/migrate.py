@@ -1,5 +1,17 @@
-"""Brings the database's tables up to date. A database that is newer than the code is left alone."""
+"""Brings the database's tables up to date, and says whether they fit this code.
 
+Two versions share a database while the one takes over from the other: the new one migrates first, and the old one goes
+on serving. Hence the rules for migrations:
+
+- What is released is never edited again; 0001 is. Revisions are numbers of four digits, one after the other.
+- A migration never breaks the version before it: it may add what that version does not notice. What is no longer
+  wanted is taken away one release later, by a migration that sets `oldest_code` in the table `readiness` to the first
+  revision whose code does without it.
+- When a version with new migrations is released, tests/record_statements.py writes down what it says to its database,
+  and the tests say it again on the tables of all versions after it.
+"""
+
+import re
 from functools import cache
 from pathlib import Path
 
@@ -8,40 +20,63 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, select, text
 
 from product_gateway.db import Database, is_embedded
+from product_gateway.db.tables import readiness
 from product_gateway.errors import SettingsError
 
 # Any number that nobody else uses: whoever migrates PostgreSQL holds it, and the others wait.
 ADVISORY_LOCK = 0x70726F64_67617465
+REVISION = re.compile("[0-9]{4}")
+TOO_NEW = "The database was made by a newer version of the gateway. Use that version, or another database."
 
 
 def upgrade(connection: Connection) -> str:
-    """Runs the migrations that are missing, all or none; answers the revision. Raises SettingsError."""
+    """Runs the migrations that are missing, all or none; answers the revision. Raises SettingsError.
+
+    A database of a newer version is left alone.
+    """
     if connection.dialect.name == "postgresql":
         connection.execute(text(f"SELECT pg_advisory_xact_lock({ADVISORY_LOCK})"))
+    found = current(connection)
+    if found is not None and fits(connection):
+        return found
     config = _config()
     config.attributes["connection"] = connection
     try:
         command.upgrade(config, "head")
     except CommandError:
-        raise SettingsError(
-            "The database was made by a newer version of the gateway. Use that version, or another database."
-        ) from None
+        raise SettingsError(TOO_NEW) from None
     return newest()
 
 
 def prepare(database: Database) -> None:
     """Migrates the embedded database; of another one, requires that somebody did. Raises SettingsError."""
-    database.call(upgrade if is_embedded(database) else require_newest)
+    database.call(upgrade if is_embedded(database) else require_fit)
 
 
-def require_newest(connection: Connection) -> str:
-    """The revision. Raises SettingsError where migrations are missing."""
-    if current(connection) != newest():
-        raise SettingsError("The database's tables are not up to date. Run: product-gateway migrate")
-    return newest()
+def require_fit(connection: Connection) -> str:
+    """The revision. Raises SettingsError where the tables do not fit this code."""
+    found = current(connection)
+    if found is not None and fits(connection):
+        return found
+    raise SettingsError(
+        TOO_NEW if _is_newer(found) else "The database's tables are not up to date. Run: product-gateway migrate"
+    )
+
+
+def fits(connection: Connection) -> bool:
+    """Whether this code can work with the tables: its own, or those of a newer version that still lets it."""
+    found = current(connection)
+    if not _is_newer(found):
+        return found == newest()
+    oldest = connection.execute(select(readiness.c.oldest_code)).scalar_one()
+    return str(oldest) <= newest()
+
+
+def _is_newer(revision: str | None) -> bool:
+    return revision is not None and REVISION.fullmatch(revision) is not None and revision > newest()
 
 
 def current(connection: Connection) -> str | None:

@@ -1,16 +1,22 @@
-"""PostgreSQL: how to reach it where it has several hosts, and when to leave one of them.
+"""PostgreSQL: how to reach it where it has several hosts, when to leave one of them, how to cut a connection.
 
 Nothing here or elsewhere in `db` keeps anything in a session, so that PgBouncer may give every transaction another.
 """
 
+import os
 import re
+import socket
+from contextlib import suppress
+from typing import Any
 from urllib.parse import unquote
 
 from psycopg import ProgrammingError
 from psycopg.conninfo import make_conninfo
 from sqlalchemy import URL, Connection, Engine, ExceptionContext, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError
+from sqlalchemy.pool import ConnectionPoolEntry
 
+from product_gateway.db.units import LINE, connected
 from product_gateway.errors import SettingsError
 
 # Unless the URL says otherwise. A host that is gone without a word is noticed within ten seconds, by those who wait
@@ -23,7 +29,10 @@ CONNECTION_DEFAULTS = {
     "keepalives_count": "3",
     "tcp_user_timeout": "8000",  # milliseconds
 }
+CONNECT_TIMEOUT_WITH_A_DEADLINE = {"connect_timeout": "2"}  # psycopg waits no less than that
 LONGEST_SILENCE = "5s"  # between two statements of a write
+# Of a write with a deadline: PostgreSQL says by then that nothing was done, and the connection lives on.
+LONGEST_WAIT_FOR_A_LOCK = "1500ms"
 # SQLSTATEs of a server that does not write (any more), that breaks off or is going away.
 NOT_THIS_SERVER = re.compile("25006|08...|57P0.")
 SEVERAL_HOSTS = re.compile(r"(postgresql(?:\+\w+)?://(?:[^:/]*(?::[^@]*)?@)?+)([^/?]*,[^/?]*)((?:[/?].*)?)")
@@ -52,11 +61,29 @@ def without_secrets(url: URL) -> str:
     return unquote(url.set(query=hosts).render_as_string(hide_password=True))
 
 
-def engine(url: URL, connections: int, seconds_to_wait: float) -> Engine:
+class Line:
+    """A connection's socket, under a number of its own: libpq may close its number at any moment."""
+
+    def __init__(self, connection: Any) -> None:
+        self._socket = socket.socket(fileno=os.dup(connection.pgconn.socket))
+
+    def cut(self) -> None:
+        """Who waits for an answer on it gets an error."""
+        with suppress(OSError):  # it was cut before, by us or by the server
+            self._socket.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """With the connection."""
+        self._socket.close()
+
+
+def engine(url: URL, connections: int, seconds_to_wait: float, *, has_deadline: bool) -> Engine:
     """Connects when it is used. Of several hosts, the one that writes is used. Raises SettingsError."""
     several = "," in str(url.query.get("host", ""))  # a string, or a tuple of them
     one_that_writes = {"target_session_attrs": "read-write"} if several else {}
-    url = url.set(drivername="postgresql+psycopg", query={**CONNECTION_DEFAULTS, **one_that_writes, **url.query})
+    sooner = CONNECT_TIMEOUT_WITH_A_DEADLINE if has_deadline else {}
+    query = {**CONNECTION_DEFAULTS, **sooner, **one_that_writes, **url.query}
+    url = url.set(drivername="postgresql+psycopg", query=query)
     try:
         made = create_engine(
             url,
@@ -70,8 +97,21 @@ def engine(url: URL, connections: int, seconds_to_wait: float) -> Engine:
     except (ArgumentError, ProgrammingError) as error:
         raise SettingsError(f"PRODUCT_GATEWAY_DATABASE_URL cannot be used: {str(error).strip()}") from None
     event.listen(made, "handle_error", _leave_the_server)
-    event.listen(made, "begin", _let_go_of_the_silent)
+    event.listen(made, "begin", _patient_for_a_while if has_deadline else _let_go_of_the_silent)
+    event.listen(made, "connect", _lay_line, insert=True)  # before SQLAlchemy has its first word
+    event.listen(made, "close", _close_line)
     return made
+
+
+def _lay_line(connection: Any, record: ConnectionPoolEntry) -> None:
+    line = record.info[LINE] = Line(connection)
+    connected(line)
+
+
+def _close_line(_connection: Any, record: ConnectionPoolEntry) -> None:
+    line = record.info.pop(LINE, None)
+    if line is not None:
+        line.close()
 
 
 def _leave_the_server(context: ExceptionContext) -> None:
@@ -85,3 +125,12 @@ def _let_go_of_the_silent(connection: Connection) -> None:
     merchant waiting, for as long as its machine keeps the connection."""
     if connection.get_execution_options().get("begin"):  # a write
         connection.exec_driver_sql(f"SET LOCAL idle_in_transaction_session_timeout = '{LONGEST_SILENCE}'")
+
+
+def _patient_for_a_while(connection: Connection) -> None:
+    """The same, and a row that somebody else holds is not waited for until the deadline."""
+    if connection.get_execution_options().get("begin"):
+        connection.exec_driver_sql(
+            f"SET LOCAL idle_in_transaction_session_timeout = '{LONGEST_SILENCE}'; "
+            f"SET LOCAL lock_timeout = '{LONGEST_WAIT_FOR_A_LOCK}'"
+        )

@@ -18,6 +18,7 @@ from sqlalchemy import (
     LargeBinary,
     MetaData,
     PrimaryKeyConstraint,
+    SmallInteger,
     String,
     Table,
     Text,
@@ -226,4 +227,16 @@ catalog_counts = Table(
     Column("mass_deletion_allowed", Boolean, nullable=False, server_default=text("false")),  # by the operator, once
     PrimaryKeyConstraint("merchant", "entity_type"),
     CheckConstraint("num_records >= 0", name="num_records"),
+)
+
+# One row, which a server that asks itself whether it can serve writes to: only a commit shows that.
+readiness = Table(
+    "readiness",
+    metadata,
+    Column("id", SmallInteger, nullable=False, autoincrement=False),
+    Column("checked_at", Instant),
+    # The revision of the oldest code that fits these tables. A migration that takes something away raises it.
+    Column("oldest_code", String(32), nullable=False),
+    PrimaryKeyConstraint("id"),
+    CheckConstraint("id = 1", name="one_row"),
 )

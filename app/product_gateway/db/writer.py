@@ -6,15 +6,15 @@ SQLite has one writer at a time. So it costs nothing to queue for one thread, an
 
 import queue
 import threading
-from collections.abc import Callable
-from concurrent.futures import Future
 from typing import Any
 
 from sqlalchemy import Connection, Engine
 
-MOST_IN_ONE_COMMIT = 200
+from product_gateway.db.faults import faults_as_unavailable
+from product_gateway.db.units import Unit, ended_by
+from product_gateway.errors import Unavailable
 
-Unit = tuple[Callable[[Connection], Any], "Future[Any]"]
+MOST_IN_ONE_COMMIT = 200
 
 
 class GroupCommit:
@@ -23,52 +23,69 @@ class GroupCommit:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._waiting: queue.SimpleQueue[Unit | None] = queue.SimpleQueue()
+        self._closed = False
         self._thread = threading.Thread(target=self._run, name="sqlite-writer", daemon=True)
         self._thread.start()
 
-    def submit(self, work: Callable[[Connection], Any]) -> "Future[Any]":
-        """The result comes when the commit that holds it is durable."""
-        future: Future[Any] = Future()
-        self._waiting.put((work, future))
-        return future
+    def run(self, unit: Unit) -> None:
+        """Its result comes when the commit that holds it is durable."""
+        self._waiting.put(unit)
 
-    def close(self) -> None:
-        """Writes what is waiting, then ends the thread."""
+    def close(self, moment: float) -> bool:
+        """Writes what is waiting, then ends the thread; False where that is not done by then."""
         self._waiting.put(None)
-        self._thread.join()
+        return ended_by(self._thread, moment)
 
     def _run(self) -> None:
-        while True:
-            units = [self._waiting.get()]
-            while len(units) < MOST_IN_ONE_COMMIT and units[-1] is not None and not self._waiting.empty():
-                units.append(self._waiting.get())
-            batch = [unit for unit in units if unit is not None and unit[1].set_running_or_notify_cancel()]
-            if batch:
-                self._commit(batch)
-            if units[-1] is None:
-                return
-
-    def _commit(self, batch: list[Unit]) -> None:
-        outcomes: list[tuple[Future[Any], Any, BaseException | None]] = []
-        try:
-            with self._engine.begin() as connection:
-                for work, future in batch:
-                    outcomes.append((future, *_attempt(connection, work)))
-        except Exception as error:  # noqa: BLE001 - nothing was committed: everybody who waits must hear of it
-            outcomes = [(future, None, error) for _, future in batch]
-        for future, result, fault in outcomes:
-            if fault is None:
-                future.set_result(result)
+        while not self._closed and (unit := self._waiting.get()) is not None:
+            if unit.begin():
+                self._commit(unit)
             else:
-                future.set_exception(fault)
+                unit.end(None, None)
+
+    def _commit(self, first: Unit) -> None:
+        batch = [first]
+        outcomes: list[tuple[Any, Exception | None]] = []
+        try:
+            with faults_as_unavailable(), self._engine.begin() as connection:
+                # Only now the database is ours: nobody who came while it was locked has to wait for another turn.
+                batch += self._waiting_now()
+                outcomes = [_attempt(connection, unit) for unit in batch]
+        except Exception as error:  # noqa: BLE001 - nothing was committed: everybody who waits must hear of it
+            outcomes = [(None, _of_ones_own(error)) for _ in batch]
+        for unit, (result, fault) in zip(batch, outcomes, strict=True):
+            unit.end(result, fault)
+
+    def _waiting_now(self) -> list[Unit]:
+        found: list[Unit] = []
+        while len(found) < MOST_IN_ONE_COMMIT - 1 and not self._waiting.empty():
+            unit = self._waiting.get()
+            if unit is None:
+                self._closed = True
+                break
+            found.append(unit)
+        return found
 
 
-def _attempt(connection: Connection, work: Callable[[Connection], Any]) -> tuple[Any, BaseException | None]:
+def _attempt(connection: Connection, unit: Unit) -> tuple[Any, Exception | None]:
+    if not unit.begin():
+        return None, None
     savepoint = connection.begin_nested()
     try:
-        result = work(connection)
+        with faults_as_unavailable():
+            unit.commit()  # the others of its commit will not wait for it to be given up
+            result = unit.work(connection)
     except Exception as error:  # noqa: BLE001 - it is handed to the one who asked
         savepoint.rollback()
         return None, error
     savepoint.commit()
     return result, None
+
+
+def _of_ones_own(error: Exception) -> Exception:
+    """Each who waits raises it in a place of their own."""
+    if not isinstance(error, Unavailable):
+        return error
+    copy = Unavailable(error.detail)
+    copy.__cause__ = error.__cause__
+    return copy

@@ -1,0 +1,105 @@
+"""SQLite: one file, durable commits, and what happens when somebody takes the file away."""
+
+import os
+import sqlite3
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event
+from sqlalchemy.exc import InvalidatePoolError
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from product_gateway.db.units import LINE, connected
+from product_gateway.errors import SettingsError
+
+OLDEST = (3, 35, 0)  # the first with RETURNING
+FILE = "file"  # where a connection's `info` has the identity of its file
+
+Identity = tuple[int, int]
+"""A file's device and inode: what is at the path later may be another file."""
+
+
+class Line:
+    """The statement that a connection is at."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def cut(self) -> None:
+        """It ends with an error; not while it waits for a lock, which it does for a short while only."""
+        with suppress(sqlite3.Error):  # it is closed
+            self._connection.interrupt()
+
+
+def engine(url: URL, connections: int, seconds_to_wait: float, *, may_create: bool) -> Engine:
+    """Connects when it is used. Without `may_create`, only to a file that is there. Raises SettingsError."""
+    if sqlite3.sqlite_version_info < OLDEST:
+        raise SettingsError(
+            f"This Python has SQLite {sqlite3.sqlite_version}; 3.35 or newer is needed. Use another Python, or "
+            "PostgreSQL by PRODUCT_GATEWAY_DATABASE_URL."
+        )
+    if not url.database or url.database == ":memory:":
+        raise SettingsError("PRODUCT_GATEWAY_DATABASE_URL must name a file: sqlite:///var/gateway.db")
+    folder = Path(url.database).parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingsError(f"The folder of the database, {folder}, cannot be made: {error.strerror}.") from None
+    made = create_engine(
+        url,
+        pool_size=connections,
+        max_overflow=2,
+        pool_timeout=seconds_to_wait,
+        connect_args={"timeout": seconds_to_wait, "check_same_thread": False},
+    )
+    _File(Path(url.database), may_create=may_create).watch(made)
+    event.listen(made, "connect", _prepare)
+    event.listen(made, "begin", _begin)
+    return made
+
+
+class _File:
+    """The database's file: a connection to one that was moved away would go on writing into it, unseen by others."""
+
+    def __init__(self, path: Path, *, may_create: bool) -> None:
+        self._path = path.absolute()
+        self._may_create = may_create
+
+    def watch(self, engine: Engine) -> None:
+        event.listen(engine, "do_connect", self._require)
+        event.listen(engine, "connect", self._remember)
+        event.listen(engine, "checkout", self._compare)
+
+    def _require(self, *_: Any) -> None:
+        # SQLite would make an empty one, which is in the way of the one that the operator brings back.
+        if not self._may_create and self._identity() is None:
+            raise sqlite3.OperationalError("its file is gone")
+
+    def _remember(self, _connection: Any, record: ConnectionPoolEntry) -> None:
+        record.info[FILE] = self._identity()
+        self._may_create = False
+
+    def _compare(self, _connection: Any, record: ConnectionPoolEntry, _proxy: Any) -> None:
+        if record.info[FILE] != self._identity():
+            raise InvalidatePoolError("its file was taken away")  # SQLAlchemy connects again, to what is there now
+
+    def _identity(self) -> Identity | None:
+        try:
+            found = os.stat(self._path)  # noqa: PTH116 - at each use, and a Path's takes three times as long
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
+
+
+def _prepare(connection: Any, record: ConnectionPoolEntry) -> None:
+    line = record.info[LINE] = Line(connection)
+    connected(line)
+    connection.isolation_level = None  # transactions begin where _begin says so
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        connection.execute(f"PRAGMA {pragma}").fetchall()
+
+
+def _begin(connection: Connection) -> None:
+    # A transaction that reads first and writes later fails at once when another one wrote meanwhile.
+    connection.exec_driver_sql(f"BEGIN {connection.get_execution_options().get('begin', 'DEFERRED')}")

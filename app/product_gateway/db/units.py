@@ -1,0 +1,207 @@
+"""A unit of work on its way from the event loop to a thread and back: in time, or given up.
+
+A thread that waits for a database which hangs cannot be stopped. But what it waits on can be cut, and then it is free
+again: PostgreSQL's connection, or SQLite's statement.
+"""
+
+import asyncio
+import math
+import queue
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from contextvars import ContextVar
+from typing import Any, Protocol
+
+from sqlalchemy import Connection, Engine
+
+from product_gateway.db.faults import AWAY, NOT_KNOWN, faults_as_unavailable, is_lost
+from product_gateway.errors import Unavailable
+
+SECONDS_BETWEEN_LOOKS = 0.05
+LINE = "line"  # where a connection's `info` has its Line
+
+until: ContextVar[float | None] = ContextVar("until", default=None)
+"""When the time of the request is up that this is about, by its event loop's clock."""
+
+
+class Line(Protocol):
+    """What a thread waits on while it waits for the database."""
+
+    def cut(self) -> None:
+        """The wait ends, with an error. To be called from any thread."""
+
+
+class _Current(threading.local):
+    unit: "Unit | None" = None
+
+
+_current = _Current()
+
+
+def connected(line: Line) -> None:
+    """A new connection: the first words on it may already hang."""
+    if _current.unit is not None:
+        _current.unit.wait_on(line)
+
+
+class Unit:
+    """A read or a write. It is made and waited for in an event loop, and runs in a thread."""
+
+    def __init__(self, work: Callable[[Connection], Any], under_way: "UnderWay", *, writes: bool) -> None:
+        self.work = work
+        self.future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.due = math.inf  # when it is given up, by its event loop's clock
+        self._under_way = under_way
+        self._writes = writes
+        self._lock = threading.Lock()  # what is cut under it still belongs to this unit
+        self._line: Line | None = None
+        self._is_given_up = False
+        self._may_be_done = False
+        under_way.units.add(self)
+
+    # In the event loop.
+
+    def give_up(self, why: str) -> None:
+        """Who waits for it hears that it is Unavailable. Again and again, until the thread is free."""
+        self.cut()
+        if not self.future.done():
+            fault = Unavailable(NOT_KNOWN if self._may_be_done else AWAY)
+            fault.__cause__ = TimeoutError(why)
+            self.future.set_exception(fault)
+
+    def _settle(self, result: Any, fault: Exception | None) -> None:
+        self._under_way.units.discard(self)
+        if self.future.done():
+            return
+        if fault is None:
+            self.future.set_result(result)
+        else:
+            self.future.set_exception(fault)
+
+    # In any thread.
+
+    def cut(self) -> None:
+        """It is not begun any more, and not committed; what its thread waits on is cut."""
+        with self._lock:
+            self._is_given_up = True
+            if self._line is not None:
+                self._line.cut()
+
+    # In the thread that runs it.
+
+    def run(self, engine: Engine) -> None:
+        """From its begin to its end, unless nobody waits for it any more."""
+        result, fault = None, None
+        if self.begin():
+            _current.unit = self
+            try:
+                with faults_as_unavailable():
+                    result = self._in_transaction(engine)
+            except Exception as error:  # noqa: BLE001 - it is handed to the one who asked
+                fault = error
+            _current.unit = None
+        self.end(result, fault)
+
+    def begin(self) -> bool:
+        """False where nobody waits any more: then it must not be done."""
+        with self._lock:
+            return not (self._is_given_up or self.future.cancelled())
+
+    def wait_on(self, line: Line | None) -> None:
+        """The thread waits on this line from now on, or on none."""
+        with self._lock:
+            self._line = line
+
+    def commit(self) -> None:
+        """It is about to be committed. Raises Unavailable where it was given up."""
+        with self._lock:
+            if self._is_given_up:
+                raise Unavailable(AWAY)
+            self._may_be_done = self._writes
+
+    def end(self, result: Any, fault: Exception | None) -> None:
+        """Says how it went to the one who waits."""
+        with suppress(RuntimeError):  # the event loop is closed: nobody waits
+            self.future.get_loop().call_soon_threadsafe(self._settle, result, fault)
+
+    def _in_transaction(self, engine: Engine) -> Any:
+        with engine.connect() as connection:
+            self.wait_on(connection.info[LINE])
+            try:
+                if not self.begin():
+                    return None
+                with connection.begin():
+                    result = self.work(connection)
+                    self.commit()
+                return result
+            except Exception as error:
+                if self._may_be_done and is_lost(error):
+                    raise Unavailable(NOT_KNOWN) from getattr(error, "orig", error)
+                raise
+            finally:
+                self.wait_on(None)
+
+
+class UnderWay:
+    """The units that threads are not done with. One look at all of them costs less than a timer for each."""
+
+    def __init__(self) -> None:
+        self.units: set[Unit] = set()
+        self._watching: asyncio.AbstractEventLoop | None = None
+
+    def limit(self, unit: Unit, seconds: float, again: float) -> None:
+        """It is given up after so many seconds; where its thread is stuck, it is cut every `again` seconds."""
+        loop = unit.future.get_loop()
+        unit.due = loop.time() + seconds
+        if self._watching is not loop:
+            self._watching = loop
+            loop.call_later(SECONDS_BETWEEN_LOOKS, self._look, loop, again)
+
+    def _look(self, loop: asyncio.AbstractEventLoop, again: float) -> None:
+        now = loop.time()
+        for unit in [each for each in self.units if each.due <= now and each.future.get_loop() is loop]:
+            unit.give_up("It gave no answer in time.")
+            unit.due = now + again
+        if self.units:
+            loop.call_later(SECONDS_BETWEEN_LOOKS, self._look, loop, again)
+        else:
+            self._watching = None
+
+
+class Threads:
+    """So many threads that run units. They are daemons: no thread that is stuck keeps the process from ending."""
+
+    def __init__(self, engine: Engine, count: int) -> None:
+        self._engine = engine
+        self._count = count
+        self._threads: list[threading.Thread] = []
+        self._waiting: queue.SimpleQueue[Unit | None] = queue.SimpleQueue()
+
+    def run(self, unit: Unit) -> None:
+        """In turn."""
+        if not self._threads:
+            self._threads = [
+                threading.Thread(target=self._run, name=f"database-{number}", daemon=True)
+                for number in range(self._count)
+            ]
+            for thread in self._threads:
+                thread.start()
+        self._waiting.put(unit)
+
+    def close(self, moment: float) -> bool:
+        """Ends the threads when they have run what waits; False where some are not done with it by then."""
+        for _ in self._threads:
+            self._waiting.put(None)
+        return all(ended_by(thread, moment) for thread in self._threads)
+
+    def _run(self) -> None:
+        while (unit := self._waiting.get()) is not None:
+            unit.run(self._engine)
+
+
+def ended_by(thread: threading.Thread, moment: float) -> bool:
+    """Whether it has, by the monotonic clock."""
+    thread.join(max(0.0, moment - time.monotonic()))
+    return not thread.is_alive()

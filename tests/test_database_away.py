@@ -1,0 +1,151 @@
+"""PostgreSQL goes away, under a running server: stopped, hung, full of others, read-only, locked, behind dead wires."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+import httpx2
+import psycopg
+import pytest
+
+import wires
+from cluster import HOST, USER, Server, one_server
+from contract import Gateway
+from house import House, Process
+from outages import is_quiet, survives
+from product_gateway import db
+from product_gateway.db import migrate
+from product_gateway.db.faults import NOT_KNOWN
+from wires import Wires
+
+MOST_SESSIONS = 80
+OURS = "application_name = 'product-gateway'"
+
+
+class Place:
+    """A server of ours, PostgreSQL, and the wires between them."""
+
+    def __init__(self, process: Process, gateway: Gateway, postgresql: Server, between: Wires) -> None:
+        self.process = process
+        self.gateway = gateway
+        self.postgresql = postgresql
+        self.between = between
+
+    def connect(self) -> psycopg.Connection:
+        """A session of somebody else's; statements are outside of any transaction."""
+        return psycopg.connect(host=HOST, port=self.postgresql.port, user=USER, dbname="postgres", autocommit=True)
+
+    @contextmanager
+    def setting(self, name: str, value: str) -> Iterator[None]:
+        """PostgreSQL's, for all sessions, those that there are too."""
+        with self.connect() as session:
+            session.execute(f"ALTER SYSTEM SET {name} = {value}".encode())
+            session.execute("SELECT pg_reload_conf()")
+            time.sleep(0.2)  # for the sessions to hear of it; more is not needed, less is not a fault of ours
+            try:
+                yield
+            finally:
+                session.execute(f"ALTER SYSTEM RESET {name}".encode())
+                session.execute("SELECT pg_reload_conf()")
+
+
+@contextmanager
+def stopped(place: Place) -> Iterator[None]:
+    """Killed; the disk keeps what was committed."""
+    place.postgresql.crash()
+    try:
+        yield
+    finally:
+        place.postgresql.start(**SETTINGS)
+
+
+def hung(place: Place) -> AbstractContextManager[None]:
+    """It takes connections and says nothing."""
+    return place.postgresql.standing_still()
+
+
+def unreachable(place: Place) -> AbstractContextManager[None]:
+    """The network carries nothing; what was connected stays dead."""
+    return place.between.dead()
+
+
+@contextmanager
+def out_of_connections(place: Place) -> Iterator[None]:
+    """Others have them all, since ours were ended."""
+    with contextlib.ExitStack() as others:
+        first = others.enter_context(place.connect())
+        deadline = time.monotonic() + 10
+        while True:
+            first.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {OURS}".encode())
+            with contextlib.suppress(psycopg.OperationalError):
+                for _ in range(MOST_SESSIONS):
+                    others.enter_context(place.connect())
+            ours = first.execute(f"SELECT count(*) FROM pg_stat_activity WHERE {OURS}".encode()).fetchone()
+            if ours == (0,):
+                break
+            assert time.monotonic() < deadline, "our server got hold of a connection each time"
+        yield
+
+
+def read_only(place: Place) -> AbstractContextManager[None]:
+    """As a primary is that was demoted."""
+    return place.setting("default_transaction_read_only", "on")
+
+
+def without_standby(place: Place) -> AbstractContextManager[None]:
+    """Commits wait for somebody who does not come."""
+    return place.setting("synchronous_standby_names", "nobody")
+
+
+@contextmanager
+def locked(place: Place) -> Iterator[None]:
+    """Somebody does maintenance."""
+    with place.connect() as session, session.transaction():
+        session.execute("LOCK TABLE syncs, readiness IN EXCLUSIVE MODE")
+        yield
+
+
+SETTINGS = {"fsync": "on", "max_connections": str(MOST_SESSIONS), "reserved_connections": "0"}
+OUTAGES: dict[Callable[[Place], AbstractContextManager[None]], int] = {
+    stopped: 503,
+    hung: 503,
+    unreachable: 503,
+    out_of_connections: 503,
+    read_only: 200,
+    without_standby: 200,
+    locked: 200,
+}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    """One for all outages: it must be as before after each."""
+    folder = tmp_path_factory.mktemp("away")
+    with one_server(**SETTINGS) as postgresql, wires.wires(postgresql.port) as between:
+        url = f"postgresql://{USER}@{HOST}:{{}}/postgres"
+        with db.open_for_a_while(url.format(postgresql.port)) as database:
+            database.call(migrate.upgrade)
+        house = House(folder, url.format(between.port))
+        with house.process("serve", "--port", "0") as process:
+            gateway = Gateway(house, process.url())
+            for outage in OUTAGES:
+                gateway.add(outage.__name__)
+            yield Place(process, gateway, postgresql, between)
+
+
+@pytest.fixture
+def caller(place: Place, request: pytest.FixtureRequest) -> Iterator[httpx2.Client]:
+    """A client of the outage's own merchant; every answer is held to the spec."""
+    with place.gateway.of(request.getfixturevalue("outage").__name__) as client:
+        yield client
+
+
+@pytest.mark.parametrize("outage", OUTAGES, ids=lambda outage: outage.__name__)
+def test_an_outage_of_postgresql_is_a_503_in_time_and_passes(
+    place: Place, caller: httpx2.Client, outage: Callable[[Place], AbstractContextManager[None]]
+) -> None:
+    """Reads that are still possible are served, nothing that was accepted is lost, and nobody restarts anything."""
+    detail = {"detail": NOT_KNOWN} if outage is without_standby else {}
+    survives(caller, outage(place), reads=OUTAGES[outage], **detail)
+    is_quiet(place.process.log.read_text())
