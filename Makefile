@@ -11,7 +11,7 @@ SPECS := openapi/product-gateway.yaml openapi/product-service.yaml openapi/opera
 CODEGEN := $(BIN)/datamodel-codegen --input openapi/product-gateway.yaml --input-file-type openapi --output-model-type typing.TypedDict --target-python-version 3.11 --openapi-scopes schemas --enum-field-as-literal all --disable-timestamp --use-schema-description --strict-nullable --no-use-closed-typed-dict --formatters ruff-format --custom-file-header '"""The bodies of the API as types. Generated from openapi/product-gateway.yaml by `make generate`: never edit."""'
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check lint types imports specs generate fuzz chaos audit lock dist clean node
+.PHONY: help install run test check lint types imports specs generate fuzz chaos vendor audit lock dist clean node
 
 help: ## print this
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -52,6 +52,7 @@ specs: $(INSTALLED) $(LINTER)
 	$(BIN)/openapi-spec-validator $(SPECS)
 	@said=$$($(REDOCLY) lint --lint-config=error $(SPECS) 2>&1) || { echo "$$said"; exit 1; }
 	@echo "Redocly has nothing to say against $(SPECS)"
+	@$(BIN)/python tests/api_changes.py
 	@$(CODEGEN) --output .venv/api_types.py
 	@cmp -s .venv/api_types.py app/product_gateway/api_types.py || { echo "app/product_gateway/api_types.py is not what the spec says: run make generate"; exit 1; }
 
@@ -71,6 +72,9 @@ fuzz: $(INSTALLED) ## Schemathesis against the running server, for longer than t
 
 chaos: $(INSTALLED) ## kill, stop, restart and cut everything for CHAOS_SECONDS (60); nothing may be lost
 	$(BIN)/python tests/chaos.py
+
+vendor: $(INSTALLED) node ## fetch again what the pages bring along, and compare it with pages/VENDORED.toml
+	@$(BIN)/python tests/vendored.py
 
 audit: $(INSTALLED) ## look for known vulnerabilities in what is locked (needs the internet)
 	@$(BIN)/pip-audit --strict --require-hashes --disable-pip --progress-spinner off -r requirements.txt -r requirements-dev.txt 2>.venv/audit.log; passed=$$?; tail -n 1 .venv/audit.log; [ $$passed = 0 ] || { echo "Not passed: something has a known vulnerability, or could not be looked up"; exit 1; }

@@ -102,10 +102,11 @@ def _understands_gzip(accept_encoding: str) -> bool:
     return weights.get("gzip", weights.get("*", False))
 
 
-def _file(content: bytes, name: str, cache: str, gzipped: bool = False, **headers: str) -> File:
+def _file(content: bytes, name: str, cache: str, *, gzipped: bool = False, policy: str = "") -> File:
     etag = f'W/"{_digest(content)}"'  # weak: the same for what is compressed and what is not
     media_type = MEDIA_TYPES[Path(name).suffix]
-    return File(content, 200, {"Cache-Control": cache, **headers}, media_type, gzipped, etag)
+    headers = {"Cache-Control": cache} | ({"Content-Security-Policy": policy} if policy else {})
+    return File(content, 200, headers, media_type, gzipped, etag)
 
 
 def _digest(content: bytes) -> str:
@@ -150,10 +151,7 @@ class Pages:
             text = (HERE / name).read_text(encoding="utf-8")
             return re.sub(r"\{[\w.-]+\}", lambda found: names[found[0]], text).encode()
 
-        return {
-            name: _file(written(name), name, ASK_AGAIN, **{"Content-Security-Policy": policy})
-            for name, policy in POLICIES.items()
-        }
+        return {name: _file(written(name), name, ASK_AGAIN, policy=policy) for name, policy in POLICIES.items()}
 
 
 def _assets() -> Iterator[tuple[str, File]]:
