@@ -1,9 +1,11 @@
 """A gateway whose database goes away: what its clients and its load balancer see, and that it comes back."""
 
+import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from pathlib import Path
 
 import httpx2
 
@@ -77,3 +79,16 @@ def is_quiet(log: str) -> None:
     """Nothing happened that nobody expected."""
     assert "Traceback" not in log, log
     assert " 500 " not in log, log
+
+
+def idles(pid: int) -> None:
+    """A process that has nothing to do does nearly nothing."""
+    before, seconds = _seconds_of_cpu(pid), 1.5
+    time.sleep(seconds)
+    used = _seconds_of_cpu(pid) - before
+    assert used < 0.3 * seconds, f"{used:.2f} s of CPU in {seconds} s"
+
+
+def _seconds_of_cpu(pid: int) -> float:
+    stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK")

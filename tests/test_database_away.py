@@ -1,6 +1,7 @@
 """PostgreSQL goes away, under a running server: stopped, hung, full of others, read-only, locked, behind dead wires."""
 
 import contextlib
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -12,14 +13,15 @@ import pytest
 import wires
 from cluster import HOST, USER, Server, one_server
 from contract import Gateway
-from house import House, Process
-from outages import is_quiet, survives
+from house import API, House, Process, within
+from outages import PUT, idles, in_time, is_quiet, survives
 from product_gateway import db
 from product_gateway.db import migrate
 from product_gateway.db.faults import NOT_KNOWN
 from wires import Wires
 
 MOST_SESSIONS = 80
+SECONDS_TO_END = 13.0  # 10, and some more for a busy machine
 OURS = "application_name = 'product-gateway'"
 
 
@@ -149,3 +151,32 @@ def test_an_outage_of_postgresql_is_a_503_in_time_and_passes(
     detail = {"detail": NOT_KNOWN} if outage is without_standby else {}
     survives(caller, outage(place), reads=OUTAGES[outage], **detail)
     is_quiet(place.process.log.read_text())
+
+
+def test_processes_end_in_good_order_while_postgresql_hangs(place: Place) -> None:
+    """An orchestrator that restarts what is not ready need not kill it. And while they wait they cost nothing."""
+    house = place.gateway.house
+    with contextlib.ExitStack() as stack:
+        service = stack.enter_context(house.sample_service("--records", "50", "--delay", "1"))
+        place.gateway.add("one", service)
+        both = stack.enter_context(house.process("serve", "--port", "0", "--with-worker"))
+        worker = stack.enter_context(house.process("worker"))
+        with Gateway(house, both.url()).of("one") as caller:
+            syncs = [caller.put(f"{API}/sync/{each}").json()["data"]["id"] for each in ("PRODUCT", "COLLECTION")]
+            within(20, lambda: all(is_in_progress(caller, each) for each in syncs))
+            with hung(place):
+                assert in_time(lambda: caller.put(PUT)).status_code == 503
+                idles(worker.pid)
+                began = time.monotonic()
+                for process in (both, worker):
+                    process.send(signal.SIGTERM)
+                assert [each.wait() for each in (both, worker)] == [0, 0]
+                print(f"ended after {time.monotonic() - began:.1f} s")
+                assert time.monotonic() - began < SECONDS_TO_END
+    for process in (both, worker):
+        is_quiet(process.log.read_text())
+
+
+def is_in_progress(caller: httpx2.Client, sync: str) -> bool:
+    """Whether a worker runs it."""
+    return bool(caller.get(f"{API}/syncs/{sync}").json()["data"]["status"] == "IN_PROGRESS")
