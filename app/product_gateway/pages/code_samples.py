@@ -24,7 +24,7 @@ class Request:
 def _shell(request: Request) -> str:
     method = "" if request.method == "GET" else f" -X {request.method}"
     token = ' \\\n  -H "Authorization: Bearer $TOKEN"' if request.secured else ""
-    return f'curl -i --compressed{method} "$GATEWAY{request.path}"{token}\n'
+    return f'curl -i{method} "$GATEWAY{request.path}"{token}\n'
 
 
 def _python(request: Request) -> str:
@@ -100,5 +100,5 @@ def _request(document: spec.Document, path: str, method: str, operation: spec.Do
         method.upper(),
         path + ("?" + "&".join(query) if query else ""),
         bool(operation.get("security", document.get("security"))),
-        "application/json" in succeeded["content"],
+        list(succeeded["content"]) == ["application/json"],
     )
