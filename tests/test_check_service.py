@@ -71,6 +71,8 @@ async def test_a_misbehaviour_is_found(name: str, service: Hostile, impatient: S
     """By the check that is there for it; and nothing is found that is not so."""
     expected = FOUND[name].split()
     noise = OF_A_BUSY_MACHINE - {expected[0]}
-    found = set(failed(await checked(service.url(name), impatient))) - noise
+    sheet = await checked(service.url(name), impatient)
+    found = set(failed(sheet)) - noise
     assert expected[0] in found, f"{name} is not found by {expected[0]}, but by {sorted(found)}"
     assert found == set(expected) - noise
+    assert not [each for each in sheet.outcomes() if each.reason.startswith("the run was stopped")]

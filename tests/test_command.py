@@ -14,7 +14,7 @@ from product_gateway import db, keys
 from product_gateway.db import Database, merchants
 from product_gateway.model import Merchant, Platform
 
-COMMANDS = ["demo", "serve", "worker", "migrate", "prune", "token", "sample-service", "merchant"]
+COMMANDS = ["demo", "serve", "worker", "migrate", "prune", "token", "sample-service", "check-service", "merchant"]
 COMMANDS += [f"merchant {each}" for each in ("add", "list", "show", "update", "remove", "allow-mass-deletion")]
 TOKEN = "the-plain-token-of-the-merchant"
 URL = "https://shop.example/api"

@@ -19,9 +19,10 @@ from product_gateway.errors import (
     PullFailed,
     Unreachable,
 )
+from product_gateway.logs import SHORTEST_SECRET
 from product_gateway.model import EntityType, Page
-from product_gateway.outbound import Outbound, Reply
-from product_gateway.product_service import LONGEST_RETRY_AFTER, retry_after
+from product_gateway.outbound import Outbound, Reply, retry_after
+from product_gateway.product_service import LONGEST_RETRY_AFTER
 from product_gateway.settings import Settings
 
 WRONG_TOKEN = "not-the-token-of-this-service"  # noqa: S105 - that it is wrong is its use
@@ -135,6 +136,8 @@ class Recorder(Outbound):
         return Answer(exchange, reply, error)
 
     def _repeats_token(self, reply: Reply) -> bool:
+        if len(self._token) < SHORTEST_SECRET:
+            return False
         return self._token.encode() in reply.content or any(self._token in value for value in reply.headers.values())
 
 

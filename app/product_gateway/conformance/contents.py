@@ -12,7 +12,8 @@ MAJOR_UNITS_BELOW = 100  # minor units
 ENOUGH_PRICES = 10
 TEXTS = ("title", "description", "sku")
 TIMES = ("createdAt", "updatedAt")
-OF_RECORDS = ("records-fit", "plain-ids", "plain-text", "times", "prices")
+OF_ANY_RECORD = ("records-fit", "plain-ids", "plain-text", "times")
+OF_RECORDS = {EntityType.PRODUCT: (*OF_ANY_RECORD, "prices"), EntityType.COLLECTION: OF_ANY_RECORD}
 
 
 class Contents:
@@ -50,7 +51,7 @@ class Contents:
             seen = f"Each of the {self._prices.total()} prices is below {MAJOR_UNITS_BELOW}."
             sheet.failed("prices", self._of, seen)
         if self.looked_at:
-            sheet.passed(self._of, *OF_RECORDS)
+            sheet.passed(self._of, *OF_RECORDS[self._of])
 
     def _look_at(self, item: dict[str, Any], exchange: Exchange) -> None:
         record_id = item["id"]

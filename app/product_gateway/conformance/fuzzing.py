@@ -6,7 +6,8 @@ The only place that knows Schemathesis, which is not installed where nobody asks
 import asyncio
 import copy
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from concurrent.futures import CancelledError
 from typing import Any
 
 import hypothesis
@@ -58,6 +59,7 @@ class Fuzzing:
         self._stopped = threading.Event()
         self._sent = 0
         self._unanswered = 0
+        self._found: list[tuple[str, str, str]] = []
 
     async def run(self, seed: int) -> None:
         """All of them, on a thread of their own, whose requests are sent from here."""
@@ -66,13 +68,18 @@ class Fuzzing:
         def send(url: str) -> Answer:
             if self._stopped.is_set():
                 raise _EnoughError
-            return asyncio.run_coroutine_threadsafe(self._service.ask(url), loop).result()
+            try:
+                return asyncio.run_coroutine_threadsafe(self._service.ask(url), loop).result()
+            except CancelledError:  # Ctrl-C
+                raise _EnoughError from None
 
         working = asyncio.create_task(asyncio.to_thread(self._all_operations, send, seed))
         try:
             await asyncio.shield(working)
         finally:
             self._stopped.set()
+            for code, seen, curl in sorted(self._found, key=lambda each: len(each[2])):  # the simplest come first
+                self._sheet.failed(code, self._of, seen, curl)
         self._sheet.passed(self._of, *dict.fromkeys(CHECKED.values()))
 
     def _all_operations(self, send: Sender, seed: int) -> None:
@@ -113,7 +120,7 @@ class Fuzzing:
         answer = send(path)
         if answer.reply is None:
             self._unanswered += 1
-            self._sheet.failed("fuzz-failures", self._of, answer.exchange.said, answer.exchange.curl)
+            self._found.append(("fuzz-failures", answer.exchange.said, answer.exchange.curl))
             if self._unanswered == UNANSWERED_AT_MOST:  # a service that is gone would cost a time-out for each
                 raise _EnoughError
             return
@@ -133,7 +140,8 @@ class Fuzzing:
                 case.validate_response(response, checks=[CHECKS.get_one(name)])
             except FailureGroup as group:
                 for failure in group.exceptions:
-                    self._found(code, failure, answer)
+                    words = f"{answer.exchange.said} {_in_words(failure)}"
+                    self._found.append((code, words, answer.exchange.curl))
 
     def _use_what_is_known(self, case: Any) -> None:
         """Random ids are never known, and random cursors were never given out: a service may refuse those."""
@@ -145,10 +153,11 @@ class Fuzzing:
         if case.path_parameters and self._ids and self._sent % KNOWN_EVERY == 0:
             case.path_parameters["id"] = self._ids[self._sent // KNOWN_EVERY % len(self._ids)]
 
-    def _found(self, code: str, failure: Any, answer: Answer) -> None:
-        words = [failure.title, *str(failure.message).splitlines()]
-        lines = [line.strip().rstrip(".") for line in words if line.strip()]
-        self._sheet.failed(code, self._of, f"{answer.exchange.said} {': '.join(lines[:4])}", answer.exchange.curl)
+
+def _in_words(failure: Any) -> str:
+    """What Schemathesis says of a failure, in one line."""
+    lines = [line.strip().rstrip(".") for line in (failure.title, *str(failure.message).splitlines()) if line.strip()]
+    return ": ".join(lines[:4])
 
 
 def _without_security() -> spec.Document:
@@ -156,8 +165,3 @@ def _without_security() -> spec.Document:
     document = copy.deepcopy(spec.load(spec.PRODUCT_SERVICE))
     del document["security"], document["components"]["securitySchemes"]
     return document
-
-
-def rules() -> Sequence[str]:
-    """The rules that made-up requests look after."""
-    return list(dict.fromkeys(CHECKED.values()))

@@ -144,8 +144,9 @@ def _judge(service: Service, sheet: Sheet, entity_type: EntityType, answer: Page
         sheet.failed("page-bytes", entity_type, seen, exchange.curl)
     if exchange.size > LARGE_ANSWER and not exchange.compressed:
         sheet.failed("compressed", entity_type, f"The page has {exchange.size} bytes, as they are.", exchange.curl)
-    if exchange.seconds * 2 > min(made.read_timeout_seconds, made.request_timeout_seconds):
-        seen = f"The page took {exchange.seconds:.2f} s; {made.read_timeout_seconds:g} s are the most."
+    longest = min(made.read_timeout_seconds, made.request_timeout_seconds)
+    if exchange.seconds * 2 > longest:
+        seen = f"The page took {exchange.seconds:.2f} s, and the gateway waits for {longest:g} s."
         sheet.failed("speed", entity_type, seen, exchange.curl)
     if not answer.pagination["moreResults"] and answer.pagination.get("nextCursor"):
         seen = f"moreResults is false, and nextCursor is {answer.pagination['nextCursor']!r}."

@@ -63,7 +63,9 @@ def _finding(console: Console, outcome: Outcome) -> None:
 
 
 def _indented(console: Console, text: str) -> None:
-    console.print(Padding(Text(text), (0, 0, 0, 2), expand=False))
+    for line in Text(text).wrap(console, console.width - 2):
+        line.rstrip()
+        console.print(Text("  ").append(line), soft_wrap=True)
 
 
 def _measurements(console: Console, sheet: Sheet) -> None:
@@ -110,10 +112,10 @@ def _summary(console: Console, sheet: Sheet) -> None:
     console.print()
     console.print(
         Text.assemble(
-            f"{results[Result.PASSED]} checks passed, {results[Result.SKIPPED]} skipped, "
-            f"{results[Result.NOT_REACHED]} not reached; ",
-            (f"{found[Severity.ERROR]} errors", COLOURS[Severity.ERROR] if found[Severity.ERROR] else "green"),
-            f", {found[Severity.WARNING]} warnings, {found[Severity.ADVICE]} pieces of advice.",
+            f"Checks passed: {results[Result.PASSED]}, skipped: {results[Result.SKIPPED]}, "
+            f"not reached: {results[Result.NOT_REACHED]}; ",
+            (f"errors: {found[Severity.ERROR]}", COLOURS[Severity.ERROR] if found[Severity.ERROR] else "green"),
+            f", warnings: {found[Severity.WARNING]}, advice: {found[Severity.ADVICE]}.",
         )
     )
 
@@ -129,4 +131,7 @@ def _table(first: str, *columns: str) -> Table:
 def _section(console: Console, title: str, table: Table) -> None:
     console.print()
     console.print(Text(title, style="bold"))
-    console.print(Padding(table, (0, 0, 0, 2), expand=False))
+    with console.capture() as printed:
+        console.print(Padding(table, (0, 0, 0, 2), expand=False))
+    for line in printed.get().splitlines():
+        console.file.write(f"{line.rstrip()}\n")

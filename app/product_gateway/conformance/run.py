@@ -9,7 +9,7 @@ from product_gateway.conformance.by_id import OF_IDS, IdChecks
 from product_gateway.conformance.client import Recorder, Service
 from product_gateway.conformance.contents import OF_RECORDS, Contents
 from product_gateway.conformance.lists import OF_PAGE_SIZES, OF_PAGING, ListChecks
-from product_gateway.conformance.reading import Reading, read
+from product_gateway.conformance.reading import OF_A_READING, Reading, read
 from product_gateway.conformance.rehearsal import DryRun, Stock, stock_of
 from product_gateway.conformance.rules import RULES
 from product_gateway.conformance.sheet import Sheet
@@ -48,7 +48,7 @@ async def run(plan: Plan, settings: Settings, sheet: Sheet, stock: Stock) -> Non
                 contents[EntityType.COLLECTION].members_known(_ids(readings.get(EntityType.PRODUCT)))
         finally:
             access.look_back(service, sheet)
-            sheet.note(f"{len(recorder.exchanges)} requests were made.")
+            sheet.note(f"Requests made: {len(recorder.exchanges)}.")
             for entity_type in plan.only:
                 sheet.not_reached(entity_type, "the run was stopped before", *_of_lists(entity_type))
 
@@ -69,10 +69,18 @@ async def _list(
         sheet.failed("not-empty", entity_type, "The list has no records.", first.pages[0].exchange.curl)
     await access.check(service, sheet, entity_type)
     if not first.size:
-        sheet.skipped(entity_type, "the list is empty", *OF_PAGING, *OF_PAGE_SIZES, *OF_IDS, *OF_RECORDS)
+        sheet.skipped(
+            entity_type,
+            "the list is empty",
+            "total-number",
+            *OF_PAGING,
+            *OF_PAGE_SIZES,
+            *OF_IDS,
+            *OF_RECORDS[entity_type],
+        )
     elif broken is not None:
         reason = f"page {len(first.pages) + 1} could not be read ({broken.code})"
-        sheet.not_reached(entity_type, reason, *OF_PAGING, *OF_PAGE_SIZES, "total-number")
+        sheet.not_reached(entity_type, reason, *OF_A_READING, *OF_PAGING, *OF_PAGE_SIZES, "total-number")
     else:
         await (checks := ListChecks(service, sheet, entity_type, first)).run()
     if first.size:
@@ -104,11 +112,13 @@ def _compare_order(checks: ListChecks, first: Reading, dry_run: DryRun) -> None:
 
 
 def _say_how_far(plan: Plan, sheet: Sheet, entity_type: EntityType, first: Reading) -> None:
-    what = f"{entity_type}: {len(first.pages)} pages with {first.size} records were read"
-    if first.broken is None and not first.ended:
-        sheet.note(f"{what}, which is not all: --max-pages is {plan.max_pages}. What is behind was not looked at.")
+    what = f"{entity_type}: read {first.size} records, pages: {len(first.pages)}"
+    if first.ended:
+        sheet.note(f"{what}, to the end.")
+    elif first.broken is None:
+        sheet.note(f"{what}, NOT to the end: --max-pages is {plan.max_pages}, and what is behind was not looked at.")
     else:
-        sheet.note(f"{what}.")
+        sheet.note(f"{what}, until {first.broken.code} stopped it.")
 
 
 def _ids(reading: Reading | None) -> set[str] | None:

@@ -6,6 +6,7 @@ from enum import StrEnum
 from urllib.parse import quote
 
 from product_gateway.conformance.rules import RULES, Rule, Severity
+from product_gateway.logs import SHORTEST_SECRET
 from product_gateway.model import Counts, EntityType
 
 FINDINGS_KEPT = 3  # of each rule and list; the others are counted
@@ -70,7 +71,8 @@ class Sheet:
     """The outcomes of a run, in the order of the rules. Every text that goes in is freed of the token."""
 
     def __init__(self, token: str, subjects: Iterable[EntityType]) -> None:
-        self._secrets = sorted({token, quote(token, safe="")}, key=len, reverse=True)
+        secrets = {token, quote(token, safe="")} if len(token) >= SHORTEST_SECRET else set()
+        self._secrets = sorted(secrets, key=len, reverse=True)
         self.subjects = tuple(subjects)
         self._outcomes: dict[tuple[str, Subject], Outcome] = {}
         self.notes: list[str] = []
@@ -91,7 +93,7 @@ class Sheet:
         """The rules hold, unless they are known not to."""
         for code in codes:
             before = self._outcomes.get((code, subject))
-            if before is None or before.result is not Result.FAILED:
+            if before is None or before.result is Result.PASSED:
                 self._outcomes[code, subject] = Outcome(RULES[code], subject, Result.PASSED)
 
     def skipped(self, subject: Subject, reason: str, *codes: str) -> None:

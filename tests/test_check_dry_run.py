@@ -1,0 +1,122 @@
+"""The dry run of check-service: it foretells what a sync does, on both databases, and writes nothing."""
+
+import asyncio
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from product_gateway import db, settings
+from product_gateway.conformance.run import Plan, check
+from product_gateway.conformance.sheet import Result, Sheet
+from product_gateway.db import Database, merchants, tables
+from product_gateway.model import Counts, EntityType, Platform, SyncStatus
+from product_gateway.settings import Settings
+from serving import serve
+from shelf import Shelf, items, unfit
+from syncing import run
+
+TOKEN = "any-token-will-do"
+
+
+@pytest.fixture
+def service() -> Shelf:
+    """Forty records, to begin with."""
+    shelf = Shelf()
+    shelf.products(items(40))
+    return shelf
+
+
+@pytest.fixture
+def url(service: Shelf) -> Iterator[str]:
+    """Where it is."""
+    with serve(service) as url:
+        yield url
+
+
+@pytest.fixture
+def made(database_url: str, tmp_path: Path) -> Settings:
+    """For the worker and for the dry run alike."""
+    return settings.load(
+        data_dir=tmp_path,
+        database_url=database_url,
+        allow_private_addresses=True,
+        worker_poll_seconds=0.01,
+        page_size=15,
+        request_attempts=2,
+        retry_wait_seconds=0.01,
+    )
+
+
+@pytest.fixture
+async def stocked(url: str, made: Settings) -> None:
+    """The merchant `shop`, whose catalog has the forty records."""
+    with db.open_for_a_while(made.database) as database:
+        database.call(merchants.add, "shop", Platform.BYOP, url, None, None)
+        assert (await run(made, database)).counts.created == 40
+
+
+async def rehearsed(url: str, made: Settings) -> Sheet:
+    """A run against the merchant's catalog, on a thread: the command has an event loop of its own."""
+    plan = Plan(url, TOKEN, (EntityType.PRODUCT,), page_size=made.page_size, examples=0)
+    sheet = Sheet(plan.token, plan.only)
+    await asyncio.to_thread(check, plan, made, sheet, "shop")
+    return sheet
+
+
+def contents(database: Database) -> dict[str, list[str]]:
+    """Every row of every table."""
+    with database.engine.connect() as connection:
+        return {
+            table.name: sorted(map(repr, connection.execute(select(table)).all()))
+            for table in tables.metadata.sorted_tables
+        }
+
+
+def stored(made: Settings) -> Any:
+    """What the database holds: all rows, and of SQLite the bytes of the file."""
+    with db.open_for_a_while(made.database) as database:
+        rows = contents(database)
+    file = made.database.removeprefix("sqlite:///")
+    return rows, hashlib.sha256(Path(file).read_bytes()).hexdigest() if file != made.database else None
+
+
+@pytest.mark.usefixtures("stocked")
+async def test_it_says_what_the_sync_then_does_and_writes_nothing(service: Shelf, url: str, made: Settings) -> None:
+    """Row for row, and the file of SQLite byte for byte; what a list lacks is asked for by id first."""
+    service.products(items(30, start=5), items(3, title="changed"), items(2, start=100), unfit(1, start=200))
+    service.by_id = items(1, start=36)
+    before = stored(made)
+    (rehearsal,) = (await rehearsed(url, made)).rehearsals
+    assert stored(made) == before
+    with db.open_for_a_while(made.database) as database:
+        sync = await run(made, database)
+    assert sync.status is SyncStatus.SUCCEEDED
+    assert rehearsal.counts == sync.counts == Counts(created=2, updated=3, unchanged=31, deleted=6, rejected=1)
+    assert (rehearsal.against, rehearsal.complete, rehearsal.code) == ("the catalog of shop", True, None)
+    assert rehearsal.samples["deleted"] == ("r003", "r004", "r035")
+
+
+@pytest.mark.parametrize(
+    ("records", "code"),
+    [(items(10), "MASS_DELETION"), (items(40) + unfit(10, start=50), "TOO_MANY_REJECTED")],
+    ids=["mass-deletion", "too-many-rejected"],
+)
+@pytest.mark.usefixtures("stocked")
+async def test_it_foretells_what_stops_a_sync_at_its_end(
+    service: Shelf, url: str, made: Settings, records: list[Any], code: str
+) -> None:
+    """The guards look at what was read only when it is read."""
+    service.products(records)
+    service.by_id = []
+    sheet = await rehearsed(url, made)
+    with db.open_for_a_while(made.database) as database:
+        assert (await run(made, database)).failure_code == code
+    (rehearsal,) = sheet.rehearsals
+    assert rehearsal.code == code
+    (outcome,) = (each for each in sheet.outcomes() if each.rule.code == "dry-run")
+    assert outcome.result is Result.FAILED
+    assert code in outcome.findings[0].seen
