@@ -94,15 +94,20 @@ def _checked_url(settings: Settings, url: str) -> str:
         wanted = False
     if not wanted or not url.isprintable() or set(url) & set(" \\?#@"):
         raise SettingsError(
-            f"{url[:200]!r} is not the address of a product service: https://, a host and perhaps a path, without a "
+            f"{_shown(url)} is not the address of a product service: https://, a host and perhaps a path, without a "
             "user, query or fragment. /products and /collections are added to it."
         )
     if parts.scheme == "http" and not settings.allow_private_addresses:
         raise SettingsError(
-            f"{url[:200]!r} would be called without encryption. Give an https:// address; on a private network, "
+            f"{_shown(url)} would be called without encryption. Give an https:// address; on a private network, "
             "PRODUCT_GATEWAY_ALLOW_PRIVATE_ADDRESSES=true allows http://."
         )
     return url.rstrip("/")
+
+
+def _shown(url: str) -> str:
+    """Without what may be a password or a key: what a command says ends up in the log of a pipeline."""
+    return repr(re.sub(r"//.*@", "//***@", re.sub(r"[?#].*", "?***", url, flags=re.DOTALL), flags=re.DOTALL)[:200])
 
 
 def token_in(path: Path) -> str:
