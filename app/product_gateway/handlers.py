@@ -29,8 +29,9 @@ from product_gateway.api_types import (
 )
 from product_gateway.api_types import Sync as SyncBody
 from product_gateway.binding import Answer
-from product_gateway.db import Database, catalog, migrate, syncs
-from product_gateway.errors import InvalidRequest, NeverSynced, Unavailable
+from product_gateway.db import Database, catalog, syncs
+from product_gateway.db.readiness import Readiness
+from product_gateway.errors import InvalidRequest, NeverSynced
 from product_gateway.model import EntityType, Merchant, Record, Sync, SyncStatus
 from product_gateway.pages import Pages
 
@@ -44,6 +45,7 @@ class Handlers:
 
     def __init__(self, database: Database, *, docs: bool = True) -> None:
         self._database = database
+        self._readiness = Readiness(database)
         self._pages = Pages(shown=docs)
 
     async def enqueue_sync(
@@ -159,8 +161,7 @@ class Handlers:
 
     async def get_readiness(self) -> Answer[HealthResponse]:
         """Raises Unavailable."""
-        if await self._database.read(migrate.current) != migrate.newest():
-            raise Unavailable("The database's tables are not up to date.")
+        await self._readiness.check()
         return Answer({"data": {"status": "ok"}, "meta": {}})
 
     async def get_spec(self) -> Answer[bytes]:

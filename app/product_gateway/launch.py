@@ -14,7 +14,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from product_gateway import db, logs
-from product_gateway.db import migrate
+from product_gateway.db import Database, migrate
 from product_gateway.errors import SettingsError
 from product_gateway.outbound import Outbound
 from product_gateway.server import create_app
@@ -27,6 +27,7 @@ SECONDS_TO_FINISH_REQUESTS = 8
 # Longer than load balancers keep theirs (60 s as a rule): who closes first loses the request that was on its way.
 SECONDS_TO_KEEP_A_CONNECTION = 75
 SECONDS_TO_START = 30
+SECONDS_TO_HAND_BACK = 2.0  # for each read or write of a worker that is to stop
 BACKLOG = 2048
 
 
@@ -147,7 +148,17 @@ async def _work(settings: Settings, stop: asyncio.Event, on_start: Callable[[], 
         async with to_product_services(settings) as outbound:
             worker = Worker(settings, database, outbound)
             on_start()
-            await worker.run(stop)
+            hurrying = asyncio.create_task(_hurry(stop, database))
+            try:
+                await worker.run(stop)
+            finally:
+                hurrying.cancel()
+
+
+async def _hurry(stop: asyncio.Event, database: Database) -> None:
+    """A database that hangs must not keep a worker from ending."""
+    await stop.wait()
+    database.hurry(SECONDS_TO_HAND_BACK)
 
 
 def to_product_services(settings: Settings) -> Outbound:
