@@ -20,6 +20,7 @@ from product_gateway.model import Platform
 from product_gateway.server import SECONDS_FOR_THE_DATABASE
 
 DEADLINE = 0.5
+whatever_the_database = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 PATIENCE = 5.0  # seconds, for a busy machine; much less than what is waited for
 ENDLESS = {
     "postgresql": "SELECT pg_sleep(60)",
@@ -108,6 +109,7 @@ async def test_a_write_whose_time_is_up_before_its_commit(hasty: Database, datab
     assert is_sqlite or "slow" not in names(database)
 
 
+@whatever_the_database
 async def test_a_request_has_one_deadline_for_all_that_it_asks(database: Database, database_url: str) -> None:
     """Two answers that come late each would be later together than anybody waits."""
     with ExitStack() as stack:
@@ -135,8 +137,11 @@ async def test_a_request_has_one_deadline_for_all_that_it_asks(database: Databas
 
 
 @pytest.mark.parametrize("kind", ["close", "hurry"])
-async def test_a_process_can_end_while_the_database_hangs(database_url: str, kind: str) -> None:
+async def test_a_process_can_end_while_the_database_hangs(
+    database_url: str, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A worker has no deadline, until it is told to stop."""
+    monkeypatch.setattr(db, "SECONDS_TO_FINISH", DEADLINE)
     worker = db.connect(database_url)
     await worker.read(migrate.current)
     waiting = [asyncio.create_task(worker.read(endless)) for _ in range(THREADS)]
@@ -150,6 +155,7 @@ async def test_a_process_can_end_while_the_database_hangs(database_url: str, kin
     await asyncio.gather(*waiting, return_exceptions=True)
 
 
+@whatever_the_database
 async def test_a_worker_has_all_the_time_it_needs(database: Database) -> None:
     """A page of many records, a removal: what takes long must not begin again and again."""
     done = []
@@ -196,6 +202,7 @@ def counted(database: Database, start: str) -> list[str]:
     return found
 
 
+@whatever_the_database
 async def test_readiness_asks_the_database_once_a_second(hasty: Database) -> None:
     """Its path needs no token: who calls it a thousand times must not make a thousand commits."""
     found = counted(hasty, "UPDATE readiness")
