@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from product_gateway.conformance import commands as checking
 from product_gateway.errors import GatewayError
 from product_gateway.model import EntityType, Platform
 
@@ -28,6 +29,7 @@ app = typer.Typer(
 )
 merchant = typer.Typer(help="The merchants: who may ask, and where their products come from.", no_args_is_help=True)
 app.add_typer(merchant, name="merchant")
+app.add_typer(checking.app)  # check-service
 
 
 def _merchant_name(text: str) -> str:
@@ -146,35 +148,6 @@ def sample_service(
     listening = launch.bind(host, port)
     typer.echo(f"The sample product service listens on {launch.url_of(listening)}", err=True)
     launch.serve_alone(sample_service.create_app(data, token=expected, delay=delay), listening)
-
-
-@app.command("check-service")
-def check_service(
-    url: Annotated[str, typer.Argument(help="Where the product service is.")],
-    token_file: Annotated[
-        Path, typer.Option(exists=True, dir_okay=False, help="File with the token that the product service expects.")
-    ],
-    only: Annotated[list[EntityType] | None, typer.Option(help="Check this list alone; unset: both.")] = None,
-    page_size: Annotated[int | None, typer.Option(min=1, max=500, help="Records in a page; unset: PAGE_SIZE.")] = None,
-    max_pages: Annotated[int, typer.Option(min=1, help="Pages of each list that are read.")] = 300,
-    examples: Annotated[int, typer.Option(min=0, help="Made-up requests for each operation; 0: none.")] = 40,
-    seed: Annotated[int, typer.Option(min=0, help="Which made-up requests: the same seed makes the same.")] = 1,
-    timeout: Annotated[float | None, typer.Option(min=0.01, max=600, help="Seconds that one request may take.")] = None,
-    merchant: Annotated[
-        str | None, typer.Option(help="Compare with this merchant's catalog; unset: with an empty one.")
-    ] = None,
-    junit: Annotated[Path | None, typer.Option(dir_okay=False, help="Write JUnit XML to this file.")] = None,
-    json: Annotated[Path | None, typer.Option(dir_okay=False, help="Write everything as JSON to this file.")] = None,
-    allow_private_addresses: Annotated[
-        bool, typer.Option("--allow-private-addresses", help="The service may be on this machine, or without https.")
-    ] = False,
-) -> None:
-    """Hold a product service to its contract, and rehearse a sync that writes nothing. Exit status 1: an error."""
-    from product_gateway.conformance import command
-
-    overrides = command.overrides(allow_private_addresses, page_size, timeout)
-    asked = command.Asked(url, token_file, tuple(only or EntityType), max_pages, examples, seed, merchant, junit, json)
-    raise typer.Exit(command.run(asked, _settings(**overrides)))
 
 
 @merchant.command()
