@@ -1,5 +1,6 @@
 """check-service: finds nothing in a service that keeps the contract, and every misbehaviour in one that does not."""
 
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -8,6 +9,9 @@ import hostile
 from hostile import HONEST, MISBEHAVIOURS, Hostile
 from hostile_found import FOUND, TOKEN, HonestButForOne
 from product_gateway import settings
+from product_gateway.conformance.client import Recorder, Service
+from product_gateway.conformance.fuzzing import UNANSWERED_AT_MOST, Fuzzing
+from product_gateway.conformance.reading import Reading
 from product_gateway.conformance.rehearsal import Stock
 from product_gateway.conformance.run import Plan, run
 from product_gateway.conformance.sheet import Outcome, Result, Sheet
@@ -76,3 +80,21 @@ async def test_a_misbehaviour_is_found(name: str, service: Hostile, impatient: S
     assert expected[0] in found, f"{name} is not found by {expected[0]}, but by {sorted(found)}"
     assert found == set(expected) - noise
     assert not [each for each in sheet.outcomes() if each.reason.startswith("the run was stopped")]
+
+
+async def test_it_waits_as_long_as_the_service_says(service: Hostile, impatient: Settings) -> None:
+    """A kit that hammers a service that asks for a pause tests something else."""
+    started = time.monotonic()
+    sheet = await checked(service.url("rate-limited-once"), impatient)
+    assert time.monotonic() - started >= 1, "Retry-After: 1 was not heeded"
+    assert "answered 429" in failed(sheet)["first-try"].findings[0].seen
+
+
+async def test_made_up_requests_end_soon_where_nobody_answers(impatient: Settings) -> None:
+    """Each would cost a time-out."""
+    sheet = Sheet(TOKEN, (EntityType.PRODUCT,))
+    async with Recorder(impatient, TOKEN) as recorder:
+        nobody = Service(recorder, "http://127.0.0.1:1", TOKEN, impatient)
+        await Fuzzing(nobody, sheet, Reading(PAGE_SIZE), EntityType.PRODUCT, 1000).run(1)
+        assert len(recorder.exchanges) == UNANSWERED_AT_MOST * impatient.request_attempts
+    assert "fuzz-failures" in failed(sheet)
