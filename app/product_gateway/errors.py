@@ -33,6 +33,7 @@ class GatewayError(Exception):
     │   ├── Unreachable           no answer, or not a whole one; trying again may help
     │   ├── AnswerTooLarge
     │   └── AnswerUnreadable      it is compressed in a way that cannot be undone
+    ├── Refused                   a gateway that the client command asked did not do it
     └── PullFailed                the sync ends FAILED with this code
         └── PullInterrupted       the same, where trying the request again may help
     """
@@ -197,6 +198,29 @@ class AnswerTooLarge(OutboundError):
 
 class AnswerUnreadable(OutboundError):
     """The answer came, but cannot be decompressed."""
+
+
+class Refused(GatewayError):
+    """A gateway answered that it does not do what the client command asked for.
+
+    `status` is that of HTTP, `body` what it said, parsed, `wait` its Retry-After in seconds, and `active` the sync
+    that is in the way.
+    """
+
+    def __init__(
+        self,
+        detail: str,
+        status: int,
+        *,
+        body: object = None,
+        wait: float | None = None,
+        active: UUID | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.body = body
+        self.wait = wait
+        self.active = active
 
 
 class PullFailed(GatewayError):

@@ -11,6 +11,8 @@ import socket
 import ssl
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from functools import cache
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from importlib.metadata import version
@@ -38,6 +40,17 @@ class Reply:
     status: int
     headers: Mapping[str, str] = field(repr=False)
     content: bytes = field(repr=False)
+
+
+def retry_after(reply: Reply) -> float | None:
+    """Seconds (RFC 9110 §10.2.3), whichever of its two forms the header has."""
+    value = reply.headers.get("Retry-After", "").strip()
+    if value.isascii() and value.isdigit():
+        return float(value[:9])
+    try:
+        return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
+    except (TypeError, ValueError):  # neither, or a date without an offset
+        return None
 
 
 @cache
@@ -131,7 +144,7 @@ class _Transport(httpx2.AsyncHTTPTransport):
 
 
 class Outbound:
-    """Reads from other people's systems. Time-outs are in seconds; `max_bytes` counts after decompression."""
+    """Requests to other people's systems. Time-outs are in seconds; `max_bytes` counts after decompression."""
 
     def __init__(
         self,
@@ -167,20 +180,32 @@ class Outbound:
         await self._client.aclose()
 
     async def get(self, url: str, *, params: Mapping[str, str] | None = None, bearer: str | None = None) -> Reply:
-        """The answer, whatever its status; redirects are not followed.
+        """The answer to a GET, as `send` has it."""
+        return await self.send("GET", url, params=params, bearer=bearer)
+
+    async def send(
+        self,
+        method: str,
+        url: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        bearer: str | None = None,
+    ) -> Reply:
+        """The answer to a request without a body, whatever its status; sent once, and redirects are not followed.
 
         Raises AddressNotAllowed, Unreachable, AnswerTooLarge, AnswerUnreadable, or OutboundError for a token that
         cannot be sent.
         """
         target = self._target(url)
-        headers = {}
+        sent = dict(headers or {})
         if bearer is not None:
             if not _SENDABLE_TOKEN.fullmatch(bearer):  # the HTTP library's own error would quote it
                 raise OutboundError("The bearer token has characters that no token may have. Register it again.")
-            headers["Authorization"] = f"Bearer {bearer}"
+            sent["Authorization"] = f"Bearer {bearer}"
         try:
             async with asyncio.timeout(self._total_timeout):
-                async with self._client.stream("GET", target, params=params or None, headers=headers) as response:
+                async with self._client.stream(method, target, params=params or None, headers=sent) as response:
                     content = await self._read(response, target.host)
                     return Reply(response.status_code, response.headers, content)
         except TimeoutError as error:

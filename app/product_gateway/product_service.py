@@ -4,8 +4,6 @@ import hashlib
 import itertools
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from urllib.parse import quote
 
 import stamina
@@ -21,7 +19,7 @@ from product_gateway.errors import (
     Unreachable,
 )
 from product_gateway.model import EntityType, Page, Rejection
-from product_gateway.outbound import MEBIBYTE, Outbound, Reply
+from product_gateway.outbound import MEBIBYTE, Outbound, Reply, retry_after
 
 
 class _PageTooLarge(PullFailed):
@@ -247,14 +245,3 @@ def _in_parts(ids: Sequence[str]) -> Iterator[frozenset[str]]:
 def _digest(cursor: str | None) -> bytes:
     """Stands for a cursor: the cursors of ten million records would take a worker's memory."""
     return hashlib.blake2b((cursor or "").encode(), digest_size=8).digest()
-
-
-def retry_after(reply: Reply) -> float | None:
-    """Seconds (RFC 9110 §10.2.3), whichever of its two forms the header has."""
-    value = reply.headers.get("Retry-After", "").strip()
-    if value.isascii() and value.isdigit():
-        return float(value[:9])
-    try:
-        return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
-    except (TypeError, ValueError):  # neither, or a date without an offset
-        return None
