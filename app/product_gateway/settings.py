@@ -140,7 +140,10 @@ class Settings(BaseSettings):
     )
     retention_days: float = Field(90, gt=0, le=36500, description="How long syncs that have ended are kept")
     requests_at_once: int = Field(
-        256, ge=1, le=100_000, description="Requests that one process serves at once; more are answered 503 at once"
+        256,
+        ge=1,
+        le=100_000,
+        description="Requests that one process serves at once; more are answered 503, with Retry-After",
     )
     rate_limit_per_merchant: RateLimit | None = Field(
         None, description="Requests that one process lets a merchant make, such as 100/minute; more are answered 429"
