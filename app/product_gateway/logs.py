@@ -24,7 +24,7 @@ FIRST = ("timestamp", "level", "logger", "event")
 MORE = ("method", "path", "status", "ms", "client")
 ABOUT = ("request_id", "trace_id", "operation", "merchant", "entity_type", "sync_id")
 SHORTEST_SECRET = 8  # what is shorter is part of many a word
-PLAIN_VALUE = re.compile(r"[^\s\"\\]+")
+PLAIN_VALUE = re.compile(r"[!#-\[\]-~]+")  # visible, and neither a quote nor a backslash
 JWT = re.compile(r"eyJ[A-Za-z0-9_-]{5,}(?:\.[A-Za-z0-9_-]*){0,4}")
 HIDDEN = "***"
 
@@ -81,6 +81,7 @@ def set_up(level: str, form: str = "text", stream: TextIO | None = None) -> None
     sys.excepthook = _uncaught
     threading.excepthook = lambda found: _uncaught(found.exc_type, found.exc_value, found.exc_traceback, found.thread)
     # What no line says need not be found out for each of them (Python's logging HOWTO, "Optimization").
+    logging._srcfile = None
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     # It would print to standard output by itself as soon as structlog is there.
     stamina.instrumentation.set_on_retry_hooks(())
@@ -145,7 +146,7 @@ def _as_text(line: dict[str, Any]) -> str:
 
 def _value(value: object) -> str:
     text = str(value)
-    return text if PLAIN_VALUE.fullmatch(text) and text.isprintable() else printable(json.dumps(text))
+    return text if PLAIN_VALUE.fullmatch(text) else json.dumps(text)
 
 
 def printable(text: str) -> str:
