@@ -19,6 +19,11 @@ from serving import serve
 DIALECTS = ("sqlite", "postgresql")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """One option of our own."""
+    parser.addoption("--screenshots", action="store_true", help="test_pages_browser.py renews docs/images/*.png")
+
+
 @pytest.fixture(autouse=True)
 def _no_settings_of_the_developers_own(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.upper().startswith((PREFIX, "OTEL_"))]:

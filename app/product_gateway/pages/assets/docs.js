@@ -1,40 +1,32 @@
-// Draws the reference. Redoc and this file come from this server, and so does everything that they ask for.
+// Draws the reference: REFERENCE, which the server makes of its spec, by Redoc.
 "use strict";
-(async () => {
-  const place = document.getElementById("reference");
-  const answer = await fetch(place.dataset.document);
-  if (!answer.ok) {
-    place.textContent = `The reference could not be loaded (${answer.status}). Load the page again.`;
-    return;
-  }
-  const system = '-apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif';
-  const mono = 'ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace';
-  Redoc.init(await answer.json(), {
-    downloadUrls: [{ title: "openapi.yaml", url: "openapi.yaml" }],
-    expandResponses: "200,202",
-    hideSchemaTitles: true,
-    nativeScrollbars: true,
-    requiredPropsFirst: true,
-    scrollYOffset: ".bar",
-    theme: {
-      colors: {
-        primary: { main: "#0b5cad" },
-        success: { main: "#15803d" },
-        error: { main: "#b42318" },
-        text: { primary: "#1c2430", secondary: "#4b5666" },
-        http: { get: "#15803d", put: "#b45309", delete: "#b42318" },
-      },
-      typography: {
-        fontSize: "15px",
-        lineHeight: "1.6",
-        fontFamily: system,
-        headings: { fontFamily: system, fontWeight: "600" },
-        code: { fontSize: "13px", fontFamily: mono, color: "#9f1239", backgroundColor: "#f3f5f8", wrap: true },
-        links: { color: "#0b5cad", visited: "#0b5cad" },
-      },
-      sidebar: { backgroundColor: "#f6f8fb", textColor: "#1c2430", activeTextColor: "#0b5cad", width: "280px" },
-      rightPanel: { backgroundColor: "#172033" },
-      codeBlock: { backgroundColor: "#0e1526" },
+const system = '-apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif';
+const mono = 'ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace';
+Redoc.init(REFERENCE, {
+  downloadUrls: [{ title: "openapi.yaml", url: "openapi.yaml" }],
+  expandResponses: "200,202",
+  hideSchemaTitles: true,
+  nativeScrollbars: true,
+  requiredPropsFirst: true,
+  scrollYOffset: ".bar",
+  theme: {
+    colors: {
+      primary: { main: "#0b5cad" },
+      success: { main: "#15803d" },
+      error: { main: "#b42318" },
+      text: { primary: "#1c2430", secondary: "#4b5666" },
+      http: { get: "#15803d", put: "#b45309", delete: "#b42318" },
     },
-  }, place);
-})();
+    typography: {
+      fontSize: "15px",
+      lineHeight: "1.6",
+      fontFamily: system,
+      headings: { fontFamily: system, fontWeight: "600" },
+      code: { fontSize: "13px", fontFamily: mono, color: "#9f1239", backgroundColor: "#f3f5f8", wrap: true },
+      links: { color: "#0b5cad", visited: "#0b5cad" },
+    },
+    sidebar: { backgroundColor: "#f6f8fb", textColor: "#1c2430", activeTextColor: "#0b5cad", width: "280px" },
+    rightPanel: { backgroundColor: "#172033" },
+    codeBlock: { backgroundColor: "#0e1526" },
+  },
+}, document.getElementById("reference"));

@@ -1,5 +1,17 @@
 // Swagger UI over the spec, with nobody asked but this server: no validator, no address in the query.
 "use strict";
+
+// The examples of optional parameters are for reading: typed in beforehand, a made-up cursor would be refused, and the
+// same Idempotency-Key would bring the same sync each time.
+const withoutOptionalExamples = (document) => {
+  const { parameters, schemas } = document.components;
+  for (const parameter of Object.values(parameters).filter((each) => !each.required)) {
+    delete parameter.example;
+    if (parameter.schema.$ref) delete schemas[parameter.schema.$ref.split("/").pop()].example;
+  }
+  return document;
+};
+
 const place = document.getElementById("try");
 SwaggerUIBundle({
   url: new URL(place.dataset.document, location.href).href,
@@ -11,6 +23,10 @@ SwaggerUIBundle({
   persistAuthorization: false,
   queryConfigEnabled: false,
   validatorUrl: null,
-  requestSnippetsEnabled: false,
   supportedSubmitMethods: ["get", "put", "delete"],
+  plugins: [{
+    statePlugins: {
+      spec: { wrapActions: { updateJsonSpec: (update) => (found) => update(withoutOptionalExamples(found)) } },
+    },
+  }],
 });
