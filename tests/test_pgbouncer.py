@@ -89,7 +89,10 @@ async def test_everything_works_behind_pgbouncer(pgbouncer: str, tmp_path: Path)
             answered = await asyncio.gather(
                 *[crowd.put(f"{urls[number % 2]}{API}/sync/PRODUCT") for number in range(CALLERS)]
             )
-        assert collections.Counter(each.status_code for each in answered) == {202: 1, 429: CALLERS - 1}
+        statuses = collections.Counter(each.status_code for each in answered)
+        assert statuses[202] == 1, statuses
+        assert statuses[429] >= 2 * SESSIONS, statuses
+        assert statuses.keys() <= {202, 429, 503}, statuses  # 503: for whom a busy machine has no time
 
         workers = [stack.enter_context(house.process("worker")) for _ in range(2)]
         (accepted,) = [each.json()["data"] for each in answered if each.status_code == 202]

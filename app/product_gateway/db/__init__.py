@@ -79,7 +79,7 @@ class Database:
         """The process is to end: what is under way, and each that comes, has so many seconds from now on."""
         self._deadline = seconds
         for unit in self._under_way.units:
-            self._under_way.limit(unit, seconds, seconds)
+            self._under_way.limit(unit, seconds)
 
     def close(self) -> None:
         """Finishes what is under way, or gives it up when that takes long; then lets go of the connections."""
@@ -100,7 +100,7 @@ class Database:
             if left <= 0:
                 raise Unavailable(AWAY) from TimeoutError("It took all the time that the request had.")
         unit = Unit(work, self._under_way, writes=writes)
-        self._under_way.limit(unit, left, self._deadline)
+        self._under_way.limit(unit, left)
         return unit
 
 

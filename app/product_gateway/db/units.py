@@ -20,6 +20,8 @@ from product_gateway.db.faults import AWAY, NOT_KNOWN, faults_as_unavailable, is
 from product_gateway.errors import Unavailable
 
 SECONDS_BETWEEN_LOOKS = 0.05
+SECONDS_BETWEEN_CUTS = 0.25  # of a unit that is given up
+LEAST_SECONDS_TO_WAIT = 1.0  # before a line is cut: whoever had to wait in a crowd, and is served now, is let finish
 LINE = "line"  # where a connection's `info` has its Line
 
 until: ContextVar[float | None] = ContextVar("until", default=None)
@@ -57,6 +59,7 @@ class Unit:
         self._writes = writes
         self._lock = threading.Lock()  # what is cut under it still belongs to this unit
         self._line: Line | None = None
+        self._since = 0.0  # by the monotonic clock
         self._is_given_up = False
         self._may_be_done = False
         under_way.units.add(self)
@@ -64,8 +67,8 @@ class Unit:
     # In the event loop.
 
     def give_up(self, why: str) -> None:
-        """Who waits for it hears that it is Unavailable. Again and again, until the thread is free."""
-        self.cut()
+        """Who waits for it hears that it is Unavailable. To be repeated until the thread is free."""
+        self.cut(LEAST_SECONDS_TO_WAIT)
         if not self.future.done():
             fault = Unavailable(NOT_KNOWN if self._may_be_done else AWAY)
             fault.__cause__ = TimeoutError(why)
@@ -82,11 +85,11 @@ class Unit:
 
     # In any thread.
 
-    def cut(self) -> None:
-        """It is not begun any more, and not committed; what its thread waits on is cut."""
+    def cut(self, after: float = 0.0) -> None:
+        """It is not begun any more, and not committed; what its thread has waited on for so many seconds is cut."""
         with self._lock:
             self._is_given_up = True
-            if self._line is not None:
+            if self._line is not None and time.monotonic() - self._since >= after:
                 self._line.cut()
 
     # In the thread that runs it.
@@ -113,6 +116,7 @@ class Unit:
         """The thread waits on this line from now on, or on none."""
         with self._lock:
             self._line = line
+            self._since = time.monotonic()
 
     def commit(self) -> None:
         """It is about to be committed. Raises Unavailable where it was given up."""
@@ -151,21 +155,21 @@ class UnderWay:
         self.units: set[Unit] = set()
         self._watching: asyncio.AbstractEventLoop | None = None
 
-    def limit(self, unit: Unit, seconds: float, again: float) -> None:
-        """It is given up after so many seconds; where its thread is stuck, it is cut every `again` seconds."""
+    def limit(self, unit: Unit, seconds: float) -> None:
+        """It is given up after so many seconds."""
         loop = unit.future.get_loop()
         unit.due = loop.time() + seconds
         if self._watching is not loop:
             self._watching = loop
-            loop.call_later(SECONDS_BETWEEN_LOOKS, self._look, loop, again)
+            loop.call_later(SECONDS_BETWEEN_LOOKS, self._look, loop)
 
-    def _look(self, loop: asyncio.AbstractEventLoop, again: float) -> None:
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
         now = loop.time()
         for unit in [each for each in self.units if each.due <= now and each.future.get_loop() is loop]:
             unit.give_up("It gave no answer in time.")
-            unit.due = now + again
+            unit.due = now + SECONDS_BETWEEN_CUTS
         if self.units:
-            loop.call_later(SECONDS_BETWEEN_LOOKS, self._look, loop, again)
+            loop.call_later(SECONDS_BETWEEN_LOOKS, self._look, loop)
         else:
             self._watching = None
 
