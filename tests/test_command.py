@@ -15,6 +15,7 @@ from product_gateway.db import Database, merchants
 from product_gateway.model import Merchant, Platform
 
 COMMANDS = ["demo", "serve", "worker", "migrate", "prune", "token", "sample-service", "check-service", "merchant"]
+COMMANDS += ["sync", "status", "cancel", "history"]
 COMMANDS += [f"merchant {each}" for each in ("add", "list", "show", "update", "remove", "allow-mass-deletion")]
 TOKEN = "the-plain-token-of-the-merchant"
 URL = "https://shop.example/api"

@@ -8,6 +8,7 @@ Where things are:
     connections        all connections of a server: how many, how long
     server             the gateway's application; the one table from error to HTTP answer
     sample_service     a product service over a catalog file, for rehearsals
+    client             talks to a gateway over HTTP: sync, status, cancel, history
     conformance        holds a merchant's product service to its contract: check-service
     operations         the operations port: metrics and health, for those who run the gateway
     handlers           one method per operationId of openapi/product-gateway.yaml

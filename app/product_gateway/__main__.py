@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from product_gateway.client import commands as asking
 from product_gateway.conformance import commands as checking
 from product_gateway.errors import GatewayError
 from product_gateway.model import EntityType, Platform
@@ -30,6 +31,7 @@ app = typer.Typer(
 merchant = typer.Typer(help="The merchants: who may ask, and where their products come from.", no_args_is_help=True)
 app.add_typer(merchant, name="merchant")
 app.add_typer(checking.app)  # check-service
+app.add_typer(asking.app)  # sync, status, cancel, history
 
 
 def _merchant_name(text: str) -> str:
@@ -268,7 +270,7 @@ def _settings(**overrides: object) -> "Settings":
 
 
 def main() -> None:
-    """Exit status: 0 done, 1 something must be changed first (said on standard error), 2 wrong usage."""
+    """Exit status: 0 done, 1 something must be changed first (said on standard error), 2 wrong usage; see `client`."""
     try:
         app()
     except GatewayError as error:

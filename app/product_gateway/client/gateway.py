@@ -1,0 +1,226 @@
+"""Requests to a gateway, each made again where that is safe, and answers that are what they should be."""
+
+import asyncio
+import re
+import time
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+from urllib.parse import urlsplit
+from uuid import UUID
+
+import orjson
+import stamina
+from pydantic import ValidationError
+
+from product_gateway.client.bodies import Errors, OneStatus, OneSync, Problems, SyncPage
+from product_gateway.errors import Refused, Unreachable
+from product_gateway.logs import printable
+from product_gateway.model import EntityType, SyncStatus
+from product_gateway.outbound import MEBIBYTE, Outbound, Reply, retry_after
+
+API = "/product-gateway/v1"
+TRIES = 3  # of a request that nobody has to wait for
+SHORTEST_PAUSE = 0.5  # seconds between two looks at a sync
+LONGEST_RETRY_AFTER = 30.0  # seconds
+LARGEST_PAGE = 500
+LONGEST_TEXT = 8192
+
+Shape = TypeVar("Shape", OneSync, SyncPage, OneStatus, Problems)
+_MONITOR = re.compile(r'<[^<>]*/syncs/([0-9A-Fa-f-]{36})>\s*;\s*rel="?monitor"?')
+
+
+@dataclass(frozen=True, slots=True)
+class Answer(Generic[Shape]):
+    """`content` is what is looked at, `body` the whole of it as it came, parsed."""
+
+    content: Shape
+    body: Any
+    reply: Reply
+
+
+def to_gateway() -> Outbound:
+    """The HTTP client for it. Whoever types an address means it, so it may be private, and without https."""
+    return Outbound(
+        allow_private_addresses=True, connect_timeout=5, read_timeout=30, total_timeout=60, max_bytes=32 * MEBIBYTE
+    )
+
+
+class Gateway:
+    """The gateway at `url`, for whom the token stands. While a sync is watched, an outage of `patience` seconds is
+    ridden out; `noticed` is told once of each. All methods raise Refused and OutboundError.
+    """
+
+    def __init__(
+        self,
+        outbound: Outbound,
+        url: str,
+        token: str,
+        *,
+        patience: float = 60,
+        noticed: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._outbound = outbound
+        self._url = url.rstrip("/").removesuffix(API) + API
+        self._token = token
+        self._patience = patience
+        self._noticed = noticed
+
+    async def enqueue(self, entity_type: EntityType, key: str) -> Answer[OneSync]:
+        """With the key it is safe to ask again: the same one brings the same sync."""
+        return await self._ask(OneSync, "PUT", f"/sync/{entity_type}", headers={"Idempotency-Key": key})
+
+    async def cancel(self, entity_type: EntityType) -> Answer[OneSync]:
+        """Asked once: a second time, another sync could be the active one."""
+        return await self._ask(OneSync, "DELETE", f"/sync/{entity_type}", tries=1)
+
+    async def status(self, entity_type: EntityType) -> Answer[OneStatus]:
+        """404 before the first successful sync."""
+        return await self._ask(OneStatus, "GET", f"/sync/{entity_type}")
+
+    async def sync(self, sync_id: UUID) -> Answer[OneSync]:
+        """How it goes."""
+        return await self._ask(OneSync, "GET", f"/syncs/{sync_id}")
+
+    async def problems(self, sync_id: UUID) -> Answer[Problems]:
+        """What it rejected."""
+        return await self._ask(Problems, "GET", f"/syncs/{sync_id}/problems")
+
+    async def history(
+        self, entity_type: EntityType | None, status: SyncStatus | None, limit: int
+    ) -> AsyncGenerator[Answer[SyncPage], None]:
+        """Pages with at most `limit` syncs in all, if the gateway sends no more than it is asked for."""
+        params = {} if entity_type is None else {"entityType": entity_type.value}
+        params |= {} if status is None else {"status": status.value}
+        seen: set[str] = set()
+        while limit > 0:
+            page = await self._ask(
+                SyncPage, "GET", "/syncs", params={**params, "page_size": str(min(limit, LARGEST_PAGE))}
+            )
+            yield page
+            limit -= len(page.content.data)
+            cursor = page.content.meta.next_cursor
+            if cursor is None or cursor in seen or not page.content.data:
+                return
+            seen.add(cursor)
+            params["cursor"] = cursor
+
+    async def watch(self, sync_id: UUID, pause: float, wait: int) -> AsyncGenerator[Answer[OneSync], None]:
+        """One look after another, until one shows that the sync has ended, with `pause` seconds between, or less where
+        Retry-After says so. A gateway that can answers when the sync ends, or after `wait` seconds (RFC 7240 §4.3).
+        """
+        began = time.monotonic()
+        while True:
+            asked = time.monotonic()
+            answer = await self._ask(
+                OneSync, "GET", f"/syncs/{sync_id}", headers={"Prefer": f"wait={wait}"}, patience=self._patience
+            )
+            yield answer
+            if not answer.content.data.is_active:
+                return
+            # never longer than it was watched: many syncs are short
+            left = min(pause, retry_after(answer.reply) or 0.0, time.monotonic() - began)
+            if "wait" in answer.reply.headers.get("Preference-Applied", ""):
+                left -= time.monotonic() - asked
+            await asyncio.sleep(max(SHORTEST_PAUSE, left))
+
+    async def _ask(
+        self,
+        shape: type[Shape],
+        method: str,
+        path: str,
+        *,
+        params: dict[str, str] | None = None,
+        headers: dict[str, str] | None = None,
+        tries: int = TRIES,
+        patience: float | None = None,
+    ) -> Answer[Shape]:
+        told = patience is None
+
+        def backoff(error: Exception) -> bool | float:
+            nonlocal told
+            again = _backoff(error)
+            if again is not False and not told:
+                told = True
+                detail = error.detail if isinstance(error, (Refused, Unreachable)) else ""
+                self._noticed(f"{detail} Trying again for up to {patience:g} s.")
+            return again
+
+        async for attempt in stamina.retry_context(
+            backoff,
+            attempts=tries if patience is None else None,
+            timeout=patience,
+            wait_initial=0.3,
+            wait_max=2,
+            wait_jitter=0.2,
+        ):
+            with attempt:
+                reply = await self._outbound.send(
+                    method, self._url + path, params=params, headers=headers, bearer=self._token
+                )
+                return self._answer(shape, reply)
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    def _answer(self, shape: type[Shape], reply: Reply) -> Answer[Shape]:
+        body = _parsed(reply.content)
+        if reply.status in (200, 202):
+            try:
+                return Answer(shape.model_validate(body), body, reply)
+            except ValidationError:
+                raise Refused(self._not_a_gateway(f"answered {reply.status}"), reply.status, body=body) from None
+        if 300 <= reply.status < 400:
+            target = plain(reply.headers.get("Location", "nowhere"))
+            detail = f"answered {reply.status} and leads to {target}, which is not followed"
+            raise Refused(self._not_a_gateway(detail), reply.status, body=body)
+        try:
+            errors = Errors.model_validate(body).error
+        except ValidationError:
+            raise Refused(
+                self._not_a_gateway(f"answered {reply.status}"), reply.status, body=body, wait=retry_after(reply)
+            ) from None
+        said = " ".join(plain(f"{each.title}: {each.detail}") for each in errors[:10])
+        request_id = plain(reply.headers.get("X-Request-Id", "none"))
+        monitor = _MONITOR.search(reply.headers.get("Link", "")) if reply.status == 429 else None
+        raise Refused(
+            f"The gateway answered {reply.status} {said} (X-Request-Id: {request_id})",
+            reply.status,
+            body=body,
+            wait=retry_after(reply),
+            active=_id_in(monitor),
+        )
+
+    def _not_a_gateway(self, what: str) -> str:
+        host = urlsplit(self._url).netloc
+        return f"{plain(host)} {what}, but not as a product gateway does. Check the address: --url."
+
+
+def plain(text: str) -> str:
+    """In one line that no terminal takes for a command, and not without an end."""
+    return printable(text[:LONGEST_TEXT]) + ("…" if len(text) > LONGEST_TEXT else "")
+
+
+def _backoff(error: Exception) -> bool | float:
+    """Whether to ask again; as a number, after how many seconds."""
+    if isinstance(error, Unreachable):
+        return True
+    if not isinstance(error, Refused) or error.active is not None:
+        return False
+    if error.status not in (408, 429) and error.status < 500:
+        return False
+    if error.wait is None:
+        return True
+    return False if error.wait > LONGEST_RETRY_AFTER else max(error.wait, SHORTEST_PAUSE)
+
+
+def _parsed(content: bytes) -> Any:
+    try:
+        return orjson.loads(content)
+    except orjson.JSONDecodeError:
+        return None
+
+
+def _id_in(found: re.Match[str] | None) -> UUID | None:
+    try:
+        return None if found is None else UUID(found[1])
+    except ValueError:
+        return None

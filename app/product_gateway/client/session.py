@@ -1,0 +1,258 @@
+"""What the commands do: ask, watch, say what came of it, and end with a status that a script can tell apart."""
+
+import asyncio
+import shlex
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from enum import IntEnum
+from uuid import UUID
+
+import stamina
+from rich.console import Console
+from rich.text import Text
+
+from product_gateway.client import words
+from product_gateway.client.bodies import OneSync, Sync
+from product_gateway.client.gateway import SHORTEST_PAUSE, Answer, Gateway, to_gateway
+from product_gateway.client.progress import Display, as_json, display
+from product_gateway.errors import GatewayError, Refused
+from product_gateway.model import EntityType, SyncStatus
+
+
+class End(IntEnum):
+    """The exit statuses. 2 is wrong usage, as everywhere."""
+
+    DONE = 0
+    REFUSED = 1
+    ALREADY_ACTIVE = 3
+    FAILED = 4
+    CANCELLED = 5
+    INTERRUPTED = 130
+
+
+ENDS = {SyncStatus.FAILED: End.FAILED, SyncStatus.CANCELLED: End.CANCELLED}
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Which gateway, and who asks. `token_file` is as it was typed; `patience` is in seconds."""
+
+    url: str
+    token_file: str
+    token: str
+    as_json: bool
+    patience: float = 60
+
+    def command(self, *arguments: str) -> str:
+        """A command line for the same gateway."""
+        words = ("product-gateway", *arguments, "--url", self.url, "--token-file", self.token_file)
+        return shlex.join(words)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A sync that is asked for. `key` brings the same one again."""
+
+    entity_type: EntityType
+    key: str
+    watch: bool
+    wait_for_active: bool
+
+
+class Session:
+    """One command. Results go to standard output, all else to standard error."""
+
+    def __init__(self, access: Access) -> None:
+        self.access = access
+        self.out: Console = words.console(sys.stdout)
+        self.err: Console = words.console(sys.stderr)
+        self.display: Display = display(self.err, sys.stdout, json_lines=access.as_json)
+        self.asked = False  # whether a PUT went out
+        self.watched: Sync | None = None
+        self.ours = False  # whether the watched sync is the one that was asked for
+
+    def run(self, command: Callable[["Session", Gateway], Awaitable[End]]) -> End:
+        """To its end. Raises KeyboardInterrupt."""
+        stamina.instrumentation.set_on_retry_hooks(())  # it would print to standard output by itself
+        try:
+            return asyncio.run(self._run(command))
+        except Refused as refused:
+            if self.access.as_json and refused.body is not None:
+                self.print_json(refused.body)
+            self.err.print(Text(refused.detail))
+        except GatewayError as error:
+            self.err.print(Text(error.detail))
+        return End.REFUSED
+
+    async def _run(self, command: Callable[["Session", Gateway], Awaitable[End]]) -> End:
+        async with to_gateway() as outbound:
+            access = self.access
+            gateway = Gateway(outbound, access.url, access.token, patience=access.patience, noticed=self._notice)
+            return await command(self, gateway)
+
+    def _notice(self, text: str) -> None:
+        self.display.notice(text)
+
+    def print_json(self, body: object) -> None:
+        """One document, in one line."""
+        self.out.print(Text(as_json(body)))
+
+    def show(self, answer: "Answer[OneSync]", text: Text) -> None:
+        """The gateway's body, or the text that stands for it."""
+        if self.access.as_json:
+            self.display.show(answer)
+        else:
+            self.out.print(text)
+
+
+def sync(access: Access, wanted: Wanted) -> End:
+    """Asks for a sync, and follows it where that is wanted."""
+    session = Session(access)
+    try:
+        end = session.run(lambda session, gateway: _sync(session, gateway, wanted))
+    except KeyboardInterrupt:
+        _how_to_go_on(session, wanted, "Stopped watching")
+        return End.INTERRUPTED
+    if end is End.REFUSED and session.watched is not None and session.watched.is_active:
+        _how_to_go_on(session, wanted, "Watching ended")
+    return end
+
+
+def _how_to_go_on(session: Session, wanted: Wanted, why: str) -> None:
+    access, name = session.access, wanted.entity_type.value
+    again = access.command("sync", name, "--watch", "--idempotency-key", wanted.key)
+    if session.watched is None:
+        lines = [
+            f"{why} before the gateway had answered." if session.asked else f"{why} before anything was asked for."
+        ]
+        if session.asked:
+            lines += ["Whether there is a sync now, and how it goes, says:", f"  {again}"]
+    else:
+        if not session.ours:  # with the key, another sync would be asked for as soon as this one has ended
+            again = access.command("sync", name, "--watch")
+        lines = [
+            f"{why}: sync {session.watched.id} of {name} goes on. To watch it again, and to cancel it:",
+            f"  {again}",
+            f"  {access.command('cancel', name)}",
+        ]
+    session.err.print(Text("\n".join(lines)))
+
+
+async def _sync(session: Session, gateway: Gateway, wanted: Wanted) -> End:
+    while True:
+        session.asked = True
+        try:
+            answer = await gateway.enqueue(wanted.entity_type, wanted.key)
+            session.ours = True
+            break
+        except Refused as refused:
+            if refused.active is None:
+                raise
+            if not (wanted.watch or wanted.wait_for_active):
+                return await _already_active(session, gateway, refused)
+            answer = await gateway.sync(refused.active)
+            found = answer.content.data
+            if not wanted.wait_for_active:
+                session.display.notice(f"{_active(found)} No other was asked for; this one is followed.")
+                break
+            session.display.notice(f"{_active(found)} Another will be asked for when it has ended.")
+            await _watched(session, gateway, answer, shown=wanted.watch or not session.access.as_json)
+            session.watched = None
+            await asyncio.sleep(SHORTEST_PAUSE)
+    found = answer.content.data
+    if wanted.watch and found.is_active:
+        answer = await _watched(session, gateway, answer)
+        found = answer.content.data
+    session.watched = None
+    session.show(answer, words.described(found))
+    if found.result.rejected and not found.is_active and not session.access.as_json:
+        await _show_rejected(session, gateway, found.id)
+    return ENDS.get(found.status, End.DONE)
+
+
+async def _watched(
+    session: Session, gateway: Gateway, answer: Answer[OneSync], *, shown: bool = True
+) -> Answer[OneSync]:
+    session.watched = answer.content.data
+    with session.display as shows:
+        if shown:
+            shows.show(answer)
+        async for look in gateway.watch(answer.content.data.id, shows.pause, shows.wait):
+            answer, session.watched = look, look.content.data
+            if shown:
+                shows.show(look)
+    return answer
+
+
+async def _already_active(session: Session, gateway: Gateway, refused: Refused) -> End:
+    if session.access.as_json:
+        session.print_json(refused.body)
+    session.err.print(Text(refused.detail))
+    if refused.active is not None:
+        try:
+            found = (await gateway.sync(refused.active)).content.data
+        except GatewayError:
+            found = None  # a token that may ask for syncs need not be one that may look at them
+        name = "" if found is None else f"It is {found.status}: {words.figures(found)}. "
+        session.err.print(Text(f"{name}--watch follows it; --wait-for-active asks for another when it has ended."))
+    return End.ALREADY_ACTIVE
+
+
+def _active(found: Sync) -> str:
+    return f"Sync {found.id} of {found.entity_type} is {found.status} already: {words.figures(found)}."
+
+
+async def _show_rejected(session: Session, gateway: Gateway, sync_id: UUID) -> None:
+    try:
+        session.out.print(words.rejected((await gateway.problems(sync_id)).content))
+    except GatewayError as error:
+        session.err.print(Text(f"Which records were rejected could not be read. {error.detail}"))
+
+
+def cancel(access: Access, entity_type: EntityType) -> End:
+    """Cancels what is active."""
+
+    async def command(session: Session, gateway: Gateway) -> End:
+        answer = await gateway.cancel(entity_type)
+        session.show(answer, words.described(answer.content.data))
+        return End.DONE
+
+    return Session(access).run(command)
+
+
+def status(access: Access, entity_type: EntityType) -> End:
+    """When the records were last updated, and what became of the latest sync."""
+
+    async def command(session: Session, gateway: Gateway) -> End:
+        try:
+            answer = await gateway.status(entity_type)
+        except Refused as refused:
+            if refused.status != 404 or session.access.as_json:
+                raise
+            # any server knows 404: only a gateway that can list the syncs has said that there was none
+            latest = [page.content.data async for page in gateway.history(entity_type, None, 1)]
+            session.out.print(words.never_synced(entity_type, latest[0][0] if latest[0] else None))
+        else:
+            if session.access.as_json:
+                session.print_json(answer.body)
+            else:
+                session.out.print(words.status(answer.content))
+        return End.DONE
+
+    return Session(access).run(command)
+
+
+def history(access: Access, entity_type: EntityType | None, status: SyncStatus | None, limit: int) -> End:
+    """The syncs, newest first."""
+
+    async def command(session: Session, gateway: Gateway) -> End:
+        pages = [page async for page in gateway.history(entity_type, status, limit)]
+        if session.access.as_json:
+            data = [each for page in pages for each in page.body["data"]][:limit]
+            session.print_json({"data": data, "meta": pages[-1].body["meta"]})
+        else:
+            session.out.print(words.history([each for page in pages for each in page.content.data][:limit]))
+        return End.DONE
+
+    return Session(access).run(command)
