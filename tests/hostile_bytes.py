@@ -149,6 +149,7 @@ HEADS = {
     "header name of 1 MB": refused(get(LIVE, b"x" * 1_000_000 + b": x"), 431, may_reset=True),
     "10,000 headers": refused(get(LIVE, *(b"X-%d: y" % each for each in range(10_000))), 431),
     "101 headers": refused(get(LIVE, *(b"X-%d: y" % each for each in range(99))), 431),
+    "102 headers without an end": refused(get(LIVE, *(b"X-%d: y" % each for each in range(100)))[:-2], 431),
     "100 headers": Case(get(LIVE, *(b"X-%d: y" % each for each in range(98))), one(200)),
     "one header 100,000 times": refused(get(LIVE, *[b"X: y"] * 100_000), 431, may_reset=True),
     "headers of the largest size": Case(padded(LARGEST_HEAD_BYTES), one(200)),
@@ -253,7 +254,7 @@ LINES = {
     "HEAD without a Host": Case(head(b"HEAD / HTTP/1.1", host=None), one(400), closes=True, methods=("HEAD",)),
     "HTTP/1.0": Case(head(b"GET " + LIVE + b" HTTP/1.0", host=None), one(200), closes=True),
     "HTTP/1.0 that asks to be kept": Case(
-        head(b"GET " + LIVE + b" HTTP/1.0", b"Connection: keep-alive") + NEXT, one(200), True, may_reset=True
+        head(b"GET " + LIVE + b" HTTP/1.0", b"Connection: keep-alive") + NEXT, one(200), closes=True
     ),
     "HTTP/0.9": refused(b"GET " + LIVE + b"\r\n\r\n"),
     "HTTP/0.9 by name": refused(head(b"GET " + LIVE + b" HTTP/0.9")),

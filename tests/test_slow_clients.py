@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import logging
 import socket
 import subprocess
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 
 import pytest
 from starlette.types import Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from product_gateway import launch
 from product_gateway.http_rules import LARGEST_BODY_BYTES, Limits
@@ -38,7 +40,7 @@ class Rooms:
         self.loop: asyncio.AbstractEventLoop | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers as the path says: /reads the body, /waits to be let go, says /much; or at once."""
+        """Answers as the path says: /reads the body, /waits to be let go, /takes the first of the body before that, says /much; or at once."""
         if scope["type"] == "lifespan":
             self.loop, self.go = asyncio.get_running_loop(), asyncio.Event()
             for stage in ("startup", "shutdown"):
@@ -58,8 +60,10 @@ class Rooms:
                     body += message["body"]
                     more = message["more_body"]
                 self.seen.append((dict(scope["headers"]), body))
-            case "/waits":
+            case "/waits" | "/takes":
                 assert self.go is not None
+                if scope["path"] == "/takes":
+                    await receive()
                 self.waiting.release()
                 await self.go.wait()
             case "/much":
@@ -220,6 +224,74 @@ def test_requests_with_bodies_in_a_row_are_read_by_those_they_are_for(rooms: Roo
         assert wire.replies(30, row).statuses == [200] * 30
         assert wire.said.end == "open"
     assert [body for _, body in rooms.seen[before:]] == bodies
+
+
+@pytest.mark.parametrize("first", [b"waits", b"takes"])
+def test_a_client_that_is_far_ahead_costs_no_more_than_others(first: bytes) -> None:
+    """What it has sent waits as bytes, and most of that in its own machine; requests are far larger in memory."""
+    rooms = Rooms()
+    row = GET % first + GET % b"" * 200_000
+    with serving(rooms) as url, Wire(url) as wire:
+        wire.socket.settimeout(1)
+        with pytest.raises(TimeoutError):
+            wire.socket.sendall(row * 2)
+        assert rooms.waiting.acquire(timeout=SOON)
+        assert sum(type(each) is RequestResponseCycle for each in gc.get_objects()) < 400
+        rooms.let_go()
+
+
+def test_a_row_that_comes_in_pieces_is_answered_as_a_whole() -> None:
+    """Whoever reads the body of the first lets in what follows it, piece by piece, before it is their turn."""
+    rooms = Rooms()
+    with serving(rooms) as url, Wire(url) as wire:
+        wire.send(GET % b"takes" + GET % b"reads" * 500)
+        assert rooms.waiting.acquire(timeout=SOON)
+        for _ in range(20):
+            wire.send(GET % b"reads" * 20 + GET[:7])
+            time.sleep(0.02)
+            wire.send(GET[7:] % b"reads")
+        rooms.let_go()
+        assert wire.replies(1 + 500 + 20 * 21).statuses == [200] * 921
+        assert wire.said.end == "open"
+
+
+def test_what_follows_the_last_request_is_not_even_looked_at(url: str, caplog: pytest.LogCaptureFixture) -> None:
+    """It is no request, so it can be neither served nor refused."""
+    caplog.set_level(logging.INFO)
+    with Wire(url) as wire:
+        assert wire.until_end(CHUNKED % b"" + b"0\r\n\r\n" + b"\0\0" + GET % b"").statuses == [200]
+    assert "refused" not in caplog.text
+
+
+def test_what_follows_the_last_request_does_not_drown_its_answer() -> None:
+    """To close while there is something unread is a reset, and a reset takes away what the client has not read yet."""
+    rooms = Rooms()
+    with serving(rooms) as url, Wire(url) as wire:
+        wire.send(b"GET /waits HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" + GET % b"")
+        assert rooms.waiting.acquire(timeout=SOON)
+        wire.send(GET % b"" * 10_000)
+        rooms.let_go()
+        said = wire.until_end()
+        assert (said.statuses, said.end) == ([200], "eof")
+
+
+def test_of_what_nobody_reads_no_more_is_taken_than_of_a_body(url: str) -> None:
+    """The answer is out; a client that goes on and on all the same is cut off."""
+    with Wire(url) as wire:
+        wire.socket.settimeout(SOON)
+        sent = 0
+        with contextlib.suppress(OSError):
+            while sent < LARGE:
+                sent += wire.socket.send(b"\0" * 65536)
+        assert sent < LARGE / 2
+
+
+def test_blanks_around_a_value_are_not_the_value(rooms: Rooms, url: str) -> None:
+    """Two that compare what stands there must see the same (RFC 9110 §5.5)."""
+    with Wire(url) as wire:
+        wire.replies(1, b"GET /reads HTTP/1.1\r\nHost: x \r\nX-Name: \t a value \t \r\n\r\n")
+        assert wire.said.statuses == [200]
+    assert rooms.seen[-1][0][b"x-name"] == b"a value"
 
 
 def test_answers_come_in_order_and_a_refusal_behind_them() -> None:

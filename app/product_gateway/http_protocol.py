@@ -67,7 +67,7 @@ class HttpProtocol(Turns):
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            self._deaf = True
+            self._deaf = True  # nothing is upgraded here: the request is answered, what follows it is not HTTP
         except httptools.HttpParserError as error:
             self._stop_at(error)
         else:
@@ -83,9 +83,8 @@ class HttpProtocol(Turns):
     def _stop_at(self, error: httptools.HttpParserError) -> None:
         cause = error.__context__  # what one of the callbacks below has raised
         if isinstance(cause, _Over):
-            self._deaf = True
-            self._keep_line()
-        elif isinstance(cause, rules.Refused):
+            return
+        if isinstance(cause, rules.Refused):
             self._refuse(cause)
         elif cause is None:
             self._refuse(rules.bad(f"This is not HTTP as it should be: {error}."))
@@ -138,8 +137,7 @@ class HttpProtocol(Turns):
             self._expect_body(int(telling.get(b"content-length", b"0")), b"transfer-encoding" in telling)
         elif self.scope["http_version"] != "1.1":
             rules.check_framing(self.scope["http_version"], telling)
-        if self.parser.should_upgrade():  # not here: the request is answered, and what follows it is not HTTP
-            self._keep_line()
+        if self.parser.should_upgrade():
             self.cycle.keep_alive = False
 
     def _expect_body(self, length: int, chunked: bool) -> None:
@@ -166,8 +164,11 @@ class HttpProtocol(Turns):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """The request is here as a whole."""
+        """The request is here as a whole; it may have been the last."""
         self._in_body = False
         self._head_bytes = 0
         self.deadline = self._watch.now + self._limits.idle_seconds
         super().on_message_complete()
+        if not self.cycle.keep_alive:
+            self._deaf = True
+            self._keep_line()
