@@ -99,13 +99,18 @@ class Process:
 
     def url(self) -> str:
         """Where it listens, as it says."""
-        return str(within(STARTS_WITHIN, self._said_url))
+        return str(within(STARTS_WITHIN, lambda: self._said_url("listens on ")))
 
-    def _said_url(self) -> str | None:
+    def operations_url(self) -> str:
+        """Where its metrics and health are to be had, as it says."""
+        said = str(within(STARTS_WITHIN, lambda: self._said_url("Metrics and health are at ")))
+        return said.strip('",').removesuffix("/metrics")
+
+    def _said_url(self, before: str) -> str | None:
         if self._popen.poll() is not None:
             raise AssertionError(f"the process ended with {self._popen.returncode}: {self.log.read_text()}")
         said = self.log.read_text()
-        return said.partition("listens on ")[2].split()[0] if "listens on " in said and said.endswith("\n") else None
+        return said.partition(before)[2].split()[0] if before in said and said.endswith("\n") else None
 
     def send(self, number: signal.Signals) -> None:
         """Sends a signal."""

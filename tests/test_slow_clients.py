@@ -40,7 +40,10 @@ class Rooms:
         self.loop: asyncio.AbstractEventLoop | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers as the path says: /reads the body, /waits to be let go, /takes the first of the body before that, says /much; or at once."""
+        """Answers as the path says, or at once.
+
+        /reads the body, /waits to be let go, /takes the first of the body before that, says /much.
+        """
         if scope["type"] == "lifespan":
             self.loop, self.go = asyncio.get_running_loop(), asyncio.Event()
             for stage in ("startup", "shutdown"):

@@ -80,8 +80,9 @@ def serve(
 
     settings = _settings()
     listening = launch.bind(host, port)
+    for_operations = launch.bind_operations(settings, launch.OPERATIONS_PORT_OF_GATEWAY)
     typer.echo(f"The product gateway listens on {launch.url_of(listening)}", err=True)
-    launch.serve(settings, listening, with_worker=with_worker)
+    launch.serve(settings, listening, for_operations, with_worker=with_worker)
 
 
 @app.command()

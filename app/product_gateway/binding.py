@@ -67,7 +67,7 @@ def bind(
     document: spec.Document,
     handlers: object,
     *,
-    authenticate: Authenticate,
+    authenticate: Authenticate | None = None,
     describe_error: Callable[[Exception], Answer[Any]],
     admit: Callable[[Any], Awaitable[Any]] = _as_it_is,
     gate: Callable[[ASGIApp], ASGIApp] = lambda app: app,
@@ -79,7 +79,7 @@ def bind(
     Where an operation has security, `authenticate` (token, operation) says who is asking before the parameters
     are checked, and `admit` turns that into the handler's first argument after they are. `describe_error` is the
     one table from error to HTTP answer. `gate` is an application around the rest, whose errors become answers too.
-    Raises SettingsError where spec and handlers do not fit.
+    Raises SettingsError where spec and handlers do not fit, and where security has nobody to `authenticate`.
     """
     operations = {each["operationId"]: each for _, _, each in spec.operations(document)}
     methods = _methods(document, handlers)
@@ -87,7 +87,9 @@ def bind(
         operation_id: _Call(methods[operation_id], admit if each.get("security", document.get("security")) else None)
         for operation_id, each in operations.items()
     }
-    bearer = Bearer(authenticate, operations)
+    if authenticate is None and any(each.get("security", document.get("security")) for each in operations.values()):
+        raise SettingsError("The spec has operations that need a token, and nothing that checks it.")
+    bearer = Bearer(authenticate, operations) if authenticate else None
     app = ConnexionMiddleware(
         Dispatch(calls),
         middlewares=[
@@ -100,7 +102,7 @@ def bind(
             LifespanMiddleware,
         ],
         lifespan=lifespan,
-        security_map={"bearer": lambda: bearer},
+        security_map={"bearer": lambda: bearer} if bearer else {},
         resolver=Resolver(methods.__getitem__),
         validate_responses=validate_responses,
         swagger_ui_options=SwaggerUIOptions(serve_spec=False, swagger_ui=False),

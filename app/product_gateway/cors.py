@@ -1,4 +1,4 @@
-"""Which origins' pages may read the answers in a browser: CORS, as the Fetch standard (fetch.spec.whatwg.org) has it."""
+"""Which origins' pages may read the answers in a browser: CORS, by the Fetch standard (fetch.spec.whatwg.org)."""
 
 from collections.abc import Collection
 

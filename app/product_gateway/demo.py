@@ -17,6 +17,7 @@ def run(settings: Settings, port: int, sample_port: int, catalog: Path, delay: f
     """Until Ctrl-C. Everything is there before the gateway answers. Raises SettingsError."""
     gateway = launch.bind("127.0.0.1", port)
     sample = launch.bind("127.0.0.1", sample_port)
+    for_operations = launch.bind_operations(settings, launch.OPERATIONS_PORT_OF_GATEWAY)
     data = catalog_file.read(catalog)
     logs.set_up(settings.log_level, settings.log_format)
     app = sample_service.create_app(data, token=SAMPLE_SERVICE_TOKEN, delay=delay)
@@ -29,7 +30,7 @@ def run(settings: Settings, port: int, sample_port: int, catalog: Path, delay: f
             token_file, keys.issue_token(settings, MERCHANT, list(keys.SCOPES), TOKEN_LIFETIME).encode() + b"\n"
         )
         print(_welcome(launch.url_of(gateway), token_file, data), flush=True)
-        launch.serve(settings, gateway, with_worker=True)
+        launch.serve(settings, gateway, for_operations, with_worker=True)
 
 
 def _register(settings: Settings, database: Database, url: str) -> None:

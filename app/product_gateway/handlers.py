@@ -32,6 +32,8 @@ from product_gateway.binding import Answer
 from product_gateway.db import Database, catalog, syncs
 from product_gateway.db.readiness import Readiness
 from product_gateway.errors import InvalidRequest, NeverSynced
+from product_gateway.logs import about
+from product_gateway.metrics import Metrics
 from product_gateway.model import EntityType, Merchant, Record, Sync, SyncStatus
 from product_gateway.pages import Pages
 
@@ -43,9 +45,10 @@ NOT_A_CURSOR = "Query parameter cursor: this is not a cursor that an earlier pag
 class Handlers:
     """The operations. Errors of the model become HTTP answers elsewhere."""
 
-    def __init__(self, database: Database, *, docs: bool = True) -> None:
+    def __init__(self, database: Database, metrics: Metrics, *, docs: bool = True) -> None:
         self._database = database
         self._readiness = Readiness(database)
+        self._metrics = metrics
         self._pages = Pages(shown=docs)
 
     async def enqueue_sync(
@@ -53,12 +56,15 @@ class Handlers:
     ) -> Answer[SyncResponse]:
         """Raises SyncAlreadyActive."""
         sync = await self._database.write(syncs.enqueue, merchant.name, entity_type, idempotency_key)
+        about(sync_id=str(sync.id))
         headers = {"Location": f"{SYNCS}{sync.id}", "Retry-After": str(sync.seconds_left)}
         return Answer({"data": sync_body(sync), "meta": {}}, 202, headers)
 
     async def cancel_sync(self, merchant: Merchant, entity_type: EntityType) -> Answer[SyncResponse]:
         """Raises NoActiveSync."""
         sync = await self._database.write(syncs.cancel, merchant.name, entity_type)
+        about(sync_id=str(sync.id))
+        self._metrics.ended(entity_type, SyncStatus.CANCELLED)
         return Answer({"data": sync_body(sync), "meta": {}}, 202, {"Location": f"{SYNCS}{sync.id}"})
 
     async def get_sync_status(self, merchant: Merchant, entity_type: EntityType) -> Answer[SyncStatusResponse]:

@@ -3,32 +3,39 @@
 import asyncio
 import errno
 import logging
+import resource
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
 
-from product_gateway import db, logs
+from product_gateway import db, logs, operations, tracing
+from product_gateway.connections import Connections
 from product_gateway.db import Database, migrate
 from product_gateway.errors import SettingsError
+from product_gateway.http_rules import Limits
+from product_gateway.metrics import Metrics
 from product_gateway.outbound import Outbound
-from product_gateway.server import create_app
-from product_gateway.settings import Settings
+from product_gateway.server import create_app, error_answer
+from product_gateway.settings import Settings, listed
 from product_gateway.worker import Worker
 
 logger = logging.getLogger(__name__)
 
 SECONDS_TO_FINISH_REQUESTS = 8
-# Longer than load balancers keep theirs (60 s as a rule): who closes first loses the request that was on its way.
-SECONDS_TO_KEEP_A_CONNECTION = 75
+SECONDS_TO_FINISH_SCRAPES = 1
+OPERATIONS_PORT_OF_GATEWAY = 8090
+OPERATIONS_PORT_OF_WORKER = 8091
 SECONDS_TO_START = 30
-SECONDS_TO_HAND_BACK = 2.0  # for each read or write of a worker that is to stop
+SECONDS_TO_HAND_BACK = 1.5  # for what a worker is doing when it is to stop, and as many to hand back its syncs
 BACKLOG = 2048
+MOST_CONNECTIONS = 10_000
+FILES_FOR_ELSE = 200  # the database, the product services, logs, keys
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -49,23 +56,40 @@ def bind(host: str, port: int) -> socket.socket:
     return listening
 
 
+def bind_operations(settings: Settings, port: int) -> socket.socket:
+    """A socket for metrics and health, on `port` where the settings name none. Raises SettingsError."""
+    chosen = port if settings.operations_port is None else settings.operations_port
+    try:
+        return bind(settings.operations_host, chosen)
+    except SettingsError as error:
+        raise SettingsError(
+            f"{error.detail} It is meant for metrics and health: PRODUCT_GATEWAY_OPERATIONS_PORT and "
+            "PRODUCT_GATEWAY_OPERATIONS_HOST say where they are to be had."
+        ) from None
+
+
 def url_of(listening: socket.socket) -> str:
     """The address of the socket, for a browser on this machine."""
     host, port = listening.getsockname()[:2]
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
-def serve(settings: Settings, listening: socket.socket, *, with_worker: bool) -> None:
+def serve(settings: Settings, listening: socket.socket, for_operations: socket.socket, *, with_worker: bool) -> None:
     """The gateway, until SIGTERM or Ctrl-C. Raises SettingsError."""
     _prepare(settings)
-    app = create_app(settings)
-    with worker_beside(settings) if with_worker else nullcontext():
-        serve_alone(app, listening)
+    metrics = Metrics()
+    app = create_app(settings, metrics)
+    with (
+        tracing.exporting(settings),
+        operations_beside(settings, metrics, for_operations),
+        worker_beside(settings, metrics) if with_worker else nullcontext(),
+    ):
+        serve_alone(app, listening, listed(settings.trusted_proxies))
 
 
-def serve_alone(app: ASGIApp, listening: socket.socket) -> None:
-    """Any application over HTTP, until SIGTERM or Ctrl-C."""
-    server = _http_server(app)
+def serve_alone(app: ASGIApp, listening: socket.socket, trusted_proxies: Sequence[str] = ()) -> None:
+    """Any application over HTTP, until SIGTERM or Ctrl-C. Who its clients are is what a trusted proxy says."""
+    server = _http_server(app, trusted_proxies=trusted_proxies)
 
     def stop(*_: object) -> None:
         server.should_exit = True
@@ -78,26 +102,29 @@ def serve_alone(app: ASGIApp, listening: socket.socket) -> None:
 
 def run_worker(settings: Settings) -> None:
     """A worker, until SIGTERM or Ctrl-C. Raises SettingsError."""
+    for_operations = bind_operations(settings, OPERATIONS_PORT_OF_WORKER)
     _prepare(settings)
+    metrics = Metrics()
 
     async def until_signalled() -> None:
         stop = asyncio.Event()
         for each in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(each, stop.set)
-        await _work(settings, stop, lambda: logger.info("The worker is waiting for syncs."))
+        await _work(settings, metrics, stop, lambda: logger.info("The worker is waiting for syncs."))
 
-    asyncio.run(until_signalled())
+    with tracing.exporting(settings), operations_beside(settings, metrics, for_operations):
+        asyncio.run(until_signalled())
 
 
 @contextmanager
-def worker_beside(settings: Settings) -> Iterator[None]:
+def worker_beside(settings: Settings, metrics: Metrics) -> Iterator[None]:
     """A worker in a thread, with an event loop of its own: a large page does not hold up a request."""
     started = threading.Event()
     state: dict[str, Any] = {}
 
     async def until_told() -> None:
         state["loop"], state["stop"] = asyncio.get_running_loop(), asyncio.Event()
-        await _work(settings, state["stop"], started.set)
+        await _work(settings, metrics, state["stop"], started.set)
 
     def in_thread() -> None:
         try:
@@ -119,9 +146,23 @@ def worker_beside(settings: Settings) -> Iterator[None]:
 
 
 @contextmanager
-def http_beside(app: ASGIApp, listening: socket.socket) -> Iterator[None]:
+def operations_beside(settings: Settings, metrics: Metrics, listening: socket.socket) -> Iterator[None]:
+    """Metrics and health in a thread. It is the last to stop, so that an orchestrator can follow the others."""
+    app = operations.create_app(settings, metrics)
+    with http_beside(app, listening, seconds_to_finish=SECONDS_TO_FINISH_SCRAPES):
+        logger.info("Metrics and health are at %s/metrics", url_of(listening))
+        yield
+
+
+@contextmanager
+def http_beside(
+    app: ASGIApp,
+    listening: socket.socket,
+    limits: Limits | None = None,
+    seconds_to_finish: int = SECONDS_TO_FINISH_REQUESTS,
+) -> Iterator[None]:
     """An HTTP server in a thread, answering when this is entered."""
-    server = _http_server(app)
+    server = _http_server(app, limits, seconds_to_finish)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, name="http")
     thread.start()
     try:
@@ -143,10 +184,10 @@ def _prepare(settings: Settings) -> None:
         migrate.prepare(database)
 
 
-async def _work(settings: Settings, stop: asyncio.Event, on_start: Callable[[], None]) -> None:
+async def _work(settings: Settings, metrics: Metrics, stop: asyncio.Event, on_start: Callable[[], None]) -> None:
     with db.open_for_a_while(settings.database) as database:
         async with to_product_services(settings) as outbound:
-            worker = Worker(settings, database, outbound)
+            worker = Worker(settings, database, outbound, metrics)
             on_start()
             hurrying = asyncio.create_task(_hurry(stop, database))
             try:
@@ -172,18 +213,36 @@ def to_product_services(settings: Settings) -> Outbound:
     )
 
 
-def _http_server(app: ASGIApp) -> uvicorn.Server:
+def _http_server(
+    app: ASGIApp,
+    limits: Limits | None = None,
+    seconds_to_finish: int = SECONDS_TO_FINISH_REQUESTS,
+    trusted_proxies: Sequence[str] = (),
+) -> uvicorn.Server:
+    limits = limits or Limits(connections=most_connections())
     return uvicorn.Server(
         uvicorn.Config(
             app,
             loop="uvloop",
-            http="httptools",
+            http=Connections(error_answer, limits),  # type: ignore[arg-type]  # makes what a class would
             ws="none",
             lifespan="on",
             log_config=None,
             access_log=False,
             server_header=False,
-            timeout_graceful_shutdown=SECONDS_TO_FINISH_REQUESTS,
-            timeout_keep_alive=SECONDS_TO_KEEP_A_CONNECTION,
+            proxy_headers=bool(trusted_proxies),
+            forwarded_allow_ips=list(trusted_proxies),  # else uvicorn asks the environment, and trusts loopback
+            timeout_graceful_shutdown=seconds_to_finish,
         )
     )
+
+
+def most_connections() -> int:
+    """As many as this process may have files open, but for some; the limit is raised as far as that is allowed."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_CONNECTIONS + FILES_FOR_ELSE
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(hard, wanted)
+    if soft != resource.RLIM_INFINITY and soft < allowed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+        soft = allowed
+    return MOST_CONNECTIONS if soft == resource.RLIM_INFINITY else max(1, min(MOST_CONNECTIONS, soft - FILES_FOR_ELSE))

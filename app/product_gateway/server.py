@@ -1,5 +1,6 @@
 """The gateway's application, and the one table from error to HTTP answer."""
 
+import functools
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -9,18 +10,21 @@ from typing import Any
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
-from product_gateway import db, errors, spec
+from product_gateway import db, errors, logs, spec
 from product_gateway.api_types import ErrorResponse
 from product_gateway.binding import Answer, bind
+from product_gateway.cors import Cors
 from product_gateway.db import Database, merchants
-from product_gateway.edge import Edge, Gate
+from product_gateway.edge import Edge, Gate, Traced
 from product_gateway.handlers import SYNCS, Handlers
 from product_gateway.jwks import Jwks
 from product_gateway.keys import verification_key
+from product_gateway.metrics import ADDRESS, MERCHANT, OVERLOAD, Metrics
 from product_gateway.model import Merchant
 from product_gateway.outbound import Outbound
+from product_gateway.rate_limits import Count, counting, network
 from product_gateway.security import Caller, Keys, OneKey, Tokens
-from product_gateway.settings import Settings
+from product_gateway.settings import Settings, listed
 
 logger = logging.getLogger(__name__)
 
@@ -33,10 +37,12 @@ QUIET = ("getLiveness", "getReadiness")
 Headers = dict[str, str]
 
 
-def create_app(settings: Settings) -> ASGIApp:
+def create_app(settings: Settings, metrics: Metrics | None = None) -> ASGIApp:
     """The gateway as an ASGI application. Raises SettingsError; contacts nothing before it is started."""
+    metrics = metrics or Metrics()
     database = db.connect(settings.database, deadline=SECONDS_FOR_THE_DATABASE)
     outbound = Outbound(allow_private_addresses=settings.allow_private_addresses)
+    limited = functools.partial(counting, refused=metrics.refused)
     keys: Keys = Jwks(outbound, settings.jwks_url) if settings.jwks_url else OneKey(verification_key(settings))
 
     @asynccontextmanager
@@ -51,19 +57,33 @@ def create_app(settings: Settings) -> ASGIApp:
     always = [each for each, _, operation in spec.operations(document) if operation.get("x-never-refused")]
     app = bind(
         document,
-        Handlers(database, docs=settings.docs),
+        Handlers(database, metrics, docs=settings.docs),
         authenticate=Tokens(settings, keys).authenticate,
-        admit=_admission(database),
+        admit=_admission(database, limited(settings.rate_limit_per_merchant, MERCHANT, str)),
         describe_error=describe_error,
-        gate=lambda app: Gate(app, at_once=settings.requests_at_once, always=always),
+        gate=functools.partial(
+            Gate,
+            at_once=settings.requests_at_once,
+            always=always,
+            refused=functools.partial(metrics.refused, OVERLOAD),
+            count=limited(settings.rate_limit_per_address, ADDRESS, network),
+        ),
         lifespan=lifespan,
         validate_responses=settings.validate_responses,
     )
-    return Edge(app, answered=lambda *_: None, access_log=settings.access_log, quiet=QUIET)
+    if settings.cors_origins:
+        methods = sorted({method.upper() for _, method, _ in spec.operations(document)} | {"HEAD"})
+        app = Cors(app, origins=listed(settings.cors_origins), methods=methods)
+    if settings.traces_endpoint:
+        app = Traced(app, untraced=always)
+    edge = Edge(app, answered=metrics.answered, access_log=settings.access_log, quiet=QUIET)
+    metrics.count_in_flight(lambda: edge.in_flight)
+    return edge
 
 
-def _admission(database: Database) -> Callable[[Caller], Any]:
+def _admission(database: Database, count: Count) -> Callable[[Caller], Any]:
     async def admit(caller: Caller) -> Merchant:
+        count(caller.merchant)  # before the merchant is looked up: it is the database that a limit spares
         database.start_clock()
         return await database.read(merchants.admit, caller.merchant)
 
@@ -121,6 +141,8 @@ def describe_error(error: Exception) -> Answer[ErrorResponse]:
         if isinstance(error, kind):
             if isinstance(error, errors.Unavailable) and not isinstance(error, errors.Overloaded):
                 logger.warning("A request was not served: %s", error.with_cause)
+            if isinstance(error, errors.SyncAlreadyActive):
+                logs.about(sync_id=str(error.active.id))
             return error_answer(status, error.detail, headers(error))
     if isinstance(error, HTTPException) and 400 <= error.status_code < 500:
         return error_answer(HTTPStatus(error.status_code), str(error.detail), dict(error.headers or {}))

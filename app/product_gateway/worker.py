@@ -5,11 +5,14 @@ import contextlib
 import logging
 import os
 import socket
+import time
 
+from product_gateway import logs, tracing
 from product_gateway.db import Database, catalog, claims, merchants, syncs
-from product_gateway.errors import LeaseLost, PullFailed, SettingsError, Unavailable
+from product_gateway.errors import LeaseLost, PullFailed, SettingsError, SyncNotFound, Unavailable
 from product_gateway.keys import Secrets
-from product_gateway.model import Claim, Merchant, Platform
+from product_gateway.metrics import Metrics
+from product_gateway.model import Claim, EntityType, Merchant, Page, Platform, SyncStatus
 from product_gateway.outbound import Outbound
 from product_gateway.product_service import ProductService
 from product_gateway.settings import Settings
@@ -32,10 +35,13 @@ SECONDS_BETWEEN_TRIES = 0.5
 class Worker:
     """Runs up to `worker_concurrency` syncs at a time."""
 
-    def __init__(self, settings: Settings, database: Database, outbound: Outbound) -> None:
+    def __init__(
+        self, settings: Settings, database: Database, outbound: Outbound, metrics: Metrics | None = None
+    ) -> None:
         self._settings = settings
         self._database = database
         self._outbound = outbound
+        self._metrics = metrics or Metrics()
         self._secrets = Secrets(settings)
         self._owner = f"{socket.gethostname()}:{os.getpid()}"
         self._away = False
@@ -76,49 +82,67 @@ class Worker:
                 logger.info("The database is back: syncs are looked for again.")
             self._away = False
             if found:
-                return await self._database.write(
-                    claims.claim, self._owner, made.lease_seconds, made.max_lost_workers, made.syncs_per_merchant
-                )
+                return await self._take_up()
         except Unavailable as error:
             if not self._away:
                 logger.warning("Syncs are not looked for until the database is back: %s", error.with_cause)
             self._away = True
         return None
 
+    async def _take_up(self) -> Claim | None:
+        made = self._settings
+        given_up: list[EntityType] = []
+        claim = await self._database.write(
+            claims.claim, self._owner, made.lease_seconds, made.max_lost_workers, made.syncs_per_merchant, given_up
+        )
+        for entity_type in given_up:
+            self._metrics.ended(entity_type, SyncStatus.FAILED, claims.WORKER_LOST)
+        if claim is not None:
+            self._metrics.claimed(taken_over=claim.taken_over)
+        return claim
+
     async def _run_claim(self, claim: Claim) -> None:
-        logger.info("Sync %s: %s of %s, attempt %d.", claim.sync_id, claim.entity_type, claim.merchant, claim.attempt)
-        try:
-            await self._run_to_its_end(claim)
-            await self._forget(claim)
-        except asyncio.CancelledError:
-            with contextlib.suppress(LeaseLost, Unavailable):
-                await self._database.write(claims.hand_back, claim)
-                logger.info("Sync %s is handed back.", claim.sync_id)
-            raise
+        # For all that is logged on its behalf: it runs in a task of its own.
+        logs.about(sync_id=str(claim.sync_id), merchant=claim.merchant, entity_type=claim.entity_type.value)
+        with tracing.sync(claim.attempt):
+            logger.info("The sync begins, attempt %d.", claim.attempt)
+            try:
+                with self._metrics.running():
+                    await self._run_to_its_end(claim)
+                await self._forget(claim)
+            except asyncio.CancelledError:
+                with contextlib.suppress(LeaseLost, Unavailable):
+                    await self._hand_back(claim)
+                raise
 
     async def _run_to_its_end(self, claim: Claim) -> None:
         cut_off = False
+        began = time.monotonic()
         try:
             async with asyncio.TaskGroup() as group:
                 heartbeat = group.create_task(self._keep(claim))
                 await self._pull(claim)
                 heartbeat.cancel()
             await self._database.write(catalog.succeed, claim)
-            logger.info("Sync %s: SUCCEEDED.", claim.sync_id)
+            seconds = time.monotonic() - began
+            self._metrics.ended(claim.entity_type, SyncStatus.SUCCEEDED, seconds=seconds)
+            tracing.ended(SyncStatus.SUCCEEDED)
+            logger.info("The sync SUCCEEDED after %.1f s.", seconds)
         except* LeaseLost as lost:
-            logger.warning("%s", lost.exceptions[0])
+            await self._leave(claim, lost.exceptions[0])
         except* Unavailable as away:
             cut_off = True
             for each in away.exceptions:
                 if isinstance(each, Unavailable):  # a group of one: the heartbeat goes on without the database
-                    logger.warning("Sync %s stops here: %s", claim.sync_id, each.with_cause)
+                    logger.warning("The sync stops here: %s", each.with_cause)
         except* PullFailed as failed:
             for reason in failed.exceptions:
                 if isinstance(reason, PullFailed):  # a group of one: a pull fails once
-                    await self._fail(claim, reason.code, reason.detail)
+                    await self._fail(claim, reason.code, reason.detail, began)
         except* Exception as unexpected:
-            logger.error("Sync %s failed.", claim.sync_id, exc_info=unexpected)
-            await self._fail(claim, "INTERNAL_ERROR", "The gateway failed to run this sync. Its operator can see why.")
+            logger.error("The sync met an error that nobody expected.", exc_info=unexpected)
+            detail = "The gateway failed to run this sync. Its operator can see why."
+            await self._fail(claim, "INTERNAL_ERROR", detail, began)
         if cut_off:
             await self._hand_back_when_possible(claim)
 
@@ -132,9 +156,13 @@ class Worker:
                 while True:
                     await asyncio.sleep(SECONDS_BETWEEN_TRIES)
                     with contextlib.suppress(Unavailable):
-                        await self._database.write(claims.hand_back, claim)
-                        logger.info("Sync %s is handed back.", claim.sync_id)
+                        await self._hand_back(claim)
                         return
+
+    async def _hand_back(self, claim: Claim) -> None:
+        await self._database.write(claims.hand_back, claim)
+        tracing.ended("HANDED_BACK")
+        logger.info("The sync is handed back.")
 
     async def _keep(self, claim: Claim) -> None:
         while True:
@@ -142,7 +170,7 @@ class Worker:
             try:
                 await self._database.write(claims.heartbeat, claim, self._settings.lease_seconds)
             except Unavailable as error:  # the next one may arrive in time; until then, every write is guarded
-                logger.warning("Sync %s, heartbeat: %s", claim.sync_id, error.with_cause)
+                logger.warning("The sync's lease was not renewed: %s", error.with_cause)
 
     async def _pull(self, claim: Claim) -> None:
         merchant = await self._merchant(claim)
@@ -162,10 +190,14 @@ class Worker:
         read, rejected = claim.records_read, claim.rejected
         async with contextlib.aclosing(service.pages(claim.entity_type, claim.cursor, claim.pages_read)) as pages:
             async for page in pages:
-                await self._database.write(catalog.write_page, claim, page, self._settings.lease_seconds)
+                await self._write(claim, page)
                 read, rejected = read + page.size, rejected + len(page.rejections)
                 enough = FEWEST_TO_JUDGE if page.next_cursor is None else FEWEST_TO_JUDGE_BEFORE_THE_END
                 _refuse_too_many_rejected(merchant, read, rejected, enough)
+
+    async def _write(self, claim: Claim, page: Page) -> None:
+        await self._database.write(catalog.write_page, claim, page, self._settings.lease_seconds)
+        self._metrics.read(claim.entity_type, page.size, len(page.rejections))
 
     async def _ask_for_missing(self, claim: Claim, service: ProductService) -> None:
         """A list that changes while it is read may leave out what is still there: what is asked for by id comes back.
@@ -178,7 +210,7 @@ class Worker:
         try:
             async with contextlib.aclosing(service.still_there(claim.entity_type, ids)) as pages:
                 async for page in pages:
-                    await self._database.write(catalog.write_page, claim, page, self._settings.lease_seconds)
+                    await self._write(claim, page)
         except PullFailed as failed:
             if failed.code in AWAY:
                 raise
@@ -219,12 +251,30 @@ class Worker:
             max_record_bytes=made.max_record_bytes,
             attempts=made.request_attempts,
             wait_initial=made.retry_wait_seconds,
+            retried=self._metrics.retried,
         )
 
-    async def _fail(self, claim: Claim, code: str, detail: str) -> None:
-        logger.warning("Sync %s: FAILED, %s: %s", claim.sync_id, code, detail)
-        with contextlib.suppress(LeaseLost, Unavailable):
-            await self._database.write(claims.fail, claim, code, detail.replace("\0", "\ufffd"))
+    async def _fail(self, claim: Claim, code: str, detail: str, began: float) -> None:
+        detail = logs.masked(detail).replace("\0", "\ufffd")
+        logger.warning("The sync FAILED, %s: %s", code, detail)
+        tracing.ended(SyncStatus.FAILED, failed=code)
+        try:
+            await self._database.write(claims.fail, claim, code, detail)
+        except LeaseLost as lost:
+            await self._leave(claim, lost)
+        except Unavailable:  # when the lease has run out, another worker finds the same fault
+            return
+        else:
+            self._metrics.ended(claim.entity_type, SyncStatus.FAILED, code, time.monotonic() - began)
+
+    async def _leave(self, claim: Claim, reason: Exception) -> None:
+        """A client that cancels takes the lease away too, and so does an operator who removes the merchant."""
+        logger.warning("%s", reason)
+        tracing.ended("LEFT")
+        with contextlib.suppress(SyncNotFound, Unavailable):
+            now = await self._database.read(syncs.get, claim.merchant, claim.sync_id)
+            if now.status is not SyncStatus.CANCELLED:
+                self._metrics.lost_lease()
 
     async def _forget(self, claim: Claim) -> None:
         with contextlib.suppress(Unavailable):

@@ -43,6 +43,7 @@ class Database:
     def __init__(self, engine: Engine, deadline: float | None = None) -> None:
         self.engine = engine
         self._deadline = deadline
+        self._end: float | None = None  # of all that is asked of it, by the event loop's clock
         self._under_way = UnderWay()
         self._readers = Threads(engine, THREADS)
         self._writing = engine.execution_options(begin="IMMEDIATE")
@@ -76,14 +77,16 @@ class Database:
             until.set(asyncio.get_running_loop().time() + self._deadline)
 
     def hurry(self, seconds: float) -> None:
-        """The process is to end: what is under way, and each that comes, has so many seconds from now on."""
-        self._deadline = seconds
+        """The process is to end: what is under way has so many seconds, and what comes is over after twice as many."""
+        self._deadline = 2 * seconds
+        self._end = asyncio.get_running_loop().time() + self._deadline
         for unit in self._under_way.units:
             self._under_way.limit(unit, seconds)
 
     def close(self) -> None:
         """Finishes what is under way, or gives it up when that takes long; then lets go of the connections."""
-        for seconds in (SECONDS_TO_FINISH, SECONDS_TO_GIVE_UP):
+        somebody_waits = not all(unit.future.done() for unit in list(self._under_way.units))
+        for seconds in (SECONDS_TO_FINISH if somebody_waits else SECONDS_TO_GIVE_UP, SECONDS_TO_GIVE_UP):
             moment = time.monotonic() + seconds
             if all([self._readers.close(moment), self._writers.close(moment)]):
                 break
@@ -94,11 +97,11 @@ class Database:
     def _unit(self, work: Callable[[Connection], Any], *, writes: bool = False) -> Unit:
         if self._deadline is None:
             return Unit(work, self._under_way, writes=writes)
-        left, end = self._deadline, until.get()
+        left, end = self._deadline, until.get() or self._end
         if end is not None:
             left = min(left, end - asyncio.get_running_loop().time())
             if left <= 0:
-                raise Unavailable(AWAY) from TimeoutError("It took all the time that the request had.")
+                raise Unavailable(AWAY) from TimeoutError("There is no time left to ask it.")
         unit = Unit(work, self._under_way, writes=writes)
         self._under_way.limit(unit, left)
         return unit

@@ -1,0 +1,91 @@
+"""The operations port: metrics and health beside the gateway or a worker, as openapi/operations.yaml says.
+
+It is for those who run the gateway, not for its clients: it has no tokens, so it must not be reached from outside.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from starlette.types import ASGIApp
+
+from product_gateway import db, spec
+from product_gateway.api_types import HealthResponse
+from product_gateway.binding import Answer, bind
+from product_gateway.db import Database, syncs
+from product_gateway.db.readiness import Readiness
+from product_gateway.edge import Edge
+from product_gateway.errors import Unavailable
+from product_gateway.metrics import MEDIA_TYPE, Metrics
+from product_gateway.server import QUIET, SECONDS_FOR_THE_DATABASE, describe_error
+from product_gateway.settings import Settings
+
+SECONDS_BETWEEN_LOOKS = 5.0
+LONGEST_LOOK = 1.0  # seconds: a scrape that takes long is given up, and then there is nothing at all
+WELL: Answer[HealthResponse] = Answer({"data": {"status": "ok"}, "meta": {}})
+
+
+def create_app(settings: Settings, metrics: Metrics) -> ASGIApp:
+    """The application of the operations port. Raises SettingsError; contacts nothing before it is asked."""
+    database = db.connect(settings.database, deadline=SECONDS_FOR_THE_DATABASE)
+
+    @asynccontextmanager
+    async def lifespan(_: Any) -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            database.close()
+
+    app = bind(
+        spec.load(spec.OPERATIONS),
+        Operations(database, metrics),
+        describe_error=describe_error,
+        lifespan=lifespan,
+        validate_responses=settings.validate_responses,
+    )
+    quiet = (*QUIET, "getMetrics")
+    return Edge(app, answered=lambda *_: None, access_log=settings.access_log, quiet=quiet)
+
+
+class Operations:
+    """The operations of openapi/operations.yaml."""
+
+    def __init__(self, database: Database, metrics: Metrics) -> None:
+        self._database = database
+        self._metrics = metrics
+        self._readiness = Readiness(database)
+        self._look: asyncio.Task[None] | None = None
+        self._looked = 0.0
+
+    async def get_metrics(self) -> Answer[bytes]:
+        """Of this process, and what the database says of all of them: where it is away, the rest is there at once.
+
+        The database is asked once in SECONDS_BETWEEN_LOOKS at the most, and by one at a time: scrapes cannot hurt it.
+        """
+        if self._look is None or (self._look.done() and time.monotonic() - self._looked >= SECONDS_BETWEEN_LOOKS):
+            self._looked = time.monotonic()
+            self._look = asyncio.create_task(self._look_into_database())
+        await asyncio.wait([self._look], timeout=LONGEST_LOOK)
+        if self._look.done():
+            self._look.result()
+        else:
+            self._metrics.know_active(None)
+        return Answer(self._metrics.exposition(), media_type=MEDIA_TYPE)
+
+    async def get_liveness(self) -> Answer[HealthResponse]:
+        """Needs nothing but the process."""
+        return WELL
+
+    async def get_readiness(self) -> Answer[HealthResponse]:
+        """As on the gateway's own port. Raises Unavailable."""
+        await self._readiness.check()
+        return WELL
+
+    async def _look_into_database(self) -> None:
+        self._database.start_clock()
+        try:
+            self._metrics.know_active(await self._database.read(syncs.active))
+        except Unavailable:
+            self._metrics.know_active(None)

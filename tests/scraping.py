@@ -1,0 +1,31 @@
+"""What a process counts, as Prometheus reads it."""
+
+import httpx2
+from prometheus_client.parser import text_string_to_metric_families
+
+Values = dict[str, float]
+
+
+class Scrape:
+    """One answer of /metrics. Raises where Prometheus' own parser cannot read it."""
+
+    def __init__(self, url: str, timeout: float = 30) -> None:
+        answer = httpx2.get(f"{url}/metrics", timeout=timeout)
+        assert answer.status_code == 200, answer.text
+        self.seconds = answer.elapsed.total_seconds()
+        self.text = answer.text
+        self.families = list(text_string_to_metric_families(answer.text))
+        self.samples = [sample for family in self.families for sample in family.samples]
+
+    def of(self, name: str) -> Values:
+        """The values of a metric of ours that are not 0, each under its labels' values in the order of their names."""
+        return {
+            " ".join(sample.labels[label] for label in sorted(sample.labels)): sample.value
+            for sample in self.samples
+            if sample.name == f"product_gateway_{name}" and sample.value
+        }
+
+    def total(self, name: str) -> float | None:
+        """The sum of a metric of ours over all labels; None where it has no value."""
+        found = [sample.value for sample in self.samples if sample.name == f"product_gateway_{name}"]
+        return sum(found) if found else None
