@@ -5,13 +5,15 @@ INSTALLED := .venv/installed
 LINTER := node_modules/.installed
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 UV := VIRTUAL_ENV=.venv $(BIN)/uv pip --quiet
-LOCK := $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
+COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --upgrade
+LOCK := $(COMPILE) pyproject.toml
+SBOM := .venv/sbom
 REDOCLY := REDOCLY_TELEMETRY=off REDOCLY_SUPPRESS_UPDATE_NOTICE=true node_modules/.bin/redocly
 SPECS := openapi/product-gateway.yaml openapi/product-service.yaml openapi/operations.yaml
 CODEGEN := $(BIN)/datamodel-codegen --input openapi/product-gateway.yaml --input-file-type openapi --output-model-type typing.TypedDict --target-python-version 3.11 --openapi-scopes schemas --enum-field-as-literal all --disable-timestamp --use-schema-description --strict-nullable --no-use-closed-typed-dict --formatters ruff-format --custom-file-header '"""The bodies of the API as types. Generated from openapi/product-gateway.yaml by `make generate`: never edit."""'
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check lint types imports specs generate fuzz chaos vendor audit lock dist clean node
+.PHONY: help install run test check lint types imports specs generate fuzz chaos soak vendor audit sbom lock dist clean node
 
 help: ## print this
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -79,9 +81,21 @@ vendor: $(INSTALLED) node ## fetch again what the pages bring along, and compare
 audit: $(INSTALLED) ## look for known vulnerabilities in what is locked (needs the internet)
 	@$(BIN)/pip-audit --strict --require-hashes --disable-pip --progress-spinner off -r requirements.txt -r requirements-dev.txt 2>.venv/audit.log; passed=$$?; tail -n 1 .venv/audit.log; [ $$passed = 0 ] || { echo "Not passed: something has a known vulnerability, or could not be looked up"; exit 1; }
 
+sbom: $(SBOM)/installed ## list what requirements.txt locks, for scanners: CycloneDX in dist/sbom.json
+	@mkdir -p dist
+	@PYTHONWARNINGS=ignore $(SBOM)/bin/cyclonedx-py requirements requirements.txt --index-url "" --pyproject pyproject.toml --output-reproducible --of JSON --sv 1.6 --output-file dist/sbom.json
+	@echo "dist/sbom.json lists $$(grep -c '"purl"' dist/sbom.json) packages"
+
+# An environment of its own: what this tool brings along would make every start of the others slower.
+$(SBOM)/installed: requirements-sbom.txt | $(INSTALLED)
+	@$(BIN)/python -m venv $(SBOM)
+	@VIRTUAL_ENV=$(SBOM) $(BIN)/uv pip --quiet sync --require-hashes requirements-sbom.txt || $(SBOM)/bin/python -m pip --quiet --disable-pip-version-check install --require-hashes -r requirements-sbom.txt
+	@touch $@
+
 lock: $(INSTALLED) ## resolve the dependencies again, with hashes, for all Python versions
-	$(LOCK) --upgrade -o requirements.txt
-	$(LOCK) --upgrade --extra dev --constraint requirements.txt -o requirements-dev.txt
+	$(LOCK) -o requirements.txt
+	$(LOCK) --extra dev --constraint requirements.txt -o requirements-dev.txt
+	echo 'cyclonedx-bom>=7.5,<8' | $(COMPILE) - -o requirements-sbom.txt
 
 dist: $(INSTALLED) ## build the source distribution, and the wheel from it, into dist
 	rm -rf dist
