@@ -15,6 +15,7 @@ from product_gateway.catalog_file import Catalog
 from product_gateway.sample_service import create_app
 
 TOKEN = "the-merchants-t0ken"
+SIZES_OF_PEOPLE = ("1", "2", "20", "50", "60", "100", "250", "500")
 
 
 @dataclass(frozen=True)
@@ -338,10 +339,9 @@ async def errors_without_a_title(self: Crooked, asked: Asked, honest: Honest) ->
 
 
 @breaks("fuzz-accepts")
-async def no_middling_page_sizes(self: Crooked, asked: Asked, honest: Honest) -> Told:
-    """Page sizes that nobody thought of are refused."""
-    size = asked.query.get("page_size", "1")
-    return await honest(asked.but(page_size="0") if size.isdigit() and 100 < int(size) < 250 else asked)
+async def no_odd_page_sizes(self: Crooked, asked: Asked, honest: Honest) -> Told:
+    """Page sizes that people do not think of are refused."""
+    return await honest(asked if asked.query.get("page_size", "1") in SIZES_OF_PEOPLE else asked.but(page_size="0"))
 
 
 @breaks("fuzz-refuses")

@@ -121,6 +121,14 @@ async def test_a_database_that_is_away_is_unavailable(url: str) -> None:
             assert away.value.detail == "The database cannot be used at the moment."
 
 
+async def test_a_file_that_is_gone_before_it_is_first_used_is_not_made_anew(tmp_path: Path) -> None:
+    """A process has migrated it at its start: an empty one would be in the way of the one that is brought back."""
+    file = tmp_path / "gateway.db"
+    with db.open_for_a_while(f"sqlite:///{file}", may_create=False) as database, pytest.raises(Unavailable):
+        await database.read(migrate.current)
+    assert not file.exists()
+
+
 @pytest.mark.parametrize("url", ["", "nonsense", "mysql://host/name", "sqlite://", "sqlite:///:memory:", "oracle://x"])
 def test_what_is_not_a_database_of_ours_is_refused(url: str) -> None:
     """With the name of the setting, as the operator has to change it."""

@@ -102,7 +102,7 @@ def test_the_death_of_the_primary_loses_no_sync_and_needs_no_restart(tmp_path: P
         logs = "".join(each.log.read_text() for each in processes)
         assert "Traceback" not in logs
         check_owners(logs)
-        taken_over = len(re.findall(r"attempt (?!1\.)\d+\.", logs))
+        taken_over = len(re.findall(r"The sync begins, attempt (?!1\.)\d+\.", logs))
         print(f"recovered after {min(recovered):.2f} to {max(recovered):.2f} s; {dict(answers)}; {taken_over=}")
 
 
@@ -130,7 +130,7 @@ def check_catalog(caller: Caller, service: str) -> None:
 
 def check_owners(logs: str) -> None:
     """No two workers made the same attempt, and none ended what another had ended."""
-    attempts: list[Any] = re.findall(r"Sync (\S+): PRODUCT of \S+ attempt (\d+)\.", logs)
+    attempts: list[Any] = re.findall(r"The sync begins, attempt (\d+)\.\t.*\bsync_id=(\S+)", logs)
     assert len(set(attempts)) == len(attempts) > 0
-    successes = re.findall(r"Sync (\S+): SUCCEEDED", logs)
+    successes = re.findall(r"The sync SUCCEEDED after \S+ s\.\t.*\bsync_id=(\S+)", logs)
     assert len(set(successes)) == len(successes) > 0

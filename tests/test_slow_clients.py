@@ -246,13 +246,14 @@ def test_a_client_that_is_far_ahead_costs_no_more_than_others(first: bytes) -> N
 def test_a_row_that_comes_in_pieces_is_answered_as_a_whole() -> None:
     """Whoever reads the body of the first lets in what follows it, piece by piece, before it is their turn."""
     rooms = Rooms()
+    head = GET % b"reads"
     with serving(rooms) as url, Wire(url) as wire:
-        wire.send(GET % b"takes" + GET % b"reads" * 500)
+        wire.send(GET % b"takes" + head * 500)
         assert rooms.waiting.acquire(timeout=SOON)
         for _ in range(20):
-            wire.send(GET % b"reads" * 20 + GET[:7])
+            wire.send(head * 20 + head[:7])
             time.sleep(0.02)
-            wire.send(GET[7:] % b"reads")
+            wire.send(head[7:])
         rooms.let_go()
         assert wire.replies(1 + 500 + 20 * 21).statuses == [200] * 921
         assert wire.said.end == "open"

@@ -185,7 +185,8 @@ def _prepare(settings: Settings) -> None:
 
 
 async def _work(settings: Settings, metrics: Metrics, stop: asyncio.Event, on_start: Callable[[], None]) -> None:
-    with db.open_for_a_while(settings.database) as database:
+    # It was made before: where it is gone now, an empty one would be in the way of the one that is brought back.
+    with db.open_for_a_while(settings.database, may_create=False) as database:
         async with to_product_services(settings) as outbound:
             worker = Worker(settings, database, outbound, metrics)
             on_start()

@@ -29,7 +29,7 @@ WELL: Answer[HealthResponse] = Answer({"data": {"status": "ok"}, "meta": {}})
 
 def create_app(settings: Settings, metrics: Metrics) -> ASGIApp:
     """The application of the operations port. Raises SettingsError; contacts nothing before it is asked."""
-    database = db.connect(settings.database, deadline=SECONDS_FOR_THE_DATABASE)
+    database = db.connect(settings.database, deadline=SECONDS_FOR_THE_DATABASE, may_create=False)
 
     @asynccontextmanager
     async def lifespan(_: Any) -> AsyncIterator[None]:

@@ -40,7 +40,7 @@ Headers = dict[str, str]
 def create_app(settings: Settings, metrics: Metrics | None = None) -> ASGIApp:
     """The gateway as an ASGI application. Raises SettingsError; contacts nothing before it is started."""
     metrics = metrics or Metrics()
-    database = db.connect(settings.database, deadline=SECONDS_FOR_THE_DATABASE)
+    database = db.connect(settings.database, deadline=SECONDS_FOR_THE_DATABASE, may_create=False)
     outbound = Outbound(allow_private_addresses=settings.allow_private_addresses)
     limited = functools.partial(counting, refused=metrics.refused)
     keys: Keys = Jwks(outbound, settings.jwks_url) if settings.jwks_url else OneKey(verification_key(settings))

@@ -111,10 +111,11 @@ def _call(work: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any],
     return work(connection, *args, **kwargs)
 
 
-def connect(url: str, *, deadline: float | None = None) -> Database:
+def connect(url: str, *, deadline: float | None = None, may_create: bool = True) -> Database:
     """The database at a URL of SQLAlchemy's or libpq's. Contacts nothing yet. Raises SettingsError.
 
-    With a deadline (seconds for one read or write) it is for those who cannot wait, and makes no file.
+    With a deadline (seconds for one read or write) it is for those who cannot wait. A file of SQLite's that is not
+    there is made if it may be.
     """
     try:
         parsed = postgresql.parsed(url)
@@ -126,7 +127,7 @@ def connect(url: str, *, deadline: float | None = None) -> Database:
     wait = SECONDS_TO_WAIT if deadline is None else deadline * SHARE_OF_THE_DEADLINE_TO_WAIT
     if parsed.drivername in ("sqlite", "sqlite+pysqlite"):
         # one connection for each thread, and one for the writer
-        return Database(sqlite.engine(parsed, THREADS + 1, wait, may_create=deadline is None), deadline)
+        return Database(sqlite.engine(parsed, THREADS + 1, wait, may_create=may_create), deadline)
     if parsed.drivername in ("postgresql", "postgresql+psycopg"):
         return Database(postgresql.engine(parsed, 2 * THREADS, wait, has_deadline=deadline is not None), deadline)
     raise SettingsError(
@@ -136,9 +137,9 @@ def connect(url: str, *, deadline: float | None = None) -> Database:
 
 
 @contextmanager
-def open_for_a_while(url: str) -> Iterator[Database]:
+def open_for_a_while(url: str, *, may_create: bool = True) -> Iterator[Database]:
     """The database, let go of at the end. Raises SettingsError, also where it cannot be used, with the reason."""
-    database = connect(url)
+    database = connect(url, may_create=may_create)
     try:
         yield database
     except Unavailable as error:

@@ -39,7 +39,7 @@ HASHED = (".css", ".js")
 REDOC_STYLES = (
     "'sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=' 'sha256-QMIg+bpjm3JdElJ388KYke01izlUW0UoNOeKjpMxdgc='"
 )
-NOTHING = "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+NOTHING = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
 POLICIES = {
     INDEX: NOTHING + "style-src 'self'; img-src 'self'",
     DOCS: NOTHING + f"script-src 'self'; style-src 'self' {REDOC_STYLES}; img-src 'self' data:; worker-src blob:",
