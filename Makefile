@@ -75,6 +75,9 @@ fuzz: $(INSTALLED) ## Schemathesis against the running server, for longer than t
 chaos: $(INSTALLED) ## kill, stop, restart and cut everything for CHAOS_SECONDS (60); nothing may be lost
 	$(BIN)/python tests/chaos.py
 
+soak: $(INSTALLED) ## ordinary load for SOAK_SECONDS (600); neither memory, files, threads nor latency may grow
+	$(BIN)/python tests/soak.py
+
 vendor: $(INSTALLED) node ## fetch again what the pages bring along, and compare it with pages/VENDORED.toml
 	@$(BIN)/python tests/vendored.py
 
