@@ -194,7 +194,8 @@ def soak(seconds: float, folder: Path) -> tuple[Watch, collections.Counter[str],
                 time.sleep(max(0.0, began + (number + 1) * seconds / LOOKS - time.monotonic()))
                 watch.look(processes)
         wrong = settle(customers)
-        wrong += [violation for each in (*customers, *others) for violation in each.violations]
+        wrong += [violation for each in customers for violation in each.violations]
+        wrong += [violation for each in others for violation in each.violations]
         for name, process in (("server", server), ("worker", worker)):
             if process.status() is not None or "Traceback" in process.log.read_text():
                 wrong.append(f"the {name} ended, or says what nobody expected: {process.log}")

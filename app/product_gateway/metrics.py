@@ -19,6 +19,7 @@ from product_gateway.model import ACTIVE, ActiveSyncs, EntityType, SyncStatus
 MEDIA_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 NONE = "none"
 OVERLOAD, MERCHANT, ADDRESS = "overload", "merchant", "address"
+FAULTS_OF_OURS = ("INTERNAL_ERROR", "TOKEN_UNREADABLE", "WORKER_LOST")  # an alert looks for the first one of each
 REQUEST_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 SYNC_SECONDS = (0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200)
 
@@ -96,6 +97,8 @@ class Metrics:
         for each in EntityType:
             for status in (SyncStatus.SUCCEEDED, SyncStatus.CANCELLED):
                 self._ended.labels(each.value, status.value, "")
+            for code in FAULTS_OF_OURS:
+                self._ended.labels(each.value, SyncStatus.FAILED.value, code)
             for by_type in (self._read, self._rejected, self._sync_seconds):
                 by_type.labels(each.value)
 
