@@ -1,5 +1,7 @@
 """Schemathesis against the running server: whatever it is sent, it answers as openapi/product-gateway.yaml says.
 
+And so does its operations port, of which openapi/operations.yaml speaks.
+
 FUZZ_EXAMPLES is how many cases each operation gets (`make fuzz`: 1000), FUZZ_SEED which ones.
 """
 
@@ -29,13 +31,15 @@ MERCHANTS = ("shop", "other")
 
 # Schemathesis starts sequences at lists where there are any. Without them it starts where clients do, at a PUT, and
 # then has to be told to go on, because a PUT is not always answered in the same way.
-RUNS = {
+RUNS: dict[str, tuple[str, ...]] = {
     "everything": (),
     "syncs": (
         *("--phases", "stateful", "--include-tag", "Sync", "--exclude-operation-id", "listSyncs"),
         *("--max-time", str(max(5, EXAMPLES // 10))),
     ),
+    "operations": (),
 }
+SPECS = {"operations": spec.OPERATIONS}  # of the others it is the gateway's
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,8 @@ def runs(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> dic
     house = House(folder, f"sqlite:///{folder / 'gateway.db'}", validate_responses="true", worker_poll_seconds="0.01")
     # A delay, so that a sync is active for long enough to be met and cancelled, and over soon enough for the next.
     sample = ("--catalog", str(folder / "catalog.json"), "--delay", "0.1")
-    with house.sample_service(*sample) as service, house.serving("--with-worker") as url:
+    with house.sample_service(*sample) as service, house.process("serve", "--port", "0", "--with-worker") as gateway:
+        url = gateway.url()
         for merchant in MERCHANTS:
             house.run(
                 *("merchant", "add", merchant, "--platform", "BYOP", "--currency", "GBP"),
@@ -74,7 +79,8 @@ def runs(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> dic
                 sync = client.put(f"{API}/sync/{entity_type}").json()["data"]
                 assert ended(client, sync)["status"] == "SUCCEEDED"
         write_identities(folder / "identities.json", house)
-        return {name: run(folder, name, url, *arguments) for name, arguments in RUNS.items()}
+        urls = {name: gateway.operations_url() if name in SPECS else url for name in RUNS}
+        return {name: run(folder, name, urls[name], *arguments) for name, arguments in RUNS.items()}
 
 
 def write_catalog(path: Path) -> None:
@@ -99,7 +105,7 @@ def run(folder: Path, name: str, url: str, *arguments: str) -> Run:
     done = subprocess.run(
         [
             *(sys.executable, "-m", "schemathesis.cli", "--config-file", str(CONFIG)),
-            *("run", str(spec.path(spec.GATEWAY)), "--url", url, *arguments),
+            *("run", str(spec.path(SPECS.get(name, spec.GATEWAY))), "--url", url, *arguments),
             *("--max-examples", str(EXAMPLES), "--seed", SEED),
             *("--report", "ndjson", "--report-ndjson-path", str(events)),
         ],
@@ -124,12 +130,13 @@ def test_schemathesis_finds_nothing(runs: dict[str, Run], name: str) -> None:
 def test_every_operation_was_served_at_least_once(runs: dict[str, Run]) -> None:
     """A run of refusals alone looks at nothing but the refusals."""
     served = set()
-    for each in (scenario for run in runs.values() for scenario in run.scenarios()):
+    for name, each in ((name, scenario) for name, run in runs.items() for scenario in run.scenarios()):
         for case_id, case in each.get("cases", {}).items():
             response = each["interactions"].get(case_id, {}).get("response") or {}
             if 200 <= response.get("status_code", 0) < 300:
-                served.add((case["value"]["path"], case["value"]["method"].lower()))
-    never = {(path, method) for path, method, _ in spec.operations(spec.load(spec.GATEWAY))} - served
+                served.add((SPECS.get(name, spec.GATEWAY), case["value"]["path"], case["value"]["method"].lower()))
+    documents = (spec.GATEWAY, spec.OPERATIONS)
+    never = {(name, *each[:2]) for name in documents for each in spec.operations(spec.load(name))} - served
     assert not never, f"never answered with 2xx: {never}. Give schemathesis.toml what they need."
 
 
