@@ -72,7 +72,7 @@ class House:
         """`product-gateway serve` on a free port; yields its URL."""
         with self.process("serve", "--port", "0", *arguments) as process:
             url = process.url()
-            within(STARTS_WITHIN, lambda: _is_ready(url))
+            within(STARTS_WITHIN, lambda: is_ready(url))
             yield url
 
     @contextmanager
@@ -163,7 +163,8 @@ def ended(client: httpx2.Client, sync: dict[str, Any], seconds: float = 30) -> d
     return found
 
 
-def _is_ready(url: str) -> bool:
+def is_ready(url: str) -> bool:
+    """Whether a load balancer would send something there."""
     try:
         return httpx2.get(f"{url}/health/ready").status_code == 200
     except httpx2.TransportError:

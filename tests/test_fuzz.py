@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from house import API, House, ended
+from house import API, House, ended, is_ready, within
 from product_gateway import spec
 from product_gateway.model import EntityType
 
@@ -68,7 +68,7 @@ def runs(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> dic
     # A delay, so that a sync is active for long enough to be met and cancelled, and over soon enough for the next.
     sample = ("--catalog", str(folder / "catalog.json"), "--delay", "0.1")
     with house.sample_service(*sample) as service, house.process("serve", "--port", "0", "--with-worker") as gateway:
-        url = gateway.url()
+        url = within(60, lambda: gateway.url() if is_ready(gateway.operations_url()) else None)
         for merchant in MERCHANTS:
             house.run(
                 *("merchant", "add", merchant, "--platform", "BYOP", "--currency", "GBP"),
