@@ -14,7 +14,7 @@ from product_gateway.errors import SettingsError
 from test_contract import example_of
 
 SHOP, ADMIN, STRANGER = "https://shop.example", "http://localhost:3000", "https://shop.example.evil.example"
-EXPOSED = {"location", "retry-after", "link", "x-request-id", "www-authenticate"}
+EXPOSED = {"location", "retry-after", "link", "preference-applied", "x-request-id", "www-authenticate"}
 PREFLIGHT = {"Access-Control-Request-Method": "PUT", "Access-Control-Request-Headers": "authorization,idempotency-key"}
 STAMP = {"x-content-type-options": "nosniff", "cache-control": "no-store"}
 

@@ -4,6 +4,7 @@ import contextlib
 import signal
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 
 import httpx2
@@ -12,12 +13,13 @@ import pytest
 
 import wires
 from cluster import HOST, USER, Server, one_server
-from contract import Gateway
+from contract import Gateway, error
 from house import API, House, Process, within
-from outages import PUT, idles, in_time, is_quiet, survives
+from outages import LONGEST_ANSWER, PUT, idles, in_time, is_quiet, survives
 from product_gateway import db
-from product_gateway.db import migrate
+from product_gateway.db import migrate, syncs
 from product_gateway.db.faults import NOT_KNOWN
+from product_gateway.model import EntityType
 from wires import Wires
 
 MOST_SESSIONS = 80
@@ -151,6 +153,34 @@ def test_an_outage_of_postgresql_is_a_503_in_time_and_passes(
     detail = {"detail": NOT_KNOWN} if outage is without_standby else {}
     survives(caller, outage(place), reads=OUTAGES[outage], **detail)
     is_quiet(place.process.log.read_text())
+
+
+def test_who_waits_for_a_sync_waits_through_an_outage_and_is_told_where_it_outlasts_them(place: Place) -> None:
+    """The sync may well go on meanwhile; and asking again would be no better than to wait."""
+    place.gateway.add("patient")
+    direct = f"postgresql://{USER}@{HOST}:{place.postgresql.port}/postgres"
+    with place.gateway.of("patient") as caller, ThreadPoolExecutor(2) as threads:
+        put = within(20, lambda: (answer := caller.put(f"{API}/sync/PRODUCT")).status_code == 202 and answer)
+
+        def wait(seconds: int) -> tuple[httpx2.Response, float]:
+            began = time.monotonic()
+            prefer = {"Prefer": f"wait={seconds}"}
+            answer = caller.get(f"{API}/syncs/{put.json()['data']['id']}", headers=prefer, timeout=90)
+            return answer, time.monotonic() - began
+
+        short, long = threads.submit(wait, 4), threads.submit(wait, 50)
+        time.sleep(1)
+        with stopped(place):
+            answer, seconds = short.result(30)
+            assert error(answer, 503)
+            assert "Retry-After" in answer.headers
+            assert "Preference-Applied" not in answer.headers
+            assert 3.5 < seconds < 4 + LONGEST_ANSWER
+        with db.open_for_a_while(direct) as database:
+            database.call(syncs.cancel, "patient", EntityType.PRODUCT)
+        answer, _ = long.result(30)
+        assert answer.json()["data"]["status"] == "CANCELLED"
+        assert answer.headers["Preference-Applied"] == "wait=50"
 
 
 def test_processes_end_in_good_order_while_postgresql_hangs(place: Place) -> None:

@@ -1,4 +1,4 @@
-"""What PostgreSQL does for a claim and for a removal does not depend on when it last counted the rows."""
+"""What PostgreSQL does for claims, removals and those who wait does not depend on when it last counted the rows."""
 
 from collections.abc import Callable
 from typing import Any
@@ -81,6 +81,19 @@ def test_a_claim_from_a_long_queue_sorts_nothing(url: str) -> None:
         plan = plans(database, claims.claim, "tester", 600.0, *RULES)
     assert "ix_syncs_queued" in plan
     assert "Sort" not in plan
+
+
+def test_those_who_wait_for_syncs_have_them_found_by_their_keys(url: str) -> None:
+    """However long the history is: of a row of each key, and no other."""
+    with db.open_for_a_while(url) as database:
+        add(database, "shop")
+        ended = {"merchant": "shop", "entity_type": "PRODUCT", "status": "SUCCEEDED"}
+        keys = [("shop", uuid7()) for _ in range(MANY)]
+        statement = insert(tables.syncs).values(queued_at=tables.now(literal(-60)), finished_at=tables.now())
+        database.call(lambda connection: connection.execute(statement, [{**ended, "id": each} for _, each in keys]))
+        databases.run(url, "ANALYZE")
+        plan = plans(database, syncs.ended_among, keys[:1], keys[-1:])
+    assert plan.count("using pk_syncs on syncs") == 2, plan
 
 
 def test_a_removal_never_compares_each_record_with_each_id(url: str) -> None:

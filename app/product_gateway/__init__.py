@@ -13,6 +13,7 @@ Where things are:
     operations         the operations port: metrics and health, for those who run the gateway
     handlers           one method per operationId of openapi/product-gateway.yaml
     worker             claims a sync, runs it, records how it ended
+    waiting            clients that wait for syncs to end: one look at the database for all
     security           bearer token -> who is asking
     registry           what the operator does to merchants
     edge               names, stamps, counts and logs every request; turns away what is too much
@@ -27,6 +28,7 @@ Where things are:
     handler_skeletons  handlers written out from the spec, for operations that have none
     db                 the only place with SQL: syncs, merchants, catalog, migrations
     product_service    pages of records from a merchant: paging, new attempts, failures
+    preferences        what a client would like, if it can be had
     records            a page checked against openapi/product-service.yaml: what fits, what is rejected
     jwks               the keys of a token issuer, from where it publishes them
     outbound           the one HTTP client

@@ -14,6 +14,9 @@ SyncId: TypeAlias = str
 IdempotencyKey: TypeAlias = str
 
 
+Preferences: TypeAlias = str
+
+
 RecordId: TypeAlias = str
 
 

@@ -4,8 +4,10 @@ A handler is an `async def` method with the operationId's name in snake_case. A 
 not fit each other stop the start, with the missing handlers written out.
 """
 
+import asyncio
 import inspect
 import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -26,15 +28,20 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from product_gateway import spec
 from product_gateway.errors import SettingsError
 from product_gateway.handler_skeletons import skeletons
-from product_gateway.http_rules import LARGEST_BODY_BYTES
+from product_gateway.http_rules import HURRY, LARGEST_BODY_BYTES
 from product_gateway.pipeline import ARGUMENTS, Authenticate, Bearer, RequestValidation, Routing
 
 logger = logging.getLogger(__name__)
 
-STAMP = "product_gateway.stamp"  # in the scope: headers that the answer gets, whatever it is
+# In the scope:
+STAMP = "product_gateway.stamp"  # headers that the answer gets, whatever it is
+LEAVE = "product_gateway.leave"  # to be called when nobody works for the request any more: others may come in
+WAITED = "product_gateway.waited"  # to be told how many seconds the client has waited because it wanted to
 
 Body = TypeVar("Body")
-Handler = Callable[..., Awaitable["Answer[Any]"]]
+Handler = Callable[..., Awaitable["Answer[Any] | Later[Any]"]]
+Hurry = asyncio.Future[bool]
+"""Done when nobody should wait any longer; True where the client is gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +64,24 @@ class Answer(Generic[Body]):
         ]
         await send({"type": "http.response.start", "status": self.status, "headers": headers})
         await send({"type": "http.response.body", "body": content})
+
+
+@dataclass(frozen=True, slots=True)
+class Later(Generic[Body]):
+    """What a handler gives back where the client wants to wait for the answer, and it costs nothing to let it."""
+
+    wait: Callable[[Hurry], Awaitable[Answer[Body]]]
+
+    async def answer(self, scope: Scope) -> Answer[Body] | None:
+        """The answer; None where the client is gone. Meanwhile another request may have this one's place."""
+        scope.get(LEAVE, lambda: None)()
+        hurry = scope[HURRY]() if HURRY in scope else asyncio.get_running_loop().create_future()
+        began = time.perf_counter()
+        try:
+            answer = await self.wait(hurry)
+        finally:
+            scope.get(WAITED, lambda _: None)(time.perf_counter() - began)
+        return None if hurry.done() and hurry.result() else answer
 
 
 async def _as_it_is(caller: Any) -> Any:
@@ -148,7 +173,7 @@ class _Call:
         found = [(name, _converter(hints[name])) for name in names]
         self._convert = [(name, convert) for name, convert in found if convert is not None]
 
-    async def __call__(self, scope: Scope) -> Answer[Any]:
+    async def __call__(self, scope: Scope) -> Answer[Any] | Later[Any]:
         arguments = scope[ARGUMENTS]
         for name, convert in self._convert:
             if arguments[name] is not None:
@@ -177,7 +202,13 @@ class Dispatch:
         call = self._calls.get(scope["extensions"]["connexion_routing"]["operation_id"])
         if call is None:
             raise HTTPException(404, "There is nothing at this path.")
-        await (await call(scope)).send(scope, send)
+        answer = await call(scope)
+        if isinstance(answer, Later):
+            waited_for = await answer.answer(scope)
+            if waited_for is None:
+                return
+            answer = waited_for
+        await answer.send(scope, send)
 
 
 class Errors:

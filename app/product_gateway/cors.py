@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from product_gateway.binding import STAMP
 
 SENT = ("Authorization", "Idempotency-Key", "Prefer", "X-Request-Id")
-READ = ("Location", "Retry-After", "Link", "X-Request-Id", "WWW-Authenticate")
+READ = ("Location", "Retry-After", "Link", "Preference-Applied", "X-Request-Id", "WWW-Authenticate")
 SECONDS_TO_REMEMBER = 600
 NOBODY = Headers()
 

@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uuid_utils.compat import uuid7
 
 from product_gateway import logs, tracing
-from product_gateway.binding import STAMP
+from product_gateway.binding import LEAVE, STAMP, WAITED
 from product_gateway.errors import Overloaded
 
 logger = logging.getLogger("product_gateway.access")
@@ -51,6 +51,7 @@ class Edge:
         logs.about(request_id=request_id)
         scope[STAMP] = [(b"x-request-id", request_id.encode()), *SAFE]
         status = 0
+        waited = 0.0
         self.in_flight += 1
 
         async def watched(message: Message) -> None:
@@ -59,13 +60,18 @@ class Edge:
                 status = message["status"]
             await send(message)
 
+        def has_waited(seconds: float) -> None:
+            nonlocal waited
+            waited = seconds
+
+        scope[WAITED] = has_waited
         try:
             await self._app(scope, receive, watched)
         finally:
             self.in_flight -= 1
             seconds = time.perf_counter() - started
             operation = str(logs.what_about().get("operation", ""))
-            self._answered(operation, status, seconds)
+            self._answered(operation, status, seconds - waited)  # that a client wants to wait does not make us slow
             if self._access_log and not (status == 200 and operation in self._quiet):
                 _log(scope, status, seconds)
 
@@ -121,7 +127,8 @@ class Traced:
 class Gate:
     """Lets `at_once` requests in at the same time; one more is refused soon instead of waiting behind them.
 
-    A queue without an end makes every request late: with this one, those that are let in are answered in time.
+    A queue without an end makes every request late: with this one, those that are let in are answered in time. A
+    request whose client wants to wait leaves: nobody works for it.
     """
 
     def __init__(
@@ -151,7 +158,15 @@ class Gate:
             await asyncio.sleep(SECONDS_UNTIL_REFUSED)
             raise Overloaded
         self._inside += 1
+        is_inside = True
+
+        def leave() -> None:
+            nonlocal is_inside
+            self._inside -= is_inside
+            is_inside = False
+
+        scope[LEAVE] = leave
         try:
             await self._app(scope, receive, send)
         finally:
-            self._inside -= 1
+            leave()

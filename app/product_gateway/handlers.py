@@ -10,7 +10,7 @@ from uuid import UUID
 
 import orjson
 
-from product_gateway import pages
+from product_gateway import pages, preferences
 from product_gateway.api_types import (
     CatalogMeta,
     Collection,
@@ -28,7 +28,7 @@ from product_gateway.api_types import (
     SyncStatusResponse,
 )
 from product_gateway.api_types import Sync as SyncBody
-from product_gateway.binding import Answer
+from product_gateway.binding import Answer, Hurry, Later
 from product_gateway.db import Database, catalog, syncs
 from product_gateway.db.readiness import Readiness
 from product_gateway.errors import InvalidRequest, NeverSynced
@@ -36,6 +36,7 @@ from product_gateway.logs import about
 from product_gateway.metrics import Metrics
 from product_gateway.model import EntityType, Merchant, Record, Sync, SyncStatus
 from product_gateway.pages import Pages
+from product_gateway.waiting import Waiting
 
 SYNCS = "/product-gateway/v1/syncs/"
 HISTORY = "syncs"
@@ -45,8 +46,9 @@ NOT_A_CURSOR = "Query parameter cursor: this is not a cursor that an earlier pag
 class Handlers:
     """The operations. Errors of the model become HTTP answers elsewhere."""
 
-    def __init__(self, database: Database, metrics: Metrics, *, docs: bool = True) -> None:
+    def __init__(self, database: Database, metrics: Metrics, waiting: Waiting, *, docs: bool = True) -> None:
         self._database = database
+        self._waiting = waiting
         self._readiness = Readiness(database)
         self._metrics = metrics
         self._pages = Pages(shown=docs)
@@ -65,6 +67,7 @@ class Handlers:
         sync = await self._database.write(syncs.cancel, merchant.name, entity_type)
         about(sync_id=str(sync.id))
         self._metrics.ended(entity_type, SyncStatus.CANCELLED)
+        self._waiting.ended(sync)
         return Answer({"data": sync_body(sync), "meta": {}}, 202, {"Location": f"{SYNCS}{sync.id}"})
 
     async def get_sync_status(self, merchant: Merchant, entity_type: EntityType) -> Answer[SyncStatusResponse]:
@@ -99,11 +102,20 @@ class Handlers:
             meta["nextCursor"] = encoded(HISTORY, f"{last[0].isoformat()}/{last[1]}")
         return Answer({"data": [sync_body(each) for each in found], "meta": meta})
 
-    async def get_sync(self, merchant: Merchant, sync_id: UUID) -> Answer[SyncResponse]:
+    async def get_sync(
+        self, merchant: Merchant, sync_id: UUID, prefer: str | None
+    ) -> Answer[SyncResponse] | Later[SyncResponse]:
         """Raises SyncNotFound."""
         sync = await self._database.read(syncs.get, merchant.name, sync_id)
-        headers = {"Retry-After": str(sync.seconds_left)} if sync.is_active else {}
-        return Answer({"data": sync_body(sync), "meta": {}}, headers=headers)
+        seconds = preferences.wait(prefer)
+
+        async def wait(hurry: Hurry) -> Answer[SyncResponse]:
+            now = await self._waiting.until_ended(sync, seconds, hurry)
+            return one_sync(now, 0 if now.is_active and hurry.done() else seconds)
+
+        if not (seconds and sync.is_active):
+            return one_sync(sync, seconds)
+        return one_sync(sync) if self._waiting.is_full else Later(wait)
 
     async def list_sync_problems(self, merchant: Merchant, sync_id: UUID) -> Answer[SyncProblemsResponse]:
         """Raises SyncNotFound."""
@@ -196,6 +208,14 @@ class Handlers:
         after = "" if cursor is None else decoded(entity_type, cursor)
         listing = await self._database.read(catalog.page, merchant.name, entity_type, after, size)
         return listing.records, catalog_meta(merchant, entity_type, listing.next_after)
+
+
+def one_sync(sync: Sync, waited: int = 0) -> Answer[SyncResponse]:
+    """A sync as it is; `waited` are the seconds that were waited for it, or would have been."""
+    headers = {"Retry-After": str(sync.seconds_left)} if sync.is_active else {}
+    if waited:
+        headers["Preference-Applied"] = f"wait={waited}"
+    return Answer({"data": sync_body(sync), "meta": {}}, headers=headers)
 
 
 def sync_body(sync: Sync) -> SyncBody:

@@ -13,6 +13,7 @@ MOST_HEADERS = 100
 HOST = rb"(?:[A-Za-z0-9._~%!$&'()*+;=-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?"
 ONE_HOST = re.compile(HOST)
 ABSOLUTE = re.compile(rb"(?i:https?)://(?=[^/?:])" + HOST + rb"(?=[/?]|$)")
+HURRY = "product_gateway.hurry"  # in the scope: what says when a client that wants to wait should not wait any longer
 TELLING = frozenset((b"host", b"content-length", b"transfer-encoding"))
 """The headers that say where a request ends and for whom it is: there may be one of each."""
 
@@ -26,7 +27,7 @@ class Limits:
     idle_seconds: float = 75  # longer than load balancers keep theirs: who closes first loses what was on its way
     reading_seconds: float = 30  # to take in another part of an answer that the kernel has no room for
     linger_seconds: float = 2  # from our last word to the client's
-    connections: int = 10_000
+    connections: int = 12_000
 
 
 class Refused(Exception):

@@ -61,6 +61,8 @@ class Turns(HttpToolsProtocol):
         self._unread_bytes = self._untaken_bytes = 0
         self._client_is_done = False  # it has closed its half
         self._lingering = False  # we have closed ours
+        self._hurry: asyncio.Future[bool] | None = None  # what hurry() has made
+        self._is_to_end = False  # the server
 
     def _parse(self, data: bytes) -> None:
         raise NotImplementedError
@@ -70,7 +72,32 @@ class Turns(HttpToolsProtocol):
 
     def _start(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._ready, self._running = None, cycle
+        cycle.scope[rules.HURRY] = self.hurry  # type: ignore[literal-required]  # one of ours
         super()._start_asgi_task(cycle, app)
+
+    def hurry(self) -> asyncio.Future[bool]:
+        """Is done when nobody should wait any longer for the request that is being answered.
+
+        True where the client is gone; False where it has closed its half, which is how most go, or the server is to
+        end: then there may be somebody who hears the answer.
+        """
+        if self._hurry is None or self._hurry.done():
+            self._hurry = self.loop.create_future()
+            if self._running is None:
+                self._hurry.set_result(True)
+            elif self._client_is_done or self._is_to_end:
+                self._hurry.set_result(False)
+        return self._hurry
+
+    def _wait_no_longer(self, *, gone: bool) -> None:
+        if self._hurry is not None and not self._hurry.done():
+            self._hurry.set_result(gone)
+
+    def shutdown(self) -> None:
+        """Called by uvicorn when the server is to end."""
+        self._is_to_end = True
+        super().shutdown()
+        self._wait_no_longer(gone=False)
 
     def on_response_complete(self) -> None:
         """It is the next one's turn."""
@@ -108,6 +135,7 @@ class Turns(HttpToolsProtocol):
     def eof_received(self) -> bool:  # type: ignore[override]  # as asyncio has it
         """A client that has said all that it wants to gets its answers all the same."""
         self._client_is_done = True
+        self._wait_no_longer(gone=False)
         if self._lingering:
             return False
         self._end_after_answers()
@@ -188,6 +216,7 @@ class Turns(HttpToolsProtocol):
             self._running.disconnected = True
             self._running.message_event.set()
             self._running = None
+            self._wait_no_longer(gone=True)
 
     def _abort(self) -> None:
         self._disconnect()

@@ -34,7 +34,8 @@ OPERATIONS_PORT_OF_WORKER = 8091
 SECONDS_TO_START = 30
 SECONDS_TO_HAND_BACK = 1.5  # for what a worker is doing when it is to stop, and as many to hand back its syncs
 BACKLOG = 2048
-MOST_CONNECTIONS = 10_000
+MOST_CONNECTIONS = 12_000
+SHARE_THAT_MAY_WAIT = 5 / 6  # of them, for a sync to end: the others are for those who don't
 FILES_FOR_ELSE = 200  # the database, the product services, logs, keys
 
 
@@ -78,7 +79,7 @@ def serve(settings: Settings, listening: socket.socket, for_operations: socket.s
     """The gateway, until SIGTERM or Ctrl-C. Raises SettingsError."""
     _prepare(settings)
     metrics = Metrics()
-    app = create_app(settings, metrics)
+    app = create_app(settings, metrics, most_waiting=int(most_connections() * SHARE_THAT_MAY_WAIT))
     with (
         tracing.exporting(settings),
         operations_beside(settings, metrics, for_operations),

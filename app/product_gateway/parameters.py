@@ -55,6 +55,7 @@ class Parameter:
         self.argument: str = pythonic(self.name)
         self.required: bool = definition.get("required", False)
         self.default = schema.get("default")
+        self.never_refused: bool = definition.get("x-never-refused", False)  # such as Prefer, RFC 7240 §2
         kind = "Header" if definition["in"] == "header" else f"{definition['in'].capitalize()} parameter"
         self.label = f"{kind} {self.name}"
         self._array = schema["type"] == "array"
@@ -73,6 +74,13 @@ class Parameter:
             message = next(self._validator.iter_errors(value)).message
             raise InvalidRequest(f"{self.label}: {shortened(message)}")
         return value
+
+    def read_if_it_fits(self, text: str, before: Any) -> Any:
+        """The same for what is no error whatever it is: a line more continues the list (RFC 9110 §5.3)."""
+        try:
+            return self.read(text if before is None else f"{before},{text}")
+        except InvalidRequest:
+            return before
 
 
 def shortened(message: str) -> str:
@@ -112,10 +120,15 @@ class Parameters:
         arguments: dict[str, Any] = {}
         for name, value in headers:
             parameter = self.headers.get(name)
-            if parameter is not None and parameter.argument in arguments:
+            if parameter is None:
+                continue
+            text = value.decode("latin-1")
+            if parameter.never_refused:
+                arguments[parameter.argument] = parameter.read_if_it_fits(text, arguments.get(parameter.argument))
+            elif parameter.argument in arguments:
                 raise InvalidRequest(f"{parameter.label} is given more than once.")
-            if parameter is not None:
-                arguments[parameter.argument] = parameter.read(value.decode("latin-1"))
+            else:
+                arguments[parameter.argument] = parameter.read(text)
         return arguments
 
     def _read_query(self, query: bytes) -> dict[str, Any]:

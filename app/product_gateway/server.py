@@ -25,6 +25,7 @@ from product_gateway.outbound import Outbound
 from product_gateway.rate_limits import Count, counting, network
 from product_gateway.security import Caller, Keys, OneKey, Tokens
 from product_gateway.settings import Settings, listed
+from product_gateway.waiting import MOST_WAITING, Waiting
 
 logger = logging.getLogger(__name__)
 
@@ -37,10 +38,14 @@ QUIET = ("getLiveness", "getReadiness")
 Headers = dict[str, str]
 
 
-def create_app(settings: Settings, metrics: Metrics | None = None) -> ASGIApp:
-    """The gateway as an ASGI application. Raises SettingsError; contacts nothing before it is started."""
+def create_app(settings: Settings, metrics: Metrics | None = None, *, most_waiting: int = MOST_WAITING) -> ASGIApp:
+    """The gateway as an ASGI application. Raises SettingsError; contacts nothing before it is started.
+
+    No more than `most_waiting` clients may wait for a sync at a time, so that others find a connection that is free.
+    """
     metrics = metrics or Metrics()
     database = db.connect(settings.database, deadline=SECONDS_FOR_THE_DATABASE, may_create=False)
+    waiting = Waiting(database, most_waiting)
     outbound = Outbound(allow_private_addresses=settings.allow_private_addresses)
     limited = functools.partial(counting, refused=metrics.refused)
     keys: Keys = Jwks(outbound, settings.jwks_url) if settings.jwks_url else OneKey(verification_key(settings))
@@ -50,6 +55,7 @@ def create_app(settings: Settings, metrics: Metrics | None = None) -> ASGIApp:
         try:
             yield
         finally:
+            await waiting.aclose()
             await outbound.aclose()
             database.close()
 
@@ -57,7 +63,7 @@ def create_app(settings: Settings, metrics: Metrics | None = None) -> ASGIApp:
     always = [each for each, _, operation in spec.operations(document) if operation.get("x-never-refused")]
     app = bind(
         document,
-        Handlers(database, metrics, docs=settings.docs),
+        Handlers(database, metrics, waiting, docs=settings.docs),
         authenticate=Tokens(settings, keys).authenticate,
         admit=_admission(database, limited(settings.rate_limit_per_merchant, MERCHANT, str)),
         describe_error=describe_error,

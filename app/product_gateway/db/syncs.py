@@ -1,11 +1,27 @@
 """The sync table as clients and operators see it: one function per transition, and what can be read."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 import orjson
-from sqlalchemy import ColumnElement, Connection, Row, and_, bindparam, delete, func, select, text, tuple_, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    String,
+    Uuid,
+    and_,
+    bindparam,
+    cast,
+    delete,
+    func,
+    select,
+    text,
+    tuple_,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import aliased
 from uuid_utils.compat import uuid7
@@ -16,6 +32,11 @@ from product_gateway.model import ActiveSyncs, Counts, EntityType, Rejection, Re
 
 Place = tuple[datetime, UUID]
 """Where a sync stands in the history: when it was asked for, and its id."""
+
+Key = tuple[str, UUID]
+"""A sync's merchant and its id."""
+
+KEYS_AT_ONCE = 1000
 
 _columns = [*syncs.c, now().label("as_of")]
 _of_type = (syncs.c.merchant == bindparam("m")) & (syncs.c.entity_type == bindparam("t"))
@@ -42,6 +63,25 @@ _select_all_active = (
 _select_of_key = select(*_columns).where(syncs.c.merchant == bindparam("m"), syncs.c.idempotency_key == bindparam("k"))
 _select_latest = select(*_columns).where(_of_type).order_by(syncs.c.queued_at.desc(), syncs.c.id.desc()).limit(1)
 _select_one = select(*_columns).where(syncs.c.merchant == bindparam("m"), syncs.c.id == bindparam("i"))
+# A list of keys is one value, so that the statement is the same for one and for a thousand.
+_keys = {
+    "sqlite": select(
+        func.json_extract(text("value"), "$[0]").label("merchant"), func.json_extract(text("value"), "$[1]").label("id")
+    )
+    .select_from(func.json_each(bindparam("keys")))
+    .subquery(),
+    "postgresql": select(
+        func.unnest(cast(bindparam("merchants"), postgresql.ARRAY(String))).label("merchant"),
+        func.unnest(cast(bindparam("ids"), postgresql.ARRAY(Uuid))).label("id"),
+    ).subquery(),
+}
+_select_keyed = {
+    dialect: select(*_columns).join(keys, (syncs.c.merchant == keys.c.merchant) & (syncs.c.id == keys.c.id))
+    for dialect, keys in _keys.items()
+}
+_select_ended = {
+    dialect: statement.where(syncs.c.finished_at.is_not(None)) for dialect, statement in _select_keyed.items()
+}
 _cancel = (
     update(syncs)
     .where(_of_type, text(ACTIVE))
@@ -85,6 +125,23 @@ def get(connection: Connection, merchant: str, sync_id: UUID) -> Sync:
     if row is None:
         raise SyncNotFound(sync_id)
     return _sync(row)
+
+
+def ended_among(connection: Connection, waited_for: Sequence[Key], whatever: Sequence[Key]) -> list[Sync]:
+    """Those that are `waited_for` and have ended, and those that are wanted `whatever` their state; what is gone lacks.
+
+    However many are active or were, only rows with these keys are looked at.
+    """
+    found: list[Sync] = []
+    for statements, keys in ((_select_ended, waited_for), (_select_keyed, whatever)):
+        for first in range(0, len(keys), KEYS_AT_ONCE):
+            some = keys[first : first + KEYS_AT_ONCE]
+            if connection.dialect.name == "sqlite":
+                values: dict[str, Any] = {"keys": orjson.dumps([(name, each.hex) for name, each in some]).decode()}
+            else:
+                values = {"merchants": [name for name, _ in some], "ids": [each for _, each in some]}
+            found += [_sync(row) for row in connection.execute(statements[connection.dialect.name], values)]
+    return found
 
 
 def latest(connection: Connection, merchant: str, entity_type: EntityType) -> Sync | None:
