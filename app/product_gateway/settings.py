@@ -138,6 +138,21 @@ class Settings(BaseSettings):
     syncs_per_merchant: int = Field(
         2, ge=1, le=2, description="Syncs of one merchant at the same time; each makes one request at a time"
     )
+    webhook_timeout_seconds: float = Field(
+        15, gt=0, le=120, description="How long a merchant's webhook may take to answer"
+    )
+    webhook_retry_seconds: float = Field(
+        5,
+        gt=0,
+        le=3600,
+        description="First wait before a webhook is called again; each further one is twice as long, up to 6 h",
+    )
+    webhook_give_up_hours: float = Field(
+        72, gt=0, le=720, description="How long it is tried to deliver a message to a webhook"
+    )
+    webhooks_at_once: int = Field(
+        32, ge=1, le=1000, description="Webhooks that one worker calls at the same time, each merchant's once"
+    )
     retention_days: float = Field(90, gt=0, le=36500, description="How long syncs that have ended are kept")
     requests_at_once: int = Field(
         256,

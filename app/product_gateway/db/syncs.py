@@ -10,7 +10,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import aliased
 from uuid_utils.compat import uuid7
 
-from product_gateway.db.tables import ACTIVE, now, seen_records, sync_problems, syncs
+from product_gateway.db.tables import ACTIVE, now, seen_records, sync_problems, syncs, webhook_deliveries
+from product_gateway.db.webhooks import announce
 from product_gateway.errors import InvalidRequest, NoActiveSync, SyncAlreadyActive, SyncNotFound
 from product_gateway.model import ActiveSyncs, Counts, EntityType, Rejection, RejectionGroup, Sync, SyncStatus
 
@@ -76,6 +77,7 @@ def cancel(connection: Connection, merchant: str, entity_type: EntityType) -> Sy
     row = connection.execute(_cancel, {"m": merchant, "t": entity_type}).first()
     if row is None:
         raise NoActiveSync(entity_type)
+    announce(connection, merchant, row.id, SyncStatus.CANCELLED)
     return _sync(row)
 
 
@@ -167,7 +169,7 @@ def prune(connection: Connection, days: float, limit: int) -> int:
         {"age": -days * 86400},
     ).all()
     for merchant, sync_id in old:
-        for table in (sync_problems, seen_records):
+        for table in (sync_problems, seen_records, webhook_deliveries):
             connection.execute(delete(table).where(table.c.merchant == merchant, table.c.sync_id == sync_id))
         connection.execute(delete(syncs).where(syncs.c.merchant == merchant, syncs.c.id == sync_id))
     return len(old)
