@@ -98,10 +98,10 @@ class Settings(BaseSettings):
     jwt_merchant_claim: str = Field("merchant", min_length=1, description="The claim that names the merchant")
     secret_key_file: ReadableFile | None = Field(
         None,
-        description="Key (Fernet) that the merchants' own tokens are encrypted with; unset: the data directory's",
+        description="Key (Fernet) that the merchants' own secrets are encrypted with; unset: the data directory's",
     )
     allow_private_addresses: bool = Field(
-        False, description="Let product services and the JWKS be on loopback or private addresses"
+        False, description="Let product services, webhooks and the JWKS be on loopback or private addresses"
     )
     worker_concurrency: int = Field(4, ge=1, le=256, description="Syncs that one worker runs at the same time")
     worker_poll_seconds: float = Field(0.5, gt=0, le=60, description="How often an idle worker looks for a sync")
