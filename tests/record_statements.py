@@ -8,7 +8,7 @@ Run by hand when a release is made, with a migration that the release before did
 import contextlib
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ import databases
 from product_gateway import db
 from product_gateway.db import Database, catalog, claims, merchants, migrate, syncs, webhooks
 from product_gateway.errors import LeaseLost, SyncAlreadyActive
-from product_gateway.model import Claim, EntityType, Page, Platform, Record, Rejection, SyncStatus
+from product_gateway.model import Claim, Delivery, EntityType, Page, Platform, Record, Rejection, SyncStatus
 from released_statements import FOLDER, Statement, dumped, path, replay
 
 PRODUCT, COLLECTION = EntityType.PRODUCT, EntityType.COLLECTION
@@ -116,15 +116,16 @@ def _end_in_other_ways(database: Database) -> None:
 def _tell(database: Database) -> None:
     call = database.call
     call(webhooks.is_any_due, ("other",))
-    for record in (
+    outcomes: tuple[Callable[[Delivery], bool], ...] = (
         lambda delivery: call(webhooks.succeed, delivery, 200),
         lambda delivery: call(webhooks.retry, delivery, 500, "No.", 60.0),
         lambda delivery: call(webhooks.give_up, delivery, None, "No answer."),
         lambda delivery: call(webhooks.refuse, delivery, "https://receiver.example/hook", 410, "Gone."),
-    ):
+    )
+    for record_outcome in outcomes:
         found = call(webhooks.claim, LEASE, ("other",))
         assert found is not None
-        record(found[0])
+        record_outcome(found[0])
     call(webhooks.pending)
     call(webhooks.latest, "shop", 5)
     call(webhooks.remove, "other")

@@ -379,7 +379,7 @@ def test_the_times_are_said_as_they_are(place: str) -> None:
     """Those who write a receiver plan with them."""
     (tag,) = (each for each in spec.load(spec.GATEWAY)["tags"] if each["name"] == "Webhooks")
     said = tag["description"] if place == "spec" else GUIDE.read_text()
-    text, made = " ".join(said.split()), Settings()
+    text, made = " ".join(said.split()), settings.load()
     for words in (
         f"within {made.webhook_timeout_seconds:.0f} seconds",
         f"after {made.webhook_retry_seconds:.0f} seconds",
