@@ -14,7 +14,7 @@ from starlette.types import ASGIApp
 from product_gateway import db, spec
 from product_gateway.api_types import HealthResponse
 from product_gateway.binding import Answer, bind
-from product_gateway.db import Database, syncs, webhooks
+from product_gateway.db import Database, syncs
 from product_gateway.db.readiness import Readiness
 from product_gateway.edge import Edge
 from product_gateway.errors import Unavailable
@@ -86,7 +86,6 @@ class Operations:
     async def _look_into_database(self) -> None:
         self._database.start_clock()
         try:
-            active = await self._database.read(syncs.active)
-            self._metrics.know_active(active, await self._database.read(webhooks.pending))
+            self._metrics.know_active(*await self._database.read(syncs.unfinished))
         except Unavailable:
             self._metrics.know_active(None)

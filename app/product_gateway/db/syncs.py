@@ -11,9 +11,18 @@ from sqlalchemy.orm import aliased
 from uuid_utils.compat import uuid7
 
 from product_gateway.db.tables import ACTIVE, now, seen_records, sync_problems, syncs, webhook_deliveries
-from product_gateway.db.webhooks import announce
+from product_gateway.db.webhooks import announce, pending
 from product_gateway.errors import InvalidRequest, NoActiveSync, SyncAlreadyActive, SyncNotFound
-from product_gateway.model import ActiveSyncs, Counts, EntityType, Rejection, RejectionGroup, Sync, SyncStatus
+from product_gateway.model import (
+    ActiveSyncs,
+    Counts,
+    EntityType,
+    PendingDeliveries,
+    Rejection,
+    RejectionGroup,
+    Sync,
+    SyncStatus,
+)
 
 Place = tuple[datetime, UUID]
 """Where a sync stands in the history: when it was asked for, and its id."""
@@ -104,6 +113,11 @@ def active(connection: Connection) -> list[ActiveSyncs]:
         ActiveSyncs(EntityType(entity_type), SyncStatus(status), number, max(0.0, (as_of - oldest).total_seconds()))
         for entity_type, status, number, oldest, as_of in connection.execute(_select_all_active)
     ]
+
+
+def unfinished(connection: Connection) -> tuple[list[ActiveSyncs], PendingDeliveries]:
+    """What is active, and what is to be told of those that have ended, as of one moment."""
+    return active(connection), pending(connection)
 
 
 def problems(connection: Connection, merchant: str, sync_id: UUID) -> list[RejectionGroup]:
