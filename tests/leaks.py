@@ -104,6 +104,13 @@ class Echo(BaseHTTPRequestHandler):
         else:
             self._say(200, page)
 
+    def do_POST(self) -> None:
+        """As a webhook, it says back how it was signed and where it was called."""
+        self.close_connection = True
+        self.rfile.read(int(self.headers["Content-Length"]))
+        said = f"{self.headers['webhook-signature']} {self.path}"
+        self._say(500, {"title": said}, {"Retry-After": said, "Server": said}, reason=self.path)
+
     def _say(self, status: int, body: Any, headers: dict[str, str] | None = None, reason: str | None = None) -> None:
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
         self.send_response_only(status, reason)

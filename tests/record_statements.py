@@ -8,7 +8,7 @@ Run by hand when a release is made, with a migration that the release before did
 import contextlib
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,9 @@ from sqlalchemy import event, make_url
 
 import databases
 from product_gateway import db
-from product_gateway.db import Database, catalog, claims, merchants, migrate, syncs
+from product_gateway.db import Database, catalog, claims, merchants, migrate, syncs, webhooks
 from product_gateway.errors import LeaseLost, SyncAlreadyActive
-from product_gateway.model import Claim, EntityType, Page, Platform, Record, Rejection, SyncStatus
+from product_gateway.model import Claim, Delivery, EntityType, Page, Platform, Record, Rejection, SyncStatus
 from released_statements import FOLDER, Statement, dumped, path, replay
 
 PRODUCT, COLLECTION = EntityType.PRODUCT, EntityType.COLLECTION
@@ -41,6 +41,7 @@ def live(database: Database) -> None:
     _end_in_other_ways(database)
     for alone in (1, SYNCS_AT_ONCE):
         call(claims.is_any_claimable, alone)
+    _tell(database)
     _read(database)
     while call(catalog.forget_seen, "shop", 2):
         pass
@@ -56,6 +57,9 @@ def _keep_merchants(database: Database) -> None:
     call(merchants.change, "other", platform=Platform.BYOP, product_service_url="https://other.example")
     call(merchants.change, "other", disabled=True)
     call(merchants.change, "other", disabled=False, currency="EUR", max_rejected_percent=5)
+    call(webhooks.put, "shop", url="https://receiver.example", secret="encrypted")
+    call(webhooks.put, "shop", url="https://receiver.example/hook")
+    call(webhooks.put, "other", url="https://receiver.example", secret="encrypted")
     call(merchants.admit, "shop")
     call(merchants.all_of_them)
 
@@ -109,6 +113,24 @@ def _end_in_other_ways(database: Database) -> None:
     call(claims.claim, "worker", LEASE, WORKERS_LOST, 1)  # where a merchant's syncs run one after the other
 
 
+def _tell(database: Database) -> None:
+    call = database.call
+    call(webhooks.is_any_due, ("other",))
+    outcomes: tuple[Callable[[Delivery], bool], ...] = (
+        lambda delivery: call(webhooks.succeed, delivery, 200),
+        lambda delivery: call(webhooks.retry, delivery, 500, "No.", 60.0),
+        lambda delivery: call(webhooks.give_up, delivery, None, "No answer."),
+        lambda delivery: call(webhooks.refuse, delivery, "https://receiver.example/hook", 410, "Gone."),
+    )
+    for record_outcome in outcomes:
+        found = call(webhooks.claim, LEASE, ("other",))
+        assert found is not None
+        record_outcome(found[0])
+    call(webhooks.pending)
+    call(webhooks.latest, "shop", 5)
+    call(webhooks.remove, "other")
+
+
 def _read(database: Database) -> None:
     call = database.call
     for entity_type in EntityType:
@@ -122,6 +144,7 @@ def _read(database: Database) -> None:
     for sync in history:
         call(syncs.get, "shop", sync.id)
         call(syncs.problems, "shop", sync.id)
+        call(webhooks.of_sync, "shop", sync.id)
 
 
 def claimed(database: Database, entity_type: EntityType, lease: float = LEASE) -> Claim:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import httpx2
 import pytest
@@ -19,12 +19,14 @@ from house import API, House, ended, within
 from issuer import PRIVATE, signed
 from leaks import ENDS, RECORD, Told, new_secret
 from product_gateway import db, keys
-from product_gateway.db import Database, merchants
+from product_gateway.db import Database, merchants, webhooks
 from product_gateway.model import Platform
 from test_access_log import Log, answers, raw, serving
 from test_outages import cut_off
 
 PASSWORD = new_secret("database")
+WEBHOOK_KEY = quote(new_secret("webhook"), safe="")
+WEBHOOK_SECRET = "whsec_" + base64.b64encode(new_secret("webhook-secret").encode()).decode()
 OWN = "what one is told of one's own"
 
 
@@ -69,6 +71,9 @@ def open_merchants(house: House, database: Database, echo: str) -> dict[str, str
         tokens[name] = new_secret(f"service-{name}")
         stored = (others if name == "unreadable" else ours).encrypt(tokens[name])
         database.call(merchants.add, name, Platform.BYOP, f"{echo}/{name}", stored, max_rejected_percent=100)
+    for name in ("accepted", "refused", "unreadable"):
+        secret = (others if name == "unreadable" else ours).encrypt(WEBHOOK_SECRET)
+        database.call(webhooks.put, name, url=f"{echo}/{WEBHOOK_KEY}?key={WEBHOOK_KEY}", secret=secret)
     return tokens
 
 
@@ -180,6 +185,10 @@ def test_no_secret_is_told_whatever_happens(talkative: House, echo: str, told: T
         told.lacks(f"token of the product service {name}", token)
     for token in (*theirs.values(), expired):
         told.lacks("signature of a token", token.rpartition(".")[2])
+    told.lacks("key in a webhook's address", unquote(WEBHOOK_KEY))
+    told.lacks("secret of a webhook", WEBHOOK_SECRET.removeprefix("whsec_"))
+    for met in ("The receiver answered 500.", "--webhook-secret-file FILE"):
+        assert met in logged, "messages to webhooks were not tried"
     told.lacks("key of a client", key)
     told.lacks("key that a statement had", another_key)
     told.lacks("password of the database", PASSWORD)

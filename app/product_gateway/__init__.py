@@ -3,6 +3,7 @@
 Where things are:
 
     __main__           the command line
+    merchant_commands  the commands `merchant …`, and what every command begins with
     demo               everything at once on one machine: `make run`
     launch             starts and stops the HTTP servers and the worker
     connections        all connections of a server: how many, how long
@@ -14,6 +15,7 @@ Where things are:
     handlers           one method per operationId of openapi/product-gateway.yaml
     worker             claims a sync, runs it, records how it ended
     waiting            clients that wait for syncs to end: one look at the database for all
+    deliveries         tells merchants' webhooks how syncs ended: signs, sends, tries again
     security           bearer token -> who is asking
     registry           what the operator does to merchants
     edge               names, stamps, counts and logs every request; turns away what is too much
@@ -26,7 +28,7 @@ Where things are:
     pipeline           Connexion's routing, security and validation, tuned
     parameters         an operation's parameters, compiled once and read at every request
     handler_skeletons  handlers written out from the spec, for operations that have none
-    db                 the only place with SQL: syncs, merchants, catalog, migrations
+    db                 the only place with SQL: syncs, merchants, catalog, webhooks, migrations
     product_service    pages of records from a merchant: paging, new attempts, failures
     preferences        what a client would like, if it can be had
     records            a page checked against openapi/product-service.yaml: what fits, what is rejected
@@ -43,6 +45,7 @@ Where things are:
     settings           every setting
     spec               finds and reads the OpenAPI documents
     api_types          the bodies of the API as types, generated from the spec
+    api_bodies         a sync as a body of the API
     errors             the one tree of errors
     model              entity types, syncs, records
 """

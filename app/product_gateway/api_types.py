@@ -262,6 +262,24 @@ class Sync(TypedDict):
     failure: SyncFailure | None
 
 
+class SyncEventData(Sync):
+    """
+    The sync as it ended, as `GET /syncs/{syncId}` has it, and whose it was
+    """
+
+    merchant: str
+
+
+class SyncEvent(TypedDict):
+    """
+    A message to a webhook
+    """
+
+    type: str
+    timestamp: str
+    data: SyncEventData
+
+
 class SyncResponse(TypedDict):
     """
     A sync

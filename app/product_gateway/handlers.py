@@ -11,6 +11,7 @@ from uuid import UUID
 import orjson
 
 from product_gateway import pages, preferences
+from product_gateway.api_bodies import rfc3339, sync_body
 from product_gateway.api_types import (
     CatalogMeta,
     Collection,
@@ -27,7 +28,6 @@ from product_gateway.api_types import (
     SyncResponse,
     SyncStatusResponse,
 )
-from product_gateway.api_types import Sync as SyncBody
 from product_gateway.binding import Answer, Hurry, Later
 from product_gateway.db import Database, catalog, syncs
 from product_gateway.db.readiness import Readiness
@@ -218,34 +218,6 @@ def one_sync(sync: Sync, waited: int = 0) -> Answer[SyncResponse]:
     return Answer({"data": sync_body(sync), "meta": {}}, headers=headers)
 
 
-def sync_body(sync: Sync) -> SyncBody:
-    """A sync as the spec has it."""
-    return {
-        "id": str(sync.id),
-        "entityType": sync.entity_type.value,
-        "status": sync.status.value,
-        "queuedAt": rfc3339(sync.queued_at),
-        "startedAt": None if sync.started_at is None else rfc3339(sync.started_at),
-        "finishedAt": None if sync.finished_at is None else rfc3339(sync.finished_at),
-        "attempt": sync.attempt,
-        "progress": {
-            "recordsRead": sync.records_read,
-            "recordsTotal": sync.records_total,
-            "percent": sync.percent,
-        },
-        "result": {
-            "created": sync.counts.created,
-            "updated": sync.counts.updated,
-            "unchanged": sync.counts.unchanged,
-            "deleted": sync.counts.deleted,
-            "rejected": sync.counts.rejected,
-        },
-        "failure": None
-        if sync.failure_code is None
-        else {"code": sync.failure_code, "detail": sync.failure_detail or ""},
-    }
-
-
 def products(records: Iterable[Record]) -> list[Product]:
     """Products as the spec has them."""
     return [cast(Product, orjson.loads(each.document)) for each in records]
@@ -292,8 +264,3 @@ def place(cursor: str) -> syncs.Place:
         return datetime.fromisoformat(instant).astimezone(UTC), UUID(sync_id)
     except (ValueError, OverflowError):  # somebody made it up
         raise InvalidRequest(NOT_A_CURSOR) from None
-
-
-def rfc3339(instant: datetime) -> str:
-    """In UTC, with milliseconds."""
-    return instant.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -126,14 +126,14 @@ class Secrets:
         """As it may be stored."""
         return self._fernet.encrypt(secret.encode()).decode()
 
-    def decrypt(self, stored: str) -> str:
+    def decrypt(self, stored: str, option: str = "--product-service-token-file") -> str:
         """As it was. Raises SettingsError where it was encrypted with another key."""
         try:
             return self._fernet.decrypt(stored).decode()
         except (InvalidToken, ValueError):
             raise SettingsError(
-                "The merchant's token was encrypted with another secret key. Set it again: product-gateway merchant "
-                "update NAME --product-service-token-file FILE"
+                "It was encrypted with another secret key. Set it again: product-gateway merchant "
+                f"update NAME {option} FILE"
             ) from None
 
 

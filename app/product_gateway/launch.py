@@ -17,6 +17,7 @@ from starlette.types import ASGIApp
 from product_gateway import db, logs, operations, tracing
 from product_gateway.connections import Connections
 from product_gateway.db import Database, migrate
+from product_gateway.deliveries import Deliveries
 from product_gateway.errors import SettingsError
 from product_gateway.http_rules import Limits
 from product_gateway.metrics import Metrics
@@ -33,6 +34,7 @@ OPERATIONS_PORT_OF_GATEWAY = 8090
 OPERATIONS_PORT_OF_WORKER = 8091
 SECONDS_TO_START = 30
 SECONDS_TO_HAND_BACK = 1.5  # for what a worker is doing when it is to stop, and as many to hand back its syncs
+MOST_BYTES_OF_A_RECEIVER = 65536
 BACKLOG = 2048
 MOST_CONNECTIONS = 12_000
 SHARE_THAT_MAY_WAIT = 5 / 6  # of them, for a sync to end: the others are for those who don't
@@ -188,12 +190,15 @@ def _prepare(settings: Settings) -> None:
 async def _work(settings: Settings, metrics: Metrics, stop: asyncio.Event, on_start: Callable[[], None]) -> None:
     # It was made before: where it is gone now, an empty one would be in the way of the one that is brought back.
     with db.open_for_a_while(settings.database, may_create=False) as database:
-        async with to_product_services(settings) as outbound:
+        async with to_product_services(settings) as outbound, to_webhooks(settings) as to_receivers:
             worker = Worker(settings, database, outbound, metrics)
+            deliveries = Deliveries(settings, database, to_receivers, metrics)
             on_start()
             hurrying = asyncio.create_task(_hurry(stop, database))
             try:
-                await worker.run(stop)
+                async with asyncio.TaskGroup() as group:
+                    for each in (worker, deliveries):
+                        group.create_task(each.run(stop))
             finally:
                 hurrying.cancel()
 
@@ -212,6 +217,18 @@ def to_product_services(settings: Settings) -> Outbound:
         read_timeout=settings.read_timeout_seconds,
         total_timeout=settings.request_timeout_seconds,
         max_bytes=settings.max_page_bytes,
+    )
+
+
+def to_webhooks(settings: Settings) -> Outbound:
+    """The HTTP client of a worker for messages to webhooks: of what they answer, the status is all that counts."""
+    seconds = settings.webhook_timeout_seconds
+    return Outbound(
+        allow_private_addresses=settings.allow_private_addresses,
+        connect_timeout=min(settings.connect_timeout_seconds, seconds),
+        read_timeout=seconds,
+        total_timeout=seconds,
+        max_bytes=MOST_BYTES_OF_A_RECEIVER,
     )
 
 

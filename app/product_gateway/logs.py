@@ -22,7 +22,7 @@ import stamina.instrumentation
 OURS = "product_gateway"  # everybody else says warnings only: some log what they send, with its headers
 FIRST = ("timestamp", "level", "logger", "event")
 MORE = ("method", "path", "status", "ms", "client")
-ABOUT = ("request_id", "trace_id", "operation", "merchant", "entity_type", "sync_id")
+ABOUT = ("request_id", "trace_id", "operation", "merchant", "entity_type", "sync_id", "webhook_id")
 SHORTEST_SECRET = 8  # what is shorter is part of many a word
 PLAIN_VALUE = re.compile(r"[!#-\[\]-~]+")  # visible, and neither a quote nor a backslash
 JWT = re.compile(r"eyJ[A-Za-z0-9_-]{5,}(?:\.[A-Za-z0-9_-]*){0,4}")

@@ -14,12 +14,13 @@ from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
-from product_gateway.model import ACTIVE, ActiveSyncs, EntityType, SyncStatus
+from product_gateway.model import ACTIVE, ActiveSyncs, EntityType, PendingDeliveries, SyncStatus
 
 MEDIA_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 NONE = "none"
 OVERLOAD, MERCHANT, ADDRESS = "overload", "merchant", "address"
 FAULTS_OF_OURS = ("INTERNAL_ERROR", "TOKEN_UNREADABLE", "WORKER_LOST")  # an alert looks for the first one of each
+DELIVERED, RETRIED, GIVEN_UP = "delivered", "retried", "given_up"
 REQUEST_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 SYNC_SECONDS = (0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200)
 
@@ -82,6 +83,11 @@ class Metrics:
         self._running = Gauge(
             "product_gateway_syncs_running", "Syncs that this worker runs now.", registry=self.registry
         )
+        self._notifications = self._counter(
+            "webhook_attempts",
+            "Attempts of this worker to deliver messages to webhooks: delivered, retried (one more follows), given_up.",
+            "outcome",
+        )
         self._queue = _Queue()
         self.registry.register(self._queue)
         self._answers: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
@@ -94,6 +100,8 @@ class Metrics:
         """A series that begins with its first event hides that event from rate()."""
         for reason in (OVERLOAD, MERCHANT, ADDRESS):
             self._refused.labels(reason)
+        for outcome in (DELIVERED, RETRIED, GIVEN_UP):
+            self._notifications.labels(outcome)
         for each in EntityType:
             for status in (SyncStatus.SUCCEEDED, SyncStatus.CANCELLED):
                 self._ended.labels(each.value, status.value, "")
@@ -153,9 +161,13 @@ class Metrics:
         if seconds is not None:
             self._sync_seconds.labels(entity_type.value).observe(seconds)
 
-    def know_active(self, syncs: Sequence[ActiveSyncs] | None) -> None:
-        """What the database says is queued and in progress; None where it does not say."""
-        self._queue.syncs = syncs
+    def notified(self, outcome: str) -> None:
+        """An attempt to deliver a message to a webhook is over; `outcome` is DELIVERED, RETRIED or GIVEN_UP."""
+        self._notifications.labels(outcome).inc()
+
+    def know_active(self, syncs: Sequence[ActiveSyncs] | None, deliveries: PendingDeliveries | None = None) -> None:
+        """What the database says is queued, in progress and to be delivered; None where it does not say."""
+        self._queue.syncs, self._queue.deliveries = syncs, deliveries
 
     def exposition(self) -> bytes:
         """All of it in Prometheus' text format, of the media type MEDIA_TYPE."""
@@ -167,6 +179,7 @@ class _Queue(Collector):
 
     def __init__(self) -> None:
         self.syncs: Sequence[ActiveSyncs] | None = None
+        self.deliveries: PendingDeliveries | None = None
 
     def collect(self) -> Iterable[Metric]:
         """Called by the registry at each scrape."""
@@ -195,6 +208,17 @@ class _Queue(Collector):
             "How long ago the sync that waits longest was asked for; 0 where none waits.",
             max((each.oldest_seconds for each in queued), default=0),
         )
+        if self.deliveries is not None:
+            yield _gauge(
+                "webhook_deliveries_pending",
+                "Messages to webhooks that are not delivered yet, of all processes.",
+                self.deliveries.count,
+            )
+            yield _gauge(
+                "webhook_oldest_seconds",
+                "How long ago the sync ended whose message to a webhook waits longest; 0 where none waits.",
+                self.deliveries.oldest_seconds,
+            )
 
 
 def _gauge(name: str, meaning: str, value: float) -> GaugeMetricFamily:

@@ -86,6 +86,6 @@ class Operations:
     async def _look_into_database(self) -> None:
         self._database.start_clock()
         try:
-            self._metrics.know_active(await self._database.read(syncs.active))
+            self._metrics.know_active(*await self._database.read(syncs.unfinished))
         except Unavailable:
             self._metrics.know_active(None)

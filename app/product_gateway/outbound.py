@@ -6,6 +6,7 @@ around it. Connections are pooled by host name, never by address: TLS is verifie
 """
 
 import asyncio
+import contextlib
 import re
 import socket
 import ssl
@@ -26,6 +27,7 @@ from product_gateway.errors import AddressNotAllowed, AnswerTooLarge, AnswerUnre
 
 MEBIBYTE = 1024 * 1024
 ADDRESSES_TRIED = 4
+SECONDS_TO_DRAIN = 1.0
 
 _IPV6_UNICAST = IPv6Network("2000::/3")
 _NAT64 = IPv6Network("64:ff9b::/96")
@@ -191,8 +193,11 @@ class Outbound:
         params: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
         bearer: str | None = None,
+        content: bytes | None = None,
     ) -> Reply:
-        """The answer to a request without a body, whatever its status; sent once, and redirects are not followed.
+        """The answer to a request, whatever its status; sent once, and redirects are not followed.
+
+        With `content` it is a message, and the status is all of its answer: what else comes is not kept.
 
         Raises AddressNotAllowed, Unreachable, AnswerTooLarge, AnswerUnreadable, or OutboundError for a token that
         cannot be sent.
@@ -205,9 +210,13 @@ class Outbound:
             sent["Authorization"] = f"Bearer {bearer}"
         try:
             async with asyncio.timeout(self._total_timeout):
-                async with self._client.stream(method, target, params=params or None, headers=sent) as response:
-                    content = await self._read(response, target.host)
-                    return Reply(response.status_code, response.headers, content)
+                request = self._client.stream(method, target, params=params or None, headers=sent, content=content)
+                async with request as response:
+                    if content is None:
+                        answer = await self._read(response, target.host)
+                    else:
+                        answer = await self._drain(response)
+                    return Reply(response.status_code, response.headers, answer)
         except TimeoutError as error:
             raise Unreachable(
                 f"The answer of {target.host} was not complete after {self._total_timeout:g} s."
@@ -243,6 +252,17 @@ class Outbound:
                 size = f"{self._max_bytes / MEBIBYTE:.3g} MiB"
                 raise AnswerTooLarge(f"The answer of {host} is larger than {size} (decompressed).")
         return bytes(content)
+
+    async def _drain(self, response: httpx2.Response) -> bytes:
+        """A short body that comes at once is read, so that the connection can serve again."""
+        size = 0
+        with contextlib.suppress(TimeoutError, httpx2.HTTPError):
+            async with asyncio.timeout(SECONDS_TO_DRAIN):
+                async for chunk in response.aiter_raw():
+                    size += len(chunk)
+                    if size > self._max_bytes:
+                        break
+        return b""
 
     def _in_plain_words(self, error: httpx2.HTTPError, host: str) -> str:
         if isinstance(error, httpx2.ConnectTimeout):

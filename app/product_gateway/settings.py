@@ -98,10 +98,10 @@ class Settings(BaseSettings):
     jwt_merchant_claim: str = Field("merchant", min_length=1, description="The claim that names the merchant")
     secret_key_file: ReadableFile | None = Field(
         None,
-        description="Key (Fernet) that the merchants' own tokens are encrypted with; unset: the data directory's",
+        description="Key (Fernet) that the merchants' own secrets are encrypted with; unset: the data directory's",
     )
     allow_private_addresses: bool = Field(
-        False, description="Let product services and the JWKS be on loopback or private addresses"
+        False, description="Let product services, webhooks and the JWKS be on loopback or private addresses"
     )
     worker_concurrency: int = Field(4, ge=1, le=256, description="Syncs that one worker runs at the same time")
     worker_poll_seconds: float = Field(0.5, gt=0, le=60, description="How often an idle worker looks for a sync")
@@ -137,6 +137,21 @@ class Settings(BaseSettings):
     )
     syncs_per_merchant: int = Field(
         2, ge=1, le=2, description="Syncs of one merchant at the same time; each makes one request at a time"
+    )
+    webhook_timeout_seconds: float = Field(
+        15, gt=0, le=120, description="How long a merchant's webhook may take to answer"
+    )
+    webhook_retry_seconds: float = Field(
+        5,
+        gt=0,
+        le=3600,
+        description="First wait before a webhook is called again; each further one is twice as long, up to 6 h",
+    )
+    webhook_give_up_hours: float = Field(
+        72, gt=0, le=720, description="How long it is tried to deliver a message to a webhook"
+    )
+    webhooks_at_once: int = Field(
+        32, ge=1, le=1000, description="Webhooks that one worker calls at the same time, each merchant's once"
     )
     retention_days: float = Field(90, gt=0, le=36500, description="How long syncs that have ended are kept")
     requests_at_once: int = Field(

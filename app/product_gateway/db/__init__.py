@@ -1,4 +1,4 @@
-"""The database: how to reach it. The only knowledge of dialects, together with `tables`.
+"""The database: how to reach it. The only knowledge of dialects, together with `columns`.
 
 Functions of this package take a connection and are called through a Database, which runs them in a
 transaction, on threads of its own:

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, bindparam, func, insert, select, text, update
 from sqlalchemy.orm import aliased
 
 from product_gateway.db.tables import merchants, now, sync_problems, syncs
+from product_gateway.db.webhooks import announce
 from product_gateway.errors import LeaseLost
 from product_gateway.model import Claim, Counts, EntityType, Page, Rejection, SyncStatus
 
@@ -91,6 +92,7 @@ def claim(
         connection.execute(
             this.values(**_ended(SyncStatus.FAILED), lost_workers=lost, failure_code=WORKER_LOST, failure_detail=detail)
         )
+        announce(connection, candidate.merchant, candidate.id, SyncStatus.FAILED)
         if given_up is not None:
             given_up.append(EntityType(candidate.entity_type))
     row = connection.execute(
@@ -195,6 +197,7 @@ def hand_back(connection: Connection, claim: Claim) -> None:
 
 def _end(connection: Connection, claim: Claim, status: SyncStatus, **values: Any) -> None:
     _write(connection, claim, **_ended(status), **values)
+    announce(connection, claim.merchant, claim.sync_id, status)
 
 
 def _ended(status: SyncStatus) -> dict[str, Any]:

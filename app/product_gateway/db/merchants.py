@@ -90,6 +90,8 @@ def remove(connection: Connection, name: str) -> None:
     """Erases the merchant with its syncs and records; a worker that is at one of them loses its claim."""
     get(connection, name)
     for table in (
+        tables.webhook_deliveries,
+        tables.webhooks,
         tables.syncs,
         tables.sync_problems,
         tables.seen_records,

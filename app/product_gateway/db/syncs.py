@@ -26,9 +26,19 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import aliased
 from uuid_utils.compat import uuid7
 
-from product_gateway.db.tables import ACTIVE, now, seen_records, sync_problems, syncs
+from product_gateway.db.tables import ACTIVE, now, seen_records, sync_problems, syncs, webhook_deliveries
+from product_gateway.db.webhooks import announce, pending
 from product_gateway.errors import InvalidRequest, NoActiveSync, SyncAlreadyActive, SyncNotFound
-from product_gateway.model import ActiveSyncs, Counts, EntityType, Rejection, RejectionGroup, Sync, SyncStatus
+from product_gateway.model import (
+    ActiveSyncs,
+    Counts,
+    EntityType,
+    PendingDeliveries,
+    Rejection,
+    RejectionGroup,
+    Sync,
+    SyncStatus,
+)
 
 Place = tuple[datetime, UUID]
 """Where a sync stands in the history: when it was asked for, and its id."""
@@ -116,6 +126,7 @@ def cancel(connection: Connection, merchant: str, entity_type: EntityType) -> Sy
     row = connection.execute(_cancel, {"m": merchant, "t": entity_type}).first()
     if row is None:
         raise NoActiveSync(entity_type)
+    announce(connection, merchant, row.id, SyncStatus.CANCELLED)
     return _sync(row)
 
 
@@ -159,6 +170,11 @@ def active(connection: Connection) -> list[ActiveSyncs]:
         ActiveSyncs(EntityType(entity_type), SyncStatus(status), number, max(0.0, (as_of - oldest).total_seconds()))
         for entity_type, status, number, oldest, as_of in connection.execute(_select_all_active)
     ]
+
+
+def unfinished(connection: Connection) -> tuple[list[ActiveSyncs], PendingDeliveries]:
+    """What is active, and what is to be told of those that have ended, as of one moment."""
+    return active(connection), pending(connection)
 
 
 def problems(connection: Connection, merchant: str, sync_id: UUID) -> list[RejectionGroup]:
@@ -224,7 +240,7 @@ def prune(connection: Connection, days: float, limit: int) -> int:
         {"age": -days * 86400},
     ).all()
     for merchant, sync_id in old:
-        for table in (sync_problems, seen_records):
+        for table in (sync_problems, seen_records, webhook_deliveries):
             connection.execute(delete(table).where(table.c.merchant == merchant, table.c.sync_id == sync_id))
         connection.execute(delete(syncs).where(syncs.c.merchant == merchant, syncs.c.id == sync_id))
     return len(old)

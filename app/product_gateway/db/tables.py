@@ -1,18 +1,15 @@
-"""The tables, and what is different between SQLite and PostgreSQL.
+"""The tables.
 
 Every key starts with the merchant, so that the tables can be split by merchant one day.
 """
-
-from datetime import UTC, datetime
-from typing import Any
 
 from sqlalchemy import (
     BigInteger,
     Boolean,
     CheckConstraint,
     Column,
-    DateTime,
     ForeignKey,
+    ForeignKeyConstraint,
     Index,
     Integer,
     LargeBinary,
@@ -22,13 +19,12 @@ from sqlalchemy import (
     String,
     Table,
     Text,
-    TypeDecorator,
     Uuid,
     text,
 )
-from sqlalchemy.engine import Dialect
-from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.sql.expression import ColumnElement
+
+from product_gateway.db.columns import Instant, MerchantName, RecordId
+from product_gateway.db.columns import now as now
 
 metadata = MetaData(
     naming_convention={
@@ -38,54 +34,6 @@ metadata = MetaData(
         "pk": "pk_%(table_name)s",
     }
 )
-
-
-class Instant(TypeDecorator[datetime]):
-    """A point in time, always with an offset in Python: timestamptz, or UTC text where there is no such type."""
-
-    impl = DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """SQLite keeps no offset, so UTC it is."""
-        if value is None or dialect.name != "sqlite":
-            return value
-        return value.astimezone(UTC).replace(tzinfo=None)
-
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """In UTC."""
-        if value is None:
-            return None
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
-
-
-class now(ColumnElement[datetime]):  # noqa: N801 - used like a function of SQL
-    """The database's clock, `seconds` from now: the clocks of the machines around it do not matter."""
-
-    inherit_cache = True
-    type = Instant()
-    _traverse_internals = []  # noqa: RUF012
-
-    def __init__(self, seconds: ColumnElement[Any] | None = None) -> None:
-        self.seconds = seconds
-
-
-@compiles(now, "postgresql")
-def _now_postgresql(element: now, compiler: Any, **kwargs: Any) -> str:
-    if element.seconds is None:
-        return "clock_timestamp()"
-    return f"clock_timestamp() + make_interval(secs => {compiler.process(element.seconds, **kwargs)})"
-
-
-@compiles(now, "sqlite")
-def _now_sqlite(element: now, compiler: Any, **kwargs: Any) -> str:
-    later = "" if element.seconds is None else f", {compiler.process(element.seconds, **kwargs)} || ' seconds'"
-    return f"strftime('%Y-%m-%d %H:%M:%f000', 'now'{later})"
-
-
-# Order and comparison by code point on both databases, as the cursors of the catalog need it.
-RecordId = String(255).with_variant(String(255, collation="C"), "postgresql")
-MerchantName = String(128).with_variant(String(128, collation="C"), "postgresql")
 
 # Literal, not bound: only so is the partial index used.
 ACTIVE = "status IN ('QUEUED', 'IN_PROGRESS')"
@@ -239,4 +187,59 @@ readiness = Table(
     Column("oldest_code", String(32), nullable=False),
     PrimaryKeyConstraint("id"),
     CheckConstraint("id = 1", name="one_row"),
+)
+
+# Where a merchant is told how syncs end. It goes with its merchant whoever removes that, also a version before it.
+webhooks = Table(
+    "webhooks",
+    metadata,
+    Column("merchant", MerchantName, ForeignKey("merchants.name", ondelete="CASCADE"), nullable=False),
+    Column("url", Text, nullable=False),
+    Column("secret", Text, nullable=False),  # encrypted
+    Column("gone_at", Instant),  # when its receiver said that it is no more: from then on it is not called
+    Column("updated_at", Instant, nullable=False),
+    PrimaryKeyConstraint("merchant"),
+)
+
+# One row for each message, written in the transaction that ends the sync. Like the above, it goes with its sync.
+webhook_deliveries = Table(
+    "webhook_deliveries",
+    metadata,
+    Column("merchant", MerchantName, nullable=False),
+    Column("id", Uuid, nullable=False),
+    Column("sync_id", Uuid, nullable=False),
+    Column("event", String(32), nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    # While an attempt is made, this is the end of its lease: should its worker be lost, another makes the next one.
+    Column("next_attempt_at", Instant),
+    Column("last_attempt_at", Instant),
+    Column("last_status", Integer),  # of HTTP; null where there was no answer
+    Column("last_error", Text),
+    Column("finished_at", Instant),
+    PrimaryKeyConstraint("merchant", "id"),
+    ForeignKeyConstraint(["merchant", "sync_id"], ["syncs.merchant", "syncs.id"], ondelete="CASCADE"),
+    CheckConstraint("event IN ('sync.succeeded', 'sync.failed', 'sync.cancelled')", name="event"),
+    CheckConstraint("status IN ('PENDING', 'DELIVERED', 'GIVEN_UP')", name="status"),
+    # What is not over has a next attempt, and nothing else has.
+    CheckConstraint("(status = 'PENDING') = (next_attempt_at IS NOT NULL)", name="next_attempt"),
+    CheckConstraint("(status = 'PENDING') = (finished_at IS NULL)", name="finished"),
+)
+
+# A sync ends once, so it is told once.
+Index(
+    "ux_webhook_deliveries_sync_event",
+    webhook_deliveries.c.merchant,
+    webhook_deliveries.c.sync_id,
+    webhook_deliveries.c.event,
+    unique=True,
+)
+# What a worker looks for.
+_pending = text("status = 'PENDING'")
+Index(
+    "ix_webhook_deliveries_pending",
+    webhook_deliveries.c.next_attempt_at,
+    sqlite_where=_pending,
+    postgresql_where=_pending,
 )

@@ -1,0 +1,57 @@
+"""What a column can be, and the database's clock: what is different between SQLite and PostgreSQL."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import DateTime, String, TypeDecorator
+from sqlalchemy.engine import Dialect
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.expression import ColumnElement
+
+
+class Instant(TypeDecorator[datetime]):
+    """A point in time, always with an offset in Python: timestamptz, or UTC text where there is no such type."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """SQLite keeps no offset, so UTC it is."""
+        if value is None or dialect.name != "sqlite":
+            return value
+        return value.astimezone(UTC).replace(tzinfo=None)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """In UTC."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class now(ColumnElement[datetime]):  # noqa: N801 - used like a function of SQL
+    """The database's clock, `seconds` from now: the clocks of the machines around it do not matter."""
+
+    inherit_cache = True
+    type = Instant()
+    _traverse_internals = []  # noqa: RUF012
+
+    def __init__(self, seconds: ColumnElement[Any] | None = None) -> None:
+        self.seconds = seconds
+
+
+@compiles(now, "postgresql")
+def _now_postgresql(element: now, compiler: Any, **kwargs: Any) -> str:
+    if element.seconds is None:
+        return "clock_timestamp()"
+    return f"clock_timestamp() + make_interval(secs => {compiler.process(element.seconds, **kwargs)})"
+
+
+@compiles(now, "sqlite")
+def _now_sqlite(element: now, compiler: Any, **kwargs: Any) -> str:
+    later = "" if element.seconds is None else f", {compiler.process(element.seconds, **kwargs)} || ' seconds'"
+    return f"strftime('%Y-%m-%d %H:%M:%f000', 'now'{later})"
+
+
+# Order and comparison by code point on both databases, as the cursors of the catalog need it.
+RecordId = String(255).with_variant(String(255, collation="C"), "postgresql")
+MerchantName = String(128).with_variant(String(128, collation="C"), "postgresql")

@@ -1,0 +1,180 @@
+"""Tells merchants' webhooks how their syncs ended: signs (Standard Webhooks), sends, tries again. Part of a worker.
+
+At least once: what is to be told was written with the end of the sync, and a delivery is over when its receiver has
+said so. Any number of workers share the work; of one merchant, each makes one delivery at a time, so that a receiver
+which is slow or gone holds up its own merchant's only.
+"""
+
+import asyncio
+import contextlib
+import logging
+import random
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import orjson
+from standardwebhooks import Webhook as Signer
+
+from product_gateway import logs
+from product_gateway.api_bodies import rfc3339, sync_body
+from product_gateway.db import Database, syncs, webhooks
+from product_gateway.errors import OutboundError, SettingsError, SyncNotFound, Unavailable
+from product_gateway.keys import Secrets
+from product_gateway.metrics import DELIVERED, GIVEN_UP, RETRIED, Metrics
+from product_gateway.model import Delivery, Sync, Webhook
+from product_gateway.outbound import Outbound, retry_after
+from product_gateway.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+LONGEST_WAIT = 6 * 3600.0
+LONGEST_RETRY_AFTER = 24 * 3600.0
+JITTER = 0.25
+LEASES_PER_TIMEOUT = 2  # an attempt may take one time-out; the rest is for writing down how it went
+SECONDS_TO_FINISH = 1.0  # of a stop, before what is under way is handed back
+STOPPED = "The worker was stopped before an answer came."
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How an attempt went. `error` is None where the receiver has the message; `status` None where nothing came."""
+
+    status: int | None
+    error: str | None
+    retry_after: float | None = None
+
+
+class Deliveries:
+    """Makes up to `webhooks_at_once` deliveries at a time."""
+
+    def __init__(self, settings: Settings, database: Database, outbound: Outbound, metrics: Metrics) -> None:
+        self._settings = settings
+        self._database = database
+        self._outbound = outbound
+        self._metrics = metrics
+        self._secrets = Secrets(settings)
+        self._lease = LEASES_PER_TIMEOUT * settings.webhook_timeout_seconds + SECONDS_TO_FINISH
+        self._away = False
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Until `stop` is set; then what is under way is finished, or handed back for another worker."""
+        running: dict[str, asyncio.Task[None]] = {}
+        stopping: asyncio.Task[object] = asyncio.create_task(stop.wait())
+        try:
+            while not stop.is_set():
+                found = await self._claim(running) if len(running) < self._settings.webhooks_at_once else None
+                if found is not None:
+                    task = asyncio.create_task(self._deliver(*found))
+                    running[found[0].merchant] = task
+                else:
+                    awaited = {stopping, *running.values()}
+                    wait = self._settings.worker_poll_seconds
+                    await asyncio.wait(awaited, timeout=wait, return_when=asyncio.FIRST_COMPLETED)
+                running = {merchant: task for merchant, task in running.items() if not task.done()}
+            if running:
+                await asyncio.wait(running.values(), timeout=SECONDS_TO_FINISH)
+        finally:
+            stopping.cancel()
+            for task in running.values():
+                task.cancel()
+            await asyncio.gather(stopping, *running.values(), return_exceptions=True)
+
+    async def _claim(self, busy: dict[str, asyncio.Task[None]]) -> tuple[Delivery, Webhook] | None:
+        try:
+            found = None
+            if await self._database.read(webhooks.is_any_due, tuple(busy)):
+                found = await self._database.write(webhooks.claim, self._lease, tuple(busy))
+            self._away = False
+        except Unavailable as error:
+            if not self._away:
+                logger.warning("Webhooks are not called until the database is back: %s", error.with_cause)
+            self._away = True
+            return None
+        return found
+
+    async def _deliver(self, delivery: Delivery, webhook: Webhook) -> None:
+        # For all that is logged on its behalf: it runs in a task of its own.
+        logs.about(sync_id=str(delivery.sync_id), merchant=delivery.merchant, webhook_id=str(delivery.id))
+        try:
+            outcome = await self._attempt(delivery, webhook)
+            await self._record(delivery, webhook, outcome)
+        except asyncio.CancelledError:
+            with contextlib.suppress(Unavailable):
+                await self._database.write(webhooks.retry, delivery, None, STOPPED, 0.0)
+            raise
+        except SyncNotFound:
+            logger.info("The sync was removed before its end could be told.")
+        except Unavailable as error:  # when the lease has run out, the next attempt is made
+            logger.warning("How the delivery went was not written down: %s", error.with_cause)
+        except Exception:
+            logger.exception("A delivery met an error that nobody expected; the next attempt is made all the same.")
+
+    async def _attempt(self, delivery: Delivery, webhook: Webhook) -> Outcome:
+        sync = await self._database.read(syncs.get, delivery.merchant, delivery.sync_id)
+        try:
+            secret = self._secrets.decrypt(webhook.secret, "--webhook-secret-file")
+            logs.hide(secret.removeprefix("whsec_"))
+            body = message(delivery.event, sync)
+            reply = await self._outbound.send(
+                "POST", webhook.url, headers=signed(str(delivery.id), secret, body), content=body
+            )
+        except SettingsError as error:
+            return Outcome(None, f"The webhook's secret cannot be read. {error.detail}")
+        except OutboundError as error:
+            return Outcome(None, error.detail)
+        except Exception:
+            logger.exception("A message to a webhook met an error that nobody expected.")
+            return Outcome(None, "The gateway failed to send it. Its log says why.")
+        if 200 <= reply.status < 300:
+            return Outcome(reply.status, None)
+        more = " Redirects are not followed." if 300 <= reply.status < 400 else ""
+        return Outcome(reply.status, f"The receiver answered {reply.status}.{more}", retry_after(reply))
+
+    async def _record(self, delivery: Delivery, webhook: Webhook, outcome: Outcome) -> None:
+        write, status, error = self._database.write, outcome.status, outcome.error
+        wait = wait_after(delivery.attempts, self._settings.webhook_retry_seconds, outcome.retry_after)
+        if error is None and status is not None:
+            kind, said = DELIVERED, f"{delivery.event} is delivered, at attempt {delivery.attempts}."
+            recorded = await write(webhooks.succeed, delivery, status)
+        elif status == 410:
+            error = "The receiver answered 410, so the webhook is turned off until it is registered again."
+            kind, said = GIVEN_UP, error
+            recorded = await write(webhooks.refuse, delivery, webhook.url, status, error)
+        elif delivery.age_seconds + wait > self._settings.webhook_give_up_hours * 3600:
+            kind, said = GIVEN_UP, f"{delivery.event} is given up after attempt {delivery.attempts}. {error}"
+            recorded = await write(webhooks.give_up, delivery, status, str(error))
+        else:
+            kind, said = RETRIED, f"Attempt {delivery.attempts} failed, the next is in {wait:.0f} s. {error}"
+            recorded = await write(webhooks.retry, delivery, status, error, wait)
+        if not recorded:
+            logger.info("Attempt %d came to its end too late: it no longer counts.", delivery.attempts)
+            return
+        self._metrics.notified(kind)
+        logger.log(logging.INFO if kind is DELIVERED else logging.WARNING, "%s", said)
+
+
+def message(event: str, sync: Sync) -> bytes:
+    """The body (SyncEvent in the spec): the same at each attempt, for a sync that has ended does not change."""
+    ended = sync.finished_at or sync.as_of  # a table constraint: what has ended says when
+    data = {**sync_body(sync), "merchant": sync.merchant}
+    return orjson.dumps({"type": event, "timestamp": rfc3339(ended), "data": data})
+
+
+def signed(message_id: str, secret: str, body: bytes) -> dict[str, str]:
+    """The headers of an attempt that is made now (Standard Webhooks)."""
+    now = datetime.now(UTC)
+    return {
+        "Content-Type": "application/json",
+        "webhook-id": message_id,
+        "webhook-timestamp": str(int(now.timestamp())),
+        "webhook-signature": Signer(secret).sign(message_id, now, body.decode()),
+    }
+
+
+def wait_after(attempt: int, first: float, told: float | None) -> float:
+    """Seconds until the next attempt: twice as long each time and not for all at once, or what the receiver asks for
+    (Retry-After) where that is longer.
+    """
+    backoff = min(LONGEST_WAIT, first * 2.0 ** min(attempt - 1, 30))
+    spread = backoff * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - nobody must not guess it
+    return max(spread, min(told or 0.0, LONGEST_RETRY_AFTER))

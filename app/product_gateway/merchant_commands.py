@@ -1,0 +1,182 @@
+"""The commands `merchant …`, for the operator; and the settings and the database, as every command begins with them."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from product_gateway.model import EntityType, Platform
+
+if TYPE_CHECKING:
+    from product_gateway.db import Database
+    from product_gateway.registry import WebhookChange
+    from product_gateway.settings import Settings
+
+app = typer.Typer(help="The merchants: who may ask, and where their products come from.", no_args_is_help=True)
+
+
+def _merchant_name(text: str) -> str:
+    from product_gateway.keys import merchant_name
+
+    return merchant_name(text)
+
+
+Name = Annotated[str, typer.Argument(help="The merchant's name, as tokens have it.", callback=_merchant_name)]
+Url = Annotated[str | None, typer.Option(help="Where the merchant's product service is.")]
+TokenFile = Annotated[
+    Path | None,
+    typer.Option(exists=True, dir_okay=False, help="File with the token that the product service expects."),
+]
+Currency = Annotated[str | None, typer.Option(help="The merchant's currency (ISO 4217), such as GBP.")]
+MaxRejected = Annotated[
+    int | None,
+    typer.Option(min=0, max=100, help="Share of records, in percent, that may not fit before a sync is stopped."),
+]
+WebhookUrl = Annotated[str | None, typer.Option(help="Where the merchant is told how each of its syncs ended.")]
+WebhookSecretFile = Annotated[
+    Path | None,
+    typer.Option(exists=True, dir_okay=False, help="File with the secret that messages are signed with: whsec_…"),
+]
+
+
+@app.command()
+def add(
+    name: Name,
+    platform: Annotated[Platform, typer.Option(help="BYOP: brings its own platform. BENTO: does not.")],
+    product_service_url: Url = None,
+    product_service_token_file: TokenFile = None,
+    currency: Currency = None,
+    max_rejected_percent: MaxRejected = 10,
+    webhook_url: WebhookUrl = None,
+    webhook_secret_file: WebhookSecretFile = None,
+) -> None:
+    """Add a merchant. Contacts nothing. A webhook without --webhook-secret-file gets a secret, which is printed."""
+    from product_gateway import registry
+
+    with opened() as (settings, database):
+        values = registry.checked(
+            settings, product_service_url, product_service_token_file, currency, max_rejected_percent
+        )
+        webhook = registry.webhook(settings, webhook_url, webhook_secret_file)
+        added = registry.add(database, name, platform, values, webhook)
+        typer.echo(f"Added {added.name}.")
+        _set_webhook(database, name, webhook)
+
+
+@app.command("list")
+def list_merchants() -> None:
+    """List the merchants, one a line."""
+    from product_gateway.db import merchants
+
+    with opened() as (_, database):
+        for each in database.call(merchants.all_of_them):
+            state = "disabled" if each.disabled else "enabled"
+            typer.echo("\t".join((each.name, each.platform, state, each.product_service_url or "-")))
+
+
+@app.command()
+def show(name: Name) -> None:
+    """Show a merchant, without its secrets, and its syncs."""
+    from product_gateway import registry
+
+    with opened() as (_, database):
+        typer.echo(registry.describe(database, name))
+
+
+@app.command()
+def update(
+    name: Name,
+    platform: Annotated[Platform | None, typer.Option(help="BYOP or BENTO.")] = None,
+    product_service_url: Url = None,
+    product_service_token_file: TokenFile = None,
+    currency: Currency = None,
+    max_rejected_percent: MaxRejected = None,
+    webhook_url: WebhookUrl = None,
+    webhook_secret_file: WebhookSecretFile = None,
+    new_webhook_secret: Annotated[
+        bool, typer.Option("--new-webhook-secret", help="Make a new secret for the webhook, and print it.")
+    ] = False,
+    no_webhook: Annotated[bool, typer.Option("--no-webhook", help="Turn the webhook off.")] = False,
+    disable: Annotated[bool | None, typer.Option("--disable/--enable", help="Refuse, or accept, its requests.")] = None,
+) -> None:
+    """Change a merchant. What is not named stays as it is."""
+    from product_gateway import registry
+
+    with opened() as (settings, database):
+        values = registry.checked(
+            settings, product_service_url, product_service_token_file, currency, max_rejected_percent
+        )
+        webhook = registry.webhook(
+            settings, webhook_url, webhook_secret_file, new_secret=new_webhook_secret, off=no_webhook
+        )
+        registry.update(database, name, platform, disable, values, webhook)
+        typer.echo(f"Updated {name}.")
+        _set_webhook(database, name, webhook)
+
+
+@app.command("allow-mass-deletion")
+def allow_mass_deletion(
+    name: Name, entity_type: Annotated[EntityType, typer.Argument(help="PRODUCT or COLLECTION.")]
+) -> None:
+    """Let the next successful sync remove as many records as are gone. Only that one."""
+    from product_gateway import registry
+
+    with opened() as (_, database):
+        registry.allow_mass_deletion(database, name, entity_type)
+        typer.echo(f"The next sync of {entity_type} may remove any number of {name}'s records.")
+
+
+@app.command()
+def remove(
+    name: Name, yes: Annotated[bool, typer.Option("--yes", help="Don't ask whether this is meant.")] = False
+) -> None:
+    """Erase a merchant with its syncs and its catalog. This cannot be undone."""
+    from product_gateway.db import merchants
+
+    with opened() as (_, database):
+        database.call(merchants.get, name)
+        if not yes:
+            _confirm(f"Erase {name} with its syncs and its catalog?")
+        database.call(merchants.remove, name)
+        typer.echo(f"Removed {name}.")
+
+
+def _set_webhook(database: "Database", name: str, webhook: "WebhookChange | None") -> None:
+    from product_gateway import registry
+
+    secret = None if webhook is None else registry.set_webhook(database, name, webhook)
+    if secret is not None:
+        typer.echo(f"The secret of its webhook, which is not shown again: {secret}")
+
+
+def _confirm(question: str) -> None:
+    # typer.confirm would write a space to standard output
+    typer.echo(f"{question} [y/N] ", nl=False, err=True)
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        typer.echo("Nothing was done.", err=True)
+        raise typer.Exit(1)
+
+
+@contextmanager
+def opened() -> "Iterator[tuple[Settings, Database]]":
+    """The settings and the database, its tables up to date, for the length of a command."""
+    from product_gateway import db
+    from product_gateway.db import migrate
+
+    settings = settled()
+    with db.open_for_a_while(settings.database) as database:
+        migrate.prepare(database)
+        yield settings, database
+
+
+def settled(**overrides: object) -> "Settings":
+    """The settings; whoever has made a slip in a name is told."""
+    from product_gateway import settings
+
+    loaded = settings.load(**overrides)
+    for name in settings.unknown_names():
+        typer.echo(f"There is no setting {name}; it has no effect.", err=True)
+    return loaded
