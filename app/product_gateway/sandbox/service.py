@@ -17,10 +17,8 @@ from product_gateway.sandbox.scripts import Run, Script, Scripts
 
 PATHS = {"products": EntityType.PRODUCT, "collections": EntityType.COLLECTION}
 RECORDS_LEFT = 2  # by a mass deletion
-SPOILED: dict[int, Record] = {
-    1: {"title": 7},
-    3: {"description": ["not", "a", "text"]},
-}  # which records of a rejecting service, and how
+# Which records of a rejecting service, and how.
+SPOILED: dict[int, Record] = {1: {"title": 7}, 3: {"description": ["not", "a", "text"]}}
 
 _script: ContextVar[Script] = ContextVar("script", default=Script.ORDINARY)
 
