@@ -50,15 +50,14 @@ class Asked:
 
 def run(asked: Asked, say: Callable[[str], None]) -> None:
     """Until SIGTERM, Ctrl-C or the end of standard input, where that is asked for. Raises SettingsError."""
-    gc.disable()  # what is made at the start stays: looking through it again and again takes a tenth of the time
     # For the threads that are still to come, too: the signal waits until somebody asks for it.
     signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
     with (
         tempfile.TemporaryDirectory(prefix="product-gateway-sandbox-") as folder,
         _running(asked, _settings(Path(folder))) as description,
     ):
-        gc.enable()
         gc.freeze()
+        gc.enable()
         say(orjson.dumps(description).decode())
         if asked.until_eof:
             threading.Thread(target=_end_with_stdin, name="stdin", daemon=True).start()
