@@ -66,6 +66,7 @@ class Sandbox:
 
     def wait(self, sync: str, *, who: str = "byop", seconds: float = 60) -> dict[str, Any]:
         """The sync, when it has ended. `sync` is what `enqueue` gave, a Location or an id."""
+        import threading
         import time
 
         path = sync if "/" in sync else f"/syncs/{sync}"
@@ -79,7 +80,7 @@ class Sandbox:
                 return found
             if time.monotonic() > until:
                 raise AssertionError(f"The sync has not ended after {seconds} s: {found}")
-            time.sleep(0.05)
+            threading.Event().wait(0.05)
 
 
 @pytest.fixture(scope="session")
