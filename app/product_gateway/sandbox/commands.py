@@ -1,5 +1,6 @@
 """The command sandbox, and its options. What it runs is imported when it runs: --help does not wait for that."""
 
+import sys
 from typing import Annotated
 
 import typer
@@ -26,6 +27,8 @@ def sandbox(
     import gc
 
     gc.disable()  # what is made at a start stays: to look through it again and again takes a tenth of the time
+    # Connexion imports httpx, which imports a command of its own with all that this wants, unless it is not there.
+    sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
     from product_gateway.sandbox import run
 
     asked = run.Asked(host, port, sync_seconds, slow_seconds, latency, fault_percent, until_eof, verbose)

@@ -88,7 +88,7 @@ def _running(asked: Asked, made: Settings) -> Iterator[dict[str, Any]]:
     scripts, metrics = Scripts(), Metrics()
     with contextlib.ExitStack() as stack:
         database = stack.enter_context(db.open_for_a_while(made.database))
-        migrate.prepare(database)
+        database.call(migrate.create)
         backstage = Backstage(database)
         scripted = ScriptedService(
             catalog_file.read(catalog_file.SAMPLE),
