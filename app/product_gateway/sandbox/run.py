@@ -16,7 +16,7 @@ from typing import Any
 
 import orjson
 
-from product_gateway import catalog_file, db, demo, keys, launch, logs, settings
+from product_gateway import catalog_file, db, demo, keys, launch, logs, outbound, settings
 from product_gateway.db import merchants, migrate
 from product_gateway.metrics import Metrics
 from product_gateway.model import Platform
@@ -84,6 +84,7 @@ def _settings(folder: Path) -> Settings:
 def _running(asked: Asked, made: Settings) -> Iterator[dict[str, Any]]:
     """All of it, answering; what is to be known about it."""
     logs.set_up("INFO" if asked.verbose else "ERROR")
+    threading.Thread(target=outbound.authorities, name="authorities").start()  # meanwhile: it leaves Python to others
     gateway, service = launch.bind(asked.host, asked.port), launch.bind("127.0.0.1", 0)
     scripts, metrics = Scripts(), Metrics()
     with contextlib.ExitStack() as stack:
