@@ -156,6 +156,12 @@ def test_what_no_operation_documents_cannot_be_had(sandbox: Sandbox, code: str) 
     assert "x-request-id" in answer.headers
 
 
+@pytest.mark.parametrize("prefer", ["Code=503", 'wait=1, code="503"', "respond-async; x=1 , CODE = 503, code=500"])
+def test_preferences_are_read_as_rfc_7240_has_them(sandbox: Sandbox, prefer: str) -> None:
+    """Names in any case, values in quotes, others beside them, the first of a name."""
+    assert sandbox.request("GET", "/products", prefer=prefer).headers["preference-applied"] == "code=503"
+
+
 def test_a_script_that_does_not_exist_is_refused_with_those_that_do(sandbox: Sandbox) -> None:
     """And nothing is enqueued."""
     answer = sandbox.request("PUT", "/sync/PRODUCT", prefer="sync=exploding")

@@ -5,7 +5,6 @@ Where things are:
     commands   the command sandbox, and its options
     run        starts all of it, says where it is, and takes it away again
     layer      around the gateway: what clients wish of a sandbox
-    prefer     the header Prefer
     examples   answers made of the spec's examples
     scripts    what each sync is to be like
     service    the product service, which behaves as the script says

@@ -15,9 +15,9 @@ from product_gateway.edge import Edge
 from product_gateway.errors import GatewayError
 from product_gateway.handlers import SYNCS
 from product_gateway.model import EntityType
+from product_gateway.preferences import preferences
 from product_gateway.sandbox.backstage import Backstage
 from product_gateway.sandbox.examples import Operation, Operations
-from product_gateway.sandbox.prefer import preferences
 from product_gateway.sandbox.scripts import NAMES, Run, Script, Scripts
 from product_gateway.server import error_answer
 from product_gateway.worker import FEWEST_TO_JUDGE
@@ -68,7 +68,7 @@ class Layer:
         if operation is None:
             await self._app(scope, receive, send)
             return
-        wishes = preferences(scope["headers"])
+        wishes = preferences(",".join(_headers(scope["headers"], b"prefer")))
         try:
             answer = await self._instead(operation, wishes, scope["path"].startswith(API))
             script = _script(wishes) if operation.operation_id == "enqueueSync" else None
@@ -161,8 +161,12 @@ def _script(wishes: dict[str, str]) -> Script:
     return Script(wish)
 
 
+def _headers(headers: list[tuple[bytes, bytes]], wanted: bytes) -> list[str]:
+    return [value.decode("latin-1") for name, value in headers if name == wanted]
+
+
 def _header(headers: list[tuple[bytes, bytes]], wanted: bytes) -> str:
-    return next((value.decode("latin-1") for name, value in headers if name == wanted), "")
+    return next(iter(_headers(headers, wanted)), "")
 
 
 async def _answer(scope: Scope, receive: Receive, send: Send) -> None:
