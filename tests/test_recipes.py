@@ -5,8 +5,6 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -18,7 +16,7 @@ TOP = Path(__file__).parents[1]
 RECIPES = TOP / "docs" / "recipes"
 GUIDE = (TOP / "docs" / "sandbox.md").read_text()
 WORKFLOW = yaml.safe_load((RECIPES / "github-actions.yaml").read_text())
-LONGEST = 300  # seconds: Go compiles, and all run at the same time
+LONGEST = 300  # seconds: Go compiles
 COMMANDS = {
     "Python": "pytest test_client.py",
     "JavaScript": "node --test",
@@ -35,44 +33,21 @@ HERE = {
 HERE["Shell"] = HERE["Shell"] and shutil.which("curl") is not None
 
 
-@dataclass
-class Cook:
-    """A recipe that is running, in a folder of its own."""
-
-    process: "subprocess.Popen[bytes]"
-    folder: Path
-
-
-@pytest.fixture(scope="module")
-def cooks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Cook]]:
-    """All recipes that can run here, at once: most of the time they wait."""
-    cooks = {}
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    for label in [label for label, is_here in HERE.items() if is_here]:
-        folder = tmp_path_factory.mktemp(label.lower()) / "recipes"
-        shutil.copytree(RECIPES, folder)
-        (folder / "temporary").mkdir()
-        environment = {**os.environ, "PATH": path, "TMPDIR": str(folder / "temporary"), "GOFLAGS": "-vet=off"}
-        with (folder / "said").open("w") as said:
-            process = subprocess.Popen(COMMANDS[label].split(), cwd=folder, env=environment, stdout=said, stderr=said)
-        cooks[label] = Cook(process, folder)
-    yield cooks
-    for each in cooks.values():
-        each.process.kill()
-        each.process.wait()
-
-
 @pytest.mark.parametrize("label", HERE)
-def test_a_recipe_runs_as_it_is(cooks: dict[str, Cook], label: str) -> None:
+def test_a_recipe_runs_as_it_is(label: str, tmp_path: Path) -> None:
     """202, 429 with Retry-After, the wait, 200, a 503 on demand and a sync that fails: without a mock."""
     if not HERE[label]:
         pytest.skip(f"{COMMANDS[label].split()[0]} is not on this machine: the recipe for {label} is not run")
-    cook = cooks[label]
-    status = cook.process.wait(LONGEST)
-    said = (cook.folder / "said").read_text()
-    assert status == 0, said
-    assert PASSED[label] in said
-    temporary = cook.folder / "temporary"
+    folder, temporary = tmp_path / "project", tmp_path / "temporary"
+    shutil.copytree(RECIPES, folder)
+    temporary.mkdir()
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "TMPDIR": str(temporary), "GOFLAGS": "-vet=off"}
+    done = subprocess.run(
+        COMMANDS[label].split(), cwd=folder, env=environment, capture_output=True, text=True, timeout=LONGEST
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert PASSED[label] in done.stdout
     within(ENDS_WITHIN, lambda: not list(temporary.glob("product-gateway-sandbox-*")))
 
 
