@@ -95,3 +95,9 @@ def issuer(published: tuple[Issuer, str]) -> Issuer:
     """One that works."""
     published[0].reset()
     return published[0]
+
+
+@pytest.fixture(scope="session")
+def product_gateway_sandbox_options() -> list[str]:
+    """Of the sandbox that the plugin starts: in less time than people would take."""
+    return ["--sync-seconds", "0.2", "--slow-seconds", "2"]

@@ -1,8 +1,12 @@
 """The database underneath: migrations, group commit, and what is said when it is away."""
 
 import asyncio
+import re
+import sqlite3
 import threading
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -22,6 +26,26 @@ def test_migrations_make_the_tables_that_the_code_uses(database: Database) -> No
     """Two descriptions of the same tables drift apart unless somebody looks."""
     differences = database.call(lambda connection: compare_metadata(MigrationContext.configure(connection), metadata))
     assert differences == []
+
+
+def contents(path: Path) -> tuple[dict[str, list[str]], dict[str, list[Any]]]:
+    """What a file of SQLite has: each table's and index's parts in order of their text, and each table's rows."""
+    with closing(sqlite3.connect(path)) as connection:
+        found = connection.execute("SELECT name, type, sql FROM sqlite_master").fetchall()
+        halves = {name: f"{sql}".rpartition(")") for name, _, sql in found}
+        parts = {name: [*sorted(re.split(r",\s*\n", each[0])), each[2]] for name, each in halves.items()}
+        tables = [name for name, kind, _ in found if kind == "table"]
+        return {name: [" ".join(each.split()) for each in parts[name]] for name in parts}, {
+            name: connection.execute(f"SELECT * FROM {name}").fetchall() for name in tables
+        }
+
+
+def test_tables_made_at_once_are_those_that_the_migrations_make(tmp_path: Path, sqlite_template: Path) -> None:
+    """To the last constraint and row: what is rehearsed in a sandbox must hold elsewhere."""
+    with db.open_for_a_while(f"sqlite:///{tmp_path / 'made.db'}") as made:
+        made.call(migrate.create)
+        assert made.call(migrate.fits)
+    assert contents(tmp_path / "made.db") == contents(sqlite_template)
 
 
 def test_migrating_twice_changes_nothing(database: Database) -> None:

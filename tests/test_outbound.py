@@ -362,7 +362,7 @@ async def test_a_certificate_must_be_for_the_name_that_was_asked_for(
     """The connection goes to a checked address, but an address proves nothing."""
     server, trusting = self_signed(tmp_path), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     trusting.load_verify_locations(tmp_path / "server.pem")
-    monkeypatch.setattr("product_gateway.outbound._authorities", lambda: trusting)
+    monkeypatch.setattr("product_gateway.outbound.authorities", lambda: trusting)
     resolve_to(monkeypatch, "127.0.0.1")
     async with (
         answering(saying(b"HTTP/1.1 204 No Content\r\n\r\n"), server) as port,

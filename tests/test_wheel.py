@@ -1,11 +1,13 @@
 """The wheel, as somebody gets it who has no checkout: everything is in it, and it runs from anywhere."""
 
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import tarfile
 import zipfile
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import httpx2
@@ -77,11 +79,35 @@ def test_the_source_distribution_has_what_make_needs(dist: Path) -> None:
     assert {"openapi/product-gateway.yaml", "tests/test_wheel.py", "README.md", "LICENSE"} <= names
 
 
-def test_the_demo_runs_from_the_wheel_alone(house: House) -> None:
-    """Nothing may be looked for beside a checkout, and Ctrl-C ends it without a word about Python."""
+def assert_from_the_wheel(house: House) -> None:
+    """Or else the checkout is what is tested."""
     where = [sys.executable, "-c", "import product_gateway; print(product_gateway.__file__)"]
     file = subprocess.run(where, env=house.environment, cwd=house.folder, capture_output=True, text=True).stdout
     assert Path(file.strip()).is_relative_to(house.folder.with_name("installed"))
+
+
+def test_another_project_tests_its_client_with_the_wheel_and_pytest(house: House) -> None:
+    """The recipe for Python, as it is: pytest finds the fixture by itself, and the sandbox leaves nothing behind."""
+    assert_from_the_wheel(house)
+    shutil.copy(TOP / "docs" / "recipes" / "test_client.py", house.folder)
+    temporary = house.folder / "temporary"
+    temporary.mkdir()
+    # of the plugins that happen to be here, this one alone
+    alone = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "TMPDIR": str(temporary)}
+    run = [sys.executable, "-m", "pytest", "-p", "product_gateway_sandbox", "-p", "no:cacheprovider", "test_client.py"]
+    done = subprocess.run(
+        run, env={**house.environment, **alone}, cwd=house.folder, capture_output=True, text=True, timeout=180
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "4 passed" in done.stdout
+    assert list(temporary.iterdir()) == []
+    (entry,) = entry_points(group="pytest11", name="product_gateway_sandbox")
+    assert entry.value == "product_gateway.pytest_sandbox"
+
+
+def test_the_demo_runs_from_the_wheel_alone(house: House) -> None:
+    """Nothing may be looked for beside a checkout, and Ctrl-C ends it without a word about Python."""
+    assert_from_the_wheel(house)
     with house.process("demo", "--port", "0", "--sample-port", "0", "--delay", "0") as demo:
 
         def said() -> re.Match[str] | None:

@@ -4,6 +4,8 @@ Where things are:
 
     __main__           the command line
     merchant_commands  the commands `merchant …`, and what every command begins with
+    pytest_sandbox     a pytest plugin for tests of the gateway's clients
+    sandbox            a gateway to rehearse with, scripted by the clients that are tested
     demo               everything at once on one machine: `make run`
     launch             starts and stops the HTTP servers and the worker
     connections        all connections of a server: how many, how long

@@ -11,6 +11,7 @@ from product_gateway.client import commands as asking
 from product_gateway.conformance import commands as checking
 from product_gateway.errors import GatewayError
 from product_gateway.merchant_commands import Name, TokenFile, opened, settled
+from product_gateway.sandbox import commands as rehearsing
 
 # Imports stand in the commands, so that --help does not wait for a server that it does not start.
 
@@ -26,6 +27,7 @@ app = typer.Typer(
 app.add_typer(keeping.app, name="merchant")
 app.add_typer(checking.app)  # check-service
 app.add_typer(asking.app)  # sync, status, cancel, history
+app.add_typer(rehearsing.app)  # sandbox
 
 
 Catalog = Annotated[Path | None, typer.Option(help=f"JSON, JSON Lines or Shopify CSV file; unset: {SAMPLE}.")]

@@ -24,7 +24,7 @@ def run(settings: Settings, port: int, sample_port: int, catalog: Path, delay: f
     with launch.http_beside(app, sample):
         with db.open_for_a_while(settings.database) as database:
             migrate.prepare(database)
-            _register(settings, database, launch.url_of(sample))
+            register(settings, database, MERCHANT, launch.url_of(sample))
         token_file = settings.data_dir / "demo.token"
         keys.write_private(
             token_file, keys.issue_token(settings, MERCHANT, list(keys.SCOPES), TOKEN_LIFETIME).encode() + b"\n"
@@ -33,13 +33,14 @@ def run(settings: Settings, port: int, sample_port: int, catalog: Path, delay: f
         launch.serve(settings, gateway, for_operations, with_worker=True)
 
 
-def _register(settings: Settings, database: Database, url: str) -> None:
+def register(settings: Settings, database: Database, name: str, url: str) -> None:
+    """A merchant who brings the sample service at the URL as their own platform."""
     token = keys.Secrets(settings).encrypt(SAMPLE_SERVICE_TOKEN)
-    if database.call(merchants.find, MERCHANT) is None:
-        database.call(merchants.add, MERCHANT, Platform.BYOP, url, token, "GBP")
+    if database.call(merchants.find, name) is None:
+        database.call(merchants.add, name, Platform.BYOP, url, token, "GBP")
     else:
         values = {"platform": Platform.BYOP, "product_service_url": url, "product_service_token": token}
-        database.call(merchants.change, MERCHANT, **values, disabled=False)
+        database.call(merchants.change, name, **values, disabled=False)
 
 
 def _welcome(url: str, token_file: Path, data: catalog_file.Catalog) -> str:

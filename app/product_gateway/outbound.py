@@ -126,7 +126,7 @@ class _CheckedConnections(httpcore2.AsyncNetworkBackend):
 
 
 @cache
-def _authorities() -> ssl.SSLContext:
+def authorities() -> ssl.SSLContext:
     """The system's certificate authorities, read once: it takes longer than a request."""
     return httpx2.create_ssl_context(trust_env=False)
 
@@ -137,7 +137,7 @@ class _Transport(httpx2.AsyncHTTPTransport):
     def __init__(self, allow_private_addresses: bool) -> None:
         # without the parent's constructor: should `_pool` ever be renamed, calls fail instead of going unchecked
         self._pool = httpcore2.AsyncConnectionPool(
-            ssl_context=_authorities(),
+            ssl_context=authorities(),
             max_connections=None,  # the callers bound their own concurrency; a slow merchant must not block others
             max_keepalive_connections=32,
             keepalive_expiry=15,

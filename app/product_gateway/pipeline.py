@@ -9,6 +9,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 from urllib.parse import unquote
 
+import jsonschema_rs
+from connexion.exceptions import InvalidSpecification
 from connexion.middleware.request_validation import (
     RequestValidationAPI,
     RequestValidationMiddleware,
@@ -16,6 +18,7 @@ from connexion.middleware.request_validation import (
 )
 from connexion.middleware.routing import RoutingAPI, RoutingMiddleware, RoutingOperation
 from connexion.security import AbstractSecurityHandler
+from connexion.spec import OpenAPISpecification
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -24,6 +27,18 @@ from product_gateway import spec
 from product_gateway.errors import InvalidRequest, NotAuthenticated
 from product_gateway.logs import about
 from product_gateway.parameters import Parameters
+
+
+def _validated(cls: type[OpenAPISpecification], document: spec.Document) -> None:
+    """Connexion's own check takes a fifth of a second: as long as all the rest that it does with a document."""
+    try:
+        jsonschema_rs.Draft4Validator(cls.openapi_schema).validate(document)
+    except jsonschema_rs.ValidationError as error:
+        where = "/".join(str(each) for each in error.instance_path)
+        raise InvalidSpecification(f"{where}: {error.message[:500]}") from None
+
+
+OpenAPISpecification._validate_spec = classmethod(_validated)
 
 ARGUMENTS = "product_gateway.arguments"
 

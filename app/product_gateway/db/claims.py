@@ -8,7 +8,6 @@ from typing import Any
 
 import orjson
 from sqlalchemy import Connection, bindparam, func, insert, select, text, update
-from sqlalchemy.orm import aliased
 
 from product_gateway.db.tables import merchants, now, sync_problems, syncs
 from product_gateway.db.webhooks import announce
@@ -26,7 +25,7 @@ _ours = (
     & (syncs.c.status == text("'IN_PROGRESS'"))
 )
 _select_finished = select(syncs.c.finished_at).where(syncs.c.merchant == bindparam("m"), syncs.c.id == bindparam("i"))
-_running = aliased(syncs)
+_running = syncs.alias()
 _merchant_is_busy = (
     select(_running.c.id)
     .where(

@@ -15,20 +15,23 @@ import re
 from functools import cache
 from pathlib import Path
 
-from alembic import command
-from alembic.config import Config
-from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from alembic.util import CommandError
-from sqlalchemy import Connection, select, text
+from sqlalchemy import Connection, inspect, select, text
 
 from product_gateway.db import Database, is_embedded
-from product_gateway.db.tables import readiness
+from product_gateway.db.tables import metadata, readiness
 from product_gateway.errors import SettingsError
 
 # Any number that nobody else uses: whoever migrates PostgreSQL holds it, and the others wait.
 ADVISORY_LOCK = 0x70726F64_67617465
 REVISION = re.compile("[0-9]{4}")
+MIGRATIONS = Path(__file__).parent / "migrations"
+FIRST = "0001"
+# As Alembic makes it.
+VERSION_TABLE = """
+CREATE TABLE alembic_version (
+	version_num VARCHAR(32) NOT NULL,
+	CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num)
+)"""
 TOO_NEW = "The database was made by a newer version of the gateway. Use that version, or another database."
 
 
@@ -42,13 +45,27 @@ def upgrade(connection: Connection) -> str:
     found = current(connection)
     if found is not None and fits(connection):
         return found
-    config = _config()
+    # Most often nothing is missing, and who starts need not wait for Alembic.
+    from alembic import command
+    from alembic.config import Config
+    from alembic.util import CommandError
+
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     config.attributes["connection"] = connection
     try:
         command.upgrade(config, "head")
     except CommandError:
         raise SettingsError(TOO_NEW) from None
     return newest()
+
+
+def create(connection: Connection) -> None:
+    """The tables in an empty SQLite database that nobody will keep: what `upgrade` makes, in a fifth of the time."""
+    metadata.create_all(connection)
+    connection.execute(readiness.insert().values(id=1, oldest_code=FIRST))
+    connection.execute(text(VERSION_TABLE))
+    connection.execute(text("INSERT INTO alembic_version VALUES (:revision)"), {"revision": newest()})
 
 
 def prepare(database: Database) -> None:
@@ -81,16 +98,13 @@ def _is_newer(revision: str | None) -> bool:
 
 def current(connection: Connection) -> str | None:
     """The revision that the database is at; None for an empty one."""
-    return MigrationContext.configure(connection).get_current_revision()
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    found = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+    return None if found is None else str(found)
 
 
 @cache
 def newest() -> str:
     """The revision that the code wants."""
-    return str(ScriptDirectory.from_config(_config()).get_current_head())
-
-
-def _config() -> Config:
-    config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
-    return config
+    return max(path.name.split("_")[0] for path in (MIGRATIONS / "versions").glob("[0-9]*.py"))

@@ -10,8 +10,6 @@ from contextlib import suppress
 from typing import Any
 from urllib.parse import unquote
 
-from psycopg import ProgrammingError
-from psycopg.conninfo import make_conninfo
 from sqlalchemy import URL, Connection, Engine, ExceptionContext, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -79,6 +77,10 @@ class Line:
 
 def engine(url: URL, connections: int, seconds_to_wait: float, *, has_deadline: bool) -> Engine:
     """Connects when it is used. Of several hosts, the one that writes is used. Raises SettingsError."""
+    # It takes a while to import, and who uses SQLite can do without.
+    from psycopg import ProgrammingError
+    from psycopg.conninfo import make_conninfo
+
     several = "," in str(url.query.get("host", ""))  # a string, or a tuple of them
     one_that_writes = {"target_session_attrs": "read-write"} if several else {}
     sooner = CONNECT_TIMEOUT_WITH_A_DEADLINE if has_deadline else {}

@@ -23,7 +23,6 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.orm import aliased
 from uuid_utils.compat import uuid7
 
 from product_gateway.db.tables import ACTIVE, now, seen_records, sync_problems, syncs, webhook_deliveries
@@ -227,7 +226,7 @@ def prune(connection: Connection, days: float, limit: int) -> int:
 
     The latest of each merchant and entity type stays: the status that clients ask for refers to it.
     """
-    newer = aliased(syncs)
+    newer = syncs.alias()
     is_newer = and_(
         newer.c.merchant == syncs.c.merchant,
         newer.c.entity_type == syncs.c.entity_type,

@@ -1,0 +1,124 @@
+"""A pytest plugin for tests of the gateway's clients: the fixture `product_gateway_sandbox`. See docs/sandbox.md.
+
+pytest imports it at every start, whether it is used or not: hence what takes time is imported where it is wanted.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from typing import IO, Any
+
+SECONDS_TO_END = 15
+
+
+class Answer(NamedTuple):
+    """What the gateway answered. Names of headers are in lower case; `body` is the JSON, None where there is none."""
+
+    status: int
+    headers: dict[str, str]
+    body: Any
+
+
+class Sandbox:
+    """A running sandbox. Its `tokens` are those of byop, otherByop, notByop, readOnly and expired: `who` asks."""
+
+    def __init__(self, said: Mapping[str, Any]) -> None:
+        self.said = said
+        self.base_url: str = said["baseUrl"]
+        self.api_prefix: str = said["apiPrefix"]
+        self.api_url = self.base_url + self.api_prefix
+        self.tokens: dict[str, str] = said["tokens"]
+        self.merchants: list[dict[str, str]] = said["merchants"]
+        self.product_service_url: str = said["productServiceUrl"]
+        self.product_service_token: str = said["productServiceToken"]
+
+    def request(
+        self, method: str, path: str, *, who: str = "byop", prefer: str | None = None, seconds: float = 30
+    ) -> Answer:
+        """Asks the gateway. `path` begins behind the API's prefix, or is whole, as in Location."""
+        import json
+        import urllib.error
+        import urllib.request
+
+        url = self.base_url + path if path.startswith(self.api_prefix) else self.api_url + path
+        headers = {"Authorization": f"Bearer {self.tokens[who]}", **({"Prefer": prefer} if prefer else {})}
+        request = urllib.request.Request(url, method=method, headers=headers)  # noqa: S310 - of our own
+        try:
+            reply = urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=seconds)
+        except urllib.error.HTTPError as error:
+            reply = error
+        with reply:
+            content = reply.read()
+            found = {name.lower(): value for name, value in reply.headers.items()}
+            return Answer(reply.status, found, json.loads(content) if content else None)
+
+    def enqueue(self, entity_type: str = "PRODUCT", *, script: str | None = None, who: str = "byop") -> str:
+        """Asks for a sync; where it is to be watched. `script` is one of docs/sandbox.md: slow, failing, …"""
+        answer = self.request("PUT", f"/sync/{entity_type}", who=who, prefer=script and f"sync={script}")
+        if answer.status != 202:
+            raise AssertionError(f"The sync was not enqueued: {answer.status} {answer.body}")
+        return answer.headers["location"]
+
+    def wait(self, sync: str, *, who: str = "byop", seconds: float = 60) -> dict[str, Any]:
+        """The sync, when it has ended. `sync` is what `enqueue` gave, a Location or an id."""
+        import threading
+        import time
+
+        path = sync if "/" in sync else f"/syncs/{sync}"
+        until = time.monotonic() + seconds
+        while True:
+            answer = self.request("GET", path, who=who)
+            if answer.status != 200:
+                raise AssertionError(f"The sync cannot be seen: {answer.status} {answer.body}")
+            found: dict[str, Any] = answer.body["data"]
+            if found["status"] not in ("QUEUED", "IN_PROGRESS"):
+                return found
+            if time.monotonic() > until:
+                raise AssertionError(f"The sync has not ended after {seconds} s: {found}")
+            threading.Event().wait(0.05)
+
+
+@pytest.fixture(scope="session")
+def product_gateway_sandbox_options() -> list[str]:
+    """Options of `product-gateway sandbox`; a project that wants others has a fixture of this name."""
+    return []
+
+
+@pytest.fixture(scope="session")
+def product_gateway_sandbox(product_gateway_sandbox_options: list[str]) -> Iterator[Sandbox]:
+    """A sandbox for all tests of the run, on a free port; gone afterwards, whatever becomes of the run."""
+    import json
+    import subprocess
+    import sys
+    import tempfile
+
+    command = [sys.executable, "-m", "product_gateway", "sandbox", "--port", "0", "--until-eof"]
+    with tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen(  # noqa: S603 - of our own
+            [*command, *product_gateway_sandbox_options],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        )
+        try:
+            line = process.stdout.readline() if process.stdout else ""
+            if not line:
+                raise RuntimeError(f"The sandbox did not start:\n{_said(errors)}")
+            yield Sandbox(json.loads(line))
+        finally:
+            try:
+                process.communicate(timeout=SECONDS_TO_END)  # closes its standard input, which ends it
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise
+
+
+def _said(errors: IO[str]) -> str:
+    errors.seek(0)
+    return errors.read()

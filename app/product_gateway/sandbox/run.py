@@ -1,0 +1,149 @@
+"""Starts the gateway, a worker and the product service, says where they are, and leaves nothing behind."""
+
+import contextlib
+import gc
+import os
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from product_gateway import catalog_file, db, demo, keys, launch, logs, outbound, settings
+from product_gateway.db import merchants, migrate
+from product_gateway.metrics import Metrics
+from product_gateway.model import Platform
+from product_gateway.sandbox.backstage import Backstage
+from product_gateway.sandbox.layer import API, Layer, Weather
+from product_gateway.sandbox.scripts import Scripts
+from product_gateway.sandbox.service import ScriptedService
+from product_gateway.server import create_app
+from product_gateway.settings import Settings
+
+MERCHANT, OTHER, WITHOUT = "sandbox-shop", "other-shop", "bento-shop"
+TOKEN_LIFETIME = timedelta(days=1)
+READING = ["sync:read", "catalog:read"]
+PAGE_SIZE = 6  # records: so that there is progress to see
+STOPS = (signal.SIGTERM, signal.SIGINT)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the command was told."""
+
+    host: str
+    port: int
+    sync_seconds: float
+    slow_seconds: float
+    latency: float
+    fault_percent: float
+    until_eof: bool
+    verbose: bool
+
+
+def run(asked: Asked, say: Callable[[str], None]) -> None:
+    """Until SIGTERM, Ctrl-C or the end of standard input, where that is asked for. Raises SettingsError."""
+    # For the threads that are still to come, too: the signal waits until somebody asks for it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+    with (
+        tempfile.TemporaryDirectory(prefix="product-gateway-sandbox-") as folder,
+        _running(asked, _settings(Path(folder))) as description,
+    ):
+        gc.freeze()
+        gc.enable()
+        say(orjson.dumps(description).decode())
+        if asked.until_eof:
+            threading.Thread(target=_end_with_stdin, name="stdin", daemon=True).start()
+        signal.sigwait(STOPS)
+
+
+def _settings(folder: Path) -> Settings:
+    """Whatever the environment says, for tests fare alike everywhere."""
+    return settings.load(
+        data_dir=folder,
+        database_url=None,
+        jwt_public_key_file=None,
+        jwks_url=None,
+        secret_key_file=None,
+        allow_private_addresses=True,
+        page_size=PAGE_SIZE,
+        worker_poll_seconds=0.05,
+        worker_concurrency=32,
+        retry_wait_seconds=0.05,
+    )
+
+
+@contextmanager
+def _running(asked: Asked, made: Settings) -> Iterator[dict[str, Any]]:
+    """All of it, answering; what is to be known about it."""
+    logs.set_up("INFO" if asked.verbose else "ERROR")
+    threading.Thread(target=outbound.authorities, name="authorities").start()  # meanwhile: it leaves Python to others
+    gateway, service = launch.bind(asked.host, asked.port), launch.bind("127.0.0.1", 0)
+    scripts, metrics = Scripts(), Metrics()
+    with contextlib.ExitStack() as stack:
+        database = stack.enter_context(db.open_for_a_while(made.database))
+        database.call(migrate.create)
+        backstage = Backstage(database)
+        scripted = ScriptedService(
+            catalog_file.read(catalog_file.SAMPLE),
+            scripts,
+            backstage.lose,
+            token=demo.SAMPLE_SERVICE_TOKEN,
+            page_size=made.page_size,
+            seconds=asked.sync_seconds,
+            slow_seconds=asked.slow_seconds,
+        )
+        layer = Layer(
+            create_app(made, metrics),
+            scripts,
+            backstage,
+            merchant_claim=made.jwt_merchant_claim,
+            weather=Weather(asked.latency, asked.fault_percent),
+            access_log=asked.verbose,
+        )
+        for name in (MERCHANT, OTHER):
+            demo.register(made, database, name, f"{launch.url_of(service)}/{name}")
+        database.call(merchants.add, WITHOUT, Platform.BENTO)
+        stack.enter_context(launch.http_beside(scripted, service))
+        stack.enter_context(launch.worker_beside(made, metrics))
+        stack.enter_context(launch.http_beside(layer, gateway))
+        yield _description(made, launch.url_of(gateway), launch.url_of(service))
+
+
+def _description(made: Settings, gateway: str, service: str) -> dict[str, Any]:
+    def token(merchant: str, scopes: list[str] = list(keys.SCOPES), lifetime: timedelta = TOKEN_LIFETIME) -> str:  # noqa: B006
+        return keys.issue_token(made, merchant, scopes, lifetime)
+
+    return {
+        "baseUrl": gateway,
+        "apiPrefix": API.rstrip("/"),
+        "tokens": {
+            "byop": token(MERCHANT),
+            "otherByop": token(OTHER),
+            "notByop": token(WITHOUT),
+            "readOnly": token(MERCHANT, READING),
+            "expired": token(MERCHANT, lifetime=-TOKEN_LIFETIME),
+        },
+        "merchants": [
+            {"name": MERCHANT, "platform": Platform.BYOP},
+            {"name": OTHER, "platform": Platform.BYOP},
+            {"name": WITHOUT, "platform": Platform.BENTO},
+        ],
+        "productServiceUrl": f"{service}/{MERCHANT}",
+        "productServiceToken": demo.SAMPLE_SERVICE_TOKEN,
+        "pid": os.getpid(),
+    }
+
+
+def _end_with_stdin() -> None:
+    with contextlib.suppress(OSError, ValueError):
+        for _ in sys.stdin:
+            pass
+    os.kill(os.getpid(), signal.SIGTERM)
