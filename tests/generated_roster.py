@@ -121,7 +121,10 @@ CLIENTS = (
         package="openapi-generator-cli",
         target="go",
         generate=_openapi_generator(
-            "go", "--package-name productgateway", "--git-host shop.example --git-user-id clients"
+            "go",
+            "--additional-properties disallowAdditionalPropertiesIfNotPresent=false --type-mappings number=float64",
+            "--package-name productgateway",
+            "--git-host shop.example --git-user-id clients --git-repo-id productgateway",
         ),
         build="go build -o build/tour .",
         run="build/tour",
