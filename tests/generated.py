@@ -9,6 +9,7 @@ those run whose tools are here.
 
 import contextlib
 import json
+import logging
 import os
 import re
 import shutil
@@ -202,6 +203,7 @@ def main(wanted: str) -> None:
     names = [client.name for client in CLIENTS] if wanted == "all" else wanted.split()
     if unknown := set(names) - {client.name for client in CLIENTS}:
         sys.exit(f"There is no client {', '.join(unknown)}; there are {', '.join(each.name for each in CLIENTS)}")
+    logging.getLogger("uvicorn").setLevel(logging.ERROR)  # Java offers HTTP/2 with every request, which it warns of
     chosen = [client for client in CLIENTS if not names or client.name in names]
     with ThreadPoolExecutor((os.cpu_count() or 1) + 1) as pool:
         outcomes = list(pool.map(tour, chosen))

@@ -7,7 +7,7 @@ import orjson
 from starlette.types import Receive, Scope, Send
 
 ADDED = {"addedLater": {"since": "1.99.0"}}
-OF_THE_CONNECTION = {b"host", b"content-length", b"connection", b"transfer-encoding"}
+OF_THE_CONNECTION = {b"host", b"content-length", b"connection", b"transfer-encoding", b"upgrade", b"http2-settings"}
 
 
 class LaterGateway:
