@@ -8,12 +8,14 @@ UV := VIRTUAL_ENV=.venv $(BIN)/uv pip --quiet
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --upgrade
 LOCK := $(COMPILE) pyproject.toml
 SBOM := .venv/sbom
+GENERATORS := .venv/clients
+TOURS := tests/clients
 REDOCLY := REDOCLY_TELEMETRY=off REDOCLY_SUPPRESS_UPDATE_NOTICE=true node_modules/.bin/redocly
 SPECS := openapi/product-gateway.yaml openapi/product-service.yaml openapi/operations.yaml
 CODEGEN := $(BIN)/datamodel-codegen --input openapi/product-gateway.yaml --input-file-type openapi --output-model-type typing.TypedDict --target-python-version 3.11 --openapi-scopes schemas --enum-field-as-literal all --disable-timestamp --use-schema-description --strict-nullable --no-use-closed-typed-dict --formatters ruff-format --custom-file-header '"""The bodies of the API as types. Generated from openapi/product-gateway.yaml by `make generate`: never edit."""'
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check lint types imports specs generate fuzz chaos soak vendor audit sbom lock dist clean node
+.PHONY: help install run test check lint types imports specs generate clients fuzz chaos soak vendor audit sbom lock dist clean node
 
 help: ## print this
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -69,6 +71,18 @@ node:
 generate: $(INSTALLED) ## write api_types.py from the spec
 	$(CODEGEN) --output app/product_gateway/api_types.py
 
+clients: $(GENERATORS)/installed $(TOURS)/node_modules/.installed ## generate clients in seven languages from the spec, and run them against a sandbox
+	@$(BIN)/python tests/generated.py
+
+$(GENERATORS)/installed: requirements-clients.txt | $(INSTALLED)
+	@echo "Installing into $(GENERATORS) what requirements-clients.txt locks"
+	@$(BIN)/python -m venv $(GENERATORS)
+	@VIRTUAL_ENV=$(GENERATORS) $(BIN)/uv pip --quiet sync --require-hashes requirements-clients.txt || $(GENERATORS)/bin/python -m pip --quiet --disable-pip-version-check install --require-hashes -r requirements-clients.txt
+	@touch $@
+
+$(TOURS)/node_modules/.installed: $(TOURS)/package.json $(TOURS)/package-lock.json $(TOURS)/.npmrc
+	@if command -v npm >/dev/null; then echo "Installing into $(@D) what $(TOURS)/package-lock.json locks" && cd $(TOURS) && npm ci --ignore-scripts --loglevel=error && touch node_modules/.installed; fi
+
 fuzz: $(INSTALLED) ## Schemathesis against the running server, for longer than the tests do
 	FUZZ_EXAMPLES=1000 $(BIN)/python -m pytest tests/test_fuzz.py
 
@@ -99,11 +113,12 @@ lock: $(INSTALLED) ## resolve the dependencies again, with hashes, for all Pytho
 	$(LOCK) -o requirements.txt
 	$(LOCK) --extra dev --constraint requirements.txt -o requirements-dev.txt
 	echo 'cyclonedx-bom>=7.5,<8' | $(COMPILE) - -o requirements-sbom.txt
+	printf '%s\n' 'openapi-generator-cli>=7.26,<7.27' 'openapi-python-client>=0.29,<0.30' 'mypy>=2.4,<3' pydantic python-dateutil urllib3 | $(COMPILE) - -o requirements-clients.txt
 
 dist: $(INSTALLED) ## build the source distribution, and the wheel from it, into dist
 	rm -rf dist
 	$(BIN)/python -m build --no-isolation
 
 clean: ## remove what the other targets made, except for the data in var
-	rm -rf .venv node_modules dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .schemathesis
+	rm -rf .venv node_modules tests/clients/node_modules tests/clients/.build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .schemathesis
 	find app tests -name __pycache__ -prune -exec rm -rf {} +
