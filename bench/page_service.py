@@ -34,7 +34,10 @@ def product(number: int, changed: int) -> dict[str, object]:
         "id": f"prod-{number:08d}",
         "title": f"Overshirt no. {number}, straight cut",
         "description": DESCRIPTION,
-        "thumbnail": {"url": f"https://cdn.shop.example/images/{number:08d}/front.jpg", "altText": "Seen from the front"},
+        "thumbnail": {
+            "url": f"https://cdn.shop.example/images/{number:08d}/front.jpg",
+            "altText": "Seen from the front",
+        },
         "listPrice": price,
         "sku": f"OV-{number:08d}",
         "createdAt": "2024-03-01T08:30:00Z",

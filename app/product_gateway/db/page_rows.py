@@ -10,8 +10,23 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import orjson
-from sqlalchemy import Connection, Uuid, bindparam, text
+from sqlalchemy import (
+    JSON,
+    Connection,
+    Select,
+    Text,
+    Uuid,
+    bindparam,
+    cast,
+    column,
+    func,
+    literal_column,
+    select,
+    true,
+)
+from sqlalchemy.dialects import postgresql, sqlite
 
+from product_gateway.db.tables import catalog_records, seen_records
 from product_gateway.model import Claim
 
 ROWS_IN_A_STATEMENT = 500  # of SQLite: four parameters each, and it takes no more than 32,766
@@ -26,39 +41,49 @@ class Row(NamedTuple):
     digest: bytes
 
 
-# Subqueries of one row each, which PostgreSQL can only answer by the primary key. From a join or EXISTS it would make
-# a hash of all that the pull has seen, for each page again, while it takes that for little.
-_KEPT = "FROM catalog_records AS r WHERE r.merchant = :m AND r.entity_type = :t AND r.record_id = sent.value"
-_SEEN = "FROM seen_records AS r WHERE r.merchant = :m AND r.sync_id = :s AND r.record_id = sent.value"
-_EACH = {
-    "sqlite": "json_each(:ids) AS sent",
-    "postgresql": "json_array_elements_text(CAST(:ids AS json)) WITH ORDINALITY AS sent (value, key)",
+_records, _seen = catalog_records.c, seen_records.c
+_json = bindparam("ids", type_=Text)
+_SENT = {
+    "sqlite": func.json_each(_json).table_valued("key", column("value", Text), name="sent"),
+    "postgresql": func.json_array_elements_text(cast(_json, JSON))
+    .table_valued(column("value", Text), with_ordinality="key", name="sent")
+    .render_derived(),
 }
-_look_up = {
-    "sqlite": "SELECT json_group_array(known), json_group_array(again) FROM "
-    f"(SELECT (SELECT lower(hex(r.digest)) {_KEPT}) AS known, (SELECT 1 {_SEEN}) AS again "
-    f"FROM {_EACH['sqlite']} ORDER BY sent.key)",
-    "postgresql": "SELECT CAST(json_agg(known ORDER BY key) AS text), CAST(json_agg(again ORDER BY key) AS text) FROM "
-    f"(SELECT sent.key, (SELECT encode(r.digest, 'hex') {_KEPT}) AS known, (SELECT 1 {_SEEN}) AS again "
-    f"FROM {_EACH['postgresql']}) AS found",
-}
-_sync_id = bindparam("s", type_=Uuid)
-_LOOK_UP = {dialect: text(sql).bindparams(_sync_id) for dialect, sql in _look_up.items()}
-_SEE = {
-    dialect: text(
-        "INSERT INTO seen_records (merchant, sync_id, record_id) "
-        f"SELECT :m, :s, sent.value FROM {each} WHERE true ON CONFLICT DO NOTHING"  # WHERE: or ON could be a join's
-    ).bindparams(_sync_id)
-    for dialect, each in _EACH.items()
-}
+_DIGEST = {"sqlite": func.lower(func.hex(_records.digest)), "postgresql": func.encode(_records.digest, "hex")}
+_LIST = {"sqlite": func.json_group_array, "postgresql": func.json_agg}
+
+
+def _look_up(dialect: str) -> Select[str, str]:
+    """Subqueries of one row each, which PostgreSQL can only answer by the primary key: from a join or EXISTS it would
+    make a hash of all that the pull has seen, for each page again, while it takes that for little."""
+    sent, gathered = _SENT[dialect], _LIST[dialect]
+    in_catalog = (_records.merchant == bindparam("m")) & (_records.entity_type == bindparam("t"))
+    in_pull = (_seen.merchant == bindparam("m")) & (_seen.sync_id == bindparam("s"))
+    known = select(_DIGEST[dialect]).where(in_catalog, _records.record_id == sent.c.value).scalar_subquery()
+    again = select(literal_column("1")).where(in_pull, _seen.record_id == sent.c.value).scalar_subquery()
+    each = select(known.label("known"), again.label("again")).select_from(sent).order_by(sent.c.key).subquery()
+    return select(cast(gathered(each.c.known), Text), cast(gathered(each.c.again), Text))
+
+
+def _see(dialect: str, insert: Any) -> Any:
+    sent = _SENT[dialect]
+    rows = select(bindparam("m"), bindparam("s", type_=Uuid), sent.c.value).where(true())
+    return insert(seen_records).from_select(["merchant", "sync_id", "record_id"], rows).on_conflict_do_nothing()
+
+
+_LOOK_UP = {dialect: _look_up(dialect) for dialect in _SENT}
+_SEE = {"sqlite": _see("sqlite", sqlite.insert), "postgresql": _see("postgresql", postgresql.insert)}
 _OVERWRITE = "ON CONFLICT (merchant, entity_type, record_id) DO UPDATE SET " + ", ".join(
     f"{name} = excluded.{name}" for name in Row._fields[1:]
 )
 _INTO = f"INSERT INTO catalog_records (merchant, entity_type, {', '.join(Row._fields)})"
 # %b: in binary, for which nothing has to be quoted.
-_WRITE_POSTGRESQL = (
-    f"{_INTO} SELECT %(m)s, %(t)s, sent.* FROM unnest("
-    "%(record_id)b::text[], %(document)b::text[], %(product_ids)b::text[], %(digest)b::bytea[]) AS sent " + _OVERWRITE
+_WRITE_POSTGRESQL = " ".join(
+    (
+        f"{_INTO} SELECT %(m)s, %(t)s, *",
+        "FROM unnest(%(record_id)b::text[], %(document)b::text[], %(product_ids)b::text[], %(digest)b::bytea[])",
+        _OVERWRITE,
+    )
 )
 
 
