@@ -9,7 +9,7 @@ from rounds import Section
 from wrk import Missing
 
 # In the order of RESULTS.md. Each is a module with `run() -> Section`.
-SECTIONS = {"requests": "request_path", "process": "process"}
+SECTIONS = {"requests": "request_path", "process": "process", "pull": "pull", "memory": "memory", "history": "history", "workers": "workers"}
 
 
 def main(names: list[str]) -> int:
