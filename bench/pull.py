@@ -77,18 +77,22 @@ def one_round(dialect: str, service: str) -> dict[str, float]:
 def ours(dialect: str, service: str) -> dict[str, float]:
     """The first sync, one in which nothing changed, one in which 1 % did, and a first one of collections."""
     found = {}
-    with tempfile.TemporaryDirectory() as folder, store(dialect) as url, worker(url, Path(folder)):
-        with db.open_for_a_while(url) as database:
-            for what, changed in ((FIRST, 0), (AGAIN, 0), (CHANGED, 1)):
-                register(database, "shop", f"{service}/{RECORDS}/{changed}/shop")
-                seconds, _ = timed(database, "shop")
-                found[what] = RECORDS / seconds
-                _check_ours(database, changed)
-            register(database, "shop", f"{service}/{COLLECTIONS}/0/shop")
-            seconds, sync = timed(database, "shop", EntityType.COLLECTION)
-            found[COLLECTED] = COLLECTIONS / seconds
-            if sync.counts.created != COLLECTIONS:
-                raise RuntimeError(f"not all collections came: {sync}")
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        store(dialect) as url,
+        worker(url, Path(folder)),
+        db.open_for_a_while(url) as database,
+    ):
+        for what, changed in ((FIRST, 0), (AGAIN, 0), (CHANGED, 1)):
+            register(database, "shop", f"{service}/{RECORDS}/{changed}/shop")
+            seconds, _ = timed(database, "shop")
+            found[what] = RECORDS / seconds
+            _check_ours(database, changed)
+        register(database, "shop", f"{service}/{COLLECTIONS}/0/shop")
+        seconds, sync = timed(database, "shop", EntityType.COLLECTION)
+        found[COLLECTED] = COLLECTIONS / seconds
+        if sync.counts.created != COLLECTIONS:
+            raise RuntimeError(f"not all collections came: {sync}")
     return found
 
 

@@ -9,7 +9,14 @@ from rounds import Section
 from wrk import Missing
 
 # In the order of RESULTS.md. Each is a module with `run() -> Section`.
-SECTIONS = {"requests": "request_path", "process": "process", "pull": "pull", "memory": "memory", "history": "history", "workers": "workers"}
+SECTIONS = {
+    "requests": "request_path",
+    "process": "process",
+    "pull": "pull",
+    "memory": "memory",
+    "history": "history",
+    "workers": "workers",
+}
 
 
 def main(names: list[str]) -> int:

@@ -17,7 +17,6 @@ from sqlalchemy import (
     bindparam,
     delete,
     except_,
-    false,
     func,
     insert,
     select,
@@ -110,9 +109,11 @@ def remove_missing(connection: Connection, claim: Claim, after: str, limit: int)
     ids = connection.scalars(
         select(_records.record_id).where(here, _records.record_id > after).order_by(_records.record_id).limit(limit)
     ).all()
-    among = _seen.record_id.between(ids[0], ids[-1]) if ids else false()
-    seen = set(connection.scalars(select(_seen.record_id).where(_in_pull(claim), among)))
-    gone = [each for each in ids if each not in seen]
+    gone: list[str] = []
+    if ids:
+        among = _seen.record_id.between(ids[0], ids[-1])
+        seen = set(connection.scalars(select(_seen.record_id).where(_in_pull(claim), among)))
+        gone = [each for each in ids if each not in seen]
     claims.record_removed(connection, claim, len(gone))
     if gone:
         connection.execute(delete(catalog_records).where(here, _records.record_id.in_(gone)))
