@@ -1,6 +1,6 @@
 """The peer of the pull: dlt, as its documentation has it (rest_api source, merge by primary key).
 
-Prints how many seconds the run took, without imports and without making the pipeline.
+Prints how many seconds the run took, by the clock and of CPU, without imports and without making the pipeline.
 """
 
 import os
@@ -46,9 +46,9 @@ def main(database: str, service: str, page_size: str) -> None:
             ],
         }
     )
-    started = time.perf_counter()
+    started, used = time.perf_counter(), time.process_time()
     pipeline.run(source)
-    print(time.perf_counter() - started)
+    print(time.perf_counter() - started, time.process_time() - used)
 
 
 def by_socket(database: str) -> str:

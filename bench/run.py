@@ -16,6 +16,7 @@ SECTIONS = {
     "memory": "memory",
     "history": "history",
     "workers": "workers",
+    "simulation": "simulation",
 }
 
 

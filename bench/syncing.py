@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from sqlalchemy import make_url
+
 from product_gateway.db import Database, merchants, syncs
 from product_gateway.model import EntityType, Platform, Sync, SyncStatus
 from servers import process
@@ -63,10 +65,25 @@ def timed(database: Database, merchant: str, entity_type: EntityType = EntityTyp
     return seconds, sync
 
 
-def printed_seconds(script: str, *arguments: str) -> float:
-    """What a peer says that it took, in a process of its own."""
+def printed_seconds(script: str, *arguments: str) -> tuple[float, float]:
+    """What a peer says that it took, in a process of its own: by the clock, and of CPU."""
     command = [sys.executable, str(Path(__file__).with_name(script)), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, env=dict(os.environ))
     if done.returncode != 0:
         raise RuntimeError(f"{script}: {done.stderr[-2000:]}")
-    return float(done.stdout.split()[-1])
+    clock, used = done.stdout.split()[-2:]
+    return float(clock), float(used)
+
+
+def cpu_of(pid: int) -> float:
+    """Seconds of CPU that a process and its children have used."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    ended = sum(int(each) for each in fields[11:15]) / os.sysconf("SC_CLK_TCK")  # with children that are gone
+    return ended + sum(cpu_of(int(each)) for each in children)
+
+
+def postmaster(url: str) -> int:
+    """The number of the server's first process."""
+    folder = Path(str(make_url(url).query["host"]))
+    return int((folder / "postmaster.pid").read_text().split()[0])

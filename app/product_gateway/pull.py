@@ -42,11 +42,7 @@ class Pull:
         else:
             await self._read_pages(claim, merchant, service)
         if await self._database.read(claims.may_remove, claim):
-            await self._ask_for_missing(claim, service)
-            await self._refuse_mass_deletion(claim)
-            after: str | None = ""
-            while after is not None:
-                after = await self._database.write(catalog.remove_missing, claim, after, RECORDS_LOOKED_AT_PER_REMOVAL)
+            await self._remove_what_is_gone(claim, service)
 
     async def _read_pages(self, claim: Claim, merchant: Merchant, service: ProductService) -> None:
         """While a page is written, the next one is on its way, unless the pull ends with this one."""
@@ -66,12 +62,21 @@ class Pull:
         await self._database.write(catalog.write_page, claim, page, self._settings.lease_seconds)
         self._metrics.read(claim.entity_type, page.size, len(page.rejections))
 
-    async def _ask_for_missing(self, claim: Claim, service: ProductService) -> None:
+    async def _remove_what_is_gone(self, claim: Claim, service: ProductService) -> None:
+        missing = await self._database.read(catalog.missing, claim, MOST_ASKED_ABOUT + 1)
+        if not missing:
+            return
+        await self._ask_for(missing, claim, service)
+        await self._refuse_mass_deletion(claim)
+        after: str | None = ""
+        while after is not None:
+            after = await self._database.write(catalog.remove_missing, claim, after, RECORDS_LOOKED_AT_PER_REMOVAL)
+
+    async def _ask_for(self, ids: list[str], claim: Claim, service: ProductService) -> None:
         """A list that changes while it is read may leave out what is still there: what is asked for by id comes back.
 
         Where a service cannot be asked so, its list counts; where it is away, the sync fails.
         """
-        ids = await self._database.read(catalog.missing, claim, MOST_ASKED_ABOUT + 1)
         if len(ids) > MOST_ASKED_ABOUT:
             return
         try:

@@ -133,18 +133,18 @@ def succeed(connection: Connection, claim: Claim) -> None:
 
 
 def forget_seen(connection: Connection, merchant: str, limit: int) -> bool:
-    """Drops ids that ended pulls of the merchant have seen, at most `limit`; True where more are left."""
+    """Drops ids that ended pulls of the merchant have seen, at most `limit`; False when there are none."""
     active = select(sync_table.c.id).where(sync_table.c.merchant == merchant, text(ACTIVE))
-    ended = (_seen.merchant == merchant) & _seen.sync_id.not_in(active)
-    rows = connection.execute(select(_seen.sync_id, _seen.record_id).where(ended).limit(limit)).all()
-    by_sync: dict[Any, list[str]] = {}
-    for row in rows:
-        by_sync.setdefault(row.sync_id, []).append(row.record_id)
-    for sync_id, ids in by_sync.items():
-        connection.execute(
-            delete(seen_records).where(_seen.merchant == merchant, _seen.sync_id == sync_id, _seen.record_id.in_(ids))
-        )
-    return len(rows) == limit
+    of_merchant = _seen.merchant == merchant
+    ended = connection.scalar(select(_seen.sync_id).where(of_merchant, _seen.sync_id.not_in(active)).limit(1))
+    if ended is None:
+        return False
+    of_sync = of_merchant & (_seen.sync_id == ended)
+    behind = select(_seen.record_id).where(of_sync).order_by(_seen.record_id).offset(limit).limit(1)
+    first_kept = connection.scalar(behind)
+    some = of_sync if first_kept is None else of_sync & (_seen.record_id < first_kept)
+    connection.execute(delete(seen_records).where(some))
+    return True
 
 
 def state(connection: Connection, merchant: str, entity_type: EntityType) -> CatalogState:
