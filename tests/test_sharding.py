@@ -19,6 +19,13 @@ EXCEPTIONS = {
         r"ORDER BY syncs\.queued_at LIMIT"
     ),
     "operators see how much is active": re.compile(r"SELECT .* FROM syncs WHERE status IN \(.*\) GROUP BY"),
+    "the next message to a webhook is the one that is due first": re.compile(
+        r"SELECT webhook_deliveries\.merchant, webhook_deliveries\.id FROM webhook_deliveries "
+        r"WHERE webhook_deliveries\.status = 'PENDING' .*ORDER BY webhook_deliveries\.next_attempt_at LIMIT"
+    ),
+    "operators see how many messages wait": re.compile(
+        r"SELECT count\(\*\) .* FROM webhook_deliveries WHERE webhook_deliveries\.status = 'PENDING'"
+    ),
     "old syncs are pruned whoever asked for them": re.compile(
         r"SELECT syncs\.merchant, syncs\.id FROM syncs WHERE syncs\.finished_at < .* LIMIT"
     ),
@@ -83,3 +90,9 @@ def test_every_key_and_unique_index_starts_with_the_merchant() -> None:
         unique += [list(each.columns) for each in table.constraints if isinstance(each, UniqueConstraint)]
         for columns in [list(table.primary_key.columns), *unique]:
             assert columns[0].name == "merchant", f"{table.name}: {columns}"
+
+
+def test_the_page_about_scaling_spreads_every_table() -> None:
+    """A table that is forgotten there would stay on one machine, and its transactions would need two."""
+    page = (Path(__file__).parent.parent / "docs" / "scaling.md").read_text()
+    assert set(re.findall(r"create_distributed_table\('(\w+)', 'merchant'", page)) == OF_MERCHANTS
