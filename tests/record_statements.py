@@ -42,6 +42,7 @@ def live(database: Database) -> None:
     for alone in (1, SYNCS_AT_ONCE):
         call(claims.is_any_claimable, alone)
     _tell(database)
+    call(syncs.active)
     _read(database)
     while call(catalog.forget_seen, "shop", 2):
         pass

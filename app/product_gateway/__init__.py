@@ -16,6 +16,7 @@ Where things are:
     operations         the operations port: metrics and health, for those who run the gateway
     handlers           one method per operationId of openapi/product-gateway.yaml
     worker             claims a sync, runs it, records how it ended
+    pull               every page of a merchant's list into the catalog, and what the list lacks out of it
     waiting            clients that wait for syncs to end: one look at the database for all
     deliveries         tells merchants' webhooks how syncs ended: signs, sends, tries again
     security           bearer token -> who is asking

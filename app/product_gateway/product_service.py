@@ -1,9 +1,11 @@
 """Pages of records from a merchant: paging, new attempts, and what it is called when a pull fails."""
 
+import asyncio
 import hashlib
 import itertools
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from dataclasses import replace
+from typing import Self
 from urllib.parse import quote
 
 import stamina
@@ -218,6 +220,35 @@ class ProductService:
         else:
             advice = " instead of 200. Check the registered address: the lists must be right beneath it."
         return failure("PRODUCT_SERVICE_ERROR", f"{where} could not be read: {answered}{advice}")
+
+
+class ReadAhead:
+    """Pages, of which the next may be fetched while one is in use: one, however slow its use is."""
+
+    def __init__(self, pages: AsyncGenerator[Page, None]) -> None:
+        self._pages = pages
+        self._coming: asyncio.Task[Page] | None = None
+
+    def fetch(self) -> None:
+        """The next page is on its way; how that ends is for the one who asks for it."""
+        self._coming = self._coming or asyncio.create_task(self._next())
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Page:
+        coming, self._coming = self._coming, None
+        return await (coming or self._next())
+
+    async def aclose(self) -> None:
+        """What is on its way is not waited for."""
+        if self._coming:
+            self._coming.cancel()
+            await asyncio.gather(self._coming, return_exceptions=True)
+        await self._pages.aclose()
+
+    async def _next(self) -> Page:
+        return await anext(self._pages)
 
 
 def _without_secrets(rejections: tuple[Rejection, ...]) -> tuple[Rejection, ...]:

@@ -5,6 +5,7 @@ that fits the catalog keeps the fields that the document names: times in UTC, nu
 collection's products their ids alone.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -38,6 +39,7 @@ _LARGEST_TOTAL = 2**53 - 1  # as the spec says
 _LONGEST_MESSAGE = 200
 _NOT_A_TIME = "The value is not an ISO 8601 date and time."
 _TIMES_IN_UTC = orjson.OPT_NAIVE_UTC | orjson.OPT_UTC_Z
+_IS_IN_UTC = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]Z").fullmatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,7 @@ class Contract:
     """What the spec says about one list, compiled. `path` is where the list is."""
 
     path: str
+    whole: jsonschema_rs.Draft4Validator
     envelope: jsonschema_rs.Draft4Validator
     schema: jsonschema_rs.Draft4Validator
     record_id: jsonschema_rs.Draft4Validator
@@ -55,7 +58,9 @@ class Contract:
         """The page in an answer's body. Raises PullFailed: INVALID_PAGE, INVALID_PAGING."""
         try:
             body = orjson.loads(content)
-            self.envelope.validate(body)
+            fits = self.whole.is_valid(body)  # all at once; only where something does not fit is each part asked
+            if not fits:
+                self.envelope.validate(body)
         except orjson.JSONDecodeError as error:
             fault = f"is not valid JSON in UTF-8: {error.msg} at character {error.pos}"
             raise PullFailed("INVALID_PAGE", f"{where} {fault}. Send what the spec describes.") from None
@@ -72,8 +77,9 @@ class Contract:
             )
         records: dict[str, Record] = {}
         rejections: list[Rejection] = []
+        read = self.kept if fits else self.record
         for item in items:
-            outcome = self.record(item, max_record_bytes)
+            outcome = read(item, max_record_bytes)
             if isinstance(outcome, Record):
                 records[outcome.id] = outcome
             else:
@@ -93,16 +99,21 @@ class Contract:
         except jsonschema_rs.ValidationError as error:
             code = _REJECTION_CODES.get(error.kind.name, "INVALID_VALUE")
             return Rejection(code, self._id_of(item), _pointer(error), _message(error))
+        return self.kept(item, max_bytes)
+
+    def kept(self, item: Any, max_bytes: int) -> Record | Rejection:
+        """The same, of one that fits the schema."""
         document: dict[str, Any] = {}
-        for name, convert in self.fields:
-            value = item.get(name)
-            if value is not None and convert is not None:
-                try:
+        name = ""
+        try:
+            for name, convert in self.fields:
+                value = item.get(name)
+                if value is not None and convert is not None:
                     value = convert(value)
-                except (ValueError, OverflowError):
-                    return Rejection("INVALID_DATE_TIME", item["id"], f"/{name}", _NOT_A_TIME)
-            if value is not None:
-                document[name] = value
+                if value is not None:
+                    document[name] = value
+        except (ValueError, OverflowError):
+            return Rejection("INVALID_DATE_TIME", item["id"], f"/{name}", _NOT_A_TIME)
         product_ids: tuple[str, ...] = ()
         if self.has_members:
             product_ids = tuple(dict.fromkeys(product["id"] for product in item.get(_MEMBERS) or ()))
@@ -126,13 +137,15 @@ def contract(entity_type: EntityType) -> Contract:
     document = spec.load(spec.PRODUCT_SERVICE)
     path, name = _LISTS[entity_type]
     page = spec.json_schema(document, f"{name}Page")
-    # records are checked one by one, so that one that does not fit does not cost the page
     schemas = page["components"]["schemas"]
-    del schemas[f"{name}Page"]["properties"]["items"]["items"]
     del schemas["Pagination"]["properties"]["totalNumber"]  # whatever it says, it is no reason to fail
+    whole = _validator(page)
+    # records are checked one by one, so that one that does not fit does not cost the page
+    del schemas[f"{name}Page"]["properties"]["items"]["items"]
     properties = document["components"]["schemas"][name]["properties"]
     return Contract(
         path=path,
+        whole=whole,
         envelope=_validator(page),
         schema=_validator(spec.json_schema(document, name)),
         record_id=_validator(spec.json_schema(document, "RecordId")),
@@ -156,7 +169,10 @@ def _converter(schema: spec.Document) -> Callable[[Any], Any] | None:
     return partial(_only, tuple(schema["properties"])) if "properties" in schema else None
 
 
-def _in_utc(value: str) -> datetime:
+def _in_utc(value: str) -> datetime | str:
+    if _IS_IN_UTC(value):  # most are, and stay as they are
+        datetime.fromisoformat(value)  # there is such a day
+        return value
     moment = datetime.fromisoformat(value.upper())  # RFC 3339 allows "t" and "z"
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 

@@ -8,25 +8,19 @@ import socket
 import time
 
 from product_gateway import logs, tracing
-from product_gateway.db import Database, catalog, claims, merchants, syncs
-from product_gateway.errors import LeaseLost, PullFailed, SettingsError, SyncNotFound, Unavailable
-from product_gateway.keys import Secrets
+from product_gateway.db import Database, catalog, claims, syncs
+from product_gateway.errors import LeaseLost, PullFailed, SyncNotFound, Unavailable
 from product_gateway.metrics import Metrics
-from product_gateway.model import Claim, EntityType, Merchant, Page, Platform, SyncStatus
+from product_gateway.model import Claim, EntityType, SyncStatus
 from product_gateway.outbound import Outbound
-from product_gateway.product_service import ProductService
+from product_gateway.pull import Pull
 from product_gateway.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-RECORDS_LOOKED_AT_PER_REMOVAL = 2000
-MOST_ASKED_ABOUT = 1000  # records that a list lacks
-AWAY = ("PRODUCT_SERVICE_UNREACHABLE", "PRODUCT_SERVICE_RATE_LIMITED")
 IDS_FORGOTTEN_AT_ONCE = 5000
 HEARTBEATS_PER_LEASE = 3
 LONGEST_UNTIL_CANCELLED = 4.0  # seconds: a heartbeat is how a worker learns that its sync was cancelled
-FEWEST_TO_JUDGE = 20  # records: with fewer, a share says nothing
-FEWEST_TO_JUDGE_BEFORE_THE_END = 100
 SECONDS_BETWEEN_PRUNES = 3600.0
 PRUNED_AT_ONCE = 200
 SECONDS_BETWEEN_TRIES = 0.5
@@ -40,9 +34,8 @@ class Worker:
     ) -> None:
         self._settings = settings
         self._database = database
-        self._outbound = outbound
         self._metrics = metrics or Metrics()
-        self._secrets = Secrets(settings)
+        self._pull = Pull(settings, database, outbound, self._metrics)
         self._owner = f"{socket.gethostname()}:{os.getpid()}"
         self._away = False
 
@@ -121,7 +114,7 @@ class Worker:
         try:
             async with asyncio.TaskGroup() as group:
                 heartbeat = group.create_task(self._keep(claim))
-                await self._pull(claim)
+                await self._pull.run(claim)
                 heartbeat.cancel()
             await self._database.write(catalog.succeed, claim)
             seconds = time.monotonic() - began
@@ -172,88 +165,6 @@ class Worker:
             except Unavailable as error:  # the next one may arrive in time; until then, every write is guarded
                 logger.warning("The sync's lease was not renewed: %s", error.with_cause)
 
-    async def _pull(self, claim: Claim) -> None:
-        merchant = await self._merchant(claim)
-        service = self._product_service(merchant)
-        if claim.pull_complete:  # the worker that read the last page may have been lost before it judged
-            _refuse_too_many_rejected(merchant, claim.records_read, claim.rejected, FEWEST_TO_JUDGE)
-        else:
-            await self._read_pages(claim, merchant, service)
-        if await self._database.read(claims.may_remove, claim):
-            await self._ask_for_missing(claim, service)
-            await self._refuse_mass_deletion(claim)
-            after: str | None = ""
-            while after is not None:
-                after = await self._database.write(catalog.remove_missing, claim, after, RECORDS_LOOKED_AT_PER_REMOVAL)
-
-    async def _read_pages(self, claim: Claim, merchant: Merchant, service: ProductService) -> None:
-        read, rejected = claim.records_read, claim.rejected
-        async with contextlib.aclosing(service.pages(claim.entity_type, claim.cursor, claim.pages_read)) as pages:
-            async for page in pages:
-                await self._write(claim, page)
-                read, rejected = read + page.size, rejected + len(page.rejections)
-                enough = FEWEST_TO_JUDGE if page.next_cursor is None else FEWEST_TO_JUDGE_BEFORE_THE_END
-                _refuse_too_many_rejected(merchant, read, rejected, enough)
-
-    async def _write(self, claim: Claim, page: Page) -> None:
-        await self._database.write(catalog.write_page, claim, page, self._settings.lease_seconds)
-        self._metrics.read(claim.entity_type, page.size, len(page.rejections))
-
-    async def _ask_for_missing(self, claim: Claim, service: ProductService) -> None:
-        """A list that changes while it is read may leave out what is still there: what is asked for by id comes back.
-
-        Where a service cannot be asked so, its list counts; where it is away, the sync fails.
-        """
-        ids = await self._database.read(catalog.missing, claim, MOST_ASKED_ABOUT + 1)
-        if len(ids) > MOST_ASKED_ABOUT:
-            return
-        try:
-            async with contextlib.aclosing(service.still_there(claim.entity_type, ids)) as pages:
-                async for page in pages:
-                    await self._write(claim, page)
-        except PullFailed as failed:
-            if failed.code in AWAY:
-                raise
-
-    async def _refuse_mass_deletion(self, claim: Claim) -> None:
-        missing, held, allowed = await self._database.read(catalog.size_of_removal, claim)
-        most = self._settings.max_deleted_percent
-        if not allowed and held >= FEWEST_TO_JUDGE and missing * 100 > most * held:
-            raise PullFailed(
-                "MASS_DELETION",
-                f"The product service no longer has {missing} of the {held} records in the catalog, and a sync may "
-                f"remove {most} % at the most. Nothing was removed. If they are really gone, the operator can allow it "
-                f"once: product-gateway merchant allow-mass-deletion {claim.merchant} {claim.entity_type}",
-            )
-
-    async def _merchant(self, claim: Claim) -> Merchant:
-        merchant = await self._database.read(merchants.find, claim.merchant)
-        if merchant is None or merchant.platform is not Platform.BYOP:
-            raise PullFailed("NOT_BRING_YOUR_OWN_PLATFORM", "The merchant no longer brings its own platform.")
-        if merchant.disabled:
-            raise PullFailed("MERCHANT_DISABLED", "The merchant was disabled before its sync ran.")
-        return merchant
-
-    def _product_service(self, merchant: Merchant) -> ProductService:
-        stored = merchant.product_service_token
-        try:
-            token = None if stored is None else self._secrets.decrypt(stored)
-        except SettingsError as error:
-            raise PullFailed("TOKEN_UNREADABLE", error.detail) from None
-        url = merchant.product_service_url or ""  # a table constraint: BYOP has one
-        made = self._settings
-        return ProductService(
-            self._outbound,
-            url,
-            token,
-            made.page_size,
-            max_pages=made.max_pages,
-            max_record_bytes=made.max_record_bytes,
-            attempts=made.request_attempts,
-            wait_initial=made.retry_wait_seconds,
-            retried=self._metrics.retried,
-        )
-
     async def _fail(self, claim: Claim, code: str, detail: str, began: float) -> None:
         detail = logs.masked(detail).replace("\0", "\ufffd")
         logger.warning("The sync FAILED, %s: %s", code, detail)
@@ -289,12 +200,3 @@ class Worker:
             except Unavailable as error:
                 logger.warning("Pruning: %s", error.with_cause)
             await asyncio.sleep(SECONDS_BETWEEN_PRUNES)
-
-
-def _refuse_too_many_rejected(merchant: Merchant, read: int, rejected: int, enough: int) -> None:
-    if read >= enough and rejected * 100 > merchant.max_rejected_percent * read:
-        raise PullFailed(
-            "TOO_MANY_REJECTED",
-            f"{rejected} of {read} records do not fit the contract, and no more than {merchant.max_rejected_percent} % "
-            "may. The sync's problems say what is wrong with them. Nothing was removed from the catalog.",
-        )

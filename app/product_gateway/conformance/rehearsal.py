@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from product_gateway import worker
+from product_gateway import pull
 from product_gateway.conformance.client import Service
 from product_gateway.conformance.sheet import Rehearsal, Sheet
 from product_gateway.db import Database, catalog, is_embedded, merchants, migrate
@@ -102,7 +102,7 @@ class DryRun:
             complete = await self._pull(max_pages)
             if complete:
                 await self._remove()
-            if complete or self._read >= worker.FEWEST_TO_JUDGE_BEFORE_THE_END:
+            if complete or self._read >= pull.FEWEST_TO_JUDGE_BEFORE_THE_END:
                 self._judge_rejected()
         except PullFailed as failed:
             code = failed.code
@@ -139,19 +139,19 @@ class DryRun:
         """What the list lacks and the service does not have by id either, as the worker asks before it removes."""
         ids = await self._stock.ids(self._of)
         missing = [each for each in ids if each not in self._seen]
-        if missing and len(missing) <= worker.MOST_ASKED_ABOUT:
+        if missing and len(missing) <= pull.MOST_ASKED_ABOUT:
             try:
                 async with contextlib.aclosing(self._reader.still_there(self._of, missing)) as pages:
                     async for page in pages:
                         await self._compare(page)
             except PullFailed as failed:
-                if failed.code in worker.AWAY:
+                if failed.code in pull.AWAY:
                     raise
         gone = [each for each in missing if each not in self._seen]
         for each in gone:
             self._add("deleted", each)
         most = self._made.max_deleted_percent
-        if len(ids) >= worker.FEWEST_TO_JUDGE and len(gone) * 100 > most * len(ids):
+        if len(ids) >= pull.FEWEST_TO_JUDGE and len(gone) * 100 > most * len(ids):
             raise PullFailed(
                 "MASS_DELETION",
                 f"{len(gone)} of the {len(ids)} records in the catalog are gone, and a sync may remove {most} % at the "
@@ -160,7 +160,7 @@ class DryRun:
 
     def _judge_rejected(self) -> None:
         rejected, most = self._counts.rejected, self._stock.rejected_at_most
-        if self._read >= worker.FEWEST_TO_JUDGE and rejected * 100 > most * self._read:
+        if self._read >= pull.FEWEST_TO_JUDGE and rejected * 100 > most * self._read:
             raise PullFailed(
                 "TOO_MANY_REJECTED",
                 f"{rejected} of {self._read} records do not fit the contract, and no more than {most} % may.",

@@ -14,17 +14,18 @@ from sqlalchemy import (
     CompoundSelect,
     Connection,
     Row,
+    bindparam,
     delete,
     except_,
-    false,
     func,
+    insert,
     select,
     text,
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
 
-from product_gateway.db import claims, syncs
+from product_gateway.db import claims, page_rows, syncs
 from product_gateway.db.tables import ACTIVE, catalog_counts, catalog_records, seen_records
 from product_gateway.db.tables import syncs as sync_table
 from product_gateway.errors import RecordNotFound
@@ -34,17 +35,15 @@ _records = catalog_records.c
 _seen = seen_records.c
 _counts = catalog_counts.c
 
-_INSERT: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
-
-
-def _upsert(insert: Any) -> Any:
-    changed = {name: insert.excluded[name] for name in ("document", "product_ids", "digest")}
-    return insert.on_conflict_do_update(index_elements=["merchant", "entity_type", "record_id"], set_=changed)
-
-
-_upsert_records = {name: _upsert(insert(catalog_records)) for name, insert in _INSERT.items()}
-_insert_seen = {name: insert(seen_records).on_conflict_do_nothing() for name, insert in _INSERT.items()}
-_insert_counts = {name: insert(catalog_counts).on_conflict_do_nothing() for name, insert in _INSERT.items()}
+_insert_counts: dict[str, Any] = {
+    "sqlite": sqlite.insert(catalog_counts).on_conflict_do_nothing(),
+    "postgresql": postgresql.insert(catalog_counts).on_conflict_do_nothing(),
+}
+_change_count = (
+    update(catalog_counts)
+    .where(_counts.merchant == bindparam("m"), _counts.entity_type == bindparam("t"))
+    .values(num_records=_counts.num_records + bindparam("change"))
+)
 
 
 def write_page(connection: Connection, claim: Claim, page: Page, lease_seconds: float) -> None:
@@ -53,32 +52,23 @@ def write_page(connection: Connection, claim: Claim, page: Page, lease_seconds: 
     Raises LeaseLost, and then nothing is written.
     """
     claims.heartbeat(connection, claim, lease_seconds)  # locks the sync's row: nobody else writes these records now
-    ids = [each.id for each in page.records]
-    kept = [*ids, *(each.record_id for each in page.rejections if each.record_id is not None)]
-    here = _in_catalog(claim.merchant, claim.entity_type)
-    known = dict(
-        connection.execute(select(_records.record_id, _records.digest).where(here, _records.record_id.in_(ids))).all()
-    )
-    again = set(connection.scalars(select(_seen.record_id).where(_in_pull(claim), _seen.record_id.in_(kept))).all())
-    rows = [_row(claim, each) for each in page.records]
-    created = [row for row in rows if row["record_id"] not in known]
-    changed = [row for row in rows if row["record_id"] in known and known[row["record_id"]] != row["digest"]]
-    if created or changed:
-        connection.execute(_upsert_records[connection.dialect.name], created + changed)
-    if kept:
-        connection.execute(
-            _insert_seen[connection.dialect.name],
-            [{"merchant": claim.merchant, "sync_id": claim.sync_id, "record_id": each} for each in kept],
-        )
-    _count(connection, claim, len(created))
-    new = _not_in(again, created)
-    counts = Counts(
-        created=new,
-        updated=_not_in(again, changed),
-        unchanged=len(set(ids) - again) - new - _not_in(again, changed),
-        rejected=len(page.rejections),
-    )
-    claims.record_page(connection, claim, page, counts)
+    rows = [_row(each) for each in page.records]
+    ids = [each.record_id for each in rows]
+    known, again = page_rows.look_up(connection, claim, ids)
+    new = updated = 0
+    written = []
+    for row, before, seen in zip(rows, known, again, strict=True):
+        if before != row.digest.hex():
+            written.append(row)
+            new += before is None and not seen
+            updated += before is not None and not seen
+    page_rows.write(connection, claim, written)
+    page_rows.see(connection, claim, ids + [each.record_id for each in page.rejections if each.record_id is not None])
+    created = known.count(None)
+    if created:
+        _count(connection, claim, created)
+    unchanged = again.count(False) - new - updated
+    claims.record_page(connection, claim, page, Counts(new, updated, unchanged, rejected=len(page.rejections)))
 
 
 def missing(connection: Connection, claim: Claim, limit: int) -> list[str]:
@@ -119,9 +109,11 @@ def remove_missing(connection: Connection, claim: Claim, after: str, limit: int)
     ids = connection.scalars(
         select(_records.record_id).where(here, _records.record_id > after).order_by(_records.record_id).limit(limit)
     ).all()
-    among = _seen.record_id.between(ids[0], ids[-1]) if ids else false()
-    seen = set(connection.scalars(select(_seen.record_id).where(_in_pull(claim), among)))
-    gone = [each for each in ids if each not in seen]
+    gone: list[str] = []
+    if ids:
+        among = _seen.record_id.between(ids[0], ids[-1])
+        seen = set(connection.scalars(select(_seen.record_id).where(_in_pull(claim), among)))
+        gone = [each for each in ids if each not in seen]
     claims.record_removed(connection, claim, len(gone))
     if gone:
         connection.execute(delete(catalog_records).where(here, _records.record_id.in_(gone)))
@@ -141,18 +133,18 @@ def succeed(connection: Connection, claim: Claim) -> None:
 
 
 def forget_seen(connection: Connection, merchant: str, limit: int) -> bool:
-    """Drops ids that ended pulls of the merchant have seen, at most `limit`; True where more are left."""
+    """Drops ids that ended pulls of the merchant have seen, at most `limit`; False when there are none."""
     active = select(sync_table.c.id).where(sync_table.c.merchant == merchant, text(ACTIVE))
-    ended = (_seen.merchant == merchant) & _seen.sync_id.not_in(active)
-    rows = connection.execute(select(_seen.sync_id, _seen.record_id).where(ended).limit(limit)).all()
-    by_sync: dict[Any, list[str]] = {}
-    for row in rows:
-        by_sync.setdefault(row.sync_id, []).append(row.record_id)
-    for sync_id, ids in by_sync.items():
-        connection.execute(
-            delete(seen_records).where(_seen.merchant == merchant, _seen.sync_id == sync_id, _seen.record_id.in_(ids))
-        )
-    return len(rows) == limit
+    of_merchant = _seen.merchant == merchant
+    ended = connection.scalar(select(_seen.sync_id).where(of_merchant, _seen.sync_id.not_in(active)).limit(1))
+    if ended is None:
+        return False
+    of_sync = of_merchant & (_seen.sync_id == ended)
+    behind = select(_seen.record_id).where(of_sync).order_by(_seen.record_id).offset(limit).limit(1)
+    first_kept = connection.scalar(behind)
+    some = of_sync if first_kept is None else of_sync & (_seen.record_id < first_kept)
+    connection.execute(delete(seen_records).where(some))
+    return True
 
 
 def state(connection: Connection, merchant: str, entity_type: EntityType) -> CatalogState:
@@ -230,32 +222,17 @@ def _unseen(claim: Claim) -> CompoundSelect[str]:
     return except_(select(_records.record_id).where(here), select(_seen.record_id).where(_in_pull(claim)))
 
 
-def _not_in(ids: set[str], rows: list[dict[str, Any]]) -> int:
-    return sum(row["record_id"] not in ids for row in rows)
-
-
 def _count(connection: Connection, claim: Claim, change: int) -> None:
-    key = {"merchant": claim.merchant, "entity_type": claim.entity_type}
-    connection.execute(_insert_counts[connection.dialect.name], {**key, "num_records": 0})
-    if change:
-        connection.execute(
-            update(catalog_counts)
-            .where(_counts.merchant == claim.merchant, _counts.entity_type == claim.entity_type)
-            .values(num_records=_counts.num_records + change)
-        )
+    key = {"m": claim.merchant, "t": claim.entity_type}
+    if connection.execute(_change_count, {**key, "change": change}).rowcount == 0:
+        values = {"merchant": claim.merchant, "entity_type": claim.entity_type, "num_records": change}
+        connection.execute(insert(catalog_counts), values)
 
 
-def _row(claim: Claim, record: Record) -> dict[str, Any]:
+def _row(record: Record) -> page_rows.Row:
     product_ids = orjson.dumps(record.product_ids).decode() if record.product_ids else None
-    content = f"{record.document}\0{product_ids}".encode()
-    return {
-        "merchant": claim.merchant,
-        "entity_type": claim.entity_type,
-        "record_id": record.id,
-        "document": record.document,
-        "product_ids": product_ids,
-        "digest": hashlib.blake2b(content, digest_size=16).digest(),
-    }
+    digest = hashlib.blake2b(f"{record.document}\0{product_ids}".encode(), digest_size=16).digest()
+    return page_rows.Row(record.id, record.document, product_ids, digest)
 
 
 def _record(row: Row[Any]) -> Record:

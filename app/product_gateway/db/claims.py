@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, bindparam, func, insert, select, text, update
+from sqlalchemy import BigInteger, Connection, CursorResult, bindparam, func, insert, select, text, update
 
 from product_gateway.db.tables import merchants, now, sync_problems, syncs
 from product_gateway.db.webhooks import announce
@@ -23,6 +23,24 @@ _ours = (
     & (syncs.c.id == bindparam("i"))
     & (syncs.c.lease_token == bindparam("token"))
     & (syncs.c.status == text("'IN_PROGRESS'"))
+)
+# Made once: these two are said for every page of every pull.
+_renew = update(syncs).where(_ours).values(lease_expires_at=_lease_end)
+_add_page = (
+    update(syncs)
+    .where(_ours)
+    .values(
+        cursor=bindparam("new_cursor"),
+        pull_complete=bindparam("complete"),
+        unidentified=syncs.c.unidentified + bindparam("without_id"),
+        pages_read=syncs.c.pages_read + 1,
+        records_read=syncs.c.records_read + bindparam("size"),
+        records_total=func.coalesce(bindparam("total", type_=BigInteger), syncs.c.records_total),
+        created=syncs.c.created + bindparam("new"),
+        updated=syncs.c.updated + bindparam("other"),
+        unchanged=syncs.c.unchanged + bindparam("same"),
+        rejected=syncs.c.rejected + bindparam("unfit"),
+    )
 )
 _select_finished = select(syncs.c.finished_at).where(syncs.c.merchant == bindparam("m"), syncs.c.id == bindparam("i"))
 _running = syncs.alias()
@@ -143,25 +161,23 @@ def _has_room(connection: Connection, merchant: str, at_once: int) -> bool:
 
 def heartbeat(connection: Connection, claim: Claim, lease_seconds: float) -> None:
     """IN_PROGRESS -> IN_PROGRESS: the lease runs on from now. Raises LeaseLost."""
-    _write(connection, claim, lease=lease_seconds, lease_expires_at=_lease_end)
+    _require_ours(claim, connection.execute(_renew, {**_key(claim), "lease": lease_seconds}))
 
 
 def record_page(connection: Connection, claim: Claim, page: Page, counts: Counts) -> None:
     """IN_PROGRESS -> IN_PROGRESS: a page is in the catalog, and the pull goes on behind it. Raises LeaseLost."""
-    _write(
-        connection,
-        claim,
-        cursor=page.next_cursor,
-        pull_complete=page.next_cursor is None,
-        unidentified=syncs.c.unidentified + sum(each.record_id is None for each in page.rejections),
-        pages_read=syncs.c.pages_read + 1,
-        records_read=syncs.c.records_read + page.size,
-        records_total=func.coalesce(page.total, syncs.c.records_total),
-        created=syncs.c.created + counts.created,
-        updated=syncs.c.updated + counts.updated,
-        unchanged=syncs.c.unchanged + counts.unchanged,
-        rejected=syncs.c.rejected + counts.rejected,
-    )
+    values = {
+        "new_cursor": page.next_cursor,
+        "complete": page.next_cursor is None,
+        "without_id": sum(each.record_id is None for each in page.rejections),
+        "size": page.size,
+        "total": page.total,
+        "new": counts.created,
+        "other": counts.updated,
+        "same": counts.unchanged,
+        "unfit": counts.rejected,
+    }
+    _require_ours(claim, connection.execute(_add_page, {**_key(claim), **values}))
     if page.rejections:
         _record_problems(connection, claim, page.rejections)
 
@@ -203,9 +219,12 @@ def _ended(status: SyncStatus) -> dict[str, Any]:
     return {"status": status, "finished_at": now(), "lease_expires_at": None, "lease_owner": None}
 
 
-def _write(connection: Connection, claim: Claim, *, lease: float | None = None, **values: Any) -> None:
-    parameters = _key(claim) if lease is None else {**_key(claim), "lease": lease}
-    if connection.execute(update(syncs).where(_ours).values(**values), parameters).rowcount != 1:
+def _write(connection: Connection, claim: Claim, **values: Any) -> None:
+    _require_ours(claim, connection.execute(update(syncs).where(_ours).values(**values), _key(claim)))
+
+
+def _require_ours(claim: Claim, written: CursorResult[Any]) -> None:
+    if written.rowcount != 1:
         raise LeaseLost(f"Sync {claim.sync_id} is no longer this worker's: it ended, or another worker took it over.")
 
 

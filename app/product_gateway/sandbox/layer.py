@@ -16,11 +16,11 @@ from product_gateway.errors import GatewayError
 from product_gateway.handlers import SYNCS
 from product_gateway.model import EntityType
 from product_gateway.preferences import preferences
+from product_gateway.pull import FEWEST_TO_JUDGE
 from product_gateway.sandbox.backstage import Backstage
 from product_gateway.sandbox.examples import Operation, Operations
 from product_gateway.sandbox.scripts import NAMES, Run, Script, Scripts
 from product_gateway.server import error_answer
-from product_gateway.worker import FEWEST_TO_JUDGE
 
 API = "/product-gateway/v1/"
 FAULTS = (500, 503)

@@ -1,0 +1,125 @@
+"""A page's records as rows: what the database knows of them, and how all of them get there in one statement.
+
+One statement for a page and not one for a record, because Python has one interpreter: with each row that SQLite
+takes by itself, its thread would have to wait for the thread that reads the next page. To PostgreSQL it is one way
+instead of hundreds. Ids go as one JSON text, rows as they are.
+"""
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any, NamedTuple
+
+import orjson
+from sqlalchemy import (
+    JSON,
+    Connection,
+    Select,
+    Text,
+    Uuid,
+    bindparam,
+    cast,
+    column,
+    func,
+    literal_column,
+    select,
+    true,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+
+from product_gateway.db.tables import catalog_records, seen_records
+from product_gateway.model import Claim
+
+ROWS_IN_A_STATEMENT = 500  # of SQLite: four parameters each, and it takes no more than 32,766
+
+
+class Row(NamedTuple):
+    """What differs between the records of a page."""
+
+    record_id: str
+    document: str
+    product_ids: str | None
+    digest: bytes
+
+
+_records, _seen = catalog_records.c, seen_records.c
+_json = bindparam("ids", type_=Text)
+_SENT = {
+    "sqlite": func.json_each(_json).table_valued("key", column("value", Text), name="sent"),
+    "postgresql": func.json_array_elements_text(cast(_json, JSON))
+    .table_valued(column("value", Text), with_ordinality="key", name="sent")
+    .render_derived(),
+}
+_DIGEST = {"sqlite": func.lower(func.hex(_records.digest)), "postgresql": func.encode(_records.digest, "hex")}
+_LIST = {"sqlite": func.json_group_array, "postgresql": func.json_agg}
+
+
+def _look_up(dialect: str) -> Select[str, str]:
+    """Subqueries of one row each, which PostgreSQL can only answer by the primary key: from a join or EXISTS it would
+    make a hash of all that the pull has seen, for each page again, while it takes that for little."""
+    sent, gathered = _SENT[dialect], _LIST[dialect]
+    in_catalog = (_records.merchant == bindparam("m")) & (_records.entity_type == bindparam("t"))
+    in_pull = (_seen.merchant == bindparam("m")) & (_seen.sync_id == bindparam("s"))
+    known = select(_DIGEST[dialect]).where(in_catalog, _records.record_id == sent.c.value).scalar_subquery()
+    again = select(literal_column("1")).where(in_pull, _seen.record_id == sent.c.value).scalar_subquery()
+    each = select(known.label("known"), again.label("again")).select_from(sent).order_by(sent.c.key).subquery()
+    return select(cast(gathered(each.c.known), Text), cast(gathered(each.c.again), Text))
+
+
+def _see(dialect: str, insert: Any) -> Any:
+    sent = _SENT[dialect]
+    rows = select(bindparam("m"), bindparam("s", type_=Uuid), sent.c.value).where(true())
+    return insert(seen_records).from_select(["merchant", "sync_id", "record_id"], rows).on_conflict_do_nothing()
+
+
+_LOOK_UP = {dialect: _look_up(dialect) for dialect in _SENT}
+_SEE = {"sqlite": _see("sqlite", sqlite.insert), "postgresql": _see("postgresql", postgresql.insert)}
+_OVERWRITE = "ON CONFLICT (merchant, entity_type, record_id) DO UPDATE SET " + ", ".join(
+    f"{name} = excluded.{name}" for name in Row._fields[1:]
+)
+_INTO = f"INSERT INTO catalog_records (merchant, entity_type, {', '.join(Row._fields)})"
+# %b: in binary, for which nothing has to be quoted.
+_WRITE_POSTGRESQL = " ".join(
+    (
+        f"{_INTO} SELECT %(m)s, %(t)s, *",
+        "FROM unnest(%(record_id)b::text[], %(document)b::text[], %(product_ids)b::text[], %(digest)b::bytea[])",
+        _OVERWRITE,
+    )
+)
+
+
+def look_up(connection: Connection, claim: Claim, ids: Sequence[str]) -> tuple[list[str | None], list[bool]]:
+    """Of each record, the digest (in hexadecimal) that the catalog has, and whether this pull has seen it before."""
+    if not ids:
+        return [], []
+    statement = _LOOK_UP[connection.dialect.name]
+    known, again = connection.execute(statement, {**_key(claim, ids), "t": claim.entity_type}).one()
+    return orjson.loads(known), [each is not None for each in orjson.loads(again)]
+
+
+def see(connection: Connection, claim: Claim, ids: Sequence[str]) -> None:
+    """The pull has seen these, if it had not before."""
+    if ids:
+        connection.execute(_SEE[connection.dialect.name], _key(claim, ids))
+
+
+def write(connection: Connection, claim: Claim, rows: Sequence[Row]) -> None:
+    """They are in the catalog, over what it had of the same ids."""
+    if rows and connection.dialect.name == "postgresql":
+        columns = dict(zip(Row._fields, map(list, zip(*rows, strict=True)), strict=True))
+        connection.exec_driver_sql(_WRITE_POSTGRESQL, {"m": claim.merchant, "t": claim.entity_type, **columns})
+        return
+    for start in range(0, len(rows), ROWS_IN_A_STATEMENT):
+        some = rows[start : start + ROWS_IN_A_STATEMENT]
+        values = [claim.merchant, claim.entity_type, *(value for row in some for value in row)]
+        connection.exec_driver_sql(_write_sqlite(len(some)), tuple(values))
+
+
+@cache
+def _write_sqlite(rows: int) -> str:
+    width = len(Row._fields)
+    places = [", ".join(f"?{3 + row * width + place}" for place in range(width)) for row in range(rows)]
+    return f"{_INTO} VALUES {', '.join(f'(?1, ?2, {each})' for each in places)} {_OVERWRITE}"
+
+
+def _key(claim: Claim, ids: Sequence[str]) -> dict[str, Any]:
+    return {"m": claim.merchant, "s": claim.sync_id, "ids": orjson.dumps(ids).decode()}

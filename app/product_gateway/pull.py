@@ -1,0 +1,138 @@
+"""A pull: every page of a merchant's list into the catalog, then what the list lacks out of it.
+
+What speaks against it is looked at on the way: a merchant that is gone, too many records that do not fit, a list that
+lacks too much of the catalog.
+"""
+
+import contextlib
+
+from product_gateway.db import Database, catalog, claims, merchants
+from product_gateway.errors import PullFailed, SettingsError
+from product_gateway.keys import Secrets
+from product_gateway.metrics import Metrics
+from product_gateway.model import Claim, Merchant, Page, Platform
+from product_gateway.outbound import Outbound
+from product_gateway.product_service import ProductService, ReadAhead
+from product_gateway.settings import Settings
+
+RECORDS_LOOKED_AT_PER_REMOVAL = 2000
+MOST_ASKED_ABOUT = 1000  # records that a list lacks
+AWAY = ("PRODUCT_SERVICE_UNREACHABLE", "PRODUCT_SERVICE_RATE_LIMITED")
+FEWEST_TO_JUDGE = 20  # records: with fewer, a share says nothing
+FEWEST_TO_JUDGE_BEFORE_THE_END = 100
+
+
+class Pull:
+    """Runs pulls for claims, any number at the same time."""
+
+    def __init__(self, settings: Settings, database: Database, outbound: Outbound, metrics: Metrics) -> None:
+        self._settings = settings
+        self._database = database
+        self._outbound = outbound
+        self._metrics = metrics
+        self._secrets = Secrets(settings)
+
+    async def run(self, claim: Claim) -> None:
+        """From where the claim says that it is. Raises PullFailed, LeaseLost or Unavailable."""
+        merchant = await self._merchant(claim)
+        service = self._product_service(merchant)
+        if claim.pull_complete:  # the worker that read the last page may have been lost before it judged
+            if refused := _too_many_rejected(merchant, claim.records_read, claim.rejected, at_the_end=True):
+                raise refused
+        else:
+            await self._read_pages(claim, merchant, service)
+        if await self._database.read(claims.may_remove, claim):
+            await self._remove_what_is_gone(claim, service)
+
+    async def _read_pages(self, claim: Claim, merchant: Merchant, service: ProductService) -> None:
+        """While a page is written, the next one is on its way, unless the pull ends with this one."""
+        read, rejected = claim.records_read, claim.rejected
+        given = service.pages(claim.entity_type, claim.cursor, claim.pages_read)
+        async with contextlib.aclosing(ReadAhead(given)) as pages:
+            async for page in pages:
+                read, rejected = read + page.size, rejected + len(page.rejections)
+                refused = _too_many_rejected(merchant, read, rejected, at_the_end=page.next_cursor is None)
+                if not refused:
+                    pages.fetch()
+                await self._write(claim, page)
+                if refused:
+                    raise refused
+
+    async def _write(self, claim: Claim, page: Page) -> None:
+        await self._database.write(catalog.write_page, claim, page, self._settings.lease_seconds)
+        self._metrics.read(claim.entity_type, page.size, len(page.rejections))
+
+    async def _remove_what_is_gone(self, claim: Claim, service: ProductService) -> None:
+        missing = await self._database.read(catalog.missing, claim, MOST_ASKED_ABOUT + 1)
+        if not missing:
+            return
+        await self._ask_for(missing, claim, service)
+        await self._refuse_mass_deletion(claim)
+        after: str | None = ""
+        while after is not None:
+            after = await self._database.write(catalog.remove_missing, claim, after, RECORDS_LOOKED_AT_PER_REMOVAL)
+
+    async def _ask_for(self, ids: list[str], claim: Claim, service: ProductService) -> None:
+        """A list that changes while it is read may leave out what is still there: what is asked for by id comes back.
+
+        Where a service cannot be asked so, its list counts; where it is away, the sync fails.
+        """
+        if len(ids) > MOST_ASKED_ABOUT:
+            return
+        try:
+            async with contextlib.aclosing(service.still_there(claim.entity_type, ids)) as pages:
+                async for page in pages:
+                    await self._write(claim, page)
+        except PullFailed as failed:
+            if failed.code in AWAY:
+                raise
+
+    async def _refuse_mass_deletion(self, claim: Claim) -> None:
+        missing, held, allowed = await self._database.read(catalog.size_of_removal, claim)
+        most = self._settings.max_deleted_percent
+        if not allowed and held >= FEWEST_TO_JUDGE and missing * 100 > most * held:
+            raise PullFailed(
+                "MASS_DELETION",
+                f"The product service no longer has {missing} of the {held} records in the catalog, and a sync may "
+                f"remove {most} % at the most. Nothing was removed. If they are really gone, the operator can allow it "
+                f"once: product-gateway merchant allow-mass-deletion {claim.merchant} {claim.entity_type}",
+            )
+
+    async def _merchant(self, claim: Claim) -> Merchant:
+        merchant = await self._database.read(merchants.find, claim.merchant)
+        if merchant is None or merchant.platform is not Platform.BYOP:
+            raise PullFailed("NOT_BRING_YOUR_OWN_PLATFORM", "The merchant no longer brings its own platform.")
+        if merchant.disabled:
+            raise PullFailed("MERCHANT_DISABLED", "The merchant was disabled before its sync ran.")
+        return merchant
+
+    def _product_service(self, merchant: Merchant) -> ProductService:
+        stored = merchant.product_service_token
+        try:
+            token = None if stored is None else self._secrets.decrypt(stored)
+        except SettingsError as error:
+            raise PullFailed("TOKEN_UNREADABLE", error.detail) from None
+        url = merchant.product_service_url or ""  # a table constraint: BYOP has one
+        made = self._settings
+        return ProductService(
+            self._outbound,
+            url,
+            token,
+            made.page_size,
+            max_pages=made.max_pages,
+            max_record_bytes=made.max_record_bytes,
+            attempts=made.request_attempts,
+            wait_initial=made.retry_wait_seconds,
+            retried=self._metrics.retried,
+        )
+
+
+def _too_many_rejected(merchant: Merchant, read: int, rejected: int, *, at_the_end: bool) -> PullFailed | None:
+    enough = FEWEST_TO_JUDGE if at_the_end else FEWEST_TO_JUDGE_BEFORE_THE_END
+    if read < enough or rejected * 100 <= merchant.max_rejected_percent * read:
+        return None
+    return PullFailed(
+        "TOO_MANY_REJECTED",
+        f"{rejected} of {read} records do not fit the contract, and no more than {merchant.max_rejected_percent} % "
+        "may. The sync's problems say what is wrong with them. Nothing was removed from the catalog.",
+    )

@@ -1,0 +1,41 @@
+"""What a worker has in memory at the most, by how many products a merchant has."""
+
+import os
+import tempfile
+from pathlib import Path
+
+import page_service
+from product_gateway import db
+from rounds import Row, Section
+from stores import DIALECTS, store
+from syncing import register, timed, worker
+
+FEW = 10_000
+MANY = int(os.environ.get("BENCH_MANY_RECORDS", "1000000"))
+NAMES = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}
+
+
+def run() -> Section:
+    """Once for each database: memory does not depend on what else the machine does."""
+    rows = []
+    peaks = []
+    with page_service.running() as service:
+        for dialect in DIALECTS:
+            few, many = (peak_megabytes(dialect, service, records) for records in (FEW, MANY))
+            peaks.append(f"{NAMES[dialect]} {few:.0f} and {many:.0f} MB")
+            what = f"{NAMES[dialect]}: worker at {MANY:,} products, above {FEW:,}"
+            rows.append(Row(what, [many - few], 30, 10, at_most=True, unit="MB"))
+    said = "The largest resident set (VmHWM) of a worker process that ran one first sync: " + "; ".join(peaks) + "."
+    return Section("memory", "A worker's memory", rows, said=[said])
+
+
+def peak_megabytes(dialect: str, service: str, records: int) -> float:
+    """Of a worker that has run one sync of so many products."""
+    with tempfile.TemporaryDirectory() as folder, store(dialect) as url, worker(url, Path(folder)) as pid:
+        with db.open_for_a_while(url) as database:
+            register(database, "shop", f"{service}/{records}/0/shop")
+            _, sync = timed(database, "shop")
+            if sync.counts.created != records:
+                raise RuntimeError(f"not all records came: {sync}")
+        status = Path(f"/proc/{pid}/status").read_text()
+        return int(status.partition("VmHWM:")[2].split()[0]) / 1024

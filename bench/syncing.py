@@ -1,0 +1,89 @@
+"""Syncs that real workers run, timed from the moment they are asked for to the moment they have succeeded."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sqlalchemy import make_url
+
+from product_gateway.db import Database, merchants, syncs
+from product_gateway.model import EntityType, Platform, Sync, SyncStatus
+from servers import process
+
+PATIENCE = 1800.0
+PAGE_SIZE = "500"
+LOG = "worker.log"
+
+
+@contextmanager
+def worker(url: str, folder: Path, **settings: str) -> Iterator[int]:
+    """`product-gateway worker` over the database, on all cores; yields its process's number when it waits for syncs."""
+    made = {
+        "data_dir": str(folder),
+        "database_url": url,
+        "operations_port": "0",
+        "allow_private_addresses": "true",
+        "worker_poll_seconds": "0.02",
+        "page_size": PAGE_SIZE,
+        **settings,
+    }
+    environment = {f"PRODUCT_GATEWAY_{name.upper()}": value for name, value in made.items()}
+    log = folder / LOG
+    with process([sys.executable, "-m", "product_gateway", "worker"], environment, log, core=None) as pid:
+        deadline = time.monotonic() + 60
+        while "waiting for syncs" not in log.read_text():
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"the worker did not start: {log.read_text()}")
+            time.sleep(0.05)
+        yield pid
+
+
+def register(database: Database, name: str, address: str) -> None:
+    """A merchant with that product service, or another one for a merchant that there is."""
+    if database.call(merchants.find, name) is None:
+        database.call(merchants.add, name, Platform.BYOP, address)
+    else:
+        database.call(merchants.change, name, product_service_url=address)
+
+
+def timed(database: Database, merchant: str, entity_type: EntityType = EntityType.PRODUCT) -> tuple[float, Sync]:
+    """How many seconds a sync took, and the sync. Raises RuntimeError where it did not succeed."""
+    started = time.perf_counter()
+    sync = database.call(syncs.enqueue, merchant, entity_type)
+    while sync.is_active:
+        time.sleep(0.01)
+        sync = database.call(syncs.get, merchant, sync.id)
+        if time.perf_counter() - started > PATIENCE:
+            raise RuntimeError(f"the sync does not end: {sync}")
+    seconds = time.perf_counter() - started
+    if sync.status is not SyncStatus.SUCCEEDED:
+        raise RuntimeError(f"the sync failed: {sync}")
+    return seconds, sync
+
+
+def printed_seconds(script: str, *arguments: str) -> tuple[float, float]:
+    """What a peer says that it took, in a process of its own: by the clock, and of CPU."""
+    command = [sys.executable, str(Path(__file__).with_name(script)), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, env=dict(os.environ))
+    if done.returncode != 0:
+        raise RuntimeError(f"{script}: {done.stderr[-2000:]}")
+    clock, used = done.stdout.split()[-2:]
+    return float(clock), float(used)
+
+
+def cpu_of(pid: int) -> float:
+    """Seconds of CPU that a process and its children have used."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    ended = sum(int(each) for each in fields[11:15]) / os.sysconf("SC_CLK_TCK")  # with children that are gone
+    return ended + sum(cpu_of(int(each)) for each in children)
+
+
+def postmaster(url: str) -> int:
+    """The number of the server's first process."""
+    folder = Path(str(make_url(url).query["host"]))
+    return int((folder / "postmaster.pid").read_text().split()[0])
