@@ -8,12 +8,14 @@ UV := VIRTUAL_ENV=.venv $(BIN)/uv pip --quiet
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --upgrade
 LOCK := $(COMPILE) pyproject.toml
 SBOM := .venv/sbom
+BENCH := .venv/bench
+SECTIONS ?= all
 REDOCLY := REDOCLY_TELEMETRY=off REDOCLY_SUPPRESS_UPDATE_NOTICE=true node_modules/.bin/redocly
 SPECS := openapi/product-gateway.yaml openapi/product-service.yaml openapi/operations.yaml
 CODEGEN := $(BIN)/datamodel-codegen --input openapi/product-gateway.yaml --input-file-type openapi --output-model-type typing.TypedDict --target-python-version 3.11 --openapi-scopes schemas --enum-field-as-literal all --disable-timestamp --use-schema-description --strict-nullable --no-use-closed-typed-dict --formatters ruff-format --custom-file-header '"""The bodies of the API as types. Generated from openapi/product-gateway.yaml by `make generate`: never edit."""'
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check lint types imports specs generate fuzz chaos soak vendor audit sbom lock dist clean node
+.PHONY: help install run test check lint types imports specs generate fuzz chaos soak vendor audit sbom bench lock dist clean node
 
 help: ## print this
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -95,9 +97,26 @@ $(SBOM)/installed: requirements-sbom.txt | $(INSTALLED)
 	@VIRTUAL_ENV=$(SBOM) $(BIN)/uv pip --quiet sync --require-hashes requirements-sbom.txt || $(SBOM)/bin/python -m pip --quiet --disable-pip-version-check install --require-hashes -r requirements-sbom.txt
 	@touch $@
 
+bench: $(BENCH)/installed bench/node_modules/.installed ## compare speed with the peers': SECTIONS="requests" for some; writes bench/RESULTS.md
+	@$(BENCH)/bin/python bench/run.py $(SECTIONS)
+
+# An environment of its own: the peers bring along what the gateway does without.
+$(BENCH)/installed: requirements-bench.txt pyproject.toml | $(INSTALLED)
+	@echo "Installing into $(BENCH) what requirements-bench.txt locks"
+	@$(BIN)/python -m venv $(BENCH)
+	@VIRTUAL_ENV=$(BENCH) $(BIN)/uv pip --quiet sync --compile-bytecode --require-hashes requirements-bench.txt || $(BENCH)/bin/python -m pip --quiet --disable-pip-version-check install --require-hashes -r requirements-bench.txt
+	@$(BENCH)/bin/python -m pip --quiet --disable-pip-version-check install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+bench/node_modules/.installed: bench/package.json bench/package-lock.json bench/.npmrc | node
+	@echo "Installing into bench/node_modules what bench/package-lock.json locks"
+	@cd bench && npm ci --ignore-scripts --loglevel=error
+	@touch $@
+
 lock: $(INSTALLED) ## resolve the dependencies again, with hashes, for all Python versions
 	$(LOCK) -o requirements.txt
 	$(LOCK) --extra dev --constraint requirements.txt -o requirements-dev.txt
+	$(LOCK) bench/requirements.in --constraint requirements.txt -o requirements-bench.txt
 	echo 'cyclonedx-bom>=7.5,<8' | $(COMPILE) - -o requirements-sbom.txt
 
 dist: $(INSTALLED) ## build the source distribution, and the wheel from it, into dist
@@ -105,5 +124,5 @@ dist: $(INSTALLED) ## build the source distribution, and the wheel from it, into
 	$(BIN)/python -m build --no-isolation
 
 clean: ## remove what the other targets made, except for the data in var
-	rm -rf .venv node_modules dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .schemathesis
+	rm -rf .venv node_modules bench/node_modules dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .schemathesis
 	find app tests -name __pycache__ -prune -exec rm -rf {} +

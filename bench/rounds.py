@@ -1,0 +1,112 @@
+"""Contenders measured in turns, and what comes of it: ratios within each round, their median, and their spread.
+
+The machine is never the same for long. So only what was measured in the same round is compared: A B C, A B C, A B C.
+"""
+
+import json
+import os
+import platform
+import statistics
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+ROUNDS = int(os.environ.get("BENCH_ROUNDS", "3"))
+SECONDS = float(os.environ.get("BENCH_SECONDS", "2"))
+FOLDER = Path(__file__).parent / "results"
+
+Measure = Callable[[], float]
+Values = dict[str, list[float]]
+"""By contender, a value for each round."""
+
+
+def interleaved(contenders: Mapping[str, Measure], rounds: int = ROUNDS) -> Values:
+    """Every contender once, then every one again, and so on."""
+    found: Values = {name: [] for name in contenders}
+    for _ in range(rounds):
+        for name, measure in contenders.items():
+            found[name].append(measure())
+    return found
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: a ratio in each round, and what it should be.
+
+    `first` and `then` are the two targets, None where there is none; `at_most`: smaller is better.
+    """
+
+    what: str
+    ratios: list[float]
+    first: float | None = None
+    then: float | None = None
+    at_most: bool = False
+    unit: str = "×"
+    note: str = ""
+
+    @property
+    def median(self) -> float:
+        """Of the rounds."""
+        return statistics.median(self.ratios)
+
+    def meets(self, target: float | None) -> bool | None:
+        """Whether the median does; None without a target, or where nothing was measured."""
+        if target is None or not self.ratios:
+            return None
+        return self.median <= target if self.at_most else self.median >= target
+
+
+def row(
+    what: str, ours: list[float], theirs: list[float], first: float | None = None, then: float | None = None,
+    *, at_most: bool = False, note: str = "",
+) -> Row:  # fmt: skip
+    """Ours divided by theirs, round by round."""
+    ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
+    return Row(what, ratios, first, then, at_most=at_most, note=note)
+
+
+def not_measured(what: str, why: str, first: float | None = None, then: float | None = None) -> Row:
+    """A line that says so."""
+    return Row(what, [], first, then, note=why)
+
+
+@dataclass
+class Chart:
+    """What the plot of a section shows: a group of bars for each measurement, or lines over `x`."""
+
+    title: str
+    unit: str
+    values: dict[str, Values]  # by measurement, then by contender
+    x: list[float] | None = None  # with it, `values` has one measurement, and each contender a value for each x
+
+
+@dataclass
+class Section:
+    """What one part of the bench has found out."""
+
+    name: str
+    title: str
+    rows: list[Row] = field(default_factory=list)
+    charts: list[Chart] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)  # what is to be known besides, as paragraphs
+    when: str = ""
+    machine: str = ""
+
+    def save(self) -> None:
+        """As JSON, which the tables are made of."""
+        self.when = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+        self.machine = f"{os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}"
+        FOLDER.mkdir(exist_ok=True)
+        (FOLDER / f"{self.name}.json").write_text(json.dumps(asdict(self), indent=1) + "\n")
+
+
+def load(name: str) -> Section | None:
+    """What was found out the last time, if anything."""
+    file = FOLDER / f"{name}.json"
+    if not file.exists():
+        return None
+    found = json.loads(file.read_text())
+    rows = [Row(**each) for each in found.pop("rows")]
+    charts = [Chart(**each) for each in found.pop("charts")]
+    return Section(rows=rows, charts=charts, **found)

@@ -1,0 +1,44 @@
+"""make bench: runs the sections that are named, and writes RESULTS.md of these and of those that ran before."""
+
+import importlib
+import sys
+import time
+
+import report
+from rounds import Section
+from wrk import Missing
+
+# In the order of RESULTS.md. Each is a module with `run() -> Section`.
+SECTIONS = {"requests": "request_path", "process": "process"}
+
+
+def main(names: list[str]) -> int:
+    """Each section is written as soon as it is done, so that one that fails costs nothing but itself."""
+    chosen = list(SECTIONS) if names in ([], ["all"]) else names
+    if unknown := sorted(set(chosen) - set(SECTIONS)):
+        print(f"There is no section {', '.join(unknown)}. There are: {', '.join(SECTIONS)}.", file=sys.stderr)
+        return 2
+    failed = []
+    for name in chosen:
+        started = time.monotonic()
+        print(f"{name} …", flush=True)
+        try:
+            section: Section = importlib.import_module(SECTIONS[name]).run()
+        except Missing as error:
+            print(error, file=sys.stderr)
+            return 1
+        except Exception as error:
+            failed.append(name)
+            print(f"{name} failed: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+            if len(chosen) == 1:
+                raise
+            continue
+        section.save()
+        print(f"{name}: {time.monotonic() - started:.0f} s", flush=True)
+        report.write(list(SECTIONS))
+    report.write(list(SECTIONS))
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,89 @@
+"""Server processes that are measured: each on the one core, and gone at the end, whatever happens."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from wrk import SERVER_CORE, on_core
+
+SECONDS_TO_START = 60
+HERE = Path(__file__).parent
+
+
+class Server(NamedTuple):
+    """One that accepts connections."""
+
+    url: str
+    pid: int
+
+
+@contextmanager
+def process(
+    command: list[str], environment: Mapping[str, str], log: Path, core: int | None = SERVER_CORE
+) -> Iterator[int]:
+    """The process's number (taskset becomes the command) while it runs; it logs to `log`."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("PRODUCT_GATEWAY_")}
+    with log.open("wb") as said:
+        running = subprocess.Popen(
+            command if core is None else on_core(core, *command),
+            env={**clean, **environment}, stdout=said, stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+    try:
+        yield running.pid
+    finally:
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            if running.poll() is None:
+                os.killpg(running.pid, number)
+                try:
+                    running.wait(10)
+                except subprocess.TimeoutExpired:
+                    continue
+
+
+@contextmanager
+def serving(command: list[str], environment: Mapping[str, str], log: Path, port: int) -> Iterator[Server]:
+    """A server on that port of loopback, when it accepts connections."""
+    with process(command, environment, log) as pid:
+        deadline = time.monotonic() + SECONDS_TO_START
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port), 1).close()
+                break
+            except OSError:
+                if not Path(f"/proc/{pid}").exists() or time.monotonic() > deadline:
+                    raise RuntimeError(f"{command} did not start: {log.read_text()}") from None
+                time.sleep(0.05)
+        yield Server(f"http://127.0.0.1:{port}", pid)
+
+
+def free_port() -> int:
+    """One that nobody listens on."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def gateway(url: str, folder: Path, *, port: int) -> tuple[list[str], dict[str, str]]:
+    """Command and environment of `product-gateway serve` over a database."""
+    return [sys.executable, "-m", "product_gateway", "serve", "--port", str(port)], {
+        "PRODUCT_GATEWAY_DATA_DIR": str(folder),
+        "PRODUCT_GATEWAY_DATABASE_URL": url,
+        "PRODUCT_GATEWAY_OPERATIONS_PORT": "0",
+        "PRODUCT_GATEWAY_ACCESS_LOG": "false",
+        "PRODUCT_GATEWAY_ALLOW_PRIVATE_ADDRESSES": "true",
+    }
+
+
+def resident_megabytes(pid: int) -> float:
+    """What the process has in memory (VmRSS)."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) / 1024
+    raise RuntimeError(f"process {pid} has no memory")
