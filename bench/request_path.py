@@ -1,5 +1,6 @@
 """The request path: the gateway and its peers under load, with the same requests to the same tables."""
 
+import os
 import sys
 import tempfile
 import time
@@ -19,7 +20,7 @@ from product_gateway.db import Database, merchants, syncs
 from product_gateway.db.tables import catalog_counts, now
 from product_gateway.model import EntityType, Platform
 from rounds import ROUNDS, SECONDS, Chart, Row, Section, Values, interleaved, row
-from servers import HERE, free_port, gateway, serving
+from servers import HERE, Server, cpu_seconds, free_port, gateway, serving
 from stores import DIALECTS, store
 from wrk import CONNECTIONS, Load, press, require, written
 
@@ -34,6 +35,7 @@ NAMES = {
 }
 OURS = "gateway"
 MODULES = {"a": "fastapi_orm", "b": "fastapi_ours", "c": "limit", "e": "connexion_plain"}
+CHOSEN = os.environ.get("BENCH_DATABASES", " ".join(DIALECTS)).split()
 PRISM = HERE / "node_modules" / ".bin" / "prism"
 # What is asked: status that every answer must have.
 SCENARIOS = {"PUT 202": 202, "PUT 429": 429, "GET status": 200, "GET syncs/{id}": 200}
@@ -69,37 +71,44 @@ def run() -> Section:
     section = Section("requests", "The request path")
     rates: dict[str, Values] = {}
     tails: dict[str, Values] = {}
+    costs: dict[str, Values] = {}
     with tempfile.TemporaryDirectory() as name:
-        for dialect in DIALECTS:
+        for dialect in CHOSEN:
             with contenders(dialect, Path(name)) as (world, bases):
                 for scenario in SCENARIOS:
                     what = f"{scenario}, {'SQLite' if dialect == 'sqlite' else 'PostgreSQL'}"
-                    rates[what], tails[what] = in_turn(world, bases, scenario)
+                    rates[what], tails[what], costs[what] = in_turn(world, bases, scenario)
                     print(f"  {what}: " + ", ".join(f"{k} {max(v):.0f}" for k, v in rates[what].items()), flush=True)
+                    print("    µs: " + ", ".join(f"{k} {min(v):.0f}" for k, v in costs[what].items()), flush=True)
     section.rows = rows(rates, tails)
     section.charts = [
         Chart("Answers a second, one process on one core", "answers/s", named(rates)),
+        Chart("CPU that an answer takes, without PostgreSQL's", "CPU, µs", named(costs)),
         Chart(f"The slowest of a hundred, {CONNECTIONS} connections", "p99, ms", named(tails)),
     ]
     section.said = [
-        f"{ROUNDS} rounds of {SECONDS:g} s for each contender and line, {CONNECTIONS} connections, {MERCHANTS} "
+        f"{ROUNDS} rounds of {SECONDS} s for each contender and line, {CONNECTIONS} connections, {MERCHANTS} "
         "merchants whose tokens come again and again."
     ]
     return section
 
 
-def in_turn(world: World, bases: dict[str, str], scenario: str) -> tuple[Values, Values]:
-    """Answers a second, and the slowest of a hundred in milliseconds."""
+def in_turn(world: World, bases: dict[str, Server], scenario: str) -> tuple[Values, Values, Values]:
+    """Answers a second, the slowest of a hundred in milliseconds, and the CPU of an answer in microseconds."""
     loads: dict[str, list[Load]] = {each: [] for each in bases}
+    costs: Values = {each: [] for each in bases}
 
     def measure(contender: str) -> float:
-        loads[contender].append(pressed(contender, bases[contender], world, scenario, SECONDS))
-        return loads[contender][-1].rate
+        before = cpu_seconds(bases[contender].pid)
+        load = pressed(contender, bases[contender], world, scenario, SECONDS)
+        loads[contender].append(load)
+        costs[contender].append((cpu_seconds(bases[contender].pid) - before) / load.answers * 1e6)
+        return load.rate
 
     for each, base in bases.items():  # warm: connections, caches
-        pressed(each, base, world, scenario, 0.5)
+        press(base.url, requests_of(world, each, scenario), 1)
     rates = interleaved({each: partial(measure, each) for each in bases})
-    return rates, {each: [load.p99 * 1000 for load in found] for each, found in loads.items()}
+    return rates, {each: [load.p99 * 1000 for load in found] for each, found in loads.items()}, costs
 
 
 def rows(rates: dict[str, Values], tails: dict[str, Values]) -> list[Row]:
@@ -130,24 +139,29 @@ def named(values: dict[str, Values]) -> dict[str, Values]:
     return {what: {NAMES.get(name, name): v for name, v in each.items()} for what, each in values.items()}
 
 
-def pressed(contender: str, base: str, world: World, scenario: str, seconds: float) -> Load:
+def requests_of(world: World, contender: str, scenario: str) -> Path:
+    """Prism is told which answer is wanted."""
+    return world.requests[f"{scenario} {'d' if contender == 'd' else ''}"]
+
+
+def pressed(contender: str, base: Server, world: World, scenario: str, seconds: int) -> Load:
     """Load, of which every answer has the status that the scenario is about."""
-    load = press(base, world.requests[f"{scenario} {'d' if contender == 'd' else ''}"], seconds)
+    load = press(base.url, requests_of(world, contender, scenario), seconds)
     wrong = load.answers - load.errors if SCENARIOS[scenario] >= 400 else load.errors
-    if wrong or not load.answers:
+    if wrong or not load.answers:  # none at all: the machine is much too busy
         raise RuntimeError(f"{contender}, {scenario}: {wrong} of {load.answers} answers are not {SCENARIOS[scenario]}")
     return load
 
 
 @contextmanager
-def contenders(dialect: str, folder: Path) -> Iterator[tuple[World, dict[str, str]]]:
+def contenders(dialect: str, folder: Path) -> Iterator[tuple[World, dict[str, Server]]]:
     """All of them, each on the same sort of database of its own, checked; by name, where they listen."""
     with ExitStack() as stack:
         folder = folder / dialect
         folder.mkdir()
         url = stack.enter_context(store(dialect))
         world = furnished(url, folder)
-        bases: dict[str, str] = {}
+        bases: dict[str, Server] = {}
         for contender in (OURS, *NAMES):
             if contender == "d" and not PRISM.exists():
                 print("Prism is not installed: the lines about it are left out", file=sys.stderr)
@@ -155,7 +169,7 @@ def contenders(dialect: str, folder: Path) -> Iterator[tuple[World, dict[str, st
             port = free_port()
             command, environment = started(contender, url, folder, port)
             server = stack.enter_context(serving(command, environment, folder / f"{contender}.log", port))
-            bases[contender] = server.url
+            bases[contender] = server
             checked(contender, server.url, world)
         yield world, bases
 
@@ -211,7 +225,6 @@ def furnished(url: str, folder: Path) -> World:
     }
     for number, (scenario, requests) in enumerate(asked.items()):
         world.requests[f"{scenario} "] = written(folder, str(number), requests)
-        # Prism is told which answer is wanted.
         prefer = f"#code={SCENARIOS[scenario]}"
         world.requests[f"{scenario} d"] = written(folder, f"{number}-d", [(m, p + prefer, t) for m, p, t in requests])
         world.one[scenario] = requests[0]
