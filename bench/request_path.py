@@ -25,7 +25,7 @@ from stores import DIALECTS, store
 from wrk import CONNECTIONS, Load, press, require, written
 
 API = "/product-gateway/v1"
-MERCHANTS = 500  # of each sort: with and without a sync that is active; each has a token
+MERCHANTS = 100  # of each sort: with and without a sync that is active; each has a token
 NAMES = {
     "a": "(a) FastAPI, async ORM",
     "b": "(b) FastAPI, our storage",
