@@ -81,6 +81,12 @@ def gateway(url: str, folder: Path, *, port: int) -> tuple[list[str], dict[str, 
     }
 
 
+def cpu_seconds(pid: int) -> float:
+    """What the process has used so far, all its threads together."""
+    ticks = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
+
+
 def resident_megabytes(pid: int) -> float:
     """What the process has in memory (VmRSS)."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():

@@ -42,14 +42,14 @@ class Load:
     errors: int  # answers of 400 and more
 
 
-def press(url: str, requests: Path, seconds: float) -> Load:
-    """Sends the requests of the file (see `written`), over and over, on 32 connections."""
+def press(url: str, requests: Path, seconds: int) -> Load:
+    """Sends the requests of the file (see `written`), over and over, on 32 connections, for whole seconds."""
     script = Path(__file__).with_name("press.lua")
     command = [
         "wrk",
         "-t1",
         f"-c{CONNECTIONS}",
-        f"-d{seconds:g}s",
+        f"-d{seconds}s",
         "--latency",
         "--timeout",
         "8s",

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurv
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from product_gateway import keys, settings, spec
+from product_gateway.db import Database, merchants
 from product_gateway.errors import MissingScope, NotAuthenticated
 from product_gateway.security import Caller, OneKey, Tokens
 from product_gateway.server import create_app
@@ -257,3 +258,76 @@ def test_a_token_without_the_right_is_told_which_one(gateway: tuple[str, Setting
     answer = httpx2.put(f"{url}/product-gateway/v1/sync/NONSENSE", headers={"Authorization": f"bearer {token}"})
     assert answer.status_code == 403
     assert answer.headers["WWW-Authenticate"] == f'{CHALLENGE}, error="insufficient_scope", scope="sync:write"'
+
+
+class TwoKeys:
+    """Keys of which one is in use at a time."""
+
+    def __init__(self) -> None:
+        self.key: keys.PublicKey | None = KEY.public_key()
+
+    async def find(self, key_id: str | None) -> keys.PublicKey:
+        """The one in use."""
+        if self.key is None:
+            raise NotAuthenticated("There is no such key.")
+        return self.key
+
+
+async def test_a_signature_is_checked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes longer than all the rest of a request."""
+    checked, token = tokens(), signed()
+    first = await checked.authenticate(token, FREE)
+    monkeypatch.delattr(jwt, "decode")
+    assert await checked.authenticate(token, FREE) == first
+    with pytest.raises(MissingScope):
+        await checked.authenticate(token, {"x-required-scope": "sync:write"})
+
+
+@pytest.mark.parametrize("after", [None, OTHER.public_key()])
+async def test_a_token_that_was_believed_is_refused_when_its_key_is_gone(after: keys.PublicKey | None) -> None:
+    """Withdrawn, or replaced under the same name: the issuer's word counts from then on."""
+    issuer = TwoKeys()
+    checked, token = Tokens(settings.load(), issuer), signed()
+    await checked.authenticate(token, FREE)
+    issuer.key = after
+    for _ in range(2):
+        with pytest.raises(NotAuthenticated):
+            await checked.authenticate(token, FREE)
+    issuer.key = KEY.public_key()
+    await checked.authenticate(token, FREE)
+
+
+async def test_a_token_that_was_believed_is_refused_when_it_has_expired(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the second."""
+    checked, now = tokens(), time.time()
+    token = signed(exp=int(now) + 100)
+    await checked.authenticate(token, FREE)
+    monkeypatch.setattr(time, "time", lambda: int(now) + 99.9)
+    await checked.authenticate(token, FREE)
+    monkeypatch.setattr(time, "time", lambda: int(now) + 100)
+    assert await checked._known(hashlib.sha256(token.encode()).digest()) is None
+    assert not checked._remembered
+
+
+async def test_so_many_tokens_are_remembered_and_no_more() -> None:
+    """Whoever has a key may make as many as they like."""
+    checked = Tokens(settings.load(), OneKey(KEY.public_key()), most_remembered=2)
+    for name in ("one", "two", "three", "one"):
+        assert (await checked.authenticate(signed(merchant=name), FREE)).merchant == name
+        assert len(checked._remembered) <= 2
+
+
+def test_a_merchant_that_is_disabled_is_refused_at_once(database_url: str, database: Database, tmp_path: Path) -> None:
+    """However often its token was believed; and heard again as soon as it is enabled."""
+    made = settings.load(data_dir=tmp_path, database_url=database_url)
+    token = keys.issue_token(made, "shop", list(keys.SCOPES), timedelta(hours=1))
+    asked = [("PUT", "sync/PRODUCT"), ("GET", "sync/PRODUCT"), ("GET", "products"), ("DELETE", "sync/PRODUCT")]
+    with (
+        serve(create_app(made)) as url,
+        httpx2.Client(headers={"Authorization": f"Bearer {token}"}, timeout=30) as shop,
+    ):
+        for disabled, refused in ((False, False), (True, True), (False, False)):
+            database.call(merchants.change, "shop", disabled=disabled)
+            for method, path in asked:
+                answer = shop.request(method, f"{url}/product-gateway/v1/{path}")
+                assert (answer.status_code == 403) == refused, answer.text

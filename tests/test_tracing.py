@@ -67,7 +67,7 @@ def test_a_request_and_its_sync_are_seen_from_end_to_end(house: House) -> None:
         "product_gateway.merchant": "m",
         "product_gateway.sync_id": sync["id"],
     }
-    assert [each.name for each in told.below(accepted)] == ["database admit", "database enqueue"]
+    assert [each.name for each in told.below(accepted)] == ["database enqueue"]
     assert answered[put.headers["X-Request-Id"]]["trace_id"] == TRACE
 
     run = only(told.named("sync"))

@@ -28,6 +28,7 @@ Where things are:
     cors               which origins' pages may read the answers in a browser
     rate_limits        how often a merchant and an address may ask
     binding            a spec's operations bound to handlers, as one ASGI application
+    lean               imports Connexion without what none of us uses of it
     pipeline           Connexion's routing, security and validation, tuned
     parameters         an operation's parameters, compiled once and read at every request
     handler_skeletons  handlers written out from the spec, for operations that have none

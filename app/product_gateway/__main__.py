@@ -21,6 +21,7 @@ app = typer.Typer(
     help="Copies a merchant's products and collections into one catalog, on request.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # rich's frames take longer than all the rest
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

@@ -14,6 +14,9 @@ from dataclasses import dataclass, field
 from types import NoneType, UnionType
 from typing import Any, Generic, TypeVar, get_args, get_type_hints
 
+from product_gateway import lean  # noqa: F401  # before Connexion
+
+# isort: split
 import orjson
 from connexion import ConnexionMiddleware
 from connexion.decorators.parameter import pythonic

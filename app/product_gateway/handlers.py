@@ -3,14 +3,14 @@
 import base64
 import binascii
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import cast
 from uuid import UUID
 
 import orjson
 
-from product_gateway import pages, preferences
+from product_gateway import pages, preferences, tracing
 from product_gateway.api_bodies import rfc3339, sync_body
 from product_gateway.api_types import (
     CatalogMeta,
@@ -30,8 +30,11 @@ from product_gateway.api_types import (
 )
 from product_gateway.binding import Answer, Hurry, Later
 from product_gateway.db import Database, catalog, syncs
+from product_gateway.db.enqueuing import Wanted, enqueue_all
+from product_gateway.db.merchants import admitted
 from product_gateway.db.readiness import Readiness
-from product_gateway.errors import InvalidRequest, NeverSynced
+from product_gateway.db.together import Together
+from product_gateway.errors import GatewayError, InvalidRequest, NeverSynced
 from product_gateway.logs import about
 from product_gateway.metrics import Metrics
 from product_gateway.model import EntityType, Merchant, Record, Sync, SyncStatus
@@ -49,30 +52,35 @@ class Handlers:
     def __init__(self, database: Database, metrics: Metrics, waiting: Waiting, *, docs: bool = True) -> None:
         self._database = database
         self._waiting = waiting
+        self._enqueued = Together(self._enqueue_all)
         self._readiness = Readiness(database)
         self._metrics = metrics
         self._pages = Pages(shown=docs)
 
     async def enqueue_sync(
-        self, merchant: Merchant, entity_type: EntityType, idempotency_key: str | None
+        self, merchant: str, entity_type: EntityType, idempotency_key: str | None
     ) -> Answer[SyncResponse]:
         """Raises SyncAlreadyActive."""
-        sync = await self._database.write(syncs.enqueue, merchant.name, entity_type, idempotency_key)
+        if idempotency_key is None:
+            with tracing.work(syncs.enqueue):
+                sync = await self._enqueued.ask((merchant, entity_type))
+        else:
+            _, sync = await self._database.write(admitted(syncs.enqueue), merchant, entity_type, idempotency_key)
         about(sync_id=str(sync.id))
         headers = {"Location": f"{SYNCS}{sync.id}", "Retry-After": str(sync.seconds_left)}
         return Answer({"data": sync_body(sync), "meta": {}}, 202, headers)
 
-    async def cancel_sync(self, merchant: Merchant, entity_type: EntityType) -> Answer[SyncResponse]:
+    async def cancel_sync(self, merchant: str, entity_type: EntityType) -> Answer[SyncResponse]:
         """Raises NoActiveSync."""
-        sync = await self._database.write(syncs.cancel, merchant.name, entity_type)
+        _, sync = await self._database.write(admitted(syncs.cancel), merchant, entity_type)
         about(sync_id=str(sync.id))
         self._metrics.ended(entity_type, SyncStatus.CANCELLED)
         self._waiting.ended(sync)
         return Answer({"data": sync_body(sync), "meta": {}}, 202, {"Location": f"{SYNCS}{sync.id}"})
 
-    async def get_sync_status(self, merchant: Merchant, entity_type: EntityType) -> Answer[SyncStatusResponse]:
+    async def get_sync_status(self, merchant: str, entity_type: EntityType) -> Answer[SyncStatusResponse]:
         """Raises NeverSynced."""
-        state, latest = await self._database.read(catalog.state_and_latest_sync, merchant.name, entity_type)
+        _, (state, latest) = await self._database.read(admitted(catalog.state_and_latest_sync), merchant, entity_type)
         if state.updated_at is None or latest is None:
             raise NeverSynced(entity_type, latest)
         return Answer(
@@ -88,7 +96,7 @@ class Handlers:
 
     async def list_syncs(
         self,
-        merchant: Merchant,
+        merchant: str,
         entity_type: EntityType | None,
         status: SyncStatus | None,
         cursor: str | None,
@@ -96,17 +104,19 @@ class Handlers:
     ) -> Answer[SyncListResponse]:
         """Raises InvalidRequest for a cursor that is not ours."""
         before = None if cursor is None else place(cursor)
-        found, last = await self._database.read(syncs.history, merchant.name, entity_type, status, before, page_size)
+        _, (found, last) = await self._database.read(
+            admitted(syncs.history), merchant, entity_type, status, before, page_size
+        )
         meta: SyncListMeta = {}
         if last is not None:
             meta["nextCursor"] = encoded(HISTORY, f"{last[0].isoformat()}/{last[1]}")
         return Answer({"data": [sync_body(each) for each in found], "meta": meta})
 
     async def get_sync(
-        self, merchant: Merchant, sync_id: UUID, prefer: str | None
+        self, merchant: str, sync_id: UUID, prefer: str | None
     ) -> Answer[SyncResponse] | Later[SyncResponse]:
         """Raises SyncNotFound."""
-        sync = await self._database.read(syncs.get, merchant.name, sync_id)
+        _, sync = await self._database.read(admitted(syncs.get), merchant, sync_id)
         seconds = preferences.wait(prefer)
 
         async def wait(hurry: Hurry) -> Answer[SyncResponse]:
@@ -117,9 +127,9 @@ class Handlers:
             return one_sync(sync, seconds)
         return one_sync(sync) if self._waiting.is_full else Later(wait)
 
-    async def list_sync_problems(self, merchant: Merchant, sync_id: UUID) -> Answer[SyncProblemsResponse]:
+    async def list_sync_problems(self, merchant: str, sync_id: UUID) -> Answer[SyncProblemsResponse]:
         """Raises SyncNotFound."""
-        groups = await self._database.read(syncs.problems, merchant.name, sync_id)
+        _, groups = await self._database.read(admitted(syncs.problems), merchant, sync_id)
         return Answer(
             {
                 "data": [
@@ -137,20 +147,18 @@ class Handlers:
             }
         )
 
-    async def list_products(
-        self, merchant: Merchant, cursor: str | None, page_size: int
-    ) -> Answer[ProductListResponse]:
+    async def list_products(self, merchant: str, cursor: str | None, page_size: int) -> Answer[ProductListResponse]:
         """Raises InvalidRequest for a cursor that is not ours."""
         records, meta = await self._page(merchant, EntityType.PRODUCT, cursor, page_size)
         return Answer({"data": products(records), "meta": meta})
 
-    async def get_product(self, merchant: Merchant, product_id: str) -> Answer[ProductResponse]:
+    async def get_product(self, merchant: str, product_id: str) -> Answer[ProductResponse]:
         """Raises RecordNotFound."""
-        record = await self._database.read(catalog.get, merchant.name, EntityType.PRODUCT, product_id)
-        return Answer({"data": cast(Product, orjson.loads(record.document)), "meta": catalog_meta(merchant)})
+        admission, record = await self._database.read(admitted(catalog.get), merchant, EntityType.PRODUCT, product_id)
+        return Answer({"data": cast(Product, orjson.loads(record.document)), "meta": catalog_meta(admission)})
 
     async def list_collections(
-        self, merchant: Merchant, cursor: str | None, page_size: int
+        self, merchant: str, cursor: str | None, page_size: int
     ) -> Answer[CollectionListResponse]:
         """Raises InvalidRequest for a cursor that is not ours."""
         records, meta = await self._page(merchant, EntityType.COLLECTION, cursor, page_size)
@@ -158,20 +166,20 @@ class Handlers:
         return Answer({"data": collections, "meta": meta})
 
     async def get_collection(
-        self, merchant: Merchant, collection_id: str, cursor: str | None, page_size: int
+        self, merchant: str, collection_id: str, cursor: str | None, page_size: int
     ) -> Answer[CollectionResponse]:
         """Raises RecordNotFound, or InvalidRequest for a cursor that is not ours."""
         products_of = f"{EntityType.COLLECTION} {collection_id}"
         after = "" if cursor is None else decoded(products_of, cursor)
-        record, held, next_after = await self._database.read(
-            catalog.collection, merchant.name, collection_id, after, page_size
+        admission, (record, held, next_after) = await self._database.read(
+            admitted(catalog.collection), merchant, collection_id, after, page_size
         )
         collection: Collection = {
             **cast(CollectionSummary, orjson.loads(record.document)),
             "productIds": list(record.product_ids),
             "products": products(held),
         }
-        return Answer({"data": collection, "meta": catalog_meta(merchant, products_of, next_after)})
+        return Answer({"data": collection, "meta": catalog_meta(admission, products_of, next_after)})
 
     async def get_liveness(self) -> Answer[HealthResponse]:
         """Needs nothing but the process."""
@@ -202,12 +210,15 @@ class Handlers:
         """Raises PageNotFound."""
         return self._pages.asset(name)
 
+    async def _enqueue_all(self, wanted: Sequence[Wanted]) -> list[Sync | GatewayError]:
+        return await self._database.write(enqueue_all, wanted)
+
     async def _page(
-        self, merchant: Merchant, entity_type: EntityType, cursor: str | None, size: int
+        self, merchant: str, entity_type: EntityType, cursor: str | None, size: int
     ) -> tuple[tuple[Record, ...], CatalogMeta]:
         after = "" if cursor is None else decoded(entity_type, cursor)
-        listing = await self._database.read(catalog.page, merchant.name, entity_type, after, size)
-        return listing.records, catalog_meta(merchant, entity_type, listing.next_after)
+        admission, listing = await self._database.read(admitted(catalog.page), merchant, entity_type, after, size)
+        return listing.records, catalog_meta(admission, entity_type, listing.next_after)
 
 
 def one_sync(sync: Sync, waited: int = 0) -> Answer[SyncResponse]:

@@ -9,7 +9,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -17,14 +17,16 @@ from starlette.types import ASGIApp
 from product_gateway import db, logs, operations, tracing
 from product_gateway.connections import Connections
 from product_gateway.db import Database, migrate
-from product_gateway.deliveries import Deliveries
 from product_gateway.errors import SettingsError
 from product_gateway.http_rules import Limits
 from product_gateway.metrics import Metrics
-from product_gateway.outbound import Outbound
 from product_gateway.server import create_app, error_answer
 from product_gateway.settings import Settings, listed
-from product_gateway.worker import Worker
+
+if TYPE_CHECKING:
+    from product_gateway.outbound import Outbound
+
+# What not every process needs is imported where it is needed: a server without a worker starts sooner.
 
 logger = logging.getLogger(__name__)
 
@@ -188,6 +190,9 @@ def _prepare(settings: Settings) -> None:
 
 
 async def _work(settings: Settings, metrics: Metrics, stop: asyncio.Event, on_start: Callable[[], None]) -> None:
+    from product_gateway.deliveries import Deliveries
+    from product_gateway.worker import Worker
+
     # It was made before: where it is gone now, an empty one would be in the way of the one that is brought back.
     with db.open_for_a_while(settings.database, may_create=False) as database:
         async with to_product_services(settings) as outbound, to_webhooks(settings) as to_receivers:
@@ -209,8 +214,10 @@ async def _hurry(stop: asyncio.Event, database: Database) -> None:
     database.hurry(SECONDS_TO_HAND_BACK)
 
 
-def to_product_services(settings: Settings) -> Outbound:
+def to_product_services(settings: Settings) -> "Outbound":
     """The HTTP client of a worker, as the settings want it."""
+    from product_gateway.outbound import Outbound
+
     return Outbound(
         allow_private_addresses=settings.allow_private_addresses,
         connect_timeout=settings.connect_timeout_seconds,
@@ -220,9 +227,11 @@ def to_product_services(settings: Settings) -> Outbound:
     )
 
 
-def to_webhooks(settings: Settings) -> Outbound:
+def to_webhooks(settings: Settings) -> "Outbound":
     """The HTTP client of a worker for messages to webhooks: of what they answer, the status is all that counts."""
     seconds = settings.webhook_timeout_seconds
+    from product_gateway.outbound import Outbound
+
     return Outbound(
         allow_private_addresses=settings.allow_private_addresses,
         connect_timeout=min(settings.connect_timeout_seconds, seconds),

@@ -17,7 +17,6 @@ from typing import Any, TextIO
 from urllib.parse import quote
 
 import orjson
-import stamina.instrumentation
 
 OURS = "product_gateway"  # everybody else says warnings only: some log what they send, with its headers
 FIRST = ("timestamp", "level", "logger", "event")
@@ -83,8 +82,6 @@ def set_up(level: str, form: str = "text", stream: TextIO | None = None) -> None
     # What no line says need not be found out for each of them (Python's logging HOWTO, "Optimization").
     logging._srcfile = None
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
-    # It would print to standard output by itself as soon as structlog is there.
-    stamina.instrumentation.set_on_retry_hooks(())
 
 
 def _uncaught(

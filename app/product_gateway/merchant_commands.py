@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from product_gateway.registry import WebhookChange
     from product_gateway.settings import Settings
 
-app = typer.Typer(help="The merchants: who may ask, and where their products come from.", no_args_is_help=True)
+app = typer.Typer(
+    help="The merchants: who may ask, and where their products come from.", no_args_is_help=True, rich_markup_mode=None
+)
 
 
 def _merchant_name(text: str) -> str:

@@ -9,6 +9,7 @@ from typing import Self
 from urllib.parse import quote
 
 import stamina
+import stamina.instrumentation
 
 from product_gateway import logs, records, tracing
 from product_gateway.errors import (
@@ -22,6 +23,9 @@ from product_gateway.errors import (
 )
 from product_gateway.model import EntityType, Page, Rejection
 from product_gateway.outbound import MEBIBYTE, Outbound, Reply, retry_after
+
+# It would print to standard output by itself as soon as structlog is there.
+stamina.instrumentation.set_on_retry_hooks(())
 
 
 class _PageTooLarge(PullFailed):

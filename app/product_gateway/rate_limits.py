@@ -23,10 +23,8 @@ Count = Callable[[str], None]
 """Called with the name of whoever makes a request; raises RateLimited."""
 
 
-def counting(notation: str | None, who: str, key: Callable[[str], str], refused: Callable[[str], None]) -> Count:
-    """Counts by the `key` of each name, and calls `refused` with `who` for what is too much; no notation, no limit."""
-    if notation is None:
-        return lambda _: None
+def counting(notation: str, who: str, key: Callable[[str], str], refused: Callable[[str], None]) -> Count:
+    """Counts by the `key` of each name, and calls `refused` with `who` for what is too much."""
     limit = RateLimit(notation, who)
 
     def count(name: str) -> None:

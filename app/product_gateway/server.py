@@ -2,7 +2,7 @@
 
 import functools
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from typing import Any
@@ -14,15 +14,11 @@ from product_gateway import db, errors, logs, spec
 from product_gateway.api_types import ErrorResponse
 from product_gateway.binding import Answer, bind
 from product_gateway.cors import Cors
-from product_gateway.db import Database, merchants
+from product_gateway.db import Database
 from product_gateway.edge import Edge, Gate, Traced
 from product_gateway.handlers import SYNCS, Handlers
-from product_gateway.jwks import Jwks
 from product_gateway.keys import verification_key
 from product_gateway.metrics import ADDRESS, MERCHANT, OVERLOAD, Metrics
-from product_gateway.model import Merchant
-from product_gateway.outbound import Outbound
-from product_gateway.rate_limits import Count, counting, network
 from product_gateway.security import Caller, Keys, OneKey, Tokens
 from product_gateway.settings import Settings, listed
 from product_gateway.waiting import MOST_WAITING, Waiting
@@ -36,6 +32,7 @@ SECONDS_UNTIL_THERE_IS_ROOM = 1
 QUIET = ("getLiveness", "getReadiness")
 
 Headers = dict[str, str]
+Count = Callable[[str], None]
 
 
 def create_app(settings: Settings, metrics: Metrics | None = None, *, most_waiting: int = MOST_WAITING) -> ASGIApp:
@@ -46,9 +43,7 @@ def create_app(settings: Settings, metrics: Metrics | None = None, *, most_waiti
     metrics = metrics or Metrics()
     database = db.connect(settings.database, deadline=SECONDS_FOR_THE_DATABASE, may_create=False)
     waiting = Waiting(database, most_waiting)
-    outbound = Outbound(allow_private_addresses=settings.allow_private_addresses)
-    limited = functools.partial(counting, refused=metrics.refused)
-    keys: Keys = Jwks(outbound, settings.jwks_url) if settings.jwks_url else OneKey(verification_key(settings))
+    keys, let_go = _keys(settings)
 
     @asynccontextmanager
     async def lifespan(_: Any) -> AsyncIterator[None]:
@@ -56,7 +51,7 @@ def create_app(settings: Settings, metrics: Metrics | None = None, *, most_waiti
             yield
         finally:
             await waiting.aclose()
-            await outbound.aclose()
+            await let_go()
             database.close()
 
     document = spec.load(spec.GATEWAY)
@@ -65,14 +60,14 @@ def create_app(settings: Settings, metrics: Metrics | None = None, *, most_waiti
         document,
         Handlers(database, metrics, waiting, docs=settings.docs),
         authenticate=Tokens(settings, keys).authenticate,
-        admit=_admission(database, limited(settings.rate_limit_per_merchant, MERCHANT, str)),
+        admit=_admission(database, _counting(settings.rate_limit_per_merchant, MERCHANT, metrics)),
         describe_error=describe_error,
         gate=functools.partial(
             Gate,
             at_once=settings.requests_at_once,
             always=always,
             refused=functools.partial(metrics.refused, OVERLOAD),
-            count=limited(settings.rate_limit_per_address, ADDRESS, network),
+            count=_counting(settings.rate_limit_per_address, ADDRESS, metrics),
         ),
         lifespan=lifespan,
         validate_responses=settings.validate_responses,
@@ -87,11 +82,35 @@ def create_app(settings: Settings, metrics: Metrics | None = None, *, most_waiti
     return edge
 
 
+def _keys(settings: Settings) -> tuple[Keys, Callable[[], Awaitable[None]]]:
+    """What tokens are checked with, and what lets go of it."""
+    if not settings.jwks_url:
+        return OneKey(verification_key(settings)), _nothing
+    from product_gateway.jwks import Jwks
+    from product_gateway.outbound import Outbound
+
+    outbound = Outbound(allow_private_addresses=settings.allow_private_addresses)
+    return Jwks(outbound, settings.jwks_url), outbound.aclose
+
+
+async def _nothing() -> None:
+    pass
+
+
+def _counting(notation: str | None, who: str, metrics: Metrics) -> Count:
+    if notation is None:
+        return lambda _: None
+    from product_gateway import rate_limits
+
+    key = rate_limits.network if who == ADDRESS else str
+    return rate_limits.counting(notation, who, key, metrics.refused)
+
+
 def _admission(database: Database, count: Count) -> Callable[[Caller], Any]:
-    async def admit(caller: Caller) -> Merchant:
+    async def admit(caller: Caller) -> str:
         count(caller.merchant)  # before the merchant is looked up: it is the database that a limit spares
         database.start_clock()
-        return await database.read(merchants.admit, caller.merchant)
+        return caller.merchant  # whether it may ask is looked up with what it asks for
 
     return admit
 

@@ -53,3 +53,12 @@ def _is_away(error: DBAPIError) -> bool:
         or state in RIGHTS_OR_TABLES_ARE_GONE
         or state.startswith(BROKEN_INSIDE)
     )
+
+
+def copied(error: Exception) -> Exception:
+    """For another one who waits for the same: each raises it in a place of their own."""
+    if not isinstance(error, Unavailable):
+        return error
+    copy = Unavailable(error.detail)
+    copy.__cause__ = error.__cause__
+    return copy

@@ -1,13 +1,17 @@
 """The merchants: who may ask, and where their products come from."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import Connection, Row, bindparam, delete, insert, select, update
 
 from product_gateway.db import tables
 from product_gateway.db.tables import merchants, now
-from product_gateway.errors import MerchantDisabled, NotBringYourOwnPlatform, SettingsError, UnknownMerchant
+from product_gateway.errors import MerchantDisabled, NotAllowed, NotBringYourOwnPlatform, SettingsError, UnknownMerchant
 from product_gateway.model import Merchant, Platform
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _select_one = select(merchants).where(merchants.c.name == bindparam("m"))
 
@@ -34,11 +38,29 @@ def admit(connection: Connection, name: str) -> Merchant:
     merchant = find(connection, name)
     if merchant is None:
         raise UnknownMerchant
-    if merchant.disabled:
-        raise MerchantDisabled
-    if merchant.platform is not Platform.BYOP:
-        raise NotBringYourOwnPlatform
+    if refusal := why_not(disabled=merchant.disabled, platform=merchant.platform):
+        raise refusal
     return merchant
+
+
+def why_not(*, disabled: bool, platform: str) -> NotAllowed | None:
+    """What a merchant that there is has to hear instead of an answer, if anything."""
+    if disabled:
+        return MerchantDisabled()
+    return None if platform == Platform.BYOP else NotBringYourOwnPlatform()
+
+
+def admitted(
+    work: Callable[Concatenate[Connection, str, P], T],
+) -> Callable[Concatenate[Connection, str, P], tuple[Merchant, T]]:
+    """`work` for the merchant of this name, if it is admitted, and the merchant: of one moment, in one transaction."""
+
+    def both(connection: Connection, name: str, /, *args: P.args, **kwargs: P.kwargs) -> tuple[Merchant, T]:
+        merchant = admit(connection, name)
+        return merchant, work(connection, name, *args, **kwargs)
+
+    both.__name__ = work.__name__  # in traces
+    return both
 
 
 def all_of_them(connection: Connection) -> list[Merchant]:

@@ -109,15 +109,15 @@ def enqueue(connection: Connection, merchant: str, entity_type: EntityType, idem
     while True:
         row = connection.execute(_insert[connection.dialect.name], {**key, "i": uuid7()}).first()
         if row is not None:
-            return _sync(row)
+            return sync_of(row)
         known = None if idempotency_key is None else connection.execute(_select_of_key, key).first()
         if known is not None and known.entity_type != entity_type:
             raise InvalidRequest(f"Header Idempotency-Key: this key stands for a sync of {known.entity_type} already.")
         if known is not None:
-            return _sync(known)
+            return sync_of(known)
         active = connection.execute(_select_active, key).first()
         if active is not None:  # None: it ended between the two statements, so the next try may succeed
-            raise SyncAlreadyActive(_sync(active))
+            raise SyncAlreadyActive(sync_of(active))
 
 
 def cancel(connection: Connection, merchant: str, entity_type: EntityType) -> Sync:
@@ -126,7 +126,7 @@ def cancel(connection: Connection, merchant: str, entity_type: EntityType) -> Sy
     if row is None:
         raise NoActiveSync(entity_type)
     announce(connection, merchant, row.id, SyncStatus.CANCELLED)
-    return _sync(row)
+    return sync_of(row)
 
 
 def get(connection: Connection, merchant: str, sync_id: UUID) -> Sync:
@@ -134,7 +134,7 @@ def get(connection: Connection, merchant: str, sync_id: UUID) -> Sync:
     row = connection.execute(_select_one, {"m": merchant, "i": sync_id}).first()
     if row is None:
         raise SyncNotFound(sync_id)
-    return _sync(row)
+    return sync_of(row)
 
 
 def ended_among(connection: Connection, waited_for: Sequence[Key], whatever: Sequence[Key]) -> list[Sync]:
@@ -150,14 +150,14 @@ def ended_among(connection: Connection, waited_for: Sequence[Key], whatever: Seq
                 values: dict[str, Any] = {"keys": orjson.dumps([(name, each.hex) for name, each in some]).decode()}
             else:
                 values = {"merchants": [name for name, _ in some], "ids": [each for _, each in some]}
-            found += [_sync(row) for row in connection.execute(statements[connection.dialect.name], values)]
+            found += [sync_of(row) for row in connection.execute(statements[connection.dialect.name], values)]
     return found
 
 
 def latest(connection: Connection, merchant: str, entity_type: EntityType) -> Sync | None:
     """The sync that was asked for last."""
     row = connection.execute(_select_latest, {"m": merchant, "t": entity_type}).first()
-    return None if row is None else _sync(row)
+    return None if row is None else sync_of(row)
 
 
 def active(connection: Connection) -> list[ActiveSyncs]:
@@ -215,7 +215,7 @@ def history(
             .limit(limit + 1),
             {"m": merchant, "t": each},
         )
-        found += [_sync(row) for row in rows]
+        found += [sync_of(row) for row in rows]
     found.sort(key=lambda sync: (sync.queued_at, sync.id), reverse=True)
     shown = found[:limit]
     return shown, (shown[-1].queued_at, shown[-1].id) if len(found) > limit else None
@@ -245,7 +245,8 @@ def prune(connection: Connection, days: float, limit: int) -> int:
     return len(old)
 
 
-def _sync(row: Row[Any]) -> Sync:
+def sync_of(row: Row[Any]) -> Sync:
+    """Of a row with all columns, and the moment that it shows."""
     return Sync(
         id=row.id,
         merchant=row.merchant,

@@ -10,9 +10,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine
 
-from product_gateway.db.faults import faults_as_unavailable
+from product_gateway.db.faults import copied, faults_as_unavailable
 from product_gateway.db.units import Unit, ended_by
-from product_gateway.errors import Unavailable
 
 MOST_IN_ONE_COMMIT = 200
 
@@ -52,7 +51,7 @@ class GroupCommit:
                 batch += self._waiting_now()
                 outcomes = [_attempt(connection, unit) for unit in batch]
         except Exception as error:  # noqa: BLE001 - nothing was committed: everybody who waits must hear of it
-            outcomes = [(None, _of_ones_own(error)) for _ in batch]
+            outcomes = [(None, copied(error)) for _ in batch]
         for unit, (result, fault) in zip(batch, outcomes, strict=True):
             unit.end(result, fault)
 
@@ -80,12 +79,3 @@ def _attempt(connection: Connection, unit: Unit) -> tuple[Any, Exception | None]
         return None, error
     savepoint.commit()
     return result, None
-
-
-def _of_ones_own(error: Exception) -> Exception:
-    """Each who waits raises it in a place of their own."""
-    if not isinstance(error, Unavailable):
-        return error
-    copy = Unavailable(error.detail)
-    copy.__cause__ = error.__cause__
-    return copy

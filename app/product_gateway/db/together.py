@@ -1,0 +1,79 @@
+"""Writes that are alike, written together: what waits goes into the statements and the commit of one."""
+
+import asyncio
+import contextvars
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+from product_gateway.db.faults import copied
+from product_gateway.db.units import until
+from product_gateway.errors import Unavailable
+
+Asked = TypeVar("Asked")
+T = TypeVar("T")
+
+AT_ONCE = 2  # one batch is prepared while the database is at another
+MOST = 200
+
+Write = Callable[[Sequence[Asked]], Awaitable[Sequence[T | Exception]]]
+"""Writes a batch, and says for each in it what came of it."""
+
+
+class Together(Generic[Asked, T]):
+    """Waits for nobody: whoever comes while the database is busy is in the next batch."""
+
+    def __init__(self, write: Write[Asked, T]) -> None:
+        self._write = write
+        self._waiting: list[tuple[Asked, float | None, asyncio.Future[T]]] = []
+        self._running = 0
+        self._tasks: set[asyncio.Task[None]] = set()  # the event loop itself keeps no hold of them
+
+    async def ask(self, asked: Asked) -> T:
+        """What came of it. Raises what its own part of the batch raises."""
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._waiting.append((asked, until.get(), future))
+        if self._running < AT_ONCE:
+            self._running += 1
+            # of no request: neither its deadline nor its span is that of the batch
+            task = asyncio.create_task(self._run(), context=contextvars.Context())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        return await future
+
+    async def _run(self) -> None:
+        try:
+            await self._write_what_waits()
+        finally:
+            self._running -= 1
+
+    async def _write_what_waits(self) -> None:
+        while self._waiting:
+            batch = [each for each in self._waiting[:MOST] if not each[2].done()]
+            del self._waiting[:MOST]
+            until.set(min((end for _, end, _ in batch if end is not None), default=None))
+            try:
+                outcomes = await self._write([asked for asked, _, _ in batch])
+            except Exception as error:  # noqa: BLE001 - each hears of it
+                outcomes = [error] * len(batch) if len(batch) == 1 else await self._one_by_one(batch, error)
+            for (_, _, future), outcome in zip(batch, outcomes, strict=True):
+                if future.done():  # nobody waits any more
+                    continue
+                if isinstance(outcome, Exception):
+                    future.set_exception(outcome)
+                else:
+                    future.set_result(outcome)
+
+    async def _one_by_one(
+        self, batch: Sequence[tuple[Asked, float | None, asyncio.Future[T]]], error: Exception
+    ) -> Sequence[T | Exception]:
+        """One that cannot be written must not fail the others. A database that is away is so for all of them."""
+        if isinstance(error, Unavailable):
+            return [copied(error) for _ in batch]
+        found: list[T | Exception] = []
+        for asked, end, _ in batch:
+            until.set(end)
+            try:
+                found += await self._write([asked])
+            except Exception as fault:  # noqa: BLE001 - it is its own
+                found.append(fault)
+        return found

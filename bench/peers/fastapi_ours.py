@@ -1,0 +1,95 @@
+"""FastAPI over the gateway's own storage and token checks: only the framework is another."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Annotated, Any
+from uuid import UUID
+
+import orjson
+from fastapi import Depends, FastAPI, Path, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+
+from peers import words
+from peers.words import API, Refused
+from product_gateway import db, settings
+from product_gateway.binding import Answer
+from product_gateway.errors import GatewayError, InvalidRequest
+from product_gateway.handlers import Handlers
+from product_gateway.keys import verification_key
+from product_gateway.metrics import Metrics
+from product_gateway.model import EntityType
+from product_gateway.security import Caller, OneKey, Tokens
+from product_gateway.server import SECONDS_FOR_THE_DATABASE, _admission, describe_error
+
+loaded = settings.load()
+database = db.connect(loaded.database, deadline=SECONDS_FOR_THE_DATABASE)
+tokens = Tokens(loaded, OneKey(verification_key(loaded)))
+handlers = Handlers(database, Metrics())
+admit = _admission(database, lambda _: None)
+
+
+@asynccontextmanager
+async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    """Lets go of the database."""
+    yield
+    database.close()
+
+
+app = FastAPI(openapi_url=None, lifespan=lifespan)
+
+
+def response(answer: Answer[Any]) -> Response:
+    """Without FastAPI's own encoder, which takes longer."""
+    return Response(orjson.dumps(answer.body), answer.status, dict(answer.headers), "application/json")
+
+
+def caller(scope: str) -> Any:
+    """Who asks, where the token is good for it."""
+
+    async def authenticated(request: Request) -> Caller:
+        token = words.bearer(request.headers.get("authorization"))
+        return await tokens.authenticate(token, {"x-required-scope": scope})
+
+    return Depends(authenticated)
+
+
+Type = Annotated[EntityType, Path(alias="entityType")]
+
+
+@app.put(f"{API}/sync/{{entityType}}")
+async def enqueue(entity_type: Type, asking: Annotated[Caller, caller("sync:write")]) -> Response:
+    """As the gateway does it."""
+    return response(await handlers.enqueue_sync(await admit(asking), entity_type, None))
+
+
+@app.get(f"{API}/sync/{{entityType}}")
+async def status(entity_type: Type, asking: Annotated[Caller, caller("sync:read")]) -> Response:
+    """As the gateway does it."""
+    return response(await handlers.get_sync_status(await admit(asking), entity_type))
+
+
+@app.get(f"{API}/syncs/{{syncId}}")
+async def get(
+    sync_id: Annotated[UUID, Path(alias="syncId")], asking: Annotated[Caller, caller("sync:read")]
+) -> Response:
+    """As the gateway does it."""
+    return response(await handlers.get_sync(await admit(asking), sync_id))
+
+
+@app.exception_handler(GatewayError)
+async def failed(_: Request, error: GatewayError) -> Response:
+    """As the gateway answers it."""
+    return response(describe_error(error))
+
+
+@app.exception_handler(Refused)
+async def refused(_: Request, error: Refused) -> Response:
+    """No bearer token."""
+    return Response(orjson.dumps(error.body), error.status, error.headers, "application/json")
+
+
+@app.exception_handler(RequestValidationError)
+async def invalid(_: Request, error: RequestValidationError) -> Response:
+    """FastAPI's words."""
+    return response(describe_error(InvalidRequest(str(error.errors()[0]["msg"]))))

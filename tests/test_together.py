@@ -1,0 +1,126 @@
+"""together and enqueuing: many who ask at once share statements and a commit, and nothing else."""
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+from sqlalchemy import event
+
+from product_gateway.db import Database, merchants, syncs
+from product_gateway.db.enqueuing import Wanted, enqueue_all
+from product_gateway.db.together import AT_ONCE, Together
+from product_gateway.errors import (
+    MerchantDisabled,
+    NotBringYourOwnPlatform,
+    SyncAlreadyActive,
+    Unavailable,
+    UnknownMerchant,
+)
+from product_gateway.model import EntityType, Platform, Sync, SyncStatus
+
+PRODUCT, COLLECTION = EntityType
+
+
+async def test_who_comes_while_the_database_is_busy_is_in_the_next_batch() -> None:
+    """Nobody waits for others to come, and many need few commits."""
+    batches: list[int] = []
+
+    async def write(asked: Sequence[int]) -> Sequence[int]:
+        batches.append(len(asked))
+        await asyncio.sleep(0.01)
+        return [2 * each for each in asked]
+
+    together: Together[int, int] = Together(write)
+    assert await asyncio.gather(*(together.ask(n) for n in range(500))) == [2 * n for n in range(500)]
+    assert len(batches) <= 500 / 200 + AT_ONCE + 1
+    assert await together.ask(7) == 14, "who comes later is not forgotten"
+
+
+async def test_one_that_cannot_be_written_does_not_fail_the_others() -> None:
+    """The batch is tried again one by one."""
+
+    async def write(asked: Sequence[int]) -> Sequence[int | Exception]:
+        if 3 in asked:
+            raise ZeroDivisionError
+        return [LookupError() if each == 4 else each for each in asked]
+
+    together: Together[int, int] = Together(write)
+    outcomes = await asyncio.gather(*(together.ask(n) for n in range(6)), return_exceptions=True)
+    assert outcomes[:3] + outcomes[5:] == [0, 1, 2, 5]
+    assert [type(each) for each in outcomes[3:5]] == [ZeroDivisionError, LookupError]
+
+
+async def test_a_database_that_is_away_is_so_for_all_and_is_asked_once() -> None:
+    """Each hears of it with an error of their own."""
+    asked_times = 0
+
+    async def write(asked: Sequence[int]) -> Sequence[int]:
+        nonlocal asked_times
+        asked_times += 1
+        raise Unavailable("away")
+
+    together: Together[int, int] = Together(write)
+    outcomes = await asyncio.gather(*(together.ask(n) for n in range(20)), return_exceptions=True)
+    assert all(isinstance(each, Unavailable) for each in outcomes)
+    assert len({id(each) for each in outcomes}) == 20
+    assert asked_times <= AT_ONCE
+
+
+async def test_each_of_a_batch_has_its_own_outcome(database: Database) -> None:
+    """Also the same one twice: the first has it, the second meets it."""
+    database.call(merchants.add, "bento", Platform.BENTO)
+    database.call(merchants.add, "gone", Platform.BYOP, "https://shop.example")
+    database.call(merchants.change, "gone", disabled=True)
+    active = database.call(syncs.enqueue, "other", COLLECTION)
+    wanted = [("shop", PRODUCT), ("other", PRODUCT), ("shop", PRODUCT), ("shop", COLLECTION), ("other", COLLECTION)]
+    wanted += [("nobody", PRODUCT), ("bento", PRODUCT), ("gone", PRODUCT)]
+    found = await database.write(enqueue_all, wanted)
+    accepted = [each for each in found if isinstance(each, Sync)]
+    assert [(each.merchant, each.entity_type) for each in accepted] == [wanted[0], wanted[1], wanted[3]]
+    assert all(each.status is SyncStatus.QUEUED for each in accepted)
+    assert [database.call(syncs.get, each.merchant, each.id) for each in accepted]
+    again, there = found[2], found[4]
+    assert isinstance(again, SyncAlreadyActive)
+    assert isinstance(there, SyncAlreadyActive)
+    assert (again.active.id, there.active.id) == (accepted[0].id, active.id)
+    assert [type(each) for each in found[5:]] == [UnknownMerchant, NotBringYourOwnPlatform, MerchantDisabled]
+
+
+async def test_what_is_refused_writes_nothing_and_the_others_take_two_statements(database: Database) -> None:
+    """However many they are."""
+    said: list[str] = []
+    names = [f"m{n}" for n in range(50)]
+    for name in names:
+        database.call(merchants.add, name, Platform.BYOP, "https://shop.example")
+    wanted: list[Wanted] = [(name, PRODUCT) for name in reversed(names)]
+    event.listen(
+        database.engine, "before_cursor_execute", lambda _c, _k, statement, *_: said.append(statement.split()[0])
+    )
+    accepted = await database.write(enqueue_all, wanted)
+    assert all(isinstance(each, Sync) for each in accepted)
+    statements = [each for each in said if each in ("SELECT", "INSERT")]
+    assert statements == ["SELECT", "INSERT"]
+    said.clear()
+    refused = await database.write(enqueue_all, wanted)
+    assert all(isinstance(each, SyncAlreadyActive) for each in refused)
+    assert "INSERT" not in said
+
+
+async def test_batches_of_the_same_syncs_in_any_order_do_not_wait_for_each_other_for_ever(database: Database) -> None:
+    """Each sync goes to one of them, and no batch fails."""
+    names = [f"m{n}" for n in range(30)]
+    for name in names:
+        database.call(merchants.add, name, Platform.BYOP, "https://shop.example")
+    orders = [names, names[::-1], names[15:] + names[:15]] * 3
+    asked = (database.write(enqueue_all, [(name, PRODUCT) for name in order]) for order in orders)
+    async with asyncio.timeout(60):
+        found = await asyncio.gather(*asked)
+    accepted = [each.merchant for batch in found for each in batch if isinstance(each, Sync)]
+    assert sorted(accepted) == sorted(names)
+
+
+@pytest.mark.parametrize("name", ["it's", 'quo"ted', "back\\slash", "a,b", "{}", "ü"])
+async def test_a_name_is_a_name_whatever_is_in_it(database: Database, name: str) -> None:
+    """Lists of names travel as JSON or as an array."""
+    [outcome] = await database.write(enqueue_all, [(name, PRODUCT)])
+    assert isinstance(outcome, UnknownMerchant)
