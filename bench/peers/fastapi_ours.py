@@ -21,11 +21,12 @@ from product_gateway.metrics import Metrics
 from product_gateway.model import EntityType
 from product_gateway.security import Caller, OneKey, Tokens
 from product_gateway.server import SECONDS_FOR_THE_DATABASE, _admission, describe_error
+from product_gateway.waiting import Waiting
 
 loaded = settings.load()
 database = db.connect(loaded.database, deadline=SECONDS_FOR_THE_DATABASE)
 tokens = Tokens(loaded, OneKey(verification_key(loaded)))
-handlers = Handlers(database, Metrics())
+handlers = Handlers(database, Metrics(), Waiting(database))
 admit = _admission(database, lambda _: None)
 
 
@@ -74,7 +75,7 @@ async def get(
     sync_id: Annotated[UUID, Path(alias="syncId")], asking: Annotated[Caller, caller("sync:read")]
 ) -> Response:
     """As the gateway does it."""
-    return response(await handlers.get_sync(await admit(asking), sync_id))
+    return response(await handlers.get_sync(await admit(asking), sync_id, None))
 
 
 @app.exception_handler(GatewayError)
