@@ -1,6 +1,7 @@
 """make bench: runs the sections that are named, and writes RESULTS.md of these and of those that ran before."""
 
 import importlib
+import signal
 import sys
 import time
 
@@ -49,4 +50,5 @@ def main(names: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers end with it
     sys.exit(main(sys.argv[1:]))

@@ -101,6 +101,7 @@ def furnish(world: World) -> None:
         "collectionId": names[:1],
         "Idempotency-Key": [f"{SECRET}-key-{n}" for n in (1, 2, 3)],
         "page_size": ["1"],
+        "Prefer": ["wait=1"],
     }
     with world.client("victim") as victim:
         for path in ("products", "collections", f"collections/{names[0]}", "syncs"):
@@ -186,7 +187,7 @@ def test_what_a_merchant_is_answered_does_not_depend_on_what_another_has(world: 
             f"{attempt} is answered in another way where the victim has nothing"
         )
         assert said == other[3], f"{attempt} costs other statements where the victim has nothing"
-        assert said, f"{attempt} was not listened to"
+        assert said or status == 400, f"{attempt} was not listened to"  # a cursor is looked at before the database is
 
 
 def ids(world: World) -> list[Any]:
