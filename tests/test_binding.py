@@ -3,11 +3,13 @@
 import ast
 import inspect
 import logging
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 from uuid import UUID
 
 import pytest
+from openapi_spec_validator import OpenAPIV30SpecValidator
 
 import tiny
 from product_gateway import api_types, model, spec
@@ -246,3 +248,14 @@ def test_who_asks_is_checked_before_what_is_asked(base: str) -> None:
     assert ask(base, target, headers={"Authorization": "Bearer please"}).status == 400
     polite = ask(base, "/secret?size=1", headers={"Authorization": "bEARER please"})
     assert polite.body == {"caller": "'somebody polite'", "size": "1"}
+
+
+@pytest.mark.parametrize("name", [spec.GATEWAY, spec.OPERATIONS])
+def test_what_is_left_of_a_document_for_a_start_is_one(name: str) -> None:
+    """Every operation and its parameters are in it, and nothing that it names is not."""
+    document = spec.load(name)
+    left = spec.without_answers(document)
+    OpenAPIV30SpecValidator(left).validate()
+    assert [each[:2] for each in spec.operations(left)] == [each[:2] for each in spec.operations(document)]
+    named = set(re.findall(r"'#/([\w/]+)'", repr(left)))
+    assert all(spec.resolve(left, {"$ref": f"#/{each}"}) for each in named)

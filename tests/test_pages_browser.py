@@ -3,29 +3,22 @@
 `pytest tests/test_pages_browser.py --screenshots` renews the pictures in docs/images.
 """
 
-import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, Playwright, ViewportSize, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
+from browsing import DESK, PATIENCE, PHONE, assert_readable, chromium, keep, wants_a_browser, window
 from contract import DOCUMENT, SERVICE_TOKEN, Gateway, gateway
 from house import API, ended
 from product_gateway import spec
 
-IMAGES = Path(__file__).parents[1] / "docs" / "images"
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-# It asks nobody by itself, and runs as root, as CI does.
-QUIET = ["--no-sandbox", "--disable-quic", "--disable-background-networking", "--disable-component-update"]
-PATIENCE = 30_000  # milliseconds: a loaded machine draws slowly
-PHONE, DESK = (390, 800), (1440, 900)
-READABLE = 4.5  # contrast of text (WCAG 2.2 §1.4.3, AA)
 SUMMARIES = [each["summary"] for _, _, each in spec.operations(DOCUMENT)]
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here (apt-get install chromium)")
+pytestmark = wants_a_browser
 each_page = pytest.mark.parametrize("path", ["/", "/docs", "/docs/try"])
 
 
@@ -43,52 +36,22 @@ def served(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> I
 
 
 @pytest.fixture(scope="module")
-def playwright() -> Iterator[Playwright]:
-    """What drives the browser."""
-    with sync_playwright() as playwright:
-        yield playwright
-
-
-@pytest.fixture(scope="module")
-def browser(playwright: Playwright) -> Iterator[Browser]:
+def browser() -> Iterator[Browser]:
     """One for all tests; each opens a window with nothing in it."""
-    browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
-    yield browser
-    browser.close()
+    with chromium() as browser:
+        yield browser
 
 
 @contextmanager
 def opened(browser: Browser, url: str, size: tuple[int, int] = DESK) -> Iterator[Page]:
-    """A page, drawn; fails where something was said on the console or asked of another host."""
-    viewport: ViewportSize = {"width": size[0], "height": size[1]}
-    context = browser.new_context(viewport=viewport)
-    context.set_default_timeout(PATIENCE)
-    page = context.new_page()
-    said: list[str] = []
-    asked: list[str] = []
-    page.on("console", lambda message: said.append(f"{message.type}: {message.text}"))
-    page.on("pageerror", lambda error: said.append(str(error)))
-    page.on("request", lambda request: asked.append(request.url))
-    page.goto(url)
-    if url.endswith("/docs"):
-        expect(page.get_by_role("heading", name=SUMMARIES[-1])).to_be_attached(timeout=PATIENCE)
-    elif url.endswith("/try"):
-        expect(page.locator("#operations-Sync-enqueueSync")).to_be_visible(timeout=PATIENCE)
-    page.wait_for_load_state("networkidle")
-    yield page
-    context.close()
-    assert said == [], f"the console of {url} is not empty"
-    origin = re.match(r"https?://[^/]+", url)
-    assert origin is not None
-    elsewhere = [each for each in asked if not each.removeprefix("blob:").startswith((f"{origin[0]}/", "data:"))]
-    assert elsewhere == [], f"{url} asks other hosts"
-
-
-def keep(request: pytest.FixtureRequest, page: Page, name: str) -> None:
-    """A screenshot for the README, where one is wanted."""
-    if request.config.getoption("--screenshots"):
-        IMAGES.mkdir(exist_ok=True)
-        page.screenshot(path=IMAGES / name, animations="disabled")
+    """A page, drawn."""
+    with window(browser, url, size) as page:
+        if url.endswith("/docs"):
+            expect(page.get_by_role("heading", name=SUMMARIES[-1])).to_be_attached(timeout=PATIENCE)
+        elif url.endswith("/try"):
+            expect(page.locator("#operations-Sync-enqueueSync")).to_be_visible(timeout=PATIENCE)
+        page.wait_for_load_state("networkidle")
+        yield page
 
 
 def test_the_reference_shows_every_operation_and_the_states(
@@ -154,35 +117,4 @@ def test_a_page_fits_a_phone_and_can_be_read_by_day_and_by_night(browser: Browse
     """Nothing scrolls sideways but code and tables in themselves; letters stand out from what is behind them."""
     with opened(browser, f"{served.url}{path}", PHONE) as page:
         assert page.evaluate("document.documentElement.scrollWidth") <= PHONE[0], f"{path} scrolls sideways"
-        for light in ("light", "dark"):
-            page.emulate_media(color_scheme=light)
-            for text, ink, paper in page.locator("main p, main li span, main a, .comment, .note, .bar a").evaluate_all(
-                COLOURS
-            ):
-                contrast = _contrast(_rgb(ink), _rgb(paper))
-                assert contrast >= READABLE, f"{path}, {light}: {text!r} has a contrast of {contrast:.1f}"
-
-
-# Of each element with letters of its own that is seen: the letters, their colour, and the colour behind them.
-COLOURS = """elements => elements.filter(each => each.checkVisibility() && each.innerText.trim()).map(element => {
-  let behind = element;
-  const clear = each => /rgba.*, 0(\\.[0-4]\\d*)?\\)$/.test(getComputedStyle(each).backgroundColor);
-  while (behind.parentElement && clear(behind)) behind = behind.parentElement;
-  const paper = clear(behind) ? "rgb(255, 255, 255)" : getComputedStyle(behind).backgroundColor;
-  return [element.innerText.slice(0, 40), getComputedStyle(element).color, paper];
-})"""
-
-
-def _rgb(colour: str) -> tuple[float, ...]:
-    return tuple(float(each) / 255 for each in re.findall(r"[\d.]+", colour)[:3])
-
-
-def _luminance(colour: tuple[float, ...]) -> float:
-    linear = [each / 12.92 if each <= 0.04045 else ((each + 0.055) / 1.055) ** 2.4 for each in colour]
-    return sum(each * weight for each, weight in zip(linear, (0.2126, 0.7152, 0.0722), strict=True))
-
-
-def _contrast(one: tuple[float, ...], other: tuple[float, ...]) -> float:
-    """WCAG 2.2, "contrast ratio"."""
-    lighter, darker = sorted((_luminance(one), _luminance(other)), reverse=True)
-    return (lighter + 0.05) / (darker + 0.05)
+        assert_readable(page, "main p, main li span, main a, .comment, .note, .bar a")

@@ -104,7 +104,7 @@ def test_the_text_says_what_to_do_about_every_error() -> None:
 
 def test_the_text_says_what_to_do_about_every_failure_of_a_sync() -> None:
     """A code that nobody explains is a support call: name it in the table under "Why a sync failed"."""
-    sources = "".join((HOUSE / name).read_text() for name in ("worker.py", "product_service.py"))
+    sources = "".join((HOUSE / name).read_text() for name in ("worker.py", "pull.py", "product_service.py"))
     codes = set(re.findall(r'"([A-Z]+(?:_[A-Z]+)+)"', sources)) - NO_FAILURES
     explained = set(re.findall(r"\b[A-Z]+(?:_[A-Z]+)+\b", DESCRIPTION.partition("**Why a sync failed**")[2]))
     assert len(codes) > 10

@@ -13,7 +13,8 @@ Where things are:
     sample_service     a product service over a catalog file, for rehearsals
     client             talks to a gateway over HTTP: sync, status, cancel, history
     conformance        holds a merchant's product service to its contract: check-service
-    operations         the operations port: metrics and health, for those who run the gateway
+    operations         the operations port: metrics, health and the monitor, for those who run the gateway
+    monitor            what operators see and do: a live page over an API, at /monitor
     handlers           one method per operationId of openapi/product-gateway.yaml
     worker             claims a sync, runs it, records how it ended
     pull               every page of a merchant's list into the catalog, and what the list lacks out of it

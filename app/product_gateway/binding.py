@@ -8,7 +8,7 @@ import asyncio
 import inspect
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from types import NoneType, UnionType
@@ -32,7 +32,7 @@ from product_gateway import spec
 from product_gateway.errors import SettingsError
 from product_gateway.handler_skeletons import skeletons
 from product_gateway.http_rules import HURRY, LARGEST_BODY_BYTES
-from product_gateway.pipeline import ARGUMENTS, Authenticate, Bearer, RequestValidation, Routing
+from product_gateway.pipeline import ARGUMENTS, Authenticate, Bearer, Guard, Guarded, RequestValidation, Routing
 
 logger = logging.getLogger(__name__)
 
@@ -87,6 +87,37 @@ class Later(Generic[Body]):
         return None if hurry.done() and hurry.result() else answer
 
 
+@dataclass(frozen=True, slots=True)
+class Stream(Answer[AsyncGenerator[bytes, None]]):
+    """An answer that goes on: what the generator yields, until it ends or the client goes."""
+
+    media_type: str = "text/event-stream"
+
+    async def send_while_there(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Whichever ends first, the generator is closed."""
+        headers = [(b"content-type", self.media_type.encode()), *scope.get(STAMP, ())]
+        await send({"type": "http.response.start", "status": self.status, "headers": headers})
+        if scope["method"] != "HEAD":
+            sending, leaving = asyncio.create_task(self._send_parts(send)), asyncio.create_task(_client_left(receive))
+            try:
+                await asyncio.wait((sending, leaving), return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                sending.cancel()
+                leaving.cancel()
+                await asyncio.gather(sending, leaving, return_exceptions=True)
+        await self.body.aclose()
+        await send({"type": "http.response.body", "body": b""})
+
+    async def _send_parts(self, send: Send) -> None:
+        async for part in self.body:
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+
+
+async def _client_left(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
 async def _as_it_is(caller: Any) -> Any:
     return caller
 
@@ -96,6 +127,7 @@ def bind(
     handlers: object,
     *,
     authenticate: Authenticate | None = None,
+    guard: Guard | None = None,
     describe_error: Callable[[Exception], Answer[Any]],
     admit: Callable[[Any], Awaitable[Any]] = _as_it_is,
     gate: Callable[[ASGIApp], ASGIApp] = lambda app: app,
@@ -105,7 +137,8 @@ def bind(
     """The application that answers the operations of `document`.
 
     Where an operation has security, `authenticate` (token, operation) says who is asking before the parameters
-    are checked, and `admit` turns that into the handler's first argument after they are. `describe_error` is the
+    are checked, and `admit` turns that into the handler's first argument after they are; or `guard`, which sees the
+    whole request, does both. `describe_error` is the
     one table from error to HTTP answer. `gate` is an application around the rest, whose errors become answers too.
     Raises SettingsError where spec and handlers do not fit, and where security has nobody to `authenticate`.
     """
@@ -115,9 +148,19 @@ def bind(
         operation_id: _Call(methods[operation_id], admit if each.get("security", document.get("security")) else None)
         for operation_id, each in operations.items()
     }
-    if authenticate is None and any(each.get("security", document.get("security")) for each in operations.values()):
+    if (
+        authenticate is None
+        and guard is None
+        and any(each.get("security", document.get("security")) for each in operations.values())
+    ):
         raise SettingsError("The spec has operations that need a token, and nothing that checks it.")
-    bearer = Bearer(authenticate, operations) if authenticate else None
+    security = {}
+    if authenticate:
+        bearer = Bearer(authenticate, operations)
+        security = {"bearer": lambda: bearer}
+    elif guard:
+        guarded = Guarded(guard)
+        security = {"bearer": lambda: guarded, "apiKey": lambda: guarded}
     app = ConnexionMiddleware(
         Dispatch(calls),
         middlewares=[
@@ -130,12 +173,12 @@ def bind(
             LifespanMiddleware,
         ],
         lifespan=lifespan,
-        security_map={"bearer": lambda: bearer} if bearer else {},
+        security_map=security,
         resolver=Resolver(methods.__getitem__),
         validate_responses=validate_responses,
         swagger_ui_options=SwaggerUIOptions(serve_spec=False, swagger_ui=False),
     )
-    app.add_api(document)
+    app.add_api(document if validate_responses else spec.without_answers(document))
     # A fault of the spec must show now, not at the first request.
     app.app, app.middleware_stack = app._build_middleware_stack()
     return app  # type: ignore[no-any-return]
@@ -211,7 +254,10 @@ class Dispatch:
             if waited_for is None:
                 return
             answer = waited_for
-        await answer.send(scope, send)
+        if isinstance(answer, Stream):
+            await answer.send_while_there(scope, receive, send)
+        else:
+            await answer.send(scope, send)
 
 
 class Errors:

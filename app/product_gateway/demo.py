@@ -29,7 +29,7 @@ def run(settings: Settings, port: int, sample_port: int, catalog: Path, delay: f
         keys.write_private(
             token_file, keys.issue_token(settings, MERCHANT, list(keys.SCOPES), TOKEN_LIFETIME).encode() + b"\n"
         )
-        print(_welcome(launch.url_of(gateway), token_file, data), flush=True)
+        print(_welcome(launch.url_of(gateway), launch.url_of(for_operations), token_file, data), flush=True)
         launch.serve(settings, gateway, for_operations, with_worker=True)
 
 
@@ -43,7 +43,7 @@ def register(settings: Settings, database: Database, name: str, url: str) -> Non
         database.call(merchants.change, name, **values, disabled=False)
 
 
-def _welcome(url: str, token_file: Path, data: catalog_file.Catalog) -> str:
+def _welcome(url: str, operations: str, token_file: Path, data: catalog_file.Catalog) -> str:
     products, collections = data.count(EntityType.PRODUCT), data.count(EntityType.COLLECTION)
     api = f"{url}/product-gateway/v1"
     return f"""
@@ -60,5 +60,6 @@ Type this in another terminal:
   curl -H "Authorization: Bearer $TOKEN" {api}/sync/PRODUCT                # how many, since when
   curl -H "Authorization: Bearer $TOKEN" "{api}/products?page_size=2"      # the catalog
 
+In a browser: {url}/docs, the reference, and {operations}/monitor, what runs and what has a problem.
 Ctrl-C stops all of it.
 """

@@ -62,7 +62,7 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def bind_operations(settings: Settings, port: int) -> socket.socket:
-    """A socket for metrics and health, on `port` where the settings name none. Raises SettingsError."""
+    """A socket for metrics, health and the monitor, on `port` where the settings name none. Raises SettingsError."""
     chosen = port if settings.operations_port is None else settings.operations_port
     try:
         return bind(settings.operations_host, chosen)
@@ -152,11 +152,15 @@ def worker_beside(settings: Settings, metrics: Metrics) -> Iterator[None]:
 
 @contextmanager
 def operations_beside(settings: Settings, metrics: Metrics, listening: socket.socket) -> Iterator[None]:
-    """Metrics and health in a thread. It is the last to stop, so that an orchestrator can follow the others."""
-    app = operations.create_app(settings, metrics)
+    """Metrics, health and the monitor in a thread. The last to stop, so that an orchestrator can follow the others."""
+    app, end_streams = operations.create_app(settings, metrics)
     with http_beside(app, listening, seconds_to_finish=SECONDS_TO_FINISH_SCRAPES):
-        logger.info("Metrics and health are at %s/metrics", url_of(listening))
-        yield
+        url = url_of(listening)
+        logger.info("Metrics and health are at %s/metrics, the monitor at %s/monitor", url, url)
+        try:
+            yield
+        finally:
+            end_streams()
 
 
 @contextmanager

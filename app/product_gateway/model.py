@@ -130,6 +130,16 @@ class Sync:
 
 
 @dataclass(frozen=True, slots=True)
+class SyncEvent:
+    """Something that happened to a sync. What `number` and `detail` mean depends on the kind."""
+
+    at: datetime
+    kind: str
+    number: int | None
+    detail: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class ActiveSyncs:
     """How many syncs of an entity type have a status, over all merchants, and how long ago the first was asked for."""
 

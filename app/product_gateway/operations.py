@@ -1,17 +1,17 @@
-"""The operations port: metrics and health beside the gateway or a worker, as openapi/operations.yaml says.
+"""The operations port: metrics, health and the monitor beside the gateway or a worker, as openapi/operations.yaml says.
 
-It is for those who run the gateway, not for its clients: it has no tokens, so it must not be reached from outside.
+It is for those who run the gateway, not for its clients: metrics need no token, so it must not be reached from outside.
 """
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 from starlette.types import ASGIApp
 
-from product_gateway import db, spec
+from product_gateway import db, logs, spec
 from product_gateway.api_types import HealthResponse
 from product_gateway.binding import Answer, bind
 from product_gateway.db import Database, syncs
@@ -19,6 +19,7 @@ from product_gateway.db.readiness import Readiness
 from product_gateway.edge import Edge
 from product_gateway.errors import Unavailable
 from product_gateway.metrics import MEDIA_TYPE, Metrics
+from product_gateway.monitor import LOOKING, Access, Monitor
 from product_gateway.server import QUIET, SECONDS_FOR_THE_DATABASE, describe_error
 from product_gateway.settings import Settings
 
@@ -27,9 +28,14 @@ LONGEST_LOOK = 1.0  # seconds: a scrape that takes long is given up, and then th
 WELL: Answer[HealthResponse] = Answer({"data": {"status": "ok"}, "meta": {}})
 
 
-def create_app(settings: Settings, metrics: Metrics) -> ASGIApp:
-    """The application of the operations port. Raises SettingsError; contacts nothing before it is asked."""
+def create_app(settings: Settings, metrics: Metrics) -> tuple[ASGIApp, Callable[[], None]]:
+    """The application of the operations port, and what ends its streams, to be called before it is stopped.
+
+    Raises SettingsError; contacts nothing before it is asked.
+    """
+    access = Access(settings)
     database = db.connect(settings.database, deadline=SECONDS_FOR_THE_DATABASE, may_create=False)
+    operations = Operations(database, metrics, access)
 
     @asynccontextmanager
     async def lifespan(_: Any) -> AsyncIterator[None]:
@@ -40,21 +46,22 @@ def create_app(settings: Settings, metrics: Metrics) -> ASGIApp:
 
     app = bind(
         spec.load(spec.OPERATIONS),
-        Operations(database, metrics),
-        describe_error=describe_error,
+        operations,
+        guard=access.guard,
+        describe_error=operations.describe_error,
         lifespan=lifespan,
         validate_responses=settings.validate_responses,
     )
-    quiet = (*QUIET, "getMetrics")
-    return Edge(app, answered=lambda *_: None, access_log=settings.access_log, quiet=quiet)
+    quiet = (*QUIET, "getMetrics", *LOOKING)
+    edge = Edge(app, answered=lambda *_: None, access_log=settings.access_log, quiet=quiet)
+    return edge, operations.end_streams
 
 
-class Operations:
-    """The operations of openapi/operations.yaml."""
+class Operations(Monitor):
+    """The operations of openapi/operations.yaml: those of the monitor, and these."""
 
-    def __init__(self, database: Database, metrics: Metrics) -> None:
-        self._database = database
-        self._metrics = metrics
+    def __init__(self, database: Database, metrics: Metrics, access: Access) -> None:
+        super().__init__(database, metrics, access)
         self._readiness = Readiness(database)
         self._look: asyncio.Task[None] | None = None
         self._looked = 0.0
@@ -82,6 +89,10 @@ class Operations:
         """As on the gateway's own port. Raises Unavailable."""
         await self._readiness.check()
         return WELL
+
+    def describe_error(self, error: Exception) -> Answer[Any]:
+        """As the gateway's; where a person asked for a page, as a page."""
+        return self.as_page(describe_error(error), str(logs.what_about().get("operation", "")))
 
     async def _look_into_database(self) -> None:
         self._database.start_clock()

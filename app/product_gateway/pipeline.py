@@ -17,7 +17,7 @@ from connexion.middleware.request_validation import (
     RequestValidationOperation,
 )
 from connexion.middleware.routing import RoutingAPI, RoutingMiddleware, RoutingOperation
-from connexion.security import AbstractSecurityHandler
+from connexion.security import NO_VALUE, AbstractSecurityHandler
 from connexion.spec import OpenAPISpecification
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
@@ -44,6 +44,9 @@ ARGUMENTS = "product_gateway.arguments"
 
 Authenticate = Callable[[str, spec.Document], Awaitable[Any]]
 """Bearer token and operation object -> who is asking. Raises NotAuthenticated or NotAllowed."""
+
+Guard = Callable[[Scope], Awaitable[Any]]
+"""A whole request -> who is asking, where there is more to look at than a token. Raises the same."""
 
 
 class PathOperations:
@@ -161,11 +164,26 @@ class Bearer(AbstractSecurityHandler):  # type: ignore[misc]
     async def _verify(self, request: Any) -> dict[str, Any]:
         values = [value for name, value in request.scope["headers"] if name == b"authorization"]
         operation_id = request.scope["extensions"]["connexion_routing"]["operation_id"]
-        caller = await self._authenticate(_bearer_token(values), self._operations[operation_id])
+        caller = await self._authenticate(bearer_token(values), self._operations[operation_id])
         return {"caller": caller}
 
 
-def _bearer_token(values: list[bytes]) -> str:
+class Guarded(AbstractSecurityHandler):  # type: ignore[misc]
+    """Every scheme of a spec whose requests a guard looks at: it decides about all of them at once."""
+
+    def __init__(self, guard: Guard) -> None:
+        self._guard = guard
+
+    def get_fn(self, security_scheme: spec.Document, required_scopes: Sequence[str]) -> Callable[..., Any]:
+        """Called by Connexion for each operation and scheme."""
+        return self._verify if security_scheme["type"] == "http" else lambda _: NO_VALUE
+
+    async def _verify(self, request: Any) -> dict[str, Any]:
+        return {"caller": await self._guard(request.scope)}
+
+
+def bearer_token(values: list[bytes]) -> str:
+    """The token in the Authorization headers. Raises NotAuthenticated."""
     if not values:
         raise NotAuthenticated("A bearer token is needed: Authorization: Bearer …", presented=False)
     if len(values) > 1:

@@ -5,6 +5,8 @@ lacks too much of the catalog.
 """
 
 import contextlib
+from collections import Counter
+from uuid import UUID
 
 from product_gateway.db import Database, catalog, claims, merchants
 from product_gateway.errors import PullFailed, SettingsError
@@ -31,11 +33,20 @@ class Pull:
         self._outbound = outbound
         self._metrics = metrics
         self._secrets = Secrets(settings)
+        self._repeated: Counter[UUID] = Counter()  # requests of a sync that were made again and are not told yet
+
+    def take_repeated(self, claim: Claim) -> int:
+        """How many of the sync's requests were made again, for whoever tells of them next."""
+        return self._repeated.pop(claim.sync_id, 0)
+
+    def _retried(self, claim: Claim) -> None:
+        self._metrics.retried()
+        self._repeated[claim.sync_id] += 1
 
     async def run(self, claim: Claim) -> None:
         """From where the claim says that it is. Raises PullFailed, LeaseLost or Unavailable."""
         merchant = await self._merchant(claim)
-        service = self._product_service(merchant)
+        service = self._product_service(merchant, claim)
         if claim.pull_complete:  # the worker that read the last page may have been lost before it judged
             if refused := _too_many_rejected(merchant, claim.records_read, claim.rejected, at_the_end=True):
                 raise refused
@@ -59,7 +70,8 @@ class Pull:
                     raise refused
 
     async def _write(self, claim: Claim, page: Page) -> None:
-        await self._database.write(catalog.write_page, claim, page, self._settings.lease_seconds)
+        lease, repeated = self._settings.lease_seconds, self.take_repeated(claim)
+        await self._database.write(catalog.write_page, claim, page, lease, repeated)
         self._metrics.read(claim.entity_type, page.size, len(page.rejections))
 
     async def _remove_what_is_gone(self, claim: Claim, service: ProductService) -> None:
@@ -106,7 +118,7 @@ class Pull:
             raise PullFailed("MERCHANT_DISABLED", "The merchant was disabled before its sync ran.")
         return merchant
 
-    def _product_service(self, merchant: Merchant) -> ProductService:
+    def _product_service(self, merchant: Merchant, claim: Claim) -> ProductService:
         stored = merchant.product_service_token
         try:
             token = None if stored is None else self._secrets.decrypt(stored)
@@ -123,7 +135,7 @@ class Pull:
             max_record_bytes=made.max_record_bytes,
             attempts=made.request_attempts,
             wait_initial=made.retry_wait_seconds,
-            retried=self._metrics.retried,
+            retried=lambda: self._retried(claim),
         )
 
 

@@ -172,12 +172,17 @@ class Settings(BaseSettings):
     cors_origins: Origins | None = Field(
         None, description="Origins, between commas, whose pages may read answers in a browser; *: all; unset: none"
     )
-    operations_host: str = Field("127.0.0.1", description="The address on which metrics and health are to be had")
+    operations_host: str = Field(
+        "127.0.0.1", description="The address on which metrics, health and the monitor are to be had"
+    )
     operations_port: int | None = Field(
         None,
         ge=0,
         le=65535,
         description="The port for it; unset: 8090 for serve and demo, 8091 for worker; 0: any free",
+    )
+    operator_token_file: ReadableFile | None = Field(
+        None, description="The token that opens the monitor to operators; unset: it answers this machine alone"
     )
     docs: bool = Field(True, description="The pages for readers: `/`, `/docs` and `/docs/try`")
     access_log: bool = Field(True, description="One line for each request")

@@ -53,6 +53,39 @@ def resolve(document: Document, node: Document) -> Document:
     return node
 
 
+def without_answers(document: Document) -> Document:
+    """What is needed to route and check requests: what is left out takes most of the time that a start takes."""
+    nothing = {"default": {"description": "left out"}}
+    paths = {
+        template: {key: {**value, "responses": nothing} if key in METHODS else value for key, value in item.items()}
+        for template, item in document["paths"].items()
+    }
+    parameters = {
+        name: {key: value for key, value in each.items() if key not in ("example", "examples")}
+        for name, each in document.get("components", {}).get("parameters", {}).items()
+    }
+    wanted: dict[str, Any] = {}
+    _collect(document, [parameters, [item.get("parameters") for item in paths.values()], paths], wanted)
+    schemes = document.get("components", {}).get("securitySchemes", {})
+    components = {"parameters": parameters, "schemas": wanted, "securitySchemes": schemes}
+    kept: Document = {key: document[key] for key in ("openapi", "info", "servers", "security") if key in document}
+    return {**kept, "paths": paths, "components": components}
+
+
+def _collect(document: Document, node: Any, wanted: dict[str, Any]) -> None:
+    """The schemas that the node names, and those that they name."""
+    if isinstance(node, dict):
+        name = str(node.get("$ref", "")).partition("#/components/schemas/")[2]
+        if name and name not in wanted:
+            wanted[name] = document["components"]["schemas"][name]
+            _collect(document, wanted[name], wanted)
+        for each in node.values():
+            _collect(document, each, wanted)
+    elif isinstance(node, list):
+        for each in node:
+            _collect(document, each, wanted)
+
+
 def json_schema(document: Document, name: str) -> Document:
     """A component schema as JSON Schema (Draft 4), with the `$ref`s that it needs beside it."""
     return {

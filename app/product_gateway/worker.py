@@ -161,7 +161,9 @@ class Worker:
         while True:
             await asyncio.sleep(min(self._settings.lease_seconds / HEARTBEATS_PER_LEASE, LONGEST_UNTIL_CANCELLED))
             try:
-                await self._database.write(claims.heartbeat, claim, self._settings.lease_seconds)
+                await self._database.write(
+                    claims.heartbeat, claim, self._settings.lease_seconds, self._pull.take_repeated(claim)
+                )
             except Unavailable as error:  # the next one may arrive in time; until then, every write is guarded
                 logger.warning("The sync's lease was not renewed: %s", error.with_cause)
 
@@ -170,7 +172,7 @@ class Worker:
         logger.warning("The sync FAILED, %s: %s", code, detail)
         tracing.ended(SyncStatus.FAILED, failed=code)
         try:
-            await self._database.write(claims.fail, claim, code, detail)
+            await self._database.write(claims.fail, claim, code, detail, self._pull.take_repeated(claim))
         except LeaseLost as lost:
             await self._leave(claim, lost)
         except Unavailable:  # when the lease has run out, another worker finds the same fault

@@ -46,12 +46,12 @@ _change_count = (
 )
 
 
-def write_page(connection: Connection, claim: Claim, page: Page, lease_seconds: float) -> None:
+def write_page(connection: Connection, claim: Claim, page: Page, lease_seconds: float, repeated: int = 0) -> None:
     """A page's records and the cursor behind them, in one transaction. Unchanged rows are left alone.
 
     Raises LeaseLost, and then nothing is written.
     """
-    claims.heartbeat(connection, claim, lease_seconds)  # locks the sync's row: nobody else writes these records now
+    claims.heartbeat(connection, claim, lease_seconds, repeated)  # locks the row: nobody else writes these records
     rows = [_row(each) for each in page.records]
     ids = [each.record_id for each in rows]
     known, again = page_rows.look_up(connection, claim, ids)

@@ -5,10 +5,12 @@ Whoever writes on a claim's behalf proves with the same statement that the claim
 
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 import orjson
 from sqlalchemy import BigInteger, Connection, CursorResult, bindparam, func, insert, select, text, update
 
+from product_gateway.db import events
 from product_gateway.db.tables import merchants, now, sync_problems, syncs
 from product_gateway.db.webhooks import announce
 from product_gateway.errors import LeaseLost
@@ -25,7 +27,7 @@ _ours = (
     & (syncs.c.status == text("'IN_PROGRESS'"))
 )
 # Made once: these two are said for every page of every pull.
-_renew = update(syncs).where(_ours).values(lease_expires_at=_lease_end)
+_renew = update(syncs).where(_ours).values(lease_expires_at=_lease_end, heartbeat_at=now())
 _add_page = (
     update(syncs)
     .where(_ours)
@@ -41,6 +43,7 @@ _add_page = (
         unchanged=syncs.c.unchanged + bindparam("same"),
         rejected=syncs.c.rejected + bindparam("unfit"),
     )
+    .returning(syncs.c.pages_read, syncs.c.records_read, syncs.c.pull_complete)
 )
 _select_finished = select(syncs.c.finished_at).where(syncs.c.merchant == bindparam("m"), syncs.c.id == bindparam("i"))
 _running = syncs.alias()
@@ -99,7 +102,10 @@ def claim(
         if candidate is None or not _has_room(connection, candidate.merchant, at_once):
             return None
         this = update(syncs).where(syncs.c.merchant == candidate.merchant, syncs.c.id == candidate.id)
-        lost = candidate.lost_workers + (candidate.status == SyncStatus.IN_PROGRESS)
+        taken_over = candidate.status == SyncStatus.IN_PROGRESS
+        lost = candidate.lost_workers + taken_over
+        if taken_over:
+            events.append(connection, candidate.merchant, candidate.id, events.LEASE_LOST, detail=candidate.lease_owner)
         if lost < max_lost_workers:
             break
         detail = (
@@ -110,6 +116,7 @@ def claim(
             this.values(**_ended(SyncStatus.FAILED), lost_workers=lost, failure_code=WORKER_LOST, failure_detail=detail)
         )
         announce(connection, candidate.merchant, candidate.id, SyncStatus.FAILED)
+        _tell_end(connection, candidate.merchant, candidate.id, SyncStatus.FAILED, f"{WORKER_LOST}: {detail}")
         if given_up is not None:
             given_up.append(EntityType(candidate.entity_type))
     row = connection.execute(
@@ -121,9 +128,11 @@ def claim(
             lease_token=syncs.c.lease_token + 1,
             lease_owner=owner,
             lease_expires_at=_lease_end,
+            heartbeat_at=now(),
         ).returning(syncs),
         {"lease": lease_seconds},
     ).one()
+    events.append(connection, row.merchant, row.id, events.CLAIMED, number=row.attempt, detail=owner)
     return Claim(
         merchant=row.merchant,
         sync_id=row.id,
@@ -135,7 +144,7 @@ def claim(
         records_read=row.records_read,
         rejected=row.rejected,
         pull_complete=row.pull_complete,
-        taken_over=candidate.status == SyncStatus.IN_PROGRESS,
+        taken_over=taken_over,
     )
 
 
@@ -159,9 +168,13 @@ def _has_room(connection: Connection, merchant: str, at_once: int) -> bool:
     return int(connection.execute(_count_in_progress, {"m": merchant}).scalar_one()) < at_once
 
 
-def heartbeat(connection: Connection, claim: Claim, lease_seconds: float) -> None:
-    """IN_PROGRESS -> IN_PROGRESS: the lease runs on from now. Raises LeaseLost."""
+def heartbeat(connection: Connection, claim: Claim, lease_seconds: float, repeated: int = 0) -> None:
+    """IN_PROGRESS -> IN_PROGRESS: the lease runs on from now. Raises LeaseLost.
+
+    `repeated` requests to the product service had to be made again since the last time.
+    """
     _require_ours(claim, connection.execute(_renew, {**_key(claim), "lease": lease_seconds}))
+    _tell_repeated(connection, claim, repeated)
 
 
 def record_page(connection: Connection, claim: Claim, page: Page, counts: Counts) -> None:
@@ -177,7 +190,12 @@ def record_page(connection: Connection, claim: Claim, page: Page, counts: Counts
         "same": counts.unchanged,
         "unfit": counts.rejected,
     }
-    _require_ours(claim, connection.execute(_add_page, {**_key(claim), **values}))
+    row = connection.execute(_add_page, {**_key(claim), **values}).first()
+    if row is None:
+        raise _lease_lost(claim)
+    if row.pull_complete or events.is_told(row.pages_read):
+        more = {"number": row.records_read, "detail": f"{row.pages_read}", "most": events.MOST_REPEATED}
+        events.append(connection, claim.merchant, claim.sync_id, events.PAGE, **more)
     if page.rejections:
         _record_problems(connection, claim, page.rejections)
 
@@ -195,24 +213,37 @@ def record_removed(connection: Connection, claim: Claim, removed: int) -> None:
 
 def succeed(connection: Connection, claim: Claim) -> datetime:
     """IN_PROGRESS -> SUCCEEDED; answers when. Raises LeaseLost."""
-    _end(connection, claim, SyncStatus.SUCCEEDED, records_total=syncs.c.records_read)
+    _end(connection, claim, SyncStatus.SUCCEEDED, None, records_total=syncs.c.records_read)
     finished: datetime = connection.execute(_select_finished, {"m": claim.merchant, "i": claim.sync_id}).scalar_one()
     return finished
 
 
-def fail(connection: Connection, claim: Claim, code: str, detail: str) -> None:
+def fail(connection: Connection, claim: Claim, code: str, detail: str, repeated: int = 0) -> None:
     """IN_PROGRESS -> FAILED, with the reason. Raises LeaseLost."""
-    _end(connection, claim, SyncStatus.FAILED, failure_code=code, failure_detail=detail[:8000])
+    _tell_repeated(connection, claim, repeated)
+    _end(connection, claim, SyncStatus.FAILED, f"{code}: {detail}", failure_code=code, failure_detail=detail[:8000])
 
 
 def hand_back(connection: Connection, claim: Claim) -> None:
     """IN_PROGRESS -> QUEUED: another worker goes on where this one stopped. Raises LeaseLost."""
     _write(connection, claim, status=SyncStatus.QUEUED, lease_expires_at=None, lease_owner=None)
+    events.append(connection, claim.merchant, claim.sync_id, events.HANDED_BACK)
 
 
-def _end(connection: Connection, claim: Claim, status: SyncStatus, **values: Any) -> None:
+def _end(connection: Connection, claim: Claim, status: SyncStatus, why: str | None, **values: Any) -> None:
     _write(connection, claim, **_ended(status), **values)
     announce(connection, claim.merchant, claim.sync_id, status)
+    _tell_end(connection, claim.merchant, claim.sync_id, status, why)
+
+
+def _tell_repeated(connection: Connection, claim: Claim, repeated: int) -> None:
+    if repeated:
+        most = events.MOST_REPEATED
+        events.append(connection, claim.merchant, claim.sync_id, events.REPEATED, number=repeated, most=most)
+
+
+def _tell_end(connection: Connection, merchant: str, sync_id: UUID, status: SyncStatus, why: str | None) -> None:
+    events.append(connection, merchant, sync_id, status, detail=why, most=events.MOST + 1)
 
 
 def _ended(status: SyncStatus) -> dict[str, Any]:
@@ -225,7 +256,11 @@ def _write(connection: Connection, claim: Claim, **values: Any) -> None:
 
 def _require_ours(claim: Claim, written: CursorResult[Any]) -> None:
     if written.rowcount != 1:
-        raise LeaseLost(f"Sync {claim.sync_id} is no longer this worker's: it ended, or another worker took it over.")
+        raise _lease_lost(claim)
+
+
+def _lease_lost(claim: Claim) -> LeaseLost:
+    return LeaseLost(f"Sync {claim.sync_id} is no longer this worker's: it ended, or another worker took it over.")
 
 
 def _key(claim: Claim) -> dict[str, Any]:

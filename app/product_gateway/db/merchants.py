@@ -116,6 +116,7 @@ def remove(connection: Connection, name: str) -> None:
         tables.webhooks,
         tables.syncs,
         tables.sync_problems,
+        tables.sync_events,
         tables.seen_records,
         tables.catalog_records,
         tables.catalog_counts,

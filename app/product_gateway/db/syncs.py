@@ -25,7 +25,16 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 from uuid_utils.compat import uuid7
 
-from product_gateway.db.tables import ACTIVE, now, seen_records, sync_problems, syncs, webhook_deliveries
+from product_gateway.db import events
+from product_gateway.db.tables import (
+    ACTIVE,
+    now,
+    seen_records,
+    sync_events,
+    sync_problems,
+    syncs,
+    webhook_deliveries,
+)
 from product_gateway.db.webhooks import announce, pending
 from product_gateway.errors import InvalidRequest, NoActiveSync, SyncAlreadyActive, SyncNotFound
 from product_gateway.model import (
@@ -109,6 +118,7 @@ def enqueue(connection: Connection, merchant: str, entity_type: EntityType, idem
     while True:
         row = connection.execute(_insert[connection.dialect.name], {**key, "i": uuid7()}).first()
         if row is not None:
+            events.append_first(connection, merchant, row.id, row.queued_at)
             return sync_of(row)
         known = None if idempotency_key is None else connection.execute(_select_of_key, key).first()
         if known is not None and known.entity_type != entity_type:
@@ -120,12 +130,17 @@ def enqueue(connection: Connection, merchant: str, entity_type: EntityType, idem
             raise SyncAlreadyActive(sync_of(active))
 
 
-def cancel(connection: Connection, merchant: str, entity_type: EntityType) -> Sync:
-    """QUEUED or IN_PROGRESS -> CANCELLED. Raises NoActiveSync."""
-    row = connection.execute(_cancel, {"m": merchant, "t": entity_type}).first()
+def cancel(
+    connection: Connection, merchant: str, entity_type: EntityType, sync_id: UUID | None = None, why: str | None = None
+) -> Sync:
+    """QUEUED or IN_PROGRESS -> CANCELLED; with an id, only if it is that one. Raises NoActiveSync."""
+    key = {"m": merchant, "t": entity_type}
+    this = _cancel if sync_id is None else _cancel.where(syncs.c.id == sync_id)
+    row = connection.execute(this, key).first()
     if row is None:
         raise NoActiveSync(entity_type)
     announce(connection, merchant, row.id, SyncStatus.CANCELLED)
+    events.append(connection, merchant, row.id, SyncStatus.CANCELLED, detail=why, most=events.MOST + 1)
     return sync_of(row)
 
 
@@ -239,7 +254,7 @@ def prune(connection: Connection, days: float, limit: int) -> int:
         {"age": -days * 86400},
     ).all()
     for merchant, sync_id in old:
-        for table in (sync_problems, seen_records, webhook_deliveries):
+        for table in (sync_problems, sync_events, seen_records, webhook_deliveries):
             connection.execute(delete(table).where(table.c.merchant == merchant, table.c.sync_id == sync_id))
         connection.execute(delete(syncs).where(syncs.c.merchant == merchant, syncs.c.id == sync_id))
     return len(old)

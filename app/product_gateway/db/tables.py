@@ -72,6 +72,7 @@ syncs = Table(
     Column("lease_owner", String(255)),
     Column("lease_token", BigInteger, nullable=False, server_default="0"),
     Column("lease_expires_at", Instant),
+    Column("heartbeat_at", Instant),  # for operators: when its worker was last heard of
     Column("cursor", Text),  # where the next page starts
     Column("pull_complete", Boolean, nullable=False, server_default=text("false")),
     # A pull with records that cannot be told apart must not remove anything.
@@ -128,6 +129,12 @@ for _status in ("QUEUED", "IN_PROGRESS"):
     Index(f"ix_syncs_{_status.lower()}", syncs.c.queued_at, sqlite_where=_of_status, postgresql_where=_of_status)
 # The latest sync of an entity type, and the history (the database's clock decides what is later, not the ids).
 Index("ix_syncs_latest", syncs.c.merchant, syncs.c.entity_type, syncs.c.queued_at, syncs.c.id)
+# The same for operators, who look for a status: of all merchants, or of one.
+Index("ix_syncs_of_status", syncs.c.status, syncs.c.entity_type, syncs.c.queued_at, syncs.c.id)
+Index(
+    "ix_syncs_of_merchant_and_status",
+    *(syncs.c.merchant, syncs.c.status, syncs.c.entity_type, syncs.c.queued_at, syncs.c.id),
+)
 
 sync_problems = Table(
     "sync_problems",
@@ -138,6 +145,21 @@ sync_problems = Table(
     Column("count", BigInteger, nullable=False),
     Column("samples", Text, nullable=False),  # JSON
     PrimaryKeyConstraint("merchant", "sync_id", "code"),
+)
+
+# What happened to a sync, for people: never read by what decides about it.
+sync_events = Table(
+    "sync_events",
+    metadata,
+    Column("merchant", MerchantName, nullable=False),
+    Column("sync_id", Uuid, nullable=False),
+    Column("id", Uuid, nullable=False),
+    Column("at", Instant, nullable=False),
+    Column("kind", String(32), nullable=False),
+    Column("number", BigInteger),
+    Column("detail", Text),
+    PrimaryKeyConstraint("merchant", "sync_id", "id"),
+    sqlite_with_rowid=False,
 )
 
 # The ids that a pull has seen: it knows them after a crash too, and its memory stays flat.

@@ -100,7 +100,8 @@ def _understands_gzip(accept_encoding: str) -> bool:
     return weights.get("gzip", weights.get("*", False))
 
 
-def _file(content: bytes, name: str, cache: str, *, gzipped: bool = False, policy: str = "") -> File:
+def as_file(content: bytes, name: str, cache: str, *, gzipped: bool = False, policy: str = "") -> File:
+    """The content under the name, whose ending says what it is."""
     etag = f'W/"{_digest(content)}"'  # weak: the same for what is compressed and what is not
     media_type = MEDIA_TYPES[Path(name).suffix]
     headers = {"Cache-Control": cache} | ({"Content-Security-Policy": policy} if policy else {})
@@ -139,7 +140,7 @@ class Pages:
     @cached_property
     def _published(self) -> dict[str, str]:
         """From the name with the content's hash in it, which may be kept for ever, to the plain one."""
-        return {_with_hash(name, file): name for name, file in self._assets.items()}
+        return {published_name(name, file): name for name, file in self._assets.items()}
 
     @cached_property
     def _pages(self) -> dict[str, File]:
@@ -149,23 +150,24 @@ class Pages:
             text = (HERE / name).read_text(encoding="utf-8")
             return re.sub(r"\{[\w.-]+\}", lambda found: names[found[0]], text).encode()
 
-        return {name: _file(written(name), name, ASK_AGAIN, policy=policy) for name, policy in POLICIES.items()}
+        return {name: as_file(written(name), name, ASK_AGAIN, policy=policy) for name, policy in POLICIES.items()}
 
 
 def _assets() -> Iterator[tuple[str, File]]:
     for path in sorted(OWN.iterdir()):
-        yield path.name, _file(path.read_bytes(), path.name, _cache(path.name))
+        yield path.name, as_file(path.read_bytes(), path.name, cache_of(path.name))
     for path in sorted(VENDORED.glob("*.gz")):
-        yield path.stem, _file(path.read_bytes(), path.stem, FOREVER, gzipped=True)
+        yield path.stem, as_file(path.read_bytes(), path.stem, FOREVER, gzipped=True)
     reference = b"const REFERENCE = " + orjson.dumps(with_code_samples(spec.load(spec.GATEWAY))) + b";\n"
-    yield REFERENCE, _file(gzip.compress(reference, mtime=0), REFERENCE, FOREVER, gzipped=True)
+    yield REFERENCE, as_file(gzip.compress(reference, mtime=0), REFERENCE, FOREVER, gzipped=True)
 
 
-def _cache(name: str) -> str:
+def cache_of(name: str) -> str:
+    """What has a hash in its name never changes."""
     return FOREVER if Path(name).suffix in HASHED else ASK_AGAIN
 
 
-def _with_hash(name: str, file: File) -> str:
+def published_name(name: str, file: File) -> str:
     """Pictures keep their names: the spec's own text shows them."""
     path = Path(name)
     return f"{path.stem}.{_digest(file.body)}{path.suffix}" if path.suffix in HASHED else name

@@ -1,0 +1,80 @@
+"""What happened to a sync, in order: each event is appended in the transaction that makes it true.
+
+A sync has no more than some hundred events, however long it runs: pages are sampled, and repetitions stop being told.
+"""
+
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, bindparam, func, insert, select
+from uuid_utils.compat import uuid7
+
+from product_gateway.db.tables import now, sync_events
+from product_gateway.model import SyncEvent
+
+# What happens before the end, which is called as the status is.
+QUEUED = "QUEUED"
+CLAIMED = "CLAIMED"  # number: which attempt; detail: the worker
+PAGE = "PAGE"  # number: records read by then; detail: pages
+REPEATED = "REPEATED"  # number: requests to the product service that had to be made again
+LEASE_LOST = "LEASE_LOST"  # detail: the worker that was not heard of any more
+HANDED_BACK = "HANDED_BACK"
+MASS_DELETION_ALLOWED = "MASS_DELETION_ALLOWED"  # detail: by whom
+
+FIRST_PAGES = 32  # each of them is told; of those behind, as many as are half of these for each doubling
+MOST_REPEATED = 250  # pages and repetitions
+MOST = 300  # the end comes on top
+LONGEST_DETAIL = 1000
+
+_table = sync_events.c
+_of_sync = (_table.merchant == bindparam("m")) & (_table.sync_id == bindparam("i"))
+_number = select(func.count()).select_from(sync_events).where(_of_sync).scalar_subquery()
+_new = select(
+    bindparam("m", type_=_table.merchant.type),
+    bindparam("i", type_=_table.sync_id.type),
+    bindparam("id", type_=_table.id.type),
+    now(),
+    bindparam("kind", type_=_table.kind.type),
+    bindparam("number", type_=_table.number.type),
+    bindparam("detail", type_=_table.detail.type),
+).where(_number < bindparam("most"))
+_append = insert(sync_events).from_select(["merchant", "sync_id", "id", "at", "kind", "number", "detail"], _new)
+_select = select(sync_events).where(_of_sync).order_by(_table.at, _table.id)
+_insert_first = insert(sync_events).values(
+    merchant=bindparam("m"), sync_id=bindparam("i"), id=bindparam("e"), at=bindparam("at"), kind=QUEUED
+)
+
+
+def append(
+    connection: Connection,
+    merchant: str,
+    sync_id: UUID,
+    kind: str,
+    *,
+    number: int | None = None,
+    detail: str | None = None,
+    most: int = MOST,
+) -> None:
+    """One more event, unless the sync has `most`. What `number` and `detail` mean depends on the kind."""
+    values: dict[str, Any] = {"m": merchant, "i": sync_id, "id": uuid7(), "kind": kind, "most": most}
+    connection.execute(_append, {**values, "number": number, "detail": detail and detail[:LONGEST_DETAIL]})
+
+
+def append_first(connection: Connection, merchant: str, sync_id: UUID, at: Any) -> None:
+    """QUEUED, of a sync that has none yet."""
+    connection.execute(_insert_first, {"m": merchant, "i": sync_id, "e": uuid7(), "at": at})
+
+
+def is_told(pages_read: int) -> bool:
+    """Whether the page is one of those that stand for the pages around it.
+
+    The first ones all do; behind them the steps grow with the number, so that any pull has some dozens.
+    """
+    step = 1 << max(0, pages_read.bit_length() - FIRST_PAGES.bit_length() + 1)
+    return pages_read <= FIRST_PAGES or pages_read % step == 0
+
+
+def of_sync(connection: Connection, merchant: str, sync_id: UUID) -> list[SyncEvent]:
+    """In the order in which they happened."""
+    rows = connection.execute(_select, {"m": merchant, "i": sync_id})
+    return [SyncEvent(row.at, row.kind, row.number, row.detail) for row in rows]

@@ -1,0 +1,240 @@
+"""What operators look at, over all merchants: what is active, what fails, what has been. Each look costs a number of
+statements that does not depend on how much there is, and each statement reads rows of an index from one end.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Connection, Row, Select, or_, select, text, tuple_, union_all
+from sqlalchemy.orm import aliased
+
+from product_gateway.db import catalog, events, merchants, syncs, webhooks
+from product_gateway.db.syncs import Place, sync_of
+from product_gateway.db.tables import now
+from product_gateway.db.tables import syncs as table
+from product_gateway.model import ActiveSyncs, Delivery, EntityType, RejectionGroup, Sync, SyncEvent, SyncStatus
+
+MOST_ACTIVE = 50  # are shown; the rest is counted, and in the list
+MOST_FAILURES = 500  # the latest, in which merchants that fail are looked for
+MOST_FAILING = 8  # are shown
+
+_columns = [*table.c, now().label("as_of")]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A sync, and who runs it."""
+
+    sync: Sync
+    lease_owner: str | None
+    lease_expires_at: datetime | None
+    heartbeat_at: datetime | None
+    lost_workers: int
+
+    @property
+    def is_stuck(self) -> bool:
+        """In progress, but its worker has not been heard of for longer than its lease."""
+        return self.lease_expires_at is not None and self.lease_expires_at < self.sync.as_of
+
+
+@dataclass(frozen=True, slots=True)
+class Failing:
+    """The last failure of a merchant's entity type that no success has followed; how many in a row, since when."""
+
+    last: Sync
+    times: int
+    since: datetime
+    runs_again: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """What matters now. `active` and `failing` are the first of so many; `groups` counts all that are active."""
+
+    groups: list[ActiveSyncs]
+    active: list[Run]
+    stuck: list[Run]
+    failing: list[Failing]
+    failing_in_all: int
+    as_of: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """One sync with all that is known of it."""
+
+    run: Run
+    events: list[SyncEvent]
+    deliveries: list[Delivery]
+    problems: list[RejectionGroup]
+
+
+_status = table.c.status
+_stuck = (
+    select(*_columns)
+    .where(_status == text("'IN_PROGRESS'"), table.c.lease_expires_at < now())
+    .order_by(table.c.queued_at)
+    .limit(MOST_ACTIVE)
+)
+_active = [
+    select(*_columns).where(_status == text(f"'{each}'")).order_by(table.c.queued_at).limit(MOST_ACTIVE)
+    for each in (SyncStatus.IN_PROGRESS, SyncStatus.QUEUED)
+]
+_later = aliased(table)
+_newest_first = (table.c.queued_at.desc(), table.c.id.desc())
+_failures = {
+    each: select(table.c.merchant, table.c.id, table.c.entity_type, table.c.queued_at)
+    .where(_status == text("'FAILED'"), table.c.entity_type == text(f"'{each}'"))
+    .order_by(*_newest_first)
+    .limit(MOST_FAILURES)
+    .subquery()
+    for each in EntityType
+}
+_now = select(now())
+
+
+def _unmended(entity_type: EntityType) -> Select[Any]:
+    found = _failures[entity_type]
+    mended = (
+        select(_later.c.id)
+        .where(
+            _later.c.merchant == found.c.merchant,
+            _later.c.status == text("'SUCCEEDED'"),
+            _later.c.entity_type == text(f"'{entity_type}'"),
+            _later.c.queued_at > found.c.queued_at,
+        )
+        .exists()
+    )
+    return select(found).where(~mended).order_by(found.c.queued_at.desc(), found.c.id.desc())
+
+
+_unmended_of = [_unmended(each) for each in EntityType]
+
+
+def overview(connection: Connection) -> Overview:
+    """What matters now, the most urgent first."""
+    groups = syncs.active(connection)
+    stuck = [_run(row) for row in connection.execute(_stuck)]
+    active = [_run(row) for each in _active for row in connection.execute(each)]
+    latest: dict[tuple[str, str], Row[Any]] = {}
+    since: dict[tuple[str, str], datetime] = {}
+    times: Counter[tuple[str, str]] = Counter()
+    for each in _unmended_of:
+        for row in connection.execute(each):
+            key = (row.merchant, row.entity_type)
+            latest.setdefault(key, row)
+            times[key] += 1
+            since[key] = row.queued_at
+    shown = sorted(latest.values(), key=lambda row: row.queued_at, reverse=True)[:MOST_FAILING]
+    found = {each.id: each for each in _of_ids(connection, [(row.merchant, row.id) for row in shown])}
+    again = _active_keys(connection, [(row.merchant, row.entity_type) for row in shown])
+    failing = [
+        Failing(found[row.id], times[key], since[key], key in again)
+        for row in shown
+        if row.id in found and (key := (row.merchant, row.entity_type))
+    ]
+    as_of = connection.execute(_now).scalar_one()
+    return Overview(groups, active[:MOST_ACTIVE], stuck, failing, len(latest), as_of)
+
+
+def recent(
+    connection: Connection,
+    merchant: str | None,
+    entity_type: EntityType | None,
+    status: SyncStatus | None,
+    before: Place | None,
+    limit: int,
+) -> tuple[list[Run], Place | None]:
+    """Syncs, newest first, and where to go on where more follow.
+
+    Each status and entity type is asked for by itself, so that any filter reads an index from one end.
+    """
+    branches = [
+        _branch(merchant, kind, state, before, limit + 1)
+        for kind in (EntityType if entity_type is None else (entity_type,))
+        for state in (SyncStatus if status is None else (status,))
+    ]
+    ids = union_all(*(select(each.subquery()) for each in branches)).subquery()
+    found = connection.execute(select(ids).order_by(ids.c.queued_at.desc(), ids.c.id.desc()).limit(limit + 1)).all()
+    rows = _runs_of_ids(connection, [(row.merchant, row.id) for row in found])
+    rows.sort(key=lambda run: (run.sync.queued_at, run.sync.id), reverse=True)
+    shown = rows[:limit]
+    more = len(rows) > limit
+    return shown, (shown[-1].sync.queued_at, shown[-1].sync.id) if more else None
+
+
+def story(connection: Connection, merchant: str, sync_id: UUID) -> Story:
+    """Raises SyncNotFound."""
+    syncs.get(connection, merchant, sync_id)
+    (run,) = _runs_of_ids(connection, [(merchant, sync_id)])
+    return Story(
+        run,
+        events.of_sync(connection, merchant, sync_id),
+        webhooks.of_sync(connection, merchant, sync_id),
+        syncs.problems(connection, merchant, sync_id),
+    )
+
+
+def cancel(connection: Connection, merchant: str, sync_id: UUID, who: str) -> Sync:
+    """QUEUED or IN_PROGRESS -> CANCELLED, by an operator. Raises SyncNotFound, NoActiveSync."""
+    sync = syncs.get(connection, merchant, sync_id)
+    return syncs.cancel(connection, merchant, sync.entity_type, sync_id, f"by an operator at {who}")
+
+
+def run_again(connection: Connection, merchant: str, sync_id: UUID) -> Sync:
+    """Nothing -> QUEUED: a new sync like this one. Raises SyncNotFound, NotAllowed, SyncAlreadyActive."""
+    sync = syncs.get(connection, merchant, sync_id)
+    merchants.admit(connection, merchant)
+    return syncs.enqueue(connection, merchant, sync.entity_type)
+
+
+def allow_mass_deletion(connection: Connection, merchant: str, sync_id: UUID, who: str) -> Sync:
+    """The next successful sync like this one may remove as much as it likes. Raises SyncNotFound, NotAllowed."""
+    sync = syncs.get(connection, merchant, sync_id)
+    merchants.admit(connection, merchant)
+    catalog.allow_mass_deletion(connection, merchant, sync.entity_type)
+    detail = f"by an operator at {who}"
+    events.append(connection, merchant, sync_id, events.MASS_DELETION_ALLOWED, detail=detail, most=events.MOST + 1)
+    return sync
+
+
+def _branch(
+    merchant: str | None, entity_type: EntityType, status: SyncStatus, before: Place | None, limit: int
+) -> Select[Any]:
+    conditions: list[ColumnElement[bool]] = [
+        _status == text(f"'{status}'"),
+        table.c.entity_type == text(f"'{entity_type}'"),
+    ]
+    if merchant is not None:
+        conditions.append(table.c.merchant == merchant)
+    if before is not None:
+        conditions.append(tuple_(table.c.queued_at, table.c.id) < tuple_(*before))
+    return (
+        select(table.c.merchant, table.c.id, table.c.queued_at).where(*conditions).order_by(*_newest_first).limit(limit)
+    )
+
+
+def _of_ids(connection: Connection, keys: list[tuple[str, UUID]]) -> list[Sync]:
+    return [each.sync for each in _runs_of_ids(connection, keys)]
+
+
+def _runs_of_ids(connection: Connection, keys: list[tuple[str, UUID]]) -> list[Run]:
+    if not keys:
+        return []
+    these = or_(*((table.c.merchant == merchant) & (table.c.id == sync_id) for merchant, sync_id in keys))
+    return [_run(row) for row in connection.execute(select(*_columns).where(these))]
+
+
+def _active_keys(connection: Connection, keys: list[tuple[str, str]]) -> set[tuple[str, str]]:
+    if not keys:
+        return set()
+    these = or_(*((table.c.merchant == merchant) & (table.c.entity_type == kind) for merchant, kind in keys))
+    active = select(table.c.merchant, table.c.entity_type).where(text("status IN ('QUEUED', 'IN_PROGRESS')"), these)
+    return {(row.merchant, row.entity_type) for row in connection.execute(active)}
+
+
+def _run(row: Row[Any]) -> Run:
+    return Run(sync_of(row), row.lease_owner, row.lease_expires_at, row.heartbeat_at, row.lost_workers)

@@ -1,0 +1,181 @@
+"""What operators see and do: the monitor's operations in openapi/operations.yaml.
+
+access     who may look and act
+advice     why a sync failed, in words, and what to do about it
+attention  what has a problem
+bodies     what is known, as the API says it
+drawing    the same as pages
+live       looks at the database that all viewers share, and the stream of what changed
+"""
+
+import logging
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+from urllib.parse import quote
+from uuid import UUID
+
+from product_gateway import logs
+from product_gateway.api_bodies import rfc3339
+from product_gateway.binding import Answer, Stream
+from product_gateway.db import Database
+from product_gateway.db import monitor as looks
+from product_gateway.handlers import encoded, place
+from product_gateway.metrics import Metrics
+from product_gateway.model import EntityType, Sync, SyncStatus
+from product_gateway.monitor.access import Access, Operator
+from product_gateway.monitor.bodies import Body, overview_body, story_body, sync_body
+from product_gateway.monitor.drawing import BASES, Drawing
+from product_gateway.monitor.live import Live, Looks, Parts
+
+logger = logging.getLogger(__name__)
+
+SYNCS_ON_THE_PAGE = 25
+HISTORY = "syncs"
+Filters = tuple[str | None, EntityType | None, SyncStatus | None, str | None]
+EVERYTHING: Filters = (None, None, None, None)
+
+# Not logged where they go well: a page that is open asks again and again.
+LOOKING = ("getMonitor", "getMonitorSync", "getMonitorAsset", "streamMonitor")
+
+
+class Monitor:
+    """One handler per operationId. What is looked at is shared; what is done is logged."""
+
+    def __init__(self, database: Database, metrics: Metrics, access: Access) -> None:
+        self._database = database
+        self._metrics = metrics
+        self._access = access
+        self._drawing = Drawing()
+        self._looks = Looks()
+        self._live = Live(self._parts)
+
+    async def get_monitor(
+        self,
+        operator: Operator,
+        merchant: str | None,
+        entity_type: EntityType | None,
+        status: SyncStatus | None,
+        cursor: str | None,
+    ) -> Answer[bytes]:
+        """Raises InvalidRequest for a cursor that is not ours."""
+        filters = (merchant, entity_type, status, cursor)
+        recent = await self._recent(filters, SYNCS_ON_THE_PAGE)
+        overview, as_of = await self._overview()
+        return self._drawing.monitor(overview, recent, filters, as_of, operator)
+
+    async def get_monitor_sync(self, operator: Operator, merchant: str, sync_id: UUID) -> Answer[bytes]:
+        """Raises SyncNotFound."""
+        story, as_of = await self._story(merchant, sync_id)
+        return self._drawing.sync(story, as_of, operator)
+
+    async def get_monitor_asset(self, name: str) -> Answer[bytes]:
+        """Raises PageNotFound."""
+        return self._drawing.asset(name)
+
+    async def sign_in(self, _: Operator) -> Answer[Body]:
+        """Raises PageNotFound where there is no token to sign in with."""
+        cookie = self._access.session()
+        return Answer({"data": {"signedIn": True}, "meta": {}}, headers={"Set-Cookie": cookie})
+
+    async def sign_out(self, _: Operator) -> Answer[Body]:
+        """The cookie is good until its end all the same, for whoever has taken it elsewhere."""
+        return Answer({"data": {"signedIn": False}, "meta": {}}, headers={"Set-Cookie": self._access.no_session()})
+
+    async def get_overview(self, _: Operator) -> Answer[Body]:
+        """What matters now."""
+        overview, as_of = await self._overview()
+        return Answer({"data": overview, "meta": {"asOf": as_of}})
+
+    async def stream_monitor(self, _: Operator) -> Stream:
+        """Raises Overloaded."""
+        return Stream(self._live.stream())
+
+    async def list_monitored_syncs(
+        self,
+        _: Operator,
+        merchant: str | None,
+        entity_type: EntityType | None,
+        status: SyncStatus | None,
+        cursor: str | None,
+        page_size: int,
+    ) -> Answer[Body]:
+        """Raises InvalidRequest for a cursor that is not ours."""
+        return Answer(await self._recent((merchant, entity_type, status, cursor), page_size))
+
+    async def get_monitored_sync(self, _: Operator, merchant: str, sync_id: UUID) -> Answer[Body]:
+        """Raises SyncNotFound."""
+        story, as_of = await self._story(merchant, sync_id)
+        return Answer({"data": story, "meta": {"asOf": as_of}})
+
+    async def cancel_monitored_sync(self, operator: Operator, merchant: str, sync_id: UUID) -> Answer[Body]:
+        """Raises SyncNotFound, NoActiveSync."""
+        answer = await self._act(operator, "cancelled", looks.cancel, merchant, sync_id, operator.address)
+        self._metrics.ended(EntityType(answer.body["data"]["entityType"]), SyncStatus.CANCELLED)
+        return answer
+
+    async def run_sync_again(self, operator: Operator, merchant: str, sync_id: UUID) -> Answer[Body]:
+        """Raises SyncNotFound, NotAllowed, SyncAlreadyActive."""
+        done = await self._act(operator, "asked again for", looks.run_again, merchant, sync_id)
+        location = f"/monitor/api/syncs/{quote(merchant)}/{done.body['data']['id']}"
+        return Answer(done.body, 201, {"Location": location})
+
+    async def allow_mass_deletion(self, operator: Operator, merchant: str, sync_id: UUID) -> Answer[Body]:
+        """Raises SyncNotFound, NotAllowed."""
+        what, work = "allowed one mass deletion after", looks.allow_mass_deletion
+        return await self._act(operator, what, work, merchant, sync_id, operator.address)
+
+    def as_page(self, answer: Answer[Any], operation: str) -> Answer[Any]:
+        """An error as a page, where the operation has one."""
+        return self._drawing.error(answer, operation) if operation in BASES else answer
+
+    def end_streams(self) -> None:
+        """The process is to end. To be called from any thread."""
+        self._live.end()
+
+    async def _act(
+        self,
+        operator: Operator,
+        what: str,
+        work: Callable[..., Sync],
+        merchant: str,
+        sync_id: UUID,
+        *more: str,
+    ) -> Answer[Body]:
+        logs.about(merchant=merchant, sync_id=str(sync_id))
+        self._database.start_clock()
+        sync = await self._database.write(work, merchant, sync_id, *more)
+        new = "" if sync.id == sync_id else f" It is {sync.id}."
+        logger.info("An operator has %s the sync.%s", what, new, extra={"client": operator.address})
+        self._looks.forget()
+        return Answer({"data": sync_body(looks.Run(sync, None, None, None, 0)), "meta": {}})
+
+    async def _overview(self) -> tuple[Body, str]:
+        found = await self._looks.of("overview", lambda: self._read(looks.overview))
+        return overview_body(found), rfc3339(found.as_of)
+
+    async def _story(self, merchant: str, sync_id: UUID) -> tuple[Body, str]:
+        found = await self._looks.of((merchant, sync_id), lambda: self._read(looks.story, merchant, sync_id))
+        return story_body(found), rfc3339(found.run.sync.as_of)
+
+    async def _recent(self, filters: Filters, size: int) -> Body:
+        merchant, entity_type, status, cursor = filters
+        before = None if cursor is None else place(cursor)
+        runs, last = await self._looks.of(
+            (filters, size), lambda: self._read(looks.recent, merchant, entity_type, status, before, size)
+        )
+        meta = {} if last is None else {"nextCursor": encoded(HISTORY, f"{last[0].isoformat()}/{last[1]}")}
+        return {"data": [sync_body(each) for each in runs], "meta": meta}
+
+    async def _read(self, work: Callable[..., Any], *arguments: Any) -> Any:
+        self._database.start_clock()
+        return await self._database.read(work, *arguments)
+
+    async def _parts(self) -> Parts:
+        """Of the page as it is for everybody. Raises Unavailable."""
+        overview, as_of = await self._overview()
+        recent = await self._recent(EVERYTHING, SYNCS_ON_THE_PAGE)
+        return self._drawing.parts(overview, recent, datetime.fromisoformat(as_of))
+
+
+__all__ = ["LOOKING", "Access", "Monitor"]

@@ -1,0 +1,361 @@
+"""The monitor over HTTP: who is let in, what is answered and logged, and one look at the database for all who watch."""
+
+import asyncio
+import logging
+import shutil
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import orjson
+import pytest
+from sqlalchemy import Engine, event
+from starlette.types import ASGIApp, Message
+
+from product_gateway import operations, settings, spec
+from product_gateway.db import Database, claims, events, syncs, webhooks
+from product_gateway.errors import SettingsError
+from product_gateway.metrics import Metrics
+from product_gateway.model import EntityType
+from product_gateway.monitor import access
+from product_gateway.monitor.advice import ADVICE
+from serving import serve
+
+TOKEN = "an-operators-token-of-some-length"
+REMOTE = "192.0.2.7"
+LOCAL = "127.0.0.1"
+TOP = Path(__file__).parents[1]
+SOURCES = ("worker.py", "pull.py", "product_service.py")
+PAGES = ("/monitor", "/monitor/syncs/shop/01a20a4b-f514-708c-8b35-b67ebc5d86e0")
+DOCUMENT = spec.load(spec.OPERATIONS)
+MONITOR = [
+    (path.replace("{merchant}", "shop").replace("{syncId}", "01a20a4b-f514-708c-8b35-b67ebc5d86e0"), method)
+    for path, method, each in spec.operations(DOCUMENT)
+    if each.get("security")
+]
+WELL = (200, 503)  # let in; on a machine that is very busy, the database may be too late
+Headers = dict[str, str]
+
+
+class Answered:
+    """What came back."""
+
+    def __init__(self, messages: list[Message]) -> None:
+        self.status: int = messages[0]["status"]
+        self.headers = {name.decode(): value.decode() for name, value in messages[0]["headers"]}
+        self.body = b"".join(each.get("body", b"") for each in messages[1:])
+
+    @property
+    def detail(self) -> str:
+        """Of the error."""
+        return str(orjson.loads(self.body)["error"][0]["detail"])
+
+
+async def ask(app: ASGIApp, method: str, path: str, headers: Headers | None = None, client: str = LOCAL) -> Answered:
+    """A request from any address."""
+    path, _, query = path.partition("?")
+    given = {"host": "localhost:8090", **(headers or {})}
+    scope = {
+        "type": "http",
+        "http_version": "1.1",
+        "method": method,
+        "scheme": "http",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": query.encode(),
+        "headers": [(name.encode(), value.encode()) for name, value in given.items()],
+        "client": (client, 1234),
+    }
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        await asyncio.sleep(0.05)  # long enough for a stream to begin
+        return {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    await app(scope, receive, send)
+    return Answered(sent)
+
+
+def made(url: str, **more: Any) -> ASGIApp:
+    """The operations port's application, which checks its own answers."""
+    app, _ = operations.create_app(settings.load(database_url=url, validate_responses=True, **more), Metrics())
+    return app
+
+
+@pytest.fixture(scope="module")
+def folder(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With a database that nobody writes to, and the operators' token."""
+    folder = tmp_path_factory.mktemp("monitor")
+    shutil.copy(sqlite_template, folder / "gateway.db")
+    (folder / "operator.token").write_text(f"{TOKEN}\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def unprotected(folder: Path) -> ASGIApp:
+    """Without a token."""
+    return made(f"sqlite:///{folder / 'gateway.db'}")
+
+
+@pytest.fixture(scope="module")
+def protected(folder: Path) -> ASGIApp:
+    """With one."""
+    return made(f"sqlite:///{folder / 'gateway.db'}", operator_token_file=folder / "operator.token")
+
+
+@pytest.fixture
+def app(database: Database) -> ASGIApp:
+    """Without a token, over a database with the merchants `shop` and `other`."""
+    return made(url_of(database))
+
+
+def url_of(database: Database) -> str:
+    """Where it is."""
+    return database.engine.url.render_as_string(hide_password=False)
+
+
+@pytest.mark.parametrize(("path", "method"), MONITOR)
+async def test_without_a_token_nobody_but_this_machine_is_answered(
+    unprotected: ASGIApp, path: str, method: str
+) -> None:
+    """Pages and API alike, with the reason in plain words."""
+    answer = await ask(unprotected, method.upper(), path, client=REMOTE)
+    assert answer.status == 403
+    assert "OPERATOR_TOKEN_FILE" in answer.body.decode()
+    through_a_proxy = await ask(unprotected, method.upper(), path, {"x-forwarded-for": REMOTE})
+    assert (through_a_proxy.status, b"proxy" in through_a_proxy.body) == (403, True)
+    rebound = await ask(unprotected, method.upper(), path, {"host": "evil.example:8090"})
+    assert (rebound.status, b"evil.example" in rebound.body) == (403, True)
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:8090", "127.0.0.1:8090", "127.8.8.8", "[::1]:8090"])
+async def test_this_machine_is_answered_by_any_of_its_own_names(unprotected: ASGIApp, host: str) -> None:
+    """And over IPv6."""
+    for client in (LOCAL, "::1", "::ffff:127.0.0.1"):
+        assert (await ask(unprotected, "DELETE", "/monitor/session", {"host": host}, client)).status == 200
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost.evil.example", "127.0.0.1.nip.io", "10.0.0.1", "localhost@evil.example", ""]
+)
+async def test_a_foreign_name_that_leads_here_is_refused(unprotected: ASGIApp, host: str) -> None:
+    """DNS rebinding: the page of another site would pass for this machine's."""
+    assert (await ask(unprotected, "GET", "/monitor/api/overview", {"host": host})).status == 403
+
+
+@pytest.mark.parametrize(("path", "method"), MONITOR)
+async def test_with_a_token_everything_wants_it_from_this_machine_too(
+    protected: ASGIApp, path: str, method: str
+) -> None:
+    """No token, a wrong one, and one in a place where it does not count."""
+    for headers in (
+        {},
+        {"authorization": "Bearer wrong"},
+        {"authorization": f"Basic {TOKEN}"},
+        {"cookie": f"{access.COOKIE}={TOKEN}"},
+        {"cookie": f"{access.COOKIE}=9999999999.{'0' * 64}"},
+    ):
+        answer = await ask(protected, method.upper(), path, headers)
+        assert answer.status == 401, headers
+        assert answer.headers["www-authenticate"].startswith("Bearer")
+        assert answer.headers["content-type"] == ("text/html" if path in PAGES else "application/json")
+
+
+async def test_metrics_and_health_are_as_open_as_they_were(folder: Path) -> None:
+    """Prometheus and probes have no token."""
+    app = made(f"sqlite:///{folder / 'gateway.db'}", operator_token_file=folder / "operator.token")
+    for path in ("/metrics", "/health/live"):
+        assert (await ask(app, "GET", path, {"host": "gateway.example"}, REMOTE)).status == 200
+
+
+async def test_signing_in_gives_the_browser_a_session_until_it_signs_out(protected: ASGIApp) -> None:
+    """A cookie that no script reads and no other site sends; another token's is none."""
+    answer = await ask(protected, "POST", "/monitor/session", {"authorization": f"Bearer {TOKEN}"}, REMOTE)
+    assert answer.status == 200
+    cookie, _, rest = answer.headers["set-cookie"].partition(";")
+    assert rest.strip() == "Path=/monitor; Max-Age=43200; HttpOnly; SameSite=Strict"
+    assert TOKEN not in cookie
+    mine = {"cookie": f"a=b; {cookie}"}
+    assert (await ask(protected, "GET", "/monitor", mine, REMOTE)).status in WELL
+    expires, _, mark = cookie.partition("=")[2].partition(".")
+    later = {"cookie": f"{access.COOKIE}={int(expires) + 1}.{mark}"}
+    assert (await ask(protected, "GET", "/monitor", later)).status == 401
+    (out,) = [await ask(protected, "DELETE", "/monitor/session", {**mine, "sec-fetch-site": "same-origin"}, REMOTE)]
+    assert (out.status, "Max-Age=0" in out.headers["set-cookie"]) == (200, True)
+
+
+async def test_a_session_ends_with_its_time_and_with_its_token(
+    protected: ASGIApp, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever changes the token has signed everybody out."""
+    answer = await ask(protected, "POST", "/monitor/session", {"authorization": f"Bearer {TOKEN}"})
+    mine = {"cookie": answer.headers["set-cookie"].partition(";")[0]}
+    (tmp_path / "new.token").write_text("another-token-of-some-length")
+    other = made(f"sqlite:///{folder / 'gateway.db'}", operator_token_file=tmp_path / "new.token")
+    assert (await ask(other, "GET", "/monitor", mine)).status == 401
+    assert (await ask(protected, "GET", "/monitor", mine)).status in WELL
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + access.SECONDS_SIGNED_IN + 1)
+    assert (await ask(protected, "GET", "/monitor", mine)).status == 401
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"sec-fetch-site": "cross-site", "origin": "https://evil.example"}, 403),
+        ({"sec-fetch-site": "same-site"}, 403),
+        ({"sec-fetch-site": "none"}, 403),
+        ({"origin": "https://evil.example"}, 403),
+        ({"origin": "null"}, 403),
+        ({"origin": "http://localhost:9999"}, 403),
+        ({"cookie": "a=b"}, 403),
+        ({"origin": "http://localhost:8090"}, 404),
+        ({"sec-fetch-site": "same-origin", "origin": "http://localhost:8090"}, 404),
+        ({}, 404),
+    ],
+)
+async def test_what_acts_must_come_from_a_page_of_ours(unprotected: ASGIApp, headers: Headers, status: int) -> None:
+    """CSRF; 404 is what the action itself says here. A program sends none of these headers."""
+    path = f"/monitor/api/syncs/shop/{'0' * 8}-0000-0000-0000-{'0' * 12}"
+    for action in ("cancel", "run-again", "allow-mass-deletion"):
+        assert (await ask(unprotected, "POST", f"{path}/{action}", headers)).status == status
+
+
+async def test_a_token_that_is_none_stops_the_start(tmp_path: Path) -> None:
+    """An empty file would let everybody in who sends nothing."""
+    for content in ("", "short", "two words of a token that is long", "é" * 40):
+        (tmp_path / "operator.token").write_text(content)
+        with pytest.raises(SettingsError, match="OPERATOR_TOKEN_FILE"):
+            made("sqlite://", operator_token_file=tmp_path / "operator.token")
+
+
+async def test_every_action_is_done_and_logged_with_who_and_what(
+    app: ASGIApp, database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Cancel, run again, allow mass deletion; on both databases."""
+    caplog.set_level(logging.INFO, "product_gateway.monitor")
+    sync = await database.write(syncs.enqueue, "shop", EntityType.PRODUCT)
+    path = f"/monitor/api/syncs/shop/{sync.id}"
+    cancelled = await ask(app, "POST", f"{path}/cancel")
+    assert (cancelled.status, orjson.loads(cancelled.body)["data"]["status"]) == (200, "CANCELLED")
+    assert (await ask(app, "POST", f"{path}/cancel")).status == 404
+    again = await ask(app, "POST", f"{path}/run-again")
+    new = orjson.loads(again.body)["data"]
+    assert (again.status, new["status"], new["id"] != str(sync.id)) == (201, "QUEUED", True)
+    assert again.headers["location"] == f"/monitor/api/syncs/shop/{new['id']}"
+    assert (await ask(app, "POST", f"{path}/run-again")).status == 429
+    assert (await ask(app, "POST", f"{path}/allow-mass-deletion")).status == 200
+    story = orjson.loads((await ask(app, "GET", path)).body)["data"]
+    assert [each["kind"] for each in story["timeline"]] == ["QUEUED", "CANCELLED", events.MASS_DELETION_ALLOWED]
+    assert all(LOCAL in each["words"] for each in story["timeline"][1:])
+    said = [(each.getMessage(), each.__dict__["client"]) for each in caplog.records]
+    assert said == [
+        ("An operator has cancelled the sync.", LOCAL),
+        (f"An operator has asked again for the sync. It is {new['id']}.", LOCAL),
+        ("An operator has allowed one mass deletion after the sync.", LOCAL),
+    ]
+
+
+async def test_the_page_says_who_has_a_problem_and_what_to_do(app: ASGIApp, database: Database) -> None:
+    """In the first thing on it; whatever a product service has said is text there."""
+    await database.write(syncs.enqueue, "shop", EntityType.PRODUCT)
+    claim = await database.write(claims.claim, "<script>alert(1)</script>", 60.0, 5, 2)
+    assert claim is not None
+    detail = "Page 1 of /products could not be read: the product service answered 401, <script>alert(2)</script>"
+    await database.write(claims.fail, claim, "PRODUCT_SERVICE_UNAUTHORIZED", detail)
+    for path in ("/monitor", f"/monitor/syncs/shop/{claim.sync_id}"):
+        answer = await ask(app, "GET", path)
+        page = answer.body.decode()
+        assert "The product service refuses our token (401)." in page
+        assert "product-gateway merchant update shop --product-service-token-file" in page
+        assert "<script>alert" not in page
+        assert "style=" not in page
+        assert "unsafe" not in answer.headers["content-security-policy"]
+    page = (await ask(app, "GET", "/monitor")).body.decode()
+    assert page.index("failed") < page.index('id="active"')
+    assert (await ask(app, "GET", "/monitor?cursor=AAAA")).status == 400
+
+
+def test_every_failure_has_words_and_something_to_do() -> None:
+    """A code that nobody explains is a support call; the document has the same table."""
+    sources = "".join((TOP / "app" / "product_gateway" / name).read_text() for name in SOURCES)
+    described = (
+        spec.load(spec.GATEWAY)["info"]["description"].partition("**Why a sync failed**")[2].partition("\n# ")[0]
+    )
+    explained = {word for word in described.replace(",", " ").split() if word.isupper() and "_" in word}
+    assert set(ADVICE) == explained
+    assert {code for code in ADVICE if code not in ("WORKER_LOST",)} <= {
+        code for code in ADVICE if f'"{code}"' in sources
+    }
+    table = (TOP / "docs" / "operations" / "monitor.md").read_text()
+    for code, advice in ADVICE.items():
+        assert f"| `{code}` | {advice.words} | {advice.what_to_do} |" in table
+
+
+@pytest.fixture
+async def watched(database: Database) -> AsyncIterator[tuple[str, list[str]]]:
+    """A server, and the statements that it asks its database."""
+    asked: list[str] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        asked.append(statement)
+
+    event.listen(Engine, "before_cursor_execute", note)
+    app, end_streams = operations.create_app(settings.load(database_url=url_of(database)), Metrics())
+    with serve(app) as base:
+        yield base, asked
+        end_streams()
+    event.remove(Engine, "before_cursor_execute", note)
+
+
+async def test_many_viewers_cost_the_database_as_much_as_one(
+    watched: tuple[str, list[str]], database: Database
+) -> None:
+    """Thirty open pages see a sync that begins; when they have gone, nobody looks any more."""
+    base, asked = watched
+    viewers = 30
+    heard = [asyncio.Event() for _ in range(viewers)]
+    began = asyncio.Event()
+
+    async def view(client: httpx2.AsyncClient, number: int) -> None:
+        async with client.stream("GET", f"{base}/monitor/api/stream") as answer:
+            assert answer.headers["content-type"] == "text/event-stream"
+            async for line in answer.aiter_lines():
+                if line.startswith("data: ") and "queue" in line:
+                    began.set()
+                    if "shop" in line:
+                        heard[number].set()
+
+    limits = httpx2.Limits(max_connections=viewers + 5)
+    async with httpx2.AsyncClient(timeout=60, limits=limits) as client:
+        watching = [asyncio.create_task(view(client, number)) for number in range(viewers)]
+        await asyncio.wait_for(began.wait(), 30)
+        before, started = len(asked), asyncio.get_running_loop().time()
+        await database.write(syncs.enqueue, "shop", EntityType.PRODUCT)
+        await asyncio.wait_for(asyncio.gather(*(each.wait() for each in heard)), 30)
+        await asyncio.sleep(4)
+        seconds = asyncio.get_running_loop().time() - started
+        looks = seconds / 2 + 2
+        assert len(asked) - before <= looks * 20, "each viewer asks the database"
+        for each in watching:
+            each.cancel()
+        await asyncio.gather(*watching, return_exceptions=True)
+    await asyncio.sleep(3)
+    quiet = len(asked)
+    await asyncio.sleep(3)
+    assert len(asked) == quiet, "the database is looked at for nobody"
+
+
+async def test_what_the_webhook_was_told_stands_in_the_timeline(app: ASGIApp, database: Database) -> None:
+    """A merchant who was not told asks the operator."""
+    await database.write(webhooks.put, "shop", url="https://shop.example/hook", secret="encrypted")
+    sync = await database.write(syncs.enqueue, "shop", EntityType.PRODUCT)
+    await database.write(syncs.cancel, "shop", EntityType.PRODUCT)
+    story = orjson.loads((await ask(app, "GET", f"/monitor/api/syncs/shop/{sync.id}")).body)["data"]
+    assert [each["kind"] for each in story["timeline"]] == ["QUEUED", "CANCELLED", "WEBHOOK_PENDING"]
+    assert "sync.cancelled" in story["timeline"][-1]["words"]
