@@ -3,8 +3,9 @@
 import pytest
 
 from product_gateway.db import Database, catalog, claims, events, merchants, monitor, syncs
+from product_gateway.db.enqueuing import enqueue_all
 from product_gateway.errors import LeaseLost
-from product_gateway.model import Claim, EntityType, Page, Record, SyncEvent
+from product_gateway.model import Claim, EntityType, Page, Record, Sync, SyncEvent
 
 RULES = (5, 2)
 LEASE = 600.0
@@ -52,6 +53,13 @@ def test_a_syncs_whole_life_is_told_in_order(database: Database) -> None:
         (events.PAGE, 4, "2"),
         ("SUCCEEDED", None, None),
     ]
+
+
+def test_syncs_that_are_asked_for_together_are_told_each(database: Database) -> None:
+    """As the gateway does it when many clients ask at once."""
+    for sync in database.call(enqueue_all, [("shop", PRODUCT), ("other", PRODUCT)]):
+        assert isinstance(sync, Sync)
+        assert [each.kind for each in database.call(events.of_sync, sync.merchant, sync.id)] == [events.QUEUED]
 
 
 @pytest.mark.parametrize("end", ["FAILED", "CANCELLED", "WORKER_LOST"])

@@ -1,4 +1,4 @@
-"""Many syncs asked for at once, of many merchants: written with two statements, however many they are."""
+"""Many syncs asked for at once, of many merchants: written with three statements, however many they are."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -9,6 +9,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql.selectable import FromClause
 from uuid_utils.compat import uuid7
 
+from product_gateway.db import events
 from product_gateway.db.merchants import why_not
 from product_gateway.db.syncs import sync_of
 from product_gateway.db.tables import ACTIVE, merchants, now, syncs
@@ -82,8 +83,12 @@ def enqueue_all(connection: Connection, wanted: Sequence[Wanted]) -> list[Sync |
                 free.append(each)
         if free:
             free.sort()
-            for row in connection.execute(_insert[connection.dialect.name], _parameters(connection, free)):
-                outcomes[row.merchant, EntityType(row.entity_type)] = _enqueued(sync_of(row))
+            rows = connection.execute(_insert[connection.dialect.name], _parameters(connection, free))
+            new = [sync_of(row) for row in rows]
+            if new:
+                events.append_first(connection, [(each.merchant, each.id, each.queued_at) for each in new])
+            for each_new in new:
+                outcomes[each_new.merchant, each_new.entity_type] = _enqueued(each_new)
         left = [each for each in free if each not in outcomes]  # somebody else was quicker: who, is to be seen now
     return [next(outcomes[each]) for each in wanted]
 

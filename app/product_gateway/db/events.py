@@ -3,6 +3,8 @@
 A sync has no more than some hundred events, however long it runs: pages are sampled, and repetitions stop being told.
 """
 
+from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -60,9 +62,10 @@ def append(
     connection.execute(_append, {**values, "number": number, "detail": detail and detail[:LONGEST_DETAIL]})
 
 
-def append_first(connection: Connection, merchant: str, sync_id: UUID, at: Any) -> None:
-    """QUEUED, of a sync that has none yet."""
-    connection.execute(_insert_first, {"m": merchant, "i": sync_id, "e": uuid7(), "at": at})
+def append_first(connection: Connection, asked_for: Sequence[tuple[str, UUID, datetime]]) -> None:
+    """QUEUED, of syncs that have none yet: merchant, sync id and when."""
+    rows = [{"m": merchant, "i": sync_id, "e": uuid7(), "at": at} for merchant, sync_id, at in asked_for]
+    connection.execute(_insert_first, rows)
 
 
 def is_told(pages_read: int) -> bool:
