@@ -14,6 +14,7 @@ import httpx2
 
 from product_gateway import settings
 from product_gateway.settings import Settings
+from starter import Forked
 
 STARTS_WITHIN = 20
 ENDS_WITHIN = 15
@@ -59,9 +60,9 @@ class House:
         return httpx2.Client(base_url=url, headers=headers, timeout=30)
 
     @contextmanager
-    def process(self, *arguments: str) -> Iterator["Process"]:
-        """A process, until the block ends."""
-        process = Process(self, arguments)
+    def process(self, *arguments: str, anew: bool = False) -> Iterator["Process"]:
+        """A process, until the block ends; `anew`: by an interpreter of its own, as an operator starts it."""
+        process = Process(self, arguments, anew=anew)
         try:
             yield process
         finally:
@@ -85,17 +86,9 @@ class House:
 class Process:
     """A process of `product-gateway`; what it says goes to `log`."""
 
-    def __init__(self, house: House, arguments: tuple[str, ...]) -> None:
+    def __init__(self, house: House, arguments: tuple[str, ...], *, anew: bool = False) -> None:
         self.log = house.folder / f"{arguments[0]}-{time.monotonic_ns()}.log"
-        with self.log.open("w") as log:
-            self._popen = subprocess.Popen(
-                [sys.executable, "-m", "product_gateway", *arguments],
-                env=house.environment,
-                cwd=house.folder,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        self._popen = _anew(house, arguments, self.log) if anew else _forked(house, arguments, self.log)
 
     def url(self) -> str:
         """Where it listens, as it says."""
@@ -139,6 +132,23 @@ class Process:
                 self._popen.kill()
                 self._popen.wait()
                 raise AssertionError(f"the process did not end by itself: {self.log.read_text()}") from None
+
+
+def _anew(house: House, arguments: tuple[str, ...], log: Path) -> "subprocess.Popen[bytes]":
+    with log.open("w") as said:
+        return subprocess.Popen(
+            [sys.executable, "-m", "product_gateway", *arguments],
+            env=house.environment,
+            cwd=house.folder,
+            stdout=said,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+def _forked(house: House, arguments: tuple[str, ...], log: Path) -> Forked:
+    log.touch()
+    return Forked(list(arguments), house.environment, house.folder, log)
 
 
 def within(seconds: float, condition: Callable[[], Any]) -> Any:

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 
 from product_gateway.metrics import Metrics
-from product_gateway.model import ActiveSyncs, EntityType, SyncStatus
+from product_gateway.model import ActiveSyncs, EntityType, PendingDeliveries, SyncStatus
 
 FUNCTIONS = {"sum", "min", "max", "count", "rate", "increase", "histogram_quantile", "vector", "label_values"}
 WORDS = {"and", "or", "unless", "offset", "bool", "by", "without", "on", "ignoring"}
@@ -45,7 +45,7 @@ def named(expression: str) -> Named:
 def exposed() -> dict[str, set[str]]:
     """Each series' name that a process with some history shows, with its labels."""
     metrics = Metrics()
-    metrics.know_active([ActiveSyncs(EntityType.PRODUCT, SyncStatus.QUEUED, 1, 2.0)])
+    metrics.know_active([ActiveSyncs(EntityType.PRODUCT, SyncStatus.QUEUED, 1, 2.0)], PendingDeliveries(1, 2.0))
     metrics.answered("getSync", 200, 0.1)
     found: dict[str, set[str]] = {"up": set()}
     for family in metrics.registry.collect():

@@ -159,7 +159,7 @@ RUNS = [
 def test_what_runs_for_long_ends_in_good_order_when_it_is_told_to(sqlite_house: House) -> None:
     """Exit status 0 and no traceback, for a supervisor's TERM and for Ctrl-C alike."""
     with ExitStack() as stack:
-        running = [stack.enter_context(sqlite_house.process(*command.split())) for command, _ in RUNS]
+        running = [stack.enter_context(sqlite_house.process(*command.split(), anew=True)) for command, _ in RUNS]
         for process, (_, number) in zip(running, RUNS, strict=True):
             within(STARTS_WITHIN, functools.partial(is_ready, process))
             process.send(number)

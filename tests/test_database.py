@@ -29,11 +29,15 @@ def test_migrations_make_the_tables_that_the_code_uses(database: Database) -> No
 
 
 def contents(path: Path) -> tuple[dict[str, list[str]], dict[str, list[Any]]]:
-    """What a file of SQLite has: each table's and index's parts in order of their text, and each table's rows."""
+    """What a file of SQLite has: each table's and index's parts in order of their text, and each table's rows.
+
+    SQLite adds a column on the line of the last one.
+    """
     with closing(sqlite3.connect(path)) as connection:
         found = connection.execute("SELECT name, type, sql FROM sqlite_master").fetchall()
         halves = {name: f"{sql}".rpartition(")") for name, _, sql in found}
-        parts = {name: [*sorted(re.split(r",\s*\n", each[0])), each[2]] for name, each in halves.items()}
+        between = re.compile(r",\s*\n\s*|, (?=\w+ [A-Z]+(?:,|$))")
+        parts = {name: [*sorted(between.split(each[0])), each[2]] for name, each in halves.items()}
         tables = [name for name, kind, _ in found if kind == "table"]
         return {name: [" ".join(each.split()) for each in parts[name]] for name in parts}, {
             name: connection.execute(f"SELECT * FROM {name}").fetchall() for name in tables

@@ -14,6 +14,7 @@ import yaml
 from product_gateway import metrics, spec
 from product_gateway.__main__ import app
 from product_gateway.metrics import FAULTS_OF_OURS, Metrics
+from product_gateway.model import PendingDeliveries
 from product_gateway.settings import Settings
 from promql import OF_PROMETHEUS, exposed, named
 
@@ -27,7 +28,7 @@ PANELS = [each for each in DASHBOARD["panels"] if each["type"] != "row"]
 PROMTOOL = shutil.which("promtool")
 OURS = "product_gateway_"
 # Where a sync's failures are named, and what else stands there in capitals.
-SOURCES = ("worker.py", "product_service.py", "db/claims.py")
+SOURCES = ("worker.py", "pull.py", "product_service.py", "db/claims.py")
 NO_FAILURES = {"IN_PROGRESS", "HANDED_BACK"}
 
 needs_promtool = pytest.mark.skipif(PROMTOOL is None, reason="promtool is not on this machine (apt: prometheus)")
@@ -66,7 +67,7 @@ def headings(part: str) -> list[str]:
 def test_the_table_has_every_metric_as_it_is() -> None:
     """Name, type, labels and meaning, in the order of the code: until they agree again, this fails."""
     shown = Metrics()
-    shown.know_active([])
+    shown.know_active([], PendingDeliveries(0, 0.0))
     shown.answered("getSync", 200, 0.1)
     wanted = []
     for family in shown.registry.collect():

@@ -84,17 +84,25 @@ def serve(settings: Settings, listening: socket.socket, for_operations: socket.s
     _prepare(settings)
     metrics = Metrics()
     app = create_app(settings, metrics, most_waiting=int(most_connections() * SHARE_THAT_MAY_WAIT))
+    server = _http_server(app, trusted_proxies=listed(settings.trusted_proxies))
+    _end_when_told(server)
     with (
         tracing.exporting(settings),
         operations_beside(settings, metrics, for_operations),
         worker_beside(settings, metrics) if with_worker else nullcontext(),
     ):
-        serve_alone(app, listening, listed(settings.trusted_proxies))
+        _run(server, listening)
 
 
-def serve_alone(app: ASGIApp, listening: socket.socket, trusted_proxies: Sequence[str] = ()) -> None:
-    """Any application over HTTP, until SIGTERM or Ctrl-C. Who its clients are is what a trusted proxy says."""
-    server = _http_server(app, trusted_proxies=trusted_proxies)
+def serve_alone(app: ASGIApp, listening: socket.socket) -> None:
+    """Any application over HTTP, until SIGTERM or Ctrl-C."""
+    server = _http_server(app)
+    _end_when_told(server)
+    _run(server, listening)
+
+
+def _end_when_told(server: uvicorn.Server) -> None:
+    """From now on, so that who is told while it starts ends in good order, too."""
 
     def stop(*_: object) -> None:
         server.should_exit = True
@@ -102,7 +110,11 @@ def serve_alone(app: ASGIApp, listening: socket.socket, trusted_proxies: Sequenc
     # uvicorn sends itself the signal again when it has stopped: it must find a handler that does no harm.
     for each in (signal.SIGTERM, signal.SIGINT):
         signal.signal(each, stop)
-    server.run(sockets=[listening])
+
+
+def _run(server: uvicorn.Server, listening: socket.socket) -> None:
+    if not server.should_exit:
+        server.run(sockets=[listening])
 
 
 def run_worker(settings: Settings) -> None:
@@ -115,9 +127,10 @@ def run_worker(settings: Settings) -> None:
         stop = asyncio.Event()
         for each in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(each, stop.set)
-        await _work(settings, metrics, stop, lambda: logger.info("The worker is waiting for syncs."))
+        with operations_beside(settings, metrics, for_operations):
+            await _work(settings, metrics, stop, lambda: logger.info("The worker is waiting for syncs."))
 
-    with tracing.exporting(settings), operations_beside(settings, metrics, for_operations):
+    with tracing.exporting(settings):
         asyncio.run(until_signalled())
 
 

@@ -9,7 +9,6 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, or_, select, text, tuple_, union_all
-from sqlalchemy.orm import aliased
 
 from product_gateway.db import catalog, events, merchants, syncs, webhooks
 from product_gateway.db.syncs import Place, sync_of
@@ -83,7 +82,7 @@ _active = [
     select(*_columns).where(_status == text(f"'{each}'")).order_by(table.c.queued_at).limit(MOST_ACTIVE)
     for each in (SyncStatus.IN_PROGRESS, SyncStatus.QUEUED)
 ]
-_later = aliased(table)
+_later = table.alias()
 _newest_first = (table.c.queued_at.desc(), table.c.id.desc())
 _failures = {
     each: select(table.c.merchant, table.c.id, table.c.entity_type, table.c.queued_at)
