@@ -146,11 +146,8 @@ def is_ready(process: Process) -> bool:
 
 
 RUNS = [
-    ("serve --port 0", signal.SIGINT),
     ("serve --port 0 --with-worker", signal.SIGTERM),
     ("worker", signal.SIGINT),
-    ("worker", signal.SIGTERM),
-    ("sample-service --port 0", signal.SIGINT),
     ("sample-service --port 0", signal.SIGTERM),
     ("demo --port 0 --sample-port 0", signal.SIGINT),
 ]

@@ -5,6 +5,7 @@ And so does its operations port, of which openapi/operations.yaml speaks.
 FUZZ_EXAMPLES is how many cases each operation gets (`make fuzz`: 1000), FUZZ_SEED which ones.
 """
 
+import fcntl
 import json
 import os
 import shutil
@@ -12,7 +13,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,7 @@ APART = {
 class Run:
     """What a run of Schemathesis left behind."""
 
+    name: str
     status: int
     output: str
     events: Path
@@ -66,10 +68,25 @@ class Run:
 
 
 @pytest.fixture(scope="module")
-def runs(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
-    """All runs, against one gateway whose merchant `shop` has synced before; `other` has nothing."""
-    folder = tmp_path_factory.mktemp("fuzz")
-    shutil.copy(sqlite_template, folder / "gateway.db")
+def runs(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> dict[str, Run]:
+    """All runs. They take a minute, so of the test processes one makes them for all."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / "fuzz"
+    folder.mkdir(exist_ok=True)
+    made = folder / "runs.json"
+    with (folder / "turn").open("w") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        if not made.exists():
+            made.write_text(json.dumps([asdict(each) for each in all_runs(folder, sqlite_template)], default=str))
+    found = [
+        Run(each["name"], each["status"], each["output"], Path(each["events"])) for each in json.loads(made.read_text())
+    ]
+    return {each.name: each for each in found}
+
+
+def all_runs(folder: Path, template: Path) -> list[Run]:
+    """Against one gateway whose merchant `shop` has synced before; `other` has nothing."""
+    shutil.copy(template, folder / "gateway.db")
     (folder / "service.token").write_text("the-merchants-token")
     (folder / "operator.token").write_text(OPERATOR_TOKEN)
     write_catalog(folder / "catalog.json")
@@ -91,7 +108,7 @@ def runs(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> dic
         write_identities(folder / "identities.json", house)
         write_config(folder / "operations.toml", sync["id"])
         urls = {name: gateway.operations_url() if name in SPECS else url for name in RUNS}
-        return {name: run(folder, name, urls[name], *arguments) for name, arguments in RUNS.items()}
+        return [run(folder, name, urls[name], *arguments) for name, arguments in RUNS.items()]
 
 
 def write_catalog(path: Path) -> None:
@@ -135,7 +152,7 @@ def run(folder: Path, name: str, url: str, *arguments: str) -> Run:
         text=True,
         timeout=LONGEST,
     )
-    return Run(done.returncode, done.stdout, events)
+    return Run(name, done.returncode, done.stdout, events)
 
 
 @pytest.mark.parametrize("name", RUNS)

@@ -13,7 +13,7 @@ from product_gateway.db import Database, catalog, claims, tables
 from product_gateway.errors import Unavailable
 from product_gateway.model import Claim
 
-SYNCS = int(os.environ.get("MANY_CLAIMS") or 2000)
+SYNCS = int(os.environ.get("MANY_CLAIMS") or 800)
 WORKERS = 50
 PROCESSES = 5  # or what comes to the same: each with threads and connections of its own
 AT_A_TIME = 4  # syncs that a worker has before it ends the first: `worker_concurrency`
