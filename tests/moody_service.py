@@ -42,6 +42,7 @@ class Shop:
         self.delay = 0.0
         self.changes = 0
         self.requests: collections.Counter[Mood] = collections.Counter()
+        self.asked_by_id = 0  # of these
         self._dice = dice
         self._changing = threading.Lock()
         self._steady = {kind: [f"{n:05d}-steady" for n in range(steady)] for kind in EntityType}
@@ -110,6 +111,7 @@ class MoodyService:
         shop = self._shops[name]
         mood = shop.mood
         shop.requests[mood] += 1
+        shop.asked_by_id += "ids" in query
         await asyncio.sleep(shop.delay)
         silent_until = time.monotonic() + LONGEST_SILENCE
         while shop.mood is Mood.HANGING and time.monotonic() < silent_until:  # noqa: ASYNC110 - set by another thread
