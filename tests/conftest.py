@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +23,17 @@ DIALECTS = ("sqlite", "postgresql")
 def pytest_addoption(parser: pytest.Parser) -> None:
     """One option of our own."""
     parser.addoption("--screenshots", action="store_true", help="test_pages_browser.py renews docs/images/*.png")
+
+
+def pytest_configure() -> None:
+    """What is started in a shell's background ignores Ctrl-C, and so would all that it starts."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest begins first, so that nobody waits for it in the end; else the order is random."""
+    items.sort(key=lambda item: item.path.name != "test_fuzz.py")
 
 
 @pytest.fixture(autouse=True)
