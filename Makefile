@@ -39,9 +39,9 @@ $(INSTALLED): requirements-dev.txt pyproject.toml
 run: $(INSTALLED) ## gateway, worker, sample service, a merchant and a token on this machine; Ctrl-C stops it all
 	@$(BIN)/product-gateway demo
 
-# Tests wait more than they compute, so there are three processes for each core.
+# Tests wait more than they compute, so there are two processes for each core.
 test: $(INSTALLED) ## run the tests
-	$(BIN)/python -m pytest -n $$((3 * $$(getconf _NPROCESSORS_ONLN))) --dist worksteal
+	$(BIN)/python -m pytest -n $$((2 * $$(getconf _NPROCESSORS_ONLN))) --dist worksteal
 
 check: lint types imports specs ## lint, types, imports, specs: what has to hold besides the tests
 
