@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
+from product_gateway import api_bodies
 from product_gateway.api_bodies import rfc3339
 from product_gateway.db import events
 from product_gateway.db.monitor import Overview, Run, Story
@@ -37,27 +38,9 @@ def sync_body(run: Run) -> Body:
     in_progress = sync.status is SyncStatus.IN_PROGRESS
     known = in_progress and sync.records_total is not None and bool(sync.records_read) and not run.is_stuck
     return {
-        "id": str(sync.id),
+        **api_bodies.sync_body(sync),
         "merchant": sync.merchant,
-        "entityType": sync.entity_type.value,
-        "status": sync.status.value,
-        "queuedAt": rfc3339(sync.queued_at),
-        "startedAt": _instant(sync.started_at),
-        "finishedAt": _instant(sync.finished_at),
-        "attempt": sync.attempt,
         "lostWorkers": run.lost_workers,
-        "progress": {
-            "recordsRead": sync.records_read,
-            "recordsTotal": sync.records_total,
-            "percent": sync.percent,
-        },
-        "result": {
-            "created": sync.counts.created,
-            "updated": sync.counts.updated,
-            "unchanged": sync.counts.unchanged,
-            "deleted": sync.counts.deleted,
-            "rejected": sync.counts.rejected,
-        },
         "seconds": None if seconds is None else round(seconds, 1),
         "recordsPerSecond": None if speed is None else round(speed, 1),
         "estimatedEnd": rfc3339(sync.as_of + timedelta(seconds=sync.seconds_left)) if known else None,
