@@ -57,7 +57,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def served(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """With the merchants `acme`, whose service is paced, and `globex`, whose service refuses our token."""
+    """With `acme` and `initech`, whose service is paced, and `globex`, whose service refuses our token."""
     folder = tmp_path_factory.mktemp("monitor")
     shutil.copy(sqlite_template, folder / "gateway.db")
     paced = PacedService()
@@ -69,7 +69,8 @@ def served(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> I
         house.process("serve", "--port", "0", "--with-worker") as it,
     ):
         gateway = Gateway(house, it.url())
-        gateway.add("acme", f"{service}/acme")
+        for paced_one in ("acme", "initech"):
+            gateway.add(paced_one, f"{service}/{paced_one}")
         gateway.add("globex", refuses)
         yield Served(gateway, f"{it.operations_url()}/monitor", paced)
 
@@ -209,8 +210,8 @@ def test_a_page_without_the_stream_asks_again_and_again(browser: Browser, served
     page.goto(served.monitor)
     page.evaluate("window.marked = true")
     expect(page.locator("#live")).to_have_text("Updated every few seconds", timeout=PATIENCE)
-    served.ask("acme", "COLLECTION")
-    expect(page.locator("#recent tr", has_text="COLLECTION").first).to_contain_text("acme", timeout=PATIENCE)
+    served.ask("initech", "COLLECTION")
+    expect(page.locator("#recent tr", has_text="COLLECTION").first).to_contain_text("initech", timeout=PATIENCE)
     assert not reloaded(page)
     context.close()
 

@@ -137,6 +137,9 @@ class Worker:
             detail = "The gateway failed to run this sync. Its operator can see why."
             await self._fail(claim, "INTERNAL_ERROR", detail, began)
         if cut_off:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():  # a TaskGroup that fails swallows this before Python 3.13
+                raise asyncio.CancelledError
             await self._hand_back_when_possible(claim)
 
     async def _hand_back_when_possible(self, claim: Claim) -> None:
