@@ -10,6 +10,8 @@ from uuid_utils.compat import uuid7
 import databases
 from product_gateway import db
 from product_gateway.db import Database, catalog, claims, merchants, syncs, tables
+from product_gateway.db.enqueuing import enqueue_all
+from product_gateway.db.reading import read_states, read_syncs
 from product_gateway.model import Claim, EntityType, Page, Platform, Record
 
 MANY = 3000
@@ -81,6 +83,25 @@ def test_a_claim_from_a_long_queue_sorts_nothing(url: str) -> None:
         plan = plans(database, claims.claim, "tester", 600.0, *RULES)
     assert "ix_syncs_queued" in plan
     assert "Sort" not in plan
+
+
+def test_what_many_ask_for_at_once_is_found_by_keys(url: str) -> None:
+    """However long the history is: what is active, what was asked for by id, and what was asked for last."""
+    with db.open_for_a_while(url) as database:
+        names = [f"merchant{n}" for n in range(MANY)]
+        add(database, *names[:20])
+        ended = {"entity_type": "PRODUCT", "status": "SUCCEEDED"}
+        rows = [{**ended, "merchant": names[n % 20], "id": uuid7()} for n in range(MANY)]
+        statement = insert(tables.syncs).values(queued_at=tables.now(literal(-60)), finished_at=tables.now())
+        database.call(lambda connection: connection.execute(statement, rows))
+        databases.run(url, "ANALYZE")
+        wanted = [(name, EntityType.PRODUCT) for name in names[:5]]
+        active = plans(database, enqueue_all, [(names[-1], EntityType.PRODUCT), *wanted])
+        by_id = plans(database, read_syncs, [(rows[n]["merchant"], rows[n]["id"]) for n in range(5)])
+        state = plans(database, read_states, wanted)
+    for plan, index in ((active, "ux_syncs_one_active"), (by_id, "pk_syncs"), (state, "ix_syncs_latest")):
+        assert index in plan, plan
+        assert "Seq Scan on syncs" not in plan, plan
 
 
 def test_those_who_wait_for_syncs_have_them_found_by_their_keys(url: str) -> None:

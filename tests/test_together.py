@@ -1,4 +1,4 @@
-"""together and enqueuing: many who ask at once share statements and a commit, and nothing else."""
+"""together, enqueuing and reading: many who ask at once share statements and a commit, and nothing else."""
 
 import asyncio
 from collections.abc import Sequence
@@ -6,17 +6,20 @@ from collections.abc import Sequence
 import pytest
 from sqlalchemy import event
 
-from product_gateway.db import Database, merchants, syncs
-from product_gateway.db.enqueuing import Wanted, enqueue_all
+from product_gateway.db import Database, catalog, claims, merchants, syncs
+from product_gateway.db.enqueuing import enqueue_all
+from product_gateway.db.reading import read_states, read_syncs
+from product_gateway.db.syncs import Wanted
 from product_gateway.db.together import AT_ONCE, Together
 from product_gateway.errors import (
     MerchantDisabled,
     NotBringYourOwnPlatform,
     SyncAlreadyActive,
+    SyncNotFound,
     Unavailable,
     UnknownMerchant,
 )
-from product_gateway.model import EntityType, Platform, Sync, SyncStatus
+from product_gateway.model import CatalogState, EntityType, Page, Platform, Record, Sync, SyncStatus
 
 PRODUCT, COLLECTION = EntityType
 
@@ -124,3 +127,39 @@ async def test_a_name_is_a_name_whatever_is_in_it(database: Database, name: str)
     """Lists of names travel as JSON or as an array."""
     [outcome] = await database.write(enqueue_all, [(name, PRODUCT)])
     assert isinstance(outcome, UnknownMerchant)
+
+
+async def test_syncs_and_states_of_many_are_read_with_one_statement(database: Database) -> None:
+    """In the order in which they were asked for, the same one twice, too; and each hears of its own merchant."""
+    database.call(merchants.add, "bento", Platform.BENTO)
+    database.call(merchants.add, "gone", Platform.BYOP, "https://shop.example")
+    older = database.call(syncs.enqueue, "shop", PRODUCT)
+    database.call(syncs.cancel, "shop", PRODUCT)
+    of_gone = database.call(syncs.enqueue, "gone", PRODUCT)
+    assert database.call(claims.claim, "tester", 60.0, 5, 2)
+    database.call(merchants.change, "gone", disabled=True)
+    newer = database.call(syncs.enqueue, "shop", PRODUCT)
+    claim = database.call(claims.claim, "tester", 60.0, 5, 2)
+    assert claim is not None
+    database.call(catalog.write_page, claim, Page((Record("1", "{}"),), (), None, None), 60.0)
+    database.call(catalog.succeed, claim)
+    statements: list[str] = []
+    event.listen(database.engine, "before_cursor_execute", lambda _c, _k, statement, *_: statements.append(statement))
+
+    keys = [("shop", newer.id), ("other", newer.id), ("shop", older.id), ("gone", of_gone.id), ("nobody", newer.id)]
+    found = await database.read(read_syncs, [*keys, keys[0]])
+    assert [each.id for each in found if isinstance(each, Sync)] == [newer.id, older.id, newer.id]
+    assert isinstance(found[1], SyncNotFound)
+    assert [type(each) for each in found[3:5]] == [MerchantDisabled, UnknownMerchant]
+
+    wanted = [("bento", PRODUCT), ("shop", PRODUCT), ("other", PRODUCT), ("shop", COLLECTION)]
+    states = await database.read(read_states, wanted)
+    assert isinstance(states[0], NotBringYourOwnPlatform)
+    shop, *others = states[1:]
+    assert isinstance(shop, tuple)
+    state, latest = shop
+    assert (state.num_records, state.updated_at is not None) == (1, True)
+    assert latest is not None
+    assert (latest.id, latest.status) == (newer.id, SyncStatus.SUCCEEDED)
+    assert others == [(CatalogState(0, None), None)] * 2
+    assert len([each for each in statements if "syncs" in each]) == 2

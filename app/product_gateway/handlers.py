@@ -30,9 +30,11 @@ from product_gateway.api_types import (
 )
 from product_gateway.binding import Answer, Hurry, Later
 from product_gateway.db import Database, catalog, syncs
-from product_gateway.db.enqueuing import Wanted, enqueue_all
+from product_gateway.db.enqueuing import enqueue_all
 from product_gateway.db.merchants import admitted
 from product_gateway.db.readiness import Readiness
+from product_gateway.db.reading import State, read_states, read_syncs
+from product_gateway.db.syncs import Key, Wanted
 from product_gateway.db.together import Together
 from product_gateway.errors import GatewayError, InvalidRequest, NeverSynced
 from product_gateway.logs import about
@@ -53,6 +55,8 @@ class Handlers:
         self._database = database
         self._waiting = waiting
         self._enqueued = Together(self._enqueue_all)
+        self._syncs = Together(self._read_syncs)
+        self._states = Together(self._read_states)
         self._readiness = Readiness(database)
         self._metrics = metrics
         self._pages = Pages(shown=docs)
@@ -80,7 +84,8 @@ class Handlers:
 
     async def get_sync_status(self, merchant: str, entity_type: EntityType) -> Answer[SyncStatusResponse]:
         """Raises NeverSynced."""
-        _, (state, latest) = await self._database.read(admitted(catalog.state_and_latest_sync), merchant, entity_type)
+        with tracing.work(read_states):
+            state, latest = await self._states.ask((merchant, entity_type))
         if state.updated_at is None or latest is None:
             raise NeverSynced(entity_type, latest)
         return Answer(
@@ -116,7 +121,8 @@ class Handlers:
         self, merchant: str, sync_id: UUID, prefer: str | None
     ) -> Answer[SyncResponse] | Later[SyncResponse]:
         """Raises SyncNotFound."""
-        _, sync = await self._database.read(admitted(syncs.get), merchant, sync_id)
+        with tracing.work(read_syncs):
+            sync = await self._syncs.ask((merchant, sync_id))
         seconds = preferences.wait(prefer)
 
         async def wait(hurry: Hurry) -> Answer[SyncResponse]:
@@ -212,6 +218,12 @@ class Handlers:
 
     async def _enqueue_all(self, wanted: Sequence[Wanted]) -> list[Sync | GatewayError]:
         return await self._database.write(enqueue_all, wanted)
+
+    async def _read_syncs(self, wanted: Sequence[Key]) -> list[Sync | GatewayError]:
+        return await self._database.read(read_syncs, wanted)
+
+    async def _read_states(self, wanted: Sequence[Wanted]) -> list[State | GatewayError]:
+        return await self._database.read(read_states, wanted)
 
     async def _page(
         self, merchant: str, entity_type: EntityType, cursor: str | None, size: int

@@ -43,8 +43,10 @@ def admit(connection: Connection, name: str) -> Merchant:
     return merchant
 
 
-def why_not(*, disabled: bool, platform: str) -> NotAllowed | None:
-    """What a merchant that there is has to hear instead of an answer, if anything."""
+def why_not(*, disabled: bool | None, platform: str | None) -> NotAllowed | None:
+    """What a merchant has to hear instead of an answer, if anything; None stands for one that there is not."""
+    if platform is None:
+        return UnknownMerchant()
     if disabled:
         return MerchantDisabled()
     return None if platform == Platform.BYOP else NotBringYourOwnPlatform()

@@ -10,11 +10,8 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Row,
-    String,
-    Uuid,
     and_,
     bindparam,
-    cast,
     delete,
     func,
     select,
@@ -26,6 +23,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from uuid_utils.compat import uuid7
 
 from product_gateway.db import events
+from product_gateway.db.sent import Sent
 from product_gateway.db.tables import (
     ACTIVE,
     now,
@@ -54,6 +52,9 @@ Place = tuple[datetime, UUID]
 Key = tuple[str, UUID]
 """A sync's merchant and its id."""
 
+Wanted = tuple[str, EntityType]
+"""Merchant and entity type."""
+
 KEYS_AT_ONCE = 1000
 
 _columns = [*syncs.c, now().label("as_of")]
@@ -81,21 +82,12 @@ _select_all_active = (
 _select_of_key = select(*_columns).where(syncs.c.merchant == bindparam("m"), syncs.c.idempotency_key == bindparam("k"))
 _select_latest = select(*_columns).where(_of_type).order_by(syncs.c.queued_at.desc(), syncs.c.id.desc()).limit(1)
 _select_one = select(*_columns).where(syncs.c.merchant == bindparam("m"), syncs.c.id == bindparam("i"))
-# A list of keys is one value, so that the statement is the same for one and for a thousand.
-_keys = {
-    "sqlite": select(
-        func.json_extract(text("value"), "$[0]").label("merchant"), func.json_extract(text("value"), "$[1]").label("id")
-    )
-    .select_from(func.json_each(bindparam("keys")))
-    .subquery(),
-    "postgresql": select(
-        func.unnest(cast(bindparam("merchants"), postgresql.ARRAY(String))).label("merchant"),
-        func.unnest(cast(bindparam("ids"), postgresql.ARRAY(Uuid))).label("id"),
-    ).subquery(),
-}
+_sent = Sent("merchant", "id")
 _select_keyed = {
-    dialect: select(*_columns).join(keys, (syncs.c.merchant == keys.c.merchant) & (syncs.c.id == keys.c.id))
-    for dialect, keys in _keys.items()
+    dialect: select(*_columns).join_from(
+        _sent.tables[dialect], syncs, (syncs.c.merchant == merchant) & (syncs.c.id == sync_id)
+    )
+    for dialect, (merchant, sync_id) in _sent.columns.items()
 }
 _select_ended = {
     dialect: statement.where(syncs.c.finished_at.is_not(None)) for dialect, statement in _select_keyed.items()
@@ -160,11 +152,7 @@ def ended_among(connection: Connection, waited_for: Sequence[Key], whatever: Seq
     found: list[Sync] = []
     for statements, keys in ((_select_ended, waited_for), (_select_keyed, whatever)):
         for first in range(0, len(keys), KEYS_AT_ONCE):
-            some = keys[first : first + KEYS_AT_ONCE]
-            if connection.dialect.name == "sqlite":
-                values: dict[str, Any] = {"keys": orjson.dumps([(name, each.hex) for name, each in some]).decode()}
-            else:
-                values = {"merchants": [name for name, _ in some], "ids": [each for _, each in some]}
+            values = _sent.parameters(connection, keys[first : first + KEYS_AT_ONCE])
             found += [sync_of(row) for row in connection.execute(statements[connection.dialect.name], values)]
     return found
 

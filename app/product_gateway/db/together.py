@@ -1,4 +1,4 @@
-"""Writes that are alike, written together: what waits goes into the statements and the commit of one."""
+"""What is alike, asked for or written together: what waits goes into the statements and the transaction of one."""
 
 import asyncio
 import contextvars
