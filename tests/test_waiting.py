@@ -25,6 +25,7 @@ from house import API, House, within
 from pressure import Answer, Connection, Footprint, written
 from product_gateway import db, keys, launch, preferences, settings
 from product_gateway.db import Database, merchants, syncs
+from product_gateway.edge import Edge
 from product_gateway.errors import SyncNotFound
 from product_gateway.model import EntityType, Platform, Sync
 from product_gateway.server import create_app
@@ -353,7 +354,10 @@ class Counted:
         event.listen(Engine, "before_cursor_execute", count)
         try:
             listening = launch.bind("127.0.0.1", 0)
-            with launch.http_beside(create_app(self.settings), listening):
+            app = create_app(self.settings)
+            assert isinstance(app, Edge)
+            self.edge = app
+            with launch.http_beside(app, listening):
                 yield launch.url_of(listening)
         finally:
             event.remove(Engine, "before_cursor_execute", count)
@@ -387,9 +391,9 @@ async def hundreds(counted: Counted, url: str) -> None:
         answers = []
         async with asyncio.timeout(120):
             for first in range(0, len(numbers), FEW):
-                start, some = counted.statements, numbers[first : first + FEW]
+                some = numbers[first : first + FEW]
                 answers += [asyncio.create_task(ask(n)) for n in some]
-                while counted.statements < start + 2 * len(some):  # noqa: ASYNC110 - it is another thread that counts
+                while counted.edge.in_flight <= some[-1]:  # noqa: ASYNC110 - it is another thread that counts
                     await asyncio.sleep(0.01)
             while await statements(1) > 8:
                 pass

@@ -31,8 +31,10 @@ Where things are:
     binding            a spec's operations bound to handlers, as one ASGI application
     lean               imports Connexion without what none of us uses of it
     pipeline           Connexion's routing, security and validation, tuned
+    paths              which operations a path has
     parameters         an operation's parameters, compiled once and read at every request
     handler_skeletons  handlers written out from the spec, for operations that have none
+    garbage            how often a process looks for garbage
     db                 the only place with SQL: syncs, merchants, catalog, webhooks, migrations
     product_service    pages of records from a merchant: paging, new attempts, failures
     preferences        what a client would like, if it can be had

@@ -1,5 +1,8 @@
 """The command line: `product-gateway`, also `python -m product_gateway`. No logic; every command is one call."""
 
+from product_gateway import garbage  # noqa: F401  # before all that takes long to import
+
+# isort: split
 import sys
 from pathlib import Path
 from typing import Annotated

@@ -7,7 +7,7 @@ from http import HTTPStatus
 from typing import Any, cast
 
 import orjson
-from uuid_utils.compat import uuid7
+from uuid_utils import uuid7
 from uvicorn import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 from uvicorn.server import ServerState

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Collection
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from uuid_utils.compat import uuid7
+from uuid_utils import uuid7
 
 from product_gateway import logs, tracing
 from product_gateway.binding import LEAVE, STAMP, WAITED

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 from starlette.types import ASGIApp
 
-from product_gateway import db, logs, operations, tracing
+from product_gateway import db, garbage, logs, operations, tracing
 from product_gateway.connections import Connections
 from product_gateway.db import Database, migrate
 from product_gateway.errors import SettingsError
@@ -114,6 +114,7 @@ def _end_when_told(server: uvicorn.Server) -> None:
 
 def _run(server: uvicorn.Server, listening: socket.socket) -> None:
     if not server.should_exit:
+        garbage.keep_what_is_there()
         server.run(sockets=[listening])
 
 
@@ -122,6 +123,7 @@ def run_worker(settings: Settings) -> None:
     for_operations = bind_operations(settings, OPERATIONS_PORT_OF_WORKER)
     _prepare(settings)
     metrics = Metrics()
+    garbage.keep_what_is_there()
 
     async def until_signalled() -> None:
         stop = asyncio.Event()

@@ -20,13 +20,13 @@ from connexion.middleware.routing import RoutingAPI, RoutingMiddleware, RoutingO
 from connexion.security import NO_VALUE, AbstractSecurityHandler
 from connexion.spec import OpenAPISpecification
 from starlette.exceptions import HTTPException
-from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from product_gateway import spec
 from product_gateway.errors import InvalidRequest, NotAuthenticated
 from product_gateway.logs import about
 from product_gateway.parameters import Parameters
+from product_gateway.paths import Paths
 
 
 def _validated(cls: type[OpenAPISpecification], document: spec.Document) -> None:
@@ -73,22 +73,39 @@ class PathOperations:
         await operation(scope, receive, send)
 
 
-class PathRouter(RoutingAPI):  # type: ignore[misc]  # Connexion has no types
-    """Connexion's routing with one route a path, and no redirects for a slash too many."""
+class PathRouter:
+    """In the place of Starlette's router, which tries one expression after the other."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self._paths: dict[str, PathOperations] = {}
-        super().__init__(*args, **kwargs)
+    def __init__(self, default: ASGIApp) -> None:
+        self.paths: Paths[PathOperations] = Paths()
+        self._default = default
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hands over to the operations of the path."""
+        found = self.paths.find(scope["path"])
+        if found is None:
+            await self._default(scope, receive, send)
+        else:
+            operations, scope["path_params"] = found
+            await operations(scope, receive, send)
+
+
+class PathsAPI(RoutingAPI):  # type: ignore[misc]  # Connexion has no types
+    """Connexion's routing with one place a path, and no redirects for a slash too many."""
+
+    def __init__(self, specification: Any, *, next_app: ASGIApp, **kwargs: Any) -> None:
+        self.by_path = PathRouter(RoutingOperation(None, next_app))
+        super().__init__(specification, next_app=next_app, **kwargs)
 
     def _add_operation_internal(
         self, method: str, path: str, operation: RoutingOperation, name: str | None = None
     ) -> None:
-        self.router.redirect_slashes = False
         path = re.sub(r":\w+}", "}", path)  # what a parameter must look like is checked, and answered, later
-        if path not in self._paths:
-            self._paths[path] = PathOperations()
-            self.router.routes.append(Route(path, endpoint=self._paths[path]))
-        self._paths[path].add(method, operation)
+        operations = self.by_path.paths.at(path)
+        if operations is None:
+            operations = PathOperations()
+            self.by_path.paths.put(path, operations)
+        operations.add(method, operation)
 
 
 class Routing(RoutingMiddleware):  # type: ignore[misc]
@@ -96,7 +113,7 @@ class Routing(RoutingMiddleware):  # type: ignore[misc]
 
     def add_api(self, specification: Any, **kwargs: Any) -> None:
         """One API for the whole server: its router is used as it is, without a mount around it."""
-        self.router = PathRouter(specification, next_app=self.app, **kwargs).router
+        self.router = PathsAPI(specification, next_app=self.app, **kwargs).by_path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Raises InvalidRequest for a path that is not UTF-8."""

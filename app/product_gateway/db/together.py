@@ -38,7 +38,10 @@ class Together(Generic[Asked, T]):
             task = asyncio.create_task(self._run(), context=contextvars.Context())
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-        return await future
+        try:
+            return await future
+        finally:
+            del future  # it holds the error, which holds this frame: only the garbage collector would find that
 
     async def _run(self) -> None:
         try:
