@@ -52,6 +52,22 @@ def test_tables_made_at_once_are_those_that_the_migrations_make(tmp_path: Path, 
     assert contents(tmp_path / "made.db") == contents(sqlite_template)
 
 
+async def test_a_read_sees_one_state_whatever_others_write_meanwhile(database: Database) -> None:
+    """So that what two statements of it find fits together."""
+
+    def count(connection: Connection) -> int:
+        return len(merchants.all_of_them(connection))
+
+    def twice(connection: Connection) -> tuple[int, int]:
+        before = count(connection)
+        database.call(merchants.add, "newcomer", Platform.BENTO)
+        return before, count(connection)
+
+    before, after = await database.read(twice)
+    assert before == after
+    assert await database.read(count) == before + 1
+
+
 def test_migrating_twice_changes_nothing(database: Database) -> None:
     """Every start of the embedded default migrates."""
     assert database.call(migrate.upgrade) == database.call(migrate.upgrade) == migrate.newest()

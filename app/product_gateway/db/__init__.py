@@ -19,7 +19,7 @@ from sqlalchemy.exc import ArgumentError
 from product_gateway import tracing
 from product_gateway.db import postgresql, sqlite
 from product_gateway.db.faults import AWAY, faults_as_unavailable
-from product_gateway.db.units import Threads, UnderWay, Unit, until
+from product_gateway.db.units import BEGIN, READ, WRITE, Threads, UnderWay, Unit, until
 from product_gateway.db.writer import GroupCommit
 from product_gateway.errors import SettingsError, Unavailable
 
@@ -45,8 +45,8 @@ class Database:
         self._deadline = deadline
         self._end: float | None = None  # of all that is asked of it, by the event loop's clock
         self._under_way = UnderWay()
-        self._readers = Threads(engine, THREADS)
-        self._writing = engine.execution_options(begin="IMMEDIATE")
+        self._readers = Threads(engine.execution_options(**{BEGIN: READ}), THREADS)
+        self._writing = engine.execution_options(**{BEGIN: WRITE})
         one_writer = engine.dialect.name == "sqlite"
         self._writers = GroupCommit(self._writing) if one_writer else Threads(self._writing, THREADS)
 

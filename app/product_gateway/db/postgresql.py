@@ -14,7 +14,7 @@ from sqlalchemy import URL, Connection, Engine, ExceptionContext, create_engine,
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from product_gateway.db.units import LINE, connected
+from product_gateway.db.units import BEGIN, LINE, READ, WRITE, connected
 from product_gateway.errors import SettingsError
 
 # Unless the URL says otherwise. A host that is gone without a word is noticed within ten seconds, by those who wait
@@ -92,14 +92,17 @@ def engine(url: URL, connections: int, seconds_to_wait: float, *, has_deadline: 
             pool_size=connections,
             max_overflow=2,
             pool_timeout=seconds_to_wait,
-            connect_args={"prepare_threshold": None},  # what one session prepares, the next one does not know
+            connect_args={
+                "prepare_threshold": None,  # what one session prepares, the next one does not know
+                "autocommit": True,  # transactions begin where _begin says so
+            },
         )
         arguments = made.dialect.create_connect_args(url)[1]
         make_conninfo(**{name: value for name, value in arguments.items() if name != "context"})
     except (ArgumentError, ProgrammingError) as error:
         raise SettingsError(f"PRODUCT_GATEWAY_DATABASE_URL cannot be used: {str(error).strip()}") from None
     event.listen(made, "handle_error", _leave_the_server)
-    event.listen(made, "begin", _patient_for_a_while if has_deadline else _let_go_of_the_silent)
+    event.listen(made, "begin", _begin_with_a_deadline if has_deadline else _begin)
     event.listen(made, "connect", _lay_line, insert=True)  # before SQLAlchemy has its first word
     event.listen(made, "close", _close_line)
     return made
@@ -122,17 +125,22 @@ def _leave_the_server(context: ExceptionContext) -> None:
         context.is_disconnect = True
 
 
-def _let_go_of_the_silent(connection: Connection) -> None:
-    """A process that stands still in the middle of a write would keep its sync's row locked, and PUT and DELETE of the
-    merchant waiting, for as long as its machine keeps the connection."""
-    if connection.get_execution_options().get("begin"):  # a write
-        connection.exec_driver_sql(f"SET LOCAL idle_in_transaction_session_timeout = '{LONGEST_SILENCE}'")
+# A process that stands still in the middle of a write would keep its sync's row locked, and PUT and DELETE of the
+# merchant waiting, for as long as its machine keeps the connection.
+_LET_GO_OF_THE_SILENT = f"SET LOCAL idle_in_transaction_session_timeout = '{LONGEST_SILENCE}'"
+# A row that somebody else holds is not waited for until the deadline.
+_BE_PATIENT_FOR_A_WHILE = f"SET LOCAL lock_timeout = '{LONGEST_WAIT_FOR_A_LOCK}'"
+_BEGINS = {
+    READ: "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",  # one state, whatever others commit meanwhile
+    WRITE: f"BEGIN; {_LET_GO_OF_THE_SILENT}",
+}
+_BEGINS_WITH_A_DEADLINE = {**_BEGINS, WRITE: f"{_BEGINS[WRITE]}; {_BE_PATIENT_FOR_A_WHILE}"}
 
 
-def _patient_for_a_while(connection: Connection) -> None:
-    """The same, and a row that somebody else holds is not waited for until the deadline."""
-    if connection.get_execution_options().get("begin"):
-        connection.exec_driver_sql(
-            f"SET LOCAL idle_in_transaction_session_timeout = '{LONGEST_SILENCE}'; "
-            f"SET LOCAL lock_timeout = '{LONGEST_WAIT_FOR_A_LOCK}'"
-        )
+def _begin(connection: Connection) -> None:
+    """One way to the server and back."""
+    connection.exec_driver_sql(_BEGINS.get(connection.get_execution_options().get(BEGIN, ""), "BEGIN"))
+
+
+def _begin_with_a_deadline(connection: Connection) -> None:
+    connection.exec_driver_sql(_BEGINS_WITH_A_DEADLINE.get(connection.get_execution_options().get(BEGIN, ""), "BEGIN"))

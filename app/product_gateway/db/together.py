@@ -12,28 +12,30 @@ from product_gateway.errors import Unavailable
 Asked = TypeVar("Asked")
 T = TypeVar("T")
 
-AT_ONCE = 2  # one batch is prepared while the database is at another
-MOST = 200
+MOST = 200  # in a batch
 
 Write = Callable[[Sequence[Asked]], Awaitable[Sequence[T | Exception]]]
 """Writes a batch, and says for each in it what came of it."""
 
 
 class Together(Generic[Asked, T]):
-    """Waits for nobody: whoever comes while the database is busy is in the next batch."""
+    """Waits for nobody: whoever comes while the database is at one batch is in the next.
+
+    There is one batch at a time. With two, each has half as many, and all that is done once a batch is done twice.
+    """
 
     def __init__(self, write: Write[Asked, T]) -> None:
         self._write = write
         self._waiting: list[tuple[Asked, float | None, asyncio.Future[T]]] = []
-        self._running = 0
+        self._is_running = False
         self._tasks: set[asyncio.Task[None]] = set()  # the event loop itself keeps no hold of them
 
     async def ask(self, asked: Asked) -> T:
         """What came of it. Raises what its own part of the batch raises."""
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._waiting.append((asked, until.get(), future))
-        if self._running < AT_ONCE:
-            self._running += 1
+        if not self._is_running:
+            self._is_running = True
             # of no request: neither its deadline nor its span is that of the batch
             task = asyncio.create_task(self._run(), context=contextvars.Context())
             self._tasks.add(task)
@@ -47,7 +49,7 @@ class Together(Generic[Asked, T]):
         try:
             await self._write_what_waits()
         finally:
-            self._running -= 1
+            self._is_running = False
 
     async def _write_what_waits(self) -> None:
         while self._waiting:

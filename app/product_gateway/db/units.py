@@ -23,6 +23,8 @@ SECONDS_BETWEEN_LOOKS = 0.05
 SECONDS_BETWEEN_CUTS = 0.25  # of a unit that is given up
 LEAST_SECONDS_TO_WAIT = 1.0  # before a line is cut: whoever had to wait in a crowd, and is served now, is let finish
 LINE = "line"  # where a connection's `info` has its Line
+BEGIN = "begin"  # an engine's option: what its transactions are for
+READ, WRITE = "read", "write"
 
 until: ContextVar[float | None] = ContextVar("until", default=None)
 """When the time of the request is up that this is about, by its event loop's clock."""
