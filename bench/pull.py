@@ -63,6 +63,7 @@ def run() -> Section:
 def _rows(name: str, found: Values) -> list[Row]:
     return [
         row(f"{name}: first sync, against dlt", found[FIRST], found[DLT], 8, 12),
+        row(f"{name}: the limit, against dlt", found[LIMIT], found[DLT]),
         row(f"{name}: first sync, against the limit", found[FIRST], found[LIMIT], 0.5, 0.75),
         row(f"{name}: first sync, CPU of a record against dlt's", found[FIRST + CPU], found[DLT + CPU], at_most=True),
         row(f"{name}: the same against the limit's", found[FIRST + CPU], found[LIMIT + CPU], at_most=True),

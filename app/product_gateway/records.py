@@ -51,7 +51,8 @@ class Contract:
     envelope: jsonschema_rs.Draft4Validator
     schema: jsonschema_rs.Draft4Validator
     record_id: jsonschema_rs.Draft4Validator
-    fields: tuple[tuple[str, Callable[[Any], Any] | None], ...]
+    fields: tuple[str, ...]
+    converted: tuple[tuple[str, Callable[[Any], Any]], ...]
     has_members: bool
 
     def page(self, content: bytes, where: str, max_record_bytes: int) -> Page:
@@ -103,14 +104,16 @@ class Contract:
 
     def kept(self, item: Any, max_bytes: int) -> Record | Rejection:
         """The same, of one that fits the schema."""
-        document: dict[str, Any] = {}
+        document: dict[str, Any] = {name: value for name in self.fields if (value := item.get(name)) is not None}
         name = ""
         try:
-            for name, convert in self.fields:
-                value = item.get(name)
-                if value is not None and convert is not None:
-                    value = convert(value)
-                if value is not None:
+            for name, convert in self.converted:
+                if name not in document:
+                    continue
+                value = convert(document[name])
+                if value is None:
+                    del document[name]
+                else:
                     document[name] = value
         except (ValueError, OverflowError):
             return Rejection("INVALID_DATE_TIME", item["id"], f"/{name}", _NOT_A_TIME)
@@ -149,10 +152,11 @@ def contract(entity_type: EntityType) -> Contract:
         envelope=_validator(page),
         schema=_validator(spec.json_schema(document, name)),
         record_id=_validator(spec.json_schema(document, "RecordId")),
-        fields=tuple(
-            (field, _converter(spec.resolve(document, schema)))
+        fields=tuple(field for field in properties if field != _MEMBERS),
+        converted=tuple(
+            (field, convert)
             for field, schema in properties.items()
-            if field != _MEMBERS
+            if field != _MEMBERS and (convert := _converter(spec.resolve(document, schema)))
         ),
         has_members=_MEMBERS in properties,
     )
