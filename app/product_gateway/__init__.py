@@ -30,6 +30,7 @@ Where things are:
     rate_limits        how often a merchant and an address may ask
     binding            a spec's operations bound to handlers, as one ASGI application
     lean               imports Connexion without what none of us uses of it
+    later              modules that are imported at their first use
     pipeline           Connexion's routing, security and validation, tuned
     paths              which operations a path has
     parameters         an operation's parameters, compiled once and read at every request

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 from starlette.types import ASGIApp
 
-from product_gateway import db, garbage, logs, operations, tracing
+from product_gateway import db, garbage, logs, tracing
 from product_gateway.connections import Connections
 from product_gateway.db import Database, migrate
 from product_gateway.errors import SettingsError
@@ -168,6 +168,8 @@ def worker_beside(settings: Settings, metrics: Metrics) -> Iterator[None]:
 @contextmanager
 def operations_beside(settings: Settings, metrics: Metrics, listening: socket.socket) -> Iterator[None]:
     """Metrics, health and the monitor in a thread. The last to stop, so that an orchestrator can follow the others."""
+    from product_gateway import operations
+
     app, end_streams = operations.create_app(settings, metrics)
     with http_beside(app, listening, seconds_to_finish=SECONDS_TO_FINISH_SCRAPES):
         url = url_of(listening)

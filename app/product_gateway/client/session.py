@@ -12,6 +12,7 @@ import stamina
 from rich.console import Console
 from rich.text import Text
 
+from product_gateway import garbage
 from product_gateway.client import words
 from product_gateway.client.bodies import OneSync, Sync
 from product_gateway.client.gateway import SHORTEST_PAUSE, Answer, Gateway, to_gateway
@@ -74,6 +75,7 @@ class Session:
 
     def run(self, command: Callable[["Session", Gateway], Awaitable[End]]) -> End:
         """To its end. Raises KeyboardInterrupt."""
+        garbage.keep_what_is_there()
         stamina.instrumentation.set_on_retry_hooks(())  # it would print to standard output by itself
         try:
             return asyncio.run(self._run(command))

@@ -3,7 +3,7 @@
 import asyncio
 from dataclasses import dataclass
 
-from product_gateway import db
+from product_gateway import db, garbage
 from product_gateway.conformance import access
 from product_gateway.conformance.by_id import OF_IDS, IdChecks
 from product_gateway.conformance.client import Recorder, Service
@@ -136,6 +136,7 @@ def check(plan: Plan, settings: Settings, sheet: Sheet, merchant: str | None = N
 
     Ctrl-C ends it, with a note in the sheet. Raises SettingsError.
     """
+    garbage.keep_what_is_there()
     try:
         asyncio.run(_with_stock(plan, settings, sheet, merchant))
     except KeyboardInterrupt:

@@ -24,9 +24,6 @@ def sandbox(
     verbose: Annotated[bool, typer.Option("--verbose", help="Log every request and sync on standard error.")] = False,
 ) -> None:
     """Run a gateway for tests of its clients, without a database. Says as one line of JSON where it is."""
-    import gc
-
-    gc.disable()  # what is made at a start stays: to look through it again and again takes a tenth of the time
     # Connexion imports httpx, which imports a command of its own with all that this wants, unless it is not there.
     sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
     from product_gateway.sandbox import run

@@ -1,7 +1,6 @@
 """Starts the gateway, a worker and the product service, says where they are, and leaves nothing behind."""
 
 import contextlib
-import gc
 import os
 import signal
 import sys
@@ -16,7 +15,7 @@ from typing import Any
 
 import orjson
 
-from product_gateway import catalog_file, db, demo, keys, launch, logs, outbound, settings
+from product_gateway import catalog_file, db, demo, garbage, keys, launch, logs, outbound, settings
 from product_gateway.db import merchants, migrate
 from product_gateway.metrics import Metrics
 from product_gateway.model import Platform
@@ -56,8 +55,7 @@ def run(asked: Asked, say: Callable[[str], None]) -> None:
         tempfile.TemporaryDirectory(prefix="product-gateway-sandbox-") as folder,
         _running(asked, _settings(Path(folder))) as description,
     ):
-        gc.freeze()
-        gc.enable()
+        garbage.keep_what_is_there()
         say(orjson.dumps(description).decode())
         if asked.until_eof:
             threading.Thread(target=_end_with_stdin, name="stdin", daemon=True).start()

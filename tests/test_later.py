@@ -1,0 +1,57 @@
+"""later, lean and garbage: a start is spared what nobody needs, and whoever needs it after all has it."""
+
+import subprocess
+import sys
+
+NOT_LOADED = """
+import gc, sys
+from product_gateway import __main__, launch, server
+
+assert not gc.isenabled(), "imports search for garbage"
+names = ["starlette.testclient", "werkzeug.test", "werkzeug.serving", "asyncpg", "alembic", "schemathesis", "rich"]
+print(*[each for each in names if each in sys.modules])
+lazy = ["httpx", "requests", "sqlalchemy.dialects.postgresql.asyncpg", "sqlalchemy.dialects.postgresql.pg8000"]
+print(*[each for each in lazy if type(sys.modules[each]).__name__ != "_LazyModule"])
+"""
+USED_AFTER_ALL = """
+from product_gateway import __main__, launch, server
+
+import httpx, requests, starlette.testclient, werkzeug, werkzeug.test
+from connexion.apps.abstract import TestClient
+from sqlalchemy.dialects.postgresql import asyncpg
+
+assert isinstance(werkzeug.Client(lambda *_: []), werkzeug.test.Client)
+assert isinstance(TestClient(lambda *_: None), starlette.testclient.TestClient)
+print(httpx.Client, requests.Session, asyncpg.dialect)
+"""
+GARBAGE = """
+import gc
+from product_gateway import garbage
+
+garbage.keep_what_is_there()
+print(gc.isenabled(), gc.get_freeze_count() > 1000, gc.get_threshold()[0])
+"""
+
+
+def said(code: str) -> list[str]:
+    """What a new interpreter prints."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def test_a_server_starts_without_what_it_does_not_use() -> None:
+    """Each of these would make every start longer, and every process larger."""
+    assert said(NOT_LOADED) == ["", ""]
+
+
+def test_whoever_uses_it_after_all_has_the_real_one() -> None:
+    """In the same process: a test suite or a plugin may."""
+    (line,) = said(USED_AFTER_ALL)
+    assert "httpx" in line
+    assert "PGDialect_asyncpg" in line
+
+
+def test_a_process_that_goes_on_looks_for_garbage_again() -> None:
+    """Not among what it began with."""
+    assert said(GARBAGE) == ["True True 50000"]
