@@ -211,7 +211,7 @@ def test_a_failure_that_nobody_expected_is_one_object_of_json(sqlite_house: Hous
         connection.execute("UPDATE merchants SET platform = 'nobody''s'")
         connection.commit()
     with serving(sqlite_house, "json") as (url, log), client(sqlite_house, url, "m") as merchant:
-        answer = merchant.get(f"{API}/sync/PRODUCT")
+        answer = merchant.get(f"{API}/products")
         log.requests(1)
         of_request = [each for each in log.lines() if each.get("request_id") == answer.headers["X-Request-Id"]]
     assert answer.status_code == 500

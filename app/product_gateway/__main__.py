@@ -1,14 +1,12 @@
 """The command line: `product-gateway`, also `python -m product_gateway`. No logic; every command is one call."""
 
-from product_gateway import garbage  # noqa: F401  # before all that takes long to import
-
-# isort: split
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from product_gateway import garbage
 from product_gateway import merchant_commands as keeping
 from product_gateway.client import commands as asking
 from product_gateway.conformance import commands as checking
@@ -139,7 +137,8 @@ def sample_service(
 def main() -> None:
     """Exit status: 0 done, 1 something must be changed first (said on standard error), 2 wrong usage; see `client`."""
     try:
-        app()
+        with garbage.let_lie():
+            app()
     except GatewayError as error:
         typer.echo(error.detail, err=True)
         sys.exit(1)
