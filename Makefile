@@ -39,9 +39,12 @@ $(INSTALLED): requirements-dev.txt pyproject.toml
 run: $(INSTALLED) ## gateway, worker, sample service, a merchant and a token on this machine; Ctrl-C stops it all
 	@$(BIN)/product-gateway demo
 
+# Tests make and throw away some hundred databases: in memory, where Linux has room for them there.
+IN_MEMORY := $(shell [ "$$(df -k /dev/shm 2>/dev/null | awk 'END { print $$4 + 0 }')" -gt 8000000 ] && echo TMPDIR=/dev/shm)
+
 # Tests wait more than they compute, so there are two processes for each core.
 test: $(INSTALLED) ## run the tests
-	$(BIN)/python -m pytest -n $$((2 * $$(getconf _NPROCESSORS_ONLN))) --dist worksteal
+	$(IN_MEMORY) $(BIN)/python -m pytest -n $$((2 * $$(getconf _NPROCESSORS_ONLN))) --dist worksteal
 
 check: lint types imports specs ## lint, types, imports, specs: what has to hold besides the tests
 
