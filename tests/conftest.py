@@ -1,11 +1,13 @@
 """Fixtures for all tests."""
 
+import functools
 import os
 import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpcore2
 import pytest
 
 import databases
@@ -40,6 +42,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _no_settings_of_the_developers_own(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.upper().startswith((PREFIX, "OTEL_"))]:
         monkeypatch.delenv(name)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _certificate_authorities_are_read_once() -> Iterator[None]:
+    """Each client of httpx2 would read them again, which takes as long as fifty requests."""
+    with pytest.MonkeyPatch.context() as here:
+        here.setattr(httpcore2, "default_ssl_context", functools.cache(httpcore2.default_ssl_context))
+        yield
 
 
 @pytest.fixture(scope="session")

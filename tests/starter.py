@@ -104,9 +104,10 @@ def obey(control: socket.socket) -> None:
     import sqlalchemy.dialects.postgresql
     import sqlalchemy.dialects.sqlite
 
-    from product_gateway import __main__, catalog_file, demo, launch, registry, sample_service
+    from product_gateway import __main__, catalog_file, demo, launch, outbound, registry, sample_service
 
     assert all((__main__, catalog_file, demo, launch, registry, sample_service, psycopg, sqlalchemy))
+    outbound.authorities()
     gc.freeze()
     while content := control.recv(LONGEST_ORDER):
         order = json.loads(content)

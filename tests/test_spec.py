@@ -9,13 +9,12 @@ from typing import Any
 
 import jsonschema_rs
 import pytest
-import yaml
 
 from product_gateway import spec
 
 TOP = Path(__file__).parents[1]
 HOUSE = TOP / "app" / "product_gateway"
-DOCUMENTS = {path.name: yaml.safe_load(path.read_bytes()) for path in sorted((TOP / "openapi").glob("*.yaml"))}
+DOCUMENTS = {path.name: spec.load(path.name) for path in sorted((TOP / "openapi").glob("*.yaml"))}
 GATEWAY = DOCUMENTS[spec.GATEWAY]
 DESCRIPTION: str = GATEWAY["info"]["description"]
 OPERATIONS = [(name, *each) for name, document in DOCUMENTS.items() for each in spec.operations(document)]
