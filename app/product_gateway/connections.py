@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import orjson
 from uuid_utils import uuid7
-from uvicorn.config import Config
+from uvicorn import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 from uvicorn.server import ServerState
 

@@ -7,7 +7,7 @@ import asyncio
 from typing import Any
 
 import httptools
-from uvicorn.config import Config
+from uvicorn import Config
 from uvicorn.server import ServerState
 
 from product_gateway import http_rules as rules

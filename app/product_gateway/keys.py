@@ -11,12 +11,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from product_gateway import later
-
-with later.leaving("cryptography.x509"):  # PyJWT imports it for a form of keys that is none of ours
-    import jwt
-
-# isort: split
+import jwt
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.fernet import Fernet, InvalidToken
 from cryptography.hazmat.primitives.asymmetric.ec import (
