@@ -16,6 +16,8 @@ from product_gateway.model import EntityType
 from product_gateway.sample_service import create_app
 from serving import serve
 
+pytest_plugins = ["schemathesis.pytest.plugin"]
+
 TOKEN = "the-merchants-token"
 CATALOG = catalog_file.read(catalog_file.SAMPLE)
 PATHS = {EntityType.PRODUCT: "/products", EntityType.COLLECTION: "/collections"}
