@@ -105,7 +105,7 @@ class Stream(Answer[AsyncGenerator[bytes, None]]):
                 sending.cancel()
                 leaving.cancel()
                 await asyncio.gather(sending, leaving, return_exceptions=True)
-        await self.body.aclose()
+                await self.body.aclose()
         await send({"type": "http.response.body", "body": b""})
 
     async def _send_parts(self, send: Send) -> None:

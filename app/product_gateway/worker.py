@@ -57,7 +57,8 @@ class Worker:
             if claim is None:
                 slots.release()
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(stop.wait(), self._settings.worker_poll_seconds)
+                    async with asyncio.timeout(self._settings.worker_poll_seconds):
+                        await stop.wait()
                 continue
             task = asyncio.create_task(self._run_claim(claim))
             running.add(task)

@@ -90,7 +90,8 @@ class Live:
                     yield b"event: look\ndata: " + orjson.dumps({"parts": changed}) + b"\n\n"
                     continue
                 try:
-                    await asyncio.wait_for(news.wait(), SECONDS_BETWEEN_SIGNS)
+                    async with asyncio.timeout(SECONDS_BETWEEN_SIGNS):  # wait_for would now and then not be cancelled
+                        await news.wait()
                 except TimeoutError:
                     yield b": still here\n\n"
         finally:
