@@ -1,24 +1,30 @@
 """The database underneath: migrations, group commit, and what is said when it is away."""
 
 import asyncio
+import contextlib
+import gc
 import re
 import sqlite3
 import threading
-from contextlib import closing
+import weakref
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import IntegrityError
+from uuid_utils.compat import uuid7
 
 import databases
 from product_gateway import db
 from product_gateway.db import Database, merchants, migrate, syncs
 from product_gateway.db.tables import metadata
-from product_gateway.errors import SettingsError, SyncAlreadyActive, Unavailable
+from product_gateway.db.together import Together
+from product_gateway.errors import SettingsError, SyncAlreadyActive, SyncNotFound, Unavailable
 from product_gateway.model import EntityType, Platform
 
 
@@ -33,7 +39,7 @@ def contents(path: Path) -> tuple[dict[str, list[str]], dict[str, list[Any]]]:
 
     SQLite adds a column on the line of the last one.
     """
-    with closing(sqlite3.connect(path)) as connection:
+    with contextlib.closing(sqlite3.connect(path)) as connection:
         found = connection.execute("SELECT name, type, sql FROM sqlite_master").fetchall()
         halves = {name: f"{sql}".rpartition(")") for name, _, sql in found}
         between = re.compile(r",\s*\n\s*|, (?=\w+ [A-Z]+(?:,|$))")
@@ -66,6 +72,35 @@ async def test_a_read_sees_one_state_whatever_others_write_meanwhile(database: D
     before, after = await database.read(twice)
     assert before == after
     assert await database.read(count) == before + 1
+
+
+async def test_an_error_is_gone_with_whoever_heard_of_it(database: Database) -> None:
+    """Nobody has to search for it: with each one that stays behind, a search would come sooner, and take longer."""
+
+    async def fail(asked: Sequence[UUID]) -> Sequence[SyncNotFound]:
+        return [SyncNotFound(each) for each in asked]
+
+    together: Together[UUID, None] = Together(fail)
+    ways: list[Callable[[], Awaitable[object]]] = [
+        lambda: database.read(syncs.get, "shop", uuid7()),
+        lambda: database.write(syncs.get, "shop", uuid7()),
+        lambda: together.ask(uuid7()),
+    ]
+    loop = asyncio.get_running_loop()
+    gc.disable()
+    try:
+        for number, way in enumerate(ways):
+            gone = asyncio.Event()
+            with pytest.raises(SyncNotFound) as raised:
+                await way()
+            heard = weakref.ref(raised.value)
+            weakref.finalize(raised.value, loop.call_soon_threadsafe, gone.set)
+            del raised
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(gone.wait(), 5)  # the thread may still be letting go of it
+            assert heard() is None, f"something holds the error of way {number}"
+    finally:
+        gc.enable()
 
 
 def test_migrating_twice_changes_nothing(database: Database) -> None:

@@ -78,12 +78,14 @@ class Unit:
 
     def _settle(self, result: Any, fault: Exception | None) -> None:
         self._under_way.units.discard(self)
-        if self.future.done():
+        future = self.future
+        del self.future  # it holds the error, whose frames hold us: only a search for garbage would find that
+        if future.done():
             return
         if fault is None:
-            self.future.set_result(result)
+            future.set_result(result)
         else:
-            self.future.set_exception(fault)
+            future.set_exception(fault)
 
     # In any thread.
 
@@ -98,16 +100,7 @@ class Unit:
 
     def run(self, engine: Engine) -> None:
         """From its begin to its end, unless nobody waits for it any more."""
-        result, fault = None, None
-        if self.begin():
-            _current.unit = self
-            try:
-                with faults_as_unavailable():
-                    result = self._in_transaction(engine)
-            except Exception as error:  # noqa: BLE001 - it is handed to the one who asked
-                fault = error
-            _current.unit = None
-        self.end(result, fault)
+        self.end(*self._outcome(engine))
 
     def begin(self) -> bool:
         """False where nobody waits any more: then it must not be done."""
@@ -131,6 +124,18 @@ class Unit:
         """Says how it went to the one who waits."""
         with suppress(RuntimeError):  # the event loop is closed: nobody waits
             self.future.get_loop().call_soon_threadsafe(self._settle, result, fault)
+
+    def _outcome(self, engine: Engine) -> tuple[Any, Exception | None]:
+        if not self.begin():
+            return None, None
+        _current.unit = self
+        try:
+            with faults_as_unavailable():
+                return self._in_transaction(engine), None
+        except Exception as error:  # noqa: BLE001 - it is handed to the one who asked
+            return None, error
+        finally:
+            _current.unit = None
 
     def _in_transaction(self, engine: Engine) -> Any:
         with engine.connect() as connection:

@@ -52,8 +52,8 @@ class GroupCommit:
                 outcomes = [_attempt(connection, unit) for unit in batch]
         except Exception as error:  # noqa: BLE001 - nothing was committed: everybody who waits must hear of it
             outcomes = [(None, copied(error)) for _ in batch]
-        for unit, (result, fault) in zip(batch, outcomes, strict=True):
-            unit.end(result, fault)
+        for unit in batch:
+            unit.end(*outcomes.pop(0))  # and nothing here holds the error, whose frames lead here
 
     def _waiting_now(self) -> list[Unit]:
         found: list[Unit] = []
