@@ -6,6 +6,7 @@ Nothing here or elsewhere in `db` keeps anything in a session, so that PgBouncer
 import os
 import re
 import socket
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 from urllib.parse import unquote
@@ -94,7 +95,7 @@ def engine(url: URL, connections: int, seconds_to_wait: float, *, has_deadline: 
             pool_timeout=seconds_to_wait,
             connect_args={
                 "prepare_threshold": None,  # what one session prepares, the next one does not know
-                "autocommit": True,  # transactions begin where _begin says so
+                "autocommit": True,  # transactions begin as _beginning says
             },
         )
         arguments = made.dialect.create_connect_args(url)[1]
@@ -102,7 +103,7 @@ def engine(url: URL, connections: int, seconds_to_wait: float, *, has_deadline: 
     except (ArgumentError, ProgrammingError) as error:
         raise SettingsError(f"PRODUCT_GATEWAY_DATABASE_URL cannot be used: {str(error).strip()}") from None
     event.listen(made, "handle_error", _leave_the_server)
-    event.listen(made, "begin", _begin_with_a_deadline if has_deadline else _begin)
+    event.listen(made, "begin", _beginning(has_deadline=has_deadline))
     event.listen(made, "connect", _lay_line, insert=True)  # before SQLAlchemy has its first word
     event.listen(made, "close", _close_line)
     return made
@@ -125,22 +126,22 @@ def _leave_the_server(context: ExceptionContext) -> None:
         context.is_disconnect = True
 
 
-# A process that stands still in the middle of a write would keep its sync's row locked, and PUT and DELETE of the
-# merchant waiting, for as long as its machine keeps the connection.
-_LET_GO_OF_THE_SILENT = f"SET LOCAL idle_in_transaction_session_timeout = '{LONGEST_SILENCE}'"
-# A row that somebody else holds is not waited for until the deadline.
-_BE_PATIENT_FOR_A_WHILE = f"SET LOCAL lock_timeout = '{LONGEST_WAIT_FOR_A_LOCK}'"
-_BEGINS = {
-    READ: "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",  # one state, whatever others commit meanwhile
-    WRITE: f"BEGIN; {_LET_GO_OF_THE_SILENT}",
-}
-_BEGINS_WITH_A_DEADLINE = {**_BEGINS, WRITE: f"{_BEGINS[WRITE]}; {_BE_PATIENT_FOR_A_WHILE}"}
+def _beginning(*, has_deadline: bool) -> Callable[[Connection], None]:
+    """How transactions begin, by what they are for: in one way to the server and back."""
+    write = [
+        "BEGIN",
+        # A process that stands still in the middle of a write would keep its sync's row locked, and PUT and DELETE of
+        # the merchant waiting, for as long as its machine keeps the connection.
+        f"SET LOCAL idle_in_transaction_session_timeout = '{LONGEST_SILENCE}'",
+    ]
+    if has_deadline:  # a row that somebody else holds is not waited for until then
+        write.append(f"SET LOCAL lock_timeout = '{LONGEST_WAIT_FOR_A_LOCK}'")
+    begins = {
+        READ: "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",  # one state, whatever others commit meanwhile
+        WRITE: "; ".join(write),
+    }
 
+    def begin(connection: Connection) -> None:
+        connection.exec_driver_sql(begins.get(connection.get_execution_options().get(BEGIN, ""), "BEGIN"))
 
-def _begin(connection: Connection) -> None:
-    """One way to the server and back."""
-    connection.exec_driver_sql(_BEGINS.get(connection.get_execution_options().get(BEGIN, ""), "BEGIN"))
-
-
-def _begin_with_a_deadline(connection: Connection) -> None:
-    connection.exec_driver_sql(_BEGINS_WITH_A_DEADLINE.get(connection.get_execution_options().get(BEGIN, ""), "BEGIN"))
+    return begin
