@@ -1,6 +1,6 @@
 """Which operations a path has: by its segments, those that are written out before those that stand for a parameter.
 
-That is what OpenAPI 3.0 (§4.7.8.1, path templating matching) has, whatever the order of the paths in the spec.
+That is what OpenAPI 3.0.3 has (Paths Object, path templating matching), whatever the order of the paths in the spec.
 """
 
 from dataclasses import dataclass, field

@@ -10,12 +10,11 @@ from uuid_utils.compat import uuid7
 from product_gateway.db import events
 from product_gateway.db.merchants import why_not
 from product_gateway.db.sent import DIALECTS, Sent
-from product_gateway.db.syncs import Wanted, sync_of
+from product_gateway.db.syncs import Wanted, columns, sync_of
 from product_gateway.db.tables import ACTIVE, merchants, now, syncs
 from product_gateway.errors import GatewayError, SyncAlreadyActive
 from product_gateway.model import EntityType, Sync
 
-_columns = [*syncs.c, now().label("as_of")]
 _looked_up = Sent("merchant", "entity_type")
 _new = Sent("merchant", "entity_type", "id")
 
@@ -24,7 +23,7 @@ def _select_of(dialect: str) -> Select[Any]:
     merchant, entity_type = _looked_up.columns[dialect]
     active = (syncs.c.merchant == merchant) & (syncs.c.entity_type == entity_type) & text(ACTIVE)
     of_merchant = (merchants.c.disabled, merchants.c.platform)
-    return select(merchant.label("wanted_by"), entity_type.label("wanted_type"), *of_merchant, *_columns).select_from(
+    return select(merchant.label("wanted_by"), entity_type.label("wanted_type"), *of_merchant, *columns).select_from(
         _looked_up.tables[dialect].outerjoin(merchants, merchants.c.name == merchant).outerjoin(syncs, active)
     )
 
@@ -33,9 +32,9 @@ def _insert_of(dialect: str, insert: Any) -> Any:
     merchant, entity_type, sync_id = _new.columns[dialect]
     # SQLite takes ON for a join's, unless there is a WHERE before it.
     rows = select(merchant, sync_id, entity_type, text("'QUEUED'"), now()).select_from(_new.tables[dialect])
-    columns = ["merchant", "id", "entity_type", "status", "queued_at"]
-    new = insert(syncs).from_select(columns, rows.where(text("true")))
-    return new.on_conflict_do_nothing().returning(*_columns)
+    names = ["merchant", "id", "entity_type", "status", "queued_at"]
+    new = insert(syncs).from_select(names, rows.where(text("true")))
+    return new.on_conflict_do_nothing().returning(*columns)
 
 
 _select = {dialect: _select_of(dialect) for dialect in DIALECTS}

@@ -11,7 +11,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Connection, Row, Select, or_, select, text, tuple_, union_all
 
 from product_gateway.db import catalog, events, merchants, syncs, webhooks
-from product_gateway.db.syncs import Place, sync_of
+from product_gateway.db.syncs import Place, columns, sync_of
 from product_gateway.db.tables import now
 from product_gateway.db.tables import syncs as table
 from product_gateway.model import ActiveSyncs, Delivery, EntityType, RejectionGroup, Sync, SyncEvent, SyncStatus
@@ -19,8 +19,6 @@ from product_gateway.model import ActiveSyncs, Delivery, EntityType, RejectionGr
 MOST_ACTIVE = 50  # are shown; the rest is counted, and in the list
 MOST_FAILURES = 500  # the latest, in which merchants that fail are looked for
 MOST_FAILING = 8  # are shown
-
-_columns = [*table.c, now().label("as_of")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +71,13 @@ class Story:
 
 _status = table.c.status
 _stuck = (
-    select(*_columns)
+    select(*columns)
     .where(_status == text("'IN_PROGRESS'"), table.c.lease_expires_at < now())
     .order_by(table.c.queued_at)
     .limit(MOST_ACTIVE)
 )
 _active = [
-    select(*_columns).where(_status == text(f"'{each}'")).order_by(table.c.queued_at).limit(MOST_ACTIVE)
+    select(*columns).where(_status == text(f"'{each}'")).order_by(table.c.queued_at).limit(MOST_ACTIVE)
     for each in (SyncStatus.IN_PROGRESS, SyncStatus.QUEUED)
 ]
 _later = table.alias()
@@ -224,7 +222,7 @@ def _runs_of_ids(connection: Connection, keys: list[tuple[str, UUID]]) -> list[R
     if not keys:
         return []
     these = or_(*((table.c.merchant == merchant) & (table.c.id == sync_id) for merchant, sync_id in keys))
-    return [_run(row) for row in connection.execute(select(*_columns).where(these))]
+    return [_run(row) for row in connection.execute(select(*columns).where(these))]
 
 
 def _active_keys(connection: Connection, keys: list[tuple[str, str]]) -> set[tuple[str, str]]:

@@ -7,8 +7,8 @@ from sqlalchemy import Connection, Row, Select, select
 
 from product_gateway.db.merchants import why_not
 from product_gateway.db.sent import DIALECTS, Sent
-from product_gateway.db.syncs import Key, Wanted, sync_of
-from product_gateway.db.tables import catalog_counts, merchants, now, syncs
+from product_gateway.db.syncs import Key, Wanted, columns, sync_of
+from product_gateway.db.tables import catalog_counts, merchants, syncs
 from product_gateway.errors import GatewayError, SyncNotFound
 from product_gateway.model import CatalogState, Sync
 
@@ -18,13 +18,12 @@ State = tuple[CatalogState, Sync | None]
 _by_id = Sent("merchant", "id")
 _by_type = Sent("merchant", "entity_type")
 _admission = [merchants.c.disabled, merchants.c.platform]
-_sync = [*syncs.c, now().label("as_of")]
 
 
 def _select_syncs(dialect: str) -> Select[Any]:
     merchant, sync_id = _by_id.columns[dialect]
     return (
-        select(*_admission, *_sync)
+        select(*_admission, *columns)
         .select_from(
             _by_id.tables[dialect]
             .outerjoin(merchants, merchants.c.name == merchant)
@@ -46,7 +45,7 @@ def _select_states(dialect: str) -> Select[Any]:
     )
     counts = catalog_counts.c
     return (
-        select(*_admission, counts.num_records, counts.updated_at, *_sync)
+        select(*_admission, counts.num_records, counts.updated_at, *columns)
         .select_from(
             _by_type.tables[dialect]
             .outerjoin(merchants, merchants.c.name == merchant)

@@ -57,7 +57,7 @@ Wanted = tuple[str, EntityType]
 
 KEYS_AT_ONCE = 1000
 
-_columns = [*syncs.c, now().label("as_of")]
+columns = [*syncs.c, now().label("as_of")]  # what sync_of wants
 _of_type = (syncs.c.merchant == bindparam("m")) & (syncs.c.entity_type == bindparam("t"))
 
 _new: dict[str, Any] = {
@@ -67,24 +67,21 @@ _new: dict[str, Any] = {
     "idempotency_key": bindparam("k"),
 }
 _insert = {
-    dialect: insert(syncs)
-    .values(**_new, status="QUEUED", queued_at=now())
-    .on_conflict_do_nothing()
-    .returning(*_columns)
+    dialect: insert(syncs).values(**_new, status="QUEUED", queued_at=now()).on_conflict_do_nothing().returning(*columns)
     for dialect, insert in (("sqlite", sqlite.insert), ("postgresql", postgresql.insert))
 }
-_select_active = select(*_columns).where(_of_type, text(ACTIVE))
+_select_active = select(*columns).where(_of_type, text(ACTIVE))
 _select_all_active = (
     select(syncs.c.entity_type, syncs.c.status, func.count(), func.min(syncs.c.queued_at), now())
     .where(text(ACTIVE))
     .group_by(syncs.c.entity_type, syncs.c.status)
 )
-_select_of_key = select(*_columns).where(syncs.c.merchant == bindparam("m"), syncs.c.idempotency_key == bindparam("k"))
-_select_latest = select(*_columns).where(_of_type).order_by(syncs.c.queued_at.desc(), syncs.c.id.desc()).limit(1)
-_select_one = select(*_columns).where(syncs.c.merchant == bindparam("m"), syncs.c.id == bindparam("i"))
+_select_of_key = select(*columns).where(syncs.c.merchant == bindparam("m"), syncs.c.idempotency_key == bindparam("k"))
+_select_latest = select(*columns).where(_of_type).order_by(syncs.c.queued_at.desc(), syncs.c.id.desc()).limit(1)
+_select_one = select(*columns).where(syncs.c.merchant == bindparam("m"), syncs.c.id == bindparam("i"))
 _sent = Sent("merchant", "id")
 _select_keyed = {
-    dialect: select(*_columns).join_from(
+    dialect: select(*columns).join_from(
         _sent.tables[dialect], syncs, (syncs.c.merchant == merchant) & (syncs.c.id == sync_id)
     )
     for dialect, (merchant, sync_id) in _sent.columns.items()
@@ -96,7 +93,7 @@ _cancel = (
     update(syncs)
     .where(_of_type, text(ACTIVE))
     .values(status="CANCELLED", finished_at=now(), lease_expires_at=None, lease_owner=None)
-    .returning(*_columns)
+    .returning(*columns)
 )
 
 
@@ -212,7 +209,7 @@ def history(
     found: list[Sync] = []
     for each in EntityType if entity_type is None else (entity_type,):
         rows = connection.execute(
-            select(*_columns)
+            select(*columns)
             .where(_of_type, *conditions)
             .order_by(syncs.c.queued_at.desc(), syncs.c.id.desc())
             .limit(limit + 1),
@@ -249,7 +246,7 @@ def prune(connection: Connection, days: float, limit: int) -> int:
 
 
 def sync_of(row: Row[Any]) -> Sync:
-    """Of a row with all columns, and the moment that it shows."""
+    """Of a row with all of `columns`."""
     return Sync(
         id=row.id,
         merchant=row.merchant,

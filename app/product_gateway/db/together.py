@@ -14,8 +14,8 @@ T = TypeVar("T")
 
 MOST = 200  # in a batch
 
-Write = Callable[[Sequence[Asked]], Awaitable[Sequence[T | Exception]]]
-"""Writes a batch, and says for each in it what came of it."""
+Work = Callable[[Sequence[Asked]], Awaitable[Sequence[T | Exception]]]
+"""Reads or writes a batch, and says for each in it what came of it."""
 
 
 class Together(Generic[Asked, T]):
@@ -24,8 +24,8 @@ class Together(Generic[Asked, T]):
     There is one batch at a time. With two, each has half as many, and all that is done once a batch is done twice.
     """
 
-    def __init__(self, write: Write[Asked, T]) -> None:
-        self._write = write
+    def __init__(self, work: Work[Asked, T]) -> None:
+        self._work = work
         self._waiting: list[tuple[Asked, float | None, asyncio.Future[T]]] = []
         self._is_running = False
         self._tasks: set[asyncio.Task[None]] = set()  # the event loop itself keeps no hold of them
@@ -47,17 +47,17 @@ class Together(Generic[Asked, T]):
 
     async def _run(self) -> None:
         try:
-            await self._write_what_waits()
+            await self._do_what_waits()
         finally:
             self._is_running = False
 
-    async def _write_what_waits(self) -> None:
+    async def _do_what_waits(self) -> None:
         while self._waiting:
             batch = [each for each in self._waiting[:MOST] if not each[2].done()]
             del self._waiting[:MOST]
             until.set(min((end for _, end, _ in batch if end is not None), default=None))
             try:
-                outcomes = await self._write([asked for asked, _, _ in batch])
+                outcomes = await self._work([asked for asked, _, _ in batch])
             except Exception as error:  # noqa: BLE001 - each hears of it
                 outcomes = [error] * len(batch) if len(batch) == 1 else await self._one_by_one(batch, error)
             for (_, _, future), outcome in zip(batch, outcomes, strict=True):
@@ -71,14 +71,14 @@ class Together(Generic[Asked, T]):
     async def _one_by_one(
         self, batch: Sequence[tuple[Asked, float | None, asyncio.Future[T]]], error: Exception
     ) -> Sequence[T | Exception]:
-        """One that cannot be written must not fail the others. A database that is away is so for all of them."""
+        """One that cannot be done must not fail the others. A database that is away is so for all of them."""
         if isinstance(error, Unavailable):
             return [copied(error) for _ in batch]
         found: list[T | Exception] = []
         for asked, end, _ in batch:
             until.set(end)
             try:
-                found += await self._write([asked])
+                found += await self._work([asked])
             except Exception as fault:  # noqa: BLE001 - it is its own
                 found.append(fault)
         return found
