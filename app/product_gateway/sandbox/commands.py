@@ -1,6 +1,5 @@
 """The command sandbox, and its options. What it runs is imported when it runs: --help does not wait for that."""
 
-import sys
 from typing import Annotated
 
 import typer
@@ -24,8 +23,6 @@ def sandbox(
     verbose: Annotated[bool, typer.Option("--verbose", help="Log every request and sync on standard error.")] = False,
 ) -> None:
     """Run a gateway for tests of its clients, without a database. Says as one line of JSON where it is."""
-    # Connexion imports httpx, which imports a command of its own with all that this wants, unless it is not there.
-    sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
     from product_gateway.sandbox import run
 
     asked = run.Asked(host, port, sync_seconds, slow_seconds, latency, fault_percent, until_eof, verbose)
