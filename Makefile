@@ -40,7 +40,7 @@ run: $(INSTALLED) ## gateway, worker, sample service, a merchant and a token on 
 	@$(BIN)/product-gateway demo
 
 # Tests make and throw away some hundred databases: in memory, where Linux has room for them there.
-IN_MEMORY := $(shell [ "$$(df -k /dev/shm 2>/dev/null | awk 'END { print $$4 + 0 }')" -gt 8000000 ] && echo TMPDIR=/dev/shm)
+IN_MEMORY = $(shell [ "$$(df -k /dev/shm 2>/dev/null | awk 'END { print $$4 + 0 }')" -gt 8000000 ] && echo TMPDIR=/dev/shm)
 
 # Tests wait more than they compute, so there are two processes for each core.
 test: $(INSTALLED) ## run the tests
