@@ -1,4 +1,4 @@
-"""The database: how to reach it. The only knowledge of dialects, together with `columns`.
+"""The database: how to reach it. The only knowledge of what differs between databases, with `columns` and `dialects`.
 
 Functions of this package take a connection and are called through a Database, which runs them in a
 transaction, on threads of its own:

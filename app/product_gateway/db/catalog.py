@@ -23,9 +23,9 @@ from sqlalchemy import (
     text,
     update,
 )
-from sqlalchemy.dialects import postgresql, sqlite
 
 from product_gateway.db import claims, page_rows, syncs
+from product_gateway.db.dialects import ByDialect, insert_into
 from product_gateway.db.tables import ACTIVE, catalog_counts, catalog_records, seen_records
 from product_gateway.db.tables import syncs as sync_table
 from product_gateway.errors import RecordNotFound
@@ -35,10 +35,7 @@ _records = catalog_records.c
 _seen = seen_records.c
 _counts = catalog_counts.c
 
-_insert_counts: dict[str, Any] = {
-    "sqlite": sqlite.insert(catalog_counts).on_conflict_do_nothing(),
-    "postgresql": postgresql.insert(catalog_counts).on_conflict_do_nothing(),
-}
+_insert_counts = ByDialect(lambda dialect: insert_into(dialect, catalog_counts).on_conflict_do_nothing())
 _change_count = (
     update(catalog_counts)
     .where(_counts.merchant == bindparam("m"), _counts.entity_type == bindparam("t"))

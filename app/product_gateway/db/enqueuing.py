@@ -4,12 +4,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Select, select, text
-from sqlalchemy.dialects import postgresql, sqlite
 from uuid_utils.compat import uuid7
 
 from product_gateway.db import events
+from product_gateway.db.dialects import ByDialect, insert_into
 from product_gateway.db.merchants import why_not
-from product_gateway.db.sent import DIALECTS, Sent
+from product_gateway.db.sent import Sent
 from product_gateway.db.syncs import Wanted, columns, sync_of
 from product_gateway.db.tables import ACTIVE, merchants, now, syncs
 from product_gateway.errors import GatewayError, SyncAlreadyActive
@@ -19,7 +19,7 @@ _looked_up = Sent("merchant", "entity_type")
 _new = Sent("merchant", "entity_type", "id")
 
 
-def _select_of(dialect: str) -> Select[Any]:
+def _make_select(dialect: str) -> Select[Any]:
     merchant, entity_type = _looked_up.columns[dialect]
     active = (syncs.c.merchant == merchant) & (syncs.c.entity_type == entity_type) & text(ACTIVE)
     of_merchant = (merchants.c.disabled, merchants.c.platform)
@@ -28,20 +28,17 @@ def _select_of(dialect: str) -> Select[Any]:
     )
 
 
-def _insert_of(dialect: str, insert: Any) -> Any:
+def _make_insert(dialect: str) -> Any:
     merchant, entity_type, sync_id = _new.columns[dialect]
     # SQLite takes ON for a join's, unless there is a WHERE before it.
     rows = select(merchant, sync_id, entity_type, text("'QUEUED'"), now()).select_from(_new.tables[dialect])
     names = ["merchant", "id", "entity_type", "status", "queued_at"]
-    new = insert(syncs).from_select(names, rows.where(text("true")))
+    new = insert_into(dialect, syncs).from_select(names, rows.where(text("true")))
     return new.on_conflict_do_nothing().returning(*columns)
 
 
-_select = {dialect: _select_of(dialect) for dialect in DIALECTS}
-_insert = {
-    dialect: _insert_of(dialect, insert)
-    for dialect, insert in zip(DIALECTS, (sqlite.insert, postgresql.insert), strict=True)
-}
+_select = ByDialect(_make_select)
+_insert = ByDialect(_make_insert)
 
 
 def enqueue_all(connection: Connection, wanted: Sequence[Wanted]) -> list[Sync | GatewayError]:

@@ -24,8 +24,8 @@ from sqlalchemy import (
     select,
     true,
 )
-from sqlalchemy.dialects import postgresql, sqlite
 
+from product_gateway.db.dialects import ByDialect, insert_into
 from product_gateway.db.tables import catalog_records, seen_records
 from product_gateway.model import Claim
 
@@ -53,7 +53,7 @@ _DIGEST = {"sqlite": func.lower(func.hex(_records.digest)), "postgresql": func.e
 _LIST = {"sqlite": func.json_group_array, "postgresql": func.json_agg}
 
 
-def _look_up(dialect: str) -> Select[str, str]:
+def _make_look_up(dialect: str) -> Select[str, str]:
     """Subqueries of one row each, which PostgreSQL can only answer by the primary key: from a join or EXISTS it would
     make a hash of all that the pull has seen, for each page again, while it takes that for little."""
     sent, gathered = _SENT[dialect], _LIST[dialect]
@@ -65,14 +65,18 @@ def _look_up(dialect: str) -> Select[str, str]:
     return select(cast(gathered(each.c.known), Text), cast(gathered(each.c.again), Text))
 
 
-def _see(dialect: str, insert: Any) -> Any:
+def _make_see(dialect: str) -> Any:
     sent = _SENT[dialect]
     rows = select(bindparam("m"), bindparam("s", type_=Uuid), sent.c.value).where(true())
-    return insert(seen_records).from_select(["merchant", "sync_id", "record_id"], rows).on_conflict_do_nothing()
+    return (
+        insert_into(dialect, seen_records)
+        .from_select(["merchant", "sync_id", "record_id"], rows)
+        .on_conflict_do_nothing()
+    )
 
 
-_LOOK_UP = {dialect: _look_up(dialect) for dialect in _SENT}
-_SEE = {"sqlite": _see("sqlite", sqlite.insert), "postgresql": _see("postgresql", postgresql.insert)}
+_look_up = ByDialect(_make_look_up)
+_see = ByDialect(_make_see)
 _OVERWRITE = "ON CONFLICT (merchant, entity_type, record_id) DO UPDATE SET " + ", ".join(
     f"{name} = excluded.{name}" for name in Row._fields[1:]
 )
@@ -91,7 +95,7 @@ def look_up(connection: Connection, claim: Claim, ids: Sequence[str]) -> tuple[l
     """Of each record, the digest (in hexadecimal) that the catalog has, and whether this pull has seen it before."""
     if not ids:
         return [], []
-    statement = _LOOK_UP[connection.dialect.name]
+    statement = _look_up[connection.dialect.name]
     known, again = connection.execute(statement, {**_key(claim, ids), "t": claim.entity_type}).one()
     return orjson.loads(known), [each is not None for each in orjson.loads(again)]
 
@@ -99,7 +103,7 @@ def look_up(connection: Connection, claim: Claim, ids: Sequence[str]) -> tuple[l
 def see(connection: Connection, claim: Claim, ids: Sequence[str]) -> None:
     """The pull has seen these, if it had not before."""
     if ids:
-        connection.execute(_SEE[connection.dialect.name], _key(claim, ids))
+        connection.execute(_see[connection.dialect.name], _key(claim, ids))
 
 
 def write(connection: Connection, claim: Claim, rows: Sequence[Row]) -> None:

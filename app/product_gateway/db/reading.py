@@ -5,8 +5,9 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, select
 
+from product_gateway.db.dialects import ByDialect
 from product_gateway.db.merchants import why_not
-from product_gateway.db.sent import DIALECTS, Sent
+from product_gateway.db.sent import Sent
 from product_gateway.db.syncs import Key, Wanted, columns, sync_of
 from product_gateway.db.tables import catalog_counts, merchants, syncs
 from product_gateway.errors import GatewayError, SyncNotFound
@@ -56,8 +57,8 @@ def _select_states(dialect: str) -> Select[Any]:
     )
 
 
-_syncs = {dialect: _select_syncs(dialect) for dialect in DIALECTS}
-_states = {dialect: _select_states(dialect) for dialect in DIALECTS}
+_syncs = ByDialect(_select_syncs)
+_states = ByDialect(_select_states)
 
 
 def read_syncs(connection: Connection, wanted: Sequence[Key]) -> list[Sync | GatewayError]:

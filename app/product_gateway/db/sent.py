@@ -11,8 +11,6 @@ import orjson
 from sqlalchemy import ARRAY, Connection, String, Text, Uuid, bindparam, func
 from sqlalchemy.sql.selectable import FromClause
 
-DIALECTS = ("sqlite", "postgresql")
-
 
 class Sent:
     """So many columns of text, or of ids where the name is `id`, as a table of either database."""

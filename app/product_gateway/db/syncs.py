@@ -19,10 +19,10 @@ from sqlalchemy import (
     tuple_,
     update,
 )
-from sqlalchemy.dialects import postgresql, sqlite
 from uuid_utils.compat import uuid7
 
 from product_gateway.db import events
+from product_gateway.db.dialects import ByDialect, insert_into
 from product_gateway.db.sent import Sent
 from product_gateway.db.tables import (
     ACTIVE,
@@ -57,6 +57,14 @@ Wanted = tuple[str, EntityType]
 
 KEYS_AT_ONCE = 1000
 
+_sent = Sent("merchant", "id")
+
+
+def _is_sent(dialect: str) -> ColumnElement[bool]:
+    merchant, sync_id = _sent.columns[dialect]
+    return and_(syncs.c.merchant == merchant, syncs.c.id == sync_id)
+
+
 columns = [*syncs.c, now().label("as_of")]  # what sync_of wants
 _of_type = (syncs.c.merchant == bindparam("m")) & (syncs.c.entity_type == bindparam("t"))
 
@@ -66,10 +74,14 @@ _new: dict[str, Any] = {
     "entity_type": bindparam("t"),
     "idempotency_key": bindparam("k"),
 }
-_insert = {
-    dialect: insert(syncs).values(**_new, status="QUEUED", queued_at=now()).on_conflict_do_nothing().returning(*columns)
-    for dialect, insert in (("sqlite", sqlite.insert), ("postgresql", postgresql.insert))
-}
+_insert = ByDialect(
+    lambda dialect: (
+        insert_into(dialect, syncs)
+        .values(**_new, status="QUEUED", queued_at=now())
+        .on_conflict_do_nothing()
+        .returning(*columns)
+    )
+)
 _select_active = select(*columns).where(_of_type, text(ACTIVE))
 _select_all_active = (
     select(syncs.c.entity_type, syncs.c.status, func.count(), func.min(syncs.c.queued_at), now())
@@ -79,16 +91,8 @@ _select_all_active = (
 _select_of_key = select(*columns).where(syncs.c.merchant == bindparam("m"), syncs.c.idempotency_key == bindparam("k"))
 _select_latest = select(*columns).where(_of_type).order_by(syncs.c.queued_at.desc(), syncs.c.id.desc()).limit(1)
 _select_one = select(*columns).where(syncs.c.merchant == bindparam("m"), syncs.c.id == bindparam("i"))
-_sent = Sent("merchant", "id")
-_select_keyed = {
-    dialect: select(*columns).join_from(
-        _sent.tables[dialect], syncs, (syncs.c.merchant == merchant) & (syncs.c.id == sync_id)
-    )
-    for dialect, (merchant, sync_id) in _sent.columns.items()
-}
-_select_ended = {
-    dialect: statement.where(syncs.c.finished_at.is_not(None)) for dialect, statement in _select_keyed.items()
-}
+_select_keyed = ByDialect(lambda dialect: select(*columns).join_from(_sent.tables[dialect], syncs, _is_sent(dialect)))
+_select_ended = ByDialect(lambda dialect: _select_keyed[dialect].where(syncs.c.finished_at.is_not(None)))
 _cancel = (
     update(syncs)
     .where(_of_type, text(ACTIVE))
