@@ -7,20 +7,25 @@ NOT_LOADED = """
 import sys
 from product_gateway import __main__, launch, server
 
-names = ["starlette.testclient", "werkzeug.test", "werkzeug.serving", "asyncpg", "alembic", "schemathesis", "rich"]
+names = ["starlette.templating", "starlette.testclient", "werkzeug.test", "werkzeug.serving"]
+names += ["asyncpg", "alembic", "schemathesis", "rich"]
 print(*[each for each in names if each in sys.modules])
-lazy = ["httpx", "requests", "sqlalchemy.dialects.postgresql.asyncpg", "sqlalchemy.dialects.postgresql.pg8000"]
+lazy = ["httpx", "requests", "jinja2", "cryptography.x509"]
+lazy += [f"sqlalchemy.dialects.postgresql.{each}" for each in ("asyncpg", "pg8000")]
 print(*[each for each in lazy if type(sys.modules[each]).__name__ != "_LazyModule"])
 """
 USED_AFTER_ALL = """
 from product_gateway import __main__, launch, server
 
-import httpx, requests, starlette.testclient, werkzeug, werkzeug.test
+import httpx, jwt, requests, starlette.templating, starlette.testclient, werkzeug, werkzeug.test
 from connexion.apps.abstract import TestClient
 from sqlalchemy.dialects.postgresql import asyncpg
 
 assert isinstance(werkzeug.Client(lambda *_: []), werkzeug.test.Client)
 assert isinstance(TestClient(lambda *_: None), starlette.testclient.TestClient)
+assert not jwt.algorithms.HMACAlgorithm._is_der_key(b"no certificate")
+assert type(jwt.algorithms.x509).__name__ == "module"
+starlette.templating.Jinja2Templates("docs")
 print(httpx.Client, requests.Session, asyncpg.dialect)
 """
 GARBAGE = """

@@ -11,7 +11,6 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import jwt
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.fernet import Fernet, InvalidToken
 from cryptography.hazmat.primitives.asymmetric.ec import (
@@ -31,9 +30,14 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_public_key,
 )
 
+from product_gateway import later
 from product_gateway.errors import SettingsError
 from product_gateway.model import MERCHANT_NAME
 from product_gateway.settings import Settings
+
+# Nobody gives us keys in certificates, and to fetch them we have a client.
+with later.leaving("cryptography.x509", parts_of=("jwt.jwks_client",)):
+    import jwt
 
 PublicKey = RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey | Ed448PublicKey
 

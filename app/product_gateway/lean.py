@@ -7,6 +7,9 @@ start.
 from product_gateway import later
 
 with later.leaving(
-    "httpx", "requests", "jinja2", parts_of=("werkzeug.serving", "werkzeug.test", "starlette.testclient")
+    "httpx",
+    "requests",
+    "jinja2",
+    parts_of=("werkzeug.serving", "werkzeug.test", "starlette.templating", "starlette.testclient"),
 ):
     import connexion  # noqa: F401

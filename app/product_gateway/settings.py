@@ -6,6 +6,9 @@ import re
 from pathlib import Path
 from typing import Annotated, Self
 
+# Else Pydantic looks through all that is installed for plugins, which is a fifteenth of every start.
+os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "true")
+
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
