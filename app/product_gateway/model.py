@@ -52,6 +52,9 @@ MERCHANT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:@|~+-]{0,127}")
 SECONDS_UNTIL_A_QUEUED_SYNC_IS_WORTH_ASKING_FOR = 2
 LONGEST_ESTIMATE_SECONDS = 3600
 
+FEWEST_TO_JUDGE = 20  # records: with fewer, a share says nothing
+FEWEST_TO_JUDGE_BEFORE_THE_END = 100
+
 
 @dataclass(frozen=True, slots=True)
 class Merchant:

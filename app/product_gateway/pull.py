@@ -12,7 +12,14 @@ from product_gateway.db import Database, catalog, claims, merchants
 from product_gateway.errors import PullFailed, SettingsError
 from product_gateway.keys import Secrets
 from product_gateway.metrics import Metrics
-from product_gateway.model import Claim, Merchant, Page, Platform
+from product_gateway.model import (
+    FEWEST_TO_JUDGE,
+    FEWEST_TO_JUDGE_BEFORE_THE_END,
+    Claim,
+    Merchant,
+    Page,
+    Platform,
+)
 from product_gateway.outbound import Outbound
 from product_gateway.product_service import ProductService, ReadAhead
 from product_gateway.settings import Settings
@@ -20,8 +27,6 @@ from product_gateway.settings import Settings
 RECORDS_LOOKED_AT_PER_REMOVAL = 2000
 MOST_ASKED_ABOUT = 1000  # records that a list lacks
 AWAY = ("PRODUCT_SERVICE_UNREACHABLE", "PRODUCT_SERVICE_RATE_LIMITED")
-FEWEST_TO_JUDGE = 20  # records: with fewer, a share says nothing
-FEWEST_TO_JUDGE_BEFORE_THE_END = 100
 
 
 class Pull:

@@ -10,7 +10,15 @@ from product_gateway.conformance.client import Service
 from product_gateway.conformance.sheet import Rehearsal, Sheet
 from product_gateway.db import Database, catalog, is_embedded, merchants, migrate
 from product_gateway.errors import PullFailed, SettingsError
-from product_gateway.model import Counts, EntityType, Merchant, Page, Record
+from product_gateway.model import (
+    FEWEST_TO_JUDGE,
+    FEWEST_TO_JUDGE_BEFORE_THE_END,
+    Counts,
+    EntityType,
+    Merchant,
+    Page,
+    Record,
+)
 from product_gateway.product_service import ProductService
 
 REJECTED_AT_MOST = 10  # percent, as merchants have it by default
@@ -102,7 +110,7 @@ class DryRun:
             complete = await self._pull(max_pages)
             if complete:
                 await self._remove()
-            if complete or self._read >= pull.FEWEST_TO_JUDGE_BEFORE_THE_END:
+            if complete or self._read >= FEWEST_TO_JUDGE_BEFORE_THE_END:
                 self._judge_rejected()
         except PullFailed as failed:
             code = failed.code
@@ -151,7 +159,7 @@ class DryRun:
         for each in gone:
             self._add("deleted", each)
         most = self._made.max_deleted_percent
-        if len(ids) >= pull.FEWEST_TO_JUDGE and len(gone) * 100 > most * len(ids):
+        if len(ids) >= FEWEST_TO_JUDGE and len(gone) * 100 > most * len(ids):
             raise PullFailed(
                 "MASS_DELETION",
                 f"{len(gone)} of the {len(ids)} records in the catalog are gone, and a sync may remove {most} % at the "
@@ -160,7 +168,7 @@ class DryRun:
 
     def _judge_rejected(self) -> None:
         rejected, most = self._counts.rejected, self._stock.rejected_at_most
-        if self._read >= pull.FEWEST_TO_JUDGE and rejected * 100 > most * self._read:
+        if self._read >= FEWEST_TO_JUDGE and rejected * 100 > most * self._read:
             raise PullFailed(
                 "TOO_MANY_REJECTED",
                 f"{rejected} of {self._read} records do not fit the contract, and no more than {most} % may.",

@@ -14,9 +14,8 @@ from product_gateway.binding import Answer
 from product_gateway.edge import Edge
 from product_gateway.errors import GatewayError
 from product_gateway.handlers import SYNCS
-from product_gateway.model import EntityType
+from product_gateway.model import FEWEST_TO_JUDGE, EntityType
 from product_gateway.preferences import preferences
-from product_gateway.pull import FEWEST_TO_JUDGE
 from product_gateway.sandbox.backstage import Backstage
 from product_gateway.sandbox.examples import Operation, Operations
 from product_gateway.sandbox.scripts import NAMES, Run, Script, Scripts

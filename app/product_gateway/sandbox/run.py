@@ -6,8 +6,7 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -15,8 +14,8 @@ from typing import Any
 
 import orjson
 
-from product_gateway import catalog_file, db, demo, garbage, keys, launch, logs, outbound, settings
-from product_gateway.db import merchants, migrate
+from product_gateway import catalog_file, db, demo, garbage, keys, launch, logs, settings
+from product_gateway.db import Database, merchants, migrate
 from product_gateway.metrics import Metrics
 from product_gateway.model import Platform
 from product_gateway.sandbox.backstage import Backstage
@@ -51,12 +50,37 @@ def run(asked: Asked, say: Callable[[str], None]) -> None:
     """Until SIGTERM, Ctrl-C or the end of standard input, where that is asked for. Raises SettingsError."""
     # For the threads that are still to come, too: the signal waits until somebody asks for it.
     signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
-    with (
-        tempfile.TemporaryDirectory(prefix="product-gateway-sandbox-") as folder,
-        _running(asked, _settings(Path(folder))) as description,
-    ):
+    logs.set_up("INFO" if asked.verbose else "ERROR")
+    scripts, metrics = Scripts(), Metrics()
+    with contextlib.ExitStack() as stack:
+        made = _settings(Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="product-gateway-sandbox-"))))
+        gateway, service = launch.bind(asked.host, asked.port), launch.bind("127.0.0.1", 0)
+        database = stack.enter_context(db.open_for_a_while(made.database))
+        _fill(made, database, launch.url_of(service))
+        backstage = Backstage(database)
+        layer = Layer(
+            create_app(made, metrics),
+            scripts,
+            backstage,
+            merchant_claim=made.jwt_merchant_claim,
+            weather=Weather(asked.latency, asked.fault_percent),
+            access_log=asked.verbose,
+        )
+        stack.enter_context(launch.http_beside(layer, gateway))
         garbage.keep_what_is_there()
-        say(orjson.dumps(description).decode())
+        say(orjson.dumps(_description(made, launch.url_of(gateway), launch.url_of(service))).decode())
+        # Syncs can be asked for from here on. What runs them is loaded only now: nobody has to wait for that.
+        scripted = ScriptedService(
+            catalog_file.read(catalog_file.SAMPLE),
+            scripts,
+            backstage.lose,
+            token=demo.SAMPLE_SERVICE_TOKEN,
+            page_size=made.page_size,
+            seconds=asked.sync_seconds,
+            slow_seconds=asked.slow_seconds,
+        )
+        stack.enter_context(launch.http_beside(scripted, service))
+        stack.enter_context(launch.worker_beside(made, metrics))
         if asked.until_eof:
             threading.Thread(target=_end_with_stdin, name="stdin", daemon=True).start()
         signal.sigwait(STOPS)
@@ -78,41 +102,11 @@ def _settings(folder: Path) -> Settings:
     )
 
 
-@contextmanager
-def _running(asked: Asked, made: Settings) -> Iterator[dict[str, Any]]:
-    """All of it, answering; what is to be known about it."""
-    logs.set_up("INFO" if asked.verbose else "ERROR")
-    threading.Thread(target=outbound.authorities, name="authorities").start()  # meanwhile: it leaves Python to others
-    gateway, service = launch.bind(asked.host, asked.port), launch.bind("127.0.0.1", 0)
-    scripts, metrics = Scripts(), Metrics()
-    with contextlib.ExitStack() as stack:
-        database = stack.enter_context(db.open_for_a_while(made.database))
-        database.call(migrate.create)
-        backstage = Backstage(database)
-        scripted = ScriptedService(
-            catalog_file.read(catalog_file.SAMPLE),
-            scripts,
-            backstage.lose,
-            token=demo.SAMPLE_SERVICE_TOKEN,
-            page_size=made.page_size,
-            seconds=asked.sync_seconds,
-            slow_seconds=asked.slow_seconds,
-        )
-        layer = Layer(
-            create_app(made, metrics),
-            scripts,
-            backstage,
-            merchant_claim=made.jwt_merchant_claim,
-            weather=Weather(asked.latency, asked.fault_percent),
-            access_log=asked.verbose,
-        )
-        for name in (MERCHANT, OTHER):
-            demo.register(made, database, name, f"{launch.url_of(service)}/{name}")
-        database.call(merchants.add, WITHOUT, Platform.BENTO)
-        stack.enter_context(launch.http_beside(scripted, service))
-        stack.enter_context(launch.worker_beside(made, metrics))
-        stack.enter_context(launch.http_beside(layer, gateway))
-        yield _description(made, launch.url_of(gateway), launch.url_of(service))
+def _fill(made: Settings, database: Database, service: str) -> None:
+    database.call(migrate.create)
+    for name in (MERCHANT, OTHER):
+        demo.register(made, database, name, f"{service}/{name}")
+    database.call(merchants.add, WITHOUT, Platform.BENTO)
 
 
 def _description(made: Settings, gateway: str, service: str) -> dict[str, Any]:
