@@ -50,22 +50,27 @@ def write_page(connection: Connection, claim: Claim, page: Page, lease_seconds: 
     """
     claims.heartbeat(connection, claim, lease_seconds, repeated)  # locks the row: nobody else writes these records
     rows = [_row(each) for each in page.records]
-    ids = [each.record_id for each in rows]
+    rejected = [each.record_id for each in page.rejections if each.record_id is not None]
+    ids = [each.record_id for each in rows] + rejected
     known, again = page_rows.look_up(connection, claim, ids)
-    new = updated = 0
-    written = []
-    for row, before, seen in zip(rows, known, again, strict=True):
-        if before != row.digest.hex():
-            written.append(row)
-            new += before is None and not seen
-            updated += before is not None and not seen
-    page_rows.write(connection, claim, written)
-    page_rows.see(connection, claim, ids + [each.record_id for each in page.rejections if each.record_id is not None])
-    created = known.count(None)
-    if created:
-        _count(connection, claim, created)
-    unchanged = again.count(False) - new - updated
-    claims.record_page(connection, claim, page, Counts(new, updated, unchanged, rejected=len(page.rejections)))
+    new: list[page_rows.Row] = []
+    changed: list[page_rows.Row] = []
+    created = updated = unchanged = 0
+    for row, before, seen in zip(rows, known, again, strict=False):  # what was rejected comes after them
+        if before is None:
+            new.append(row)
+            created += not seen
+        elif before != row.digest.hex():
+            changed.append(row)
+            updated += not seen
+        else:
+            unchanged += not seen
+    page_rows.write(connection, claim, new, new=True)
+    page_rows.write(connection, claim, changed, new=False)
+    page_rows.see(connection, claim, dict.fromkeys(each for each, seen in zip(ids, again, strict=True) if not seen))
+    if new:
+        _count(connection, claim, len(new))
+    claims.record_page(connection, claim, page, Counts(created, updated, unchanged, rejected=len(page.rejections)))
 
 
 def missing(connection: Connection, claim: Claim, limit: int) -> list[str]:
