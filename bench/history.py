@@ -9,7 +9,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 
 from sqlalchemy import text
 
@@ -98,8 +98,10 @@ def fill(database: Database, past: int) -> None:
     with database.engine.begin() as connection:
         connection.execute(text(_MERCHANTS[dialect]), {"count": past // SYNCS_OF_A_MERCHANT})
         connection.execute(text(_PAST[dialect]), {"count": past})
-    with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)" if dialect == "sqlite" else "VACUUM ANALYZE syncs")
+    with closing(database.engine.raw_connection()) as connection:  # in no transaction: VACUUM takes none
+        connection.cursor().execute(
+            "PRAGMA wal_checkpoint(TRUNCATE)" if dialect == "sqlite" else "VACUUM ANALYZE syncs"
+        )
     database.call(merchants.add, "shop", Platform.BYOP, "https://shop.example")
 
 
