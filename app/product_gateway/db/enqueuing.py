@@ -65,7 +65,7 @@ def enqueue_all(connection: Connection, wanted: Sequence[Wanted]) -> list[Sync |
             rows = connection.execute(_insert[connection.dialect.name], _new.parameters(connection, with_ids))
             new = [sync_of(row) for row in rows]
             if new:
-                events.append_first(connection, [(each.merchant, each.id, each.queued_at) for each in new])
+                events.append_first(connection, [(each.merchant, each.id) for each in new])
             for each_new in new:
                 outcomes[each_new.merchant, each_new.entity_type] = _enqueued(each_new)
         left = [each for each in free if each not in outcomes]  # somebody else was quicker: who, is to be seen now

@@ -4,13 +4,14 @@ A sync has no more than some hundred events, however long it runs: pages are sam
 """
 
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, bindparam, func, insert, select
+from sqlalchemy import Connection, Insert, bindparam, func, insert, select, text
 from uuid_utils.compat import uuid7
 
+from product_gateway.db.dialects import ByDialect
+from product_gateway.db.sent import Sent
 from product_gateway.db.tables import now, sync_events
 from product_gateway.model import SyncEvent
 
@@ -42,9 +43,15 @@ _new = select(
 ).where(_number < bindparam("most"))
 _append = insert(sync_events).from_select(["merchant", "sync_id", "id", "at", "kind", "number", "detail"], _new)
 _select = select(sync_events).where(_of_sync).order_by(_table.at, _table.id)
-_insert_first = insert(sync_events).values(
-    merchant=bindparam("m"), sync_id=bindparam("i"), id=bindparam("e"), at=bindparam("at"), kind=QUEUED
-)
+_sent = Sent("merchant", "sync_id", "id")
+
+
+def _make_insert_first(dialect: str) -> Insert:
+    rows = select(*_sent.columns[dialect], now(), text(f"'{QUEUED}'")).select_from(_sent.tables[dialect])
+    return insert(sync_events).from_select(["merchant", "sync_id", "id", "at", "kind"], rows)
+
+
+_insert_first = ByDialect(_make_insert_first)
 
 
 def append(
@@ -62,10 +69,10 @@ def append(
     connection.execute(_append, {**values, "number": number, "detail": detail and detail[:LONGEST_DETAIL]})
 
 
-def append_first(connection: Connection, asked_for: Sequence[tuple[str, UUID, datetime]]) -> None:
-    """QUEUED, of syncs that have none yet: merchant, sync id and when."""
-    rows = [{"m": merchant, "i": sync_id, "e": uuid7(), "at": at} for merchant, sync_id, at in asked_for]
-    connection.execute(_insert_first, rows)
+def append_first(connection: Connection, new: Sequence[tuple[str, UUID]]) -> None:
+    """QUEUED, of syncs that have no event yet, by merchant and id."""
+    parameters = _sent.parameters(connection, [(*each, uuid7()) for each in new])
+    connection.execute(_insert_first[connection.dialect.name], parameters)
 
 
 def is_told(pages_read: int) -> bool:

@@ -13,13 +13,13 @@ from sqlalchemy.sql.selectable import FromClause
 
 
 class Sent:
-    """So many columns of text, or of ids where the name is `id`, as a table of either database."""
+    """So many columns of text, or of UUIDs where the name ends in `id`, as a table of either database."""
 
     def __init__(self, *names: str) -> None:
         self._names = names
         each = func.json_each(bindparam("sent", type_=Text)).table_valued("key", "value", name="sent")
         unnested = func.unnest(
-            *(bindparam(f"sent_{name}", type_=ARRAY(Uuid if name == "id" else Text)) for name in names)
+            *(bindparam(f"sent_{name}", type_=ARRAY(Uuid if name.endswith("id") else Text)) for name in names)
         )
         row = unnested.table_valued(*names, with_ordinality="key", name="sent").render_derived()
         self.tables: dict[str, FromClause] = {"sqlite": each, "postgresql": row}

@@ -111,7 +111,7 @@ def enqueue(connection: Connection, merchant: str, entity_type: EntityType, idem
     while True:
         row = connection.execute(_insert[connection.dialect.name], {**key, "i": uuid7()}).first()
         if row is not None:
-            events.append_first(connection, [(merchant, row.id, row.queued_at)])
+            events.append_first(connection, [(merchant, row.id)])
             return sync_of(row)
         known = None if idempotency_key is None else connection.execute(_select_of_key, key).first()
         if known is not None and known.entity_type != entity_type:
