@@ -20,6 +20,7 @@ from product_gateway.settings import PREFIX
 from serving import serve
 
 DIALECTS = ("sqlite", "postgresql")
+LONGEST = ("test_fuzz.py", "test_check_planted.py", "test_client_command.py", "test_recipes.py", "test_sync_model.py")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -35,7 +36,7 @@ def pytest_configure() -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes longest begins first, so that nobody waits for it in the end; else the order is random."""
-    items.sort(key=lambda item: item.path.name != "test_fuzz.py")
+    items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
 @pytest.fixture(autouse=True)
