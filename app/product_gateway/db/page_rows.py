@@ -6,7 +6,7 @@ instead of hundreds. Ids go as one JSON text, rows as they are.
 """
 
 from collections.abc import Collection, Sequence
-from functools import cache
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import orjson
@@ -118,7 +118,7 @@ def write(connection: Connection, claim: Claim, rows: Sequence[Row], *, new: boo
         connection.exec_driver_sql(_write_sqlite(len(some), new), tuple(values))
 
 
-@cache
+@lru_cache(maxsize=50)  # a page's is as long as 20 KB
 def _write_sqlite(rows: int, new: bool) -> str:
     width = len(Row._fields)
     places = [", ".join(f"?{3 + row * width + place}" for place in range(width)) for row in range(rows)]
