@@ -92,7 +92,7 @@ class Database:
 
     def close(self) -> None:
         """Finishes what is under way, or gives it up when that takes long; then lets go of the connections."""
-        somebody_waits = not all(unit.future.done() for unit in list(self._under_way.units))
+        somebody_waits = not all(unit.is_over() for unit in list(self._under_way.units))
         for seconds in (SECONDS_TO_FINISH if somebody_waits else SECONDS_TO_GIVE_UP, SECONDS_TO_GIVE_UP):
             moment = time.monotonic() + seconds
             if all([self._readers.close(moment), self._writers.close(moment)]):

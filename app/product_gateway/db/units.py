@@ -55,7 +55,8 @@ class Unit:
 
     def __init__(self, work: Callable[[Connection], Any], under_way: "UnderWay", *, writes: bool) -> None:
         self.work = work
-        self.future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.loop = asyncio.get_running_loop()
+        self.future: asyncio.Future[Any] = self.loop.create_future()  # let go of when it is over
         self.due = math.inf  # when it is given up, by its event loop's clock
         self._under_way = under_way
         self._writes = writes
@@ -71,7 +72,7 @@ class Unit:
     def give_up(self, why: str) -> None:
         """Who waits for it hears that it is Unavailable. To be repeated until the thread is free."""
         self.cut(LEAST_SECONDS_TO_WAIT)
-        if not self.future.done():
+        if not self.is_over():
             fault = Unavailable(NOT_KNOWN if self._may_be_done else AWAY)
             fault.__cause__ = TimeoutError(why)
             self.future.set_exception(fault)
@@ -88,6 +89,11 @@ class Unit:
             future.set_exception(fault)
 
     # In any thread.
+
+    def is_over(self) -> bool:
+        """Whether the one who waits for it has heard of it, or waits no more."""
+        future: asyncio.Future[Any] | None = getattr(self, "future", None)
+        return future is None or future.done()
 
     def cut(self, after: float = 0.0) -> None:
         """It is not begun any more, and not committed; what its thread has waited on for so many seconds is cut."""
@@ -123,7 +129,7 @@ class Unit:
     def end(self, result: Any, fault: Exception | None) -> None:
         """Says how it went to the one who waits."""
         with suppress(RuntimeError):  # the event loop is closed: nobody waits
-            self.future.get_loop().call_soon_threadsafe(self._settle, result, fault)
+            self.loop.call_soon_threadsafe(self._settle, result, fault)
 
     def _outcome(self, engine: Engine) -> tuple[Any, Exception | None]:
         if not self.begin():
@@ -164,15 +170,14 @@ class UnderWay:
 
     def limit(self, unit: Unit, seconds: float) -> None:
         """It is given up after so many seconds."""
-        loop = unit.future.get_loop()
-        unit.due = loop.time() + seconds
-        if self._watching is not loop:
-            self._watching = loop
-            loop.call_later(SECONDS_BETWEEN_LOOKS, self._look, loop)
+        unit.due = unit.loop.time() + seconds
+        if self._watching is not unit.loop:
+            self._watching = unit.loop
+            unit.loop.call_later(SECONDS_BETWEEN_LOOKS, self._look, unit.loop)
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
         now = loop.time()
-        for unit in [each for each in self.units if each.due <= now and each.future.get_loop() is loop]:
+        for unit in [each for each in self.units if each.due <= now and each.loop is loop]:
             unit.give_up("It gave no answer in time.")
             unit.due = now + SECONDS_BETWEEN_CUTS
         if self.units:
