@@ -112,6 +112,14 @@ def test_a_record_that_comes_twice_counts_once_and_the_later_one_stands(database
     assert contents(database) == {"a": "2", "b": "1", "c": "1"}
 
 
+def test_an_id_may_come_as_often_as_it_likes_fit_or_not(database: Database) -> None:
+    """What a pull has seen is written once, on whichever page and in whatever shape it came before."""
+    unfit = [Rejection("TOO_LONG", each, "/title", "Too long.") for each in ("a", "b")]
+    pages = [page({"a": "1"}, *unfit, *unfit, cursor="2"), page({"b": "1"}, *unfit, cursor="3"), page({"a": "1"})]
+    assert pull(database, *pages) == Counts(created=1, rejected=6)
+    assert contents(database) == {"a": "1", "b": "1"}
+
+
 def test_a_page_and_its_cursor_are_written_together_or_not_at_all(database: Database) -> None:
     """Whoever goes on after a crash must neither miss a page nor count one twice."""
     claim = started(database)

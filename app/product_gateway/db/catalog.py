@@ -67,7 +67,8 @@ def write_page(connection: Connection, claim: Claim, page: Page, lease_seconds: 
             unchanged += not seen
     page_rows.write(connection, claim, new, new=True)
     page_rows.write(connection, claim, changed, new=False)
-    page_rows.see(connection, claim, dict.fromkeys(each for each, seen in zip(ids, again, strict=True) if not seen))
+    first_seen = dict.fromkeys(each for each, seen in zip(ids, again, strict=True) if not seen)
+    page_rows.see(connection, claim, list(first_seen))
     if new:
         _count(connection, claim, len(new))
     claims.record_page(connection, claim, page, Counts(created, updated, unchanged, rejected=len(page.rejections)))

@@ -5,7 +5,7 @@ takes by itself, its thread would have to wait for the thread that reads the nex
 instead of hundreds. Ids go as one JSON text, rows as they are.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -73,18 +73,15 @@ def _make_see(dialect: str) -> Insert:
 
 _look_up = ByDialect(_make_look_up)
 _see = ByDialect(_make_see)
-# How rows of new records end, and those of others: to look for a conflict takes PostgreSQL half as long again.
-_ENDS = {
-    True: "",
-    False: "ON CONFLICT (merchant, entity_type, record_id) DO UPDATE SET "
-    + ", ".join(f"{name} = excluded.{name}" for name in Row._fields[1:]),
-}
+_OVERWRITE = "ON CONFLICT (merchant, entity_type, record_id) DO UPDATE SET " + ", ".join(
+    f"{name} = excluded.{name}" for name in Row._fields[1:]
+)
 _INTO = f"INSERT INTO catalog_records (merchant, entity_type, {', '.join(Row._fields)})"
 # %b: in binary, for which nothing has to be quoted.
 _WRITE_POSTGRESQL = " ".join(
     (
         f"{_INTO} SELECT %(m)s, %(t)s, *",
-        "FROM unnest(%(record_id)b::text[], %(document)b::text[], %(product_ids)b::text[], %(digest)b::bytea[]) ",
+        "FROM unnest(%(record_id)b::text[], %(document)b::text[], %(product_ids)b::text[], %(digest)b::bytea[])",
     )
 )
 
@@ -98,7 +95,7 @@ def look_up(connection: Connection, claim: Claim, ids: Sequence[str]) -> tuple[l
     return orjson.loads(known), [each is not None for each in orjson.loads(again)]
 
 
-def see(connection: Connection, claim: Claim, ids: Collection[str]) -> None:
+def see(connection: Connection, claim: Claim, ids: Sequence[str]) -> None:
     """The pull has seen these, and had not before."""
     if ids:
         connection.execute(_see[connection.dialect.name], _key(claim, ids))
@@ -106,24 +103,24 @@ def see(connection: Connection, claim: Claim, ids: Collection[str]) -> None:
 
 def write(connection: Connection, claim: Claim, rows: Sequence[Row], *, new: bool) -> None:
     """They are in the catalog: `new` ones, or over what it had of the same ids."""
+    end = "" if new else _OVERWRITE  # to look for a conflict takes PostgreSQL half as long again
     if rows and connection.dialect.name == "postgresql":
         columns = dict(zip(Row._fields, map(list, zip(*rows, strict=True)), strict=True))
-        connection.exec_driver_sql(
-            _WRITE_POSTGRESQL + _ENDS[new], {"m": claim.merchant, "t": claim.entity_type, **columns}
-        )
+        key = {"m": claim.merchant, "t": claim.entity_type}
+        connection.exec_driver_sql(f"{_WRITE_POSTGRESQL} {end}", {**key, **columns})
         return
     for start in range(0, len(rows), ROWS_IN_A_STATEMENT):
         some = rows[start : start + ROWS_IN_A_STATEMENT]
         values = [claim.merchant, claim.entity_type, *(value for row in some for value in row)]
-        connection.exec_driver_sql(_write_sqlite(len(some), new), tuple(values))
+        connection.exec_driver_sql(_write_sqlite(len(some), end), tuple(values))
 
 
 @lru_cache(maxsize=50)  # a page's is as long as 20 KB
-def _write_sqlite(rows: int, new: bool) -> str:
+def _write_sqlite(rows: int, end: str) -> str:
     width = len(Row._fields)
     places = [", ".join(f"?{3 + row * width + place}" for place in range(width)) for row in range(rows)]
-    return f"{_INTO} VALUES {', '.join(f'(?1, ?2, {each})' for each in places)} {_ENDS[new]}"
+    return f"{_INTO} VALUES {', '.join(f'(?1, ?2, {each})' for each in places)} {end}"
 
 
-def _key(claim: Claim, ids: Collection[str]) -> dict[str, Any]:
-    return {"m": claim.merchant, "s": claim.sync_id, "ids": orjson.dumps(list(ids)).decode()}
+def _key(claim: Claim, ids: Sequence[str]) -> dict[str, Any]:
+    return {"m": claim.merchant, "s": claim.sync_id, "ids": orjson.dumps(ids).decode()}
