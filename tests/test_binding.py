@@ -1,19 +1,21 @@
 """binding: a spec and its handlers fit, or nothing starts; what goes wrong at a request becomes the one error body."""
 
 import ast
+import asyncio
 import inspect
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import Any
 from uuid import UUID
 
 import pytest
 from openapi_spec_validator import OpenAPIV30SpecValidator
+from starlette.types import Message
 
 import tiny
 from product_gateway import api_types, model, spec
-from product_gateway.binding import Answer
+from product_gateway.binding import Answer, Stream
 from product_gateway.errors import SettingsError
 from product_gateway.handler_skeletons import skeletons
 from product_gateway.http_rules import LARGEST_BODY_BYTES
@@ -170,6 +172,33 @@ def test_what_we_could_not_check_stops_the_start(change: dict[str, Any]) -> None
     handlers.boom = boom if "parameters" in change else boom_with_body  # type: ignore[attr-defined]
     with pytest.raises(NotImplementedError, match=r"cookies: \['session'\]|request bodies"):
         tiny.app(document, handlers())
+
+
+async def test_a_stream_is_closed_even_where_its_client_takes_nothing_in() -> None:
+    """A request that is cut off, at a stop for one, leaves nobody counted as a viewer."""
+    stuck, closed, never = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def parts() -> AsyncGenerator[bytes, None]:
+        try:
+            yield b"part"
+        finally:
+            closed.set()
+
+    async def receive() -> Message:
+        await never.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        if message.get("more_body"):
+            stuck.set()
+            await never.wait()
+
+    stream = Stream(parts())
+    request = asyncio.create_task(stream.send_while_there({"method": "GET"}, receive, send))
+    await asyncio.wait_for(stuck.wait(), 5)
+    request.cancel()
+    await asyncio.gather(request, return_exceptions=True)
+    assert closed.is_set()
 
 
 def test_head_is_answered_wherever_get_is(base: str) -> None:

@@ -25,6 +25,7 @@ assert isinstance(werkzeug.Client(lambda *_: []), werkzeug.test.Client)
 assert isinstance(TestClient(lambda *_: None), starlette.testclient.TestClient)
 assert not jwt.algorithms.HMACAlgorithm._is_der_key(b"no certificate")
 assert type(jwt.algorithms.x509).__name__ == "module"
+assert isinstance(jwt.PyJWKClient("https://issuer.example"), jwt.jwks_client.PyJWKClient)
 starlette.templating.Jinja2Templates("docs")
 print(httpx.Client, requests.Session, asyncpg.dialect)
 """

@@ -67,7 +67,6 @@ def run(asked: Asked, say: Callable[[str], None]) -> None:
             access_log=asked.verbose,
         )
         stack.enter_context(launch.http_beside(layer, gateway))
-        garbage.keep_what_is_there()
         say(orjson.dumps(_description(made, launch.url_of(gateway), launch.url_of(service))).decode())
         # Syncs can be asked for from here on. What runs them is loaded only now: nobody has to wait for that.
         scripted = ScriptedService(
@@ -81,6 +80,7 @@ def run(asked: Asked, say: Callable[[str], None]) -> None:
         )
         stack.enter_context(launch.http_beside(scripted, service))
         stack.enter_context(launch.worker_beside(made, metrics))
+        garbage.keep_what_is_there()
         if asked.until_eof:
             threading.Thread(target=_end_with_stdin, name="stdin", daemon=True).start()
         signal.sigwait(STOPS)
