@@ -89,3 +89,8 @@ def run(url: str, statement: str) -> None:
     with engine.connect() as connection:
         connection.execute(text(statement))
     engine.dispose()
+
+
+def url_of(database: db.Database) -> str:
+    """Where it is."""
+    return database.engine.url.render_as_string(hide_password=False)

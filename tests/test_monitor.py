@@ -1,27 +1,24 @@
-"""The monitor over HTTP: who is let in, what is answered and logged, and one look at the database for all who watch."""
+"""The monitor over HTTP: who is let in, and what is answered and logged."""
 
 import asyncio
 import logging
 import shutil
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import orjson
 import pytest
-from sqlalchemy import Engine, event
 from starlette.types import ASGIApp, Message
 
+from databases import url_of
 from product_gateway import operations, settings, spec
 from product_gateway.db import Database, claims, events, syncs, webhooks
 from product_gateway.errors import SettingsError
 from product_gateway.metrics import Metrics
 from product_gateway.model import EntityType
-from product_gateway.monitor import access, live
+from product_gateway.monitor import access
 from product_gateway.monitor.advice import ADVICE
-from serving import serve
 
 TOKEN = "an-operators-token-of-some-length"
 REMOTE = "192.0.2.7"
@@ -112,11 +109,6 @@ def protected(folder: Path) -> ASGIApp:
 def app(database: Database) -> ASGIApp:
     """Without a token, over a database with the merchants `shop` and `other`."""
     return made(url_of(database))
-
-
-def url_of(database: Database) -> str:
-    """Where it is."""
-    return database.engine.url.render_as_string(hide_password=False)
 
 
 @pytest.mark.parametrize(("path", "method"), MONITOR)
@@ -295,84 +287,6 @@ def test_every_failure_has_words_and_something_to_do() -> None:
     table = (TOP / "docs" / "operations" / "monitor.md").read_text()
     for code, advice in ADVICE.items():
         assert f"| `{code}` | {advice.words} | {advice.what_to_do} |" in table
-
-
-@pytest.fixture
-async def watched(database: Database) -> AsyncIterator[tuple[str, list[str]]]:
-    """A server, and the statements that it asks its database."""
-    asked: list[str] = []
-
-    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
-        asked.append(statement)
-
-    event.listen(Engine, "before_cursor_execute", note)
-    app, end_streams = operations.create_app(settings.load(database_url=url_of(database)), Metrics())
-    with serve(app) as base:
-        yield base, asked
-        end_streams()
-    event.remove(Engine, "before_cursor_execute", note)
-
-
-async def test_many_viewers_cost_the_database_as_much_as_one(
-    watched: tuple[str, list[str]], database: Database
-) -> None:
-    """Thirty open pages see a sync that begins; when they have gone, nobody looks any more."""
-    base, asked = watched
-    viewers = 30
-    heard = [asyncio.Event() for _ in range(viewers)]
-    began = asyncio.Event()
-
-    async def view(client: httpx2.AsyncClient, number: int) -> None:
-        async with client.stream("GET", f"{base}/monitor/api/stream") as answer:
-            assert answer.headers["content-type"] == "text/event-stream"
-            async for line in answer.aiter_lines():
-                if line.startswith("data: ") and "queue" in line:
-                    began.set()
-                    if "shop" in line:
-                        heard[number].set()
-
-    limits = httpx2.Limits(max_connections=viewers + 5)
-    async with httpx2.AsyncClient(timeout=60, limits=limits) as client:
-        watching = [asyncio.create_task(view(client, number)) for number in range(viewers)]
-        await asyncio.wait_for(began.wait(), 30)
-        before, started = len(asked), asyncio.get_running_loop().time()
-        await database.write(syncs.enqueue, "shop", EntityType.PRODUCT)
-        await asyncio.wait_for(asyncio.gather(*(each.wait() for each in heard)), 30)
-        await asyncio.sleep(4)
-        seconds = asyncio.get_running_loop().time() - started
-        looks = seconds / 2 + 2
-        assert len(asked) - before <= looks * 20, "each viewer asks the database"
-        for each in watching:
-            each.cancel()
-        await asyncio.gather(*watching, return_exceptions=True)
-    await asyncio.sleep(3)
-    quiet = len(asked)
-    await asyncio.sleep(3)
-    assert len(asked) == quiet, "the database is looked at for nobody"
-
-
-async def test_a_viewer_who_goes_as_news_come_has_gone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before Python 3.12, `asyncio.wait_for` forgets that it was cancelled when what it waits for is there as well."""
-    monkeypatch.setattr(live, "SECONDS_BETWEEN_LOOKS", 0.01)
-    looks = 0
-
-    async def look() -> live.Parts:
-        nonlocal looks
-        looks += 1
-        if looks == 5:
-            asyncio.get_running_loop().call_soon(viewing.cancel)
-        return {"queue": str(looks)}
-
-    async def view() -> None:
-        async for _ in stream:
-            pass
-
-    stream = live.Live(look).stream()
-    viewing = asyncio.create_task(view())
-    ended, _ = await asyncio.wait([viewing], timeout=5)
-    viewing.cancel()
-    assert ended, "the stream goes on for nobody"
-    assert viewing.cancelled()
 
 
 async def test_what_the_webhook_was_told_stands_in_the_timeline(app: ASGIApp, database: Database) -> None:
