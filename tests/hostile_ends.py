@@ -60,7 +60,7 @@ ENDS = {
     "slow-first-byte": unreachable("sent nothing for 0.5 s. Check that"),
     "slow-drip": unreachable("was not complete after 1 s. Check that"),
     "cut-body": unreachable(NOT_HTTP),
-    "reset-in-mid-body": unreachable("broke off before the answer was complete. Check that"),
+    "reset-in-mid-body": unreachable(NOT_HTTP),
     "closed-at-once": unreachable(NOT_HTTP),
     "reset-at-once": unreachable("broke off before the answer was complete. Check that"),
     "tls-garbage": unreachable(NOT_HTTP),

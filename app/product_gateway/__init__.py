@@ -42,6 +42,7 @@ Where things are:
     records            a page checked against openapi/product-service.yaml: what fits, what is rejected
     jwks               the keys of a token issuer, from where it publishes them
     outbound           the one HTTP client
+    addresses          which addresses are on the public internet; looks names up
     catalog_file       product data from JSON, JSON Lines and CSV files, or made up
     shopify_csv        products and collections in a Shopify product export
     keys               what the data directory keeps: signing key, secret key
