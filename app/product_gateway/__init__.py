@@ -40,6 +40,7 @@ Where things are:
     product_service    pages of records from a merchant: paging, new attempts, failures
     preferences        what a client would like, if it can be had
     records            a page checked against openapi/product-service.yaml: what fits, what is rejected
+    page_types         pages as types: those that fit, read at once
     jwks               the keys of a token issuer, from where it publishes them
     outbound           the one HTTP client
     addresses          which addresses are on the public internet; looks names up

@@ -3,9 +3,10 @@
 A page that does not fit ends the pull. A record that does not fit is rejected, and the others go on. Of a record
 that fits the catalog keeps the fields that the document names: times in UTC, null as absent, and of a
 collection's products their ids alone.
+
+`page_types` reads most pages, and this one the others: what has to be looked at piece by piece.
 """
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,6 +19,7 @@ import orjson
 from product_gateway import spec
 from product_gateway.errors import PullFailed
 from product_gateway.model import EntityType, Page, Record, Rejection
+from product_gateway.page_types import Found, PageType
 
 # The path of each list, and the schema of its records; the page's schema is named after it.
 _LISTS = {
@@ -39,7 +41,6 @@ _LARGEST_TOTAL = 2**53 - 1  # as the spec says
 _LONGEST_MESSAGE = 200
 _NOT_A_TIME = "The value is not an ISO 8601 date and time."
 _TIMES_IN_UTC = orjson.OPT_NAIVE_UTC | orjson.OPT_UTC_Z
-_IS_IN_UTC = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]Z").fullmatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ class Contract:
     """What the spec says about one list, compiled. `path` is where the list is."""
 
     path: str
-    whole: jsonschema_rs.Draft4Validator
+    typed: PageType
     envelope: jsonschema_rs.Draft4Validator
     schema: jsonschema_rs.Draft4Validator
     record_id: jsonschema_rs.Draft4Validator
@@ -57,41 +58,44 @@ class Contract:
 
     def page(self, content: bytes, where: str, max_record_bytes: int) -> Page:
         """The page in an answer's body. Raises PullFailed: INVALID_PAGE, INVALID_PAGING."""
+        page = self.typed.read(content, max_record_bytes) or self.read(content, where, max_record_bytes)
+        if page.more_results and not page.next_cursor:
+            raise PullFailed(
+                "INVALID_PAGING",
+                f"{where} says that there are more results but has no nextCursor. "
+                "Send the cursor of the next page, or moreResults false with the last.",
+            )
+        by_id = {each.id: each for each in page.records}  # of records with the same id, the last counts
+        return Page(
+            records=tuple(by_id.values()),
+            rejections=tuple(page.rejections),
+            next_cursor=page.next_cursor if page.more_results else None,
+            total=_total(page.total, len(page.records) + len(page.rejections)),
+            repeated=len(page.records) - len(by_id),
+        )
+
+    def read(self, content: bytes, where: str, max_record_bytes: int) -> Found:
+        """What the body of an answer has, whatever of it does not fit. Raises PullFailed: INVALID_PAGE."""
         try:
             body = orjson.loads(content)
-            fits = self.whole.is_valid(body)  # all at once; only where something does not fit is each part asked
-            if not fits:
-                self.envelope.validate(body)
+            self.envelope.validate(body)
         except orjson.JSONDecodeError as error:
             fault = f"is not valid JSON in UTF-8: {error.msg} at character {error.pos}"
             raise PullFailed("INVALID_PAGE", f"{where} {fault}. Send what the spec describes.") from None
         except jsonschema_rs.ValidationError as error:
             fault = f"does not fit product-service.yaml at {_pointer(error) or 'its top'}: {_message(error)}"
             raise PullFailed("INVALID_PAGE", f"{where} {fault} Send what the spec describes.") from None
-        items, pagination = body["items"], body["pagination"]
-        next_cursor = (pagination.get("nextCursor") or None) if pagination["moreResults"] else None
-        if pagination["moreResults"] and next_cursor is None:
-            raise PullFailed(
-                "INVALID_PAGING",
-                f"{where} says that there are more results but has no nextCursor. "
-                "Send the cursor of the next page, or moreResults false with the last.",
-            )
-        records: dict[str, Record] = {}
+        records: list[Record] = []
         rejections: list[Rejection] = []
-        read = self.kept if fits else self.record
-        for item in items:
-            outcome = read(item, max_record_bytes)
+        for item in body["items"]:
+            outcome = self.record(item, max_record_bytes)
             if isinstance(outcome, Record):
-                records[outcome.id] = outcome
+                records.append(outcome)
             else:
                 rejections.append(outcome)
-        return Page(
-            records=tuple(records.values()),
-            rejections=tuple(rejections),
-            next_cursor=next_cursor,
-            total=_total(pagination, len(items)),
-            repeated=len(items) - len(records) - len(rejections),
-        )
+        paging = body["pagination"]
+        more, cursor, total = paging["moreResults"], paging.get("nextCursor"), paging.get("totalNumber")
+        return Found(records, rejections, more, cursor, total)
 
     def record(self, item: Any, max_bytes: int) -> Record | Rejection:
         """The record as the catalog keeps it, or why it does not fit."""
@@ -100,10 +104,9 @@ class Contract:
         except jsonschema_rs.ValidationError as error:
             code = _REJECTION_CODES.get(error.kind.name, "INVALID_VALUE")
             return Rejection(code, self._id_of(item), _pointer(error), _message(error))
-        return self.kept(item, max_bytes)
+        return self._kept(item, max_bytes)
 
-    def kept(self, item: Any, max_bytes: int) -> Record | Rejection:
-        """The same, of one that fits the schema."""
+    def _kept(self, item: Any, max_bytes: int) -> Record | Rejection:
         document: dict[str, Any] = {name: value for name in self.fields if (value := item.get(name)) is not None}
         name = ""
         try:
@@ -142,13 +145,12 @@ def contract(entity_type: EntityType) -> Contract:
     page = spec.json_schema(document, f"{name}Page")
     schemas = page["components"]["schemas"]
     del schemas["Pagination"]["properties"]["totalNumber"]  # whatever it says, it is no reason to fail
-    whole = _validator(page)
     # records are checked one by one, so that one that does not fit does not cost the page
     del schemas[f"{name}Page"]["properties"]["items"]["items"]
     properties = document["components"]["schemas"][name]["properties"]
     return Contract(
         path=path,
-        whole=whole,
+        typed=PageType(document, f"{name}Page", _MEMBERS, _MEMBER_COUNT),
         envelope=_validator(page),
         schema=_validator(spec.json_schema(document, name)),
         record_id=_validator(spec.json_schema(document, "RecordId")),
@@ -173,10 +175,7 @@ def _converter(schema: spec.Document) -> Callable[[Any], Any] | None:
     return partial(_only, tuple(schema["properties"])) if "properties" in schema else None
 
 
-def _in_utc(value: str) -> datetime | str:
-    if _IS_IN_UTC(value):  # most are, and stay as they are
-        datetime.fromisoformat(value)  # there is such a day
-        return value
+def _in_utc(value: str) -> datetime:
     moment = datetime.fromisoformat(value.upper())  # RFC 3339 allows "t" and "z"
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
@@ -185,9 +184,8 @@ def _only(names: tuple[str, ...], value: dict[str, Any]) -> dict[str, Any] | Non
     return {name: value[name] for name in names if value.get(name) is not None} or None
 
 
-def _total(pagination: dict[str, Any], on_page: int) -> int | None:
+def _total(total: Any, on_page: int) -> int | None:
     """The total where it can be the whole: merchants read the spec in two ways, and some count wrong."""
-    total = pagination.get("totalNumber")
     return total if type(total) is int and on_page < total <= _LARGEST_TOTAL else None
 
 

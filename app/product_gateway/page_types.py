@@ -1,0 +1,156 @@
+"""Pages as types, made of openapi/product-service.yaml: decoded, checked and made into documents at once.
+
+For pages of which every record fits, which most are: their bytes never become dicts. Any other page is for `records`,
+which says what is wrong with it. Of a page that both can read, both make the same.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from operator import attrgetter
+from typing import Annotated, Any, NamedTuple
+
+import msgspec
+import orjson
+from msgspec import Meta
+
+from product_gateway import spec
+from product_gateway.model import Record, Rejection
+
+# Numbers that msgspec and orjson read and write alike, and the same of any JSON as deep as people go.
+_PLAIN = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | Annotated[float, Meta(gt=-1e15, lt=1e15)] | str | bool | None
+_DEEPEST = 4
+# A keyword that is not here would be a rule that nobody checks.
+_KEYWORDS = {"type", "nullable", "format", "minLength", "maxLength", "pattern", "minimum", "maximum", "items"}
+_KEYWORDS |= {"maxItems", "properties", "required", "additionalProperties", "description", "example"}
+_finer_than_microseconds = re.compile(rb"\.[0-9]{7}").search  # such a time is rounded here, and cut off by Python
+
+_id = attrgetter("id")
+
+
+class Found(NamedTuple):
+    """What an answer's body has. `total` is whatever stands there."""
+
+    records: list[Record]
+    rejections: list[Rejection]
+    more_results: bool
+    next_cursor: str | None
+    total: Any
+
+
+class PageType:
+    """The type of a list's pages. Of `members`, a field, the records' ids are kept, and their number as `count`."""
+
+    def __init__(self, document: spec.Document, page: str, members: str, count: str) -> None:
+        types = _Types(document)
+        schema = types.resolved(document["components"]["schemas"][page])["properties"]
+        record, pagination = types.resolved(schema["items"]["items"]), types.resolved(schema["pagination"])
+        fields = {name: types.resolved(each) for name, each in record["properties"].items()}
+        self._times = [(name, attrgetter(name)) for name, each in fields.items() if each.get("format") == "date-time"]
+        # An object of which nothing is kept is left out, and no type can say so. Within a string, \ is before a quote.
+        self._nothing = [f'"{name}":{{}}'.encode() for name, each in fields.items() if "properties" in each]
+        self._members = members if members in fields else None
+        self._count = count.encode()
+        item = types.struct(record, {name: datetime | None for name, _ in self._times})
+        paging = types.struct(pagination, {"totalNumber": msgspec.Raw})  # whatever it is, it is no reason to fail
+        items = Annotated[list[item], Meta(max_length=schema["items"]["maxItems"])]  # type: ignore[valid-type]
+        self._decode: Callable[[bytes], Any] = msgspec.json.Decoder(
+            msgspec.defstruct(page, [("items", items), ("pagination", paging)])
+        ).decode
+        self._encode = msgspec.json.Encoder().encode_lines
+
+    def read(self, content: bytes, max_record_bytes: int) -> Found | None:
+        """The page in an answer's body; None where not all of it fits, or a record is too large."""
+        if _finer_than_microseconds(content):
+            return None
+        try:
+            content.decode()  # what is not kept is skipped, and has to be UTF-8 all the same (RFC 8259 §8.1)
+            page = self._decode(content)
+            total = orjson.loads(memoryview(page.pagination.totalNumber))
+            self._to_utc(page.items)
+        except (msgspec.DecodeError, ValueError, OverflowError, RecursionError):
+            return None
+        members: list[tuple[str, ...]] = [()] * len(page.items)
+        if self._members:
+            members = [_taken(self._members, each) for each in page.items]
+        lines = self._encode(page.items)
+        if any(each in lines for each in self._nothing):
+            return None
+        parts = lines.split(b"\n")[:-1]
+        if self._members:
+            counts = (b',"%b":%d}' % (self._count, len(each)) for each in members)
+            parts = [each[:-1] + count for each, count in zip(parts, counts, strict=True)]
+        if max(map(len, parts), default=0) > max_record_bytes:
+            return None
+        documents = (each.decode() for each in parts)
+        records = list(map(Record, map(_id, page.items), documents, members))
+        return Found(records, [], page.pagination.moreResults, page.pagination.nextCursor, total)
+
+    def _to_utc(self, items: list[Any]) -> None:
+        for name, of in self._times:
+            for each in items:
+                moment = of(each)
+                if moment is not None and moment.tzinfo is not UTC:
+                    setattr(each, name, moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC))
+
+
+def _taken(name: str, item: Any) -> tuple[str, ...]:
+    """The ids of the records in the field, which is left out from now on."""
+    found = getattr(item, name) or ()
+    setattr(item, name, None)
+    return tuple(dict.fromkeys(map(_id, found)))
+
+
+class _Types:
+    """From schemas of the document to types."""
+
+    def __init__(self, document: spec.Document) -> None:
+        self._document = document
+
+    def resolved(self, node: spec.Document) -> spec.Document:
+        """Without a `$ref`."""
+        return spec.resolve(self._document, node)
+
+    def struct(self, schema: spec.Document, instead: Mapping[str, Any]) -> type[msgspec.Struct]:
+        """An object with these properties, some of which have another type than the schema says."""
+        fields: list[Any] = []
+        for name, each in schema["properties"].items():
+            made = instead[name] if name in instead else self._of(each)
+            if name in schema.get("required", ()):
+                fields.append((name, made))
+            else:
+                fields.append((name, made, msgspec.Raw(b"null") if made is msgspec.Raw else None))
+        return msgspec.defstruct("Object", fields, omit_defaults=True, gc=False)
+
+    def _of(self, node: spec.Document) -> Any:
+        schema = self.resolved(node)
+        if unknown := schema.keys() - _KEYWORDS:
+            raise NotImplementedError(f"keywords in product-service.yaml: {', '.join(sorted(unknown))}")
+        made = self._not_null(schema)
+        return made | None if schema.get("nullable") else made
+
+    def _not_null(self, schema: spec.Document) -> Any:
+        match schema["type"]:
+            case "string":
+                # in Python, $ matches before a last line feed as well
+                pattern = re.sub(r"\$$", r"\\Z", schema["pattern"]) if "pattern" in schema else None
+                lengths = {"min_length": schema.get("minLength"), "max_length": schema.get("maxLength")}
+                return Annotated[str, Meta(pattern=pattern, **lengths)]
+            case "integer":
+                return Annotated[int, Meta(ge=schema.get("minimum"), le=schema.get("maximum"))]
+            case "boolean":
+                return bool
+            case "array":
+                return Annotated[list[self._of(schema["items"])], Meta(max_length=schema.get("maxItems"))]  # type: ignore[misc]
+            case "object" if "properties" in schema:
+                return self.struct(schema, {})
+            case "object":
+                return dict[str, _any_json(_DEEPEST)]  # type: ignore[misc]
+        raise NotImplementedError(f"the type {schema['type']} in product-service.yaml")
+
+
+def _any_json(depth: int) -> Any:
+    if depth == 0:
+        return _PLAIN
+    inner: Any = _any_json(depth - 1)
+    return _PLAIN | list[inner] | dict[str, inner]
