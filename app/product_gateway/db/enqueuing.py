@@ -1,4 +1,4 @@
-"""Many syncs asked for at once, of many merchants: written with three statements, however many they are."""
+"""Many syncs asked for at once, of many merchants: written with two statements, however many they are."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -6,7 +6,6 @@ from typing import Any
 from sqlalchemy import Connection, Select, select, text
 from uuid_utils.compat import uuid7
 
-from product_gateway.db import events
 from product_gateway.db.dialects import ByDialect, insert_into
 from product_gateway.db.merchants import why_not
 from product_gateway.db.sent import Sent
@@ -51,7 +50,7 @@ def enqueue_all(connection: Connection, wanted: Sequence[Wanted]) -> list[Sync |
     left = sorted(set(wanted))  # always in this order: else two batches could wait for each other
     while left:
         free = []
-        for row in connection.execute(_select[connection.dialect.name], _looked_up.parameters(connection, left)):
+        for row in connection.execute(_select[connection.dialect.name], _looked_up.parameters(connection, left)).all():
             each = row.wanted_by, EntityType(row.wanted_type)
             if why_not(disabled=row.disabled, platform=row.platform):
                 outcomes[each] = _refused(row.disabled, row.platform)
@@ -63,10 +62,7 @@ def enqueue_all(connection: Connection, wanted: Sequence[Wanted]) -> list[Sync |
             free.sort()
             with_ids = [(*each, uuid7()) for each in free]
             rows = connection.execute(_insert[connection.dialect.name], _new.parameters(connection, with_ids))
-            new = [sync_of(row) for row in rows]
-            if new:
-                events.append_first(connection, [(each.merchant, each.id) for each in new])
-            for each_new in new:
+            for each_new in map(sync_of, rows.all()):
                 outcomes[each_new.merchant, each_new.entity_type] = _enqueued(each_new)
         left = [each for each in free if each not in outcomes]  # somebody else was quicker: who, is to be seen now
     return [next(outcomes[each]) for each in wanted]

@@ -1,18 +1,17 @@
 """What happened to a sync, in order: each event is appended in the transaction that makes it true.
 
+That it was asked for is its first event, and no row: the sync itself says when.
+
 A sync has no more than some hundred events, however long it runs: pages are sampled, and repetitions stop being told.
 """
 
-from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Insert, bindparam, func, insert, select, text
+from sqlalchemy import Connection, bindparam, func, insert, select, text
 from uuid_utils.compat import uuid7
 
-from product_gateway.db.dialects import ByDialect
-from product_gateway.db.sent import Sent
-from product_gateway.db.tables import now, sync_events
+from product_gateway.db.tables import now, sync_events, syncs
 from product_gateway.model import SyncEvent
 
 # What happens before the end, which is called as the status is.
@@ -25,8 +24,8 @@ HANDED_BACK = "HANDED_BACK"
 MASS_DELETION_ALLOWED = "MASS_DELETION_ALLOWED"  # detail: by whom
 
 FIRST_PAGES = 32  # each of them is told; of those behind, as many as are half of these for each doubling
-MOST_REPEATED = 250  # pages and repetitions
-MOST = 300  # the end comes on top
+MOST_REPEATED = 249  # pages and repetitions
+MOST = 299  # the first and the end come on top
 LONGEST_DETAIL = 1000
 
 _table = sync_events.c
@@ -42,16 +41,9 @@ _new = select(
     bindparam("detail", type_=_table.detail.type),
 ).where(_number < bindparam("most"))
 _append = insert(sync_events).from_select(["merchant", "sync_id", "id", "at", "kind", "number", "detail"], _new)
-_select = select(sync_events).where(_of_sync).order_by(_table.at, _table.id)
-_sent = Sent("merchant", "sync_id", "id")
-
-
-def _make_insert_first(dialect: str) -> Insert:
-    rows = select(*_sent.columns[dialect], now(), text(f"'{QUEUED}'")).select_from(_sent.tables[dialect])
-    return insert(sync_events).from_select(["merchant", "sync_id", "id", "at", "kind"], rows)
-
-
-_insert_first = ByDialect(_make_insert_first)
+_asked_for = select(syncs.c.queued_at).where(syncs.c.merchant == bindparam("m"), syncs.c.id == bindparam("i"))
+# Before, it was a row as well.
+_behind = select(sync_events).where(_of_sync, _table.kind != text(f"'{QUEUED}'")).order_by(_table.at, _table.id)
 
 
 def append(
@@ -69,12 +61,6 @@ def append(
     connection.execute(_append, {**values, "number": number, "detail": detail and detail[:LONGEST_DETAIL]})
 
 
-def append_first(connection: Connection, new: Sequence[tuple[str, UUID]]) -> None:
-    """QUEUED, of syncs that have no event yet, by merchant and id."""
-    parameters = _sent.parameters(connection, [(*each, uuid7()) for each in new])
-    connection.execute(_insert_first[connection.dialect.name], parameters)
-
-
 def is_told(pages_read: int) -> bool:
     """Whether the page is one of those that stand for the pages around it.
 
@@ -85,6 +71,7 @@ def is_told(pages_read: int) -> bool:
 
 
 def of_sync(connection: Connection, merchant: str, sync_id: UUID) -> list[SyncEvent]:
-    """In the order in which they happened."""
-    rows = connection.execute(_select, {"m": merchant, "i": sync_id})
-    return [SyncEvent(row.at, row.kind, row.number, row.detail) for row in rows]
+    """In the order in which they happened; none where there is no such sync."""
+    key = {"m": merchant, "i": sync_id}
+    first = [SyncEvent(at, QUEUED, None, None) for at in connection.scalars(_asked_for, key)]
+    return first + [SyncEvent(row.at, row.kind, row.number, row.detail) for row in connection.execute(_behind, key)]

@@ -70,14 +70,15 @@ class Story:
 
 
 _status = table.c.status
+_of_run = (table.c.lease_owner, table.c.lease_expires_at, table.c.heartbeat_at, table.c.lost_workers)
 _stuck = (
-    select(*columns)
+    select(*_of_run, *columns)
     .where(_status == text("'IN_PROGRESS'"), table.c.lease_expires_at < now())
     .order_by(table.c.queued_at)
     .limit(MOST_ACTIVE)
 )
 _active = [
-    select(*columns).where(_status == text(f"'{each}'")).order_by(table.c.queued_at).limit(MOST_ACTIVE)
+    select(*_of_run, *columns).where(_status == text(f"'{each}'")).order_by(table.c.queued_at).limit(MOST_ACTIVE)
     for each in (SyncStatus.IN_PROGRESS, SyncStatus.QUEUED)
 ]
 _later = table.alias()
@@ -222,7 +223,7 @@ def _runs_of_ids(connection: Connection, keys: list[tuple[str, UUID]]) -> list[R
     if not keys:
         return []
     these = or_(*((table.c.merchant == merchant) & (table.c.id == sync_id) for merchant, sync_id in keys))
-    return [_run(row) for row in connection.execute(select(*columns).where(these))]
+    return [_run(row) for row in connection.execute(select(*_of_run, *columns).where(these))]
 
 
 def _active_keys(connection: Connection, keys: list[tuple[str, str]]) -> set[tuple[str, str]]:
@@ -234,4 +235,4 @@ def _active_keys(connection: Connection, keys: list[tuple[str, str]]) -> set[tup
 
 
 def _run(row: Row[Any]) -> Run:
-    return Run(sync_of(row), row.lease_owner, row.lease_expires_at, row.heartbeat_at, row.lost_workers)
+    return Run(sync_of(row), *row[: len(_of_run)])

@@ -63,13 +63,13 @@ _states = ByDialect(_select_states)
 
 def read_syncs(connection: Connection, wanted: Sequence[Key]) -> list[Sync | GatewayError]:
     """The sync of each, or why not: SyncNotFound, UnknownMerchant, MerchantDisabled or NotBringYourOwnPlatform."""
-    rows = connection.execute(_syncs[connection.dialect.name], _by_id.parameters(connection, wanted))
+    rows = connection.execute(_syncs[connection.dialect.name], _by_id.parameters(connection, wanted)).all()
     return [_refused(row) or _one(row, key) for row, key in zip(rows, wanted, strict=True)]
 
 
 def read_states(connection: Connection, wanted: Sequence[Wanted]) -> list[State | GatewayError]:
     """The state of each, or why not: UnknownMerchant, MerchantDisabled or NotBringYourOwnPlatform."""
-    rows = connection.execute(_states[connection.dialect.name], _by_type.parameters(connection, wanted))
+    rows = connection.execute(_states[connection.dialect.name], _by_type.parameters(connection, wanted)).all()
     return [_refused(row) or _state(row) for row in rows]
 
 

