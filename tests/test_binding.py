@@ -15,7 +15,7 @@ from starlette.types import Message
 
 import tiny
 from product_gateway import api_types, model, spec
-from product_gateway.binding import Answer, Stream
+from product_gateway.answers import Answer, Stream
 from product_gateway.errors import SettingsError
 from product_gateway.handler_skeletons import skeletons
 from product_gateway.http_rules import LARGEST_BODY_BYTES

@@ -11,7 +11,8 @@ from uuid import UUID
 from starlette.types import ASGIApp
 
 from product_gateway import spec
-from product_gateway.binding import Answer, bind
+from product_gateway.answers import Answer
+from product_gateway.binding import bind
 from product_gateway.errors import NotAuthenticated
 from product_gateway.server import describe_error
 

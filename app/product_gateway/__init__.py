@@ -28,6 +28,7 @@ Where things are:
     http_rules         what a request may be, as bytes
     cors               which origins' pages may read the answers in a browser
     rate_limits        how often a merchant and an address may ask
+    answers            what a handler gives back: at once, later, or as a stream
     binding            a spec's operations bound to handlers, as one ASGI application
     lean               imports Connexion without what none of us uses of it
     later              modules that are imported at their first use

@@ -4,118 +4,41 @@ A handler is an `async def` method with the operationId's name in snake_case. A 
 not fit each other stop the start, with the missing handlers written out.
 """
 
-import asyncio
 import inspect
-import logging
-import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
-from dataclasses import dataclass, field
 from types import NoneType, UnionType
-from typing import Any, Generic, TypeVar, get_args, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 from product_gateway import lean  # noqa: F401  # before Connexion
 
 # isort: split
-import orjson
 from connexion import ConnexionMiddleware
 from connexion.decorators.parameter import pythonic
 from connexion.middleware.lifespan import LifespanMiddleware
 from connexion.middleware.response_validation import ResponseValidationMiddleware
-from connexion.middleware.security import SecurityMiddleware
 from connexion.options import SwaggerUIOptions
 from connexion.resolver import Resolver
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from product_gateway import spec
+from product_gateway.answers import Answer, Later, Stream
 from product_gateway.errors import SettingsError
 from product_gateway.handler_skeletons import skeletons
-from product_gateway.http_rules import HURRY, LARGEST_BODY_BYTES
-from product_gateway.pipeline import ARGUMENTS, Authenticate, Bearer, Guard, Guarded, RequestValidation, Routing
+from product_gateway.http_rules import LARGEST_BODY_BYTES
+from product_gateway.pipeline import (
+    ARGUMENTS,
+    Authenticate,
+    Bearer,
+    Guard,
+    Guarded,
+    RequestValidation,
+    Routing,
+    Security,
+)
 
-logger = logging.getLogger(__name__)
-
-# In the scope:
-STAMP = "product_gateway.stamp"  # headers that the answer gets, whatever it is
-LEAVE = "product_gateway.leave"  # to be called when nobody works for the request any more: others may come in
-WAITED = "product_gateway.waited"  # to be told how many seconds the client has waited because it wanted to
-
-Body = TypeVar("Body")
-Handler = Callable[..., Awaitable["Answer[Any] | Later[Any]"]]
-Hurry = asyncio.Future[bool]
-"""Done when nobody should wait any longer; True where the client is gone."""
-
-
-@dataclass(frozen=True, slots=True)
-class Answer(Generic[Body]):
-    """What a handler gives back. `body` is sent as JSON, or as it is where it is bytes."""
-
-    body: Body
-    status: int = 200
-    headers: Mapping[str, str] = field(default_factory=dict)
-    media_type: str = "application/json"
-
-    async def send(self, scope: Scope, send: Send) -> None:
-        """Sends the whole answer to the request of the scope."""
-        content = self.body if isinstance(self.body, bytes) else orjson.dumps(self.body)
-        headers = [
-            (b"content-type", self.media_type.encode()),
-            (b"content-length", b"%d" % len(content)),
-            *scope.get(STAMP, ()),
-            *((name.lower().encode(), value.encode("latin-1")) for name, value in self.headers.items()),
-        ]
-        await send({"type": "http.response.start", "status": self.status, "headers": headers})
-        await send({"type": "http.response.body", "body": content})
-
-
-@dataclass(frozen=True, slots=True)
-class Later(Generic[Body]):
-    """What a handler gives back where the client wants to wait for the answer, and it costs nothing to let it."""
-
-    wait: Callable[[Hurry], Awaitable[Answer[Body]]]
-
-    async def answer(self, scope: Scope) -> Answer[Body] | None:
-        """The answer; None where the client is gone. Meanwhile another request may have this one's place."""
-        scope.get(LEAVE, lambda: None)()
-        hurry = scope[HURRY]() if HURRY in scope else asyncio.get_running_loop().create_future()
-        began = time.perf_counter()
-        try:
-            answer = await self.wait(hurry)
-        finally:
-            scope.get(WAITED, lambda _: None)(time.perf_counter() - began)
-        return None if hurry.done() and hurry.result() else answer
-
-
-@dataclass(frozen=True, slots=True)
-class Stream(Answer[AsyncGenerator[bytes, None]]):
-    """An answer that goes on: what the generator yields, until it ends or the client goes."""
-
-    media_type: str = "text/event-stream"
-
-    async def send_while_there(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Whichever ends first, the generator is closed."""
-        headers = [(b"content-type", self.media_type.encode()), *scope.get(STAMP, ())]
-        await send({"type": "http.response.start", "status": self.status, "headers": headers})
-        if scope["method"] != "HEAD":
-            sending, leaving = asyncio.create_task(self._send_parts(send)), asyncio.create_task(_client_left(receive))
-            try:
-                await asyncio.wait((sending, leaving), return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                sending.cancel()
-                leaving.cancel()
-                await asyncio.gather(sending, leaving, return_exceptions=True)
-                await self.body.aclose()
-        await send({"type": "http.response.body", "body": b""})
-
-    async def _send_parts(self, send: Send) -> None:
-        async for part in self.body:
-            await send({"type": "http.response.body", "body": part, "more_body": True})
-
-
-async def _client_left(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
+Handler = Callable[..., Awaitable[Answer[Any] | Later[Any]]]
 
 
 async def _as_it_is(caller: Any) -> Any:
@@ -167,7 +90,7 @@ def bind(
             lambda app: Errors(app, describe_error),
             gate,
             Routing,
-            SecurityMiddleware,
+            Security,
             RequestValidation,
             *([ResponseValidationMiddleware] if validate_responses else []),
             LifespanMiddleware,

@@ -12,7 +12,7 @@ from uvicorn import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 from uvicorn.server import ServerState
 
-from product_gateway.binding import Answer
+from product_gateway.answers import Answer
 from product_gateway.edge import SAFE
 from product_gateway.http_protocol import HttpProtocol
 from product_gateway.http_rules import Limits, Refused

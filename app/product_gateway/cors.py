@@ -7,7 +7,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from product_gateway.binding import STAMP
+from product_gateway.answers import STAMP
 
 SENT = ("Authorization", "Idempotency-Key", "Prefer", "X-Request-Id")
 READ = ("Location", "Retry-After", "Link", "Preference-Applied", "X-Request-Id", "WWW-Authenticate")

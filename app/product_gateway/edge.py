@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uuid_utils import uuid7
 
 from product_gateway import logs, tracing
-from product_gateway.binding import LEAVE, STAMP, WAITED
+from product_gateway.answers import LEAVE, STAMP, WAITED
 from product_gateway.errors import Overloaded
 
 logger = logging.getLogger("product_gateway.access")

@@ -11,6 +11,7 @@ from uuid import UUID
 import orjson
 
 from product_gateway import pages, preferences, tracing
+from product_gateway.answers import Answer, Hurry, Later
 from product_gateway.api_bodies import rfc3339, sync_body
 from product_gateway.api_types import (
     CatalogMeta,
@@ -28,7 +29,6 @@ from product_gateway.api_types import (
     SyncResponse,
     SyncStatusResponse,
 )
-from product_gateway.binding import Answer, Hurry, Later
 from product_gateway.db import Database, catalog, syncs
 from product_gateway.db.enqueuing import enqueue_all
 from product_gateway.db.merchants import admitted

@@ -12,8 +12,9 @@ from typing import Any
 from starlette.types import ASGIApp
 
 from product_gateway import db, logs, spec
+from product_gateway.answers import Answer
 from product_gateway.api_types import HealthResponse
-from product_gateway.binding import Answer, bind
+from product_gateway.binding import bind
 from product_gateway.db import Database, syncs
 from product_gateway.db.readiness import Readiness
 from product_gateway.edge import Edge

@@ -12,7 +12,8 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 from product_gateway import spec
-from product_gateway.binding import Answer, bind
+from product_gateway.answers import Answer
+from product_gateway.binding import bind
 from product_gateway.catalog_file import Catalog, Record
 from product_gateway.errors import InvalidRequest, NotAuthenticated, NotFound, RecordNotFound
 from product_gateway.model import EntityType

@@ -11,8 +11,9 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 from product_gateway import db, errors, logs, spec
+from product_gateway.answers import Answer
 from product_gateway.api_types import ErrorResponse
-from product_gateway.binding import Answer, bind
+from product_gateway.binding import bind
 from product_gateway.cors import Cors
 from product_gateway.db import Database
 from product_gateway.edge import Edge, Gate, Traced

@@ -13,7 +13,7 @@ from fastapi.responses import Response
 from peers import words
 from peers.words import API, Refused
 from product_gateway import db, settings
-from product_gateway.binding import Answer
+from product_gateway.answers import Answer
 from product_gateway.errors import GatewayError, InvalidRequest
 from product_gateway.handlers import Handlers
 from product_gateway.keys import verification_key

@@ -16,8 +16,8 @@ from urllib.parse import quote
 from uuid import UUID
 
 from product_gateway import logs
+from product_gateway.answers import Answer, Stream
 from product_gateway.api_bodies import rfc3339
-from product_gateway.binding import Answer, Stream
 from product_gateway.db import Database
 from product_gateway.db import monitor as looks
 from product_gateway.handlers import encoded, place

@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from product_gateway import pages
-from product_gateway.binding import Answer
+from product_gateway.answers import Answer
 from product_gateway.errors import PageNotFound
 from product_gateway.model import EntityType, SyncStatus
 from product_gateway.monitor.access import Operator

@@ -17,7 +17,7 @@ import orjson
 from starlette.types import Scope, Send
 
 from product_gateway import spec
-from product_gateway.binding import STAMP, Answer
+from product_gateway.answers import STAMP, Answer
 from product_gateway.errors import PageNotFound
 from product_gateway.pages.code_samples import with_code_samples
 

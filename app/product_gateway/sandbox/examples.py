@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from product_gateway import spec
-from product_gateway.binding import Answer
+from product_gateway.answers import Answer
 
 STAMPED = ("X-Request-Id", "X-Content-Type-Options", "Cache-Control")  # which every answer gets anyway
 NOT_SO = ("Content-Encoding", "Preference-Applied")  # the body is sent as it stands in the spec, and nobody waited

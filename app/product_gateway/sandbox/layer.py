@@ -10,7 +10,7 @@ import jwt
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from product_gateway import spec
-from product_gateway.binding import Answer
+from product_gateway.answers import Answer
 from product_gateway.edge import Edge
 from product_gateway.errors import GatewayError
 from product_gateway.handlers import SYNCS

@@ -10,7 +10,7 @@ from urllib.parse import parse_qs
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from product_gateway import sample_service
-from product_gateway.binding import Answer
+from product_gateway.answers import Answer
 from product_gateway.catalog_file import Catalog, Record
 from product_gateway.model import EntityType
 from product_gateway.sandbox.scripts import Run, Script, Scripts
