@@ -56,7 +56,8 @@ def timed(database: Database, merchant: str, entity_type: EntityType = EntityTyp
     sync = database.call(syncs.enqueue, merchant, entity_type)
     while sync.is_active:
         time.sleep(0.01)
-        sync = database.call(syncs.get, merchant, sync.id)
+        with database.engine.connect() as connection:  # without a write lock, as clients read it
+            sync = syncs.get(connection, merchant, sync.id)
         if time.perf_counter() - started > PATIENCE:
             raise RuntimeError(f"the sync does not end: {sync}")
     seconds = time.perf_counter() - started

@@ -109,6 +109,19 @@ async def test_what_is_refused_writes_nothing_and_the_others_take_two_statements
     assert "INSERT" not in said
 
 
+async def test_a_read_of_one_statement_is_nothing_else(database: Database) -> None:
+    """To begin and to end a transaction would be two more ways to PostgreSQL and back."""
+    said: list[str] = []
+    event.listen(
+        database.engine, "before_cursor_execute", lambda _c, _k, statement, *_: said.append(statement.split()[0])
+    )
+    (found,) = await database.ask(read_states, [("shop", PRODUCT)])
+    assert isinstance(found, tuple)
+    assert said == ["SELECT"]
+    await database.read(read_states, [("shop", PRODUCT)])
+    assert said == ["SELECT", "BEGIN", "SELECT"]
+
+
 async def test_batches_of_the_same_syncs_in_any_order_do_not_wait_for_each_other_for_ever(database: Database) -> None:
     """Each sync goes to one of them, and no batch fails."""
     names = [f"m{n}" for n in range(30)]

@@ -220,10 +220,10 @@ class Handlers:
         return await self._database.write(enqueue_all, wanted)
 
     async def _read_syncs(self, wanted: Sequence[Key]) -> list[Sync | GatewayError]:
-        return await self._database.read(read_syncs, wanted)
+        return await self._database.ask(read_syncs, wanted)
 
     async def _read_states(self, wanted: Sequence[Wanted]) -> list[State | GatewayError]:
-        return await self._database.read(read_states, wanted)
+        return await self._database.ask(read_states, wanted)
 
     async def _page(
         self, merchant: str, entity_type: EntityType, cursor: str | None, size: int

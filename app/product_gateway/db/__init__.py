@@ -65,6 +65,14 @@ class Database:
             result: T = await unit.future
         return result
 
+    async def ask(self, work: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """The same as `read`, for work with one statement: it sees one state by itself, and needs no transaction."""
+        with tracing.work(work):
+            unit = self._unit(partial(_call, work, args, kwargs), once=True)
+            self._readers.run(unit)
+            result: T = await unit.future
+        return result
+
     async def write(self, work: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Runs `work(connection, …)` in a transaction, which is durable when this returns."""
         with tracing.work(work):
@@ -101,15 +109,15 @@ class Database:
                 unit.cut()
         self.engine.dispose()
 
-    def _unit(self, work: Callable[[Connection], Any], *, writes: bool = False) -> Unit:
+    def _unit(self, work: Callable[[Connection], Any], *, writes: bool = False, once: bool = False) -> Unit:
         if self._deadline is None:
-            return Unit(work, self._under_way, writes=writes)
+            return Unit(work, self._under_way, writes=writes, once=once)
         left, end = self._deadline, until.get() or self._end
         if end is not None:
             left = min(left, end - asyncio.get_running_loop().time())
             if left <= 0:
                 raise Unavailable(AWAY) from TimeoutError("There is no time left to ask it.")
-        unit = Unit(work, self._under_way, writes=writes)
+        unit = Unit(work, self._under_way, writes=writes, once=once)
         self._under_way.limit(unit, left)
         return unit
 

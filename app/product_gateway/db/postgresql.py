@@ -15,7 +15,7 @@ from sqlalchemy import URL, Connection, Engine, ExceptionContext, create_engine,
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from product_gateway.db.units import BEGIN, LINE, READ, WRITE, connected
+from product_gateway.db.units import BEGIN, LINE, ONCE, READ, WRITE, connected
 from product_gateway.errors import SettingsError
 
 # Unless the URL says otherwise. A host that is gone without a word is noticed within ten seconds, by those who wait
@@ -142,6 +142,8 @@ def _beginning(*, has_deadline: bool) -> Callable[[Connection], None]:
     }
 
     def begin(connection: Connection) -> None:
-        connection.exec_driver_sql(begins.get(connection.get_execution_options().get(BEGIN, ""), "BEGIN"))
+        purpose = connection.get_execution_options().get(BEGIN, "")
+        if purpose != ONCE:
+            connection.exec_driver_sql(begins.get(purpose, "BEGIN"))
 
     return begin

@@ -25,6 +25,7 @@ LEAST_SECONDS_TO_WAIT = 1.0  # before a line is cut: whoever had to wait in a cr
 LINE = "line"  # where a connection's `info` has its Line
 BEGIN = "begin"  # an engine's option: what its transactions are for
 READ, WRITE = "read", "write"
+ONCE = "once"  # a single statement is a transaction of its own: nothing has to begin it
 
 until: ContextVar[float | None] = ContextVar("until", default=None)
 """When the time of the request is up that this is about, by its event loop's clock."""
@@ -53,8 +54,11 @@ def connected(line: Line) -> None:
 class Unit:
     """A read or a write. It is made and waited for in an event loop, and runs in a thread."""
 
-    def __init__(self, work: Callable[[Connection], Any], under_way: "UnderWay", *, writes: bool) -> None:
+    def __init__(
+        self, work: Callable[[Connection], Any], under_way: "UnderWay", *, writes: bool, once: bool = False
+    ) -> None:
         self.work = work
+        self._options = {BEGIN: ONCE} if once else {}
         self.loop = asyncio.get_running_loop()
         self.future: asyncio.Future[Any] = self.loop.create_future()  # let go of when it is over
         self.due = math.inf  # when it is given up, by its event loop's clock
@@ -149,7 +153,7 @@ class Unit:
             try:
                 if not self.begin():
                     return None
-                with connection.begin():
+                with connection.execution_options(**self._options).begin():
                     result = self.work(connection)
                     self.commit()
                 return result
