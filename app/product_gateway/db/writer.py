@@ -17,7 +17,7 @@ MOST_IN_ONE_COMMIT = 200
 
 
 class GroupCommit:
-    """Takes units of work from any thread; each has a savepoint of its own, so that one's fault is its own."""
+    """Takes units of work from any thread; of several, each has a savepoint, so that one's fault is its own."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -49,7 +49,10 @@ class GroupCommit:
             with faults_as_unavailable(), self._engine.begin() as connection:
                 # Only now the database is ours: nobody who came while it was locked has to wait for another turn.
                 batch += self._waiting_now()
-                outcomes = [_attempt(connection, unit) for unit in batch]
+                if len(batch) == 1:
+                    outcomes = [(_done(connection, first) if first.begin() else None, None)]
+                else:
+                    outcomes = [_attempt(connection, unit) for unit in batch]
         except Exception as error:  # noqa: BLE001 - nothing was committed: everybody who waits must hear of it
             outcomes = [(None, copied(error)) for _ in batch]
         for unit in batch:
@@ -66,14 +69,18 @@ class GroupCommit:
         return found
 
 
+def _done(connection: Connection, unit: Unit) -> Any:
+    with faults_as_unavailable():
+        unit.commit()  # the others of its commit will not wait for it to be given up
+        return unit.work(connection)
+
+
 def _attempt(connection: Connection, unit: Unit) -> tuple[Any, Exception | None]:
     if not unit.begin():
         return None, None
     savepoint = connection.begin_nested()
     try:
-        with faults_as_unavailable():
-            unit.commit()  # the others of its commit will not wait for it to be given up
-            result = unit.work(connection)
+        result = _done(connection, unit)
     except Exception as error:  # noqa: BLE001 - it is handed to the one who asked
         savepoint.rollback()
         return None, error
