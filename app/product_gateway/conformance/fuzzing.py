@@ -5,6 +5,7 @@ The only place that knows Schemathesis, which is not installed where nobody asks
 
 import asyncio
 import copy
+import math
 import threading
 from collections.abc import Callable
 from concurrent.futures import CancelledError
@@ -35,8 +36,10 @@ CHECKED = {
     "positive_data_acceptance": "fuzz-accepts",
     "negative_data_rejection": "fuzz-refuses",
 }
-MODES = (GenerationMode.POSITIVE, GenerationMode.NEGATIVE)
+IDS = {"$ref": "#/components/parameters/Ids"}
+BETWEEN_COMMAS = r"^[^\x00-\x1f\x7f,]+$"
 KNOWN_EVERY = 3  # of so many requests for a record, one is for a record that there is
+LONGEST_ADDRESS = 60_000  # characters; HTTP clients and servers have their limits at 65,536
 UNANSWERED_AT_MOST = 3
 Sender = Callable[[str], Answer]
 
@@ -46,8 +49,8 @@ class _EnoughError(BaseException):
 
 
 class Fuzzing:
-    """The made-up requests for one list: its page, and its records by id. `examples` are those of each operation,
-    half of which keep the contract."""
+    """The made-up requests for one list: its page, and its records by id. `examples` are those of each operation: half
+    of them keep the contract, and each of the others breaks it by one parameter."""
 
     def __init__(self, service: Service, sheet: Sheet, first: Reading, entity_type: EntityType, examples: int) -> None:
         self._service = service
@@ -84,21 +87,30 @@ class Fuzzing:
 
     def _all_operations(self, send: Sender, seed: int) -> None:
         load_all_checks()
-        schema = schemathesis.openapi.from_dict(
-            _without_security(), config=SchemathesisConfig.from_dict({"seed": seed})
-        )
-        for found in schema.get_all_operations():
-            operation: Any = found.ok()  # type: ignore[union-attr]  # our own contract has no fault
-            if operation.path.startswith(contract(self._of).path):
-                for mode in MODES:
-                    self._operation(operation, mode, send, seed)
+        half = self._examples / len(GenerationMode)
+        for path, _, operation in spec.operations(spec.load(spec.PRODUCT_SERVICE)):
+            if path.startswith(contract(self._of).path):
+                self._operation(_right(path), GenerationMode.POSITIVE, half, send, seed)
+                for parameter in operation["parameters"]:
+                    share = half / len(operation["parameters"])
+                    self._operation(_wrong(path, parameter), GenerationMode.NEGATIVE, share, send, seed)
 
-    def _operation(self, operation: Any, mode: GenerationMode, send: Sender, seed: int) -> None:
+    def _operation(
+        self, document: spec.Document, mode: GenerationMode, examples: float, send: Sender, seed: int
+    ) -> None:
+        """So many requests for the one operation of the document."""
+
         def one(case: Any) -> None:
             self._try(case, mode, send)
 
+        ((_, _, described),) = spec.operations(document)
+        # A parameter that nobody knows makes nothing wrong: they come with ids, which may be anything.
+        generation = {"allow-extra-parameters": IDS in described["parameters"]}
+        config = SchemathesisConfig.from_dict({"seed": seed, "generation": generation})
+        (found,) = schemathesis.openapi.from_dict(document, config=config).get_all_operations()
+        operation: Any = found.ok()  # type: ignore[union-attr]  # our own contract has no fault
         settings = hypothesis.settings(
-            max_examples=max(1, self._examples // len(MODES)),
+            max_examples=math.ceil(examples),
             database=None,
             deadline=None,
             suppress_health_check=list(HealthCheck),
@@ -117,6 +129,7 @@ class Fuzzing:
         sent = case.as_transport_kwargs(base_url="http://service.invalid")
         prepared = requests.Request(method="GET", url=sent["url"], params=sent.get("params")).prepare()
         path = str(prepared.url).removeprefix("http://service.invalid")
+        hypothesis.assume(len(path) <= LONGEST_ADDRESS)
         answer = send(path)
         if answer.reply is None:
             self._unanswered += 1
@@ -160,8 +173,25 @@ def _in_words(failure: Any) -> str:
     return ": ".join(lines[:4])
 
 
-def _without_security() -> spec.Document:
-    """The contract, but for its tokens: those have checks of their own, and every request here has the right one."""
+def _right(path: str) -> spec.Document:
+    """The contract's operation at the path. Not with its tokens, which have checks of their own: every request here has
+    the right one. Nor with its examples, which are tried anyway, nor ids with a comma, which would be taken for two."""
     document = copy.deepcopy(spec.load(spec.PRODUCT_SERVICE))
     del document["security"], document["components"]["securitySchemes"]
+    document["paths"] = {path: document["paths"][path]}
+    for each in document["components"]["parameters"].values():
+        del each["example"]
+    record_id = document["components"]["schemas"]["RecordId"]
+    document["components"]["parameters"]["Ids"]["schema"]["items"] = {**record_id, "pattern": BETWEEN_COMMAS}
+    return document
+
+
+def _wrong(path: str, parameter: spec.Document) -> spec.Document:
+    """The same with one parameter alone: a request that others make wrong as well says nothing of this one.
+
+    Ids are any text: five hundred and more that fit a pattern take seconds to make up.
+    """
+    document = _right(path)
+    document["paths"][path]["get"]["parameters"] = [parameter]
+    del document["components"]["parameters"]["Ids"]["schema"]["items"]["pattern"]
     return document
