@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -36,12 +36,16 @@ class House:
             **{f"PRODUCT_GATEWAY_{name.upper()}": value for name, value in more.items()},
         }
 
-    def run(self, *arguments: str, check: bool = True, **more: Any) -> subprocess.CompletedProcess[str]:
-        """A command, to its end."""
-        command = [sys.executable, "-m", "product_gateway", *arguments]
-        done = subprocess.run(
-            command, env=self.environment, cwd=self.folder, text=True, capture_output=True, timeout=60, **more
-        )
+    def run(self, *arguments: str, check: bool = True, anew: bool = False) -> subprocess.CompletedProcess[str]:
+        """A command, to its end; `anew`: by an interpreter of its own, as an operator starts it."""
+        name = f"{arguments[0]}-{time.monotonic_ns()}"
+        out, err = (self.folder / f"{name}.{stream}" for stream in ("out", "err"))
+        command = (_anew if anew else Forked)(arguments, self.environment, self.folder, out, err)
+        try:
+            status = command.wait(60)
+        finally:
+            command.kill()
+        done = subprocess.CompletedProcess(arguments, status, out.read_text(), err.read_text())
         if check:
             assert done.returncode == 0, f"{arguments}: {done.stderr}"
         return done
@@ -88,7 +92,7 @@ class Process:
 
     def __init__(self, house: House, arguments: tuple[str, ...], *, anew: bool = False) -> None:
         self.log = house.folder / f"{arguments[0]}-{time.monotonic_ns()}.log"
-        self._popen = _anew(house, arguments, self.log) if anew else _forked(house, arguments, self.log)
+        self._popen = (_anew if anew else Forked)(arguments, house.environment, house.folder, self.log)
 
     def url(self) -> str:
         """Where it listens, as it says."""
@@ -134,21 +138,18 @@ class Process:
                 raise AssertionError(f"the process did not end by itself: {self.log.read_text()}") from None
 
 
-def _anew(house: House, arguments: tuple[str, ...], log: Path) -> "subprocess.Popen[bytes]":
-    with log.open("w") as said:
+def _anew(
+    arguments: Sequence[str], environment: dict[str, str], folder: Path, out: Path, err: Path | None = None
+) -> "subprocess.Popen[bytes]":
+    with out.open("a") as printed, (err or out).open("a") as said:
         return subprocess.Popen(
             [sys.executable, "-m", "product_gateway", *arguments],
-            env=house.environment,
-            cwd=house.folder,
-            stdout=said,
-            stderr=subprocess.STDOUT,
+            env=environment,
+            cwd=folder,
+            stdout=printed,
+            stderr=said,
             start_new_session=True,
         )
-
-
-def _forked(house: House, arguments: tuple[str, ...], log: Path) -> Forked:
-    log.touch()
-    return Forked(list(arguments), house.environment, house.folder, log)
 
 
 def within(seconds: float, condition: Callable[[], Any]) -> Any:

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 LONGEST_ORDER = 1 << 20
@@ -60,8 +61,16 @@ def starter() -> Starter:
 class Forked:
     """A process that was started so, with the part of subprocess.Popen's interface that tests use."""
 
-    def __init__(self, arguments: list[str], environment: dict[str, str], folder: Path, log: Path) -> None:
-        pid = starter().ask(start=arguments, environment=environment, folder=str(folder), log=str(log))
+    def __init__(
+        self, arguments: Sequence[str], environment: dict[str, str], folder: Path, out: Path, err: Path | None = None
+    ) -> None:
+        """`out` gets what it prints, and what it says on standard error where there is no `err`."""
+        files = [out, err or out]
+        for each in files:
+            each.touch()
+        pid = starter().ask(
+            start=arguments, environment=environment, folder=str(folder), files=[str(each) for each in files]
+        )
         assert pid
         self.pid = pid
         self.returncode: int | None = None
@@ -123,7 +132,7 @@ def obey(control: socket.socket) -> None:
         control.send(json.dumps(answer).encode())
 
 
-def become(start: list[str], environment: dict[str, str], folder: str, log: str) -> None:
+def become(start: list[str], environment: dict[str, str], folder: str, files: list[str]) -> None:
     """What `python -m product_gateway` would be."""
     from product_gateway.__main__ import main
 
@@ -131,10 +140,10 @@ def become(start: list[str], environment: dict[str, str], folder: str, log: str)
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
-    said = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    os.dup2(said, 1)
-    os.dup2(said, 2)
-    os.close(said)
+    for number, path in enumerate(files, start=1):
+        said = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        os.dup2(said, number)
+        os.close(said)
     sys.argv = ["product-gateway", *start]
     main()
 

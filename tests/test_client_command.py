@@ -25,6 +25,7 @@ from product_gateway import keys
 from scripted import Merchant, item, page_of
 from serving import serve
 from shops import open_shops
+from starter import Forked
 
 PATIENCE = 30
 PAGE = 10
@@ -56,14 +57,7 @@ class Client:
 
     def __init__(self, house: House, line: str) -> None:
         self._files = [house.folder / f"client-{os.urandom(4).hex()}.{name}" for name in ("out", "err")]
-        with self._files[0].open("w") as out, self._files[1].open("w") as err:
-            self._popen = subprocess.Popen(
-                [sys.executable, "-m", "product_gateway", *line.split()],
-                env=house.environment,
-                cwd=house.folder,
-                stdout=out,
-                stderr=err,
-            )
+        self._popen = Forked(line.split(), house.environment, house.folder, *self._files)
 
     @property
     def out(self) -> str:

@@ -179,13 +179,15 @@ def test_what_cannot_be_done_is_said_with_what_to_do(
 
 def test_a_refusal_looks_the_same_from_outside(sqlite_house: House) -> None:
     """The only test of refusals here that starts a process of its own."""
-    done = sqlite_house.run("merchant", "show", "nobody", check=False)
+    done = sqlite_house.run("merchant", "show", "nobody", check=False, anew=True)
     assert_refused(done, "There is no merchant nobody. `product-gateway merchant list` shows those that there are.\n")
 
 
 def test_a_token_is_printed_alone(sqlite_house: House, terminal: Terminal) -> None:
     """So that TOKEN=$(product-gateway token …) works."""
-    done = sqlite_house.run("token", "shop", "--scope", "sync:read", "--scope", "sync:write", "--expires", "2h")
+    done = sqlite_house.run(
+        "token", "shop", "--scope", "sync:read", "--scope", "sync:write", "--expires", "2h", anew=True
+    )
     assert done.stderr == ""
     (token,) = done.stdout.splitlines()
     claims = jwt.decode(token, options={"verify_signature": False})

@@ -52,7 +52,7 @@ def test_a_postgresql_without_the_tables_is_not_touched_and_sqlite_is_migrated_u
     """Who runs a PostgreSQL decides when its tables change; a file of ours just works."""
     with empty_postgresql(postgresql_server, "unmigrated_by_command") as postgresql:
         house = House(tmp_path, postgresql)
-        served = house.run("serve", "--port", "0", check=False)
+        served = house.run("serve", "--port", "0", check=False, anew=True)
         for done in (served, terminal.run(house, "merchant list")):
             assert_refused(done, "The database's tables are not up to date. Run: product-gateway migrate")
     assert terminal.run(House(tmp_path, f"sqlite:///{tmp_path / 'new.db'}"), "merchant list").returncode == 0
@@ -82,7 +82,7 @@ def test_a_database_that_cannot_be_used_is_named_with_the_reason_and_without_its
         assert_refused(done, *words)
         assert PASSWORD not in done.stderr
     house = House(tmp_path, away)
-    for done in (house.run("worker", check=False), terminal.run(house, "migrate")):
+    for done in (house.run("worker", check=False, anew=True), terminal.run(house, "migrate")):
         assert_refused(done, *refusals[away])
         assert PASSWORD not in done.stderr
 
@@ -124,7 +124,7 @@ def test_a_port_that_is_taken_or_a_host_that_is_not_ours_is_said_in_plain_words(
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         ends = [terminal.run(sqlite_house, f"{each} {port}") for each in ("serve --port", "demo --port")]
-        ends.append(sqlite_house.run("sample-service", "--port", str(port), check=False))
+        ends.append(sqlite_house.run("sample-service", "--port", str(port), check=False, anew=True))
         for done in ends:
             assert_refused(done, f"Port {port} of 127.0.0.1 is taken. Stop what listens there, or choose another port.")
     for host in ("192.0.2.1", "no-such-host.invalid"):
