@@ -31,7 +31,7 @@ LOOKS: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
 
 
 def past(connection: Connection, number: int, first: int = 0) -> None:
-    """So many syncs that ended, most of them well, of two merchants."""
+    """So many syncs that ended, most of them well, of two merchants; each with an event."""
     new_id, later = {
         "sqlite": ("printf('%032x', n)", "strftime('%Y-%m-%d %H:%M:%f000', '2026-01-01', (n * 50) || ' seconds')"),
         "postgresql": ("lpad(to_hex(n), 32, '0')::uuid", "'2026-01-01Z'::timestamptz + n * interval '50 seconds'"),
@@ -47,6 +47,15 @@ def past(connection: Connection, number: int, first: int = 0) -> None:
                 {later}, {later}, {later}, CASE WHEN n % 100 IN (7, 8) THEN 'INVALID_PAGE' END
             FROM numbers
             """.replace(":", "\\:")
+        )
+    )
+    connection.execute(
+        text(
+            """
+            INSERT INTO sync_events (merchant, sync_id, id, at, kind)
+            SELECT merchant, id, id, finished_at, status FROM syncs WHERE finished_at IS NOT NULL AND NOT EXISTS
+                (SELECT 1 FROM sync_events told WHERE told.merchant = syncs.merchant AND told.sync_id = syncs.id)
+            """
         )
     )
 

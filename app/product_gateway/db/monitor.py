@@ -14,6 +14,7 @@ from product_gateway.db import catalog, events, merchants, syncs, webhooks
 from product_gateway.db.syncs import Place, columns, sync_of
 from product_gateway.db.tables import now
 from product_gateway.db.tables import syncs as table
+from product_gateway.errors import SyncNotFound
 from product_gateway.model import ActiveSyncs, Delivery, EntityType, RejectionGroup, Sync, SyncEvent, SyncStatus
 
 MOST_ACTIVE = 50  # are shown; the rest is counted, and in the list
@@ -166,10 +167,11 @@ def recent(
 
 def story(connection: Connection, merchant: str, sync_id: UUID) -> Story:
     """Raises SyncNotFound."""
-    syncs.get(connection, merchant, sync_id)
-    (run,) = _runs_of_ids(connection, [(merchant, sync_id)])
+    runs = _runs_of_ids(connection, [(merchant, sync_id)])
+    if not runs:
+        raise SyncNotFound(sync_id)
     return Story(
-        run,
+        runs[0],
         events.of_sync(connection, merchant, sync_id),
         webhooks.of_sync(connection, merchant, sync_id),
         syncs.problems(connection, merchant, sync_id),
