@@ -15,7 +15,6 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from product_gateway.addresses import is_public
 from product_gateway.errors import AddressNotAllowed, AnswerTooLarge, AnswerUnreadable, OutboundError, Unreachable
 from product_gateway.outbound import Outbound
 from serving import serve
@@ -212,33 +211,6 @@ async def test_a_private_address_is_refused_however_it_is_written(strict: Outbou
     """A merchant must not reach into our network through us."""
     with pytest.raises(AddressNotAllowed, match=r"not on the public internet|written as four numbers"):
         await strict.get(f"https://{host}/latest/meta-data", bearer=TOKEN)
-
-
-@pytest.mark.parametrize(
-    ("address", "public"),
-    [
-        ("93.184.216.34", True),
-        ("2606:4700::1111", True),
-        ("64:ff9b::5db8:d822", True),
-        ("::ffff:93.184.216.34", True),
-        ("2002:5db8:d822::1", True),
-        ("240.0.0.1", False),
-        ("255.255.255.255", False),
-        ("198.18.0.1", False),
-        ("192.0.2.1", False),
-        ("::", False),
-        ("::7f00:1", False),
-        ("fec0::1", False),
-        ("2001:db8::1", False),
-        ("2001::1", False),
-        ("64:ff9b::a00:1", False),
-        ("64:ff9b:1::a00:1", False),
-        ("fe80::1%1", False),
-    ],
-)
-def test_only_global_unicast_addresses_are_public(address: str, public: bool) -> None:
-    """An IPv6 address that carries an IPv4 address is as public as what it carries."""
-    assert is_public(address) is public
 
 
 async def test_one_private_address_among_several_is_enough_to_refuse(

@@ -10,7 +10,7 @@ from product_gateway import records, spec
 from product_gateway.errors import PullFailed
 from product_gateway.model import EntityType
 from product_gateway.page_types import Found, PageType
-from written_pages import damaged_pages, pages
+from written_pages import ODD_TIMES, PLAIN_TIMES, damaged_pages, pages
 
 MOST_BYTES = 2**20
 PRODUCT, COLLECTION = EntityType.PRODUCT, EntityType.COLLECTION
@@ -72,6 +72,20 @@ def test_what_merchants_send_is_read_by_types(entity_type: EntityType, more: dic
     typed = by_types(entity_type, content)
     assert typed is not None
     assert typed == piece_by_piece(entity_type, content)
+
+
+@pytest.mark.parametrize("time", [*PLAIN_TIMES, *ODD_TIMES])
+def test_every_time_is_read_by_types_as_it_is_piece_by_piece(time: str) -> None:
+    """One library rounds what is finer than a microsecond, and the other cuts it off."""
+    check(PRODUCT, body({"id": "hat", "title": "Hat", "createdAt": time}))
+
+
+@pytest.mark.parametrize("text", [b"\xff", b"\xed\xa0\x80", b"\xc3", b"\\ud800"])
+def test_what_is_not_unicode_is_no_page_even_where_nobody_keeps_it(text: bytes) -> None:
+    """What types skip, they do not look at."""
+    page = b'{"items":[{"id":"a","title":"A","vendor":"%b"}],"pagination":{"moreResults":false}}' % text
+    assert by_types(PRODUCT, page) is None
+    assert "is not valid JSON in UTF-8" in str(piece_by_piece(PRODUCT, page))
 
 
 @pytest.mark.parametrize("entity_type", EntityType)
