@@ -59,27 +59,15 @@ class Database:
 
     async def read(self, work: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Runs `work(connection, …)` in a transaction that sees one state of the database."""
-        with tracing.work(work):
-            unit = self._unit(partial(_call, work, args, kwargs))
-            self._readers.run(unit)
-            result: T = await unit.future
-        return result
+        return await self._in_thread(self._readers, work, args, kwargs)
 
     async def ask(self, work: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """The same as `read`, for work with one statement: it sees one state by itself, and needs no transaction."""
-        with tracing.work(work):
-            unit = self._unit(partial(_call, work, args, kwargs), once=True)
-            self._readers.run(unit)
-            result: T = await unit.future
-        return result
+        return await self._in_thread(self._readers, work, args, kwargs, once=True)
 
     async def write(self, work: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Runs `work(connection, …)` in a transaction, which is durable when this returns."""
-        with tracing.work(work):
-            unit = self._unit(partial(_call, work, args, kwargs), writes=True)
-            self._writers.run(unit)
-            result: T = await unit.future
-        return result
+        return await self._in_thread(self._writers, work, args, kwargs, writes=True)
 
     def call(self, work: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """The same as `write`, for code without an event loop; it has no deadline."""
@@ -109,7 +97,23 @@ class Database:
                 unit.cut()
         self.engine.dispose()
 
-    def _unit(self, work: Callable[[Connection], Any], *, writes: bool = False, once: bool = False) -> Unit:
+    async def _in_thread(
+        self,
+        threads: Threads | GroupCommit,
+        work: Callable[..., T],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        *,
+        writes: bool = False,
+        once: bool = False,
+    ) -> T:
+        with tracing.work(work):
+            unit = self._unit(partial(_call, work, args, kwargs), writes=writes, once=once)
+            threads.run(unit)
+            result: T = await unit.future
+        return result
+
+    def _unit(self, work: Callable[[Connection], Any], *, writes: bool, once: bool) -> Unit:
         if self._deadline is None:
             return Unit(work, self._under_way, writes=writes, once=once)
         left, end = self._deadline, until.get() or self._end
