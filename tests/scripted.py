@@ -58,7 +58,7 @@ async def pull(
     service: ProductService, entity_type: EntityType = EntityType.PRODUCT, cursor: str | None = None
 ) -> list[Page]:
     """All pages."""
-    return [page async for page in service.pages(entity_type, cursor)]
+    return [page async for page in service.pages(entity_type, cursor) if isinstance(page, Page)]
 
 
 async def failure(service: ProductService, entity_type: EntityType = EntityType.PRODUCT) -> PullFailed:

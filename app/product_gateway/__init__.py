@@ -42,6 +42,7 @@ Where things are:
     preferences        what a client would like, if it can be had
     records            a page checked against openapi/product-service.yaml: what fits, what is rejected
     page_types         pages as types: those that fit, read at once
+    unread             pages of which only what is new has to be read
     jwks               the keys of a token issuer, from where it publishes them
     outbound           the one HTTP client
     addresses          which addresses are on the public internet; looks names up

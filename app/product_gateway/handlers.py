@@ -217,7 +217,7 @@ class Handlers:
         return self._pages.asset(name)
 
     async def _enqueue_all(self, wanted: Sequence[Wanted]) -> list[Sync | GatewayError]:
-        return await self._database.write(enqueue_all, wanted)
+        return await self._database.write_once(enqueue_all, wanted)
 
     async def _read_syncs(self, wanted: Sequence[Key]) -> list[Sync | GatewayError]:
         return await self._database.ask(read_syncs, wanted)

@@ -222,11 +222,15 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A record as the catalog keeps it: JSON text of the known fields and, of a collection, its product ids."""
+    """A record as the catalog keeps it: JSON text of the known fields and, of a collection, its product ids.
+
+    `sent`: a digest of what was sent, where that is known.
+    """
 
     id: str
     document: str
     product_ids: tuple[str, ...] = ()
+    sent: bytes = field(default=b"", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,7 +247,8 @@ class Rejection:
 class Page:
     """One page of a pull. `next_cursor` None means that it was the last; `total` None that it is not known.
 
-    `repeated` counts the records left out because the same id came again later in the page.
+    `repeated` counts the records left out because the same id came again later in the page, `unread` those that did
+    not have to be read.
     """
 
     records: tuple[Record, ...]
@@ -251,11 +256,12 @@ class Page:
     next_cursor: str | None
     total: int | None
     repeated: int = 0
+    unread: int = 0
 
     @property
     def size(self) -> int:
         """How many records the page had."""
-        return len(self.records) + len(self.rejections) + self.repeated
+        return len(self.records) + len(self.rejections) + self.repeated + self.unread
 
 
 @dataclass(frozen=True, slots=True)

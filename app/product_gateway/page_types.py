@@ -4,9 +4,11 @@ For pages of which every record fits, which most are: their bytes never become d
 which says what is wrong with it. Of a page that both can read, both make the same.
 """
 
+import hashlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from importlib.metadata import version
 from operator import attrgetter
 from typing import Annotated, Any, NamedTuple
 
@@ -38,6 +40,21 @@ class Found(NamedTuple):
     total: Any
 
 
+class Sheet(NamedTuple):
+    """An answer's body in parts: what each record is in bytes and a digest of that, and what is said of the list."""
+
+    parts: list[msgspec.Raw]
+    digests: list[bytes]
+    more_results: bool
+    next_cursor: str | None
+    total: Any
+
+    def without(self, left_out: Sequence[bool]) -> bytes:
+        """A body of the records that are not left out: the last page, as far as it says."""
+        some = b",".join(part for part, out in zip(self.parts, left_out, strict=True) if not out)
+        return b'{"items":[%b],"pagination":{"moreResults":false}}' % some
+
+
 class PageType:
     """The type of a list's pages. Of `members`, a field, the records' ids are kept, and their number as `count`."""
 
@@ -53,13 +70,34 @@ class PageType:
         self._count = count.encode()
         item = types.struct(record, {name: datetime | None for name, _ in self._times})
         paging = types.struct(pagination, {"totalNumber": msgspec.Raw})  # whatever it is, it is no reason to fail
-        items = Annotated[list[item], Meta(max_length=schema["items"]["maxItems"])]  # type: ignore[valid-type]
-        self._decode: Callable[[bytes], Any] = msgspec.json.Decoder(
-            msgspec.defstruct(page, [("items", items), ("pagination", paging)])
-        ).decode
+        self._decode = _page(item, paging, schema["items"]["maxItems"])
+        self._decode_sheet = _page(msgspec.Raw, paging, schema["items"]["maxItems"])
+        only_id = {"properties": {"id": record["properties"]["id"]}, "required": ["id"]}
+        self._decode_ids = _page(types.struct(only_id, {}), paging, schema["items"]["maxItems"])
         self._encode = msgspec.json.Encoder().encode_lines
+        # What another version has accepted, or what another contract lets through, is looked at again.
+        self._rules = hashlib.blake2b(f"{version('product-gateway')} {document}".encode()).digest()
 
-    def read(self, content: bytes, max_record_bytes: int) -> Found | None:
+    def sheet(self, content: bytes, max_record_bytes: int) -> Sheet | None:
+        """The parts of an answer's body; None where it has none. Digests are the same as long as the rules are."""
+        try:
+            content.decode()  # what is skipped has to be UTF-8 all the same (RFC 8259 §8.1)
+            page = self._decode_sheet(content)
+            total = orjson.loads(memoryview(page.pagination.totalNumber))
+        except (msgspec.DecodeError, ValueError, RecursionError):
+            return None
+        rules = hashlib.blake2b(b"%d" % max_record_bytes, key=self._rules, digest_size=16).digest()
+        digests = [hashlib.blake2b(each, digest_size=16, person=rules).digest() for each in page.items]
+        return Sheet(page.items, digests, page.pagination.moreResults, page.pagination.nextCursor, total)
+
+    def ids(self, content: bytes) -> list[str] | None:
+        """Of the page's records, in their order; None where one has none that fits."""
+        try:
+            return list(map(_id, self._decode_ids(content).items))
+        except (msgspec.DecodeError, RecursionError):
+            return None
+
+    def read(self, content: bytes, max_record_bytes: int, digests: Sequence[bytes] = ()) -> Found | None:
         """The page in an answer's body; None where not all of it fits, or a record is too large."""
         if _finer_than_microseconds(content):
             return None
@@ -83,7 +121,7 @@ class PageType:
         if max(map(len, parts), default=0) > max_record_bytes:
             return None
         documents = (each.decode() for each in parts)
-        records = list(map(Record, map(_id, page.items), documents, members))
+        records = list(map(Record, map(_id, page.items), documents, members, digests or [b""] * len(parts)))
         return Found(records, [], page.pagination.moreResults, page.pagination.nextCursor, total)
 
     def _to_utc(self, items: list[Any]) -> None:
@@ -92,6 +130,11 @@ class PageType:
                 moment = of(each)
                 if moment is not None and moment.tzinfo is not UTC:
                     setattr(each, name, moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC))
+
+
+def _page(item: Any, pagination: type[msgspec.Struct], most: int) -> Callable[[bytes], Any]:
+    items = Annotated[list[item], Meta(max_length=most)]
+    return msgspec.json.Decoder(msgspec.defstruct("Page", [("items", items), ("pagination", pagination)])).decode
 
 
 def _taken(name: str, item: Any) -> tuple[str, ...]:

@@ -21,8 +21,9 @@ from product_gateway.errors import (
     PullInterrupted,
     Unreachable,
 )
-from product_gateway.model import EntityType, Page, Rejection
+from product_gateway.model import EntityType, Page
 from product_gateway.outbound import MEBIBYTE, Outbound, Reply, retry_after
+from product_gateway.unread import AnyPage
 
 # It would print to standard output by itself as soon as structlog is there.
 stamina.instrumentation.set_on_retry_hooks(())
@@ -85,10 +86,11 @@ class ProductService:
         self._wait_initial = wait_initial
         self._wait_max = max(wait_initial, wait_max)
         self._retried = retried
+        self.leave_unread = False  # pages from now on: for who expects most of their records to be as they were
 
     async def pages(
         self, entity_type: EntityType, cursor: str | None, pages_read: int = 0
-    ) -> AsyncGenerator[Page, None]:
+    ) -> AsyncGenerator[AnyPage, None]:
         """Every page from `cursor` on (None: from the first), each fetched when it is asked for.
 
         `pages_read` are those before it. Raises PullFailed; as PullInterrupted, after all attempts, where starting
@@ -143,9 +145,9 @@ class ProductService:
             found = tuple(each for each in page.records if each.id in some)
             rejected = tuple(each for each in page.rejections if each.record_id in some)
             if found or rejected:
-                yield Page(found, _without_secrets(rejected), next_cursor=None, total=None)
+                yield _without_secrets(Page(found, rejected, next_cursor=None, total=None))
 
-    async def _fetch(self, contract: records.Contract, cursor: str | None, where: str) -> Page:
+    async def _fetch(self, contract: records.Contract, cursor: str | None, where: str) -> AnyPage:
         while True:
             try:
                 params = {"page_size": str(self._page_size)} | ({} if cursor is None else {"cursor": cursor})
@@ -153,8 +155,8 @@ class ProductService:
             except _PageTooLarge:
                 self._page_size = max(1, self._page_size // 2)
             else:
-                page = contract.page(content, where, self._max_record_bytes)
-                return replace(page, rejections=_without_secrets(page.rejections))
+                read = contract.unread_page if self.leave_unread else contract.page
+                return _masked(read(content, where, self._max_record_bytes))
 
     async def _fetch_patiently(self, path: str, params: dict[str, str], where: str) -> bytes:
         content = b""
@@ -229,9 +231,9 @@ class ProductService:
 class ReadAhead:
     """Pages, of which the next may be fetched while one is in use: one, however slow its use is."""
 
-    def __init__(self, pages: AsyncGenerator[Page, None]) -> None:
+    def __init__(self, pages: AsyncGenerator[AnyPage, None]) -> None:
         self._pages = pages
-        self._coming: asyncio.Task[Page] | None = None
+        self._coming: asyncio.Task[AnyPage] | None = None
 
     def fetch(self) -> None:
         """The next page is on its way; how that ends is for the one who asks for it."""
@@ -240,7 +242,7 @@ class ReadAhead:
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> Page:
+    async def __anext__(self) -> AnyPage:
         coming, self._coming = self._coming, None
         return await (coming or self._next())
 
@@ -251,15 +253,21 @@ class ReadAhead:
             await asyncio.gather(self._coming, return_exceptions=True)
         await self._pages.aclose()
 
-    async def _next(self) -> Page:
+    async def _next(self) -> AnyPage:
         return await anext(self._pages)
 
 
-def _without_secrets(rejections: tuple[Rejection, ...]) -> tuple[Rejection, ...]:
+def _masked(page: AnyPage) -> AnyPage:
     """A service may send our token back, as a record's id for one; the merchant's clients can read what is rejected."""
-    return tuple(
-        each if each.record_id is None else replace(each, record_id=logs.masked(each.record_id)) for each in rejections
-    )
+    if isinstance(page, Page):
+        return _without_secrets(page)
+    return replace(page, read=lambda but: _without_secrets(page.read(but)))
+
+
+def _without_secrets(page: Page) -> Page:
+    masked = (each.record_id and logs.masked(each.record_id) for each in page.rejections)
+    rejections = (replace(each, record_id=name) for each, name in zip(page.rejections, masked, strict=True))
+    return replace(page, rejections=tuple(rejections))
 
 
 def _in_parts(ids: Sequence[str]) -> Iterator[frozenset[str]]:

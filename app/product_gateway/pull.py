@@ -23,6 +23,7 @@ from product_gateway.model import (
 from product_gateway.outbound import Outbound
 from product_gateway.product_service import ProductService, ReadAhead
 from product_gateway.settings import Settings
+from product_gateway.unread import AnyPage
 
 RECORDS_LOOKED_AT_PER_REMOVAL = 2000
 MOST_ASKED_ABOUT = 1000  # records that a list lacks
@@ -66,18 +67,23 @@ class Pull:
         given = service.pages(claim.entity_type, claim.cursor, claim.pages_read)
         async with contextlib.aclosing(ReadAhead(given)) as pages:
             async for page in pages:
-                read, rejected = read + page.size, rejected + len(page.rejections)
-                refused = _too_many_rejected(merchant, read, rejected, at_the_end=page.next_cursor is None)
+                unfit = len(page.rejections) if isinstance(page, Page) else 0  # of an unread page not known yet
+                read, last = read + page.size, page.next_cursor is None
+                refused = _too_many_rejected(merchant, read, rejected + unfit, at_the_end=last)
                 if not refused:
                     pages.fetch()
-                await self._write(claim, page)
+                written = await self._write(claim, page)
+                rejected += written.rejected
+                refused = _too_many_rejected(merchant, read, rejected, at_the_end=last)
                 if refused:
                     raise refused
+                service.leave_unread = written.as_before * 2 > page.size
 
-    async def _write(self, claim: Claim, page: Page) -> None:
+    async def _write(self, claim: Claim, page: AnyPage) -> catalog.Written:
         lease, repeated = self._settings.lease_seconds, self.take_repeated(claim)
-        await self._database.write(catalog.write_page, claim, page, lease, repeated)
-        self._metrics.read(claim.entity_type, page.size, len(page.rejections))
+        written = await self._database.write(catalog.write_page, claim, page, lease, repeated)
+        self._metrics.read(claim.entity_type, page.size, written.rejected)
+        return written
 
     async def _remove_what_is_gone(self, claim: Claim, service: ProductService) -> None:
         missing = await self._database.read(catalog.missing, claim, MOST_ASKED_ABOUT + 1)

@@ -7,10 +7,11 @@ collection's products their ids alone.
 `page_types` reads most pages, and this one the others: what has to be looked at piece by piece.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache, partial
+from itertools import repeat
 from typing import Any
 
 import jsonschema_rs
@@ -20,6 +21,7 @@ from product_gateway import spec
 from product_gateway.errors import PullFailed
 from product_gateway.model import EntityType, Page, Record, Rejection
 from product_gateway.page_types import Found, PageType
+from product_gateway.unread import AnyPage, UnreadPage
 
 # The path of each list, and the schema of its records; the page's schema is named after it.
 _LISTS = {
@@ -58,7 +60,9 @@ class Contract:
 
     def page(self, content: bytes, where: str, max_record_bytes: int) -> Page:
         """The page in an answer's body. Raises PullFailed: INVALID_PAGE, INVALID_PAGING."""
-        page = self.typed.read(content, max_record_bytes) or self.read(content, where, max_record_bytes)
+        sheet = self.typed.sheet(content, max_record_bytes)
+        digests = sheet.digests if sheet else ()
+        page = self._found(content, where, max_record_bytes, digests)
         if page.more_results and not page.next_cursor:
             raise PullFailed(
                 "INVALID_PAGING",
@@ -74,7 +78,34 @@ class Contract:
             repeated=len(page.records) - len(by_id),
         )
 
-    def read(self, content: bytes, where: str, max_record_bytes: int) -> Found:
+    def unread_page(self, content: bytes, where: str, max_record_bytes: int) -> AnyPage:
+        """The same without a look at its records, where they can be told apart without one. Raises PullFailed."""
+        sheet = self.typed.sheet(content, max_record_bytes)
+        ids = sheet and self.typed.ids(content)
+        if not sheet or not ids or len(set(ids)) < len(ids) or (sheet.more_results and not sheet.next_cursor):
+            return self.page(content, where, max_record_bytes)
+        cursor = sheet.next_cursor if sheet.more_results else None
+        total = _total(sheet.total, len(ids))
+
+        def read(but: Container[str]) -> Page:
+            left_out = [each in but for each in ids]
+            digests = [digest for digest, out in zip(sheet.digests, left_out, strict=True) if not out]
+            found = Found([], [], sheet.more_results, cursor, total)
+            if digests:
+                try:
+                    found = self._found(sheet.without(left_out), where, max_record_bytes, digests)
+                except PullFailed:
+                    self.read(content, where, max_record_bytes)  # it says where, in what was sent
+                    raise
+            return Page(tuple(found.records), tuple(found.rejections), cursor, total, unread=len(ids) - len(digests))
+
+        return UnreadPage(dict(zip(ids, sheet.digests, strict=True)), read, cursor)
+
+    def _found(self, content: bytes, where: str, max_record_bytes: int, digests: Sequence[bytes]) -> Found:
+        found = self.typed.read(content, max_record_bytes, digests)
+        return found or self.read(content, where, max_record_bytes, digests)
+
+    def read(self, content: bytes, where: str, max_record_bytes: int, digests: Sequence[bytes] = ()) -> Found:
         """What the body of an answer has, whatever of it does not fit. Raises PullFailed: INVALID_PAGE."""
         try:
             body = orjson.loads(content)
@@ -87,8 +118,8 @@ class Contract:
             raise PullFailed("INVALID_PAGE", f"{where} {fault} Send what the spec describes.") from None
         records: list[Record] = []
         rejections: list[Rejection] = []
-        for item in body["items"]:
-            outcome = self.record(item, max_record_bytes)
+        for item, sent in zip(body["items"], digests or repeat(b""), strict=False):
+            outcome = self.record(item, max_record_bytes, sent)
             if isinstance(outcome, Record):
                 records.append(outcome)
             else:
@@ -97,16 +128,16 @@ class Contract:
         more, cursor, total = paging["moreResults"], paging.get("nextCursor"), paging.get("totalNumber")
         return Found(records, rejections, more, cursor, total)
 
-    def record(self, item: Any, max_bytes: int) -> Record | Rejection:
+    def record(self, item: Any, max_bytes: int, sent: bytes = b"") -> Record | Rejection:
         """The record as the catalog keeps it, or why it does not fit."""
         try:
             self.schema.validate(item)
         except jsonschema_rs.ValidationError as error:
             code = _REJECTION_CODES.get(error.kind.name, "INVALID_VALUE")
             return Rejection(code, self._id_of(item), _pointer(error), _message(error))
-        return self._kept(item, max_bytes)
+        return self._kept(item, max_bytes, sent)
 
-    def _kept(self, item: Any, max_bytes: int) -> Record | Rejection:
+    def _kept(self, item: Any, max_bytes: int, sent: bytes) -> Record | Rejection:
         document: dict[str, Any] = {name: value for name in self.fields if (value := item.get(name)) is not None}
         name = ""
         try:
@@ -130,7 +161,7 @@ class Contract:
             return Rejection("INVALID_VALUE", item["id"], "/meta", "Objects and arrays are nested too deeply.")
         if len(text) > max_bytes:
             return Rejection("TOO_LARGE", item["id"], _largest(document), _too_large(len(text), max_bytes))
-        return Record(item["id"], text.decode(), product_ids)
+        return Record(item["id"], text.decode(), product_ids, sent)
 
     def _id_of(self, item: Any) -> str | None:
         record_id = item.get("id") if isinstance(item, dict) else None

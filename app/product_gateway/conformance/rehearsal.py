@@ -126,7 +126,7 @@ class DryRun:
             async for page in pages:
                 number += 1
                 self._read += page.size
-                await self._compare(page)
+                await self._compare(page if isinstance(page, Page) else page.read(()))
                 if page.next_cursor is not None and number == max_pages:
                     return False
         return True
@@ -151,7 +151,7 @@ class DryRun:
             try:
                 async with contextlib.aclosing(self._reader.still_there(self._of, missing)) as pages:
                     async for page in pages:
-                        await self._compare(page)
+                        await self._compare(page if isinstance(page, Page) else page.read(()))
             except PullFailed as failed:
                 if failed.code in pull.AWAY:
                     raise

@@ -69,6 +69,12 @@ class Database:
         """Runs `work(connection, …)` in a transaction, which is durable when this returns."""
         return await self._in_thread(self._writers, work, args, kwargs, writes=True)
 
+    async def write_once(
+        self, work: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """The same as `write`, for work of which each statement is right by itself: PostgreSQL hears of no other."""
+        return await self._in_thread(self._writers, work, args, kwargs, writes=True, once=True)
+
     def call(self, work: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """The same as `write`, for code without an event loop; it has no deadline."""
         with faults_as_unavailable(), self._writing.begin() as connection:

@@ -6,7 +6,7 @@ records can be compared first and written then.
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 from sqlalchemy import (
@@ -29,12 +29,20 @@ from product_gateway.db.dialects import ByDialect, insert_into
 from product_gateway.db.tables import ACTIVE, catalog_counts, catalog_records, seen_records
 from product_gateway.db.tables import syncs as sync_table
 from product_gateway.errors import RecordNotFound
-from product_gateway.model import CatalogState, Claim, Counts, EntityType, Listing, Page, Record, Sync
+from product_gateway.model import CatalogState, Claim, Counts, EntityType, Listing, Record, Sync
+from product_gateway.unread import AnyPage, UnreadPage
 
 _records = catalog_records.c
 _seen = seen_records.c
 _counts = catalog_counts.c
 
+_READ = 32  # digits of a digest that are about the record as it was read; those about what was sent come behind them
+_in_all = select(_counts.num_records).where(_counts.merchant == bindparam("m"), _counts.entity_type == bindparam("t"))
+_saw_all = select(sync_table.c.id).where(
+    (sync_table.c.merchant == bindparam("m")) & (sync_table.c.id == bindparam("i")),
+    sync_table.c.rejected == 0,  # one that was rejected may be in the catalog or not
+    sync_table.c.created + sync_table.c.updated + sync_table.c.unchanged == _in_all.scalar_subquery(),
+)
 _insert_counts = ByDialect(lambda dialect: insert_into(dialect, catalog_counts).on_conflict_do_nothing())
 _change_count = (
     update(catalog_counts)
@@ -43,39 +51,59 @@ _change_count = (
 )
 
 
-def write_page(connection: Connection, claim: Claim, page: Page, lease_seconds: float, repeated: int = 0) -> None:
+class Written(NamedTuple):
+    """Of a page: how many records were rejected, and how many were sent in the bytes in which the catalog got them."""
+
+    rejected: int
+    as_before: int
+
+
+def write_page(connection: Connection, claim: Claim, page: AnyPage, lease_seconds: float, repeated: int = 0) -> Written:
     """A page's records and the cursor behind them, in one transaction. Unchanged rows are left alone.
 
-    Raises LeaseLost, and then nothing is written.
+    Raises LeaseLost, and PullFailed where the page was not read yet; then nothing is written.
     """
     claims.heartbeat(connection, claim, lease_seconds, repeated)  # locks the row: nobody else writes these records
-    rows = [_row(each) for each in page.records]
-    rejected = [each.record_id for each in page.rejections if each.record_id is not None]
-    ids = [each.record_id for each in rows] + rejected
-    known, again = page_rows.look_up(connection, claim, ids)
+    ids = _ids(page)
+    digests, again = page_rows.look_up(connection, claim, ids)
+    held = {each: digest for each, digest in zip(ids, digests, strict=True) if digest is not None}
+    seen = {each for each, before in zip(ids, again, strict=True) if before}
+    same: set[str] = set()
+    if isinstance(page, UnreadPage):
+        same = {each for each, sent in page.sent.items() if held.get(each, "")[_READ:] == sent.hex()}
+        page = page.read(same)
     new: list[page_rows.Row] = []
     changed: list[page_rows.Row] = []
-    created = updated = unchanged = 0
-    for row, before, seen in zip(rows, known, again, strict=False):  # what was rejected comes after them
+    created = updated = 0
+    unchanged = len(same - seen)
+    as_before = len(same)
+    for each in page.records:
+        row, before = _row(each), held.get(each.id)
+        digest, counts = row[-1].hex(), each.id not in seen
         if before is None:
             new.append(row)
-            created += not seen
-        elif before != row.digest.hex():
+            created += counts
+        elif before[:_READ] != digest[:_READ]:
             changed.append(row)
-            updated += not seen
+            updated += counts
         else:
-            unchanged += not seen
+            unchanged += counts
+            as_before += before == digest
+            if len(before) < len(digest):  # older versions did not note what was sent
+                changed.append(row)
     page_rows.write(connection, claim, new, new=True)
     page_rows.write(connection, claim, changed, new=False)
-    first_seen = dict.fromkeys(each for each, seen in zip(ids, again, strict=True) if not seen)
-    page_rows.see(connection, claim, list(first_seen))
+    page_rows.see(connection, claim, list(dict.fromkeys(each for each in ids if each not in seen)))
     if new:
         _count(connection, claim, len(new))
     claims.record_page(connection, claim, page, Counts(created, updated, unchanged, rejected=len(page.rejections)))
+    return Written(len(page.rejections), as_before)
 
 
 def missing(connection: Connection, claim: Claim, limit: int) -> list[str]:
     """The ids of records that the pull did not see, at most `limit`."""
+    if connection.execute(_saw_all, {"m": claim.merchant, "i": claim.sync_id, "t": claim.entity_type}).first():
+        return []
     return list(connection.scalars(_unseen(claim).limit(limit)))
 
 
@@ -232,10 +260,17 @@ def _count(connection: Connection, claim: Claim, change: int) -> None:
         connection.execute(insert(catalog_counts), values)
 
 
+def _ids(page: AnyPage) -> list[str]:
+    """Of all records that have one."""
+    if isinstance(page, UnreadPage):
+        return list(page.sent)
+    return [each.id for each in page.records] + [each.record_id for each in page.rejections if each.record_id]
+
+
 def _row(record: Record) -> page_rows.Row:
     product_ids = orjson.dumps(record.product_ids).decode() if record.product_ids else None
     digest = hashlib.blake2b(f"{record.document}\0{product_ids}".encode(), digest_size=16).digest()
-    return page_rows.Row(record.id, record.document, product_ids, digest)
+    return record.id, record.document, product_ids, digest + record.sent
 
 
 def _record(row: Row[Any]) -> Record:

@@ -1,71 +1,103 @@
-"""Many syncs asked for at once, of many merchants: written with two statements, however many they are."""
+"""Many syncs asked for at once, of many merchants: the statements are the same, however many they are."""
 
 from collections.abc import Iterator, Sequence
+from functools import cache, partial
 from typing import Any
 
-from sqlalchemy import Connection, Select, select, text
+from sqlalchemy import ColumnElement, Connection, Select, func, select, text
 from uuid_utils.compat import uuid7
 
-from product_gateway.db.dialects import ByDialect, insert_into
+from product_gateway.db.dialects import insert_into
 from product_gateway.db.merchants import why_not
 from product_gateway.db.sent import Sent
 from product_gateway.db.syncs import Wanted, columns, sync_of
 from product_gateway.db.tables import ACTIVE, merchants, now, syncs
 from product_gateway.errors import GatewayError, SyncAlreadyActive
-from product_gateway.model import EntityType, Sync
+from product_gateway.model import EntityType, Platform, Sync
 
-_looked_up = Sent("merchant", "entity_type")
-_new = Sent("merchant", "entity_type", "id")
+Outcomes = dict[Wanted, Iterator[Sync | GatewayError]]
+"""What each who asked for it has to hear, one after the other."""
+
+_sent = Sent("merchant", "entity_type", "id")
+_NAMES = ["merchant", "id", "entity_type", "status", "queued_at"]
 
 
-def _make_select(dialect: str) -> Select[Any]:
-    merchant, entity_type = _looked_up.columns[dialect]
+def _make_look_up(dialect: str, *more: ColumnElement[Any]) -> Select[Any]:
+    merchant, entity_type, _ = _sent.columns[dialect]
     active = (syncs.c.merchant == merchant) & (syncs.c.entity_type == entity_type) & text(ACTIVE)
-    of_merchant = (merchants.c.disabled, merchants.c.platform)
-    return select(merchant.label("wanted_by"), entity_type.label("wanted_type"), *of_merchant, *columns).select_from(
-        _looked_up.tables[dialect].outerjoin(merchants, merchants.c.name == merchant).outerjoin(syncs, active)
+    asked = (merchant.label("wanted_by"), entity_type.label("wanted_type"), merchants.c.disabled, merchants.c.platform)
+    return select(*asked, *more, *columns).select_from(
+        _sent.tables[dialect].outerjoin(merchants, merchants.c.name == merchant).outerjoin(syncs, active)
     )
 
 
-def _make_insert(dialect: str) -> Any:
-    merchant, entity_type, sync_id = _new.columns[dialect]
+def _make_insert() -> Any:
+    merchant, entity_type, sync_id = _sent.columns["sqlite"]
     # SQLite takes ON for a join's, unless there is a WHERE before it.
-    rows = select(merchant, sync_id, entity_type, text("'QUEUED'"), now()).select_from(_new.tables[dialect])
-    names = ["merchant", "id", "entity_type", "status", "queued_at"]
-    new = insert_into(dialect, syncs).from_select(names, rows.where(text("true")))
+    rows = select(merchant, sync_id, entity_type, text("'QUEUED'"), now()).select_from(_sent.tables["sqlite"])
+    new = insert_into("sqlite", syncs).from_select(_NAMES, rows.where(text("true")))
     return new.on_conflict_do_nothing().returning(*columns)
 
 
-_select = ByDialect(_make_select)
-_insert = ByDialect(_make_insert)
+def _make_both() -> Select[Any]:
+    """The look-up and the INSERT of what may be, in one statement."""
+    sync_id = _sent.columns["postgresql"][2]
+    asked = _make_look_up("postgresql", sync_id.label("new_id")).cte("asked")
+    free = asked.c.id.is_(None) & (asked.c.platform == Platform.BYOP) & ~asked.c.disabled
+    rows = select(asked.c.wanted_by, asked.c.new_id, asked.c.wanted_type, text("'QUEUED'"), now()).where(free)
+    # Always in this order: else two batches could wait for each other.
+    in_order = rows.order_by(asked.c.wanted_by, asked.c.wanted_type)
+    new = insert_into("postgresql", syncs).from_select(_NAMES, in_order).on_conflict_do_nothing().returning(*columns)
+    made = new.cte("made")
+    told = (func.coalesce(made.c[each.name], asked.c[each.name]).label(each.name) for each in columns)
+    of_merchant = (asked.c.wanted_by, asked.c.wanted_type, asked.c.disabled, asked.c.platform)
+    found = select(*of_merchant, made.c.id.label("made_id"), *told)
+    return found.select_from(asked.outerjoin(made, made.c.id == asked.c.new_id))
+
+
+# Made when they are first wanted: nobody waits for the other database's at a start.
+_look_up, _insert, _both = cache(partial(_make_look_up, "sqlite")), cache(_make_insert), cache(_make_both)
 
 
 def enqueue_all(connection: Connection, wanted: Sequence[Wanted]) -> list[Sync | GatewayError]:
     """Nothing -> QUEUED for each, or why not: SyncAlreadyActive, UnknownMerchant, MerchantDisabled or
-    NotBringYourOwnPlatform.
-
-    The merchants, and what is active, are looked up first: where all are refused, nothing is written.
+    NotBringYourOwnPlatform. Right with each statement by itself, too.
     """
-    outcomes: dict[Wanted, Iterator[Sync | GatewayError]] = {}
-    left = sorted(set(wanted))  # always in this order: else two batches could wait for each other
+    outcomes: Outcomes = {}
+    enqueue = _look_up_and_insert if connection.dialect.name == "sqlite" else _do_both
+    left = sorted(set(wanted))
     while left:
-        free = []
-        for row in connection.execute(_select[connection.dialect.name], _looked_up.parameters(connection, left)).all():
-            each = row.wanted_by, EntityType(row.wanted_type)
-            if why_not(disabled=row.disabled, platform=row.platform):
-                outcomes[each] = _refused(row.disabled, row.platform)
-            elif row.id is not None:
-                outcomes[each] = _active(sync_of(row))
-            else:
-                free.append(each)
-        if free:
-            free.sort()
-            with_ids = [(*each, uuid7()) for each in free]
-            rows = connection.execute(_insert[connection.dialect.name], _new.parameters(connection, with_ids))
-            for each_new in map(sync_of, rows.all()):
-                outcomes[each_new.merchant, each_new.entity_type] = _enqueued(each_new)
-        left = [each for each in free if each not in outcomes]  # somebody else was quicker: who, is to be seen now
+        enqueue(connection, left, outcomes)
+        left = [each for each in left if each not in outcomes]  # somebody else was quicker: who, is to be seen now
     return [next(outcomes[each]) for each in wanted]
+
+
+def _look_up_and_insert(connection: Connection, wanted: Sequence[Wanted], outcomes: Outcomes) -> None:
+    """Where all are refused, nothing is written."""
+    with_ids = [(*each, uuid7()) for each in wanted]
+    for row in connection.execute(_look_up(), _sent.parameters(connection, with_ids)).all():
+        _note(row, outcomes, made=False)
+    free = [each for each in with_ids if each[:2] not in outcomes]
+    if free:
+        for sync in map(sync_of, connection.execute(_insert(), _sent.parameters(connection, free)).all()):
+            outcomes[sync.merchant, sync.entity_type] = _enqueued(sync)
+
+
+def _do_both(connection: Connection, wanted: Sequence[Wanted], outcomes: Outcomes) -> None:
+    """In one statement, and so in one way to PostgreSQL and back."""
+    with_ids = [(*each, uuid7()) for each in wanted]
+    for row in connection.execute(_both(), _sent.parameters(connection, with_ids)).all():
+        _note(row, outcomes, made=row.made_id is not None)
+
+
+def _note(row: Any, outcomes: Outcomes, *, made: bool) -> None:
+    each = row.wanted_by, EntityType(row.wanted_type)
+    if made:
+        outcomes[each] = _enqueued(sync_of(row))
+    elif why_not(disabled=row.disabled, platform=row.platform):
+        outcomes[each] = _refused(row.disabled, row.platform)
+    elif row.id is not None:
+        outcomes[each] = _active(sync_of(row))
 
 
 def _refused(disabled: bool | None, platform: str | None) -> Iterator[GatewayError]:

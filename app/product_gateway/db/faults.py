@@ -15,6 +15,7 @@ NOT_KNOWN = f"{AWAY} Whether the request was carried out is not known."
 # the server is broken inside (class XX).
 RIGHTS_OR_TABLES_ARE_GONE = ("42501", "42P01", "3F000")
 BROKEN_INSIDE = "XX"
+READ_ONLY = "25006"
 
 
 @contextmanager
@@ -32,8 +33,9 @@ def faults_as_unavailable() -> Iterator[None]:
 
 
 def is_lost(error: Exception) -> bool:
-    """Whether the connection broke off: what was being said then may have arrived."""
-    return isinstance(error, DBAPIError) and error.connection_invalidated
+    """Whether the connection broke off: what was being said then may have arrived. Not where the server said no."""
+    said_no = getattr(getattr(error, "orig", None), "sqlstate", None) == READ_ONLY
+    return isinstance(error, DBAPIError) and error.connection_invalidated and not said_no
 
 
 def _without_values(error: DBAPIError) -> DBAPIError:

@@ -7,17 +7,20 @@ instead of hundreds. Ids go as one JSON text, rows as they are.
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from itertools import chain
+from typing import Any
 
 import orjson
 from sqlalchemy import (
     JSON,
+    ColumnElement,
     Connection,
     Insert,
     Select,
     Text,
     Uuid,
     bindparam,
+    case,
     cast,
     column,
     func,
@@ -33,14 +36,9 @@ from product_gateway.model import Claim
 ROWS_IN_A_STATEMENT = 500  # of SQLite: four parameters each, and it takes no more than 32,766
 
 
-class Row(NamedTuple):
-    """What differs between the records of a page."""
-
-    record_id: str
-    document: str
-    product_ids: str | None
-    digest: bytes
-
+COLUMNS = ("record_id", "document", "product_ids", "digest")  # in which the records of a page differ
+Row = tuple[str, str, str | None, bytes]
+"""A record's values of them."""
 
 _records, _seen = catalog_records.c, seen_records.c
 _json = bindparam("ids", type_=Text)
@@ -62,8 +60,18 @@ def _make_look_up(dialect: str) -> Select[str, str]:
     in_pull = (_seen.merchant == bindparam("m")) & (_seen.sync_id == bindparam("s"))
     known = select(_DIGEST[dialect]).where(in_catalog, _records.record_id == sent.c.value).scalar_subquery()
     again = select(literal_column("1")).where(in_pull, _seen.record_id == sent.c.value).scalar_subquery()
-    each = select(known.label("known"), again.label("again")).select_from(sent).order_by(sent.c.key).subquery()
+    columns = (_where_any(_records.record_id, in_catalog, known), _where_any(_seen.record_id, in_pull, again))
+    each = (
+        select(columns[0].label("known"), columns[1].label("again")).select_from(sent).order_by(sent.c.key).subquery()
+    )
     return select(cast(gathered(each.c.known), Text), cast(gathered(each.c.again), Text))
+
+
+def _where_any(ids: ColumnElement[str], there: ColumnElement[bool], found: ColumnElement[Any]) -> ColumnElement[Any]:
+    """Null without a look at each, where there are no ids between the page's smallest and largest: most services send
+    records in their order. Not EXISTS: PostgreSQL would read the table for it."""
+    first = select(ids).where(there, ids >= bindparam("low")).order_by(ids).limit(1).scalar_subquery()
+    return case((first <= bindparam("high"), found))
 
 
 def _make_see(dialect: str) -> Insert:
@@ -74,9 +82,9 @@ def _make_see(dialect: str) -> Insert:
 _look_up = ByDialect(_make_look_up)
 _see = ByDialect(_make_see)
 _OVERWRITE = "ON CONFLICT (merchant, entity_type, record_id) DO UPDATE SET " + ", ".join(
-    f"{name} = excluded.{name}" for name in Row._fields[1:]
+    f"{name} = excluded.{name}" for name in COLUMNS[1:]
 )
-_INTO = f"INSERT INTO catalog_records (merchant, entity_type, {', '.join(Row._fields)})"
+_INTO = f"INSERT INTO catalog_records (merchant, entity_type, {', '.join(COLUMNS)})"
 # %b: in binary, for which nothing has to be quoted.
 _WRITE_POSTGRESQL = " ".join(
     (
@@ -91,7 +99,8 @@ def look_up(connection: Connection, claim: Claim, ids: Sequence[str]) -> tuple[l
     if not ids:
         return [], []
     statement = _look_up[connection.dialect.name]
-    known, again = connection.execute(statement, {**_key(claim, ids), "t": claim.entity_type}).one()
+    values = {**_key(claim, ids), "t": claim.entity_type, "low": min(ids), "high": max(ids)}
+    known, again = connection.execute(statement, values).one()
     return orjson.loads(known), [each is not None for each in orjson.loads(again)]
 
 
@@ -105,19 +114,19 @@ def write(connection: Connection, claim: Claim, rows: Sequence[Row], *, new: boo
     """They are in the catalog: `new` ones, or over what it had of the same ids."""
     end = "" if new else _OVERWRITE  # to look for a conflict takes PostgreSQL half as long again
     if rows and connection.dialect.name == "postgresql":
-        columns = dict(zip(Row._fields, map(list, zip(*rows, strict=True)), strict=True))
+        columns = dict(zip(COLUMNS, map(list, zip(*rows, strict=True)), strict=True))
         key = {"m": claim.merchant, "t": claim.entity_type}
         connection.exec_driver_sql(f"{_WRITE_POSTGRESQL} {end}", {**key, **columns})
         return
     for start in range(0, len(rows), ROWS_IN_A_STATEMENT):
         some = rows[start : start + ROWS_IN_A_STATEMENT]
-        values = [claim.merchant, claim.entity_type, *(value for row in some for value in row)]
-        connection.exec_driver_sql(_write_sqlite(len(some), end), tuple(values))
+        values = (claim.merchant, claim.entity_type, *chain.from_iterable(some))
+        connection.exec_driver_sql(_write_sqlite(len(some), end), values)
 
 
 @lru_cache(maxsize=50)  # a page's is as long as 20 KB
 def _write_sqlite(rows: int, end: str) -> str:
-    width = len(Row._fields)
+    width = len(COLUMNS)
     places = [", ".join(f"?{3 + row * width + place}" for place in range(width)) for row in range(rows)]
     return f"{_INTO} VALUES {', '.join(f'(?1, ?2, {each})' for each in places)} {end}"
 

@@ -12,10 +12,12 @@ from typing import Any
 from urllib.parse import unquote
 
 from sqlalchemy import URL, Connection, Engine, ExceptionContext, create_engine, event, make_url
+from sqlalchemy.engine import ExecutionContext
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from product_gateway.db.units import BEGIN, LINE, ONCE, READ, WRITE, connected
+from product_gateway.db.faults import READ_ONLY
+from product_gateway.db.units import BEGIN, LINE, ONCE, READ, WRITE, WRITE_ONCE, connected
 from product_gateway.errors import SettingsError
 
 # Unless the URL says otherwise. A host that is gone without a word is noticed within ten seconds, by those who wait
@@ -32,8 +34,9 @@ CONNECT_TIMEOUT_WITH_A_DEADLINE = {"connect_timeout": "2"}  # psycopg waits no l
 LONGEST_SILENCE = "5s"  # between two statements of a write
 # Of a write with a deadline: PostgreSQL says by then that nothing was done, and the connection lives on.
 LONGEST_WAIT_FOR_A_LOCK = "1500ms"
+_SHORT_WAITS = f"SELECT set_config('lock_timeout', '{LONGEST_WAIT_FOR_A_LOCK}', true)"
 # SQLSTATEs of a server that does not write (any more), that breaks off or is going away.
-NOT_THIS_SERVER = re.compile("25006|08...|57P0.")
+NOT_THIS_SERVER = re.compile(f"{READ_ONLY}|08...|57P0.")
 SEVERAL_HOSTS = re.compile(r"(postgresql(?:\+\w+)?://(?:[^:/]*(?::[^@]*)?@)?+)([^/?]*,[^/?]*)((?:[/?].*)?)")
 HOST = re.compile(r"(?:\[(.+)\]|([^:]+))(?::(\d*))?")
 
@@ -104,6 +107,8 @@ def engine(url: URL, connections: int, seconds_to_wait: float, *, has_deadline: 
         raise SettingsError(f"PRODUCT_GATEWAY_DATABASE_URL cannot be used: {str(error).strip()}") from None
     event.listen(made, "handle_error", _leave_the_server)
     event.listen(made, "begin", _beginning(has_deadline=has_deadline))
+    if has_deadline:
+        event.listen(made, "do_execute", _not_for_long)
     event.listen(made, "connect", _lay_line, insert=True)  # before SQLAlchemy has its first word
     event.listen(made, "close", _close_line)
     return made
@@ -143,7 +148,17 @@ def _beginning(*, has_deadline: bool) -> Callable[[Connection], None]:
 
     def begin(connection: Connection) -> None:
         purpose = connection.get_execution_options().get(BEGIN, "")
-        if purpose != ONCE:
+        if purpose not in (ONCE, WRITE_ONCE):
             connection.exec_driver_sql(begins.get(purpose, "BEGIN"))
 
     return begin
+
+
+def _not_for_long(cursor: Any, statement: str, parameters: Any, context: ExecutionContext) -> bool:
+    """A write by itself waits no longer for a lock than others: what says so goes to the server along with it."""
+    if context.execution_options.get(BEGIN) != WRITE_ONCE:
+        return False
+    with cursor.connection.pipeline():  # up to its end, all is one transaction
+        cursor.connection.execute(_SHORT_WAITS)
+        cursor.execute(statement, parameters)
+    return True

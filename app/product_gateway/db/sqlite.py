@@ -10,7 +10,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from product_gateway.db.units import BEGIN, LINE, ONCE, WRITE, connected
+from product_gateway.db.units import BEGIN, LINE, ONCE, WRITE, WRITE_ONCE, connected
 from product_gateway.errors import SettingsError
 
 OLDEST = (3, 35, 0)  # the first with RETURNING
@@ -103,5 +103,5 @@ def _prepare(connection: Any, record: ConnectionPoolEntry) -> None:
 def _begin(connection: Connection) -> None:
     # A transaction that reads first and writes later fails at once when another one wrote meanwhile.
     purpose = connection.get_execution_options().get(BEGIN)
-    if purpose != ONCE:
+    if purpose not in (ONCE, WRITE_ONCE):
         connection.exec_driver_sql("BEGIN IMMEDIATE" if purpose == WRITE else "BEGIN DEFERRED")

@@ -181,7 +181,8 @@ catalog_records = Table(
     Column("record_id", RecordId, nullable=False),
     Column("document", Text, nullable=False),  # JSON
     Column("product_ids", Text),  # JSON; of a collection
-    Column("digest", LargeBinary(16), nullable=False),  # of document and product_ids: has the record changed?
+    # 16 bytes of document and product_ids: has the record changed? Behind them 16 of what was sent, if that is known.
+    Column("digest", LargeBinary(16), nullable=False),
     PrimaryKeyConstraint("merchant", "entity_type", "record_id"),
     sqlite_with_rowid=False,
 )

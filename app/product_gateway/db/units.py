@@ -25,7 +25,8 @@ LEAST_SECONDS_TO_WAIT = 1.0  # before a line is cut: whoever had to wait in a cr
 LINE = "line"  # where a connection's `info` has its Line
 BEGIN = "begin"  # an engine's option: what its transactions are for
 READ, WRITE = "read", "write"
-ONCE = "once"  # a single statement is a transaction of its own: nothing has to begin it
+ONCE = "once"  # each statement is a transaction of its own: nothing has to begin it
+WRITE_ONCE = "write once"  # the same for what writes
 
 until: ContextVar[float | None] = ContextVar("until", default=None)
 """When the time of the request is up that this is about, by its event loop's clock."""
@@ -58,7 +59,7 @@ class Unit:
         self, work: Callable[[Connection], Any], under_way: "UnderWay", *, writes: bool, once: bool = False
     ) -> None:
         self.work = work
-        self._options = {BEGIN: ONCE} if once else {}
+        self._options = {BEGIN: WRITE_ONCE if writes else ONCE} if once else {}
         self.loop = asyncio.get_running_loop()
         self.future: asyncio.Future[Any] = self.loop.create_future()  # let go of when it is over
         self.due = math.inf  # when it is given up, by its event loop's clock
@@ -153,6 +154,8 @@ class Unit:
             try:
                 if not self.begin():
                     return None
+                if self._options:  # each statement commits
+                    self.commit()
                 with connection.execution_options(**self._options).begin():
                     result = self.work(connection)
                     self.commit()
