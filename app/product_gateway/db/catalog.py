@@ -78,12 +78,11 @@ def write_page(connection: Connection, claim: Claim, page: AnyPage, lease_second
     unchanged = len(same - seen)
     as_before = len(same)
     for each in page.records:
-        row, before = _row(each), held.get(each.id)
-        digest, counts = row[-1].hex(), each.id not in seen
+        row, before, counts = _row(each), held.get(each.id), each.id not in seen
         if before is None:
             new.append(row)
             created += counts
-        elif before[:_READ] != digest[:_READ]:
+        elif before[:_READ] != (digest := row[-1].hex())[:_READ]:
             changed.append(row)
             updated += counts
         else:
