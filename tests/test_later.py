@@ -7,17 +7,16 @@ NOT_LOADED = """
 import sys
 from product_gateway import __main__, launch, server
 
-names = ["starlette.templating", "starlette.testclient", "werkzeug.test", "werkzeug.serving"]
-names += ["asyncpg", "alembic", "schemathesis", "rich"]
+names = ["starlette.templating", "starlette.testclient", "werkzeug", "flask", "uvicorn.main", "click"]
+names += ["asyncpg", "alembic", "schemathesis", "rich", "sqlalchemy.dialects.postgresql", "psycopg"]
 print(*[each for each in names if each in sys.modules])
 lazy = ["httpx", "requests", "jinja2", "cryptography.x509"]
-lazy += [f"sqlalchemy.dialects.postgresql.{each}" for each in ("asyncpg", "pg8000")]
 print(*[each for each in lazy if type(sys.modules[each]).__name__ != "_LazyModule"])
 """
 USED_AFTER_ALL = """
 from product_gateway import __main__, launch, server
 
-import httpx, jwt, requests, starlette.templating, starlette.testclient, werkzeug, werkzeug.test
+import httpx, jwt, requests, starlette.templating, starlette.testclient, uvicorn, werkzeug, werkzeug.test
 from connexion.apps.abstract import TestClient
 from sqlalchemy.dialects.postgresql import asyncpg
 
@@ -27,6 +26,7 @@ assert not jwt.algorithms.HMACAlgorithm._is_der_key(b"no certificate")
 assert type(jwt.algorithms.x509).__name__ == "module"
 assert isinstance(jwt.PyJWKClient("https://issuer.example"), jwt.jwks_client.PyJWKClient)
 starlette.templating.Jinja2Templates("docs")
+assert uvicorn.Server(uvicorn.Config(None)).started is False
 print(httpx.Client, requests.Session, asyncpg.dialect)
 """
 GARBAGE = """

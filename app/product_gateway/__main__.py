@@ -1,18 +1,20 @@
 """The command line: `product-gateway`, also `python -m product_gateway`. No logic; every command is one call."""
 
-import sys
-from pathlib import Path
-from typing import Annotated
-
-import typer
-
 from product_gateway import garbage
-from product_gateway import merchant_commands as keeping
-from product_gateway.client import commands as asking
-from product_gateway.conformance import commands as checking
-from product_gateway.errors import GatewayError
-from product_gateway.merchant_commands import Name, TokenFile, opened, settled
-from product_gateway.sandbox import commands as rehearsing
+
+with garbage.let_lie():
+    import sys
+    from pathlib import Path
+    from typing import Annotated
+
+    import typer
+
+    from product_gateway import merchant_commands as keeping
+    from product_gateway.client import commands as asking
+    from product_gateway.conformance import commands as checking
+    from product_gateway.errors import GatewayError
+    from product_gateway.merchant_commands import Name, TokenFile, opened, settled
+    from product_gateway.sandbox import commands as rehearsing
 
 # Imports stand in the commands, so that --help does not wait for a server that it does not start.
 

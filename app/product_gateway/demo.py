@@ -3,7 +3,7 @@
 from datetime import timedelta
 from pathlib import Path
 
-from product_gateway import catalog_file, db, keys, launch, logs, sample_service
+from product_gateway import db, keys, launch, logs
 from product_gateway.db import Database, merchants, migrate
 from product_gateway.model import EntityType, Platform
 from product_gateway.settings import Settings
@@ -15,6 +15,8 @@ TOKEN_LIFETIME = timedelta(hours=12)
 
 def run(settings: Settings, port: int, sample_port: int, catalog: Path, delay: float) -> None:
     """Until Ctrl-C. Everything is there before the gateway answers. Raises SettingsError."""
+    from product_gateway import catalog_file, sample_service  # for which the sandbox would wait
+
     gateway = launch.bind("127.0.0.1", port)
     sample = launch.bind("127.0.0.1", sample_port)
     for_operations = launch.bind_operations(settings, launch.OPERATIONS_PORT_OF_GATEWAY)
@@ -29,7 +31,10 @@ def run(settings: Settings, port: int, sample_port: int, catalog: Path, delay: f
         keys.write_private(
             token_file, keys.issue_token(settings, MERCHANT, list(keys.SCOPES), TOKEN_LIFETIME).encode() + b"\n"
         )
-        print(_welcome(launch.url_of(gateway), launch.url_of(for_operations), token_file, data), flush=True)
+        print(
+            _welcome(launch.url_of(gateway), launch.url_of(for_operations), token_file, *map(data.count, EntityType)),
+            flush=True,
+        )
         launch.serve(settings, gateway, for_operations, with_worker=True)
 
 
@@ -43,8 +48,7 @@ def register(settings: Settings, database: Database, name: str, url: str) -> Non
         database.call(merchants.change, name, **values, disabled=False)
 
 
-def _welcome(url: str, operations: str, token_file: Path, data: catalog_file.Catalog) -> str:
-    products, collections = data.count(EntityType.PRODUCT), data.count(EntityType.COLLECTION)
+def _welcome(url: str, operations: str, token_file: Path, products: int, collections: int) -> str:
     api = f"{url}/product-gateway/v1"
     return f"""
 The product gateway is at {url}, with a sample product service of {products} products and {collections} collections.

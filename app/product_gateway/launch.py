@@ -11,8 +11,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
-import uvicorn
+from product_gateway import lean  # noqa: F401  # before uvicorn
+
+# isort: split
 from starlette.types import ASGIApp
+from uvicorn.config import Config
+from uvicorn.server import Server
 
 from product_gateway import db, garbage, logs, tracing
 from product_gateway.connections import Connections
@@ -101,7 +105,7 @@ def serve_alone(app: ASGIApp, listening: socket.socket) -> None:
     _run(server, listening)
 
 
-def _end_when_told(server: uvicorn.Server) -> None:
+def _end_when_told(server: Server) -> None:
     """From now on, so that who is told while it starts ends in good order, too."""
 
     def stop(*_: object) -> None:
@@ -112,7 +116,7 @@ def _end_when_told(server: uvicorn.Server) -> None:
         signal.signal(each, stop)
 
 
-def _run(server: uvicorn.Server, listening: socket.socket) -> None:
+def _run(server: Server, listening: socket.socket) -> None:
     if not server.should_exit:
         garbage.keep_what_is_there()
         server.run(sockets=[listening])
@@ -267,13 +271,12 @@ def _http_server(
     limits: Limits | None = None,
     seconds_to_finish: int = SECONDS_TO_FINISH_REQUESTS,
     trusted_proxies: Sequence[str] = (),
-) -> uvicorn.Server:
-    limits = limits or Limits(connections=most_connections())
-    return uvicorn.Server(
-        uvicorn.Config(
+) -> Server:
+    return Server(
+        Config(
             app,
             loop="uvloop",
-            http=Connections(error_answer, limits),  # type: ignore[arg-type]  # makes what a class would
+            http=Connections(error_answer, limits or Limits(connections=most_connections())),  # type: ignore[arg-type]  # makes what a class would
             ws="none",
             lifespan="on",
             log_config=None,

@@ -9,9 +9,8 @@ from typing import Annotated, Self
 # Else Pydantic looks through all that is installed for plugins, which is a fifteenth of every start.
 os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "true")
 
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
-from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from product_gateway.errors import SettingsError
 
@@ -79,10 +78,10 @@ def _receiver(url: str) -> str:
 Receiver = Annotated[str, AfterValidator(_receiver)]
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """Read from environment variables named PRODUCT_GATEWAY_ and the field's name in capitals."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, extra="ignore", frozen=True)
+    model_config = ConfigDict(frozen=True)
 
     data_dir: Path = Field(Path("var"), description="Keys and the embedded database")
     database_url: str | None = Field(
@@ -197,12 +196,10 @@ class Settings(BaseSettings):
     )
     otel_exporter_otlp_endpoint: Receiver | None = Field(
         None,
-        validation_alias="OTEL_EXPORTER_OTLP_ENDPOINT",
         description="Where traces go: an OTLP/HTTP receiver, such as http://localhost:4318; unset: nowhere",
     )
     otel_exporter_otlp_traces_endpoint: Receiver | None = Field(
         None,
-        validation_alias="OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
         description="The same with its whole path, where it is not /v1/traces",
     )
 
@@ -231,8 +228,11 @@ def environment_name(field: str) -> str:
 
 def load(**overrides: object) -> Settings:
     """The settings from the environment; `overrides` win. Raises SettingsError with every fault by name."""
+    said = {name.upper(): value for name, value in os.environ.items() if value}
+    names = {field: environment_name(field) for field in Settings.model_fields}
+    found: dict[str, object] = {field: said[name] for field, name in names.items() if name in said}
     try:
-        return Settings(**overrides)  # type: ignore[arg-type]
+        return Settings.model_validate(found | overrides)
     except ValidationError as error:
         raise SettingsError("\n".join(_in_words(fault) for fault in error.errors())) from None
 

@@ -13,13 +13,6 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from product_gateway import later
-
-# SQLAlchemy imports every driver's dialect with the one that is used.
-with later.leaving(*(f"sqlalchemy.dialects.postgresql.{each}" for each in ("asyncpg", "pg8000", "psycopg2cffi"))):
-    import sqlalchemy.dialects.postgresql  # noqa: F401
-
-# isort: split
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import ArgumentError
 

@@ -16,6 +16,7 @@ from sqlalchemy.engine import ExecutionContext
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from product_gateway import later
 from product_gateway.db.faults import READ_ONLY
 from product_gateway.db.units import BEGIN, LINE, ONCE, READ, WRITE, WRITE_ONCE, connected
 from product_gateway.errors import SettingsError
@@ -37,6 +38,7 @@ LONGEST_WAIT_FOR_A_LOCK = "1500ms"
 _SHORT_WAITS = f"SELECT set_config('lock_timeout', '{LONGEST_WAIT_FOR_A_LOCK}', true)"
 # SQLSTATEs of a server that does not write (any more), that breaks off or is going away.
 NOT_THIS_SERVER = re.compile(f"{READ_ONLY}|08...|57P0.")
+OTHER_DRIVERS = ("asyncpg", "pg8000", "psycopg2cffi")
 SEVERAL_HOSTS = re.compile(r"(postgresql(?:\+\w+)?://(?:[^:/]*(?::[^@]*)?@)?+)([^/?]*,[^/?]*)((?:[/?].*)?)")
 HOST = re.compile(r"(?:\[(.+)\]|([^:]+))(?::(\d*))?")
 
@@ -81,7 +83,9 @@ class Line:
 
 def engine(url: URL, connections: int, seconds_to_wait: float, *, has_deadline: bool) -> Engine:
     """Connects when it is used. Of several hosts, the one that writes is used. Raises SettingsError."""
-    # It takes a while to import, and who uses SQLite can do without.
+    # It takes a while to import, and who uses SQLite can do without. So can we without the dialects of other drivers.
+    with later.leaving(*(f"sqlalchemy.dialects.postgresql.{each}" for each in OTHER_DRIVERS)):
+        import sqlalchemy.dialects.postgresql  # noqa: F401
     from psycopg import ProgrammingError
     from psycopg.conninfo import make_conninfo
 

@@ -3,6 +3,8 @@
 Every key starts with the merchant, so that the tables can be split by merchant one day.
 """
 
+from typing import Any
+
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -22,6 +24,8 @@ from sqlalchemy import (
     Uuid,
     text,
 )
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.schema import CreateIndex
 
 from product_gateway.db.columns import Instant, MerchantName, RecordId
 from product_gateway.db.columns import now as now
@@ -34,6 +38,17 @@ metadata = MetaData(
         "pk": "pk_%(table_name)s",
     }
 )
+
+WHERE = "where"  # what an index's `info` has, where it is of some rows only
+
+
+@compiles(CreateIndex)
+def _create_index(create: CreateIndex, compiler: Any, **kwargs: Any) -> str:
+    """SQLAlchemy's own way to say it, once for each dialect, imports both: a thirtieth of every start."""
+    made: str = compiler.visit_create_index(create, **kwargs)
+    some = create.element.info.get(WHERE)
+    return f"{made} WHERE {some}" if some else made
+
 
 # Literal, not bound: only so is the partial index used.
 ACTIVE = "status IN ('QUEUED', 'IN_PROGRESS')"
@@ -104,8 +119,7 @@ Index(
     syncs.c.merchant,
     syncs.c.entity_type,
     unique=True,
-    sqlite_where=text(ACTIVE),
-    postgresql_where=text(ACTIVE),
+    info={WHERE: ACTIVE},
 )
 # A merchant's key stands for one sync, for as long as the sync is kept.
 Index(
@@ -113,20 +127,17 @@ Index(
     syncs.c.merchant,
     syncs.c.idempotency_key,
     unique=True,
-    sqlite_where=text("idempotency_key IS NOT NULL"),
-    postgresql_where=text("idempotency_key IS NOT NULL"),
+    info={WHERE: "idempotency_key IS NOT NULL"},
 )
 # What is old enough to be pruned.
 Index(
     "ix_syncs_finished_at",
     syncs.c.finished_at,
-    sqlite_where=text("finished_at IS NOT NULL"),
-    postgresql_where=text("finished_at IS NOT NULL"),
+    info={WHERE: "finished_at IS NOT NULL"},
 )
 # What a worker looks for. Leases are in no index: a heartbeat must not cost more than its row.
 for _status in ("QUEUED", "IN_PROGRESS"):
-    _of_status = text(f"status = '{_status}'")
-    Index(f"ix_syncs_{_status.lower()}", syncs.c.queued_at, sqlite_where=_of_status, postgresql_where=_of_status)
+    Index(f"ix_syncs_{_status.lower()}", syncs.c.queued_at, info={WHERE: f"status = '{_status}'"})
 # The latest sync of an entity type, and the history (the database's clock decides what is later, not the ids).
 Index("ix_syncs_latest", syncs.c.merchant, syncs.c.entity_type, syncs.c.queued_at, syncs.c.id)
 # The same for operators, who look for a status: of all merchants, or of one.
@@ -259,10 +270,8 @@ Index(
     unique=True,
 )
 # What a worker looks for.
-_pending = text("status = 'PENDING'")
 Index(
     "ix_webhook_deliveries_pending",
     webhook_deliveries.c.next_attempt_at,
-    sqlite_where=_pending,
-    postgresql_where=_pending,
+    info={WHERE: "status = 'PENDING'"},
 )

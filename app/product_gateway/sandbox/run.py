@@ -14,14 +14,13 @@ from typing import Any
 
 import orjson
 
-from product_gateway import catalog_file, db, demo, garbage, keys, launch, logs, settings
+from product_gateway import db, demo, garbage, keys, launch, logs, settings
 from product_gateway.db import Database, merchants, migrate
 from product_gateway.metrics import Metrics
 from product_gateway.model import Platform
 from product_gateway.sandbox.backstage import Backstage
 from product_gateway.sandbox.layer import API, Layer, Weather
 from product_gateway.sandbox.scripts import Scripts
-from product_gateway.sandbox.service import ScriptedService
 from product_gateway.server import create_app
 from product_gateway.settings import Settings
 
@@ -69,6 +68,9 @@ def run(asked: Asked, say: Callable[[str], None]) -> None:
         stack.enter_context(launch.http_beside(layer, gateway))
         say(orjson.dumps(_description(made, launch.url_of(gateway), launch.url_of(service))).decode())
         # Syncs can be asked for from here on. What runs them is loaded only now: nobody has to wait for that.
+        from product_gateway import catalog_file
+        from product_gateway.sandbox.service import ScriptedService
+
         scripted = ScriptedService(
             catalog_file.read(catalog_file.SAMPLE),
             scripts,
