@@ -224,7 +224,7 @@ class Claim:
 class Record:
     """A record as the catalog keeps it: JSON text of the known fields and, of a collection, its product ids.
 
-    `sent`: a digest of what was sent, where that is known.
+    `sent`: the digest of what was sent, where that is known.
     """
 
     id: str

@@ -18,6 +18,7 @@ from msgspec import Meta
 
 from product_gateway import spec
 from product_gateway.model import Record, Rejection
+from product_gateway.unread import DIGEST_BYTES
 
 # Numbers that msgspec and orjson read and write alike, and the same of any JSON as deep as people go.
 _PLAIN = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | Annotated[float, Meta(gt=-1e15, lt=1e15)] | str | bool | None
@@ -87,7 +88,7 @@ class PageType:
         except (msgspec.DecodeError, ValueError, RecursionError):
             return None
         rules = hashlib.blake2b(b"%d" % max_record_bytes, key=self._rules, digest_size=16).digest()
-        digests = [hashlib.blake2b(each, digest_size=16, person=rules).digest() for each in page.items]
+        digests = [hashlib.blake2b(each, digest_size=DIGEST_BYTES, person=rules).digest() for each in page.items]
         return Sheet(page.items, digests, page.pagination.moreResults, page.pagination.nextCursor, total)
 
     def ids(self, content: bytes) -> list[str] | None:

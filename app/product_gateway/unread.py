@@ -5,10 +5,12 @@ from dataclasses import dataclass
 
 from product_gateway.model import Page
 
+DIGEST_BYTES = 20  # of what was sent
+
 
 @dataclass(frozen=True, slots=True)
 class UnreadPage:
-    """A page of which the ids of its records are known, no two the same, and digests (16 bytes) of what was sent.
+    """A page of which the ids of its records are known, no two the same, and the digests of what was sent.
 
     `read` makes a page of it that leaves the records of some ids unread. It raises PullFailed.
     """

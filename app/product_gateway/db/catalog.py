@@ -5,7 +5,7 @@ records can be compared first and written then.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Any, NamedTuple
 
 import orjson
@@ -29,14 +29,13 @@ from product_gateway.db.dialects import ByDialect, insert_into
 from product_gateway.db.tables import ACTIVE, catalog_counts, catalog_records, seen_records
 from product_gateway.db.tables import syncs as sync_table
 from product_gateway.errors import RecordNotFound
-from product_gateway.model import CatalogState, Claim, Counts, EntityType, Listing, Record, Sync
-from product_gateway.unread import AnyPage, UnreadPage
+from product_gateway.model import CatalogState, Claim, Counts, EntityType, Listing, Page, Record, Sync
+from product_gateway.unread import DIGEST_BYTES, AnyPage, UnreadPage
 
 _records = catalog_records.c
 _seen = seen_records.c
 _counts = catalog_counts.c
 
-_READ = 32  # digits of a digest that are about the record as it was read; those about what was sent come behind them
 _in_all = select(_counts.num_records).where(_counts.merchant == bindparam("m"), _counts.entity_type == bindparam("t"))
 _saw_all = select(sync_table.c.id).where(
     (sync_table.c.merchant == bindparam("m")) & (sync_table.c.id == bindparam("i")),
@@ -70,33 +69,34 @@ def write_page(connection: Connection, claim: Claim, page: AnyPage, lease_second
     seen = {each for each, before in zip(ids, again, strict=True) if before}
     same: set[str] = set()
     if isinstance(page, UnreadPage):
-        same = {each for each, sent in page.sent.items() if held.get(each, "")[_READ:] == sent.hex()}
+        same = {each for each, sent in page.sent.items() if held.get(each) == sent.hex()}
         page = page.read(same)
-    new: list[page_rows.Row] = []
-    changed: list[page_rows.Row] = []
-    created = updated = 0
-    unchanged = len(same - seen)
-    as_before = len(same)
-    for each in page.records:
-        row, before, counts = _row(each), held.get(each.id), each.id not in seen
-        if before is None:
-            new.append(row)
-            created += counts
-        elif before[:_READ] != (digest := row[-1].hex())[:_READ]:
-            changed.append(row)
-            updated += counts
-        else:
-            unchanged += counts
-            as_before += before == digest
-            if len(before) < len(digest):  # older versions did not note what was sent
-                changed.append(row)
-    page_rows.write(connection, claim, new, new=True)
-    page_rows.write(connection, claim, changed, new=False)
+    rows = {each.id: _row(each) for each in page.records}
+    same |= {each for each, row in rows.items() if each in held and held[each] == row[-1].hex()}
+    doubtful = (rows.keys() & held.keys()) - same
+    alike = _alike(connection, claim, page, doubtful)
+    new = rows.keys() - held.keys()
+    of_older_versions = {each for each in alike if len(held[each]) != 2 * DIGEST_BYTES}
+    page_rows.write(connection, claim, [row for each, row in rows.items() if each in new], new=True)
+    changed = (doubtful - alike) | of_older_versions
+    page_rows.write(connection, claim, [row for each, row in rows.items() if each in changed], new=False)
     page_rows.see(connection, claim, list(dict.fromkeys(each for each in ids if each not in seen)))
     if new:
         _count(connection, claim, len(new))
-    claims.record_page(connection, claim, page, Counts(created, updated, unchanged, rejected=len(page.rejections)))
-    return Written(len(page.rejections), as_before)
+    counts = Counts(
+        created=len(new - seen),
+        updated=len(doubtful - alike - seen),
+        unchanged=len((same | alike) - seen),
+        rejected=len(page.rejections),
+    )
+    claims.record_page(connection, claim, page, counts)
+    return Written(len(page.rejections), len(same))
+
+
+def _alike(connection: Connection, claim: Claim, page: Page, ids: Set[str]) -> Set[str]:
+    """Those of the records that the catalog has just so, though they were sent in other bytes."""
+    stored = {each.id: each for each in find(connection, claim.merchant, claim.entity_type, list(ids))} if ids else {}
+    return {each.id for each in page.records if stored.get(each.id) == each}
 
 
 def missing(connection: Connection, claim: Claim, limit: int) -> list[str]:
@@ -268,8 +268,11 @@ def _ids(page: AnyPage) -> list[str]:
 
 def _row(record: Record) -> page_rows.Row:
     product_ids = orjson.dumps(record.product_ids).decode() if record.product_ids else None
-    digest = hashlib.blake2b(f"{record.document}\0{product_ids}".encode(), digest_size=16).digest()
-    return record.id, record.document, product_ids, digest + record.sent
+    return record.id, record.document, product_ids, record.sent or _digest(f"{record.document}\0{product_ids}")
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.blake2b(text.encode(), digest_size=DIGEST_BYTES).digest()
 
 
 def _record(row: Row[Any]) -> Record:

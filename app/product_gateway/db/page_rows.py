@@ -55,23 +55,23 @@ _LIST = {"sqlite": func.json_group_array, "postgresql": func.json_agg}
 def _make_look_up(dialect: str) -> Select[str, str]:
     """Subqueries of one row each, which PostgreSQL can only answer by the primary key: from a join or EXISTS it would
     make a hash of all that the pull has seen, for each page again, while it takes that for little."""
-    sent, gathered = _SENT[dialect], _LIST[dialect]
     in_catalog = (_records.merchant == bindparam("m")) & (_records.entity_type == bindparam("t"))
     in_pull = (_seen.merchant == bindparam("m")) & (_seen.sync_id == bindparam("s"))
-    known = select(_DIGEST[dialect]).where(in_catalog, _records.record_id == sent.c.value).scalar_subquery()
-    again = select(literal_column("1")).where(in_pull, _seen.record_id == sent.c.value).scalar_subquery()
-    columns = (_where_any(_records.record_id, in_catalog, known), _where_any(_seen.record_id, in_pull, again))
-    each = (
-        select(columns[0].label("known"), columns[1].label("again")).select_from(sent).order_by(sent.c.key).subquery()
+    return select(
+        _of_each(dialect, _records.record_id, in_catalog, _DIGEST[dialect]),
+        _of_each(dialect, _seen.record_id, in_pull, literal_column("1")),
     )
-    return select(cast(gathered(each.c.known), Text), cast(gathered(each.c.again), Text))
 
 
-def _where_any(ids: ColumnElement[str], there: ColumnElement[bool], found: ColumnElement[Any]) -> ColumnElement[Any]:
-    """Null without a look at each, where there are no ids between the page's smallest and largest: most services send
-    records in their order. Not EXISTS: PostgreSQL would read the table for it."""
-    first = select(ids).where(there, ids >= bindparam("low")).order_by(ids).limit(1).scalar_subquery()
-    return case((first <= bindparam("high"), found))
+def _of_each(dialect: str, there: Any, where: ColumnElement[bool], value: Any) -> ColumnElement[str | None]:
+    """A list of what is found of each id. Null without a look at them where there is none between the smallest and the
+    largest: most services send records in their order. Not EXISTS: PostgreSQL would read the table for it."""
+    sent = _SENT[dialect]
+    found = select(value).where(where, there == sent.c.value).scalar_subquery()
+    each = select(found.label("found")).select_from(sent).order_by(sent.c.key).subquery()
+    gathered = select(cast(_LIST[dialect](each.c.found), Text)).scalar_subquery()
+    first = select(there).where(where, there >= bindparam("low")).order_by(there).limit(1).scalar_subquery()
+    return case((first <= bindparam("high"), gathered))
 
 
 def _make_see(dialect: str) -> Insert:
@@ -101,7 +101,9 @@ def look_up(connection: Connection, claim: Claim, ids: Sequence[str]) -> tuple[l
     statement = _look_up[connection.dialect.name]
     values = {**_key(claim, ids), "t": claim.entity_type, "low": min(ids), "high": max(ids)}
     known, again = connection.execute(statement, values).one()
-    return orjson.loads(known), [each is not None for each in orjson.loads(again)]
+    nothing = [None] * len(ids)
+    digests = nothing if known is None else orjson.loads(known)
+    return digests, [each is not None for each in (nothing if again is None else orjson.loads(again))]
 
 
 def see(connection: Connection, claim: Claim, ids: Sequence[str]) -> None:

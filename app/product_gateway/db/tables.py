@@ -192,7 +192,7 @@ catalog_records = Table(
     Column("record_id", RecordId, nullable=False),
     Column("document", Text, nullable=False),  # JSON
     Column("product_ids", Text),  # JSON; of a collection
-    # 16 bytes of document and product_ids: has the record changed? Behind them 16 of what was sent, if that is known.
+    # Of what was sent, 20 bytes: has the record changed? Older versions wrote 16, of document and product_ids.
     Column("digest", LargeBinary(16), nullable=False),
     PrimaryKeyConstraint("merchant", "entity_type", "record_id"),
     sqlite_with_rowid=False,
