@@ -99,7 +99,10 @@ class PageType:
             return None
 
     def read(self, content: bytes, max_record_bytes: int, digests: Sequence[bytes] = ()) -> Found | None:
-        """The page in an answer's body; None where not all of it fits, or a record is too large."""
+        """The page in an answer's body; None where not all of it fits, or a record is too large.
+
+        `digests` are those of its sheet.
+        """
         if _finer_than_microseconds(content):
             return None
         try:
