@@ -22,11 +22,14 @@ Values = dict[str, list[float]]
 
 
 def interleaved(contenders: Mapping[str, Measure], rounds: int = ROUNDS) -> Values:
-    """Every contender once, then every one again, and so on."""
+    """Every contender once, then every one again, and so on; each round begins with another one, so that nobody always
+    comes behind the same one, whose writes the database may still be at."""
     found: Values = {name: [] for name in contenders}
-    for _ in range(rounds):
-        for name, measure in contenders.items():
-            found[name].append(measure())
+    names = list(contenders)
+    for number in range(rounds):
+        first = number % len(names)
+        for name in names[first:] + names[:first]:
+            found[name].append(contenders[name]())
     return found
 
 

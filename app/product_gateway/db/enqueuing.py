@@ -1,10 +1,12 @@
 """Many syncs asked for at once, of many merchants: the statements are the same, however many they are."""
 
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from functools import cache, partial
 from typing import Any
+from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, Select, func, select, text
+from sqlalchemy import ColumnElement, Connection, Select, select, text
 from uuid_utils.compat import uuid7
 
 from product_gateway.db.dialects import insert_into
@@ -13,7 +15,7 @@ from product_gateway.db.sent import Sent
 from product_gateway.db.syncs import Wanted, columns, sync_of
 from product_gateway.db.tables import ACTIVE, merchants, now, syncs
 from product_gateway.errors import GatewayError, SyncAlreadyActive
-from product_gateway.model import EntityType, Platform, Sync
+from product_gateway.model import Counts, EntityType, Platform, Sync, SyncStatus
 
 Outcomes = dict[Wanted, Iterator[Sync | GatewayError]]
 """What each who asked for it has to hear, one after the other."""
@@ -36,7 +38,7 @@ def _make_insert() -> Any:
     # SQLite takes ON for a join's, unless there is a WHERE before it.
     rows = select(merchant, sync_id, entity_type, text("'QUEUED'"), now()).select_from(_sent.tables["sqlite"])
     new = insert_into("sqlite", syncs).from_select(_NAMES, rows.where(text("true")))
-    return new.on_conflict_do_nothing().returning(*columns)
+    return new.on_conflict_do_nothing().returning(syncs.c.id, syncs.c.merchant, syncs.c.entity_type, syncs.c.queued_at)
 
 
 def _make_both() -> Select[Any]:
@@ -47,11 +49,9 @@ def _make_both() -> Select[Any]:
     rows = select(asked.c.wanted_by, asked.c.new_id, asked.c.wanted_type, text("'QUEUED'"), now()).where(free)
     # Always in this order: else two batches could wait for each other.
     in_order = rows.order_by(asked.c.wanted_by, asked.c.wanted_type)
-    new = insert_into("postgresql", syncs).from_select(_NAMES, in_order).on_conflict_do_nothing().returning(*columns)
-    made = new.cte("made")
-    told = (func.coalesce(made.c[each.name], asked.c[each.name]).label(each.name) for each in columns)
-    of_merchant = (asked.c.wanted_by, asked.c.wanted_type, asked.c.disabled, asked.c.platform)
-    found = select(*of_merchant, made.c.id.label("made_id"), *told)
+    new = insert_into("postgresql", syncs).from_select(_NAMES, in_order).on_conflict_do_nothing()
+    made = new.returning(syncs.c.id, syncs.c.queued_at).cte("made")
+    found = select(made.c.id.label("made_id"), made.c.queued_at.label("made_at"), *asked.c)
     return found.select_from(asked.outerjoin(made, made.c.id == asked.c.new_id))
 
 
@@ -76,10 +76,11 @@ def _look_up_and_insert(connection: Connection, wanted: Sequence[Wanted], outcom
     """Where all are refused, nothing is written."""
     with_ids = [(*each, uuid7()) for each in wanted]
     for row in connection.execute(_look_up(), _sent.parameters(connection, with_ids)).all():
-        _note(row, outcomes, made=False)
+        _note(row, outcomes)
     free = [each for each in with_ids if each[:2] not in outcomes]
     if free:
-        for sync in map(sync_of, connection.execute(_insert(), _sent.parameters(connection, free)).all()):
+        for row in connection.execute(_insert(), _sent.parameters(connection, free)).all():
+            sync = _made(*row)
             outcomes[sync.merchant, sync.entity_type] = _enqueued(sync)
 
 
@@ -87,17 +88,33 @@ def _do_both(connection: Connection, wanted: Sequence[Wanted], outcomes: Outcome
     """In one statement, and so in one way to PostgreSQL and back."""
     with_ids = [(*each, uuid7()) for each in wanted]
     for row in connection.execute(_both(), _sent.parameters(connection, with_ids)).all():
-        _note(row, outcomes, made=row.made_id is not None)
+        if row.made_id is None:
+            _note(row, outcomes)
+        else:
+            sync = _made(row.made_id, row.wanted_by, row.wanted_type, row.made_at)
+            outcomes[sync.merchant, sync.entity_type] = _enqueued(sync)
 
 
-def _note(row: Any, outcomes: Outcomes, *, made: bool) -> None:
+def _note(row: Any, outcomes: Outcomes) -> None:
     each = row.wanted_by, EntityType(row.wanted_type)
-    if made:
-        outcomes[each] = _enqueued(sync_of(row))
-    elif why_not(disabled=row.disabled, platform=row.platform):
+    if why_not(disabled=row.disabled, platform=row.platform):
         outcomes[each] = _refused(row.disabled, row.platform)
     elif row.id is not None:
         outcomes[each] = _active(sync_of(row))
+
+
+def _made(sync_id: UUID, merchant: str, entity_type: str, queued_at: datetime) -> Sync:
+    """As a sync is when it has just been asked for: so the database need not tell."""
+    return Sync(
+        *(sync_id, merchant, EntityType(entity_type), SyncStatus.QUEUED, queued_at, None, None),
+        attempt=0,
+        records_read=0,
+        records_total=None,
+        counts=Counts(),
+        failure_code=None,
+        failure_detail=None,
+        as_of=queued_at,
+    )
 
 
 def _refused(disabled: bool | None, platform: str | None) -> Iterator[GatewayError]:
