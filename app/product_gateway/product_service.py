@@ -1,6 +1,7 @@
 """Pages of records from a merchant: paging, new attempts, and what it is called when a pull fails."""
 
 import asyncio
+import contextvars
 import hashlib
 import itertools
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
@@ -261,7 +262,8 @@ def _masked(page: AnyPage) -> AnyPage:
     """A service may send our token back, as a record's id for one; the merchant's clients can read what is rejected."""
     if isinstance(page, Page):
         return _without_secrets(page)
-    return replace(page, read=lambda but: _without_secrets(page.read(but)))
+    here = contextvars.copy_context()  # it is read in a thread of the database's, which knows no secret
+    return replace(page, read=lambda but: here.run(lambda: _without_secrets(page.read(but))))
 
 
 def _without_secrets(page: Page) -> Page:

@@ -39,7 +39,6 @@ _counts = catalog_counts.c
 _in_all = select(_counts.num_records).where(_counts.merchant == bindparam("m"), _counts.entity_type == bindparam("t"))
 _saw_all = select(sync_table.c.id).where(
     (sync_table.c.merchant == bindparam("m")) & (sync_table.c.id == bindparam("i")),
-    sync_table.c.rejected == 0,  # one that was rejected may be in the catalog or not
     sync_table.c.created + sync_table.c.updated + sync_table.c.unchanged == _in_all.scalar_subquery(),
 )
 _insert_counts = ByDialect(lambda dialect: insert_into(dialect, catalog_counts).on_conflict_do_nothing())
