@@ -71,10 +71,14 @@ class _File:
         event.listen(engine, "connect", self._remember)
         event.listen(engine, "checkout", self._compare)
 
-    def _require(self, *_: Any) -> None:
+    def _require(self, _dialect: Any, _record: Any, arguments: list[Any], more: dict[str, Any]) -> None:
         # SQLite would make an empty one, which is in the way of the one that the operator brings back.
-        if not self._may_create and self._identity() is None:
+        if self._may_create:
+            return
+        if self._identity() is None:
             raise sqlite3.OperationalError("its file is gone")
+        arguments[:] = [f"{self._path.as_uri()}?mode=rw"]  # nor if it goes at this very moment
+        more["uri"] = True
 
     def _remember(self, _connection: Any, record: ConnectionPoolEntry) -> None:
         record.info[FILE] = self._identity()
