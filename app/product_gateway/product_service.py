@@ -267,9 +267,8 @@ def _masked(page: AnyPage) -> AnyPage:
 
 
 def _without_secrets(page: Page) -> Page:
-    masked = (each.record_id and logs.masked(each.record_id) for each in page.rejections)
-    rejections = (replace(each, record_id=name) for each, name in zip(page.rejections, masked, strict=True))
-    return replace(page, rejections=tuple(rejections))
+    masked = (replace(each, record_id=each.record_id and logs.masked(each.record_id)) for each in page.rejections)
+    return replace(page, rejections=tuple(masked))
 
 
 def _in_parts(ids: Sequence[str]) -> Iterator[frozenset[str]]:

@@ -151,7 +151,7 @@ class DryRun:
             try:
                 async with contextlib.aclosing(self._reader.still_there(self._of, missing)) as pages:
                     async for page in pages:
-                        await self._compare(page if isinstance(page, Page) else page.read(()))
+                        await self._compare(page)
             except PullFailed as failed:
                 if failed.code in pull.AWAY:
                     raise
