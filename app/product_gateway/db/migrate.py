@@ -3,7 +3,8 @@
 Two versions share a database while the one takes over from the other: the new one migrates first, and the old one goes
 on serving. Hence the rules for migrations:
 
-- What is released is never edited again; 0001 is. Revisions are numbers of four digits, one after the other.
+- A released migration is never edited again; none is released yet. Revisions are numbers of four digits, one after
+  the other.
 - A migration never breaks the version before it: it may add what that version does not notice. What is no longer
   wanted is taken away one release later, by a migration that sets `oldest_code` in the table `readiness` to the first
   revision whose code does without it.

@@ -1,4 +1,4 @@
-"""The first tables."""
+"""All tables, as tables.py declares them."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -84,6 +84,7 @@ def upgrade() -> None:
         sa.Column("lease_owner", sa.String(length=255)),
         sa.Column("lease_token", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("lease_expires_at", INSTANT),
+        sa.Column("heartbeat_at", INSTANT),
         sa.Column("cursor", sa.Text()),
         sa.Column("pull_complete", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         sa.Column("unidentified", sa.BigInteger(), server_default="0", nullable=False),
@@ -137,9 +138,97 @@ def upgrade() -> None:
         sqlite_where=ACTIVE,
         postgresql_where=ACTIVE,
     )
+    readiness = op.create_table(
+        "readiness",
+        sa.Column("id", sa.SmallInteger(), autoincrement=False, nullable=False),
+        sa.Column("checked_at", sa.DateTime(timezone=True)),
+        sa.Column("oldest_code", sa.String(length=32), nullable=False),
+        sa.CheckConstraint("id = 1", name=op.f("ck_readiness_one_row")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_readiness")),
+    )
+    op.bulk_insert(readiness, [{"id": 1, "oldest_code": "0001"}])
+    op.create_table(
+        "webhooks",
+        sa.Column("merchant", MERCHANT, nullable=False),
+        sa.Column("url", sa.Text(), nullable=False),
+        sa.Column("secret", sa.Text(), nullable=False),
+        sa.Column("gone_at", INSTANT),
+        sa.Column("updated_at", INSTANT, nullable=False),
+        sa.ForeignKeyConstraint(
+            ["merchant"], ["merchants.name"], name=op.f("fk_webhooks_merchant_merchants"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("merchant", name=op.f("pk_webhooks")),
+    )
+    op.create_table(
+        "webhook_deliveries",
+        sa.Column("merchant", MERCHANT, nullable=False),
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("sync_id", sa.Uuid(), nullable=False),
+        sa.Column("event", sa.String(length=32), nullable=False),
+        sa.Column("status", sa.String(length=16), nullable=False),
+        sa.Column("created_at", INSTANT, nullable=False),
+        sa.Column("attempts", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("next_attempt_at", INSTANT),
+        sa.Column("last_attempt_at", INSTANT),
+        sa.Column("last_status", sa.Integer()),
+        sa.Column("last_error", sa.Text()),
+        sa.Column("finished_at", INSTANT),
+        sa.CheckConstraint(
+            "event IN ('sync.succeeded', 'sync.failed', 'sync.cancelled')", name=op.f("ck_webhook_deliveries_event")
+        ),
+        sa.CheckConstraint("status IN ('PENDING', 'DELIVERED', 'GIVEN_UP')", name=op.f("ck_webhook_deliveries_status")),
+        sa.CheckConstraint(
+            "(status = 'PENDING') = (next_attempt_at IS NOT NULL)", name=op.f("ck_webhook_deliveries_next_attempt")
+        ),
+        sa.CheckConstraint("(status = 'PENDING') = (finished_at IS NULL)", name=op.f("ck_webhook_deliveries_finished")),
+        sa.ForeignKeyConstraint(
+            ["merchant", "sync_id"],
+            ["syncs.merchant", "syncs.id"],
+            name=op.f("fk_webhook_deliveries_merchant_syncs"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("merchant", "id", name=op.f("pk_webhook_deliveries")),
+    )
+    op.create_index(
+        "ux_webhook_deliveries_sync_event", "webhook_deliveries", ["merchant", "sync_id", "event"], unique=True
+    )
+    pending = sa.text("status = 'PENDING'")
+    op.create_index(
+        "ix_webhook_deliveries_pending",
+        "webhook_deliveries",
+        ["next_attempt_at"],
+        unique=False,
+        sqlite_where=pending,
+        postgresql_where=pending,
+    )
+    op.create_table(
+        "sync_events",
+        sa.Column("merchant", MERCHANT, nullable=False),
+        sa.Column("sync_id", sa.Uuid(), nullable=False),
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("at", INSTANT, nullable=False),
+        sa.Column("kind", sa.String(length=32), nullable=False),
+        sa.Column("number", sa.BigInteger()),
+        sa.Column("detail", sa.Text()),
+        sa.PrimaryKeyConstraint("merchant", "sync_id", "id", name=op.f("pk_sync_events")),
+        sqlite_with_rowid=False,
+    )
+    op.create_index("ix_syncs_of_status", "syncs", ["status", "entity_type", "queued_at", "id"], unique=False)
+    op.create_index(
+        "ix_syncs_of_merchant_and_status",
+        "syncs",
+        ["merchant", "status", "entity_type", "queued_at", "id"],
+        unique=False,
+    )
 
 
 def downgrade() -> None:
+    op.drop_index("ix_syncs_of_merchant_and_status", table_name="syncs")
+    op.drop_index("ix_syncs_of_status", table_name="syncs")
+    op.drop_table("sync_events")
+    op.drop_table("webhook_deliveries")
+    op.drop_table("webhooks")
+    op.drop_table("readiness")
     op.drop_index("ux_syncs_one_active", table_name="syncs")
     op.drop_index("ix_syncs_latest", table_name="syncs")
     op.drop_index("ix_syncs_finished_at", table_name="syncs")
