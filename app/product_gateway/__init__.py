@@ -30,6 +30,7 @@ Where things are:
     rate_limits        how often a merchant and an address may ask
     answers            what a handler gives back: at once, later, or as a stream
     binding            a spec's operations bound to handlers, as one ASGI application
+    json_depth         a limit on how deep JSON nests
     lean               imports Connexion without what none of us uses of it
     later              modules that are imported at their first use
     pipeline           Connexion's routing, security and validation, tuned

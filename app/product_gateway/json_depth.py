@@ -1,0 +1,44 @@
+"""A limit on how deep JSON nests, the same with every version of Python (RFC 8259 §9 allows one).
+
+Parsers have limits of their own, and they differ. `orjson.loads` stops at 1,024 levels and `orjson.dumps` at 254.
+`json` and `msgspec` go as deep as the interpreter's stack allows: about 1,000 levels on Python 3.11, several thousand
+on 3.13. So whether a text is read would depend on the version of Python.
+"""
+
+MAX_DEPTH = 254
+"""Levels of objects and arrays. `orjson.dumps` writes no more: what is within the limit can be sent on."""
+
+_OTHERS = bytes(set(range(256)) - set(b'[]{}"'))
+
+
+class TooDeep(ValueError):
+    """JSON that nests deeper than is allowed."""
+
+
+def is_deeper(content: bytes, levels: int = MAX_DEPTH) -> bool:
+    """Return whether objects and arrays nest more than `levels` deep in the JSON text. It need not be valid.
+
+    Brackets within strings do not count. A scalar has depth 0, `[]` depth 1. The text must be UTF-8: `json.loads` takes
+    UTF-16 too, so decode the bytes before it.
+    """
+    if content.count(b"[") + content.count(b"{") <= levels:
+        return False
+    # Removed from left to right, escaped backslashes first: the quotes that are left begin or end a string.
+    without_escapes = content.replace(rb"\\", b"").replace(rb"\"", b"")
+    outside_strings = without_escapes.translate(None, _OTHERS).split(b'"')[::2]
+    depth = 0
+    for bracket in b"".join(outside_strings):
+        if bracket in b"[{":
+            depth += 1
+            if depth > levels:
+                return True
+        else:
+            depth -= 1
+    return False
+
+
+def check(content: bytes, levels: int = MAX_DEPTH) -> bytes:
+    """Return the content. Raise TooDeep if it nests more than `levels` deep."""
+    if is_deeper(content, levels):
+        raise TooDeep(f"objects and arrays are nested more than {levels} levels deep")
+    return content
