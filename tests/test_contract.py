@@ -17,10 +17,10 @@ from product_gateway.model import Platform
 UNKNOWN_SYNC = f"{API}/syncs/019364f0-7c1e-7a10-9a6b-3f1f5f0c9a11"
 
 
-def example_of(path: str) -> str:
+def example_of(path: str, document: spec.Document = DOCUMENT) -> str:
     """The path with the spec's own examples in it."""
-    for parameter in DOCUMENT["paths"][path].get("parameters", []):
-        found = spec.resolve(DOCUMENT, parameter)
+    for parameter in document["paths"][path].get("parameters", []):
+        found = spec.resolve(document, parameter)
         path = path.replace(f"{{{found['name']}}}", str(found["example"]))
     return path
 

@@ -152,7 +152,9 @@ class Wire:
         assert version == "HTTP/1.1", line
         headers = [(name.lower(), value) for name, _, value in (each.partition(": ") for each in fields)]
         lengths = [value for name, value in headers if name == "content-length"]
-        if status == "100":
+        if status in ("100", "204", "304"):
+            # A body behind it would be read as the next answer (RFC 9110 §6.4.1, §8.6).
+            assert not lengths, f"an answer that cannot have a body, with a length: {head!r}"
             length = 0
         else:
             assert len(lengths) == 1, f"an answer without one length: {head!r}"

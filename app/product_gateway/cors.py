@@ -41,7 +41,9 @@ class Cors(CORSMiddleware):
             await self.simple_response(scope, receive, send, NOBODY)
         elif scope["method"] == "OPTIONS" and "access-control-request-method" in headers:
             # What is allowed, whatever is asked for: the browser compares, and tells its developer what is missing.
-            response = Response(status_code=204, headers=self.preflight_response(headers).headers)
+            allowed = self.preflight_response(headers).headers
+            del allowed["content-length"], allowed["content-type"]  # of Starlette's own body, "OK", which 204 has not
+            response = Response(status_code=204, headers=allowed)
             response.raw_headers.extend(scope.get(STAMP, ()))
             await response(scope, receive, send)
         else:

@@ -24,6 +24,7 @@ from product_gateway.db import Database, migrate
 from product_gateway.errors import SettingsError
 from product_gateway.http_rules import Limits
 from product_gateway.metrics import Metrics
+from product_gateway.response_framing import Framed
 from product_gateway.server import create_app, error_answer
 from product_gateway.settings import Settings, listed
 
@@ -274,7 +275,7 @@ def _http_server(
 ) -> Server:
     return Server(
         Config(
-            app,
+            Framed(app),
             loop="uvloop",
             http=Connections(error_answer, limits or Limits(connections=most_connections())),  # type: ignore[arg-type]  # makes what a class would
             ws="none",

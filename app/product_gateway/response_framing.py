@@ -1,0 +1,53 @@
+"""Framing of responses: an answer whose status allows no content is sent without any (RFC 9110 §6.4.1, §8.6)."""
+
+import logging
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+logger = logging.getLogger(__name__)
+
+CONTENT_HEADERS = frozenset((b"content-length", b"transfer-encoding"))
+
+
+def allows_content(status: int) -> bool:
+    """Return whether a response with this status can have a body: 1xx, 204 and 304 cannot."""
+    return status >= 200 and status not in (204, 304)
+
+
+class Framed:
+    """The outermost application of every server: removes a body and its length where the status allows none.
+
+    Otherwise the server closes the connection in the middle, or the client reads the body as the next response. Both
+    would be a fault of the application, so it is logged. HEAD needs no such care: the server drops the body by itself.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass everything on, except the content of a response that cannot have any."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        bare = False
+
+        async def framed(message: Message) -> None:
+            nonlocal bare
+            if message["type"] == "http.response.start":
+                bare = not allows_content(message["status"])
+                message = _without_length(message) if bare else message
+            elif bare and message.get("body"):
+                _log(scope, "a body")
+                message = {**message, "body": b""}
+            await send(message)
+
+        await self._app(scope, receive, framed)
+
+
+def _without_length(message: Message) -> Message:
+    kept = [(name, value) for name, value in message["headers"] if name.lower() not in CONTENT_HEADERS]
+    return {**message, "headers": kept}
+
+
+def _log(scope: Scope, what: str) -> None:
+    logger.error("An answer to %s had %s, which its status does not allow. It was left out.", scope["method"], what)
