@@ -88,12 +88,17 @@ def test_a_look_finds_what_has_ended_and_what_is_wanted_anyway(database: Databas
     other = database.call(syncs.enqueue, "other", PRODUCT)
     nobodys = [("shop", uuid7()) for _ in range(2 * syncs.KEYS_AT_ONCE)]
     keys = [("shop", one.id), *nobodys, ("shop", two.id), ("other", other.id), ("other", one.id)]
-    assert database.call(syncs.ended_among, keys, []) == []
+    missing = {*nobodys, ("other", one.id)}
+    found, gone = database.call(syncs.ended_among, keys, [])
+    assert (found, set(gone)) == ([], missing)
     cancelled = database.call(syncs.cancel, "shop", COLLECTION)
-    (found,) = database.call(syncs.ended_among, keys, [])
-    assert (found.id, found.merchant, found.status) == (two.id, "shop", "CANCELLED")
-    assert found.finished_at == cancelled.finished_at
-    found_anyway = database.call(syncs.ended_among, keys[-1:], [keys[0], ("shop", uuid7())])
+    (ended, *more), gone = database.call(syncs.ended_among, keys, [])
+    assert (more, set(gone)) == ([], missing)
+    assert (ended.id, ended.merchant, ended.status) == (two.id, "shop", "CANCELLED")
+    assert ended.finished_at == cancelled.finished_at
+    nobody = ("shop", uuid7())
+    found_anyway, gone = database.call(syncs.ended_among, keys[-1:], [keys[0], nobody])
+    assert set(gone) == {keys[-1], nobody}
     assert [(each.id, each.status) for each in found_anyway] == [(one.id, "QUEUED")]
 
 

@@ -110,7 +110,9 @@ class Waiting:
 
     async def _look(self, others: list[Key], due: dict[Key, set[Future]]) -> None:
         try:
-            found = await self._database.read(syncs.ended_among, others, list(due)) if others or due else []
+            if not (others or due):
+                return
+            found, gone = await self._database.read(syncs.ended_among, others, list(due))
         except Unavailable as fault:
             if not self._away:
                 logger.warning("Who waits for a sync goes on waiting without the database: %s", fault.with_cause)
@@ -125,11 +127,9 @@ class Waiting:
         self._away = False
         for sync in found:
             key = (sync.merchant, sync.id)
-            _answer(due.pop(key, ()) if sync.is_active else self._waiting.get(key, ()), sync)
-            if not sync.is_active:
-                due.pop(key, None)
-        for (_, sync_id), answers in due.items():  # its merchant was removed
-            _fail(answers, SyncNotFound(sync_id))
+            _answer(due[key] if sync.is_active else self._waiting.get(key, ()), sync)
+        for key in gone:
+            _fail(self._waiting.get(key, ()), SyncNotFound(key[1]))
 
 
 def _answer(answers: Iterable[Future], sync: Sync) -> None:

@@ -5,13 +5,16 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import Connection, Row, bindparam, delete, insert, select, update
 
-from product_gateway.db import tables
+from product_gateway.db import syncs, tables
 from product_gateway.db.tables import merchants, now
 from product_gateway.errors import MerchantDisabled, NotAllowed, NotBringYourOwnPlatform, SettingsError, UnknownMerchant
 from product_gateway.model import Merchant, Platform
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+DISABLED = "because its merchant was disabled"
+NO_LONGER_BYOP = "because its merchant no longer brings its own platform"
 
 _select_one = select(merchants).where(merchants.c.name == bindparam("m"))
 
@@ -101,13 +104,20 @@ def add(
 
 
 def change(connection: Connection, name: str, /, **values: Any) -> Merchant:
-    """Sets columns of the merchant. Raises SettingsError where there is none, or nothing fits any more."""
+    """Set columns of the merchant. Raise SettingsError where there is none, or where the values do not fit together.
+
+    A merchant that may no longer use the merchant operations could not cancel its active syncs itself. So they are
+    cancelled in the same transaction.
+    """
     merchant = get(connection, name)
     url = values.get("product_service_url", merchant.product_service_url)
     if values.get("platform", merchant.platform) == Platform.BYOP and not url:
         raise SettingsError(f"{name} needs a product service to bring its own platform: add --product-service-url.")
     connection.execute(update(merchants).where(merchants.c.name == name).values(**values, updated_at=now()))
-    return get(connection, name)
+    changed = get(connection, name)
+    if why_not(disabled=changed.disabled, platform=changed.platform):
+        syncs.cancel_all(connection, name, DISABLED if changed.disabled else NO_LONGER_BYOP)
+    return changed
 
 
 def remove(connection: Connection, name: str) -> None:

@@ -1,6 +1,6 @@
 """The sync table as clients and operators see it: one function per transition, and what can be read."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -10,13 +10,17 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Row,
+    Select,
+    Uuid,
     and_,
     bindparam,
     delete,
     func,
+    or_,
     select,
     text,
     tuple_,
+    type_coerce,
     update,
 )
 from uuid_utils.compat import uuid7
@@ -96,13 +100,23 @@ _select_of_key = select(*columns).where(syncs.c.merchant == bindparam("m"), sync
 _select_latest = select(*columns).where(_of_type).order_by(syncs.c.queued_at.desc(), syncs.c.id.desc()).limit(1)
 _select_one = select(*columns).where(syncs.c.merchant == bindparam("m"), syncs.c.id == bindparam("i"))
 _select_keyed = ByDialect(lambda dialect: select(*columns).join_from(_sent.tables[dialect], syncs, _is_sent(dialect)))
-_select_ended = ByDialect(lambda dialect: _select_keyed[dialect].where(syncs.c.finished_at.is_not(None)))
-_cancel = (
-    update(syncs)
-    .where(_of_type, text(ACTIVE))
-    .values(status="CANCELLED", finished_at=now(), lease_expires_at=None, lease_owner=None)
-    .returning(*columns)
+_cancelled = {"status": "CANCELLED", "finished_at": now(), "lease_expires_at": None, "lease_owner": None}
+_cancel = update(syncs).where(_of_type, text(ACTIVE)).values(**_cancelled).returning(*columns)
+_cancel_all = (
+    update(syncs).where(syncs.c.merchant == bindparam("m"), text(ACTIVE)).values(**_cancelled).returning(syncs.c.id)
 )
+
+
+def _make_select_ended(dialect: str) -> Select[Any]:
+    merchant, sync_id = _sent.columns[dialect]
+    return (
+        select(merchant.label("wanted_of"), type_coerce(sync_id, Uuid).label("wanted_id"), *columns)
+        .select_from(_sent.tables[dialect].outerjoin(syncs, _is_sent(dialect)))
+        .where(or_(syncs.c.id.is_(None), syncs.c.finished_at.is_not(None)))
+    )
+
+
+_select_ended = ByDialect(_make_select_ended)
 
 
 def enqueue(connection: Connection, merchant: str, entity_type: EntityType, idempotency_key: str | None = None) -> Sync:
@@ -135,9 +149,19 @@ def cancel(
     row = connection.execute(this, key).first()
     if row is None:
         raise NoActiveSync(entity_type)
-    announce(connection, merchant, row.id, SyncStatus.CANCELLED)
-    events.append(connection, merchant, row.id, SyncStatus.CANCELLED, detail=why, most=events.MOST + 1)
+    _tell_cancelled(connection, merchant, row.id, why)
     return sync_of(row)
+
+
+def cancel_all(connection: Connection, merchant: str, why: str) -> None:
+    """QUEUED or IN_PROGRESS -> CANCELLED, for every active sync of the merchant."""
+    for sync_id in connection.scalars(_cancel_all, {"m": merchant}).all():
+        _tell_cancelled(connection, merchant, sync_id, why)
+
+
+def _tell_cancelled(connection: Connection, merchant: str, sync_id: UUID, why: str | None) -> None:
+    announce(connection, merchant, sync_id, SyncStatus.CANCELLED)
+    events.append(connection, merchant, sync_id, SyncStatus.CANCELLED, detail=why, most=events.MOST + 1)
 
 
 def get(connection: Connection, merchant: str, sync_id: UUID) -> Sync:
@@ -148,17 +172,32 @@ def get(connection: Connection, merchant: str, sync_id: UUID) -> Sync:
     return sync_of(row)
 
 
-def ended_among(connection: Connection, waited_for: Sequence[Key], whatever: Sequence[Key]) -> list[Sync]:
-    """Those that are `waited_for` and have ended, and those that are wanted `whatever` their state; what is gone lacks.
+def ended_among(
+    connection: Connection, waited_for: Sequence[Key], whatever: Sequence[Key]
+) -> tuple[list[Sync], list[Key]]:
+    """Return the syncs `waited_for` that have ended and the syncs `whatever` their state, then the keys that are gone.
 
-    However many are active or were, only rows with these keys are looked at.
+    A sync is gone when its merchant was removed. Only rows with these keys are read.
     """
     found: list[Sync] = []
-    for statements, keys in ((_select_ended, waited_for), (_select_keyed, whatever)):
-        for first in range(0, len(keys), KEYS_AT_ONCE):
-            values = _sent.parameters(connection, keys[first : first + KEYS_AT_ONCE])
-            found += [sync_of(row) for row in connection.execute(statements[connection.dialect.name], values)]
-    return found
+    gone: list[Key] = []
+    for keys in _parts(waited_for):
+        for row in connection.execute(_select_ended[connection.dialect.name], _sent.parameters(connection, keys)):
+            if row.id is None:
+                gone.append((row.wanted_of, row.wanted_id))
+            else:
+                found.append(sync_of(row))
+    for keys in _parts(whatever):
+        rows = connection.execute(_select_keyed[connection.dialect.name], _sent.parameters(connection, keys))
+        here = [sync_of(row) for row in rows]
+        found += here
+        gone += set(keys) - {(each.merchant, each.id) for each in here}
+    return found, gone
+
+
+def _parts(keys: Sequence[Key]) -> Iterator[Sequence[Key]]:
+    for first in range(0, len(keys), KEYS_AT_ONCE):
+        yield keys[first : first + KEYS_AT_ONCE]
 
 
 def latest(connection: Connection, merchant: str, entity_type: EntityType) -> Sync | None:
