@@ -52,10 +52,11 @@ TWO_ACTIVE = text(
 )
 # One statement, so both numbers are of one moment.
 MISCOUNTED = text(
-    "SELECT c.merchant, c.entity_type, c.num_records, (SELECT count(*) FROM catalog_records r"
-    " WHERE r.merchant = c.merchant AND r.entity_type = c.entity_type) AS held FROM catalog_counts c"
-    " WHERE c.num_records <> (SELECT count(*) FROM catalog_records r"
-    " WHERE r.merchant = c.merchant AND r.entity_type = c.entity_type)"
+    "SELECT c.merchant, c.entity_type, c.num_records, c.num_bytes, count(r.size) AS held,"
+    " coalesce(sum(r.size), 0) AS held_bytes"
+    " FROM catalog_counts c LEFT JOIN catalog_records r ON r.merchant = c.merchant AND r.entity_type = c.entity_type"
+    " GROUP BY c.merchant, c.entity_type, c.num_records, c.num_bytes"
+    " HAVING c.num_records <> count(r.size) OR c.num_bytes <> coalesce(sum(r.size), 0)"
 )
 
 # (was, became, does the token grow): all that docs/sync-states.md knows.

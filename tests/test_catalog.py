@@ -1,7 +1,7 @@
 """The catalog: what pages do to it, what is removed, and what readers see."""
 
 import pytest
-from sqlalchemy import Connection, Table, select, text
+from sqlalchemy import Connection, Table, func, select, text
 
 from product_gateway.db import Database, catalog, claims, merchants, syncs, tables
 from product_gateway.errors import LeaseLost, RecordNotFound, SettingsError
@@ -242,3 +242,36 @@ def test_removing_a_merchant_erases_all_that_is_its_own_and_stops_its_sync(datab
 
 def _merchants_in(connection: Connection, table: Table) -> list[str]:
     return list(connection.scalars(select(table.c.merchant).distinct()))
+
+
+def test_the_bytes_of_a_catalog_are_those_of_its_records(database: Database) -> None:
+    """The quota must not drift: they are added up by each page and removal, and never counted again."""
+
+    def counted_and_stored(connection: Connection) -> tuple[int, int]:
+        r, c = tables.catalog_records.c, tables.catalog_counts.c
+        octets = {"sqlite": "length(CAST({} AS BLOB))", "postgresql": "octet_length({})"}[connection.dialect.name]
+        size = f"{octets.format('document')} + coalesce({octets.format('product_ids')}, 0)"
+        wrong = connection.execute(select(r.record_id).where(r.size != text(f"({size})"))).all()
+        assert wrong == []
+        stored = connection.execute(select(func.coalesce(func.sum(r.size), 0)).where(r.merchant == "shop")).scalar_one()
+        counted = select(c.num_bytes).where(c.merchant == "shop", c.entity_type == COLLECTION)
+        return connection.execute(counted).scalar_one(), int(stored)
+
+    def collection(key: str, title: str, *members: str) -> Record:
+        return Record(key, f'{{"title":"{title}"}}', members)
+
+    records = [collection("a", "smørrebrød 🍞", "p1", "ö"), collection("b", "x"), collection("c", "y" * 10)]
+    seen = []
+    for page_of_records in (
+        records,
+        records[:2],  # c is removed
+        [collection("a", "longer " * 9, "p1"), collection("b", "")],
+        [collection("a", "longer " * 9, "p1", "p2", "p3"), collection("b", "")],  # only its products change
+        [collection("d", "ü"), collection("d", "üü")],
+    ):
+        claim = started(database, entity_type=COLLECTION)
+        pull(database, Page(tuple({each.id: each for each in page_of_records}.values()), (), None, None), claim=claim)
+        counted, stored = database.call(counted_and_stored)
+        assert counted == stored
+        seen.append(counted)
+    assert len(set(seen)) == len(seen)

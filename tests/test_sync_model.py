@@ -257,6 +257,10 @@ def everything(connection: Connection) -> tuple[list[Row], list[Row], dict[Any, 
     pull = (s.cursor, s.pull_complete, s.unidentified, s.pages_read, s.records_read)
     r, c = tables.catalog_records.c, tables.catalog_counts.c
     records = connection.execute(select(r.merchant, r.entity_type, r.record_id, r.document))
+    sizes = connection.execute(select(r.merchant, r.entity_type, func.sum(r.size)).group_by(r.merchant, r.entity_type))
+    expected_bytes = {(merchant, kind): size for merchant, kind, size in sizes}
+    counted_bytes = connection.execute(select(c.merchant, c.entity_type, c.num_bytes))
+    assert all(size == expected_bytes.get((merchant, kind), 0) for merchant, kind, size in counted_bytes)
     counted = connection.execute(select(c.merchant, c.entity_type, c.num_records, c.updated_at))
     return (
         sorted(tuple(row) for row in connection.execute(select(*of, *pull, *counts))),

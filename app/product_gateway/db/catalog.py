@@ -29,7 +29,7 @@ from product_gateway.db.dialects import ByDialect, insert_into
 from product_gateway.db.tables import ACTIVE, catalog_counts, catalog_records, seen_records
 from product_gateway.db.tables import syncs as sync_table
 from product_gateway.errors import RecordNotFound
-from product_gateway.model import CatalogState, Claim, Counts, EntityType, Listing, Page, Record, Sync
+from product_gateway.model import CatalogState, Claim, Counts, EntityType, Listing, Record, Sync
 from product_gateway.unread import DIGEST_BYTES, AnyPage, UnreadPage
 
 _records = catalog_records.c
@@ -45,7 +45,10 @@ _insert_counts = ByDialect(lambda dialect: insert_into(dialect, catalog_counts).
 _change_count = (
     update(catalog_counts)
     .where(_counts.merchant == bindparam("m"), _counts.entity_type == bindparam("t"))
-    .values(num_records=_counts.num_records + bindparam("change"))
+    .values(
+        num_records=_counts.num_records + bindparam("more_records"),
+        num_bytes=_counts.num_bytes + bindparam("more_bytes"),
+    )
 )
 
 
@@ -71,17 +74,19 @@ def write_page(connection: Connection, claim: Claim, page: AnyPage, lease_second
         same = {each for each, sent in page.sent.items() if held.get(each) == sent.hex()}
         page = page.read(same)
     rows = {each.id: _row(each) for each in page.records}
-    same |= {each for each, row in rows.items() if each in held and held[each] == row[-1].hex()}
+    same |= {each for each, row in rows.items() if each in held and held[each] == row.digest.hex()}
     doubtful = (rows.keys() & held.keys()) - same
-    alike = _alike(connection, claim, page, doubtful)
+    stored = _stored(connection, claim, doubtful)
+    alike = {each.id for each in page.records if stored.get(each.id) == each}
     new = rows.keys() - held.keys()
     of_older_versions = {each for each in alike if len(held[each]) != 2 * DIGEST_BYTES}
     page_rows.write(connection, claim, [row for each, row in rows.items() if each in new], new=True)
     changed = (doubtful - alike) | of_older_versions
     page_rows.write(connection, claim, [row for each, row in rows.items() if each in changed], new=False)
     page_rows.see(connection, claim, list(dict.fromkeys(each for each in ids if each not in seen)))
-    if new:
-        _count(connection, claim, len(new))
+    more_bytes = sum(rows[each].size for each in new | changed) - sum(_row(stored[each]).size for each in changed)
+    if new or more_bytes:
+        _count(connection, claim, len(new), more_bytes)
     counts = Counts(
         created=len(new - seen),
         updated=len(doubtful - alike - seen),
@@ -92,10 +97,9 @@ def write_page(connection: Connection, claim: Claim, page: AnyPage, lease_second
     return Written(len(page.rejections), len(same))
 
 
-def _alike(connection: Connection, claim: Claim, page: Page, ids: Set[str]) -> Set[str]:
-    """Those of the records that the catalog has just so, though they were sent in other bytes."""
-    stored = {each.id: each for each in find(connection, claim.merchant, claim.entity_type, list(ids))} if ids else {}
-    return {each.id for each in page.records if stored.get(each.id) == each}
+def _stored(connection: Connection, claim: Claim, ids: Set[str]) -> dict[str, Record]:
+    """Return the records of these ids as the catalog has them, by id."""
+    return {each.id: each for each in find(connection, claim.merchant, claim.entity_type, list(ids))} if ids else {}
 
 
 def missing(connection: Connection, claim: Claim, limit: int) -> list[str]:
@@ -135,9 +139,14 @@ def remove_missing(connection: Connection, claim: Claim, after: str, limit: int)
     Answers the id to go on behind, None at the end. Raises LeaseLost.
     """
     here = _in_catalog(claim.merchant, claim.entity_type)
-    ids = connection.scalars(
-        select(_records.record_id).where(here, _records.record_id > after).order_by(_records.record_id).limit(limit)
-    ).all()
+    next_rows = (
+        select(_records.record_id, _records.size)
+        .where(here, _records.record_id > after)
+        .order_by(_records.record_id)
+        .limit(limit)
+    )
+    sizes: dict[str, int] = {row.record_id: row.size for row in connection.execute(next_rows)}
+    ids = list(sizes)
     gone: list[str] = []
     if ids:
         among = _seen.record_id.between(ids[0], ids[-1])
@@ -146,14 +155,14 @@ def remove_missing(connection: Connection, claim: Claim, after: str, limit: int)
     claims.record_removed(connection, claim, len(gone))
     if gone:
         connection.execute(delete(catalog_records).where(here, _records.record_id.in_(gone)))
-        _count(connection, claim, -len(gone))
+        _count(connection, claim, -len(gone), -sum(sizes[each] for each in gone))
     return ids[-1] if len(ids) == limit else None
 
 
 def succeed(connection: Connection, claim: Claim) -> None:
     """The sync ends SUCCEEDED, and the records count as updated then. Raises LeaseLost."""
     finished_at = claims.succeed(connection, claim)
-    _count(connection, claim, 0)
+    _count(connection, claim, 0, 0)
     connection.execute(
         update(catalog_counts)
         .where(_counts.merchant == claim.merchant, _counts.entity_type == claim.entity_type)
@@ -251,11 +260,12 @@ def _unseen(claim: Claim) -> CompoundSelect[str]:
     return except_(select(_records.record_id).where(here), select(_seen.record_id).where(_in_pull(claim)))
 
 
-def _count(connection: Connection, claim: Claim, change: int) -> None:
-    key = {"m": claim.merchant, "t": claim.entity_type}
-    if connection.execute(_change_count, {**key, "change": change}).rowcount == 0:
-        values = {"merchant": claim.merchant, "entity_type": claim.entity_type, "num_records": change}
-        connection.execute(insert(catalog_counts), values)
+def _count(connection: Connection, claim: Claim, more_records: int, more_bytes: int) -> None:
+    """Add to the numbers of records and bytes that the merchant's catalog has of the entity type."""
+    change = {"m": claim.merchant, "t": claim.entity_type, "more_records": more_records, "more_bytes": more_bytes}
+    if connection.execute(_change_count, change).rowcount == 0:
+        values = {"merchant": claim.merchant, "entity_type": claim.entity_type}
+        connection.execute(insert(catalog_counts), {**values, "num_records": more_records, "num_bytes": more_bytes})
 
 
 def _ids(page: AnyPage) -> list[str]:
@@ -267,7 +277,13 @@ def _ids(page: AnyPage) -> list[str]:
 
 def _row(record: Record) -> page_rows.Row:
     product_ids = orjson.dumps(record.product_ids).decode() if record.product_ids else None
-    return record.id, record.document, product_ids, record.sent or _digest(f"{record.document}\0{product_ids}")
+    size = _utf8_bytes(record.document) + _utf8_bytes(product_ids or "")
+    digest = record.sent or _digest(f"{record.document}\0{product_ids}")
+    return page_rows.Row(record.id, size, record.document, product_ids, digest)
+
+
+def _utf8_bytes(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode())
 
 
 def _digest(text: str) -> bytes:

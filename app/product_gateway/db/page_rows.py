@@ -8,7 +8,7 @@ instead of hundreds. Ids go as one JSON text, rows as they are.
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 from sqlalchemy import (
@@ -33,12 +33,20 @@ from product_gateway.db.dialects import ByDialect
 from product_gateway.db.tables import catalog_records, seen_records
 from product_gateway.model import Claim
 
-ROWS_IN_A_STATEMENT = 500  # of SQLite: four parameters each, and it takes no more than 32,766
+ROWS_IN_A_STATEMENT = 500  # of SQLite: five parameters each, and it takes no more than 32,766
 
 
-COLUMNS = ("record_id", "document", "product_ids", "digest")  # in which the records of a page differ
-Row = tuple[str, str, str | None, bytes]
-"""A record's values of them."""
+class Row(NamedTuple):
+    """The columns in which the records of a page differ. `size` is the bytes of the document and the product ids."""
+
+    record_id: str
+    size: int
+    document: str
+    product_ids: str | None
+    digest: bytes
+
+
+COLUMNS = Row._fields
 
 _records, _seen = catalog_records.c, seen_records.c
 _json = bindparam("ids", type_=Text)
@@ -89,7 +97,8 @@ _INTO = f"INSERT INTO catalog_records (merchant, entity_type, {', '.join(COLUMNS
 _WRITE_POSTGRESQL = " ".join(
     (
         f"{_INTO} SELECT %(m)s, %(t)s, *",
-        "FROM unnest(%(record_id)b::text[], %(document)b::text[], %(product_ids)b::text[], %(digest)b::bytea[])",
+        "FROM unnest(%(record_id)b::text[], %(size)b::int[], %(document)b::text[], %(product_ids)b::text[],",
+        "%(digest)b::bytea[])",
     )
 )
 

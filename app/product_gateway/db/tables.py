@@ -190,6 +190,8 @@ catalog_records = Table(
     Column("merchant", MerchantName, nullable=False),
     Column("entity_type", String(16), nullable=False),
     Column("record_id", RecordId, nullable=False),
+    # Bytes of document and product_ids in UTF-8. Before them, so that SQLite reads it without reading past it.
+    Column("size", Integer, nullable=False),
     Column("document", Text, nullable=False),  # JSON
     Column("product_ids", Text),  # JSON; of a collection
     # Of what was sent, 20 bytes: has the record changed? Older versions wrote 16, of document and product_ids.
@@ -198,16 +200,18 @@ catalog_records = Table(
     sqlite_with_rowid=False,
 )
 
-# Counted in the transactions that write records, so that reading the number costs one row.
+# Counted in the transactions that write records, so that reading the numbers costs one row.
 catalog_counts = Table(
     "catalog_counts",
     metadata,
     Column("merchant", MerchantName, nullable=False),
     Column("entity_type", String(16), nullable=False),
     Column("num_records", BigInteger, nullable=False),
+    Column("num_bytes", BigInteger, nullable=False, server_default="0"),  # the sum of catalog_records.size
     Column("updated_at", Instant),  # when the last successful sync finished
     Column("mass_deletion_allowed", Boolean, nullable=False, server_default=text("false")),  # by the operator, once
     PrimaryKeyConstraint("merchant", "entity_type"),
+    CheckConstraint("num_bytes >= 0", name="num_bytes"),
     CheckConstraint("num_records >= 0", name="num_records"),
 )
 

@@ -18,8 +18,10 @@ def upgrade() -> None:
         sa.Column("merchant", MERCHANT, nullable=False),
         sa.Column("entity_type", sa.String(length=16), nullable=False),
         sa.Column("num_records", sa.BigInteger(), nullable=False),
+        sa.Column("num_bytes", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("updated_at", INSTANT),
         sa.Column("mass_deletion_allowed", sa.Boolean(), server_default=sa.text("false"), nullable=False),
+        sa.CheckConstraint("num_bytes >= 0", name=op.f("ck_catalog_counts_num_bytes")),
         sa.CheckConstraint("num_records >= 0", name=op.f("ck_catalog_counts_num_records")),
         sa.PrimaryKeyConstraint("merchant", "entity_type", name=op.f("pk_catalog_counts")),
     )
@@ -28,6 +30,7 @@ def upgrade() -> None:
         sa.Column("merchant", MERCHANT, nullable=False),
         sa.Column("entity_type", sa.String(length=16), nullable=False),
         sa.Column("record_id", RECORD_ID, nullable=False),
+        sa.Column("size", sa.Integer(), nullable=False),
         sa.Column("document", sa.Text(), nullable=False),
         sa.Column("product_ids", sa.Text()),
         sa.Column("digest", sa.LargeBinary(length=16), nullable=False),
