@@ -1,15 +1,17 @@
 """Cancel, idempotency keys, history and retention: what clients and operators do to syncs."""
 
 import asyncio
+import random
 from collections.abc import Callable
 from uuid import UUID
 
 import pytest
 from sqlalchemy import text
 
-from product_gateway.db import Database, catalog, claims, syncs
+from product_gateway.db import Database, catalog, claims, merchants, syncs
+from product_gateway.db.enqueuing import enqueue_all
 from product_gateway.errors import InvalidRequest, LeaseLost, NoActiveSync, SyncAlreadyActive, SyncNotFound
-from product_gateway.model import Claim, Counts, EntityType, Page, Rejection, Sync, SyncStatus
+from product_gateway.model import Claim, Counts, EntityType, Page, Platform, Rejection, Sync, SyncStatus
 
 PRODUCT, COLLECTION = EntityType.PRODUCT, EntityType.COLLECTION
 LEASE = 30.0
@@ -187,6 +189,23 @@ def test_a_merchants_syncs_run_one_after_the_other_where_that_is_set(database: D
     assert database.call(claims.claim, "tester", LEASE, *one_at_once) is None
     database.call(catalog.succeed, first)
     assert claim(database, rules=one_at_once).entity_type is COLLECTION
+
+
+@pytest.mark.parametrize("at_one_moment", [False, True])
+def test_claims_take_syncs_in_the_order_of_the_requests(database: Database, at_one_moment: bool) -> None:
+    """In a batch too, and where requests have the same time."""
+    names = [f"merchant{n}" for n in range(40)]
+    random.shuffle(names)
+    for each in names:
+        database.call(merchants.add, each, Platform.BYOP, "https://shop.example")
+    for each in names[:10]:
+        database.call(syncs.enqueue, each, PRODUCT)
+    for batch in (names[10:20], names[20:40]):
+        database.call(enqueue_all, [(each, PRODUCT) for each in batch])
+    if at_one_moment:
+        same = text("UPDATE syncs SET queued_at = (SELECT min(queued_at) FROM syncs)")
+        database.call(lambda connection: connection.execute(same))
+    assert [claim(database).merchant for _ in names] == names
 
 
 async def test_not_even_two_workers_at_the_same_moment_start_two_syncs_of_such_a_merchant(database: Database) -> None:

@@ -66,7 +66,7 @@ _candidates = {
             syncs.c.merchant, syncs.c.id, syncs.c.entity_type, syncs.c.status, syncs.c.lost_workers, syncs.c.lease_owner
         )
         .where(each & ~_merchant_is_busy if alone else each)
-        .order_by(syncs.c.queued_at)
+        .order_by(syncs.c.queued_at, syncs.c.id)  # SQLite's times have milliseconds: of equal ones, the ids decide
         .limit(1)
         for each in (_next_lost, _next_queued)
     ]

@@ -20,6 +20,9 @@ from product_gateway.model import Counts, EntityType, Platform, Sync, SyncStatus
 Outcomes = dict[Wanted, Iterator[Sync | GatewayError]]
 """What each who asked for it has to hear, one after the other."""
 
+WithId = tuple[str, EntityType, UUID]
+"""Merchant, entity type, and the id that a new sync of them gets."""
+
 _sent = Sent("merchant", "entity_type", "id")
 _NAMES = ["merchant", "id", "entity_type", "status", "queued_at"]
 
@@ -46,7 +49,8 @@ def _make_both() -> Select[Any]:
     sync_id = _sent.columns["postgresql"][2]
     asked = _make_look_up("postgresql", sync_id.label("new_id")).cte("asked")
     free = asked.c.id.is_(None) & (asked.c.platform == Platform.BYOP) & ~asked.c.disabled
-    rows = select(asked.c.wanted_by, asked.c.new_id, asked.c.wanted_type, text("'QUEUED'"), now()).where(free)
+    at = select(now()).scalar_subquery()  # evaluated once, not for each row
+    rows = select(asked.c.wanted_by, asked.c.new_id, asked.c.wanted_type, text("'QUEUED'"), at).where(free)
     # Always in this order: else two batches could wait for each other.
     in_order = rows.order_by(asked.c.wanted_by, asked.c.wanted_type)
     new = insert_into("postgresql", syncs).from_select(_NAMES, in_order).on_conflict_do_nothing()
@@ -65,16 +69,17 @@ def enqueue_all(connection: Connection, wanted: Sequence[Wanted]) -> list[Sync |
     """
     outcomes: Outcomes = {}
     enqueue = _look_up_and_insert if connection.dialect.name == "sqlite" else _do_both
-    left = sorted(set(wanted))
+    # All rows of a statement have one time: the ids keep the order of the requests, in which claims take the syncs.
+    ids = {each: uuid7() for each in dict.fromkeys(wanted)}
+    left = sorted(ids)
     while left:
-        enqueue(connection, left, outcomes)
-        left = [each for each in left if each not in outcomes]  # somebody else was quicker: who, is to be seen now
+        enqueue(connection, [(*each, ids[each]) for each in left], outcomes)
+        left = [each for each in left if each not in outcomes]  # another process was quicker: its sync is seen now
     return [next(outcomes[each]) for each in wanted]
 
 
-def _look_up_and_insert(connection: Connection, wanted: Sequence[Wanted], outcomes: Outcomes) -> None:
+def _look_up_and_insert(connection: Connection, with_ids: Sequence[WithId], outcomes: Outcomes) -> None:
     """Where all are refused, nothing is written."""
-    with_ids = [(*each, uuid7()) for each in wanted]
     for row in connection.execute(_look_up(), _sent.parameters(connection, with_ids)).all():
         _note(row, outcomes)
     free = [each for each in with_ids if each[:2] not in outcomes]
@@ -84,9 +89,8 @@ def _look_up_and_insert(connection: Connection, wanted: Sequence[Wanted], outcom
             outcomes[sync.merchant, sync.entity_type] = _enqueued(sync)
 
 
-def _do_both(connection: Connection, wanted: Sequence[Wanted], outcomes: Outcomes) -> None:
+def _do_both(connection: Connection, with_ids: Sequence[WithId], outcomes: Outcomes) -> None:
     """In one statement, and so in one way to PostgreSQL and back."""
-    with_ids = [(*each, uuid7()) for each in wanted]
     for row in connection.execute(_both(), _sent.parameters(connection, with_ids)).all():
         if row.made_id is None:
             _note(row, outcomes)

@@ -75,11 +75,14 @@ _of_run = (table.c.lease_owner, table.c.lease_expires_at, table.c.heartbeat_at, 
 _stuck = (
     select(*_of_run, *columns)
     .where(_status == text("'IN_PROGRESS'"), table.c.lease_expires_at < now())
-    .order_by(table.c.queued_at)
+    .order_by(table.c.queued_at, table.c.id)
     .limit(MOST_ACTIVE)
 )
 _active = [
-    select(*_of_run, *columns).where(_status == text(f"'{each}'")).order_by(table.c.queued_at).limit(MOST_ACTIVE)
+    select(*_of_run, *columns)
+    .where(_status == text(f"'{each}'"))
+    .order_by(table.c.queued_at, table.c.id)
+    .limit(MOST_ACTIVE)
     for each in (SyncStatus.IN_PROGRESS, SyncStatus.QUEUED)
 ]
 _later = table.alias()

@@ -135,9 +135,14 @@ Index(
     syncs.c.finished_at,
     info={WHERE: "finished_at IS NOT NULL"},
 )
-# What a worker looks for. Leases are in no index: a heartbeat must not cost more than its row.
+# For claims, which take the oldest. Leases are in no index: a heartbeat must not cost more than its row.
+# The status comes first so that SQLite prefers these to ix_syncs_of_status, which would have to be sorted.
 for _status in ("QUEUED", "IN_PROGRESS"):
-    Index(f"ix_syncs_{_status.lower()}", syncs.c.queued_at, info={WHERE: f"status = '{_status}'"})
+    Index(
+        f"ix_syncs_{_status.lower()}",
+        *(syncs.c.status, syncs.c.queued_at, syncs.c.id),
+        info={WHERE: f"status = '{_status}'"},
+    )
 # The latest sync of an entity type, and the history (the database's clock decides what is later, not the ids).
 Index("ix_syncs_latest", syncs.c.merchant, syncs.c.entity_type, syncs.c.queued_at, syncs.c.id)
 # The same for operators, who look for a status: of all merchants, or of one.

@@ -115,7 +115,8 @@ def upgrade() -> None:
     )
     for name, status in (("ix_syncs_queued", "QUEUED"), ("ix_syncs_in_progress", "IN_PROGRESS")):
         where = sa.text(f"status = '{status}'")
-        op.create_index(name, "syncs", ["queued_at"], unique=False, sqlite_where=where, postgresql_where=where)
+        columns = ["status", "queued_at", "id"]
+        op.create_index(name, "syncs", columns, unique=False, sqlite_where=where, postgresql_where=where)
     op.create_index(
         "ux_syncs_idempotency_key",
         "syncs",
