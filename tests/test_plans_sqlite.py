@@ -2,7 +2,9 @@
 
 import re
 import shutil
+import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +16,14 @@ from product_gateway import db
 from product_gateway.db import Database, catalog, claims, merchants, monitor, syncs, tables
 from product_gateway.db.enqueuing import enqueue_all
 from product_gateway.db.reading import read_states, read_syncs
+from product_gateway.db.units import BEGIN, WRITE, UnderWay, Unit
+from product_gateway.db.writer import GroupCommit
 from product_gateway.model import EntityType, Page, Platform, Record, SyncStatus
 
 MANY = 50_000
 SCAN = re.compile("SCAN (merchants|syncs|sync_events|catalog_records|seen_records|webhook_deliveries)")
 RULES = (5, 2)  # workers that a sync may lose, syncs of a merchant at once
-STATISTICS = ("none", "of an empty database", "of the whole database")
+STATISTICS = ("none", "of a small database", "of the whole database")
 
 
 @pytest.fixture(scope="module")
@@ -27,18 +31,16 @@ def filled(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> d
     """Databases with MANY queued and MANY ended syncs, by the state of their statistics."""
     folder = tmp_path_factory.mktemp("plans")
     found: dict[str, Path] = {}
-    for statistics in ("none", "of an empty database"):
+    for statistics in STATISTICS:
         found[statistics] = folder / f"{statistics}.db"
         shutil.copy(sqlite_template, found[statistics])
         with db.open_for_a_while(f"sqlite:///{found[statistics]}") as database:
-            if statistics != "none":
+            database.call(fill, "small", 20)
+            if statistics == "of a small database":
                 database.call(lambda connection: connection.execute(text("ANALYZE")))
-            database.call(fill)
-    for statistics in STATISTICS[2:]:
-        found[statistics] = folder / f"{statistics}.db"
-        shutil.copy(found["none"], found[statistics])
-    with db.open_for_a_while(f"sqlite:///{found['of the whole database']}") as database:
-        database.call(lambda connection: connection.execute(text("ANALYZE")))
+            database.call(fill, "merchant", MANY)
+            if statistics == "of the whole database":
+                database.call(lambda connection: connection.execute(text("ANALYZE")))
     return found
 
 
@@ -48,9 +50,9 @@ def path(request: pytest.FixtureRequest, filled: dict[str, Path], tmp_path: Path
     return Path(shutil.copy(filled[request.param], tmp_path / "gateway.db"))
 
 
-def fill(connection: Connection) -> None:
-    """Queued syncs of many merchants, and ended ones of a hundred."""
-    names = [f"merchant{n}" for n in range(MANY)]
+def fill(connection: Connection, prefix: str, number: int) -> None:
+    """Queued syncs of many merchants, and ended ones of some of them."""
+    names = [f"{prefix}{n}" for n in range(number)]
     merchant = {"platform": "BYOP", "product_service_url": "https://shop.example", "disabled": False}
     times = {"created_at": tables.now(), "updated_at": tables.now()}
     connection.execute(insert(tables.merchants).values(**times), [{**merchant, "name": each} for each in names])
@@ -62,7 +64,7 @@ def fill(connection: Connection) -> None:
     sync = {"entity_type": "COLLECTION", "status": "SUCCEEDED"}
     connection.execute(
         insert(tables.syncs).values(queued_at=tables.now(literal(-60)), finished_at=tables.now(literal(-50))),
-        [{**sync, "merchant": names[n % 100], "id": uuid7()} for n in range(MANY)],
+        [{**sync, "merchant": names[n % 100 % number], "id": uuid7()} for n in range(number)],
     )
 
 
@@ -161,3 +163,26 @@ def test_pages_and_removals_read_the_primary_key_of_the_catalog(path: Path) -> N
 def clear_queue(connection: Connection) -> None:
     """End all that is queued, so that the next claim takes another sync."""
     connection.execute(text("UPDATE syncs SET status='CANCELLED', finished_at=queued_at WHERE status='QUEUED'"))
+
+
+async def test_statistics_are_renewed_at_intervals_and_at_the_end(sqlite_template: Path, tmp_path: Path) -> None:
+    """By the writer, and only by one that has written."""
+    for interval, closes, renewed in ((0.0, False, True), (3600.0, False, False), (3600.0, True, True)):
+        path = shutil.copy(sqlite_template, tmp_path / f"{interval}{closes}.db")
+        with db.open_for_a_while(f"sqlite:///{path}") as database:
+            writer = GroupCommit(database.engine.execution_options(**{BEGIN: WRITE}), interval)
+            for name in ("first", "second"):
+                under_way = UnderWay()
+                unit = Unit(partial(add, name=name), under_way, writes=True)
+                writer.run(unit)
+                await unit.future
+            if closes:
+                assert writer.close(time.monotonic() + 10)
+            analyzed = text("SELECT count(*) FROM sqlite_master WHERE name = 'sqlite_stat1'")
+            assert database.call(lambda connection: connection.execute(analyzed).scalar_one()) == renewed
+            assert writer.close(time.monotonic() + 10)
+
+
+def add(connection: Connection, name: str) -> None:
+    """A merchant."""
+    merchants.add(connection, name, Platform.BYOP, "https://shop.example")

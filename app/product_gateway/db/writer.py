@@ -6,23 +6,29 @@ SQLite has one writer at a time. So it costs nothing to queue for one thread, an
 
 import queue
 import threading
+import time
 from typing import Any
 
 from sqlalchemy import Connection, Engine
 
 from product_gateway.db.faults import copied, faults_as_unavailable
+from product_gateway.db.sqlite import optimize
 from product_gateway.db.units import Unit, ended_by
 
 MOST_IN_ONE_COMMIT = 200
+SECONDS_BETWEEN_OPTIMIZATIONS = 3600.0
 
 
 class GroupCommit:
     """Takes units of work from any thread; of several, each has a savepoint, so that one's fault is its own."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, seconds_between_optimizations: float = SECONDS_BETWEEN_OPTIMIZATIONS) -> None:
         self._engine = engine
         self._waiting: queue.SimpleQueue[Unit | None] = queue.SimpleQueue()
         self._closed = False
+        self._seconds_between_optimizations = seconds_between_optimizations
+        self._optimize_at = time.monotonic() + seconds_between_optimizations
+        self._has_written = False
         self._thread = threading.Thread(target=self._run, name="sqlite-writer", daemon=True)
         self._thread.start()
 
@@ -41,6 +47,14 @@ class GroupCommit:
                 self._commit(unit)
             else:
                 unit.end(None, None)
+            if time.monotonic() >= self._optimize_at:
+                self._optimize()
+        if self._has_written:
+            self._optimize()
+
+    def _optimize(self) -> None:
+        optimize(self._engine)
+        self._optimize_at = time.monotonic() + self._seconds_between_optimizations
 
     def _commit(self, first: Unit) -> None:
         batch = [first]
@@ -55,6 +69,8 @@ class GroupCommit:
                     outcomes = [_attempt(connection, unit) for unit in batch]
         except Exception as error:  # noqa: BLE001 - nothing was committed: everybody who waits must hear of it
             outcomes = [(None, copied(error)) for _ in batch]
+        else:
+            self._has_written = True
         for unit in batch:
             unit.end(*outcomes.pop(0))  # and nothing here holds the error, whose frames lead here
 
