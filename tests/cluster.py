@@ -4,7 +4,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import warnings
@@ -16,7 +15,7 @@ from typing import Any, LiteralString
 import psycopg
 import pytest
 
-from house import within
+from house import free_port, unwatch, watch, within
 
 HOST = "127.0.0.1"
 USER = "postgres"
@@ -38,13 +37,6 @@ def give(folder: Path) -> None:
         os.chown(folder, account["user"], account["group"])
 
 
-def free_port() -> int:
-    """One that was free a moment ago."""
-    with socket.socket() as listening:
-        listening.bind((HOST, 0))
-        return int(listening.getsockname()[1])
-
-
 class Server:
     """A PostgreSQL server over a data folder, which is there already."""
 
@@ -61,6 +53,7 @@ class Server:
         with self.data.with_suffix(".log").open("w") as log:
             command = [str(self._binaries / "postgres"), "-D", str(self.data), *options]
             self._popen = subprocess.Popen(command, cwd="/", stdout=log, stderr=log, **unprivileged())
+        watch(self._popen, "postgres", self.data.with_suffix(".log"))
         ready = [str(self._binaries / "pg_isready"), "-q", "-h", HOST, "-p", str(self.port)]
         within(20, lambda: subprocess.run(ready).returncode == 0)
 
@@ -78,6 +71,7 @@ class Server:
     def crash(self) -> None:
         """With -9, all of its processes at once."""
         assert self._popen
+        unwatch(self._popen)
         everybody = self.rows("SELECT pid FROM pg_stat_activity")
         self._popen.kill()
         for (child,) in everybody:
@@ -106,6 +100,8 @@ class Server:
 
     def end(self) -> None:
         """Without ado, if it still runs."""
+        if self._popen:
+            unwatch(self._popen)
         if self._popen and self._popen.poll() is None:
             self._popen.send_signal(signal.SIGQUIT)
             self._popen.wait()

@@ -4,7 +4,9 @@ import functools
 import os
 import shutil
 import signal
+import socket
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import httpcore2
@@ -13,7 +15,7 @@ import pytest
 import databases
 from house import House
 from issuer import Issuer
-from product_gateway import db
+from product_gateway import db, launch
 from product_gateway.db import Database, merchants
 from product_gateway.model import Platform
 from product_gateway.settings import PREFIX
@@ -50,6 +52,17 @@ def _certificate_authorities_are_read_once() -> Iterator[None]:
     """Each client of httpx2 would read them again, which takes as long as fifty requests."""
     with pytest.MonkeyPatch.context() as here:
         here.setattr(httpcore2, "default_ssl_context", functools.cache(httpcore2.default_ssl_context))
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _default_ports_are_taken_where_ci_runs() -> Iterator[None]:
+    """Tests must pass beside `make run`. Not on a developer's machine, where `make run` must start beside the tests."""
+    with ExitStack() as taken:
+        for port in (8080, 8081, launch.OPERATIONS_PORT_OF_GATEWAY, launch.OPERATIONS_PORT_OF_WORKER):
+            if os.environ.get("CI"):
+                with suppress(OSError):  # another process of the tests has taken it
+                    taken.enter_context(socket.create_server(("127.0.0.1", port)))
         yield
 
 

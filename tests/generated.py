@@ -109,7 +109,9 @@ def gateway() -> Iterator[Gateway]:
         assert process.stdin is not None
         assert process.stdout is not None
         try:
-            made = json.loads(process.stdout.readline())
+            said = process.stdout.readline()
+            assert said, "the sandbox has exited; it says why on standard error"
+            made = json.loads(said)
             tokens = made["tokens"]
             yield Gateway(made["baseUrl"], tokens["byop"], tokens["expired"], tokens["notByop"])
         finally:

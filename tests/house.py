@@ -1,14 +1,16 @@
 """The real processes, as an operator starts them, for tests that look from outside."""
 
 import os
+import secrets
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import httpx2
 
@@ -43,6 +45,8 @@ class House:
         command = (_anew if anew else Forked)(arguments, self.environment, self.folder, out, err)
         try:
             status = command.wait(60)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"{arguments} did not end: {out.read_text()}{err.read_text()}") from None
         finally:
             command.kill()
         done = subprocess.CompletedProcess(arguments, status, out.read_text(), err.read_text())
@@ -93,6 +97,7 @@ class Process:
     def __init__(self, house: House, arguments: tuple[str, ...], *, anew: bool = False) -> None:
         self.log = house.folder / f"{arguments[0]}-{time.monotonic_ns()}.log"
         self._popen = (_anew if anew else Forked)(arguments, house.environment, house.folder, self.log)
+        watch(self._popen, " ".join(arguments), self.log)
 
     def url(self) -> str:
         """Where it listens, as it says."""
@@ -104,13 +109,13 @@ class Process:
         return said.strip('",').removesuffix("/metrics")
 
     def _said_url(self, before: str) -> str | None:
-        if self._popen.poll() is not None:
-            raise AssertionError(f"the process ended with {self._popen.returncode}: {self.log.read_text()}")
         said = self.log.read_text()
         return said.partition(before)[2].split()[0] if before in said and said.endswith("\n") else None
 
     def send(self, number: signal.Signals) -> None:
-        """Sends a signal."""
+        """Sends a signal. One that ends processes may end this one: waits no longer need it alive."""
+        if number not in (signal.SIGSTOP, signal.SIGCONT):
+            unwatch(self._popen)
         self._popen.send_signal(number)
 
     @property
@@ -120,14 +125,19 @@ class Process:
 
     def status(self) -> int | None:
         """The exit status, where it has ended."""
-        return self._popen.poll()
+        status = self._popen.poll()
+        if status is not None:  # the caller deals with it
+            unwatch(self._popen)
+        return status
 
     def wait(self) -> int:
         """The exit status."""
+        unwatch(self._popen)
         return self._popen.wait(ENDS_WITHIN)
 
     def end(self) -> None:
         """In good order if it can, by force if it can't."""
+        unwatch(self._popen)
         if self._popen.poll() is None:
             self._popen.terminate()
             try:
@@ -152,15 +162,65 @@ def _anew(
         )
 
 
+class Watched(Protocol):
+    """A process: subprocess.Popen and starter.Forked are."""
+
+    def poll(self) -> int | None:
+        """Return the exit status, or None while the process runs."""
+
+
+_watched: dict[int, tuple[Watched, str, Path]] = {}
+
+
+def watch(process: Watched, name: str, log: Path) -> None:
+    """Let every wait (`within`) fail as soon as this process has exited, and show what it has written to `log`."""
+    _watched[id(process)] = (process, name, log)
+
+
+def unwatch(process: Watched) -> None:
+    """Let waits continue although this process has exited."""
+    _watched.pop(id(process), None)
+
+
 def within(seconds: float, condition: Callable[[], Any]) -> Any:
-    """The first true answer of `condition`; fails when there is none in time."""
+    """Return the first true answer of `condition`.
+
+    Raises AssertionError when there is none in time, and as soon as a watched process has exited.
+    """
     deadline = time.monotonic() + seconds
     while True:
-        answer = condition()
+        exited = [each for each in list(_watched.values()) if each[0].poll() is not None]
+        answer = condition()  # after the look at the processes: the last words of one that has exited count
         if answer:
             return answer
-        assert time.monotonic() < deadline, f"nothing came true within {seconds} s: {condition}"
+        for process, name, log in exited:
+            unwatch(process)
+            raise AssertionError(f"`{name}` has exited with {process.poll()}: {_end_of(log)}")
+        if time.monotonic() > deadline:
+            running = "".join(f"\n`{name}` says: {_end_of(log)}" for _, name, log in _watched.values())
+            raise AssertionError(f"nothing came true within {seconds} s: {condition}{running}")
         time.sleep(0.02)
+
+
+def _end_of(log: Path) -> str:
+    return log.read_text(errors="replace")[-5000:]
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """Return a port on which nothing listens, for servers that cannot choose one by themselves.
+
+    It is below the range from which the system takes ports for connections and for servers that ask for port 0, so
+    that neither takes it before the server listens.
+    """
+    for _ in range(100):
+        port = 10_000 + secrets.randbelow(20_000)
+        with socket.socket() as found:
+            try:
+                found.bind((host, port))
+            except OSError:
+                continue
+            return port
+    raise AssertionError("no port from 10000 to 29999 is free")
 
 
 def ended(client: httpx2.Client, sync: dict[str, Any], seconds: float = 30) -> dict[str, Any]:

@@ -73,8 +73,9 @@ class Client:
         """Waits for it, on standard error."""
 
         def look() -> str | None:
+            has_ended = self._popen.poll() is not None  # before what it says is read: it says it before it ends
             found = re.search(pattern, self.err)
-            assert found or self._popen.poll() is None, f"it ended without {pattern!r}: {self.out}{self.err}"
+            assert found or not has_ended, f"it ended without {pattern!r}: {self.out}{self.err}"
             return found[0] if found else None
 
         return str(within(PATIENCE, look))

@@ -3,7 +3,6 @@
 import re
 import shlex
 import shutil
-import socket
 import ssl
 import subprocess
 import sys
@@ -16,7 +15,7 @@ import typer
 from sqlalchemy import make_url
 
 import databases
-from house import API, House, within
+from house import API, House, free_port, unwatch, watch, within
 from product_gateway import db
 from product_gateway.__main__ import app
 from product_gateway.db import merchants, syncs
@@ -147,19 +146,14 @@ def behind_nginx(sqlite_house: House, tmp_path: Path) -> Iterator[tuple[str, Hou
             f"http {{ access_log off; include {tmp_path}/site.conf; }}\n"
         )
         command = [NGINX, "-c", str(tmp_path / "nginx.conf"), "-p", str(tmp_path)]
-        with subprocess.Popen(command, stderr=subprocess.DEVNULL) as proxy:
+        log = tmp_path / "nginx.log"
+        with log.open("w") as said, subprocess.Popen(command, stderr=said) as proxy:
+            watch(proxy, "nginx", log)
             try:
                 yield f"https://127.0.0.1:{port}", sqlite_house
             finally:
+                unwatch(proxy)
                 proxy.terminate()
-
-
-def free_port() -> int:
-    """One that nobody listens on."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
 
 
 def test_the_proxys_configuration_keeps_its_promises(behind_nginx: tuple[str, House], tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ import pytest
 from sqlalchemy import make_url, text
 
 import databases
-from cluster import HOST, USER, free_port, give, unprivileged
-from house import API, House, ended, within
+from cluster import HOST, USER, give, unprivileged
+from house import API, House, ended, free_port, unwatch, watch, within
 from product_gateway import db
 from product_gateway.db import migrate
 from shops import client, headers, open_shops
@@ -56,10 +56,11 @@ def pgbouncer(postgresql_server: str) -> Iterator[str]:
         assert PGBOUNCER
         process = subprocess.Popen([PGBOUNCER, str(settings)], cwd="/", stdout=log, stderr=log, **unprivileged())
     try:
-        within(10, lambda: listens(port) or process.poll() is not None)
-        assert process.poll() is None, (folder / "log").read_text()
+        watch(process, "pgbouncer", folder / "log")
+        within(10, lambda: listens(port))
         yield f"postgresql://{USER}@{HOST}:{port}/{name}"
     finally:
+        unwatch(process)
         process.terminate()
         process.wait(10)
         shutil.rmtree(folder)

@@ -41,7 +41,9 @@ def started(folder: Path, *options: str) -> Iterator[tuple["subprocess.Popen[str
     ):
         try:
             assert process.stdout
-            yield process, Sandbox(json.loads(process.stdout.readline()))
+            said = process.stdout.readline()
+            assert said, f"the sandbox has exited: {Path(log.name).read_text()}"
+            yield process, Sandbox(json.loads(said))
         finally:
             process.kill()
 

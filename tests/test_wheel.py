@@ -45,7 +45,7 @@ def house(wheel: Path, tmp_path: Path) -> House:
     folder.mkdir()
     house = House(folder, "")
     plain = {name: value for name, value in house.environment.items() if not name.startswith(PREFIX)}
-    house.environment = {**plain, "PYTHONPATH": str(installed)}
+    house.environment = {**plain, "PYTHONPATH": str(installed), f"{PREFIX}OPERATIONS_PORT": "0"}
     return house
 
 
