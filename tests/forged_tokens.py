@@ -134,6 +134,8 @@ def misshapen(kind: str) -> Iterator[tuple[str, str]]:
         yield f"{name} as text that is no number", token(kind, **{name: "tomorrow"})
     yield "exp null", token(kind, payload=replaced("exp", "null"))
     yield "exp false", token(kind, payload=replaced("exp", "false"))
+    yield "claims 1,000 deep", token(kind, payload=f'{{"x":{"[" * 1000 + "]" * 1000}}}')
+    yield "a header 1,000 deep", token(kind, {"x": json.loads("[" * 900 + "]" * 900)})
     yield "claims 10,000 deep", token(kind, payload=f'{{"x":{NESTED}}}')
     yield "a header 10,000 deep", written(f'{{"alg":"{ALGORITHM[kind]}","x":{NESTED}}}', good(), by(kind))
     yield "claims that are not UTF-8", token(kind, payload=b'{"merchant":"\xff\xfe"}')
@@ -158,7 +160,8 @@ def refused_claims(kind: str) -> Iterator[tuple[str, str]]:
     now = int(time.time())
     yield token(kind, exp=now - 60), "expired"
     yield token(kind, exp=0), "expired"
-    yield token(kind, exp=-(2**63)), "expired"
+    yield token(kind, exp=-(2**63)), "its claim exp must be a number of seconds"
+    yield token(kind, iat=now + 3600), "issued in the future (iat)"
     yield token(kind, nbf=now + 3600), "not valid yet"
     yield token(kind, aud="another-service"), "another audience"
     yield token(kind, aud=["product", "gateway"]), "another audience"

@@ -10,6 +10,8 @@ import orjson
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from starlette.types import Receive, Scope, Send
 
+from product_gateway.public_keys import VerificationKey, algorithms_of
+
 PRIVATE = ec.generate_private_key(ec.SECP256R1())
 NEXT = ec.generate_private_key(ec.SECP256R1())
 
@@ -20,6 +22,12 @@ def jwk(private: Any, **members: Any) -> dict[str, Any]:
     name = next((name for kind, name in kinds.items() if isinstance(private, kind)), "ES256")
     document: dict[str, Any] = jwt.get_algorithm_by_name(name).to_jwk(private.public_key(), as_dict=True)
     return {**document, **members}
+
+
+def verifying(private: Any) -> VerificationKey:
+    """The public half, with all algorithms that fit it."""
+    key = private.public_key()
+    return VerificationKey(key, algorithms_of(key))
 
 
 def signed(private: Any, algorithm: str = "ES256", **headers: Any) -> str:

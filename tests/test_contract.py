@@ -65,7 +65,8 @@ def test_first_comes_the_token(served: Gateway, operation: Operation) -> None:
         assert answer.headers["WWW-Authenticate"] == challenge
         answer = nobody.request(method, f"{path}?nonsense=1", headers={"Authorization": "Bearer nonsense"})
         assert "nonsense" not in error(answer, 401)
-        assert answer.headers["WWW-Authenticate"] == f'{challenge}, error="invalid_token"'
+        described = f'error_description="{error(answer, 401)}"'
+        assert answer.headers["WWW-Authenticate"] == f'{challenge}, error="invalid_token", {described}'
 
 
 @each_secured

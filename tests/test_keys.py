@@ -1,6 +1,8 @@
 """keys: made once, kept private; other people's keys; what is encrypted before it is stored."""
 
 import asyncio
+import re
+import shutil
 import stat
 import subprocess
 import sys
@@ -11,7 +13,9 @@ from typing import Any
 
 import jwt
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, rsa, x25519
+from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
@@ -19,6 +23,7 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     PublicFormat,
 )
+from cryptography.x509.oid import NameOID
 
 from product_gateway import keys, settings
 from product_gateway.errors import NotAuthenticated, SettingsError
@@ -112,7 +117,7 @@ async def test_an_issued_token_carries_what_was_asked_for(tmp_path: Path) -> Non
     theirs = settings.load(data_dir=tmp_path, jwt_issuer="me", jwt_audience="you", jwt_merchant_claim="tenant")
     claims = jwt.decode(
         keys.issue_token(theirs, "shop", ["sync:read", "catalog:read"], MINUTE),
-        keys.verification_key(theirs),
+        keys.verification_key(theirs).key,
         algorithms=["ES256"],
         audience="you",
         issuer="me",
@@ -212,23 +217,80 @@ def test_who_has_an_issuer_gets_tokens_from_there(tmp_path: Path) -> None:
     assert not (tmp_path / "signing-key.pem").exists()
 
 
-NO_PUBLIC_KEYS: dict[str, Callable[[], bytes]] = {
-    "nothing": lambda: b"",
-    "garbage": lambda: b"\xff\x00garbage",
-    "PEM of garbage": lambda: b"-----BEGIN PUBLIC KEY-----\nZ2FyYmFnZQ==\n-----END PUBLIC KEY-----\n",
-    "a private key": lambda: private_pem(ec.generate_private_key(ec.SECP256R1())),
-    "RSA of 1024 bits": lambda: public_pem(rsa.generate_private_key(65537, 1024)),
-    "secp256k1, which has no algorithm here": lambda: public_pem(ec.generate_private_key(ec.SECP256K1())),
-    "DSA": lambda: public_pem(dsa.generate_private_key(1024)),
-    "X25519, which cannot sign": lambda: public_pem(x25519.X25519PrivateKey.generate()),
+EC = ec.generate_private_key(ec.SECP256R1())
+NO_PUBLIC_KEYS: dict[str, tuple[Callable[[], bytes], str]] = {
+    "nothing": (lambda: b"", "it is empty"),
+    "blank lines": (lambda: b"\n \r\n", "it is empty"),
+    "garbage": (lambda: b"\xff\x00garbage", "no line -----BEGIN PUBLIC KEY-----"),
+    "PEM of garbage": (
+        lambda: b"-----BEGIN PUBLIC KEY-----\nZ2FyYmFnZQ==\n-----END PUBLIC KEY-----\n",
+        "cannot be decoded",
+    ),
+    "half a key": (lambda: public_pem(EC)[:60], "cannot be decoded"),
+    "a private key": (lambda: private_pem(EC), "a private key.*openssl pkey -in .*key.pem -pubout"),
+    "a locked private key": (lambda: private_pem(EC, b"x"), "a private key.*openssl pkey"),
+    "an EC private key of old": (
+        lambda: EC.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption()),
+        "a private key.*openssl pkey",
+    ),
+    "a certificate": (lambda: certificate(EC), "a certificate.*openssl x509 -in .*key.pem -noout -pubkey"),
+    "a chain": (lambda: certificate(EC) * 2, "holds 2 PEM blocks"),
+    "two public keys": (lambda: public_pem(EC) * 2, "holds 2 PEM blocks.*JWKS_URL"),
+    "a key and its public half": (lambda: private_pem(EC) + public_pem(EC), "holds 2 PEM blocks"),
+    "a JWK": (lambda: b'{"kty": "EC"}', "JSON Web Key"),
+    "a token": (lambda: b"eyJhbGciOiJFUzI1NiJ9.e30.c2ln", "JSON Web Token"),
+    "an SSH key": (
+        lambda: EC.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH),
+        "SSH key.*ssh-keygen -e -m PKCS8",
+    ),
+    "DER": (
+        lambda: EC.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo),
+        "DER.*openssl pkey -pubin -inform DER",
+    ),
+    "UTF-16": (lambda: public_pem(EC).decode().encode("utf-16"), "UTF-16"),
+    "line ends written out": (lambda: public_pem(EC).replace(b"\n", rb"\n"), r"written out as \\n"),
+    "a PGP key": (lambda: b"-----BEGIN PGP PUBLIC KEY BLOCK-----\n", r"another kind \(PGP PUBLIC KEY BLOCK\)"),
+    "RSA of 1024 bits": (lambda: public_pem(rsa.generate_private_key(65537, 1024)), "has 1024 bits. Use 2048"),
+    "secp256k1": (lambda: public_pem(ec.generate_private_key(ec.SECP256K1())), "curve secp256k1. Use P-256"),
+    "DSA": (lambda: public_pem(dsa.generate_private_key(1024)), "kind that no supported algorithm uses"),
+    "X25519, which cannot sign": (lambda: public_pem(x25519.X25519PrivateKey.generate()), "kind that no supported"),
 }
 
 
-@pytest.mark.parametrize("make", NO_PUBLIC_KEYS.values(), ids=NO_PUBLIC_KEYS)
-def test_what_is_not_a_public_key_for_tokens_stops_the_start(tmp_path: Path, make: Callable[[], bytes]) -> None:
-    """Better than refusing every token with a 401 that nobody can explain."""
-    with pytest.raises(SettingsError, match=r"PRODUCT_GATEWAY_JWT_PUBLIC_KEY_FILE: .*key\.pem is not a PEM public key"):
+@pytest.mark.parametrize(("make", "reason"), NO_PUBLIC_KEYS.values(), ids=NO_PUBLIC_KEYS)
+def test_what_is_not_a_public_key_for_tokens_stops_the_start(
+    tmp_path: Path, make: Callable[[], bytes], reason: str
+) -> None:
+    """The operator is told what the file holds instead, and the command that makes a public key of it."""
+    with pytest.raises(
+        SettingsError, match=r"PRODUCT_GATEWAY_JWT_PUBLIC_KEY_FILE: .*key\.pem is not a PEM public key"
+    ) as refusal:
         keys.verification_key(with_public_key(tmp_path, make()))
+    assert re.search(reason, refusal.value.detail), refusal.value.detail
+    assert "\n" not in refusal.value.detail
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="the openssl command is not installed")
+@pytest.mark.parametrize("kind", ["a certificate", "a private key", "DER"])
+def test_the_command_in_the_message_makes_a_public_key(tmp_path: Path, kind: str) -> None:
+    """Run as it is printed, in a folder whose name has a space."""
+    folder = tmp_path / "my keys"
+    folder.mkdir()
+    with pytest.raises(SettingsError) as refusal:
+        keys.verification_key(with_public_key(folder, NO_PUBLIC_KEYS[kind][0]()))
+    command = refusal.value.detail[refusal.value.detail.index("openssl ") :].rstrip(".")
+    command = command if command.endswith(".pem") else f"{command}.pem"
+    subprocess.run(command, shell=True, cwd=folder, check=True, capture_output=True, timeout=20)
+    made = with_public_key(folder, (folder / "public-key.pem").read_bytes())
+    assert keys.verification_key(made).key == EC.public_key()
+
+
+def certificate(private: ec.EllipticCurvePrivateKey) -> bytes:
+    """One that its own key has signed, as identity providers export them."""
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "id.example")])
+    now = datetime.now(UTC)
+    builder = x509.CertificateBuilder(name, name, private.public_key(), 1, now, now + timedelta(days=1))
+    return builder.sign(private, SHA256()).public_bytes(Encoding.PEM)
 
 
 def test_another_secret_key_does_not_open_what_is_stored(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from house import API
 from issuer import NEXT, PRIVATE, Issuer, jwk
 from test_security import always, hmac_by, written
 
-CHALLENGE = 'Bearer realm="product-gateway", error="invalid_token"'
+CHALLENGE = 'Bearer realm="product-gateway", error="invalid_token", error_description="Invalid token: '
 
 
 @pytest.fixture(scope="module", params=["EC", "RSA"])
@@ -52,8 +52,8 @@ def test_a_token_that_the_issuer_did_not_sign_is_worth_nothing(served: Gateway, 
     for name, text in forged(kind):
         answer = ask(served, text)
         assert answer.status_code == 401, f"{name}: {answer.status_code} {answer.text}"
-        assert "not a valid JWT" in error(answer, 401), name
-        assert answer.headers["WWW-Authenticate"] == CHALLENGE, name
+        assert "Invalid token: " in error(answer, 401), name
+        assert answer.headers["WWW-Authenticate"].startswith(CHALLENGE), name
         tried += 1
     assert tried > 30
     assert ask(served, token(kind)).status_code == 200, "a good one must be believed, or this proves nothing"
@@ -66,7 +66,7 @@ def test_a_token_of_a_strange_shape_is_refused_like_any_other(served: Gateway, k
         answer = ask(served, text)
         assert answer.status_code == 401, f"{name}: {answer.status_code} {answer.text}"
         assert "Traceback" not in error(answer, 401)
-        assert answer.headers["WWW-Authenticate"] == CHALLENGE, name
+        assert answer.headers["WWW-Authenticate"].startswith(CHALLENGE), name
         tried += 1
     assert tried > 30
     assert ask(served, token(kind)).status_code == 200
@@ -83,7 +83,7 @@ def test_a_good_token_of_a_merchant_that_may_not_ask_is_403(served: Gateway, kin
     assert "does not know its merchant" in error(ask(served, token(kind, merchant="unknown")), 403)
     assert "disabled" in error(ask(served, token(kind, merchant="disabled")), 403)
     for name in ("shop", "unknown", "disabled"):
-        for scope in (None, "", "sync:read", "catalog:reader", "CATALOG:READ", ["catalog:read"]):
+        for scope in (None, "", "sync:read", "catalog:reader", "CATALOG:READ", ["catalog", "read"]):
             answer = ask(served, token(kind, payload={**good(merchant=name), "scope": scope}))
             assert "catalog:read" in error(answer, 403)
             assert 'error="insufficient_scope"' in answer.headers["WWW-Authenticate"]
@@ -96,7 +96,7 @@ def test_of_a_claim_that_comes_twice_the_last_one_counts_everywhere(served: Gate
     expired = json.dumps(good())[:-1] + ', "exp": 1}'
     assert "expired" in error(ask(served, token(kind, payload=expired)), 401)
     algorithms = f'{{"alg":"{ALGORITHM[kind]}","alg":"none"}}'
-    assert "not a valid JWT" in error(ask(served, written(algorithms, good(), by(kind))), 401)
+    assert "Invalid token: " in error(ask(served, written(algorithms, good(), by(kind))), 401)
 
 
 KEY_IDS: list[Any] = [
@@ -126,7 +126,7 @@ def test_a_key_id_is_looked_up_and_nothing_else(by_issuer: Gateway, issuer: Issu
     """It is the one part of a token that is read before the signature; and all of them cost the issuer one request."""
     assert ask(by_issuer, with_key_id("one")).status_code == 200
     for each in [*KEY_IDS, *(f"made-up-{n}" for n in range(100))]:
-        assert "key that its issuer does not publish" in error(ask(by_issuer, with_key_id(each)), 401)
+        assert "its issuer does not publish a key with its kid" in error(ask(by_issuer, with_key_id(each)), 401)
     for each in (None, 1, ["one"], {"one": 1}, True):
         assert ask(by_issuer, with_key_id(each)).status_code == 401
     assert ask(by_issuer, with_key_id("one", NEXT)).status_code == 401
@@ -139,7 +139,7 @@ def test_the_issuers_key_does_not_do_as_a_secret(by_issuer: Gateway, issuer: Iss
     secrets = [issuer.content, json.dumps(published).encode(), published["x"].encode(), public(PRIVATE, Encoding.PEM)]
     for secret in secrets:
         for header in ({"alg": "HS256", "kid": "one"}, {"alg": "HS256"}):
-            assert "not a valid JWT" in error(ask(by_issuer, written(header, good(), hmac_by(secret))), 401)
+            assert "Invalid token: " in error(ask(by_issuer, written(header, good(), hmac_by(secret))), 401)
     assert ask(by_issuer, with_key_id("one")).status_code == 200
 
 

@@ -21,6 +21,7 @@ Where things are:
     waiting            clients that wait for syncs to end: one look at the database for all
     deliveries         tells merchants' webhooks how syncs ended: signs, sends, tries again
     security           bearer token -> who is asking
+    claims             the claims of a token: time, issuer, audience, merchant, scopes
     registry           what the operator does to merchants
     edge               names, stamps, counts and logs every request; turns away what is too much
     http_protocol      HTTP as strangers write it, and an end to all that they can send
@@ -50,6 +51,7 @@ Where things are:
     addresses          which addresses are on the public internet; looks names up
     catalog_file       product data from JSON, JSON Lines and CSV files, or made up
     shopify_csv        products and collections in a Shopify product export
+    public_keys        public keys for tokens, from PEM files
     keys               what the data directory keeps: signing key, secret key
     pages              what readers see in a browser: the reference, and the spec to try out
     metrics            what is counted, and what each name means

@@ -1,5 +1,6 @@
 """The one tree of errors. HTTP gets its say in one place, the table in `server`."""
 
+from collections.abc import Sequence
 from uuid import UUID
 
 from product_gateway.model import EntityType, Sync, SyncStatus
@@ -66,8 +67,12 @@ class NotAllowed(GatewayError):
 class MissingScope(NotAllowed):
     """The token does not carry the scope that the operation needs."""
 
-    def __init__(self, scope: str) -> None:
-        super().__init__(f"The token does not carry the scope {scope}, which this operation needs.")
+    def __init__(self, scope: str, claims: Sequence[str]) -> None:
+        super().__init__(
+            f"The token does not carry the scope {scope}, which this operation needs. Scopes are read from "
+            f"{'the claim' if len(claims) == 1 else 'the claims'} {', '.join(claims)}: a string with spaces between "
+            "the scopes, or a list of strings."
+        )
         self.scope = scope
 
 

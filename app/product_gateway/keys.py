@@ -16,33 +16,26 @@ from cryptography.fernet import Fernet, InvalidToken
 from cryptography.hazmat.primitives.asymmetric.ec import (
     SECP256R1,
     EllipticCurvePrivateKey,
-    EllipticCurvePublicKey,
     generate_private_key,
 )
-from cryptography.hazmat.primitives.asymmetric.ed448 import Ed448PublicKey
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
     PrivateFormat,
     load_pem_private_key,
-    load_pem_public_key,
 )
 
 from product_gateway import later
 from product_gateway.errors import SettingsError
 from product_gateway.model import MERCHANT_NAME
+from product_gateway.public_keys import VerificationKey, algorithms_of, from_pem
 from product_gateway.settings import Settings
 
 # Nobody gives us keys in certificates, and to fetch them we have a client.
 with later.leaving("cryptography.x509", parts_of=("jwt.jwks_client",)):
     import jwt
 
-PublicKey = RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey | Ed448PublicKey
-
 SCOPES = ("sync:write", "sync:read", "catalog:read")
-SHORTEST_RSA_KEY_BITS = 2048  # RFC 7518 §3.3
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
@@ -56,30 +49,13 @@ def merchant_name(text: str) -> str:
     return text
 
 
-def verification_key(settings: Settings) -> PublicKey:
-    """The public key that bearer tokens are checked with. Raises SettingsError."""
-    if settings.jwt_public_key_file is None:
-        return _signing_key(settings).public_key()
-    try:
-        key = load_pem_public_key(_read(settings.jwt_public_key_file))
-    except (ValueError, UnsupportedAlgorithm):
-        key = None
-    if not isinstance(key, PublicKey) or not algorithms_of(key):
-        raise SettingsError(
-            f"PRODUCT_GATEWAY_JWT_PUBLIC_KEY_FILE: {settings.jwt_public_key_file} is not a PEM public key of RSA "
-            f"(at least {SHORTEST_RSA_KEY_BITS} bits), P-256, P-384, P-521, Ed25519 or Ed448."
-        )
-    return key
-
-
-def algorithms_of(key: PublicKey) -> list[str]:
-    """The algorithms (RFC 7518 §3.1) that fit the key, none if it is too weak: a token's own word does not count."""
-    if isinstance(key, RSAPublicKey):
-        strong = key.key_size >= SHORTEST_RSA_KEY_BITS
-        return ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512"] if strong else []
-    if isinstance(key, EllipticCurvePublicKey):
-        return {"secp256r1": ["ES256"], "secp384r1": ["ES384"], "secp521r1": ["ES512"]}.get(key.curve.name, [])
-    return ["EdDSA"]
+def verification_key(settings: Settings) -> VerificationKey:
+    """Return the public key that bearer tokens are checked with. Raise SettingsError."""
+    path = settings.jwt_public_key_file
+    if path is None:
+        key = _signing_key(settings).public_key()
+        return VerificationKey(key, algorithms_of(key))
+    return from_pem(path, _read(path), "PRODUCT_GATEWAY_JWT_PUBLIC_KEY_FILE")
 
 
 def issue_token(settings: Settings, merchant: str, scopes: list[str], lifetime: timedelta) -> str:

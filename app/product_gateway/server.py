@@ -14,13 +14,14 @@ from product_gateway import db, errors, logs, spec
 from product_gateway.answers import Answer
 from product_gateway.api_types import ErrorResponse
 from product_gateway.binding import bind
+from product_gateway.claims import Caller
 from product_gateway.cors import Cors
 from product_gateway.db import Database
 from product_gateway.edge import Edge, Gate, Traced
 from product_gateway.handlers import SYNCS, Handlers
 from product_gateway.keys import verification_key
 from product_gateway.metrics import ADDRESS, MERCHANT, OVERLOAD, Metrics
-from product_gateway.security import Caller, Keys, OneKey, Tokens
+from product_gateway.security import Keys, OneKey, Tokens
 from product_gateway.settings import Settings, listed
 from product_gateway.waiting import MOST_WAITING, Waiting
 
@@ -87,10 +88,10 @@ def _keys(settings: Settings) -> tuple[Keys, Callable[[], Awaitable[None]]]:
     """What tokens are checked with, and what lets go of it."""
     if not settings.jwks_url:
         return OneKey(verification_key(settings)), _nothing
-    from product_gateway.jwks import Jwks
+    from product_gateway.jwks import MAX_BYTES, Jwks
     from product_gateway.outbound import Outbound
 
-    outbound = Outbound(allow_private_addresses=settings.allow_private_addresses)
+    outbound = Outbound(allow_private_addresses=settings.allow_private_addresses, max_bytes=MAX_BYTES)
     return Jwks(outbound, settings.jwks_url), outbound.aclose
 
 
@@ -117,7 +118,17 @@ def _admission(database: Database, count: Count) -> Callable[[Caller], Any]:
 
 
 def _not_authenticated(error: errors.NotAuthenticated) -> Headers:
-    return {"WWW-Authenticate": f'{REALM}, error="invalid_token"' if error.presented else REALM}
+    if not error.presented:
+        return {"WWW-Authenticate": REALM}
+    return {
+        "WWW-Authenticate": f'{REALM}, error="invalid_token", error_description="{_description(error.detail)}"',
+    }
+
+
+def _description(detail: str) -> str:
+    """Return the text in the characters that error_description may have (RFC 6750 §3), in at most 500 of them."""
+    plain = detail.replace('"', "'").replace("`", "'").replace("\\", "/")
+    return "".join(each if " " <= each <= "~" else "?" for each in plain)[:500]
 
 
 def _missing_scope(error: errors.MissingScope) -> Headers:

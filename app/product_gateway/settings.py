@@ -98,6 +98,13 @@ class Settings(BaseModel):
     jwt_issuer: str = Field("product-gateway", description="The `iss` that tokens must have")
     jwt_audience: str = Field("product-gateway", description="The `aud` that tokens must have")
     jwt_merchant_claim: str = Field("merchant", min_length=1, description="The claim that names the merchant")
+    jwt_scope_claim: str | None = Field(
+        None,
+        description="The claim with the scopes, a string or a list; unset: `scope`, `scp` and `permissions` together",
+    )
+    jwt_leeway_seconds: float = Field(
+        10, ge=0, le=300, description="Seconds that the clock of the token issuer may be ahead (`nbf`, `iat`)"
+    )
     secret_key_file: ReadableFile | None = Field(
         None,
         description="Key (Fernet) that the merchants' own secrets are encrypted with; unset: the data directory's",
