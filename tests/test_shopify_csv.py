@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from house import STARTS_WITHIN, House, within
 from product_gateway import catalog_file
 from product_gateway.catalog_file import Catalog
 from product_gateway.errors import SettingsError
@@ -214,3 +215,174 @@ def test_tags_that_differ_in_case_are_one_collection(shop: Path) -> None:
 def test_a_description_longer_than_the_csv_module_likes_is_read(shop: Path) -> None:
     """csv stops at 128 KiB a field, Shopify does not."""
     assert len(product(shop, {"Body (HTML)": "<p>word</p>" * 20_000})["description"]) == 20_000 * 5 - 1
+
+
+def read(path: Path, content: str, encoding: str = "utf-8") -> Catalog:
+    """The catalog of a CSV file with this content."""
+    path.write_bytes(content.encode(encoding))
+    return catalog_file.read(path)
+
+
+def refusal(path: Path, content: str) -> str:
+    """What reading a CSV file with this content says, without the path in front."""
+    with pytest.raises(SettingsError) as caught:
+        read(path, content)
+    return caught.value.detail.removeprefix(f"{path}, ")
+
+
+HIDING = [("Published", word) for word in ("FALSCH", "FAUX", "0", "1", "no", "WAHR", "falsе", "false.", "TRUE FALSE")]
+HIDING += [("Published on online store", "нет")]
+HIDING += [("Status", word) for word in ("suspended", "true", "entwurf", "draft!", "activ", "active,draft")]
+
+
+@pytest.mark.parametrize(("column", "word"), HIDING)
+def test_an_unknown_word_where_visibility_is_decided_stops_the_start(shop: Path, column: str, word: str) -> None:
+    """A spreadsheet in another language translates FALSE, and a draft must not become public for that."""
+    said = refusal(shop, f'Handle,Title,{column}\r\nmug,"A\nmug",\r\nmug,,"{word}"\r\n')
+    assert said.startswith(f"line 4, column {column!r}: {word!r} does not say whether the product is for sale.")
+    assert "true, false" in said or "active, draft, archived, unlisted" in said
+
+
+@pytest.mark.parametrize(
+    ("column", "word", "reason"),
+    [
+        ("Status", "unlisted", "unlisted"),
+        ("STATUS", " Draft ", "draft"),
+        ("Status", "ARCHIVED\xa0", "archived"),
+        ("Published", "False", "not published"),
+        ("published ON online  store", "\tfalse", "not published"),
+    ],
+)
+def test_what_is_left_out_is_counted_by_its_reason(shop: Path, column: str, word: str, reason: str) -> None:
+    """A catalog that is emptier than expected must say why."""
+    rows = f'Handle;Title;{column}\nmug;Mug;"{word}"\nmug;;\ncup;Cup;{word}\n'
+    catalog = read(shop, rows)
+    assert catalog.summary() == f"0 products, 2 left out ({reason})"
+    assert read(shop, f"{rows}jar;Jar;\n").summary() == f"1 product, 2 left out ({reason})"
+
+
+def test_several_reasons_are_counted_each(shop: Path) -> None:
+    """A draft that is not published either is a draft."""
+    rows = ["a,draft,false", "b,archived,", "c,active,FALSE", "d,draft,true", "e,Active,True", "f,,"]
+    catalog = read(shop, "\n".join(["Handle,Status,Published,Title", *(f"{each},T" for each in rows)]))
+    assert catalog.summary() == "2 products, 4 left out (2 draft, 1 archived, 1 not published)"
+    assert catalog_file.read(catalog_file.SAMPLE).summary() == "24 products"
+
+
+@pytest.mark.parametrize(("column", "words"), [("Published", ("true", "FALSE")), ("Status", ("draft", "active"))])
+def test_rows_of_a_product_must_not_contradict_each_other(shop: Path, column: str, words: tuple[str, str]) -> None:
+    """Neither of the two is sure to be meant."""
+    said = refusal(shop, f"Handle,Title,{column}\nmug,Mug,{words[0]}\ncup,Cup,\nmug,,{words[1]}\n")
+    assert said.startswith(f"line 4: {column} of 'mug' is {words[1].lower()!r}, and {words[0].lower()!r} on line 2.")
+
+
+PLAIN = 'Handle,Title,Tags,Published\nmug,"Mug, ""blue""; | \tlarge","a, b",true\ncup,Cup,,false\n'
+
+
+def separated(by: str) -> str:
+    """The file `PLAIN` with another separator."""
+    text = io.StringIO()
+    csv.writer(text, delimiter=by, lineterminator="\n").writerows(csv.reader(io.StringIO(PLAIN)))
+    return text.getvalue()
+
+
+FORMS = {
+    "as it is": PLAIN,
+    "CR LF": PLAIN.replace("\n", "\r\n"),
+    "CR": PLAIN.replace("\n", "\r"),
+    "no end of the last line": PLAIN.rstrip(),
+    "semicolons": separated(";"),
+    "tabs": separated("\t"),
+    "vertical bars": separated("|"),
+    "all quoted": PLAIN.replace("Handle,Title,Tags,Published", '"Handle","Title","Tags","Published"'),
+    "sep=;": "sep=;\r\n" + separated(";"),
+    "sep=,": "sep=,\n" + PLAIN,
+    "sep with a tab": "sep=\t\r\n" + separated("\t"),
+    "SEP=:": "SEP=:\n" + separated(":"),
+    "sep=^": "sep=^\r" + separated("^").replace("\n", "\r"),
+    "sep in quotes": '"sep=;"\n' + separated(";"),
+    "sep that was saved again": '"sep=;",,,\n' + separated(";"),
+    "blank first lines": "\n \r\n\t\n\xa0\n" + PLAIN,
+    "blank lines around sep": "\n\nsep=;\n\n" + separated(";"),
+    "empty rows first": ',,,\n"","",""\n' + PLAIN,
+    "a byte order mark": "\ufeff" + PLAIN,
+    "doubled byte order marks": "\ufeff\ufeff" + PLAIN,
+    "a mark before a quotation mark": "\ufeff" + PLAIN.replace("Handle", '"Handle"'),
+    "marks, blank lines and sep": "\ufeff\n\ufeffsep=;\n\ufeff" + separated(";"),
+    "names in other cases with spaces": PLAIN.replace("Handle,Title", "\xa0HANDLE , tiTLe\xa0"),
+    "a doubled space in a name": PLAIN.replace("Handle", "URL \xa0handle"),
+    "empty rows at the end": PLAIN + "\n,,,\n , ,\n,,,,,,\n",
+    "empty columns at the end": "".join(f"{line},,\n" for line in PLAIN.splitlines()),
+}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_that_spreadsheets_write_is_read_alike(shop: Path, form: str, encoding: str) -> None:
+    """Excel and its relatives save CSV in many forms; UTF-16 with tabs is Excel's "Unicode text"."""
+    catalog = read(shop, FORMS[form], encoding)
+    assert records(catalog, PRODUCT) == [{"id": "mug", "title": 'Mug, "blue"; | \tlarge', "meta": {"tags": ["a", "b"]}}]
+    assert catalog.summary() == "1 product, 1 left out (not published)"
+
+
+REFUSED = {
+    "a column twice": (
+        "Handle,Title,Status,Title\n",
+        "line 1: the column 'Title' occurs twice, as column 2 and 4. Remove one of them.",
+    ),
+    "a column twice in other letters": (
+        "\n\nHandle,Status,\xa0STATUS \nmug,draft,\n",
+        "line 3: the column 'STATUS' occurs twice, as column 2 and 3.",
+    ),
+    "a column twice that is not read": ("Handle;Cost;Cost\n", "line 1: the column 'Cost' occurs twice"),
+    "an older and a newer name": (
+        "Handle,Published,Title,Published on online store\n",
+        "line 1: the columns 'Published' and 'Published on online store' mean the same. Remove one of them.",
+    ),
+    "too many cells": (
+        "sep=;\nHandle;Title\nmug;Mug;more\n",
+        "line 3, column 3: 'more' is in no column, as the header has 2.",
+    ),
+    "too few cells": (
+        'Handle,Title,Status\nmug,"A\nmug"\n',
+        "line 2, column 'Status': no such cell. The row has 2 cells, and the header 3.",
+    ),
+    "NUL in a cell": ("Handle,Title\nmug,Mug\ncup,C\0up\n", "line 3, column 'Title': a NUL character."),
+    "sep without a separator": ("sep=\nHandle,Title\n", "line 1: 'sep=' names no separator."),
+    "sep with two": ("\nsep=;;x\nHandle,Title\n", "line 2: 'sep=;;x' names no separator."),
+    "sep with a letter": ("sep=x\nHandle,Title\n", "line 1: 'sep=x' names no separator."),
+    "sep with a quotation mark": ('sep="\nHandle,Title\n', "line 1: 'sep=\"' names no separator."),
+    "a quotation mark that is not closed": ('\n\nHandle,Title\nmug,"Mug\n', "line 4: not CSV (unexpected end"),
+    "a price after blank lines": ("\rsep=;\rHandle;Price\rmug;9,99\r", "line 4, column 'Price': '9,99' is not a price"),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_what_cannot_be_told_apart_is_refused_with_its_place(shop: Path, kind: str) -> None:
+    """Of two columns of one name either may be meant, and a row with a cell too few may hide the status of a draft."""
+    content, said = REFUSED[kind]
+    assert refusal(shop, content).startswith(said)
+
+
+def test_a_header_with_another_separator_than_sep_says_is_named(shop: Path) -> None:
+    """The line `sep=` counts, as it does in Excel."""
+    with pytest.raises(SettingsError, match=r"among Handle,Title\. .*with semicolons between them\."):
+        read(shop, "sep=;\nHandle,Title\nmug,Mug\n")
+
+
+@pytest.mark.parametrize(("ends", "line"), [("\n", 3), ("\r\n", 3), ("\r", 3)])
+def test_bytes_that_are_not_utf_8_are_named_by_their_line(shop: Path, ends: str, line: int) -> None:
+    """Whatever ends the lines."""
+    shop.write_bytes(ends.join(["Handle,Title", "mug,Mug", "cafe,Caf\xe9", ""]).encode("latin-1"))
+    with pytest.raises(SettingsError, match=rf"line {line}: byte 0xE9 is not UTF-8\. Save or export"):
+        catalog_file.read(shop)
+
+
+def test_the_sample_service_says_how_many_products_it_serves(sqlite_house: House, tmp_path: Path) -> None:
+    """A file of which nothing is visible looks like a service that does not work."""
+    (tmp_path / "drafts.csv").write_text("Handle,Title,Status\nmug,Mug,draft\ncup,Cup,draft\n")
+    with sqlite_house.process("sample-service", "--port", "0", "--catalog", "drafts.csv") as process:
+        process.url()
+        assert "drafts.csv: 0 products, 2 left out (draft)\n" in process.log.read_text()
+    with sqlite_house.process("demo", "--port", "0", "--sample-port", "0", "--catalog", "drafts.csv") as process:
+        within(STARTS_WITHIN, lambda: "drafts.csv: 0 products, 2 left out (draft)\n" in process.log.read_text())

@@ -127,6 +127,7 @@ def sample_service(
         raise typer.BadParameter("give --catalog or --records, not both")
     if records is None:
         data = catalog_file.read(catalog or catalog_file.SAMPLE, currency=currency)
+        typer.echo(f"{catalog or catalog_file.SAMPLE.name}: {data.summary()}", err=True)
     else:
         data = catalog_file.generated(records)
     expected = registry.token_in(token_file) if token_file else None

@@ -3,12 +3,15 @@
 What comes out are records of openapi/product-service.yaml, checked against it.
 """
 
+import codecs
+import io
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import jsonschema_rs
@@ -29,6 +32,9 @@ SCHEMAS = {EntityType.PRODUCT: "Product", EntityType.COLLECTION: "Collection"}
 class Catalog(Protocol):
     """Products and collections in an order that does not change. Records are shared: never change one."""
 
+    left_out: Mapping[str, int] = MappingProxyType({})
+    """How many products of the file are not in the catalog, by the reason: draft, archived."""
+
     def count(self, entity_type: EntityType) -> int:
         """How many records there are."""
 
@@ -43,6 +49,15 @@ class Catalog(Protocol):
         index = self.index(entity_type, record_id)
         return None if index is None else self.record(entity_type, index)
 
+    def summary(self) -> str:
+        """How many products there are, and how many are left out for which reason."""
+        count = self.count(EntityType.PRODUCT)
+        text = f"{count} product{'' if count == 1 else 's'}"
+        if not self.left_out:
+            return text
+        reasons = list(self.left_out) if len(self.left_out) == 1 else [f"{n} {why}" for why, n in self.left_out.items()]
+        return f"{text}, {sum(self.left_out.values())} left out ({', '.join(reasons)})"
+
 
 def read(path: Path, *, currency: str = "GBP") -> Catalog:
     """The catalog in the file, whose name says what it is: .json, .jsonl, .ndjson or .csv.
@@ -55,9 +70,10 @@ def read(path: Path, *, currency: str = "GBP") -> Catalog:
         raise SettingsError(f"{currency!r} is not a currency. Give its code of ISO 4217, such as GBP.")
     products: Iterable[Located]
     collections: Iterable[Located] = ()
+    left_out: Mapping[str, int] = {}
     match path.suffix.lower():
         case ".csv":
-            products = list(shopify_csv.products(path, _lines(path), currency))
+            products, left_out = shopify_csv.read(path, _lines(path), currency)
             collections = shopify_csv.collections(product for _, product in products)
         case ".json":
             products, collections = _json(path)
@@ -70,7 +86,8 @@ def read(path: Path, *, currency: str = "GBP") -> Catalog:
         {
             EntityType.PRODUCT: _checked(path, EntityType.PRODUCT, products),
             EntityType.COLLECTION: _checked(path, EntityType.COLLECTION, collections),
-        }
+        },
+        left_out,
     )
 
 
@@ -82,7 +99,8 @@ def generated(records: int) -> Catalog:
 class _Listed(Catalog):
     """A catalog in memory."""
 
-    def __init__(self, by_id: Mapping[EntityType, dict[str, Record]]) -> None:
+    def __init__(self, by_id: Mapping[EntityType, dict[str, Record]], left_out: Mapping[str, int]) -> None:
+        self.left_out = left_out
         self._records = {entity_type: list(each.values()) for entity_type, each in by_id.items()}
         self._indices = {entity_type: {id_: n for n, id_ in enumerate(each)} for entity_type, each in by_id.items()}
 
@@ -143,18 +161,28 @@ class _Generated(Catalog):
 
 
 def _lines(path: Path) -> Iterator[str]:
-    """The file's lines with their ends, without a byte order mark."""
+    """Return the file's lines with their ends, which may be LF, CR LF or CR, without byte order marks in front.
+
+    The encoding is UTF-8, or UTF-16 with a byte order mark, as Excel's "Unicode text" is.
+    """
     try:
-        with path.open("rb") as file:
-            for number, line in enumerate(file, 1):
-                yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+        content = path.read_bytes()
     except OSError as error:
         raise SettingsError(f"{path}: cannot be read ({error.strerror}). Give the path of a file.") from None
+    encoding = "UTF-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "UTF-8"
+    try:
+        text = content.decode(encoding)
     except UnicodeDecodeError as error:
-        byte = error.object[error.start]
+        before = _split(content[: error.start].decode(encoding, "ignore") + "x")
+        byte = content[error.start]
         raise SettingsError(
-            f"{path}, line {number}: byte 0x{byte:02X} is not UTF-8. Save or export the file as UTF-8."
+            f"{path}, line {len(list(before))}: byte 0x{byte:02X} is not {encoding}. Save or export the file as UTF-8."
         ) from None
+    return _split(text.lstrip("\ufeff"))
+
+
+def _split(text: str) -> Iterator[str]:
+    return io.StringIO(text, newline="")  # so that each of the three ends a line
 
 
 def _parsed(path: Path, text: str, first_line: int = 1) -> Any:

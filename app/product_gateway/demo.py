@@ -1,5 +1,6 @@
 """Everything at once on one machine: sample service, gateway, worker, a merchant and a token. `make run`."""
 
+import sys
 from datetime import timedelta
 from pathlib import Path
 
@@ -21,6 +22,8 @@ def run(settings: Settings, port: int, sample_port: int, catalog: Path, delay: f
     sample = launch.bind("127.0.0.1", sample_port)
     for_operations = launch.bind_operations(settings, launch.OPERATIONS_PORT_OF_GATEWAY)
     data = catalog_file.read(catalog)
+    if data.left_out:
+        print(f"{catalog}: {data.summary()}", file=sys.stderr)
     logs.set_up(settings.log_level, settings.log_format)
     app = sample_service.create_app(data, token=SAMPLE_SERVICE_TOKEN, delay=delay)
     with launch.http_beside(app, sample):

@@ -3,11 +3,13 @@
 import csv
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from decimal import Decimal
 from html.parser import HTMLParser
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from product_gateway.errors import SettingsError
 
@@ -44,41 +46,173 @@ BLOCK = re.compile(
 )
 OPTIONS = ("option1", "option2", "option3")
 LONGEST_CSV_FIELD = 16 * 1024 * 1024  # characters; a description in HTML may be larger than csv's own 128 KiB
-NOT_FOR_SALE = ("draft", "archived")
+SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+BLANK = ' \r\n\xa0"' + "".join(SEPARATORS)  # what a line without content may have
+# A spreadsheet that does not know the line quotes it, and gives it empty cells.
+SEPARATOR_LINE = re.compile(r' *"?sep=(\\t|\t|[^\w\s"])"?[,;\t|]*\s*', re.IGNORECASE)
+# The columns that decide whether a product is for sale, and why it is not: None where it is. Shopify writes these words
+# in every language. A spreadsheet may translate them, and another word must not make a draft public.
+FOR_SALE: dict[str, dict[str, str | None]] = {
+    "status": {"active": None, "draft": "draft", "archived": "archived", "unlisted": "unlisted"},
+    "published": {"true": None, "false": "not published"},
+}
 
 
-def products(path: Path, lines: Iterable[str], currency: str) -> Iterator[tuple[str, Record]]:
-    """The products, each with its place in the file, without drafts and what is archived or not published.
+class Export(NamedTuple):
+    """The products for sale, each with its place in the file, and how many others there are for which reason."""
 
-    Prices are in major units of `currency` (ISO 4217) and come out in minor units. Raises SettingsError.
+    products: list[tuple[str, Record]]
+    left_out: Counter[str]
+
+
+def read(path: Path, lines: Iterable[str], currency: str) -> Export:
+    """Return the products, without those that are draft, archived, unlisted or not published.
+
+    `lines` have their ends. Prices are in major units of `currency` (ISO 4217) and come out in minor units.
+    Raises SettingsError.
     """
     csv.field_size_limit(max(csv.field_size_limit(), LONGEST_CSV_FIELD))
-    reader = csv.reader(lines, strict=True)
     rows: dict[str, list[Row]] = {}
+    for row in _rows(path, lines, currency):
+        rows.setdefault(row["handle"], []).append(row)
+    export = Export([], Counter())
+    for each in rows.values():
+        reason = _not_for_sale(path, each)
+        if reason is None:
+            export.products.append((f"line {each[0]['line']}", _product(each)))
+        else:
+            export.left_out[reason] += 1
+    return export
+
+
+def _rows(path: Path, lines: Iterable[str], currency: str) -> Iterator[Row]:
+    """Yield what each row tells, with its line. Empty rows are skipped."""
+    lines, skipped, separator = _start(path, lines)
+    reader = csv.reader(lines, delimiter=separator, strict=True)
     try:
-        header = [name.strip() for name in next(reader, [])]
-        found = {name.lower(): n for n, name in enumerate(header)}
-        columns = {each: found[name] for each, names in COLUMNS.items() for name in names if name in found}
-        if "handle" not in columns:
-            raise SettingsError(
-                f"{path}: no column Handle (or URL handle) among {', '.join(header)[:200] or 'none'}. "
-                "Export the products from Shopify as CSV, with commas between the columns."
-            )
-        line = reader.line_num + 1
+        header = next(reader, [])
+        columns = _columns(path, f"{path}, line {skipped + 1}", header, separator)
+        line = skipped + reader.line_num + 1
         for cells in reader:
-            row: Row = {name: cells[n].strip() for name, n in columns.items() if n < len(cells) and cells[n].strip()}
-            if row and "handle" not in row:
-                raise SettingsError(f"{path}, line {line}: no Handle. Give every row its product's handle.")
-            if "price" in row:
-                where = f"{path}, line {line}, column {header[columns['price']]!r}"
-                row["price"] = _minor_units(row["price"], currency, where)
-            if row:
-                rows.setdefault(row["handle"], []).append({"line": line, **row})
-            line = reader.line_num + 1  # where the next row starts: a row may have several lines
+            where = f"{path}, line {line}"
+            stripped = [cell.strip() for cell in cells]
+            if any(stripped):
+                _check_cells(where, header, stripped, columns)
+                row: Row = {name: stripped[n] for name, n in columns.items() if stripped[n]}
+                if row and "handle" not in row:
+                    raise SettingsError(f"{where}: no Handle. Give every row its product's handle.")
+                for name in FOR_SALE:
+                    if name in row:
+                        row[name] = _known_word(name, row[name], f"{where}, column {header[columns[name]]!r}")
+                if "price" in row:
+                    place = f"{where}, column {header[columns['price']]!r}"
+                    row["price"] = _minor_units(row["price"], currency, place)
+                if row:
+                    yield {"line": line, **row}
+            line = skipped + reader.line_num + 1  # where the next row starts: a row may have several lines
     except csv.Error as error:
-        where = f"{path}, line {reader.line_num}"
+        where = f"{path}, line {skipped + reader.line_num}"
         raise SettingsError(f"{where}: not CSV ({error}). Correct the file there.") from None
-    return ((f"line {each[0]['line']}", _product(each)) for each in rows.values() if _for_sale(each))
+
+
+def _start(path: Path, lines: Iterable[str]) -> tuple[Iterator[str], int, str]:
+    """Return the lines from the header on, how many come before it, and the separator of columns.
+
+    Excel's line `sep=;` says which one it is. Without this line it is the one that gives a column Handle.
+    """
+    remaining = iter(lines)
+    told = None
+    for number, line in enumerate(remaining, 1):
+        text = line.lstrip("\ufeff")
+        if text.lstrip(' "').lower().startswith("sep="):
+            found = SEPARATOR_LINE.fullmatch(text)
+            if found is None:
+                raise SettingsError(
+                    f"{path}, line {number}: {text.strip()[:80]!r} names no separator. Write one character after "
+                    "sep=, such as sep=; or remove the line."
+                )
+            told = "\t" if found[1] == r"\t" else found[1]
+        elif text.strip(BLANK):
+            if told is None:
+                told = next((each for each in SEPARATORS if _names(text, each) & {*COLUMNS["handle"]}), ",")
+            return chain([text], remaining), number - 1, told
+    return iter(()), 0, told or ","
+
+
+def _names(line: str, separator: str) -> set[str]:
+    """The names of columns in a line, as far as they can be read."""
+    try:
+        return {_name(cell) for cell in next(csv.reader([line], delimiter=separator), [])}
+    except csv.Error:
+        return set()
+
+
+def _name(cell: str) -> str:
+    """A column's name in lower case, without byte order marks and without no-break and doubled spaces."""
+    return " ".join(cell.replace("\ufeff", " ").split()).lower()
+
+
+def _columns(path: Path, where: str, header: list[str], separator: str) -> dict[str, int]:
+    """Return the places of the columns that are read. Raise SettingsError for a column that occurs twice."""
+    found: dict[str, int] = {}
+    for n, name in enumerate(map(_name, header)):
+        if name in found:
+            raise SettingsError(
+                f"{where}: the column {header[n].strip()[:80]!r} occurs twice, as column {found[name] + 1} and "
+                f"{n + 1}. Remove one of them."
+            )
+        if name:
+            found[name] = n
+    columns: dict[str, int] = {}
+    for each, names in COLUMNS.items():
+        same = [name for name in names if name in found]
+        if len(same) > 1:
+            both = " and ".join(repr(header[found[name]].strip()) for name in same)
+            raise SettingsError(f"{where}: the columns {both} mean the same. Remove one of them.")
+        if same:
+            columns[each] = found[same[0]]
+    if "handle" not in columns:
+        listed = separator.join(name.strip() for name in header)[:200]
+        raise SettingsError(
+            f"{path}: no column Handle (or URL handle) among {listed or 'none'}. Export the products from Shopify as "
+            f"CSV. The columns were looked for with {SEPARATORS.get(separator, repr(separator))} between them."
+        )
+    return columns
+
+
+def _check_cells(where: str, header: list[str], cells: list[str], columns: dict[str, int]) -> None:
+    """Raise SettingsError for a row that is too long or too short to tell what is in which column, and for NUL."""
+    for n, cell in enumerate(cells):
+        if "\0" in cell:
+            name = header[n].strip() if n < len(header) else str(n + 1)
+            raise SettingsError(
+                f"{where}, column {name!r}: a NUL character. Remove it, or export the file as UTF-8 where it is UTF-16."
+            )
+    advice = "Put cells with a separator or a quotation mark in quotation marks."
+    if any(cells[len(header) :]):
+        extra = next(n for n in range(len(header), len(cells)) if cells[n])
+        raise SettingsError(
+            f"{where}, column {extra + 1}: {cells[extra][:80]!r} is in no column, as the header has {len(header)}. "
+            f"{advice}"
+        )
+    missing = [n for n in columns.values() if n >= len(cells)]
+    if missing:
+        raise SettingsError(
+            f"{where}, column {header[min(missing)].strip()!r}: no such cell. The row has {len(cells)} cells, and the "
+            f"header {len(header)}. {advice}"
+        )
+
+
+def _known_word(column: str, text: str, where: str) -> str:
+    """Return the word in lower case. Raise SettingsError for one that does not say whether the product is for sale."""
+    word = text.lower()
+    if word not in FOR_SALE[column]:
+        known = ", ".join(FOR_SALE[column])
+        raise SettingsError(
+            f"{where}: {text[:80]!r} does not say whether the product is for sale. Write one of {known}, or leave it "
+            "empty."
+        )
+    return word
 
 
 def collections(of: Iterable[Record]) -> Iterator[tuple[str, Record]]:
@@ -109,9 +243,19 @@ def _minor_units(text: str, currency: str, where: str) -> int:
     )
 
 
-def _for_sale(rows: list[Row]) -> bool:
-    told = _told(rows)
-    return told.get("published", "").lower() != "false" and told.get("status", "").lower() not in NOT_FOR_SALE
+def _not_for_sale(path: Path, rows: list[Row]) -> str | None:
+    """Return why the product is not for sale, or None. Raise SettingsError for rows that contradict each other."""
+    reasons = []
+    for column, words in FOR_SALE.items():
+        said = {row[column]: row["line"] for row in reversed(rows) if column in row}
+        if len(said) > 1:
+            one, other = sorted(said, key=lambda word: said[word])[:2]
+            raise SettingsError(
+                f"{path}, line {said[other]}: {COLUMNS[column][0].capitalize()} of {rows[0]['handle'][:80]!r} is "
+                f"{other!r}, and {one!r} on line {said[one]}. Give all rows of a product the same, or the first alone."
+            )
+        reasons += [words[word] for word in said]
+    return next((reason for reason in reasons if reason), None)
 
 
 def _told(rows: list[Row]) -> Row:
