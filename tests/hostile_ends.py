@@ -54,6 +54,7 @@ def left_out(code: str) -> Ends:
 
 OVERLAP = tuple((key, f"from {number // 3 * 3}") for number, key in enumerate(OLD_CATALOG))
 NOT_REACHED = tuple((key, OLD) for key in list(OLD_CATALOG)[PAGE_SIZE:])
+SPOILT_AND_LAST = (("r05", OLD), *((key, None) for key in list(OLD_CATALOG)[PAGE_SIZE + 1 :]))
 NOT_HTTP = "closed the connection too early, or what it sent was not valid HTTP. Check that"
 ENDS = {
     # the connection
@@ -70,7 +71,7 @@ ENDS = {
     "two-lengths": unreachable(NOT_HTTP),
     "broken-chunks": unreachable(NOT_HTTP),
     "old-http-without-length": Ends(),
-    "old-http-cut": invalid("is not valid JSON in UTF-8"),
+    "old-http-cut": invalid("it ends too early. There is no Content-Type, and the body begins with `{"),
     # its size
     "endless-body": Ends("ANSWER_TOO_LARGE", "0.25 MiB (decompressed). Send no more", tries=3),
     "gzip-bomb": Ends("ANSWER_TOO_LARGE", "0.25 MiB (decompressed). Send no more", tries=3),
@@ -78,7 +79,7 @@ ENDS = {
     "giant-page-until-a-smaller-one-is-asked-for": Ends(),
     "gzip-in-gzip": invalid("that was not asked for. Send it as plain JSON"),
     "broken-gzip": invalid("could not be decompressed. Send it as plain JSON"),
-    "cut-gzip": invalid("is not valid JSON in UTF-8"),
+    "cut-gzip": invalid("it ends too early. The Content-Type is `application/json`"),
     "compression-not-asked-for": invalid("that was not asked for. Send it as plain JSON"),
     # statuses
     "error-500-always": Ends("PRODUCT_SERVICE_ERROR", "2 attempts: the product service answered 500. Look", tries=2),
@@ -96,21 +97,23 @@ ENDS = {
     "moved-to-another-host": Ends("PRODUCT_SERVICE_ERROR", "301; redirects are not followed. Register", page=1),
     "moved-to-the-metadata-address": Ends("PRODUCT_SERVICE_ERROR", "302; redirects are not followed. Register"),
     "no-content": Ends("PRODUCT_SERVICE_ERROR", "answered 204 instead of 200. Check"),
-    "empty-body": invalid("is not valid JSON in UTF-8"),
-    "html-with-200": invalid("is not valid JSON in UTF-8"),
+    "empty-body": invalid("is empty. The Content-Type is `application/json`. Send a page as JSON"),
+    "html-with-200": invalid(
+        "is HTML or XML, not JSON. The Content-Type is `text/html`, and the body begins with `<!D"
+    ),
     "error-with-200": invalid("at /items: "),
     "wrong-content-type": Ends(),
     "token-echoed": Ends("PRODUCT_SERVICE_UNAUTHORIZED", "answered 403", page=1),
     "token-echoed-in-records": Ends("INVALID_PAGE", "at /pagination: ", page=1),
     # documents
-    "invalid-json": invalid("is not valid JSON in UTF-8"),
-    "trailing-garbage": invalid("unexpected content after document"),
-    "deep-nesting": invalid("depth limit"),
-    "huge-integer": invalid("number is infinity"),
-    "not-a-number": invalid("is not valid JSON in UTF-8"),
-    "invalid-utf8": invalid("is not valid JSON in UTF-8"),
-    "lone-surrogate": invalid("surrogate"),
-    "utf-16": invalid("is not valid JSON in UTF-8"),
+    "invalid-json": invalid("a text is in single quotes."),
+    "trailing-garbage": invalid("`<` follows its end."),
+    "deep-nesting": Ends(but=NOT_REACHED, rejected=("WRONG_TYPE",)),
+    "huge-integer": Ends(but=SPOILT_AND_LAST, rejected=("OUT_OF_RANGE",)),
+    "not-a-number": invalid("at /items/0: it has NaN, which JSON does not have."),
+    "invalid-utf8": invalid('at /items/0: byte 39 is 0xE9 (in Windows-1252 it is "é"), which is not UTF-8.'),
+    "lone-surrogate": Ends(but=SPOILT_AND_LAST, rejected=("INVALID_VALUE",)),
+    "utf-16": invalid("is text in UTF-16, not in UTF-8."),
     "json-array": invalid("at its top: "),
     "items-missing": invalid("at /items: "),
     "items-not-a-list": invalid("at /items: "),

@@ -141,6 +141,6 @@ async def check(
     assert {call.token for call in asked} == {TOKEN}
     if ends.code is not None:
         assert detail.startswith(f"Page {ends.page} of /products ")
-        assert re.search(r"[.,] (then )?(Send|Check|Register|Allow|Look|End|Each nextCursor must) ", detail), detail
+        assert re.search(r"[.,] (then )?(Send|Check|Register|Allow|Look|End|Put|Each nextCursor must) ", detail), detail
         assert sync.counts.deleted == 0
         assert len([call for call in asked if call.cursor == asked[-1].cursor]) == (ends.tries or 1)

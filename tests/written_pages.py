@@ -18,7 +18,23 @@ ODD_TIMES = """
 2024-03-01T08:30:00,5Z yesterday 2024-03-01T08:30:00.00000000000000000000000000000000000000000000Z
 """.split()  # noqa: SIM905 - as a list it has thirty lines
 ODD_TEXTS = ["", "\n", "a\n", "\x7f", "x" * 300, '"thumbnail":{}', '","meta":{}', "\\", "2024-03-01 08:30:00Z\n"]
-ODD_NUMBERS = [-0.0, -1, 2**53, 2**63, -(2**63), 2**64, 10**30, 5e-324, 1e-7, 1e15, 1e16, 1e300]
+ODD_NUMBERS = [
+    1250.0,
+    0.0,
+    9007199254740992.0,
+    -0.0,
+    -1,
+    2**53,
+    2**63,
+    -(2**63),
+    2**64,
+    10**30,
+    5e-324,
+    1e-7,
+    1e15,
+    1e16,
+    1e300,
+]
 
 names = st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1, max_size=40)
 texts = st.text(max_size=40) | st.sampled_from(ODD_TEXTS)
@@ -103,4 +119,29 @@ COLLECTION_PAGE = {"items": [COLLECTION], "pagination": {"moreResults": False}}
 SPLINTERS = [
     b"\\", b'"', b"0", b"e", b"-", b".", b"null", b"true", b",", b"{}", b"[]", b"\\u0000", b"\\ud800", b"\\u007f",
     b"\xc3", b"\xed\xa0\x80", b"\xef\xbb\xbf", b"\x7f", b"\n", b'"id":"z",', b'"meta":null,', b'"thumbnail":{},',
+    b"\\udc00", b"1e999", b"9" * 30, b".0",
 ]  # fmt: skip
+
+UNUSABLE = [
+    rb'"\ud83d"', rb'"a\udc00"', rb'{"\ud800": 1}', b"1e400", b"-1e400", b"9" * 30, b"9" * 5000, b"[1e999]",
+    b"[" * 400 + b"]" * 400, b"[" * 5000 + b"]" * 5000, b'{"a":' * 2000 + b"1" + b"}" * 2000,
+]  # fmt: skip
+"""Valid JSON by its grammar, and nothing that can be kept."""
+
+
+@st.composite
+def pages_with_unusable_values(draw: st.DrawFn) -> tuple[EntityType, bytes, int]:
+    """Records that fit, and in some of them a value that nobody can keep: in any field, also one that nobody knows."""
+    kind = draw(st.sampled_from(EntityType))
+    number = draw(st.integers(1, 5))
+    page: dict[str, Any] = {"items": [], "pagination": {"moreResults": False}}
+    fields = ["id", "title", "listPrice", "thumbnail", "meta", "vendor", "products", "createdAt"]
+    for each in range(number):
+        page["items"].append({"id": f"r{each}", "title": "Hat", "meta": {"a": 1}})
+        if draw(st.booleans()):
+            value = draw(st.sampled_from(["@", {"url": "@"}, {"a": ["@"]}, [{"id": "p", "title": "P", "vendor": "@"}]]))
+            page["items"][-1][draw(st.sampled_from(fields))] = value
+    content = json.dumps(page).encode()
+    while b'"@"' in content:
+        content = content.replace(b'"@"', draw(st.sampled_from(UNUSABLE)), 1)
+    return kind, content, number

@@ -44,6 +44,10 @@ Where things are:
     product_service    pages of records from a merchant: paging, new attempts, failures
     preferences        what a client would like, if it can be had
     records            a page checked against openapi/product-service.yaml: what fits, what is rejected
+    known_fields       the known part of a record, without what cannot be kept
+    record_faults      what is wrong with a value in a record, in words
+    json_faults        why a body is not JSON, in words
+    tolerant_json      a JSON parser for which one unusable value spoils its record alone
     page_types         pages as types: those that fit, read at once
     unread             pages of which only what is new has to be read
     jwks               the keys of a token issuer, from where it publishes them

@@ -26,19 +26,20 @@ _DEEPEST = 4
 # A keyword that is not here would be a rule that nobody checks.
 _KEYWORDS = {"type", "nullable", "format", "minLength", "maxLength", "pattern", "minimum", "maximum", "items"}
 _KEYWORDS |= {"maxItems", "properties", "required", "additionalProperties", "description", "example"}
+_LARGEST_TOTAL = 2**53 - 1  # as the spec says
 _finer_than_microseconds = re.compile(rb"\.[0-9]{7}").search  # such a time is rounded here, and cut off by Python
 
 _id = attrgetter("id")
 
 
 class Found(NamedTuple):
-    """What an answer's body has. `total` is whatever stands there."""
+    """What an answer's body has."""
 
     records: list[Record]
     rejections: list[Rejection]
     more_results: bool
     next_cursor: str | None
-    total: Any
+    total: int | None
 
 
 class Sheet(NamedTuple):
@@ -48,7 +49,7 @@ class Sheet(NamedTuple):
     digests: list[bytes]
     more_results: bool
     next_cursor: str | None
-    total: Any
+    total: int | None
 
     def without(self, left_out: Sequence[bool]) -> bytes:
         """A body of the records that are not left out: the last page, as far as it says."""
@@ -67,6 +68,7 @@ class PageType:
         self._times = [(name, attrgetter(name)) for name, each in fields.items() if each.get("format") == "date-time"]
         # An object of which nothing is kept is left out, and no type can say so. Within a string, \ is before a quote.
         self._nothing = [f'"{name}":{{}}'.encode() for name, each in fields.items() if "properties" in each]
+        self._integers = [(name, attrgetter(name)) for name, each in fields.items() if each["type"] == "integer"]
         self._members = members if members in fields else None
         self._count = count.encode()
         item = types.struct(record, {name: datetime | None for name, _ in self._times})
@@ -84,7 +86,7 @@ class PageType:
         try:
             content.decode()  # what is skipped has to be UTF-8 all the same (RFC 8259 §8.1)
             page = self._decode_sheet(content)
-            total = orjson.loads(memoryview(page.pagination.totalNumber))
+            total = _total(page.pagination.totalNumber)
         except (msgspec.DecodeError, ValueError, RecursionError):
             return None
         rules = hashlib.blake2b(b"%d" % max_record_bytes, key=self._rules, digest_size=16).digest()
@@ -108,8 +110,9 @@ class PageType:
         try:
             content.decode()  # what is not kept is skipped, and has to be UTF-8 all the same (RFC 8259 §8.1)
             page = self._decode(content)
-            total = orjson.loads(memoryview(page.pagination.totalNumber))
+            total = _total(page.pagination.totalNumber)
             self._to_utc(page.items)
+            self._to_integers(page.items)
         except (msgspec.DecodeError, ValueError, OverflowError, RecursionError):
             return None
         members: list[tuple[str, ...]] = [()] * len(page.items)
@@ -128,12 +131,32 @@ class PageType:
         records = list(map(Record, map(_id, page.items), documents, members, digests or [b""] * len(parts)))
         return Found(records, [], page.pagination.moreResults, page.pagination.nextCursor, total)
 
+    def _to_integers(self, items: list[Any]) -> None:
+        for name, of in self._integers:
+            for each in items:
+                if type(number := of(each)) is float:
+                    setattr(each, name, int(number))
+
     def _to_utc(self, items: list[Any]) -> None:
         for name, of in self._times:
             for each in items:
                 moment = of(each)
                 if moment is not None and moment.tzinfo is not UTC:
                     setattr(each, name, moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC))
+
+
+def whole_number(total: Any) -> int | None:
+    """Return a total as an integer, also where 1250.0 was written for it; None where it is no number of records."""
+    if isinstance(total, float) and total.is_integer():
+        total = int(total)
+    return total if type(total) is int and 0 <= total <= _LARGEST_TOTAL else None
+
+
+def _total(literal: msgspec.Raw) -> int | None:
+    try:
+        return whole_number(orjson.loads(memoryview(literal)))
+    except orjson.JSONDecodeError:  # a number that no float holds
+        return None
 
 
 def _page(item: Any, pagination: type[msgspec.Struct], most: int) -> Callable[[bytes], Any]:
@@ -184,7 +207,9 @@ class _Types:
                 lengths = {"min_length": schema.get("minLength"), "max_length": schema.get("maxLength")}
                 return Annotated[str, Meta(pattern=pattern, **lengths)]
             case "integer":
-                return Annotated[int, Meta(ge=schema.get("minimum"), le=schema.get("maximum"))]
+                limits = {"ge": schema.get("minimum"), "le": schema.get("maximum")}
+                # 1250.0 and 1.25e3 are integers for JSON Schema, if not for Draft 4
+                return Annotated[int, Meta(**limits)] | Annotated[float, Meta(multiple_of=1, **limits)]
             case "boolean":
                 return bool
             case "array":

@@ -140,8 +140,8 @@ class ProductService:
             where = f"{len(some)} of {contract.path} by id"
             params = {"ids": ",".join(some), "page_size": str(len(some))}
             with tracing.span("fetch by id", ids=len(some)):
-                content = await self._fetch_patiently(contract.path, params, where)
-                page = contract.page(content, where, self._max_record_bytes)
+                reply = await self._fetch_patiently(contract.path, params, where)
+                page = contract.page(reply.content, where, self._max_record_bytes, content_type(reply))
                 tracing.fetched(page.size)
             found = tuple(each for each in page.records if each.id in some)
             rejected = tuple(each for each in page.rejections if each.record_id in some)
@@ -152,15 +152,14 @@ class ProductService:
         while True:
             try:
                 params = {"page_size": str(self._page_size)} | ({} if cursor is None else {"cursor": cursor})
-                content = await self._fetch_patiently(contract.path, params, where)
+                reply = await self._fetch_patiently(contract.path, params, where)
             except _PageTooLarge:
                 self._page_size = max(1, self._page_size // 2)
             else:
                 read = contract.unread_page if self.leave_unread else contract.page
-                return _masked(read(content, where, self._max_record_bytes))
+                return _masked(read(reply.content, where, self._max_record_bytes, content_type(reply)))
 
-    async def _fetch_patiently(self, path: str, params: dict[str, str], where: str) -> bytes:
-        content = b""
+    async def _fetch_patiently(self, path: str, params: dict[str, str], where: str) -> Reply:
         async for attempt in stamina.retry_context(
             self._backoff,
             attempts=self._attempts,
@@ -172,8 +171,8 @@ class ProductService:
             if attempt.num > 1:
                 self._retried()
             with attempt:
-                content = await self._ask(path, params, where)
-        return content
+                return await self._ask(path, params, where)
+        raise AssertionError("stamina makes at least one attempt")  # pragma: no cover
 
     def _backoff(self, error: Exception) -> bool | float:
         """Whether to try again; as a number, after how many seconds."""
@@ -183,7 +182,7 @@ class ProductService:
             return True
         return False if error.retry_after > LONGEST_RETRY_AFTER else max(error.retry_after, self._wait_initial)
 
-    async def _ask(self, path: str, params: dict[str, str], where: str) -> bytes:
+    async def _ask(self, path: str, params: dict[str, str], where: str) -> Reply:
         try:
             reply = await self._outbound.get(self._url + path, params=params, bearer=self._token)
         except OutboundError as error:
@@ -194,7 +193,7 @@ class ProductService:
         tracing.note({"http.response.status_code": reply.status})
         if reply.status != 200:
             raise self._refusal(reply, where)
-        return reply.content
+        return reply
 
     def _refusal(self, reply: Reply, where: str) -> PullFailed:
         answered = f"the product service answered {reply.status}"
@@ -256,6 +255,11 @@ class ReadAhead:
 
     async def _next(self) -> AnyPage:
         return await anext(self._pages)
+
+
+def content_type(reply: Reply) -> str:
+    """Return the Content-Type of an answer; "" where it has none."""
+    return reply.headers.get("Content-Type", "")
 
 
 def _masked(page: AnyPage) -> AnyPage:

@@ -17,10 +17,13 @@ from typing import Any
 import jsonschema_rs
 import orjson
 
-from product_gateway import spec
+from product_gateway import json_faults, record_faults, spec, tolerant_json
 from product_gateway.errors import PullFailed
+from product_gateway.known_fields import KnownFields, Unfit
 from product_gateway.model import EntityType, Page, Record, Rejection
-from product_gateway.page_types import Found, PageType
+from product_gateway.page_types import Found, PageType, whole_number
+from product_gateway.record_faults import Parts
+from product_gateway.tolerant_json import BYTE_ORDER_MARK, NotJSON, Unusable
 from product_gateway.unread import AnyPage, UnreadPage
 
 # The path of each list, and the schema of its records; the page's schema is named after it.
@@ -39,9 +42,6 @@ _REJECTION_CODES = {
     "minimum": "OUT_OF_RANGE",
     "maximum": "OUT_OF_RANGE",
 }
-_LARGEST_TOTAL = 2**53 - 1  # as the spec says
-_LONGEST_MESSAGE = 200
-_NOT_A_TIME = "The value is not an ISO 8601 date and time."
 _TIMES_IN_UTC = orjson.OPT_NAIVE_UTC | orjson.OPT_UTC_Z
 
 
@@ -52,17 +52,24 @@ class Contract:
     path: str
     typed: PageType
     envelope: jsonschema_rs.Draft4Validator
+    page_fields: KnownFields
+    pagination: KnownFields
     schema: jsonschema_rs.Draft4Validator
+    known: KnownFields
     record_id: jsonschema_rs.Draft4Validator
     fields: tuple[str, ...]
     converted: tuple[tuple[str, Callable[[Any], Any]], ...]
     has_members: bool
 
-    def page(self, content: bytes, where: str, max_record_bytes: int) -> Page:
-        """The page in an answer's body. Raises PullFailed: INVALID_PAGE, INVALID_PAGING."""
+    def page(self, content: bytes, where: str, max_record_bytes: int, content_type: str = "") -> Page:
+        """The page in an answer's body. Raises PullFailed: INVALID_PAGE, INVALID_PAGING.
+
+        A byte order mark at its beginning is ignored (RFC 8259 §8.1).
+        """
+        content = content.removeprefix(BYTE_ORDER_MARK)
         sheet = self.typed.sheet(content, max_record_bytes)
         digests = sheet.digests if sheet else ()
-        page = self._found(content, where, max_record_bytes, digests)
+        page = self._found(content, where, max_record_bytes, digests, content_type)
         if page.more_results and not page.next_cursor:
             raise PullFailed(
                 "INVALID_PAGING",
@@ -78,12 +85,13 @@ class Contract:
             repeated=len(page.records) - len(by_id),
         )
 
-    def unread_page(self, content: bytes, where: str, max_record_bytes: int) -> AnyPage:
+    def unread_page(self, content: bytes, where: str, max_record_bytes: int, content_type: str = "") -> AnyPage:
         """The same without a look at its records, where they can be told apart without one. Raises PullFailed."""
+        content = content.removeprefix(BYTE_ORDER_MARK)
         sheet = self.typed.sheet(content, max_record_bytes)
         ids = sheet and self.typed.ids(content)
         if not sheet or not ids or len(set(ids)) < len(ids) or (sheet.more_results and not sheet.next_cursor):
-            return self.page(content, where, max_record_bytes)
+            return self.page(content, where, max_record_bytes, content_type)
         cursor = sheet.next_cursor if sheet.more_results else None
         total = _total(sheet.total, len(ids))
 
@@ -92,50 +100,78 @@ class Contract:
             digests = [digest for digest, out in zip(sheet.digests, left_out, strict=True) if not out]
             found = Found([], [], sheet.more_results, cursor, total)
             if digests:
-                try:
-                    found = self._found(sheet.without(left_out), where, max_record_bytes, digests)
-                except PullFailed:
-                    self.read(content, where, max_record_bytes)  # it says where, in what was sent
-                    raise
+                found = self._found(sheet.without(left_out), where, max_record_bytes, digests)
             return Page(tuple(found.records), tuple(found.rejections), cursor, total, unread=len(ids) - len(digests))
 
         return UnreadPage(dict(zip(ids, sheet.digests, strict=True)), read, cursor)
 
-    def _found(self, content: bytes, where: str, max_record_bytes: int, digests: Sequence[bytes]) -> Found:
+    def _found(
+        self, content: bytes, where: str, max_record_bytes: int, digests: Sequence[bytes], content_type: str = ""
+    ) -> Found:
         found = self.typed.read(content, max_record_bytes, digests)
-        return found or self.read(content, where, max_record_bytes, digests)
+        return found or self.read(content, where, max_record_bytes, digests, content_type)
 
-    def read(self, content: bytes, where: str, max_record_bytes: int, digests: Sequence[bytes] = ()) -> Found:
+    def read(
+        self,
+        content: bytes,
+        where: str,
+        max_record_bytes: int,
+        digests: Sequence[bytes] = (),
+        content_type: str = "",
+    ) -> Found:
         """What the body of an answer has, whatever of it does not fit. Raises PullFailed: INVALID_PAGE."""
         try:
-            body = orjson.loads(content)
-            self.envelope.validate(body)
-        except orjson.JSONDecodeError as error:
-            fault = f"is not valid JSON in UTF-8: {error.msg} at character {error.pos}"
-            raise PullFailed("INVALID_PAGE", f"{where} {fault}. Send what the spec describes.") from None
-        except jsonschema_rs.ValidationError as error:
-            fault = f"does not fit product-service.yaml at {_pointer(error) or 'its top'}: {_message(error)}"
+            body, usable = tolerant_json.loads(content)
+        except (NotJSON, UnicodeDecodeError):
+            raise PullFailed("INVALID_PAGE", f"{where} {json_faults.why(content, content_type)}") from None
+        try:
+            paging = self._paging(body)
+        except Unfit as unfit:
+            place = record_faults.pointer_to(unfit.parts) or "its top"
+            looks = json_faults.looks(content, content_type)
+            fault = f"does not fit product-service.yaml at {place}: {unfit.message} {looks}"
             raise PullFailed("INVALID_PAGE", f"{where} {fault} Send what the spec describes.") from None
         records: list[Record] = []
         rejections: list[Rejection] = []
         for item, sent in zip(body["items"], digests or repeat(b""), strict=False):
-            outcome = self.record(item, max_record_bytes, sent)
+            outcome = self.record(item, max_record_bytes, sent, usable=usable)
             if isinstance(outcome, Record):
                 records.append(outcome)
             else:
                 rejections.append(outcome)
-        paging = body["pagination"]
-        more, cursor, total = paging["moreResults"], paging.get("nextCursor"), paging.get("totalNumber")
-        return Found(records, rejections, more, cursor, total)
+        total = whole_number(body["pagination"].get("totalNumber"))
+        return Found(records, rejections, paging["moreResults"], paging.get("nextCursor"), total)
 
-    def record(self, item: Any, max_bytes: int, sent: bytes = b"") -> Record | Rejection:
-        """The record as the catalog keeps it, or why it does not fit."""
+    def _paging(self, body: Any) -> dict[str, Any]:
+        """What a page says of the list. Raises Unfit where it is no page."""
+        page: Any = body
+        if isinstance(body, dict):
+            items, pagination = body.get("items"), body.get("pagination")
+            page = {name: body[name] for name in ("items", "pagination") if name in body}
+            if isinstance(items, list | dict):
+                page["items"] = [None] * len(items) if isinstance(items, list) else {}
+            if "pagination" in body:
+                page["pagination"] = self.pagination.of(pagination, ("pagination",))
+        elif isinstance(body, list):
+            page = []
+        elif isinstance(body, str):
+            page = json_faults.encodable(body)
+        elif isinstance(body, Unusable):
+            page = 0
+        _validate(self.envelope, page, self.page_fields, "The page")
+        paging: dict[str, Any] = page["pagination"]
+        return paging
+
+    def record(self, item: Any, max_bytes: int, sent: bytes = b"", *, usable: bool = True) -> Record | Rejection:
+        """The record as the catalog keeps it, or why it does not fit. `usable`: as tolerant_json.loads says."""
         try:
-            self.schema.validate(item)
-        except jsonschema_rs.ValidationError as error:
-            code = _REJECTION_CODES.get(error.kind.name, "INVALID_VALUE")
-            return Rejection(code, self._id_of(item), _pointer(error), _message(error))
-        return self._kept(item, max_bytes, sent)
+            known = item
+            if not usable or not self.schema.is_valid(item):
+                known = self.known.of(item)
+                _validate(self.schema, known, self.known)
+        except Unfit as unfit:
+            return Rejection(unfit.code, self._id_of(item), record_faults.pointer_to(unfit.parts), unfit.message)
+        return self._kept(known, max_bytes, sent)
 
     def _kept(self, item: Any, max_bytes: int, sent: bytes) -> Record | Rejection:
         document: dict[str, Any] = {name: value for name in self.fields if (value := item.get(name)) is not None}
@@ -150,22 +186,21 @@ class Contract:
                 else:
                     document[name] = value
         except (ValueError, OverflowError):
-            return Rejection("INVALID_DATE_TIME", item["id"], f"/{name}", _NOT_A_TIME)
+            fault = record_faults.not_a_time((name,), item[name])
+            return Rejection("INVALID_DATE_TIME", item["id"], f"/{name}", fault)
         product_ids: tuple[str, ...] = ()
         if self.has_members:
             product_ids = tuple(dict.fromkeys(product["id"] for product in item.get(_MEMBERS) or ()))
             document[_MEMBER_COUNT] = len(product_ids)
-        try:
-            text = orjson.dumps(document, option=_TIMES_IN_UTC)
-        except TypeError:  # more than orjson writes; `meta` is the only field that can nest
-            return Rejection("INVALID_VALUE", item["id"], "/meta", "Objects and arrays are nested too deeply.")
+        text = orjson.dumps(document, option=_TIMES_IN_UTC)
         if len(text) > max_bytes:
             return Rejection("TOO_LARGE", item["id"], _largest(document), _too_large(len(text), max_bytes))
         return Record(item["id"], text.decode(), product_ids, sent)
 
     def _id_of(self, item: Any) -> str | None:
         record_id = item.get("id") if isinstance(item, dict) else None
-        return record_id if self.record_id.is_valid(record_id) else None
+        fits = isinstance(record_id, str) and tolerant_json.is_text(record_id) and self.record_id.is_valid(record_id)
+        return record_id if fits else None
 
 
 @cache
@@ -174,6 +209,8 @@ def contract(entity_type: EntityType) -> Contract:
     document = spec.load(spec.PRODUCT_SERVICE)
     path, name = _LISTS[entity_type]
     page = spec.json_schema(document, f"{name}Page")
+    pagination = dict(document["components"]["schemas"]["Pagination"])
+    pagination["properties"] = {key: each for key, each in pagination["properties"].items() if key != "totalNumber"}
     schemas = page["components"]["schemas"]
     del schemas["Pagination"]["properties"]["totalNumber"]  # whatever it says, it is no reason to fail
     # records are checked one by one, so that one that does not fit does not cost the page
@@ -183,7 +220,10 @@ def contract(entity_type: EntityType) -> Contract:
         path=path,
         typed=PageType(document, f"{name}Page", _MEMBERS, _MEMBER_COUNT),
         envelope=_validator(page),
+        page_fields=KnownFields(document, document["components"]["schemas"][f"{name}Page"]),
+        pagination=KnownFields(document, pagination),
         schema=_validator(spec.json_schema(document, name)),
+        known=KnownFields(document, document["components"]["schemas"][name]),
         record_id=_validator(spec.json_schema(document, "RecordId")),
         fields=tuple(field for field in properties if field != _MEMBERS),
         converted=tuple(
@@ -196,8 +236,39 @@ def contract(entity_type: EntityType) -> Contract:
 
 
 def _validator(schema: spec.Document) -> jsonschema_rs.Draft4Validator:
-    # masked: an error's message must not carry the merchant's data, which may be large
-    return jsonschema_rs.Draft4Validator(schema, validate_formats=False, mask="The value")
+    return jsonschema_rs.Draft4Validator(schema, validate_formats=False)
+
+
+def _validate(
+    validator: jsonschema_rs.Draft4Validator, value: Any, known: KnownFields, top: str = "The record"
+) -> None:
+    """Raises Unfit with the first fault."""
+    try:
+        validator.validate(value)
+    except jsonschema_rs.ValidationError as error:
+        code = _REJECTION_CODES.get(error.kind.name, "INVALID_VALUE")
+        parts: Parts = tuple(error.instance_path)
+        if isinstance(error.kind, jsonschema_rs.ValidationErrorKind.Required):
+            parts = (*parts, error.kind.property)
+        raise Unfit(code, parts, _words(code, parts, value, known, top)) from None
+
+
+def _words(code: str, parts: Parts, value: Any, known: KnownFields, top: str) -> str:
+    schema = known.at(parts)
+    if code == "MISSING_FIELD":
+        return record_faults.missing(parts, schema)
+    for part in parts:
+        value = value[part]
+    match code:
+        case "WRONG_TYPE":
+            return record_faults.wrong_type(parts, value, schema, top)
+        case "OUT_OF_RANGE":
+            return record_faults.out_of_range(parts, value, schema)
+        case "TOO_LONG":
+            return record_faults.too_long(parts, value, schema)
+        case "TOO_SHORT":
+            return record_faults.too_short(parts)
+    return record_faults.has_control_character(parts, value)  # the only pattern of the contract
 
 
 def _converter(schema: spec.Document) -> Callable[[Any], Any] | None:
@@ -215,9 +286,9 @@ def _only(names: tuple[str, ...], value: dict[str, Any]) -> dict[str, Any] | Non
     return {name: value[name] for name in names if value.get(name) is not None} or None
 
 
-def _total(total: Any, on_page: int) -> int | None:
+def _total(total: int | None, on_page: int) -> int | None:
     """The total where it can be the whole: merchants read the spec in two ways, and some count wrong."""
-    return total if type(total) is int and on_page < total <= _LARGEST_TOTAL else None
+    return total if total is not None and on_page < total else None
 
 
 def _largest(document: dict[str, Any]) -> str:
@@ -226,15 +297,3 @@ def _largest(document: dict[str, Any]) -> str:
 
 def _too_large(size: int, most: int) -> str:
     return f"What the catalog keeps of the record has {size} bytes as JSON, and {most} are the most."
-
-
-def _pointer(error: jsonschema_rs.ValidationError) -> str:
-    """JSON Pointer (RFC 6901) to the fault; of a missing field, to where it should be."""
-    parts = list(error.instance_path)
-    if isinstance(error.kind, jsonschema_rs.ValidationErrorKind.Required):
-        parts.append(error.kind.property)
-    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in parts)
-
-
-def _message(error: jsonschema_rs.ValidationError) -> str:
-    return error.message.replace("\n", " ")[: _LONGEST_MESSAGE - 1] + "."

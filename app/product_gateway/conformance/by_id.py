@@ -4,14 +4,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
-import orjson
-
+from product_gateway import json_faults, tolerant_json
 from product_gateway.conformance.client import Broken, Service
 from product_gateway.conformance.reading import Reading, ids_of, is_odd
 from product_gateway.conformance.sheet import Sheet
 from product_gateway.model import EntityType
 from product_gateway.product_service import LONGEST_IDS, MOST_IDS
 from product_gateway.records import contract
+from product_gateway.tolerant_json import NotJSON
 
 UNKNOWN = "no-such-record-7f3a"
 ASKED_FOR_SINGLY = 6
@@ -99,7 +99,7 @@ class IdChecks:
             answer = await self._service.record(self._of, record_id)
             seen = answer.exchange.said
             if answer.reply is not None and answer.status == 200:
-                seen = _difference(self._items[record_id], answer.reply.content)
+                seen = _difference(self._items[record_id], answer.reply.content, answer.exchange.content_type)
             if seen:
                 words = f"The record {record_id!r}: {seen}"
                 self._sheet.failed("record-by-id", self._of, words, answer.exchange.curl)
@@ -113,12 +113,12 @@ class IdChecks:
         self._sheet.passed(self._of, "unknown-id")
 
 
-def _difference(listed: Any, content: bytes) -> str:
+def _difference(listed: Any, content: bytes, content_type: str) -> str:
     """What is different in the record from its own address; nothing where it is the same."""
     try:
-        single = orjson.loads(content)
-    except orjson.JSONDecodeError as error:
-        return f"the body is not JSON in UTF-8: {error.msg}."
+        single, _ = tolerant_json.loads(content)
+    except (NotJSON, UnicodeDecodeError):
+        return f"the body {json_faults.why(content, content_type)}"
     if not isinstance(single, dict):
         return "the body is no record."
     names = [name for name in {**listed, **single} if listed.get(name) != single.get(name)]

@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlencode
 
-import orjson
-
-from product_gateway import records
+from product_gateway import json_faults, records, tolerant_json
 from product_gateway.errors import (
     AnswerTooLarge,
     AnswerUnreadable,
@@ -24,6 +22,7 @@ from product_gateway.model import EntityType, Page
 from product_gateway.outbound import Outbound, Reply, retry_after
 from product_gateway.product_service import LONGEST_RETRY_AFTER
 from product_gateway.settings import Settings
+from product_gateway.tolerant_json import NotJSON
 
 WRONG_TOKEN = "not-the-token-of-this-service"  # noqa: S105 - that it is wrong is its use
 LONGEST_WAIT = 10.0  # seconds between two attempts, where the service does not say
@@ -176,12 +175,13 @@ class Service:
         answer = await self.ask(contract.path + query, params)
         reply = _good(answer)
         try:
-            body = orjson.loads(reply.content)
-        except orjson.JSONDecodeError as error:
-            what = f"The body is not JSON in UTF-8: {error.msg} at character {error.pos}."
+            body, _ = tolerant_json.loads(reply.content)
+        except (NotJSON, UnicodeDecodeError):
+            what = f"The body {json_faults.why(reply.content, answer.exchange.content_type)}"
             raise Broken("json", what, answer.exchange) from None
+        sent_as = answer.exchange.content_type
         try:
-            page = contract.page(reply.content, "The answer", self.settings.max_record_bytes)
+            page = contract.page(reply.content, "The answer", self.settings.max_record_bytes, sent_as)
         except PullFailed as failed:
             code = "next-cursor" if failed.code == "INVALID_PAGING" else "page-shape"
             raise Broken(code, failed.detail.removesuffix(" Send what the spec describes."), answer.exchange) from None

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from product_gateway import tolerant_json
 from product_gateway.conformance.client import JSON, Broken, Exchange, PageAnswer, Service
 from product_gateway.conformance.sheet import Sheet
 from product_gateway.model import EntityType, Page
@@ -168,7 +169,8 @@ def _seen(cursor: str | None, answer: PageAnswer) -> Seen:
 
 def ids_of(items: Iterable[Any]) -> list[str]:
     """The ids of items as they came, where they have one that is text."""
-    return [item["id"] for item in items if isinstance(item, dict) and isinstance(item.get("id"), str)]
+    ids = (item.get("id") for item in items if isinstance(item, dict))
+    return [each for each in ids if isinstance(each, str) and tolerant_json.is_text(each)]
 
 
 def _twice(sheet: Sheet, entity_type: EntityType, seen: Seen, known: set[str]) -> None:
