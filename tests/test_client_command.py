@@ -503,12 +503,11 @@ def test_no_text_of_a_gateway_can_command_the_terminal_or_make_up_a_line(
         assert text.replace("\n", "").isprintable(), line
         assert not re.search(r"^Sync done", text, re.MULTILINE)
         assert "owned" in text
-    deep = b'{"x":' + b"[" * 1000 + b"]" * 1000 + b"," + json.dumps(one()).encode()[1:]
-    gateway.says(deep)
-    assert (
-        run(site.line("cancel PRODUCT --json", "hostile", gateway.url), 1).stderr
-        == "The answer is nested too deeply.\n"
-    )
+    for levels, status in ((253, 0), (254, 1), (1000, 1), (5000, 1), (100_000, 1)):
+        gateway.says(b'{"x":' + b"[" * levels + b"]" * levels + b"," + json.dumps(one()).encode()[1:])
+        for line in ("cancel PRODUCT --json", "cancel PRODUCT"):
+            said = run(site.line(line, "hostile", gateway.url), status)
+            assert ("The answer nests objects and arrays more than 254 levels deep." in said.stderr) == bool(status)
 
 
 def test_pages_of_the_history_are_followed_up_to_the_limit_and_never_in_a_circle(

@@ -33,7 +33,7 @@ class GatewayError(Exception):
     │   ├── AddressNotAllowed     the address is not one that we may call
     │   ├── Unreachable           no answer, or not a whole one; trying again may help
     │   ├── AnswerTooLarge
-    │   └── AnswerUnreadable      it is compressed in a way that cannot be undone
+    │   └── AnswerUnreadable      it is compressed in a way that cannot be undone, or nested too deep
     ├── Refused                   a gateway that the client command asked did not do it
     └── PullFailed                the sync ends FAILED with this code
         └── PullInterrupted       the same, where trying the request again may help
@@ -202,7 +202,7 @@ class AnswerTooLarge(OutboundError):
 
 
 class AnswerUnreadable(OutboundError):
-    """The answer came, but cannot be decompressed."""
+    """The answer came, but cannot be decompressed, or nests too deep."""
 
 
 class Refused(GatewayError):

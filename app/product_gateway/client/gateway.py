@@ -13,8 +13,9 @@ import orjson
 import stamina
 from pydantic import ValidationError
 
+from product_gateway import json_depth
 from product_gateway.client.bodies import Errors, OneStatus, OneSync, Problems, SyncPage
-from product_gateway.errors import Refused, Unreachable
+from product_gateway.errors import AnswerUnreadable, Refused, Unreachable
 from product_gateway.logs import printable
 from product_gateway.model import EntityType, SyncStatus
 from product_gateway.outbound import MEBIBYTE, Outbound, Reply, retry_after
@@ -213,6 +214,9 @@ def _backoff(error: Exception) -> bool | float:
 
 
 def _parsed(content: bytes) -> Any:
+    """Return the body, or None where it is not JSON. Raise AnswerUnreadable where it nests too deep."""
+    if json_depth.is_deeper(content):
+        raise AnswerUnreadable(f"The answer nests objects and arrays more than {json_depth.MAX_DEPTH} levels deep.")
     try:
         return orjson.loads(content)
     except orjson.JSONDecodeError:

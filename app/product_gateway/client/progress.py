@@ -13,7 +13,6 @@ from rich.text import Text
 from product_gateway.client import words
 from product_gateway.client.bodies import OneSync, Sync
 from product_gateway.client.gateway import Answer
-from product_gateway.errors import AnswerUnreadable
 
 SECONDS_OF_SPEED = 15.0
 SECONDS_BETWEEN_LINES = 10.0
@@ -175,11 +174,8 @@ class JsonLines:
 
 
 def as_json(body: object) -> str:
-    """In one line of ASCII, so that nothing in it can be taken for a command. Raises AnswerUnreadable."""
-    try:
-        return json.dumps(body)
-    except RecursionError:
-        raise AnswerUnreadable("The answer is nested too deeply.") from None
+    """Return JSON in one line of ASCII, so that nothing in it can be taken for a command."""
+    return json.dumps(body)
 
 
 def display(console: Console, stream: TextIO, *, json_lines: bool) -> Display:
