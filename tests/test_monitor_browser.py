@@ -7,29 +7,22 @@ import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
-from uuid import UUID
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
-from sqlalchemy import Connection, bindparam, select, update
 
 from browsing import PATIENCE, assert_readable, chromium, keep, wants_a_browser, window
 from contract import Gateway
 from house import API, House
+from monitor_scene import REFUSED, paint
 from paced_service import PacedService
 from product_gateway import catalog_file, db, operations, sample_service, settings
-from product_gateway.db import Database, catalog, claims, merchants, syncs, tables
 from product_gateway.metrics import Metrics
-from product_gateway.model import Claim, EntityType, Platform, Record, Rejection
-from product_gateway.model import Page as Read
 from serving import serve
 
 PHONE, DESK, PICTURE = (360, 760), (1280, 900), (1280, 1000)
 TOKEN = "an-operators-token-of-some-length"
-REFUSED = "PRODUCT_SERVICE_UNAUTHORIZED"
-WHY_REFUSED = "Page 1 of /products could not be read: the product service answered 401."
 
 pytestmark = wants_a_browser
 
@@ -87,67 +80,6 @@ def scene(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> It
     with serve(app) as base:
         yield f"{base}/monitor"
         end_streams()
-
-
-def paint(database: Database) -> None:
-    """Merchants and what became of their syncs."""
-    for name in ("acme", "bluebird-coffee", "corner-books", "dora", "elm-street-tea", "globex"):
-        database.call(merchants.add, name, Platform.BYOP, "https://shop.example")
-    for name, age, records in (("corner-books", 9000, 1204), ("bluebird-coffee", 5400, 812), ("dora", 3600, 4310)):
-        sync = begun(database, name, EntityType.PRODUCT)
-        read(database, sync, 1, records, records)
-        database.call(catalog.succeed, sync)
-        database.call(aged, sync.sync_id, age, records / 95)
-    for age in (3100, 1900, 720):
-        sync = begun(database, "acme", EntityType.PRODUCT)
-        database.call(claims.fail, sync, REFUSED, WHY_REFUSED)
-        database.call(aged, sync.sync_id, age, 1.0)
-    sync = begun(database, "globex", EntityType.PRODUCT)
-    for page in range(1, 7):
-        database.call(back, sync.sync_id, 3.0 + page % 3)
-        read(database, sync, page, 250, 1500, rejected=40)
-    database.call(claims.fail, sync, "TOO_MANY_REJECTED", "240 of 1500 records do not fit the contract.", 2)
-    for name, pages in (("bluebird-coffee", 4), ("dora", 2)):
-        sync = begun(database, name, EntityType.COLLECTION)
-        for page in range(1, pages + 1):
-            database.call(back, sync.sync_id, 4.0)
-            read(database, sync, page, 250, 1500)
-        database.call(claims.heartbeat, sync, 86400.0)
-    for name in ("corner-books", "elm-street-tea"):
-        database.call(syncs.enqueue, name, EntityType.PRODUCT)
-
-
-def begun(database: Database, merchant: str, entity_type: EntityType) -> Claim:
-    """A sync in progress."""
-    database.call(syncs.enqueue, merchant, entity_type)
-    claim = database.call(claims.claim, "worker-1:4711", 86400.0, 5, 2)
-    assert claim is not None
-    return claim
-
-
-def read(database: Database, claim: Claim, number: int, size: int, total: int, rejected: int = 0) -> None:
-    """A page of so many records."""
-    records = tuple(Record(f"{number:04d}{n:06d}", "{}") for n in range(size - rejected))
-    message = "'12.50' is not of type 'integer'"
-    bad = tuple(Rejection("INVALID_FIELD", f"mug-{number}{n}", "/listPrice", message) for n in range(rejected))
-    database.call(catalog.write_page, claim, Read(records, bad, str(number), total), 86400.0)
-
-
-def back(connection: Connection, sync_id: UUID, seconds: float) -> None:
-    """All that has happened to the sync so far was so much earlier."""
-    for table, key in ((tables.syncs, tables.syncs.c.id), (tables.sync_events, tables.sync_events.c.sync_id)):
-        names = [name for name in ("queued_at", "started_at", "at") if name in table.c]
-        for row in connection.execute(select(table).where(key == sync_id)).all():
-            earlier = {name: getattr(row, name) - timedelta(seconds=seconds) for name in names}
-            connection.execute(update(table).where(key == sync_id, table.c.id == row.id).values(earlier))
-
-
-def aged(connection: Connection, sync_id: UUID, age: float, took: float) -> None:
-    """The sync was asked for so long ago."""
-    began, ended = tables.now(bindparam("began")), tables.now(bindparam("ended"))
-    values = {"queued_at": began, "started_at": began, "finished_at": ended}
-    changed = update(tables.syncs).where(tables.syncs.c.id == sync_id).values(values)
-    connection.execute(changed, {"began": -age, "ended": took - age})
 
 
 def reloaded(page: Page) -> bool:

@@ -56,6 +56,7 @@ class Parameter:
         self.required: bool = definition.get("required", False)
         self.default = schema.get("default")
         self.never_refused: bool = definition.get("x-never-refused", False)  # such as Prefer, RFC 7240 §2
+        self.allows_empty: bool = definition.get("allowEmptyValue", False)  # as a form sends a field left alone
         kind = "Header" if definition["in"] == "header" else f"{definition['in'].capitalize()} parameter"
         self.label = f"{kind} {self.name}"
         self._array = schema["type"] == "array"
@@ -65,7 +66,9 @@ class Parameter:
         )
 
     def read(self, text: str) -> Any:
-        """The value that the text stands for. Raises InvalidRequest."""
+        """The value that the text stands for; the default where it may be empty and is. Raises InvalidRequest."""
+        if self.allows_empty and not text:
+            return self.default
         try:
             value = [self._convert(part) for part in text.split(",")] if self._array else self._convert(text)
         except ValueError as error:
