@@ -60,9 +60,11 @@ class Form:
     fields: dict[str, list[str]] = field(default_factory=dict)
 
     def submissions(self) -> Iterator[str]:
-        """The query of the form as it stands; then with each of the other values of each field."""
+        """The query of the form as it stands; then, where nothing is chosen yet, with each value of each field."""
         own = {name: values[0] for name, values in self.fields.items()}
         yield urlencode(own)
+        if any(own.values()):
+            return
         for name, values in self.fields.items():
             for value in values[1:]:
                 yield urlencode({**own, name: value})
@@ -118,8 +120,7 @@ def test_every_link_and_form_of_every_page_leads_somewhere(base: str) -> None:
             for each in found:
                 assert each.startswith(f"{base}/monitor"), f"{path} leads to {each}"
                 local = each.removeprefix(base).partition("#")[0]
-                # A cursor with each filter leads to the same pages again.
-                if local not in seen and not ("cursor=" in local and "=&" in local):
+                if local not in seen:
                     seen.add(local)
                     wanted.append(local)
         assert len(seen) < MOST_PAGES
