@@ -4,6 +4,7 @@ What the parser takes and http_rules do not is refused before any application se
 """
 
 import asyncio
+import math
 from typing import Any
 
 import httptools
@@ -14,6 +15,8 @@ from product_gateway import http_rules as rules
 from product_gateway.http_turns import Turns, Watch
 
 SLICE_BYTES = 4096  # so much is parsed before we look whether the client is ahead of us
+HEAD_END = b"\r\n\r\n"
+PLACEHOLDER = b"PATCH"  # a method that the parser treats as any other
 
 
 class _Over(Exception):
@@ -35,6 +38,10 @@ class HttpProtocol(Turns):
         self._telling: dict[bytes, bytes] = {}
         self._known_host = b""
         self._head_bytes = self._body_bytes = self._framing_bytes = 0
+        self._body_left = 0.0  # of the request that is being read; infinite where only the parser finds its end
+        self._line_so_far = b""  # a request line whose method has not arrived as a whole
+        self._head_end = b""  # the last bytes of a head that has not arrived as a whole
+        self._unknown_method = ""  # stands behind the placeholder that the parser was given
 
     def data_received(self, data: bytes) -> None:
         """Parses, but holds back what comes behind a request that waits for its turn."""
@@ -60,6 +67,55 @@ class HttpProtocol(Turns):
         self._leave_unread(len(rest))
 
     def _feed(self, data: bytes | memoryview) -> None:
+        while data and not self._deaf:
+            piece, data = self._next_piece(data)
+            if piece:
+                self._feed_piece(piece)
+        self._leave_unread(len(data))
+        if self._ready is not None:
+            self._start(*self._ready)
+
+    def _next_piece(self, data: bytes | memoryview) -> tuple[bytes | memoryview, bytes | memoryview]:
+        """Return what the parser gets next, and the rest: a piece never reaches into the following request."""
+        if self._in_body:
+            size = int(min(len(data), self._body_left))
+            self._body_left -= size
+            return data[:size], data[size:]
+        if not self._in_head or self._line_so_far:
+            data = self._line_so_far + bytes(data)
+            self._line_so_far = self._head_end = b""
+            if data[0] in b"\r\n":  # empty lines before a request are skipped (RFC 9112 §2.2)
+                rest = data.lstrip(b"\r\n")
+                return data[: len(data) - len(rest)], rest
+            if not data.startswith(rules.COMMON_METHODS):
+                data = self._with_known_method(data)
+        seen = len(self._head_end)
+        text = self._head_end + bytes(data)
+        end = text.find(HEAD_END) + len(HEAD_END) - seen
+        if end <= 0 or end > len(data):
+            self._head_end = text[1 - len(HEAD_END) :]
+            return data, b""
+        return data[:end], data[end:]
+
+    def _with_known_method(self, data: bytes) -> bytes:
+        """Return the request line with a placeholder for a method that the parser would take for bad HTTP.
+
+        Whether a path has the method is then the application's question (RFC 9110 §15.5.6). Returns nothing while the
+        method has not arrived as a whole.
+        """
+        method, space, _ = data[: rules.LONGEST_METHOD_CHARACTERS + 1].partition(b" ")
+        if not rules.METHOD.fullmatch(method):
+            return data
+        if not space:
+            self._line_so_far, self._in_head, self.url = data, True, b""
+            self.deadline = self._watch.now + self._limits.head_seconds
+            return b""
+        if method in rules.METHODS_OF_THE_PARSER:
+            return data
+        self._unknown_method = method.decode()
+        return PLACEHOLDER + data[len(method) :]
+
+    def _feed_piece(self, data: bytes | memoryview) -> None:
         if self._in_body:
             self._framing_bytes += len(data)
         else:
@@ -77,8 +133,6 @@ class HttpProtocol(Turns):
                 self._refuse(rules.head_too_large())
             elif self._framing_bytes > rules.LARGEST_HEAD_BYTES:
                 self._refuse(rules.framing_too_large())
-        if self._ready is not None:
-            self._start(*self._ready)
 
     def _stop_at(self, error: httptools.HttpParserError) -> None:
         cause = error.__context__  # what one of the callbacks below has raised
@@ -99,6 +153,7 @@ class HttpProtocol(Turns):
             raise _Over
         super().on_message_begin()
         self._telling = {}
+        self._body_left = 0.0
         self._in_head = True
         self.deadline = self._watch.now + self._limits.head_seconds
 
@@ -125,6 +180,8 @@ class HttpProtocol(Turns):
         if self.url[:1] != b"/" or b"#" in self.url:
             self.url = rules.origin_form(self.parser.get_method(), self.url)
         super().on_headers_complete()
+        if self._unknown_method:
+            self.scope["method"], self._unknown_method = self._unknown_method, ""
         # From here on the request has a cycle; a refusal takes it back.
         self._in_head, self._in_body = False, True
         self._body_bytes = self._framing_bytes = 0
@@ -142,6 +199,7 @@ class HttpProtocol(Turns):
 
     def _expect_body(self, length: int, chunked: bool) -> None:
         if length or chunked:
+            self._body_left = math.inf if chunked else length
             self._keep_line()
             self._deaf = length > rules.LARGEST_BODY_BYTES  # the application answers 413 by itself
             # Where a next request would begin, a proxy before us may see otherwise, or the client not send.

@@ -9,6 +9,14 @@ LARGEST_HEAD_BYTES = 96 * 1024  # request line and headers; a token of 64 KiB st
 LARGEST_TARGET_BYTES = 2**16 - 1  # httptools counts with 16 bits
 LARGEST_BODY_BYTES = 1024 * 1024
 MOST_HEADERS = 100
+LONGEST_METHOD_CHARACTERS = 32  # as METHOD has it
+
+# A method is a token (RFC 9110 §9.1). It must begin with a letter and have no small letters, as all registered methods
+# do: anything else is more likely a mistake ("get"), or the rest of a body, than a method.
+METHOD = re.compile(rb"[A-Z][A-Z0-9!#$%&'*+.^_`|~-]{0,31}")
+COMMON_METHODS = (b"GET ", b"PUT ", b"HEAD ", b"POST ", b"DELETE ", b"OPTIONS ")
+METHODS_OF_THE_PARSER = frozenset((b"GET", b"PUT", b"HEAD", b"POST", b"DELETE", b"OPTIONS", b"PATCH", b"TRACE"))
+METHODS_OF_THE_PARSER |= frozenset((b"CONNECT", b"PRI"))  # which it refuses
 
 HOST = rb"(?:[A-Za-z0-9._~%!$&'()*+;=-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?"
 ONE_HOST = re.compile(HOST)
