@@ -170,7 +170,7 @@ async def test_signing_in_gives_the_browser_a_session_until_it_signs_out(protect
     answer = await ask(protected, "POST", "/monitor/session", {"authorization": f"Bearer {TOKEN}"}, REMOTE)
     assert answer.status == 200
     cookie, _, rest = answer.headers["set-cookie"].partition(";")
-    assert rest.strip() == "Path=/monitor; Max-Age=43200; HttpOnly; SameSite=Strict"
+    assert rest.strip() == "Max-Age=43200; HttpOnly; SameSite=Strict"
     assert TOKEN not in cookie
     mine = {"cookie": f"a=b; {cookie}"}
     assert (await ask(protected, "GET", "/monitor", mine, REMOTE)).status in WELL

@@ -36,6 +36,18 @@ def only(found: list[Span]) -> Span:
     return found[0]
 
 
+def test_a_method_of_the_clients_own_names_no_span(house: House) -> None:
+    """Names of spans are few, whatever strangers send (OpenTelemetry, HTTP semantic conventions)."""
+    with receiver.serve() as told:
+        tell(house, told.url)
+        with serving(house, "json") as (url, _):
+            assert httpx2.request("BREW", f"{url}{API}/products").status_code == 405
+            within(ARRIVES_WITHIN, lambda: told.named("HTTP"))
+    span = only(told.named("HTTP"))
+    methods = {name: value for name, value in span.attributes.items() if name.startswith("http.request.method")}
+    assert methods == {"http.request.method": "_OTHER", "http.request.method_original": "BREW"}
+
+
 def test_a_request_and_its_sync_are_seen_from_end_to_end(house: House) -> None:
     """The client's trace goes on in ours; a sync has its own, with each page and each write in it."""
     with receiver.serve() as told, house.sample_service("--records", "30") as service:

@@ -28,6 +28,7 @@ Where things are:
     http_turns         answers in the order of their requests, and a clean end
     http_rules         what a request may be, as bytes
     response_framing   answers whose status allows no body are sent without one
+    public_path        the path prefix under which a proxy publishes the server
     cors               which origins' pages may read the answers in a browser
     rate_limits        how often a merchant and an address may ask
     answers            what a handler gives back: at once, later, or as a stream

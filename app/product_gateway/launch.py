@@ -7,8 +7,9 @@ import resource
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from product_gateway import lean  # noqa: F401  # before uvicorn
@@ -16,6 +17,7 @@ from product_gateway import lean  # noqa: F401  # before uvicorn
 # isort: split
 from starlette.types import ASGIApp
 from uvicorn.config import Config
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.server import Server
 
 from product_gateway import db, garbage, logs, tracing
@@ -24,6 +26,7 @@ from product_gateway.db import Database, migrate
 from product_gateway.errors import SettingsError
 from product_gateway.http_rules import Limits
 from product_gateway.metrics import Metrics
+from product_gateway.public_path import PublicPath
 from product_gateway.response_framing import Framed
 from product_gateway.server import create_app, error_answer
 from product_gateway.settings import Settings, listed
@@ -46,6 +49,27 @@ BACKLOG = 2048
 MOST_CONNECTIONS = 12_000
 SHARE_THAT_MAY_WAIT = 5 / 6  # of them, for a sync to end: the others are for those who don't
 FILES_FOR_ELSE = 200  # the database, the product services, logs, keys
+
+
+@dataclass(frozen=True, slots=True)
+class Proxies:
+    """The reverse proxies in front of a server: whose headers are believed, and the path that they publish it under."""
+
+    trusted: tuple[str, ...] = ()
+    base_path: str = ""
+
+    @classmethod
+    def of_gateway(cls, settings: Settings) -> "Proxies":
+        """Return those in front of the gateway's own port."""
+        return cls(tuple(listed(settings.trusted_proxies)), settings.public_base_path or "")
+
+    @classmethod
+    def of_operations(cls, settings: Settings) -> "Proxies":
+        """Return those in front of the operations port."""
+        return cls(tuple(listed(settings.trusted_proxies)), settings.operations_base_path or "")
+
+
+NO_PROXIES = Proxies()
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -89,7 +113,7 @@ def serve(settings: Settings, listening: socket.socket, for_operations: socket.s
     _prepare(settings)
     metrics = Metrics()
     app = create_app(settings, metrics, most_waiting=int(most_connections() * SHARE_THAT_MAY_WAIT))
-    server = _http_server(app, trusted_proxies=listed(settings.trusted_proxies))
+    server = _http_server(app, proxies=Proxies.of_gateway(settings))
     _end_when_told(server)
     with (
         tracing.exporting(settings),
@@ -176,7 +200,8 @@ def operations_beside(settings: Settings, metrics: Metrics, listening: socket.so
     from product_gateway import operations
 
     app, end_streams = operations.create_app(settings, metrics)
-    with http_beside(app, listening, seconds_to_finish=SECONDS_TO_FINISH_SCRAPES):
+    proxies = Proxies.of_operations(settings)
+    with http_beside(app, listening, seconds_to_finish=SECONDS_TO_FINISH_SCRAPES, proxies=proxies):
         url = url_of(listening)
         logger.info("Metrics and health are at %s/metrics, the monitor at %s/monitor", url, url)
         try:
@@ -191,9 +216,10 @@ def http_beside(
     listening: socket.socket,
     limits: Limits | None = None,
     seconds_to_finish: int = SECONDS_TO_FINISH_REQUESTS,
+    proxies: Proxies = NO_PROXIES,
 ) -> Iterator[None]:
     """An HTTP server in a thread, answering when this is entered."""
-    server = _http_server(app, limits, seconds_to_finish)
+    server = _http_server(app, limits, seconds_to_finish, proxies)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, name="http")
     thread.start()
     try:
@@ -271,11 +297,14 @@ def _http_server(
     app: ASGIApp,
     limits: Limits | None = None,
     seconds_to_finish: int = SECONDS_TO_FINISH_REQUESTS,
-    trusted_proxies: Sequence[str] = (),
+    proxies: Proxies = NO_PROXIES,
 ) -> Server:
+    trusted = list(proxies.trusted)
+    if trusted:
+        app = ProxyHeadersMiddleware(app, trusted)  # type: ignore[arg-type,assignment]  # uvicorn has ASGI types of its own
     return Server(
         Config(
-            Framed(app),
+            Framed(PublicPath(app, base_path=proxies.base_path, trusted_proxies=trusted)),
             loop="uvloop",
             http=Connections(error_answer, limits or Limits(connections=most_connections())),  # type: ignore[arg-type]  # makes what a class would
             ws="none",
@@ -283,8 +312,7 @@ def _http_server(
             log_config=None,
             access_log=False,
             server_header=False,
-            proxy_headers=bool(trusted_proxies),
-            forwarded_allow_ips=list(trusted_proxies),  # else uvicorn asks the environment, and trusts loopback
+            proxy_headers=False,  # else uvicorn asks the environment whom to trust
             timeout_graceful_shutdown=seconds_to_finish,
         )
     )

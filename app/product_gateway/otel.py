@@ -27,6 +27,9 @@ SECONDS_BETWEEN_COMPLAINTS = 60.0
 CARRIED = (b"traceparent", b"tracestate")
 
 
+METHODS = frozenset(("GET", "PUT", "HEAD", "POST", "DELETE", "OPTIONS", "PATCH", "TRACE", "CONNECT"))
+
+
 class Spans:
     """Makes spans, and sends them from a thread of its own: nobody waits for a receiver, whatever becomes of it."""
 
@@ -53,8 +56,13 @@ class Spans:
     ) -> AbstractContextManager[None]:
         """The conventions for HTTP servers: opentelemetry.io/docs/specs/semconv/http/http-spans."""
         carried = {name.decode(): value.decode("latin-1") for name, value in headers if name in CARRIED}
-        attributes = {"http.request.method": method, "url.scheme": scheme, "url.path": path}
-        return self._begun(method, attributes, SpanKind.SERVER, self._propagator.extract(carried, Context()))
+        known = method in METHODS
+        attributes = {"http.request.method": method if known else "_OTHER", "url.scheme": scheme, "url.path": path}
+        if not known:
+            attributes["http.request.method_original"] = method
+        return self._begun(
+            method if known else "HTTP", attributes, SpanKind.SERVER, self._propagator.extract(carried, Context())
+        )
 
     def span(self, name: str, attributes: Mapping[str, str | int]) -> AbstractContextManager[None]:
         """Within the current one, if there is one."""

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic_core import ErrorDetails
 
 from product_gateway.errors import SettingsError
+from product_gateway.public_path import LONGEST_PREFIX, is_prefix
 
 PREFIX = "PRODUCT_GATEWAY_"
 
@@ -63,10 +64,21 @@ def _networks(text: str) -> str:
     return text
 
 
+def _base_path(text: str) -> str:
+    if not is_prefix(text):
+        raise ValueError(
+            f"{text[:100]!r} is not a path prefix. Write it like /gw or /shops/gw: a slash first, none at the end, and "
+            f"between slashes at least one letter, digit or . _ ~ - but not . or .. alone; {LONGEST_PREFIX} characters "
+            "at most. Without a prefix, leave this setting unset"
+        )
+    return text
+
+
 ReadableFile = Annotated[Path, AfterValidator(_readable_file)]
 RateLimit = Annotated[str, AfterValidator(_rate_limit)]
 Origins = Annotated[str, AfterValidator(_origins)]
 Networks = Annotated[str, AfterValidator(_networks)]
+BasePath = Annotated[str, AfterValidator(_base_path)]
 
 
 def _receiver(url: str) -> str:
@@ -176,7 +188,14 @@ class Settings(BaseModel):
         None, description="The same for each address (with IPv6 for each /64), before the token is looked at"
     )
     trusted_proxies: Networks | None = Field(
-        None, description="Addresses and networks, between commas, whose X-Forwarded-For is believed; unset: none"
+        None,
+        description="Addresses and networks, between commas, whose X-Forwarded-For, X-Forwarded-Proto and "
+        "X-Forwarded-Prefix are believed; unset: none",
+    )
+    public_base_path: BasePath | None = Field(
+        None,
+        description="Path prefix under which a proxy publishes the gateway, such as /gw; the proxy removes it from "
+        "requests; unset: none",
     )
     cors_origins: Origins | None = Field(
         None, description="Origins, between commas, whose pages may read answers in a browser; *: all; unset: none"
@@ -189,6 +208,9 @@ class Settings(BaseModel):
         ge=0,
         le=65535,
         description="The port for it; unset: 8090 for serve and demo, 8091 for worker; 0: any free",
+    )
+    operations_base_path: BasePath | None = Field(
+        None, description="The same as PUBLIC_BASE_PATH for the operations port, such as /gw-operations; unset: none"
     )
     operator_token_file: ReadableFile | None = Field(
         None, description="The token that opens the monitor to operators; unset: it answers this machine alone"

@@ -157,4 +157,6 @@ def _mark(digest: bytes, expires: int) -> str:
 
 
 def _cookie(value: str, seconds: int) -> str:
-    return f"{COOKIE}={value}; Path=/monitor; Max-Age={seconds}; HttpOnly; SameSite=Strict"
+    # Without Path, the browser takes the folder of /monitor/session as it sees it, behind whatever prefix (RFC 6265
+    # §5.1.4).
+    return f"{COOKIE}={value}; Max-Age={seconds}; HttpOnly; SameSite=Strict"

@@ -8,10 +8,12 @@ import asyncio
 import gzip
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Any
+from urllib.parse import urljoin
 
 import orjson
 from starlette.types import Scope, Send
@@ -20,6 +22,7 @@ from product_gateway import spec
 from product_gateway.answers import STAMP, Answer
 from product_gateway.errors import PageNotFound
 from product_gateway.pages.code_samples import with_code_samples
+from product_gateway.public_path import public_path
 
 HERE = Path(__file__).parent
 OWN = HERE / "assets"
@@ -34,6 +37,9 @@ MEDIA_TYPES = {
 FOREVER = "public, max-age=31536000, immutable"
 ASK_AGAIN = "no-cache"  # kept, but asked for each time whether it is still that (RFC 9111 §5.2.2.4)
 HASHED = (".css", ".js")
+PATHS = {INDEX: "/", DOCS: "/docs", TRY_OUT: "/docs/try"}
+MOST_PREFIXES = 16  # kept at a time: a proxy publishes the server under few
+_LINK = re.compile(r'\b(href|src|data-document)="([^"]*)"')
 
 # Redoc fills its style sheets by script: they begin empty, which has this hash. One, for scroll bars, comes as text.
 REDOC_STYLES = (
@@ -81,6 +87,15 @@ class File(Answer[bytes]):
         await send({"type": "http.response.body", "body": content})
 
 
+@dataclass(frozen=True, slots=True)
+class FileAtPath(Answer[Callable[[str], File]]):
+    """A file whose links begin with the public path: one file for each prefix, made when it is first asked for."""
+
+    async def send(self, scope: Scope, send: Send) -> None:
+        """Send the file for the prefix of this request."""
+        await self.body(public_path(scope)).send(scope, send)
+
+
 def _field(scope: Scope, name: bytes) -> str:
     """A header as one list, however many lines it came in (RFC 9110 §5.3)."""
     return ",".join(value.decode("latin-1") for found, value in scope["headers"] if found == name)
@@ -117,14 +132,27 @@ class Pages:
 
     def __init__(self, *, shown: bool) -> None:
         self._shown = shown
-        text = spec.text(spec.GATEWAY)
-        self.spec = File(text, 200, {"Cache-Control": ASK_AGAIN}, "application/yaml", etag=f'W/"{_digest(text)}"')
+        self.spec: Answer[Any] = FileAtPath(lru_cache(maxsize=MOST_PREFIXES)(_spec_at))
+        self._at_path = {name: FileAtPath(self._maker_of(name)) for name in POLICIES}
 
-    def page(self, name: str) -> File:
+    def page(self, name: str) -> Answer[Any]:
         """One of the three pages. Raises PageNotFound."""
         if not self._shown:
             raise PageNotFound
-        return self._pages[name]
+        return self._at_path[name]
+
+    def _maker_of(self, name: str) -> Callable[[str], File]:
+        @lru_cache(maxsize=MOST_PREFIXES)
+        def page_at(prefix: str) -> File:
+            page = self._pages[name]
+            if not prefix:
+                return page
+            content = _LINK.sub(
+                lambda link: f'{link[1]}="{urljoin(prefix + PATHS[name], link[2])}"', page.body.decode()
+            )
+            return as_file(content.encode(), name, ASK_AGAIN, policy=POLICIES[name])
+
+        return page_at
 
     def asset(self, name: str) -> File:
         """What a page loads, by the name that it is published under. Raises PageNotFound."""
@@ -151,6 +179,15 @@ class Pages:
             return re.sub(r"\{[\w.-]+\}", lambda found: names[found[0]], text).encode()
 
         return {name: as_file(written(name), name, ASK_AGAIN, policy=policy) for name, policy in POLICIES.items()}
+
+
+def _spec_at(prefix: str) -> File:
+    """The document with its server and the pictures in its text behind the prefix (OpenAPI 3.0.3, Server Object)."""
+    text = spec.text(spec.GATEWAY)
+    if prefix:
+        for old, new in ((b"\n  - url: /\n", b"\n  - url: %s\n"), (b"](/docs/", b"](%s/docs/")):
+            text = text.replace(old, new % prefix.encode())
+    return File(text, 200, {"Cache-Control": ASK_AGAIN}, "application/yaml", etag=f'W/"{_digest(text)}"')
 
 
 def _assets() -> Iterator[tuple[str, File]]:

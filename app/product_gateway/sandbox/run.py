@@ -65,7 +65,7 @@ def run(asked: Asked, say: Callable[[str], None]) -> None:
             weather=Weather(asked.latency, asked.fault_percent),
             access_log=asked.verbose,
         )
-        stack.enter_context(launch.http_beside(layer, gateway))
+        stack.enter_context(launch.http_beside(layer, gateway, proxies=launch.Proxies.of_gateway(made)))
         say(orjson.dumps(_description(made, launch.url_of(gateway), launch.url_of(service))).decode())
         # Syncs can be asked for from here on. What runs them is loaded only now: nobody has to wait for that.
         from product_gateway import catalog_file

@@ -2,6 +2,9 @@
 "use strict";
 const system = '-apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif';
 const mono = 'ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace';
+// The server is where this page is: also behind a proxy that publishes it under a prefix.
+REFERENCE.servers[0].url = new URL(".", location.href).pathname.replace(/(.)\/$/, "$1");
+REFERENCE.info.description = REFERENCE.info.description.replaceAll("](/docs/", "](docs/");
 Redoc.init(REFERENCE, {
   downloadUrls: [{ title: "openapi.yaml", url: "openapi.yaml" }],
   expandResponses: "200,202",

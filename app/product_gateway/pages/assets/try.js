@@ -13,8 +13,16 @@ const withoutOptionalExamples = (document) => {
 };
 
 const place = document.getElementById("try");
+const address = new URL(place.dataset.document, location.href);
+
+// The server is where its document is: also behind a proxy that publishes it under a prefix.
+const withThisServer = (document) => {
+  document.servers[0].url = new URL(".", address).pathname.replace(/(.)\/$/, "$1");
+  return document;
+};
+
 SwaggerUIBundle({
-  url: new URL(place.dataset.document, location.href).href,
+  url: address.href,
   domNode: place,
   deepLinking: true,
   displayRequestDuration: true,
@@ -26,7 +34,7 @@ SwaggerUIBundle({
   supportedSubmitMethods: ["get", "put", "delete"],
   plugins: [{
     statePlugins: {
-      spec: { wrapActions: { updateJsonSpec: (update) => (found) => update(withoutOptionalExamples(found)) } },
+      spec: { wrapActions: { updateJsonSpec: (update) => (found) => update(withThisServer(withoutOptionalExamples(found))) } },
     },
   }],
 });
