@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import gc
 import logging
 import socket
@@ -170,6 +171,23 @@ def test_a_client_that_does_not_read_its_answer_loses_it(url: str) -> None:
             while chunk := client.recv(1 << 20):
                 received += len(chunk)
     assert received < LARGE
+
+
+def test_a_client_that_always_reads_a_little_more_does_not_hold_its_answer_for_long() -> None:
+    """Progress alone is not enough: there is a time for the answer as a whole, by its size."""
+    limits = dataclasses.replace(LIMITS, reading_bytes_per_second=LARGE // 2)
+    with (
+        serving(Rooms(), limits) as url,
+        socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), timeout=SOON) as client,
+    ):
+        client.sendall(b"GET /much HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        received, started = 0, time.monotonic()
+        with contextlib.suppress(ConnectionResetError):
+            while time.monotonic() - started < 30 and (chunk := client.recv(1 << 18)):
+                received += len(chunk)
+                time.sleep(0.1)  # a quarter of a megabyte each time: more than the progress that is asked for
+    assert received < LARGE
+    assert limits.reading_seconds + 2 - 0.5 < time.monotonic() - started < 20
 
 
 def test_a_client_that_reads_slowly_gets_its_answer(url: str) -> None:

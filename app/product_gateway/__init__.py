@@ -27,6 +27,7 @@ Where things are:
     http_protocol      HTTP as strangers write it, and an end to all that they can send
     http_turns         answers in the order of their requests, and a clean end
     http_rules         what a request may be, as bytes
+    unsent             the memory bound of responses that clients have not taken yet
     response_framing   answers whose status allows no body are sent without one
     public_path        the path prefix under which a proxy publishes the server
     cors               which origins' pages may read the answers in a browser

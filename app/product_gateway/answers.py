@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -10,6 +11,7 @@ import orjson
 from starlette.types import Receive, Scope, Send
 
 from product_gateway.http_rules import HURRY
+from product_gateway.unsent import LARGE_BYTES, UNSENT
 
 # In the scope:
 STAMP = "product_gateway.stamp"  # headers that the answer gets, whatever it is
@@ -39,7 +41,18 @@ class Answer(Generic[Body]):
             *scope.get(STAMP, ()),
             *((name.lower().encode(), value.encode("latin-1")) for name, value in self.headers.items()),
         ]
-        await send({"type": "http.response.start", "status": self.status, "headers": headers})
+        await send_whole(scope, send, self.status, headers, content)
+
+
+async def send_whole(scope: Scope, send: Send, status: int, headers: list[tuple[bytes, bytes]], content: bytes) -> None:
+    """Send a response with its whole body. Raise Overloaded where too much of earlier responses is still unsent.
+
+    Another request may have this one's place: a client that is slow to take the response costs memory alone.
+    """
+    scope.get(LEAVE, lambda: None)()
+    is_large = len(content) > LARGE_BYTES and scope["method"] != "HEAD" and UNSENT in scope
+    with scope[UNSENT].reserve(len(content)) if is_large else nullcontext():
+        await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": content})
 
 

@@ -16,6 +16,7 @@ from product_gateway.answers import Answer
 from product_gateway.edge import SAFE
 from product_gateway.http_protocol import HttpProtocol
 from product_gateway.http_rules import Limits, Refused
+from product_gateway.unsent import UnsentBytes
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +37,7 @@ class Connections:
     def __init__(self, error_answer: ErrorAnswer, limits: Limits) -> None:
         self.limits = limits
         self.now = 0.0
+        self.unsent = UnsentBytes(limits.unsent_bytes)
         self._error_answer = error_answer
         self._interval = min(1.0, limits.head_seconds / 4, limits.body_seconds / 4, limits.linger_seconds / 2)
         self._server_state = ServerState()

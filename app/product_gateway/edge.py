@@ -168,5 +168,8 @@ class Gate:
         scope[LEAVE] = leave
         try:
             await self._app(scope, receive, send)
+        except Overloaded:
+            self._refused()
+            raise
         finally:
             leave()

@@ -179,10 +179,10 @@ class Unavailable(GatewayError):
 
 
 class Overloaded(Unavailable):
-    """As many requests are being served as this process serves at once."""
+    """As many requests are being served as this process serves at once, or as much of its memory is in use."""
 
-    def __init__(self) -> None:
-        super().__init__("The gateway has more requests than it can serve at the moment.")
+    def __init__(self, detail: str = "The gateway has more requests than it can serve at the moment.") -> None:
+        super().__init__(detail)
 
 
 class OutboundError(GatewayError):

@@ -34,6 +34,9 @@ class Limits:
     body_seconds: float = 30  # from there to the end of the body
     idle_seconds: float = 75  # longer than load balancers keep theirs: who closes first loses what was on its way
     reading_seconds: float = 30  # to take in another part of an answer that the kernel has no room for
+    # An answer as a whole may take `reading_seconds`, and its size at this rate: 94 s for the largest page of records.
+    reading_bytes_per_second: int = 128 * 1024
+    unsent_bytes: int = 256 * 1024 * 1024  # of large answers that clients have not taken yet, over all connections
     linger_seconds: float = 2  # from our last word to the client's
     connections: int = 12_000
 

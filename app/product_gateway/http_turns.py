@@ -13,6 +13,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import ServerState
 
 from product_gateway import http_rules as rules
+from product_gateway.unsent import UNSENT, UnsentBytes
 
 SLOWEST_READING_BYTES = 16 * 1024  # of an answer, in `reading_seconds`
 
@@ -22,6 +23,7 @@ class Watch(Protocol):
 
     limits: rules.Limits
     now: float  # the event loop's time, as deadlines are reckoned
+    unsent: UnsentBytes
 
     def refusal(self, refused: rules.Refused, client: str, *, with_body: bool) -> bytes:
         """A whole answer, which says that it is the connection's last."""
@@ -59,6 +61,8 @@ class Turns(HttpToolsProtocol):
         self._last_words = b""  # a refusal that waits for the answers before it
         self._deaf = False  # nothing more is parsed
         self._unread_bytes = self._untaken_bytes = 0
+        self._unsent_bytes = 0  # what of this connection `watch.unsent` counts
+        self._read_until = 0.0  # the end of the time that the client has for the whole answer
         self._client_is_done = False  # it has closed its half
         self._lingering = False  # we have closed ours
         self._hurry: asyncio.Future[bool] | None = None  # what hurry() has made
@@ -73,6 +77,7 @@ class Turns(HttpToolsProtocol):
     def _start(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._ready, self._running = None, cycle
         cycle.scope[rules.HURRY] = self.hurry  # type: ignore[literal-required]  # one of ours
+        cycle.scope[UNSENT] = self._watch.unsent  # type: ignore[literal-required]  # one of ours
         super()._start_asgi_task(cycle, app)
 
     def hurry(self) -> asyncio.Future[bool]:
@@ -155,6 +160,7 @@ class Turns(HttpToolsProtocol):
         """Nobody works on for a client that is gone."""
         self._disconnect()
         self._held = b""
+        self._count_unsent(0)
         super().connection_lost(exc)
 
     def _refuse(self, refused: rules.Refused) -> None:
@@ -223,18 +229,31 @@ class Turns(HttpToolsProtocol):
         self.transport.abort()
 
     def pause_writing(self) -> None:
-        """From now on the client must read, if not fast."""
-        self._untaken_bytes = self.transport.get_write_buffer_size()
+        """Start the client's time to take the answer: it must make progress, at a lowest average rate."""
+        untaken = self.transport.get_write_buffer_size()
+        self._untaken_bytes = untaken
+        self._count_unsent(untaken)
         self.deadline = self._watch.now + self._limits.reading_seconds
+        self._read_until = self.deadline + untaken / self._limits.reading_bytes_per_second
         super().pause_writing()
+
+    def resume_writing(self) -> None:
+        """Stop counting the answer as unsent: the client has taken all but a small rest."""
+        self._count_unsent(0)
+        super().resume_writing()
+
+    def _count_unsent(self, size: int) -> None:
+        self._watch.unsent.add(size - self._unsent_bytes)
+        self._unsent_bytes = size
 
     def expire(self) -> None:
         """The deadline is over. Who has begun nothing is let go without a word."""
         limits = self._limits
         untaken = self.transport.get_write_buffer_size()
-        if 0 < untaken <= self._untaken_bytes - SLOWEST_READING_BYTES:
+        has_progress = 0 < untaken <= self._untaken_bytes - SLOWEST_READING_BYTES
+        if has_progress and self._watch.now < self._read_until:
             self._untaken_bytes = untaken
-            self.deadline = self._watch.now + limits.reading_seconds
+            self.deadline = min(self._watch.now + limits.reading_seconds, self._read_until)
             return
         self.deadline = self._watch.now + limits.body_seconds
         if self.flow.write_paused or self._lingering or self.transport.is_closing():

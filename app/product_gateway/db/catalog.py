@@ -26,6 +26,7 @@ from sqlalchemy import (
 
 from product_gateway.db import claims, page_rows, syncs
 from product_gateway.db.dialects import ByDialect, insert_into
+from product_gateway.db.page_budget import MAX_PAGE_BYTES, fitting
 from product_gateway.db.tables import ACTIVE, catalog_counts, catalog_records, seen_records
 from product_gateway.db.tables import syncs as sync_table
 from product_gateway.errors import RecordNotFound
@@ -205,15 +206,24 @@ def state_and_latest_sync(
 def collection(
     connection: Connection, merchant: str, collection_id: str, after: str, limit: int
 ) -> tuple[Record, list[Record], str | None]:
-    """A collection, those of its next `limit` products behind `after` that the catalog holds, and where to go on.
+    """Return a collection, a page of its products that the catalog holds, and the id to go on behind.
 
-    An `after` that the collection does not have (any more) starts from the beginning. Raises RecordNotFound.
+    The page starts behind the id `after`, or at the beginning if the collection has no such product. It ends after
+    `limit` product ids, or earlier where the response would exceed its budget. Raises RecordNotFound.
     """
     record = get(connection, merchant, EntityType.COLLECTION, collection_id)
     start = record.product_ids.index(after) + 1 if after in record.product_ids else 0
     ids = record.product_ids[start : start + limit]
-    more = start + limit < len(record.product_ids)
-    return record, find(connection, merchant, EntityType.PRODUCT, ids), ids[-1] if more else None
+    next_after = ids[-1] if start + limit < len(record.product_ids) else None
+    here = _in_catalog(merchant, EntityType.PRODUCT)
+    found = connection.execute(select(_records.record_id, _records.size).where(here, _records.record_id.in_(ids)))
+    sizes = {row.record_id: row.size for row in found}
+    held = [each for each in ids if each in sizes]
+    number = fitting((sizes[each] for each in held), MAX_PAGE_BYTES - _row(record).size)
+    if number < len(held):
+        held = held[:number]
+        next_after = held[-1]
+    return record, find(connection, merchant, EntityType.PRODUCT, held), next_after
 
 
 def get(connection: Connection, merchant: str, entity_type: EntityType, record_id: str) -> Record:
@@ -234,15 +244,25 @@ def find(connection: Connection, merchant: str, entity_type: EntityType, record_
 
 
 def page(connection: Connection, merchant: str, entity_type: EntityType, after: str, limit: int) -> Listing:
-    """The next `limit` records behind the id `after`, in order of id: stable while a sync writes."""
+    """Return the next records behind the id `after`, in order of id, which keeps paging stable while a sync writes.
+
+    They are at most `limit`, and fewer where they would exceed a response's budget. Sizes are read first, so that no
+    document is read that the page does not show.
+    """
+    here = _in_catalog(merchant, entity_type) & (_records.record_id > after)
+    in_order = select(_records.record_id, _records.size).where(here).order_by(_records.record_id)
+    sizes = connection.execute(in_order.limit(limit + 1)).all()
+    number = fitting(row.size for row in sizes[:limit])
+    if number == 0:
+        return Listing((), None)
+    last = sizes[number - 1].record_id
     rows = connection.execute(
         select(_records.record_id, _records.document)
-        .where(_in_catalog(merchant, entity_type), _records.record_id > after)
+        .where(here, _records.record_id <= last)
         .order_by(_records.record_id)
-        .limit(limit + 1)
-    ).all()
-    shown = tuple(Record(row.record_id, row.document) for row in rows[:limit])
-    return Listing(shown, shown[-1].id if len(rows) > limit else None)
+    )
+    shown = tuple(Record(row.record_id, row.document) for row in rows)
+    return Listing(shown, last if number < len(sizes) else None)
 
 
 def _in_catalog(merchant: str, entity_type: EntityType) -> ColumnElement[bool]:

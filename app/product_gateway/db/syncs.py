@@ -27,6 +27,7 @@ from uuid_utils.compat import uuid7
 
 from product_gateway.db import events
 from product_gateway.db.dialects import ByDialect, insert_into
+from product_gateway.db.page_budget import fitting
 from product_gateway.db.sent import Sent
 from product_gateway.db.tables import (
     ACTIVE,
@@ -60,6 +61,7 @@ Wanted = tuple[str, EntityType]
 """Merchant and entity type."""
 
 KEYS_AT_ONCE = 1000
+SYNC_BODY_BYTES = 1500  # at most, without the detail of a failure
 
 _sent = Sent("merchant", "id")
 
@@ -245,8 +247,9 @@ def history(
     before: Place | None,
     limit: int,
 ) -> tuple[list[Sync], Place | None]:
-    """The merchant's syncs, newest first, and where to go on where more follow.
+    """Return the merchant's syncs, newest first, and where to go on where more follow.
 
+    They are at most `limit`, and fewer where their failures' details would exceed a response's budget.
     Each entity type is asked for by itself, so that one index serves with and without the filter.
     """
     conditions: list[ColumnElement[bool]] = [] if status is None else [syncs.c.status == status]
@@ -263,8 +266,9 @@ def history(
         )
         found += [sync_of(row) for row in rows]
     found.sort(key=lambda sync: (sync.queued_at, sync.id), reverse=True)
-    shown = found[:limit]
-    return shown, (shown[-1].queued_at, shown[-1].id) if len(found) > limit else None
+    sizes = (SYNC_BODY_BYTES + len((each.failure_detail or "").encode()) for each in found[:limit])
+    shown = found[: fitting(sizes)]
+    return shown, (shown[-1].queued_at, shown[-1].id) if len(found) > len(shown) else None
 
 
 def prune(connection: Connection, days: float, limit: int) -> int:

@@ -19,7 +19,7 @@ import orjson
 from starlette.types import Scope, Send
 
 from product_gateway import spec
-from product_gateway.answers import STAMP, Answer
+from product_gateway.answers import STAMP, Answer, send_whole
 from product_gateway.errors import PageNotFound
 from product_gateway.pages.code_samples import with_code_samples
 from product_gateway.public_path import public_path
@@ -83,8 +83,7 @@ class File(Answer[bytes]):
             content = await asyncio.to_thread(gzip.decompress, content)
         headers.append((b"content-type", self.media_type.encode()))
         headers.append((b"content-length", b"%d" % len(content)))
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": content})
+        await send_whole(scope, send, 200, headers, content)
 
 
 @dataclass(frozen=True, slots=True)

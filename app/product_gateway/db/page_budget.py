@@ -1,0 +1,16 @@
+"""The byte budget of a page: how much of a list one response may hold, whatever page size the client asked for."""
+
+from collections.abc import Iterable
+from itertools import accumulate
+
+MAX_PAGE_BYTES = 8 * 1024 * 1024
+
+
+def fitting(sizes: Iterable[int], most_bytes: int = MAX_PAGE_BYTES) -> int:
+    """Return how many of the first items have at most `most_bytes` together; at least one, so that paging goes on."""
+    number = 0
+    for total in accumulate(sizes):
+        if number and total > most_bytes:
+            break
+        number += 1
+    return number
