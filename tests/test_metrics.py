@@ -23,7 +23,7 @@ from scraping import Scrape
 from shops import client, headers, open_shops
 
 NAME = re.compile(r"product_gateway_[a-z]+(_[a-z]+)*")
-LABELS = {"operation", "status", "reason", "outcome", "entity_type", "failure_code", "le"}
+LABELS = {"operation", "status", "reason", "outcome", "entity_type", "failure_code", "loop", "le"}
 NOWHERE = "http://127.0.0.1:1"
 ENDED = (SyncStatus.SUCCEEDED, SyncStatus.FAILED, SyncStatus.CANCELLED)
 

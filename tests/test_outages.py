@@ -208,6 +208,6 @@ def test_a_worker_outlives_its_database(url: str, tmp_path: Path) -> None:
         assert worker.status() is None
         said = worker.log.read_text()
     assert said.count("Syncs are not looked for until the database is back") == 1
-    assert said.count("The database is back") == 1
+    assert said.count("The loop claims works again") == 1
     assert "is handed back" in said
     assert "Traceback" not in said

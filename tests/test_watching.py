@@ -227,6 +227,7 @@ FIRING = {
         "50m",
     ),
     "ProductGatewayWorkersAreLost": ({"product_gateway_lease_takeovers_total": "0+1x30"}, "20m"),
+    "ProductGatewayLoopsFail": ({'product_gateway_loop_failures_total{loop="claims"}': "0x5 1x20"}, "8m"),
     "ProductGatewayFewFilesLeft": (
         {'process_open_fds{job="product-gateway"}': "90x20", 'process_max_fds{job="product-gateway"}': "100x20"},
         "10m",
@@ -246,6 +247,7 @@ WELL = {
     'product_gateway_syncs_ended_total{failure_code="WORKER_LOST",status="FAILED"}': "0x60",
     'product_gateway_syncs_ended_total{failure_code="",status="SUCCEEDED"}': "0+5x60",
     "product_gateway_lease_takeovers_total": "0 1x60",
+    'product_gateway_loop_failures_total{loop="claims"}': "0x60",
     'process_open_fds{job="product-gateway"}': "20x60",
     'process_max_fds{job="product-gateway"}': "100x60",
 }

@@ -61,6 +61,7 @@ Where things are:
     keys               what the data directory keeps: signing key, secret key
     pages              what readers see in a browser: the reference, and the spec to try out
     metrics            what is counted, and what each name means
+    supervisor         keeps background loops going after errors, and says which make no progress
     tracing            spans of requests and syncs, where traces are wanted
     otel               OpenTelemetry, which makes the spans and sends them
     logs               what is logged, and what each line is about

@@ -11,11 +11,12 @@ import logging
 import random
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 
 import orjson
 from standardwebhooks import Webhook as Signer
 
-from product_gateway import logs
+from product_gateway import logs, metrics
 from product_gateway.api_bodies import rfc3339, sync_body
 from product_gateway.db import Database, syncs, webhooks
 from product_gateway.errors import OutboundError, SettingsError, SyncNotFound, Unavailable
@@ -24,6 +25,7 @@ from product_gateway.metrics import DELIVERED, GIVEN_UP, RETRIED, Metrics
 from product_gateway.model import Delivery, Sync, Webhook
 from product_gateway.outbound import Outbound, retry_after
 from product_gateway.settings import Settings
+from product_gateway.supervisor import Loop, Supervisor
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +34,7 @@ LONGEST_RETRY_AFTER = 24 * 3600.0
 JITTER = 0.25
 LEASES_PER_TIMEOUT = 2  # an attempt may take one time-out; the rest is for writing down how it went
 SECONDS_TO_FINISH = 1.0  # of a stop, before what is under way is handed back
+NOT_CALLED = "Webhooks are not called until the database is back"
 STOPPED = "The worker was stopped before an answer came."
 
 
@@ -47,30 +50,29 @@ class Outcome:
 class Deliveries:
     """Makes up to `webhooks_at_once` deliveries at a time."""
 
-    def __init__(self, settings: Settings, database: Database, outbound: Outbound, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        outbound: Outbound,
+        metrics: Metrics,
+        supervisor: Supervisor | None = None,
+    ) -> None:
         self._settings = settings
         self._database = database
         self._outbound = outbound
         self._metrics = metrics
+        self._supervisor = supervisor or Supervisor(metrics)
         self._secrets = Secrets(settings)
         self._lease = LEASES_PER_TIMEOUT * settings.webhook_timeout_seconds + SECONDS_TO_FINISH
-        self._away = False
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until `stop` is set; then what is under way is finished, or handed back for another worker."""
         running: dict[str, asyncio.Task[None]] = {}
         stopping: asyncio.Task[object] = asyncio.create_task(stop.wait())
         try:
-            while not stop.is_set():
-                found = await self._claim(running) if len(running) < self._settings.webhooks_at_once else None
-                if found is not None:
-                    task = asyncio.create_task(self._deliver(*found))
-                    running[found[0].merchant] = task
-                else:
-                    awaited = {stopping, *running.values()}
-                    wait = self._settings.worker_poll_seconds
-                    await asyncio.wait(awaited, timeout=wait, return_when=asyncio.FIRST_COMPLETED)
-                running = {merchant: task for merchant, task in running.items() if not task.done()}
+            work = partial(self._make_deliveries, running, stopping)
+            await self._supervisor.keep(metrics.DELIVERIES, work, stop=stop, away=NOT_CALLED)
             if running:
                 await asyncio.wait(running.values(), timeout=SECONDS_TO_FINISH)
         finally:
@@ -79,18 +81,25 @@ class Deliveries:
                 task.cancel()
             await asyncio.gather(stopping, *running.values(), return_exceptions=True)
 
+    async def _make_deliveries(
+        self, running: dict[str, asyncio.Task[None]], stopping: asyncio.Task[object], loop: Loop
+    ) -> None:
+        while not stopping.done():
+            for merchant in [merchant for merchant, task in running.items() if task.done()]:
+                del running[merchant]
+            found = await self._claim(running) if len(running) < self._settings.webhooks_at_once else None
+            loop.progressed()
+            if found is not None:
+                running[found[0].merchant] = asyncio.create_task(self._deliver(*found))
+                continue
+            with loop.idle():
+                wait = self._settings.worker_poll_seconds
+                await asyncio.wait({stopping, *running.values()}, timeout=wait, return_when=asyncio.FIRST_COMPLETED)
+
     async def _claim(self, busy: dict[str, asyncio.Task[None]]) -> tuple[Delivery, Webhook] | None:
-        try:
-            found = None
-            if await self._database.read(webhooks.is_any_due, tuple(busy)):
-                found = await self._database.write(webhooks.claim, self._lease, tuple(busy))
-            self._away = False
-        except Unavailable as error:
-            if not self._away:
-                logger.warning("Webhooks are not called until the database is back: %s", error.with_cause)
-            self._away = True
-            return None
-        return found
+        if await self._database.read(webhooks.is_any_due, tuple(busy)):
+            return await self._database.write(webhooks.claim, self._lease, tuple(busy))
+        return None
 
     async def _deliver(self, delivery: Delivery, webhook: Webhook) -> None:
         # For all that is logged on its behalf: it runs in a task of its own.

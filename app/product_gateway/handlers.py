@@ -42,6 +42,7 @@ from product_gateway.logs import about
 from product_gateway.metrics import Metrics
 from product_gateway.model import EntityType, Merchant, Record, Sync, SyncStatus
 from product_gateway.pages import Pages
+from product_gateway.supervisor import Supervisor
 from product_gateway.waiting import Waiting
 
 SYNCS = "/product-gateway/v1/syncs/"
@@ -52,7 +53,15 @@ NOT_A_CURSOR = "Query parameter cursor: this is not a cursor that an earlier pag
 class Handlers:
     """The operations. Errors of the model become HTTP answers elsewhere."""
 
-    def __init__(self, database: Database, metrics: Metrics, waiting: Waiting, *, docs: bool = True) -> None:
+    def __init__(
+        self,
+        database: Database,
+        metrics: Metrics,
+        waiting: Waiting,
+        supervisor: Supervisor | None = None,
+        *,
+        docs: bool = True,
+    ) -> None:
         self._database = database
         self._waiting = waiting
         self._enqueued = Together(self._enqueue_all)
@@ -60,6 +69,7 @@ class Handlers:
         self._states = Together(self._read_states)
         self._readiness = Readiness(database)
         self._metrics = metrics
+        self._supervisor = supervisor or Supervisor(metrics)
         self._pages = Pages(shown=docs)
         # A page stays in memory from its read until its response is written, which needs no further await: so no
         # more than these are between the database and the connections.
@@ -197,6 +207,7 @@ class Handlers:
     async def get_readiness(self) -> Answer[HealthResponse]:
         """Raises Unavailable."""
         await self._readiness.check()
+        self._supervisor.check()
         return Answer({"data": {"status": "ok"}, "meta": {}})
 
     async def get_spec(self) -> Answer[bytes]:

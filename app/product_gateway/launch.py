@@ -25,11 +25,12 @@ from product_gateway.connections import Connections
 from product_gateway.db import Database, migrate
 from product_gateway.errors import SettingsError
 from product_gateway.http_rules import Limits
-from product_gateway.metrics import Metrics
+from product_gateway.metrics import WORKER, Metrics
 from product_gateway.public_path import PublicPath
 from product_gateway.response_framing import Framed
 from product_gateway.server import create_app, error_answer
 from product_gateway.settings import Settings, listed
+from product_gateway.supervisor import Loop, Supervisor
 
 if TYPE_CHECKING:
     from product_gateway.outbound import Outbound
@@ -112,13 +113,14 @@ def serve(settings: Settings, listening: socket.socket, for_operations: socket.s
     """The gateway, until SIGTERM or Ctrl-C. Raises SettingsError."""
     _prepare(settings)
     metrics = Metrics()
-    app = create_app(settings, metrics, most_waiting=int(most_connections() * SHARE_THAT_MAY_WAIT))
+    supervisor = Supervisor(metrics)
+    app = create_app(settings, metrics, supervisor, most_waiting=int(most_connections() * SHARE_THAT_MAY_WAIT))
     server = _http_server(app, proxies=Proxies.of_gateway(settings))
     _end_when_told(server)
     with (
         tracing.exporting(settings),
-        operations_beside(settings, metrics, for_operations),
-        worker_beside(settings, metrics) if with_worker else nullcontext(),
+        operations_beside(settings, metrics, supervisor, for_operations),
+        worker_beside(settings, metrics, supervisor) if with_worker else nullcontext(),
     ):
         _run(server, listening)
 
@@ -152,28 +154,42 @@ def run_worker(settings: Settings) -> None:
     for_operations = bind_operations(settings, OPERATIONS_PORT_OF_WORKER)
     _prepare(settings)
     metrics = Metrics()
+    supervisor = Supervisor(metrics)
     garbage.keep_what_is_there()
 
     async def until_signalled() -> None:
         stop = asyncio.Event()
         for each in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(each, stop.set)
-        with operations_beside(settings, metrics, for_operations):
-            await _work(settings, metrics, stop, lambda: logger.info("The worker is waiting for syncs."))
+        with operations_beside(settings, metrics, supervisor, for_operations):
+            await _work(settings, metrics, supervisor, stop, lambda: logger.info("The worker is waiting for syncs."))
 
     with tracing.exporting(settings):
         asyncio.run(until_signalled())
 
 
 @contextmanager
-def worker_beside(settings: Settings, metrics: Metrics) -> Iterator[None]:
-    """A worker in a thread, with an event loop of its own: a large page does not hold up a request."""
+def worker_beside(settings: Settings, metrics: Metrics, supervisor: Supervisor) -> Iterator[None]:
+    """A worker in a thread, with an event loop of its own: a large page does not hold up a request.
+
+    A worker that ends with an error is started again.
+    """
     started = threading.Event()
     state: dict[str, Any] = {}
 
     async def until_told() -> None:
-        state["loop"], state["stop"] = asyncio.get_running_loop(), asyncio.Event()
-        await _work(settings, metrics, state["stop"], started.set)
+        stop = asyncio.Event()
+        state["loop"], state["stop"] = asyncio.get_running_loop(), stop
+
+        async def work(loop: Loop) -> None:
+            def on_start() -> None:
+                loop.progressed()
+                started.set()
+
+            with loop.idle():
+                await _work(settings, metrics, supervisor, stop, on_start)
+
+        await supervisor.keep(WORKER, work, stop=stop)
 
     def in_thread() -> None:
         try:
@@ -195,11 +211,13 @@ def worker_beside(settings: Settings, metrics: Metrics) -> Iterator[None]:
 
 
 @contextmanager
-def operations_beside(settings: Settings, metrics: Metrics, listening: socket.socket) -> Iterator[None]:
+def operations_beside(
+    settings: Settings, metrics: Metrics, supervisor: Supervisor, listening: socket.socket
+) -> Iterator[None]:
     """Metrics, health and the monitor in a thread. The last to stop, so that an orchestrator can follow the others."""
     from product_gateway import operations
 
-    app, end_streams = operations.create_app(settings, metrics)
+    app, end_streams = operations.create_app(settings, metrics, supervisor)
     proxies = Proxies.of_operations(settings)
     with http_beside(app, listening, seconds_to_finish=SECONDS_TO_FINISH_SCRAPES, proxies=proxies):
         url = url_of(listening)
@@ -241,15 +259,21 @@ def _prepare(settings: Settings) -> None:
         migrate.prepare(database)
 
 
-async def _work(settings: Settings, metrics: Metrics, stop: asyncio.Event, on_start: Callable[[], None]) -> None:
+async def _work(
+    settings: Settings,
+    metrics: Metrics,
+    supervisor: Supervisor,
+    stop: asyncio.Event,
+    on_start: Callable[[], None],
+) -> None:
     from product_gateway.deliveries import Deliveries
     from product_gateway.worker import Worker
 
     # It was made before: where it is gone now, an empty one would be in the way of the one that is brought back.
     with db.open_for_a_while(settings.database, may_create=False) as database:
         async with to_product_services(settings) as outbound, to_webhooks(settings) as to_receivers:
-            worker = Worker(settings, database, outbound, metrics)
-            deliveries = Deliveries(settings, database, to_receivers, metrics)
+            worker = Worker(settings, database, outbound, metrics, supervisor)
+            deliveries = Deliveries(settings, database, to_receivers, metrics, supervisor)
             on_start()
             hurrying = asyncio.create_task(_hurry(stop, database))
             try:

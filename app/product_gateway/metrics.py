@@ -21,6 +21,10 @@ NONE = "none"
 OVERLOAD, MERCHANT, ADDRESS = "overload", "merchant", "address"
 FAULTS_OF_OURS = ("INTERNAL_ERROR", "TOKEN_UNREADABLE", "WORKER_LOST")  # an alert looks for the first one of each
 DELIVERED, RETRIED, GIVEN_UP = "delivered", "retried", "given_up"
+# Background work of a process, as the label `loop` names it.
+WORKER, CLAIMS, HEARTBEATS, SYNCS, DELIVERIES = "worker", "claims", "heartbeats", "syncs", "deliveries"
+PRUNING, LONG_POLLS, MONITOR, QUEUE_METRICS = "pruning", "long_polls", "monitor", "queue_metrics"
+LOOPS = (WORKER, CLAIMS, HEARTBEATS, SYNCS, DELIVERIES, PRUNING, LONG_POLLS, MONITOR, QUEUE_METRICS)
 REQUEST_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 SYNC_SECONDS = (0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200)
 
@@ -88,6 +92,9 @@ class Metrics:
             "Attempts of this worker to deliver messages to webhooks: delivered, retried (one more follows), given_up.",
             "outcome",
         )
+        self._loop_failures = self._counter(
+            "loop_failures", "Unexpected errors in background loops of this process, which go on after a pause.", "loop"
+        )
         self._queue = _Queue()
         self.registry.register(self._queue)
         self._answers: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
@@ -100,6 +107,8 @@ class Metrics:
         """A series that begins with its first event hides that event from rate()."""
         for reason in (OVERLOAD, MERCHANT, ADDRESS):
             self._refused.labels(reason)
+        for loop in LOOPS:
+            self._loop_failures.labels(loop)
         for outcome in (DELIVERED, RETRIED, GIVEN_UP):
             self._notifications.labels(outcome)
         for each in EntityType:
@@ -164,6 +173,10 @@ class Metrics:
     def notified(self, outcome: str) -> None:
         """An attempt to deliver a message to a webhook is over; `outcome` is DELIVERED, RETRIED or GIVEN_UP."""
         self._notifications.labels(outcome).inc()
+
+    def loop_failed(self, loop: str) -> None:
+        """A background loop met an unexpected error; `loop` is one of LOOPS."""
+        self._loop_failures.labels(loop).inc()
 
     def know_active(self, syncs: Sequence[ActiveSyncs] | None, deliveries: PendingDeliveries | None = None) -> None:
         """What the database says is queued, in progress and to be delivered; None where it does not say."""

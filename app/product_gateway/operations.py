@@ -18,25 +18,27 @@ from product_gateway.binding import bind
 from product_gateway.db import Database, syncs
 from product_gateway.db.readiness import Readiness
 from product_gateway.edge import Edge
-from product_gateway.errors import Unavailable
-from product_gateway.metrics import MEDIA_TYPE, Metrics
+from product_gateway.metrics import MEDIA_TYPE, QUEUE_METRICS, Metrics
 from product_gateway.monitor import LOOKING, Access, Monitor
 from product_gateway.server import QUIET, SECONDS_FOR_THE_DATABASE, describe_error
 from product_gateway.settings import Settings
+from product_gateway.supervisor import Loop, Supervisor
 
 SECONDS_BETWEEN_LOOKS = 5.0
 LONGEST_LOOK = 1.0  # seconds: a scrape that takes long is given up, and then there is nothing at all
 WELL: Answer[HealthResponse] = Answer({"data": {"status": "ok"}, "meta": {}})
 
 
-def create_app(settings: Settings, metrics: Metrics) -> tuple[ASGIApp, Callable[[], None]]:
+def create_app(
+    settings: Settings, metrics: Metrics, supervisor: Supervisor | None = None
+) -> tuple[ASGIApp, Callable[[], None]]:
     """The application of the operations port, and what ends its streams, to be called before it is stopped.
 
     Raises SettingsError; contacts nothing before it is asked.
     """
     access = Access(settings)
     database = db.connect(settings.database, deadline=SECONDS_FOR_THE_DATABASE, may_create=False)
-    operations = Operations(database, metrics, access)
+    operations = Operations(database, metrics, access, supervisor)
 
     @asynccontextmanager
     async def lifespan(_: Any) -> AsyncIterator[None]:
@@ -61,8 +63,12 @@ def create_app(settings: Settings, metrics: Metrics) -> tuple[ASGIApp, Callable[
 class Operations(Monitor):
     """The operations of openapi/operations.yaml: those of the monitor, and these."""
 
-    def __init__(self, database: Database, metrics: Metrics, access: Access) -> None:
-        super().__init__(database, metrics, access)
+    def __init__(
+        self, database: Database, metrics: Metrics, access: Access, supervisor: Supervisor | None = None
+    ) -> None:
+        self._supervisor = supervisor or Supervisor(metrics)
+        super().__init__(database, metrics, access, self._supervisor)
+        self._looks_into_database = Loop(QUEUE_METRICS, metrics)
         self._readiness = Readiness(database)
         self._look: asyncio.Task[None] | None = None
         self._looked = 0.0
@@ -89,6 +95,7 @@ class Operations(Monitor):
     async def get_readiness(self) -> Answer[HealthResponse]:
         """As on the gateway's own port. Raises Unavailable."""
         await self._readiness.check()
+        self._supervisor.check()
         return WELL
 
     def describe_error(self, error: Exception) -> Answer[Any]:
@@ -99,5 +106,7 @@ class Operations(Monitor):
         self._database.start_clock()
         try:
             self._metrics.know_active(*await self._database.read(syncs.unfinished))
-        except Unavailable:
+            self._looks_into_database.progressed()
+        except Exception as error:  # noqa: BLE001 - logged there; the other metrics are told all the same
+            self._looks_into_database.failed(error)
             self._metrics.know_active(None)

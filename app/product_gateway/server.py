@@ -23,6 +23,7 @@ from product_gateway.keys import verification_key
 from product_gateway.metrics import ADDRESS, MERCHANT, OVERLOAD, Metrics
 from product_gateway.security import Keys, OneKey, Tokens
 from product_gateway.settings import Settings, listed
+from product_gateway.supervisor import Supervisor
 from product_gateway.waiting import MOST_WAITING, Waiting
 
 logger = logging.getLogger(__name__)
@@ -37,14 +38,21 @@ Headers = dict[str, str]
 Count = Callable[[str], None]
 
 
-def create_app(settings: Settings, metrics: Metrics | None = None, *, most_waiting: int = MOST_WAITING) -> ASGIApp:
+def create_app(
+    settings: Settings,
+    metrics: Metrics | None = None,
+    supervisor: Supervisor | None = None,
+    *,
+    most_waiting: int = MOST_WAITING,
+) -> ASGIApp:
     """The gateway as an ASGI application. Raises SettingsError; contacts nothing before it is started.
 
     No more than `most_waiting` clients may wait for a sync at a time, so that others find a connection that is free.
     """
     metrics = metrics or Metrics()
+    supervisor = supervisor or Supervisor(metrics)
     database = db.connect(settings.database, deadline=SECONDS_FOR_THE_DATABASE, may_create=False)
-    waiting = Waiting(database, most_waiting)
+    waiting = Waiting(database, most_waiting, supervisor)
     keys, let_go = _keys(settings)
 
     @asynccontextmanager
@@ -60,7 +68,7 @@ def create_app(settings: Settings, metrics: Metrics | None = None, *, most_waiti
     always = [each for each, _, operation in spec.operations(document) if operation.get("x-never-refused")]
     app = bind(
         document,
-        Handlers(database, metrics, waiting, docs=settings.docs),
+        Handlers(database, metrics, waiting, supervisor, docs=settings.docs),
         authenticate=Tokens(settings, keys).authenticate,
         admit=_admission(database, _counting(settings.rate_limit_per_merchant, MERCHANT, metrics)),
         describe_error=describe_error,

@@ -9,19 +9,20 @@ are waited for, not on how many clients wait.
 import asyncio
 import contextlib
 import copy
-import logging
 from collections.abc import Iterable
 from contextvars import Context
 
 from product_gateway.db import Database, syncs
-from product_gateway.errors import SyncNotFound, Unavailable
+from product_gateway.errors import SyncNotFound
+from product_gateway.metrics import LONG_POLLS, Metrics
 from product_gateway.model import Sync
-
-logger = logging.getLogger(__name__)
+from product_gateway.supervisor import Loop, Supervisor
 
 SECONDS_BETWEEN_LOOKS = 0.1
 SECONDS_BETWEEN_LOOKS_AT_ALL = 0.5
+LONGEST_PAUSE = 0.5  # after a look that failed: those whose time is up are to hear of it soon
 MOST_WAITING = 10_000
+NOT_LOOKED_AT = "Who waits for a sync goes on waiting without the database"
 
 Key = syncs.Key
 Future = asyncio.Future[Sync]
@@ -30,15 +31,15 @@ Future = asyncio.Future[Sync]
 class Waiting:
     """All clients of one process that wait; `most` at a time."""
 
-    def __init__(self, database: Database, most: int = MOST_WAITING) -> None:
+    def __init__(self, database: Database, most: int = MOST_WAITING, supervisor: Supervisor | None = None) -> None:
         self._database = database
+        self._supervisor = supervisor or Supervisor(Metrics())
         self._most = most
         self._waiting: dict[Key, set[Future]] = {}
         self._due: dict[Key, set[Future]] = {}  # those of them that the next look answers whatever it finds
         self.number = 0
         self._somebody_is_due = asyncio.Event()
         self._looking: asyncio.Task[None] | None = None
-        self._away = False
 
     @property
     def is_full(self) -> bool:
@@ -68,7 +69,10 @@ class Waiting:
         hurry.add_done_callback(hurried)
         if self._looking is None or self._looking.done():
             # In a context of its own: it is not about this request, and has more time for the database.
-            self._looking = loop.create_task(self._look_until_nobody_waits(), context=Context())
+            looking = self._supervisor.keep(
+                LONG_POLLS, self._look_until_nobody_waits, away=NOT_LOOKED_AT, longest_pause=LONGEST_PAUSE
+            )
+            self._looking = loop.create_task(looking, context=Context())
         try:
             return await answer
         finally:
@@ -93,38 +97,32 @@ class Waiting:
             self._due.setdefault(key, set()).add(answer)
             self._somebody_is_due.set()
 
-    async def _look_until_nobody_waits(self) -> None:
+    async def _look_until_nobody_waits(self, supervised: Loop) -> None:
         loop = asyncio.get_running_loop()
         look_at_all = loop.time() + SECONDS_BETWEEN_LOOKS_AT_ALL
         while self._waiting:
-            with contextlib.suppress(TimeoutError):
+            with supervised.idle(), contextlib.suppress(TimeoutError):
                 async with asyncio.timeout_at(look_at_all):
                     await self._somebody_is_due.wait()
             due, self._due = self._due, {}
             self._somebody_is_due.clear()
             is_at_all = loop.time() >= look_at_all
             await self._look([each for each in self._waiting if each not in due] if is_at_all else [], due)
+            supervised.progressed()
             if is_at_all:
                 look_at_all = loop.time() + SECONDS_BETWEEN_LOOKS_AT_ALL
             await asyncio.sleep(SECONDS_BETWEEN_LOOKS)
 
     async def _look(self, others: list[Key], due: dict[Key, set[Future]]) -> None:
+        """Raises what the database raises; those that are due hear of it, and the others go on waiting."""
+        if not (others or due):
+            return
         try:
-            if not (others or due):
-                return
             found, gone = await self._database.read(syncs.ended_among, others, list(due))
-        except Unavailable as fault:
-            if not self._away:
-                logger.warning("Who waits for a sync goes on waiting without the database: %s", fault.with_cause)
-            self._away = True
+        except Exception as error:
             for answers in due.values():
-                _fail(answers, fault)
-            return
-        except Exception as error:  # noqa: BLE001 - whose request it was says it; who comes later tries again
-            for answers in [*due.values(), *(self._waiting.get(each, set()) for each in others)]:
                 _fail(answers, error)
-            return
-        self._away = False
+            raise
         for sync in found:
             key = (sync.merchant, sync.id)
             _answer(due[key] if sync.is_active else self._waiting.get(key, ()), sync)

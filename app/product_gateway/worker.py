@@ -6,8 +6,9 @@ import logging
 import os
 import socket
 import time
+from functools import partial
 
-from product_gateway import logs, tracing
+from product_gateway import logs, metrics, tracing
 from product_gateway.db import Database, catalog, claims, syncs
 from product_gateway.errors import LeaseLost, PullFailed, SyncNotFound, Unavailable
 from product_gateway.metrics import Metrics
@@ -15,6 +16,7 @@ from product_gateway.model import Claim, EntityType, SyncStatus
 from product_gateway.outbound import Outbound
 from product_gateway.pull import Pull
 from product_gateway.settings import Settings
+from product_gateway.supervisor import Loop, Supervisor
 
 logger = logging.getLogger(__name__)
 
@@ -24,63 +26,61 @@ LONGEST_UNTIL_CANCELLED = 4.0  # seconds: a heartbeat is how a worker learns tha
 SECONDS_BETWEEN_PRUNES = 3600.0
 PRUNED_AT_ONCE = 200
 SECONDS_BETWEEN_TRIES = 0.5
+NOT_LOOKED_FOR = "Syncs are not looked for until the database is back"
+NOT_RENEWED = "The sync's lease was not renewed"
+NOT_PRUNED = "Pruning waits until the database is back"
 
 
 class Worker:
     """Runs up to `worker_concurrency` syncs at a time."""
 
     def __init__(
-        self, settings: Settings, database: Database, outbound: Outbound, metrics: Metrics | None = None
+        self,
+        settings: Settings,
+        database: Database,
+        outbound: Outbound,
+        metrics: Metrics | None = None,
+        supervisor: Supervisor | None = None,
     ) -> None:
         self._settings = settings
         self._database = database
         self._metrics = metrics or Metrics()
+        self._supervisor = supervisor or Supervisor(self._metrics)
         self._pull = Pull(settings, database, outbound, self._metrics)
         self._owner = f"{socket.gethostname()}:{os.getpid()}"
-        self._away = False
+        self._running: set[asyncio.Task[None]] = set()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until `stop` is set; then what is running is handed back, for another worker to go on with."""
-        pruning = asyncio.create_task(self._prune_now_and_then())
+        keep = self._supervisor.keep
+        pruning = asyncio.create_task(keep(metrics.PRUNING, self._prune_now_and_then, away=NOT_PRUNED))
+        stopping: asyncio.Task[object] = asyncio.create_task(stop.wait())
         try:
-            await self._run_syncs(stop)
+            await keep(metrics.CLAIMS, partial(self._run_syncs, stopping), stop=stop, away=NOT_LOOKED_FOR)
         finally:
-            pruning.cancel()
-            await asyncio.gather(pruning, return_exceptions=True)
+            for task in (pruning, stopping, *self._running):
+                task.cancel()
+            await asyncio.gather(pruning, stopping, *self._running, return_exceptions=True)
 
-    async def _run_syncs(self, stop: asyncio.Event) -> None:
-        slots = asyncio.Semaphore(self._settings.worker_concurrency)
-        running: set[asyncio.Task[None]] = set()
-        while not stop.is_set():
-            await slots.acquire()
-            claim = None if stop.is_set() else await self._claim()
+    async def _run_syncs(self, stopping: asyncio.Task[object], loop: Loop) -> None:
+        while not stopping.done():
+            if len(self._running) >= self._settings.worker_concurrency:
+                with loop.idle():
+                    await asyncio.wait({stopping, *self._running}, return_when=asyncio.FIRST_COMPLETED)
+                continue
+            claim = await self._claim()
+            loop.progressed()
             if claim is None:
-                slots.release()
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(self._settings.worker_poll_seconds):
-                        await stop.wait()
+                with loop.idle():
+                    await asyncio.wait({stopping}, timeout=self._settings.worker_poll_seconds)
                 continue
             task = asyncio.create_task(self._run_claim(claim))
-            running.add(task)
-            task.add_done_callback(running.discard)
-            task.add_done_callback(lambda _: slots.release())
-        for task in running:
-            task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+            self._running.add(task)
+            task.add_done_callback(self._running.discard)
 
     async def _claim(self) -> Claim | None:
-        try:
-            made = self._settings
-            found = await self._database.read(claims.is_any_claimable, made.syncs_per_merchant)
-            if self._away:
-                logger.info("The database is back: syncs are looked for again.")
-            self._away = False
-            if found:
-                return await self._take_up()
-        except Unavailable as error:
-            if not self._away:
-                logger.warning("Syncs are not looked for until the database is back: %s", error.with_cause)
-            self._away = True
+        if await self._database.read(claims.is_any_claimable, self._settings.syncs_per_merchant):
+            return await self._take_up()
         return None
 
     async def _take_up(self) -> Claim | None:
@@ -108,6 +108,11 @@ class Worker:
                 with contextlib.suppress(LeaseLost, Unavailable):
                     await self._hand_back(claim)
                 raise
+            except Exception:
+                self._metrics.loop_failed(metrics.SYNCS)
+                logger.exception(
+                    "The sync's end could not be recorded. Another attempt follows when its lease is over."
+                )
 
     async def _run_to_its_end(self, claim: Claim) -> None:
         cut_off = False
@@ -162,14 +167,28 @@ class Worker:
         logger.info("The sync is handed back.")
 
     async def _keep(self, claim: Claim) -> None:
+        """Renew the lease until cancelled. Raises LeaseLost.
+
+        After any other failure, the next heartbeat may arrive in time; until then, every write is guarded.
+        """
+        renew = partial(self._renew_now_and_then, claim)
+        await self._supervisor.keep(
+            metrics.HEARTBEATS, renew, ends_with=(LeaseLost,), away=NOT_RENEWED, longest_pause=self._heartbeat_seconds
+        )
+
+    async def _renew_now_and_then(self, claim: Claim, loop: Loop) -> None:
         while True:
-            await asyncio.sleep(min(self._settings.lease_seconds / HEARTBEATS_PER_LEASE, LONGEST_UNTIL_CANCELLED))
-            try:
-                await self._database.write(
-                    claims.heartbeat, claim, self._settings.lease_seconds, self._pull.take_repeated(claim)
-                )
-            except Unavailable as error:  # the next one may arrive in time; until then, every write is guarded
-                logger.warning("The sync's lease was not renewed: %s", error.with_cause)
+            if not loop.is_failing:  # after a failure, its pause was the wait
+                with loop.idle():
+                    await asyncio.sleep(self._heartbeat_seconds)
+            await self._database.write(
+                claims.heartbeat, claim, self._settings.lease_seconds, self._pull.take_repeated(claim)
+            )
+            loop.progressed()
+
+    @property
+    def _heartbeat_seconds(self) -> float:
+        return min(self._settings.lease_seconds / HEARTBEATS_PER_LEASE, LONGEST_UNTIL_CANCELLED)
 
     async def _fail(self, claim: Claim, code: str, detail: str, began: float) -> None:
         detail = logs.masked(detail).replace("\0", "\ufffd")
@@ -198,11 +217,10 @@ class Worker:
             while await self._database.write(catalog.forget_seen, claim.merchant, IDS_FORGOTTEN_AT_ONCE):
                 pass
 
-    async def _prune_now_and_then(self) -> None:
+    async def _prune_now_and_then(self, loop: Loop) -> None:
         while True:
-            try:
-                while await self._database.write(syncs.prune, self._settings.retention_days, PRUNED_AT_ONCE):
-                    pass
-            except Unavailable as error:
-                logger.warning("Pruning: %s", error.with_cause)
-            await asyncio.sleep(SECONDS_BETWEEN_PRUNES)
+            while await self._database.write(syncs.prune, self._settings.retention_days, PRUNED_AT_ONCE):
+                loop.progressed()
+            loop.progressed()
+            with loop.idle():
+                await asyncio.sleep(SECONDS_BETWEEN_PRUNES)

@@ -5,6 +5,7 @@ again: PostgreSQL's connection, or SQLite's statement.
 """
 
 import asyncio
+import logging
 import math
 import queue
 import threading
@@ -18,6 +19,8 @@ from sqlalchemy import Connection, Engine
 
 from product_gateway.db.faults import AWAY, NOT_KNOWN, faults_as_unavailable, is_lost
 from product_gateway.errors import Unavailable
+
+logger = logging.getLogger(__name__)
 
 SECONDS_BETWEEN_LOOKS = 0.05
 SECONDS_BETWEEN_CUTS = 0.25  # of a unit that is given up
@@ -185,8 +188,11 @@ class UnderWay:
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
         now = loop.time()
         for unit in [each for each in self.units if each.due <= now and each.loop is loop]:
-            unit.give_up("It gave no answer in time.")
             unit.due = now + SECONDS_BETWEEN_CUTS
+            try:
+                unit.give_up("It gave no answer in time.")
+            except Exception:  # the other units must be given up, too
+                logger.exception("Work that the database did not answer in time could not be cut off.")
         if self.units:
             loop.call_later(SECONDS_BETWEEN_LOOKS, self._look, loop)
         else:

@@ -27,6 +27,7 @@ from product_gateway.monitor.access import Access, Operator
 from product_gateway.monitor.bodies import Body, overview_body, story_body, sync_body
 from product_gateway.monitor.drawing import BASES, Drawing
 from product_gateway.monitor.live import Live, Looks, Parts
+from product_gateway.supervisor import Supervisor
 
 logger = logging.getLogger(__name__)
 
@@ -42,13 +43,15 @@ LOOKING = ("getMonitor", "getMonitorSync", "getMonitorAsset", "streamMonitor")
 class Monitor:
     """One handler per operationId. What is looked at is shared; what is done is logged."""
 
-    def __init__(self, database: Database, metrics: Metrics, access: Access) -> None:
+    def __init__(
+        self, database: Database, metrics: Metrics, access: Access, supervisor: Supervisor | None = None
+    ) -> None:
         self._database = database
         self._metrics = metrics
         self._access = access
         self._drawing = Drawing()
         self._looks = Looks()
-        self._live = Live(self._parts)
+        self._live = Live(self._parts, supervisor)
 
     async def get_monitor(
         self,

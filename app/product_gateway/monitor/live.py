@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 import orjson
 
 from product_gateway.errors import Overloaded, Unavailable
+from product_gateway.metrics import MONITOR, Metrics
+from product_gateway.supervisor import Loop, Supervisor
 
 T = TypeVar("T")
 
@@ -49,8 +51,9 @@ Parts = dict[str, str]
 class Live:
     """Tells all viewers together what has changed. While there are none, nothing is looked at."""
 
-    def __init__(self, look: Callable[[], Awaitable[Parts]]) -> None:
+    def __init__(self, look: Callable[[], Awaitable[Parts]], supervisor: Supervisor | None = None) -> None:
         self._look = look
+        self._supervisor = supervisor or Supervisor(Metrics())
         self._viewers = 0
         self._looking: asyncio.Task[None] | None = None
         self._parts: Parts = {}
@@ -77,7 +80,9 @@ class Live:
         self._loop = asyncio.get_running_loop()
         self._viewers += 1
         if self._looking is None:
-            self._looking = asyncio.create_task(self._look_now_and_then())
+            # An operator who watches must not make the process unready.
+            looking = self._supervisor.keep(MONITOR, self._look_now_and_then, is_needed=False)
+            self._looking = asyncio.create_task(looking)
         seen: Parts = {}
         try:
             yield b"retry: %d\n\n" % MILLISECONDS_TO_COME_BACK
@@ -100,13 +105,14 @@ class Live:
                 self._looking.cancel()
                 self._looking, self._parts = None, {}
 
-    async def _look_now_and_then(self) -> None:
+    async def _look_now_and_then(self, loop: Loop) -> None:
         while True:
             try:
                 self._parts = await self._look()
             except Unavailable as error:
                 self._parts = {**self._parts, "away": error.detail}
             self._tell()
+            loop.progressed()
             await asyncio.sleep(SECONDS_BETWEEN_LOOKS)
 
     def _tell(self) -> None:

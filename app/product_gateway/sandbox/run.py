@@ -23,6 +23,7 @@ from product_gateway.sandbox.layer import API, Layer, Weather
 from product_gateway.sandbox.scripts import Scripts
 from product_gateway.server import create_app
 from product_gateway.settings import Settings
+from product_gateway.supervisor import Supervisor
 
 MERCHANT, OTHER, WITHOUT = "sandbox-shop", "other-shop", "bento-shop"
 TOKEN_LIFETIME = timedelta(days=1)
@@ -51,6 +52,7 @@ def run(asked: Asked, say: Callable[[str], None]) -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
     logs.set_up("INFO" if asked.verbose else "ERROR")
     scripts, metrics = Scripts(), Metrics()
+    supervisor = Supervisor(metrics)
     with contextlib.ExitStack() as stack:
         made = _settings(Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="product-gateway-sandbox-"))))
         gateway, service = launch.bind(asked.host, asked.port), launch.bind("127.0.0.1", 0)
@@ -58,7 +60,7 @@ def run(asked: Asked, say: Callable[[str], None]) -> None:
         _fill(made, database, launch.url_of(service))
         backstage = Backstage(database)
         layer = Layer(
-            create_app(made, metrics),
+            create_app(made, metrics, supervisor),
             scripts,
             backstage,
             merchant_claim=made.jwt_merchant_claim,
@@ -81,7 +83,7 @@ def run(asked: Asked, say: Callable[[str], None]) -> None:
             slow_seconds=asked.slow_seconds,
         )
         stack.enter_context(launch.http_beside(scripted, service))
-        stack.enter_context(launch.worker_beside(made, metrics))
+        stack.enter_context(launch.worker_beside(made, metrics, supervisor))
         garbage.keep_what_is_there()
         if asked.until_eof:
             threading.Thread(target=_end_with_stdin, name="stdin", daemon=True).start()
