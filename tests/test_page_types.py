@@ -113,11 +113,11 @@ def test_the_examples_of_the_contract_are_read_by_types(entity_type: EntityType)
 
 
 def test_a_record_that_is_too_large_is_none_for_types() -> None:
-    """Whether it is can be seen at the document alone, with the number of its products."""
-    content = body({"id": "men", "title": "Men"})
+    """A collection's size is that of its document and of its product ids."""
+    content = body({"id": "men", "title": "Men", "products": [{"id": "ö", "title": "Ö"}, {"id": "p", "title": "P"}]})
     found = by_types(COLLECTION, content)
     assert found is not None
-    size = len(found.records[0].document)
+    size = len(found.records[0].document) + len('["ö","p"]'.encode())
     assert by_types(COLLECTION, content, size) == found
     assert by_types(COLLECTION, content, size - 1) is None
 

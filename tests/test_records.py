@@ -268,9 +268,25 @@ def test_a_record_that_is_too_large_is_rejected_alone(entity_type: EntityType, f
 
 def test_what_is_not_kept_does_not_make_a_record_too_large() -> None:
     """Fields that we don't know are not refused, and a collection's products are kept as ids."""
-    men = item("men", products=[item(str(number)) for number in range(100)])
+    men = item("men", products=[item(str(number), description="x" * 1000) for number in range(10)])
     assert isinstance(became(item(unknown="x" * 1000), most_bytes=100), Record)
     assert isinstance(became(men, COLLECTION, 100), Record)
+
+
+def test_the_ids_of_a_collections_products_count_as_part_of_it() -> None:
+    """A hundred thousand of them may be 25 MB, and each answer for the collection has them all."""
+    men = item("men", products=[item("ä" * 100 + str(number)) for number in range(50)])
+    kept = became(men, COLLECTION)
+    assert isinstance(kept, Record)
+    size = len(kept.document.encode()) + len(orjson.dumps(kept.product_ids))
+    assert became(men, COLLECTION, size) == kept
+    outcome = became(men, COLLECTION, size - 1)
+    assert isinstance(outcome, Rejection)
+    assert (outcome.code, outcome.record_id, outcome.pointer) == ("TOO_LARGE", "men", "/products")
+    assert f"{size} bytes" in outcome.message
+    page = read(page_of(men, item("women")), COLLECTION, size - 1)
+    assert [each.id for each in page.records] == ["women"]
+    assert [each.code for each in page.rejections] == ["TOO_LARGE"]
 
 
 WORTHLESS = b'{"items":[{"id":"a","title":"A"},%b,{"id":"z","title":"Z"}],"pagination":{"moreResults":false}}'

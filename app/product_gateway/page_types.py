@@ -125,7 +125,8 @@ class PageType:
         if self._members:
             counts = (b',"%b":%d}' % (self._count, len(each)) for each in members)
             parts = [each[:-1] + count for each, count in zip(parts, counts, strict=True)]
-        if max(map(len, parts), default=0) > max_record_bytes:
+        sizes = (len(part) + len(ids_as_json(ids)) for part, ids in zip(parts, members, strict=True))
+        if max(sizes, default=0) > max_record_bytes:
             return None
         documents = (each.decode() for each in parts)
         records = list(map(Record, map(_id, page.items), documents, members, digests or [b""] * len(parts)))
@@ -162,6 +163,11 @@ def _total(literal: msgspec.Raw) -> int | None:
 def _page(item: Any, pagination: type[msgspec.Struct], most: int) -> Callable[[bytes], Any]:
     items = Annotated[list[item], Meta(max_length=most)]
     return msgspec.json.Decoder(msgspec.defstruct("Page", [("items", items), ("pagination", pagination)])).decode
+
+
+def ids_as_json(product_ids: tuple[str, ...]) -> bytes:
+    """Return a collection's product ids as the catalog keeps them; nothing where there are none."""
+    return orjson.dumps(product_ids) if product_ids else b""
 
 
 def _taken(name: str, item: Any) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ from product_gateway import json_faults, record_faults, spec, tolerant_json
 from product_gateway.errors import PullFailed
 from product_gateway.known_fields import KnownFields, Unfit
 from product_gateway.model import EntityType, Page, Record, Rejection
-from product_gateway.page_types import Found, PageType, whole_number
+from product_gateway.page_types import Found, PageType, ids_as_json, whole_number
 from product_gateway.record_faults import Parts
 from product_gateway.tolerant_json import BYTE_ORDER_MARK, NotJSON, Unusable
 from product_gateway.unread import AnyPage, UnreadPage
@@ -193,8 +193,10 @@ class Contract:
             product_ids = tuple(dict.fromkeys(product["id"] for product in item.get(_MEMBERS) or ()))
             document[_MEMBER_COUNT] = len(product_ids)
         text = orjson.dumps(document, option=_TIMES_IN_UTC)
-        if len(text) > max_bytes:
-            return Rejection("TOO_LARGE", item["id"], _largest(document), _too_large(len(text), max_bytes))
+        size = len(text) + len(ids_as_json(product_ids))
+        if size > max_bytes:
+            pointer = _largest(document | {_MEMBERS: product_ids})
+            return Rejection("TOO_LARGE", item["id"], pointer, _too_large(size, max_bytes))
         return Record(item["id"], text.decode(), product_ids, sent)
 
     def _id_of(self, item: Any) -> str | None:

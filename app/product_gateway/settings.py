@@ -149,7 +149,9 @@ class Settings(BaseModel):
         64 * 1024 * 1024, ge=1024, description="Largest answer of a product service, decompressed"
     )
     max_record_bytes: int = Field(
-        1024 * 1024, ge=1024, description="Largest record that the catalog keeps, as JSON; larger ones are rejected"
+        1024 * 1024,
+        ge=1024,
+        description="Largest record that the catalog keeps, as JSON with product ids; larger ones are rejected",
     )
     max_pages: int = Field(100_000, ge=1, description="Pages that one sync may read")
     max_lost_workers: int = Field(5, ge=1, le=1000, description="Workers that a sync may lose before it is FAILED")
