@@ -1,10 +1,11 @@
 # Python 3.11+ and make are enough; `make check` also wants Node 20+ for the spec linter.
 PYTHON ?= python3
-BIN := .venv/bin
-INSTALLED := .venv/installed
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/installed
 LINTER := node_modules/.installed
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
-UV := VIRTUAL_ENV=.venv $(BIN)/uv pip --quiet
+UV := VIRTUAL_ENV=$(VENV) $(BIN)/uv pip --quiet
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --upgrade
 LOCK := $(COMPILE) pyproject.toml
 SBOM := .venv/sbom
@@ -17,7 +18,7 @@ SPECS := openapi/product-gateway.yaml openapi/product-service.yaml openapi/opera
 CODEGEN := $(BIN)/datamodel-codegen --input openapi/product-gateway.yaml --input-file-type openapi --output-model-type typing.TypedDict --target-python-version 3.11 --openapi-scopes schemas --enum-field-as-literal all --disable-timestamp --use-schema-description --strict-nullable --no-use-closed-typed-dict --formatters ruff-format --custom-file-header '"""The bodies of the API as types. Generated from openapi/product-gateway.yaml by `make generate`: never edit."""'
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check lint types imports specs generate clients fuzz chaos soak vendor audit sbom bench lock dist clean node
+.PHONY: help install run test versions check lint types imports specs generate clients fuzz chaos soak vendor audit sbom bench lock dist clean node
 
 help: ## print this
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -28,10 +29,10 @@ install: $(INSTALLED) ## make the environment in .venv (the other targets do it 
 # package index that pip is set up with.
 $(INSTALLED): requirements-dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; say which one with: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
-	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv .venv
-	@echo "Installing into .venv what requirements-dev.txt locks"
-	@awk '/^[^ #]/ { found = /^uv==/ } found' requirements-dev.txt > .venv/uv.txt
-	@{ $(PIP) install --only-binary :all: --require-hashes -r .venv/uv.txt && $(UV) sync --compile-bytecode --require-hashes requirements-dev.txt; } || $(PIP) install --require-hashes -r requirements-dev.txt
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV) what requirements-dev.txt locks"
+	@awk '/^[^ #]/ { found = /^uv==/ } found' requirements-dev.txt > $(VENV)/uv.txt
+	@{ $(PIP) install --only-binary :all: --require-hashes -r $(VENV)/uv.txt && $(UV) sync --compile-bytecode --require-hashes requirements-dev.txt; } || $(PIP) install --require-hashes -r requirements-dev.txt
 	@$(PIP) install --no-deps --no-build-isolation --editable .
 	@$(BIN)/python -m compileall -q app tests
 	@touch $@
@@ -43,8 +44,16 @@ run: $(INSTALLED) ## gateway, worker, sample service, a merchant and a token on 
 IN_MEMORY = $(shell [ "$$(df -k /dev/shm 2>/dev/null | awk 'END { print $$4 + 0 }')" -gt 8000000 ] && echo TMPDIR=/dev/shm)
 
 # Tests wait more than they compute, so there are two processes for each core.
-test: $(INSTALLED) ## run the tests
-	$(IN_MEMORY) $(BIN)/python -m pytest -n $$((2 * $$(getconf _NPROCESSORS_ONLN))) --dist worksteal
+test: $(INSTALLED) ## run the tests; VENV=folder PYTHON=python3.12 for another version, ARGUMENTS for pytest
+	$(IN_MEMORY) $(BIN)/python -m pytest -n $$((2 * $$(getconf _NPROCESSORS_ONLN))) --dist worksteal $(ARGUMENTS)
+
+# An environment for each version, within the first one.
+versions: $(INSTALLED) ## run all but the slowest tests on every other Python from 3.11 on that is found here
+	@for python in $$($(BIN)/python tests/interpreters.py); do \
+	  version=$$($$python -c 'import platform; print(platform.python_version())'); \
+	  echo "Tests on Python $$version, $$python"; \
+	  $(MAKE) --no-print-directory test PYTHON=$$python VENV=.venv/python$$version ARGUMENTS=--without-slowest || exit 1; \
+	done
 
 check: lint types imports specs ## lint, types, imports, specs: what has to hold besides the tests
 

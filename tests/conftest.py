@@ -22,12 +22,13 @@ from product_gateway.settings import PREFIX
 from serving import serve
 
 DIALECTS = ("sqlite", "postgresql")
-LONGEST = ("test_fuzz.py", "test_check_planted.py", "test_client_command.py", "test_recipes.py", "test_sync_model.py")
+SLOWEST = ("test_fuzz.py", "test_check_planted.py", "test_client_command.py", "test_recipes.py", "test_sync_model.py")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """One option of our own."""
+    """Options of our own."""
     parser.addoption("--screenshots", action="store_true", help="test_pages_browser.py renews docs/images/*.png")
+    parser.addoption("--without-slowest", action="store_true", help=f"leave out {', '.join(SLOWEST)}")
 
 
 def pytest_configure() -> None:
@@ -36,9 +37,13 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """What takes longest begins first, so that nobody waits for it in the end; else the order is random."""
-    items.sort(key=lambda item: item.path.name not in LONGEST)
+    items.sort(key=lambda item: item.path.name not in SLOWEST)
+    if config.getoption("--without-slowest"):
+        slowest = [item for item in items if item.path.name in SLOWEST]
+        config.hook.pytest_deselected(items=slowest)
+        del items[: len(slowest)]
 
 
 @pytest.fixture(autouse=True)
