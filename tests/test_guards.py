@@ -43,6 +43,38 @@ async def stocked(made: Settings, database: Database, shelf: Shelf, number: int)
     assert (await run(made, database)).counts == Counts(created=number)
 
 
+@pytest.mark.parametrize(
+    ("limit", "record_limit"), [({"max_catalog_records": 120}, 120), ({"max_catalog_bytes": 120 * 52}, None)]
+)
+async def test_a_catalog_grows_no_further_than_its_quota(
+    served: Database, made: Settings, shelf: Shelf, limit: dict[str, int], record_limit: int | None
+) -> None:
+    """One merchant must not fill the disk of all; what is within the limit is kept and goes on to be updated."""
+    shelf.products(items(120, "old"))
+    limited = made.model_copy(update=limit)
+    assert (await run(limited, served)).status is SyncStatus.SUCCEEDED, "so many are just allowed"
+    size = served.call(catalog.size_in_bytes, "shop", PRODUCT)
+    if record_limit is None:
+        limited = made.model_copy(update={"max_catalog_bytes": size})
+    shelf.products(items(121, "old"))
+    sync = await run(limited, served)
+    assert outcome(sync) == (SyncStatus.FAILED, "CATALOG_FULL", 0)
+    assert "121 records of PRODUCT" in (sync.failure_detail or "")
+    assert "ask the gateway's operator" in (sync.failure_detail or "")
+    assert served.call(catalog.state, "shop", PRODUCT).num_records == 120
+    assert served.call(catalog.size_in_bytes, "shop", PRODUCT) == size
+    shelf.products(items(120, "new"))  # as many, and as many bytes
+    assert (await run(limited, served)).counts == Counts(updated=120)
+    shelf.products(items(120, "much longer"))
+    sync = await run(limited, served)
+    assert sync.failure_code == (None if record_limit else "CATALOG_FULL")
+    shelf.products(items(70, "new"))
+    assert (await run(limited, served)).status is SyncStatus.SUCCEEDED, "what gets smaller is never too much"
+    assert len(await titles(served)) == 70
+    shelf.products(items(121, "new"))
+    assert (await run(made, served)).status is SyncStatus.SUCCEEDED, "a larger limit is all that it takes"
+
+
 def outcome(sync: Sync) -> tuple[SyncStatus, str | None, int]:
     """How it ended, and how much it deleted."""
     return sync.status, sync.failure_code, sync.counts.deleted

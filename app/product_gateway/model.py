@@ -282,6 +282,14 @@ class CatalogState:
 
 
 @dataclass(frozen=True, slots=True)
+class Quota:
+    """The most records, and bytes of records, that a merchant's catalog of one entity type may have."""
+
+    records: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Listing:
     """A page of the catalog in order of id. `next_after` is the last id where more follow."""
 

@@ -19,6 +19,7 @@ from product_gateway.model import (
     Merchant,
     Page,
     Platform,
+    Quota,
 )
 from product_gateway.outbound import Outbound
 from product_gateway.product_service import ProductService, ReadAhead
@@ -81,7 +82,8 @@ class Pull:
 
     async def _write(self, claim: Claim, page: AnyPage) -> catalog.Written:
         lease, repeated = self._settings.lease_seconds, self.take_repeated(claim)
-        written = await self._database.write(catalog.write_page, claim, page, lease, repeated)
+        quota = Quota(self._settings.max_catalog_records, self._settings.max_catalog_bytes)
+        written = await self._database.write(catalog.write_page, claim, page, lease, repeated, quota)
         self._metrics.read(claim.entity_type, page.size, written.rejected)
         return written
 

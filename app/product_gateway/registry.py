@@ -150,7 +150,8 @@ def describe(database: Database, name: str) -> str:
     for entity_type in EntityType:
         state, latest = database.call(catalog.state_and_latest_sync, name, entity_type)
         last = "never synced" if latest is None else f"last sync {latest.id} {latest.status}"
-        lines.append((f"{entity_type.lower()}s", f"{state.num_records}, {last}"))
+        size = database.call(catalog.size_in_bytes, name, entity_type)
+        lines.append((f"{entity_type.lower()}s", f"{state.num_records} ({size / 1_000_000:.1f} MB), {last}"))
     lines.append(("webhook", _described_webhook(database, name)))
     lines += [("  told", _described(each)) for each in database.call(webhooks.latest, name, DELIVERIES_SHOWN)]
     return "\n".join(f"{label:16}{value}" for label, value in lines)

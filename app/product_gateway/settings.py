@@ -153,6 +153,12 @@ class Settings(BaseModel):
         ge=1024,
         description="Largest record that the catalog keeps, as JSON with product ids; larger ones are rejected",
     )
+    max_catalog_records: int = Field(
+        5_000_000, ge=1, description="Most records of one entity type that a merchant's catalog may have"
+    )
+    max_catalog_bytes: int = Field(
+        10 * 1024**3, ge=1024, description="Most bytes of records of one entity type that a merchant's catalog may have"
+    )
     max_pages: int = Field(100_000, ge=1, description="Pages that one sync may read")
     max_lost_workers: int = Field(5, ge=1, le=1000, description="Workers that a sync may lose before it is FAILED")
     max_deleted_percent: int = Field(

@@ -29,8 +29,8 @@ from product_gateway.db.dialects import ByDialect, insert_into
 from product_gateway.db.page_budget import MAX_PAGE_BYTES, fitting
 from product_gateway.db.tables import ACTIVE, catalog_counts, catalog_records, seen_records
 from product_gateway.db.tables import syncs as sync_table
-from product_gateway.errors import RecordNotFound
-from product_gateway.model import CatalogState, Claim, Counts, EntityType, Listing, Record, Sync
+from product_gateway.errors import PullFailed, RecordNotFound
+from product_gateway.model import CatalogState, Claim, Counts, EntityType, Listing, Quota, Record, Sync
 from product_gateway.unread import DIGEST_BYTES, AnyPage, UnreadPage
 
 _records = catalog_records.c
@@ -50,6 +50,7 @@ _change_count = (
         num_records=_counts.num_records + bindparam("more_records"),
         num_bytes=_counts.num_bytes + bindparam("more_bytes"),
     )
+    .returning(_counts.num_records, _counts.num_bytes)
 )
 
 
@@ -60,10 +61,18 @@ class Written(NamedTuple):
     as_before: int
 
 
-def write_page(connection: Connection, claim: Claim, page: AnyPage, lease_seconds: float, repeated: int = 0) -> Written:
+def write_page(
+    connection: Connection,
+    claim: Claim,
+    page: AnyPage,
+    lease_seconds: float,
+    repeated: int = 0,
+    quota: Quota | None = None,
+) -> Written:
     """A page's records and the cursor behind them, in one transaction. Unchanged rows are left alone.
 
-    Raises LeaseLost, and PullFailed where the page was not read yet; then nothing is written.
+    Raises LeaseLost; PullFailed where the page was not read yet, or would make the catalog larger than its quota.
+    Then nothing is written.
     """
     claims.heartbeat(connection, claim, lease_seconds, repeated)  # locks the row: nobody else writes these records
     ids = _ids(page)
@@ -87,7 +96,9 @@ def write_page(connection: Connection, claim: Claim, page: AnyPage, lease_second
     page_rows.see(connection, claim, list(dict.fromkeys(each for each in ids if each not in seen)))
     more_bytes = sum(rows[each].size for each in new | changed) - sum(_row(stored[each]).size for each in changed)
     if new or more_bytes:
-        _count(connection, claim, len(new), more_bytes)
+        size = _count(connection, claim, len(new), more_bytes)
+        if quota is not None and (new or more_bytes > 0):
+            _require_room(claim, size, quota)
     counts = Counts(
         created=len(new - seen),
         updated=len(doubtful - alike - seen),
@@ -186,6 +197,12 @@ def forget_seen(connection: Connection, merchant: str, limit: int) -> bool:
     return True
 
 
+def size_in_bytes(connection: Connection, merchant: str, entity_type: EntityType) -> int:
+    """Return how many bytes the merchant's records of the entity type have together."""
+    here = (_counts.merchant == merchant) & (_counts.entity_type == entity_type)
+    return connection.scalar(select(_counts.num_bytes).where(here)) or 0
+
+
 def state(connection: Connection, merchant: str, entity_type: EntityType) -> CatalogState:
     """How many records there are, and when a sync last finished; one row, whatever their number."""
     row = connection.execute(
@@ -280,12 +297,26 @@ def _unseen(claim: Claim) -> CompoundSelect[str]:
     return except_(select(_records.record_id).where(here), select(_seen.record_id).where(_in_pull(claim)))
 
 
-def _count(connection: Connection, claim: Claim, more_records: int, more_bytes: int) -> None:
-    """Add to the numbers of records and bytes that the merchant's catalog has of the entity type."""
+def _count(connection: Connection, claim: Claim, more_records: int, more_bytes: int) -> Quota:
+    """Add to the numbers of records and bytes of the merchant's catalog, and return what they are now."""
     change = {"m": claim.merchant, "t": claim.entity_type, "more_records": more_records, "more_bytes": more_bytes}
-    if connection.execute(_change_count, change).rowcount == 0:
-        values = {"merchant": claim.merchant, "entity_type": claim.entity_type}
-        connection.execute(insert(catalog_counts), {**values, "num_records": more_records, "num_bytes": more_bytes})
+    row = connection.execute(_change_count, change).first()
+    if row is not None:
+        return Quota(row.num_records, row.num_bytes)
+    values = {"merchant": claim.merchant, "entity_type": claim.entity_type}
+    connection.execute(insert(catalog_counts), {**values, "num_records": more_records, "num_bytes": more_bytes})
+    return Quota(more_records, more_bytes)
+
+
+def _require_room(claim: Claim, size: Quota, quota: Quota) -> None:
+    if size.records <= quota.records and size.bytes <= quota.bytes:
+        return
+    raise PullFailed(
+        "CATALOG_FULL",
+        f"With the next page, the catalog would have {size.records} records of {claim.entity_type} and {size.bytes} "
+        f"bytes. It may have {quota.records} records and {quota.bytes} bytes. That page was not written, and nothing "
+        "was removed. Send fewer or smaller records, or ask the gateway's operator for a larger limit.",
+    )
 
 
 def _ids(page: AnyPage) -> list[str]:

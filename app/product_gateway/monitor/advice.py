@@ -58,6 +58,11 @@ ADVICE = {
         "the product service has more pages than a sync may read",
         "Ask the merchant for larger pages, or raise MAX_PAGES.",
     ),
+    "CATALOG_FULL": Advice(
+        "the merchant's catalog has reached its limit",
+        "Ask the merchant whether it needs so many records. If so, raise MAX_CATALOG_RECORDS or MAX_CATALOG_BYTES.",
+        "product-gateway merchant show {merchant}",
+    ),
     "ANSWER_TOO_LARGE": Advice(
         "the product service sends a page that is too large",
         "Ask the merchant to send no more records than page_size asks for, or raise MAX_PAGE_BYTES.",
