@@ -16,15 +16,16 @@ OF_MERCHANTS = {name for name, table in tables.metadata.tables.items() if "merch
 EXCEPTIONS = {
     "a claim looks for the oldest sync of anybody": re.compile(
         r"SELECT syncs\.merchant, syncs\.id, .* FROM syncs WHERE syncs\.status = '(QUEUED|IN_PROGRESS)' .*"
-        r"ORDER BY syncs\.queued_at LIMIT"
+        r"ORDER BY syncs\.queued_at, syncs\.id LIMIT"
     ),
     "operators see how much is active": re.compile(r"SELECT .* FROM syncs WHERE status IN \(.*\) GROUP BY"),
     "the next message to a webhook is the one that is due first": re.compile(
-        r"SELECT webhook_deliveries\.merchant, webhook_deliveries\.id FROM webhook_deliveries "
-        r"WHERE webhook_deliveries\.status = 'PENDING' .*ORDER BY webhook_deliveries\.next_attempt_at LIMIT"
+        r"SELECT webhook_deliveries\.merchant, webhook_deliveries\.id, .* FROM webhook_deliveries "
+        r"WHERE webhook_deliveries\.next_attempt_at <= .*ORDER BY webhook_deliveries\.next_attempt_at LIMIT"
     ),
     "operators see how many messages wait": re.compile(
-        r"SELECT count\(\*\) .* FROM webhook_deliveries WHERE webhook_deliveries\.status = 'PENDING'"
+        r"SELECT count\(\*\) .* FROM \(SELECT .* FROM webhook_deliveries "
+        r"WHERE webhook_deliveries\.next_attempt_at IS NOT NULL .* LIMIT"
     ),
     "old syncs are pruned whoever asked for them": re.compile(
         r"SELECT syncs\.merchant, syncs\.id FROM syncs WHERE syncs\.finished_at < .* LIMIT"

@@ -224,7 +224,7 @@ class _Queue(Collector):
         if self.deliveries is not None:
             yield _gauge(
                 "webhook_deliveries_pending",
-                "Messages to webhooks that are not delivered yet, of all processes.",
+                "Messages to webhooks that are not delivered yet, of all processes; counted up to 10,000.",
                 self.deliveries.count,
             )
             yield _gauge(

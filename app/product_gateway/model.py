@@ -194,7 +194,8 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class PendingDeliveries:
-    """How many messages to webhooks are not delivered yet, over all merchants, and how old the oldest is."""
+    """How many messages to webhooks are not delivered yet, over all merchants (counted up to 10,000), and how old the
+    oldest is."""
 
     count: int
     oldest_seconds: float

@@ -278,9 +278,14 @@ Index(
     webhook_deliveries.c.event,
     unique=True,
 )
-# What a worker looks for.
-Index(
-    "ix_webhook_deliveries_pending",
-    webhook_deliveries.c.next_attempt_at,
-    info={WHERE: "status = 'PENDING'"},
-)
+# Of pending messages, for claims: the one that has been due longest, and the same of one merchant. For metrics: the
+# oldest one. Not "status = 'PENDING'": PostgreSQL takes few rows for pending until it has counted them, and sorts them.
+for _name, _columns in (
+    ("due", (webhook_deliveries.c.next_attempt_at,)),
+    (
+        "due_of_merchant",
+        (webhook_deliveries.c.merchant, webhook_deliveries.c.next_attempt_at, webhook_deliveries.c.id),
+    ),
+    ("pending", (webhook_deliveries.c.created_at,)),
+):
+    Index(f"ix_webhook_deliveries_{_name}", *_columns, info={WHERE: "next_attempt_at IS NOT NULL"})

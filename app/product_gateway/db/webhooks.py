@@ -5,7 +5,7 @@ next. An attempt is recorded where it is still the latest.
 """
 
 from collections.abc import Collection
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import (
@@ -14,6 +14,7 @@ from sqlalchemy import (
     Row,
     Select,
     Uuid,
+    and_,
     bindparam,
     delete,
     func,
@@ -35,12 +36,80 @@ EVENTS = {
     SyncStatus.CANCELLED: "sync.cancelled",
 }
 TURNED_OFF = "The webhook was turned off before this was delivered."
+
+DUE_LOOKED_AT = 50  # before the messages of each merchant are looked for
+MOST_COUNTED = 10_000
 GONE = "The receiver answered 410 to another message: it wants no more."
+
+
+class Message(NamedTuple):
+    """Identifies a row: see _is_message."""
+
+    merchant: str
+    id: UUID
+    sync_id: UUID
+
 
 _deliveries = webhook_deliveries.c
 _columns = [*webhook_deliveries.c, now().label("as_of")]
 _is_pending = _deliveries.status == text("'PENDING'")
 _is_on = webhooks.c.gone_at.is_(None)
+
+
+def _is_message(merchant: Any, message: Any, sync_id: Any) -> ColumnElement[bool]:
+    """Match one row by its id and its sync: until PostgreSQL has counted the merchant's rows, it may look in either
+    index, and must not read all rows of the merchant there."""
+    return and_(_deliveries.merchant == merchant, _deliveries.id == message, _deliveries.sync_id == sync_id)
+
+
+# Evaluated once: PostgreSQL compares an index with this, but not with clock_timestamp() itself.
+_now_once = select(now()).scalar_subquery()
+_due_longest = (
+    select(_deliveries.merchant, _deliveries.id, _deliveries.sync_id)
+    .where(_deliveries.next_attempt_at <= _now_once)
+    .order_by(_deliveries.next_attempt_at)
+    .limit(DUE_LOOKED_AT)
+)
+_lock = (
+    select((_is_pending & (_deliveries.next_attempt_at <= now())).label("is_due"))
+    .where(_is_message(bindparam("m"), bindparam("d"), bindparam("i")))
+    .with_for_update(skip_locked=True)
+)
+
+
+def _select_due_of_each() -> Select[Any]:
+    """The message of each merchant that has been due longest: a loose index scan over the merchants.
+
+    In the order of the index, the first row behind a merchant's rows is the next merchant's earliest message.
+    """
+    read = (_deliveries.merchant, _deliveries.id, _deliveries.sync_id, _deliveries.next_attempt_at)
+
+    def first(*conditions: ColumnElement[bool]) -> list[ColumnElement[Any]]:
+        here = (_deliveries.next_attempt_at.is_not(None), *conditions)
+        order = (_deliveries.merchant, _deliveries.next_attempt_at, _deliveries.id)
+        return [select(each).where(*here).order_by(*order).limit(1).scalar_subquery().label(each.name) for each in read]
+
+    earliest = select(*first()).cte("earliest", recursive=True)
+    following = first(_deliveries.merchant > earliest.c.merchant)
+    earliest = earliest.union_all(select(*following).where(earliest.c.merchant.is_not(None)))
+    return (
+        select(earliest.c.merchant, earliest.c.id, earliest.c.sync_id)
+        .where(earliest.c.next_attempt_at <= _now_once)
+        .order_by(earliest.c.next_attempt_at)
+    )
+
+
+_due_of_each = _select_due_of_each()
+# Until PostgreSQL has counted the pending messages, it may sort them all for each step of the scan.
+_do_not_sort = text("SELECT set_config('enable_sort', 'off', true), set_config('enable_incremental_sort', 'off', true)")
+_oldest_pending = (
+    select(_deliveries.created_at)
+    .where(_deliveries.next_attempt_at.is_not(None))
+    .order_by(_deliveries.created_at)
+    .limit(MOST_COUNTED)
+    .subquery()
+)
+_count_pending = select(func.count(), func.min(_oldest_pending.c.created_at), now())
 _announce = insert(webhook_deliveries).from_select(
     ["merchant", "id", "sync_id", "event", "status", "created_at", "next_attempt_at"],
     select(
@@ -85,7 +154,7 @@ def announce(connection: Connection, merchant: str, sync_id: UUID, status: SyncS
 
 def is_any_due(connection: Connection, busy: Collection[str]) -> bool:
     """Whether a claim is worth a write (a read, so that idle workers disturb nobody)."""
-    return connection.execute(_next_due(busy)).first() is not None
+    return bool(_due(connection, busy))
 
 
 def claim(connection: Connection, lease_seconds: float, busy: Collection[str]) -> tuple[Delivery, Webhook] | None:
@@ -95,11 +164,11 @@ def claim(connection: Connection, lease_seconds: float, busy: Collection[str]) -
     PENDING -> GIVEN_UP instead.
     """
     while True:
-        due = connection.execute(_next_due(busy).with_for_update(skip_locked=True)).first()
+        due = next((each for each in _due(connection, busy) if _is_ours(connection, *each)), None)
         if due is None:
             return None
-        this = update(webhook_deliveries).where(_deliveries.merchant == due.merchant, _deliveries.id == due.id)
-        webhook = find(connection, due.merchant)
+        this = update(webhook_deliveries).where(_is_message(*due))
+        webhook = find(connection, due[0])
         if webhook is not None and webhook.gone_at is None:
             break
         connection.execute(this.values(**_over(DeliveryStatus.GIVEN_UP), last_error=TURNED_OFF))
@@ -109,13 +178,23 @@ def claim(connection: Connection, lease_seconds: float, busy: Collection[str]) -
     return _delivery(connection.execute(attempt.returning(*_columns), {"lease": lease_seconds}).one()), webhook
 
 
-def _next_due(busy: Collection[str]) -> Select[Any]:
-    return (
-        select(_deliveries.merchant, _deliveries.id)
-        .where(_is_pending, _deliveries.next_attempt_at <= now(), _deliveries.merchant.not_in(sorted(busy)))
-        .order_by(_deliveries.next_attempt_at)
-        .limit(1)
-    )
+def _due(connection: Connection, busy: Collection[str]) -> list[Message]:
+    """Return some messages that are due, of merchants that are not busy, the one that has been due longest first.
+
+    Reads a bounded number of rows, or a few of each merchant where the ones due longest are all of busy merchants.
+    """
+    found = connection.execute(_due_longest).all()
+    free = [Message(*each) for each in found if each.merchant not in busy]
+    if free or len(found) < DUE_LOOKED_AT:
+        return free
+    if connection.dialect.name == "postgresql":
+        connection.execute(_do_not_sort)
+    return [Message(*each) for each in connection.execute(_due_of_each) if each.merchant not in busy]
+
+
+def _is_ours(connection: Connection, merchant: str, message: UUID, sync_id: UUID) -> bool:
+    """Lock a message; False where another worker holds it or has claimed it."""
+    return bool(connection.execute(_lock, {"m": merchant, "d": message, "i": sync_id}).scalar())
 
 
 def succeed(connection: Connection, delivery: Delivery, status: int) -> bool:
@@ -158,9 +237,8 @@ def latest(connection: Connection, merchant: str, limit: int) -> list[Delivery]:
 
 
 def pending(connection: Connection) -> PendingDeliveries:
-    """What is not delivered yet, over all merchants, for operators. Reads the index of what is pending alone."""
-    statement = select(func.count(), func.min(_deliveries.created_at), now()).where(_is_pending)
-    count, oldest, as_of = connection.execute(statement).one()
+    """Count what is not delivered yet, over all merchants, up to MOST_COUNTED; and how old the oldest is."""
+    count, oldest, as_of = connection.execute(_count_pending).one()
     return PendingDeliveries(count, 0.0 if oldest is None else max(0.0, (as_of - oldest).total_seconds()))
 
 
@@ -185,8 +263,7 @@ def _record(
     **values: Any,
 ) -> bool:
     latest_attempt = (
-        (_deliveries.merchant == delivery.merchant)
-        & (_deliveries.id == delivery.id)
+        _is_message(delivery.merchant, delivery.id, delivery.sync_id)
         & (_deliveries.attempts == delivery.attempts)
         & _is_pending
     )
@@ -198,7 +275,7 @@ def _record(
 
 
 def _give_up_all(connection: Connection, merchant: str, why: str) -> None:
-    of_merchant = (_deliveries.merchant == merchant) & _is_pending
+    of_merchant = (_deliveries.merchant == merchant) & _deliveries.next_attempt_at.is_not(None)
     given_up = {**_over(DeliveryStatus.GIVEN_UP), "last_error": why}
     connection.execute(update(webhook_deliveries).where(of_merchant).values(**given_up))
 

@@ -196,15 +196,20 @@ def upgrade() -> None:
     op.create_index(
         "ux_webhook_deliveries_sync_event", "webhook_deliveries", ["merchant", "sync_id", "event"], unique=True
     )
-    pending = sa.text("status = 'PENDING'")
-    op.create_index(
-        "ix_webhook_deliveries_pending",
-        "webhook_deliveries",
-        ["next_attempt_at"],
-        unique=False,
-        sqlite_where=pending,
-        postgresql_where=pending,
-    )
+    pending = sa.text("next_attempt_at IS NOT NULL")
+    for name, columns in (
+        ("due", ["next_attempt_at"]),
+        ("due_of_merchant", ["merchant", "next_attempt_at", "id"]),
+        ("pending", ["created_at"]),
+    ):
+        op.create_index(
+            f"ix_webhook_deliveries_{name}",
+            "webhook_deliveries",
+            columns,
+            unique=False,
+            sqlite_where=pending,
+            postgresql_where=pending,
+        )
     op.create_table(
         "sync_events",
         sa.Column("merchant", MERCHANT, nullable=False),
