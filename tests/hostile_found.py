@@ -33,7 +33,7 @@ FOUND = {
     "giant-page-until-a-smaller-one-is-asked-for": "largest-page default-page-size",
     "gzip-in-gzip": "compression dry-run",
     "broken-gzip": "compression dry-run",
-    "cut-gzip": "json dry-run",
+    "cut-gzip": "compression dry-run",
     "compression-not-asked-for": "compression dry-run",
     # statuses
     "error-500-always": "no-failures dry-run",

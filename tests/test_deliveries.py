@@ -201,7 +201,10 @@ async def test_a_receivers_status_is_all_that_counts(
                 assert (done.attempts, done.last_status) == (1, 200), way
             for way, error in (
                 ("500", "The receiver answered 500."),
-                ("302", "The receiver answered 302. Redirects are not followed."),
+                (
+                    "302",
+                    "The receiver answered 302. Redirects are not followed: register the address that it leads to.",
+                ),
                 ("down", "The connection to 127.0.0.1 was refused."),
             ):
                 again = await until(database, way, ids[way], lambda now: now.attempts >= 3)

@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from product_gateway.errors import AddressNotAllowed, AnswerTooLarge, AnswerUnreadable, OutboundError, Unreachable
-from product_gateway.outbound import Outbound
+from product_gateway.outbound import ERROR_BODY_BYTES, Outbound
 from serving import serve
 from tls import self_signed
 
@@ -95,10 +95,12 @@ async def answering(answer: Answer, tls: ssl.SSLContext | None = None) -> AsyncI
         server.close()
 
 
-def saying(text: bytes) -> Answer:
-    """Answers with these bytes and hangs up."""
+def saying(text: bytes, *, of_message: bool = False) -> Answer:
+    """Answers with these bytes and hangs up; to a message, after its two bytes."""
 
-    async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if of_message:
+            await reader.readexactly(2)
         writer.write(text)
         await writer.drain()
 
@@ -175,13 +177,102 @@ async def test_a_broken_gzip_body_is_told_as_such(outbound: Outbound, base: str)
         await outbound.get(f"{base}/not_zipped")
 
 
-@pytest.mark.parametrize("coding", ["gzip, gzip", "br", "gzip,identity", "aes128gcm"])
+@pytest.mark.parametrize("coding", ["gzip, gzip", "br", "GZIP, Gzip", "aes128gcm"])
 async def test_a_coding_that_was_not_asked_for_is_refused(outbound: Outbound, coding: str) -> None:
     """Layers of gzip can keep a worker unpacking for ever without a byte of an answer."""
     answer = b"HTTP/1.1 200 OK\r\nContent-Encoding: %b\r\nContent-Length: 2\r\n\r\n{}" % coding.encode()
     async with answering(saying(answer)) as port:
         with pytest.raises(AnswerUnreadable, match="that was not asked for"):
             await outbound.get(f"http://127.0.0.1:{port}/")
+
+
+# Bodies, each after its headers, of which none can be read to a good end.
+ODD_BODIES = {
+    "unknown coding": b"Content-Encoding: br\r\nContent-Length: 2\r\n\r\n{}",
+    "layers of gzip": b"Content-Encoding: gzip, gzip\r\nContent-Length: 2\r\n\r\n{}",
+    "not gzip": b"Content-Encoding: gzip\r\nContent-Length: 5\r\n\r\nplain",
+    "gzip cut off": b"Content-Encoding: gzip\r\n\r\n" + gzip.compress(b"text")[:-9],
+    "unknown charset": b"Content-Type: text/html; charset=klingon\r\nContent-Length: 2\r\n\r\n\xff\xfe",
+    "media type out of form": b'Content-Type: ;;;="\r\nContent-Length: 2\r\n\r\n{}',
+    "broken off": b"Content-Length: 100\r\n\r\nhalf",
+    "more than its length": b"Content-Length: 2\r\n\r\n{} and more",
+    "broken chunks": b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
+    "chunks cut off": b"Transfer-Encoding: chunked\r\n\r\n5\r\nab",
+    "too large": b"Content-Length: 9000000\r\n\r\n" + bytes(2**21),
+    "a bomb": b"Content-Encoding: gzip\r\n\r\n" + gzip.compress(bytes(2**24)),
+    "a body where none may be": b"Content-Length: 2\r\n\r\nok",
+}
+
+
+@pytest.mark.parametrize("body", ODD_BODIES.values(), ids=ODD_BODIES)
+@pytest.mark.parametrize("status", [204, 302, 304, 401, 413, 429, 503])
+async def test_an_errors_status_counts_whatever_its_body_is(outbound: Outbound, status: int, body: bytes) -> None:
+    """A 503 with a page of a CDN in Brotli is a 503, and asked for again."""
+    async with answering(saying(b"HTTP/1.1 %d Status\r\nRetry-After: 7\r\n%b" % (status, body))) as port:
+        reply = await outbound.get(f"http://127.0.0.1:{port}/")
+    assert (reply.status, reply.header("retry-after")) == (status, "7")
+    assert len(reply.content) <= ERROR_BODY_BYTES
+
+
+@pytest.mark.parametrize("body", ODD_BODIES.values(), ids=ODD_BODIES)
+@pytest.mark.parametrize("status", [200, 202, 204, 500])
+async def test_a_message_is_answered_by_the_status_alone(outbound: Outbound, status: int, body: bytes) -> None:
+    """A receiver that has the message must not get it again because of its body."""
+    async with answering(saying(b"HTTP/1.1 %d Status\r\n%b" % (status, body), of_message=True)) as port:
+        reply = await outbound.send("POST", f"http://127.0.0.1:{port}/", content=b"{}")
+    assert (reply.status, reply.content) == (status, b"")
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_a_body_without_end_does_not_take_the_status_back(method: str) -> None:
+    """Not even where the time for the whole is over by then."""
+
+    async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 503 Busy\r\nTransfer-Encoding: chunked\r\n\r\n")
+        while True:
+            writer.write(b"1\r\n.\r\n")
+            await writer.drain()
+            await asyncio.sleep(0.05)
+
+    async with answering(answer) as port, Outbound(allow_private_addresses=True, total_timeout=0.8) as outbound:
+        content = b"{}" if method == "POST" else None
+        assert (await outbound.send(method, f"http://127.0.0.1:{port}/", content=content)).status == 503
+
+
+async def test_a_readable_error_body_is_kept(outbound: Outbound) -> None:
+    """The client command shows what a gateway says, and check-service looks at problem details."""
+    packed = gzip.compress(b'{"title": "Busy"}')
+    text = b"HTTP/1.1 503 Busy\r\nContent-Encoding: X-GZip\r\nContent-Length: %d\r\n\r\n%b" % (len(packed), packed)
+    async with answering(saying(text)) as port:
+        assert (await outbound.get(f"http://127.0.0.1:{port}/")).content == b'{"title": "Busy"}'
+
+
+async def test_an_answer_past_the_limit_is_not_read_on(outbound: Outbound) -> None:
+    """Neither buffered nor waited for: here it goes on for ever."""
+    sent = 0
+
+    async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        while True:
+            writer.write(bytes(2**16))
+            sent += 2**16
+            await writer.drain()
+
+    async with answering(answer) as port:
+        with pytest.raises(AnswerTooLarge) as caught:
+            await outbound.get(f"http://127.0.0.1:{port}/")
+    assert caught.value.size is None
+    assert sent < 2**24  # the limit is 2**20, and the system's buffers hold some more
+
+
+@pytest.mark.parametrize("length", [2**20 + 1, 2**40])
+async def test_an_announced_length_past_the_limit_is_not_read_at_all(outbound: Outbound, length: int) -> None:
+    """Its size is known then."""
+    async with answering(saying(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % length)) as port:
+        with pytest.raises(AnswerTooLarge) as caught:
+            await outbound.get(f"http://127.0.0.1:{port}/")
+    assert (caught.value.size, caught.value.limit) == (length, 2**20)
 
 
 @pytest.mark.parametrize(

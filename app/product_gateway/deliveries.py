@@ -23,7 +23,7 @@ from product_gateway.errors import OutboundError, SettingsError, SyncNotFound, U
 from product_gateway.keys import Secrets
 from product_gateway.metrics import DELIVERED, GIVEN_UP, RETRIED, Metrics
 from product_gateway.model import Delivery, Sync, Webhook
-from product_gateway.outbound import Outbound, retry_after
+from product_gateway.outbound import Outbound, Reply, retry_after
 from product_gateway.settings import Settings
 from product_gateway.supervisor import Loop, Supervisor
 
@@ -136,7 +136,7 @@ class Deliveries:
             return Outcome(None, "The gateway failed to send it. Its log says why.")
         if 200 <= reply.status < 300:
             return Outcome(reply.status, None)
-        more = " Redirects are not followed." if 300 <= reply.status < 400 else ""
+        more = " Redirects are not followed: register the address that it leads to." if _redirects(reply) else ""
         return Outcome(reply.status, f"The receiver answered {reply.status}.{more}", retry_after(reply))
 
     async def _record(self, delivery: Delivery, webhook: Webhook, outcome: Outcome) -> None:
@@ -160,6 +160,10 @@ class Deliveries:
             return
         self._metrics.notified(kind)
         logger.log(logging.INFO if kind is DELIVERED else logging.WARNING, "%s", said)
+
+
+def _redirects(reply: Reply) -> bool:
+    return 300 <= reply.status < 400 and reply.status != 304
 
 
 def message(event: str, sync: Sync) -> bytes:

@@ -198,7 +198,12 @@ class Unreachable(OutboundError):
 
 
 class AnswerTooLarge(OutboundError):
-    """The answer has more bytes than we read."""
+    """The answer has more bytes than we read: `size` of them, if that can be told or estimated, and not `limit`."""
+
+    def __init__(self, detail: str, size: int | None = None, limit: int = 1) -> None:
+        super().__init__(detail)
+        self.size = size
+        self.limit = limit
 
 
 class AnswerUnreadable(OutboundError):

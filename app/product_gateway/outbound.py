@@ -7,30 +7,35 @@ around it. Connections are pooled by host name, never by address: TLS is verifie
 
 import asyncio
 import contextlib
+import functools
 import re
 import socket
 import ssl
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from functools import cache
 from importlib.metadata import version
 from typing import Any, Self
 
 import aiohttp
-from aiohttp.http_exceptions import ContentEncodingError
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.http_exceptions import HttpProcessingError
 from multidict import CIMultiDict
 from yarl import URL
 
 from product_gateway.addresses import CheckedNames, is_public
+from product_gateway.content_coding import PART_BYTES, Decompressor, coding_of
 from product_gateway.errors import AddressNotAllowed, AnswerTooLarge, AnswerUnreadable, OutboundError, Unreachable
+from product_gateway.retry_headers import wait_asked
+from product_gateway.tracebacks import release_locals
 
 MEBIBYTE = 1024 * 1024
 SECONDS_KEPT = 15  # that a connection may be idle
-SECONDS_TO_DRAIN = 1.0
+SECONDS_TO_DRAIN = 1.0  # for a body that is not needed
+ERROR_BODY_SECONDS, ERROR_BODY_BYTES = 5.0, 64 * 1024
+WITH_A_BODY = (200, 201, 202, 203)  # statuses whose body is what was asked for
 
-_CODINGS = ("", "identity", "gzip", "x-gzip", "deflate")
 _SENDABLE_TOKEN = re.compile(r"[\x21-\x7e]+")
 
 
@@ -39,19 +44,17 @@ class Reply:
     """An answer as it came. `headers` are looked up without regard to case; `content` is decompressed."""
 
     status: int
-    headers: Mapping[str, str] = field(repr=False)
+    headers: CIMultiDict[str] = field(repr=False)
     content: bytes = field(repr=False)
+
+    def header(self, name: str) -> str:
+        """All values of a header in one, as a list is written (RFC 9110 §5.3); empty where there is none."""
+        return ", ".join(self.headers.getall(name, ())).strip()
 
 
 def retry_after(reply: Reply) -> float | None:
-    """Seconds (RFC 9110 §10.2.3), whichever of its two forms the header has."""
-    value = reply.headers.get("Retry-After", "").strip()
-    if value.isascii() and value.isdigit():
-        return float(value[:9])
-    try:
-        return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
-    except (TypeError, ValueError):  # neither, or a date without an offset
-        return None
+    """Return the seconds that the answer asks to wait, by Retry-After or by another header; None for none."""
+    return wait_asked(reply.headers.items())
 
 
 @cache
@@ -112,8 +115,10 @@ class Outbound:
     ) -> Reply:
         """The answer to a request, whatever its status; redirects are not followed.
 
-        It is sent once. With `content` it is a message, and the status is all of its answer: what else comes is not
-        kept.
+        It is sent once. The status decides how the body is read. A body that was asked for must be whole, in a known
+        coding and within `max_bytes`. Of an error's body, what comes in time and can be read is kept, 64 KiB at the
+        most: nothing that is wrong with it hides the status. With `content` the request is a message, and the status
+        is all of its answer: no body is kept.
 
         Raises AddressNotAllowed, Unreachable, AnswerTooLarge, AnswerUnreadable, or OutboundError for a token that
         cannot be sent.
@@ -126,27 +131,39 @@ class Outbound:
                 raise OutboundError("The bearer token has characters that no token may have. Register it again.")
             sent["Authorization"] = f"Bearer {bearer}"
         try:
-            async with (
-                asyncio.timeout(self._total_timeout),
-                self._connected().request(
-                    method, target, params=params or None, headers=sent, data=content, allow_redirects=False
-                ) as response,
-            ):
-                answer = await (self._read(response, host) if content is None else self._drain(response))
-                fields = ((name.decode("latin-1"), value.decode("latin-1")) for name, value in response.raw_headers)
-                return Reply(response.status, CIMultiDict(fields), answer)
+            return await self._exchange(method, target, dict(params or {}), sent, content)
         # The library's errors name the whole address, and some the token: none may be seen behind ours.
         except aiohttp.InvalidURL:
             raise AddressNotAllowed(f"{host} is no host: an IPv4 address is written as four numbers.") from None
         except aiohttp.ClientError as error:
+            release_locals(error)  # they hold what was read of a body, and a stream keeps its own exception
             raise self._in_our_words(error, host) from None
         except TimeoutError as error:
+            release_locals(error)
             raise Unreachable(f"The answer of {host} was not complete after {self._total_timeout:g} s.") from error
+
+    async def _exchange(
+        self, method: str, target: URL, params: dict[str, str], headers: dict[str, str], content: bytes | None
+    ) -> Reply:
+        async with asyncio.timeout(self._total_timeout) as deadline:
+            response = await self._connected().request(
+                method, target, params=params or None, headers=headers, data=content, allow_redirects=False
+            )
+            try:
+                if content is None and response.status in WITH_A_BODY:
+                    body = await self._read(response, target.host or "")
+                else:  # the status is known: no time-out can take it back
+                    deadline.reschedule(None)
+                    body = await self._read_leniently(response, keep=content is None)
+            finally:
+                response.release()
+        fields = ((name.decode("latin-1"), value.decode("latin-1")) for name, value in response.raw_headers)
+        return Reply(response.status, CIMultiDict(fields), body)
 
     def _connected(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(
+                connector=_Connector(
                     ssl=authorities(),
                     limit=0,  # the callers bound their own concurrency; a slow merchant must not block others
                     resolver=CheckedNames(self._check, self._connect_timeout),
@@ -159,6 +176,7 @@ class Outbound:
                 ),
                 cookie_jar=aiohttp.DummyCookieJar(),  # two merchants may be on one host
                 middlewares=[_once],
+                auto_decompress=False,  # the status comes first, and memory is bounded
                 headers={"User-Agent": user_agent(), "Accept": "application/json", "Accept-Encoding": "gzip"},
             )
         return self._session
@@ -189,35 +207,62 @@ class Outbound:
         return target
 
     async def _read(self, response: aiohttp.ClientResponse, host: str) -> bytes:
-        coding = response.headers.get("Content-Encoding", "identity").strip().lower()
-        if coding not in _CODINGS:  # of several in a row, a few bytes could keep the event loop busy for ever
-            raise _not_asked_for(host)
+        values = response.headers.getall("Content-Encoding", ())
+        coding = coding_of(values)
+        if coding is None:
+            named = ", ".join(values)[:100]
+            raise AnswerUnreadable(
+                f"The answer of {host} has a Content-Encoding that was not asked for: "
+                f"{named if named.isprintable() else ascii(named)}."
+            )
+        length = response.content_length
+        if coding == "identity" and length is not None and length > self._max_bytes:
+            raise self._too_large(host, length)
+        decompressor = Decompressor(coding)
         parts: list[bytes] = []
-        size = 0
-        async for part in response.content.iter_any():
-            parts.append(part)
-            size += len(part)
-            if size > self._max_bytes:
-                most = f"{self._max_bytes / MEBIBYTE:.3g} MiB"
-                raise AnswerTooLarge(f"The answer of {host} is larger than {most} (decompressed).")
-        return b"".join(parts)
-
-    async def _drain(self, response: aiohttp.ClientResponse) -> bytes:
-        """A short body that comes at once is read, so that the connection can serve again."""
-        size = 0
-        with contextlib.suppress(TimeoutError, aiohttp.ClientError):
-            async with asyncio.timeout(SECONDS_TO_DRAIN):
-                async for chunk in response.content.iter_any():
-                    size += len(chunk)
+        size = received = 0
+        try:
+            async for chunk in response.content.iter_any():
+                received += len(chunk)
+                for part in decompressor.feed(chunk):
+                    parts.append(part)
+                    size += len(part)
                     if size > self._max_bytes:
+                        consumed = max(1, received - decompressor.unread)
+                        raise self._too_large(host, None if length is None else size * length // consumed)
+                    if len(part) == PART_BYTES:  # there may be much more in this chunk
+                        await asyncio.sleep(0)
+            decompressor.end()
+            return b"".join(parts)
+        except zlib.error as error:
+            raise AnswerUnreadable(
+                f"The answer of {host} could not be decompressed: it is not {coding}, or it is cut off."
+            ) from error
+        finally:
+            parts.clear()  # who keeps an exception keeps this frame
+
+    def _too_large(self, host: str, size: int | None) -> AnswerTooLarge:
+        most = f"{self._max_bytes / MEBIBYTE:.3g} MiB"
+        return AnswerTooLarge(f"The answer of {host} is larger than {most} (decompressed).", size, self._max_bytes)
+
+    async def _read_leniently(self, response: aiohttp.ClientResponse, *, keep: bool) -> bytes:
+        """What comes of a body within bounds. Reading to its end lets the connection serve again."""
+        coding = coding_of(response.headers.getall("Content-Encoding", ()))
+        seconds, most = (ERROR_BODY_SECONDS, ERROR_BODY_BYTES) if keep else (SECONDS_TO_DRAIN, self._max_bytes)
+        decompressor = Decompressor(coding or "identity")
+        kept = bytearray()
+        received = 0
+        with contextlib.suppress(TimeoutError, aiohttp.ClientError, HttpProcessingError, OSError, zlib.error):
+            async with asyncio.timeout(seconds):
+                async for chunk in response.content.iter_any():
+                    received += len(chunk)
+                    for part in decompressor.feed(chunk) if keep and coding else ():
+                        kept += part[: most - len(kept)]
+                    if max(received, len(kept)) >= most:
                         break
-        return b""
+        return bytes(kept)
 
     def _in_our_words(self, error: aiohttp.ClientError, host: str) -> OutboundError:
-        if any(isinstance(each, ContentEncodingError) for each in _chain(error)):
-            if isinstance(error, aiohttp.ClientPayloadError):
-                return AnswerUnreadable(f"The answer of {host} could not be decompressed.")
-            return _not_asked_for(host)
         if isinstance(error, aiohttp.ConnectionTimeoutError):
             return Unreachable(f"{host} did not accept a connection within {self._connect_timeout:g} s.")
         if isinstance(error, aiohttp.SocketTimeoutError):
@@ -239,8 +284,32 @@ async def _once(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType)
         raise aiohttp.ClientConnectionError from error
 
 
-def _not_asked_for(host: str) -> AnswerUnreadable:
-    return AnswerUnreadable(f"The answer of {host} has a Content-Encoding that was not asked for.")
+class _HeadFirst(ResponseHandler):
+    """A connection that hands over the head of a response before the rest is parsed.
+
+    By itself the library parses all bytes that came together, and loses the status where the body is malformed: a 204
+    with a body, a Content-Length that is too small, a broken chunk.
+    """
+
+    def data_received(self, data: bytes) -> None:
+        """Parse the bytes up to the end of a head, then the others."""
+        end = data.find(b"\r\n\r\n") + 4
+        if 4 <= end < len(data):
+            super().data_received(data[:end])
+            data = data[end:]
+        super().data_received(data)
+        body = self._payload
+        if self.exception() is not None and body is not None and not body.is_eof():  # else its reader waits in vain
+            body.set_exception(aiohttp.ClientPayloadError("The body is malformed."))
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Connections of the kind above; the library has no argument for it."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        protocol: type[ResponseHandler] = _HeadFirst
+        self._factory = functools.partial(protocol, loop=self._loop)
 
 
 def _no_connection(reason: OSError, host: str) -> str:

@@ -1,0 +1,111 @@
+"""How long a server asks its client to wait: Retry-After, and the rate-limit headers of platforms and API gateways.
+
+Retry-After is RFC 9110 §10.2.3, `RateLimit` the IETF draft of that name, in its old and its new form. All other names
+are those that platforms use. Values are read leniently: a wait that is asked for and not understood would be cut short.
+"""
+
+import re
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+LONGEST = 1e9  # seconds: a number above is not a period, but a moment since 1970
+SHOPIFY_SECONDS = 2.0  # a full bucket of Shopify leaks two requests a second, and Shopify itself asks for 2.0 s
+
+_DATE = re.compile(
+    r"""(?:[a-z]{3,9},?\s+)?\d{1,2}[ -][a-z]{3}[ -]\d{2,4}\s+\d{1,2}:\d{2}:\d{2}(?:\s*(?:GMT|UTC|Z|[+-]\d{4}))?
+    | [a-z]{3}\s+[a-z]{3}\s+\d{1,2}\s+\d{2}:\d{2}:\d{2}\s+\d{4}(?:\s+GMT)?
+    | \d{4}-\d{2}-\d{2}[t ]\d{2}:\d{2}(?::\d{2}(?:\.\d+)?)?\s*(?:z|[+-]\d{2}:?\d{2})?""",
+    re.ASCII | re.IGNORECASE | re.VERBOSE,
+)
+_PERIOD = re.compile(
+    r"""(?<![\w.])([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)\s*
+    (ms|milli\w*|s|secs?|seconds?|m|mins?|minutes?|h|hrs?|hours?|d|days?)?(?!\w)""",
+    re.ASCII | re.IGNORECASE | re.VERBOSE,
+)
+_DURATION = re.compile(r"(?:PT)?((?:\d+(?:\.\d+)?(?:ms|h|m|s))+)", re.ASCII | re.IGNORECASE)
+_DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|h|m|s)", re.ASCII | re.IGNORECASE)
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_MEMBER = re.compile(r"\b(r|t|remaining|reset)\s*[=:]\s*\"?(\d+(?:\.\d+)?)", re.ASCII | re.IGNORECASE)
+_PARAMETERS = {"r": "remaining", "remaining": "remaining", "t": "reset", "reset": "reset"}
+_USED_OF = re.compile(r"(\d+)\s*/\s*(\d+)", re.ASCII)
+
+_RETRY_AFTER = re.compile(r"x?(?:ratelimit|ms)?retryafter(ms)?")
+_RESET = re.compile(r".*ratelimit.*?reset(?:after|at|in)?(ms)?(.*?)(ms)?")
+_REMAINING = re.compile(r".*ratelimit.*?(?:remaining|left)(.*)")
+
+
+def wait_asked(headers: Iterable[tuple[str, str]]) -> float | None:
+    """Return the seconds that a response asks its client to wait, the longest where it names several; None for none.
+
+    Retry-After counts alone where it can be read. The reset of a rate limit counts where nothing remains of the limit,
+    or where the response does not say how much remains.
+    """
+    named = [(re.sub(r"[-_]", "", name).lower(), value) for name, value in headers]
+    now = next((at for name, value in named if name == "date" and (at := _moment(value))), datetime.now(UTC))
+    asked = [
+        seconds
+        for name, value in named
+        if (match := _RETRY_AFTER.fullmatch(name))
+        for seconds in _waits(value, now, milliseconds=bool(match[1]))
+    ]
+    if not asked:
+        remaining = {match[1]: value for name, value in named if (match := _REMAINING.fullmatch(name))}
+        for name, value in named:
+            if name == "ratelimit":
+                asked += _structured(value)
+            elif name.endswith("apicalllimit"):
+                used = _USED_OF.search(value)
+                asked += [SHOPIFY_SECONDS] if used and int(used[1][:9]) >= int(used[2][:9]) else []
+            elif (match := _RESET.fullmatch(name)) and not _some_left(remaining, match[2]):
+                asked += _waits(value, now, milliseconds=bool(match[1] or match[3]))
+    return max(asked, default=None)
+
+
+def _waits(text: str, now: datetime, *, milliseconds: bool) -> list[float]:
+    """Every period and every moment in a header's value, in seconds from now; 0 for what is over."""
+    found = [(at - now).total_seconds() for each in _DATE.findall(text) if (at := _moment(each))]
+    rest = _DATE.sub(" ", text)
+    if duration := _DURATION.fullmatch(rest.strip(" \t\"'")):
+        found.append(sum(_seconds(number, unit) for number, unit in _DURATION_PART.findall(duration[1])))
+        return [min(max(each, 0.0), LONGEST) for each in found]
+    for number, unit in _PERIOD.findall(rest):
+        seconds = _seconds(number, unit or ("ms" if milliseconds else "s"))
+        if not unit and float(number) >= LONGEST:  # a moment, in seconds or milliseconds since 1970
+            since = float(number) / (1000 if float(number) >= 100 * LONGEST else 1)
+            seconds = since - now.timestamp() if since < 100 * LONGEST else LONGEST
+        found.append(seconds)
+    return [min(max(each, 0.0), LONGEST) for each in found]
+
+
+def _seconds(number: str, unit: str) -> float:
+    unit = unit.lower()
+    return float(number) / 1000 if unit == "ms" or unit.startswith("milli") else float(number) * _UNITS[unit[0]]
+
+
+def _moment(text: str) -> datetime | None:
+    """A date in one of the three forms of RFC 9110 §5.6.7, or in ISO 8601; without an offset it is UTC."""
+    for parse in (datetime.fromisoformat, parsedate_to_datetime):
+        try:
+            at = parse(text.strip(" \t\"'").upper())
+        except (TypeError, ValueError, OverflowError):
+            continue
+        return at if at.tzinfo else at.replace(tzinfo=UTC)
+    return None
+
+
+def _structured(value: str) -> list[float]:
+    """The resets of a RateLimit header: `limit=9, remaining=0, reset=5`, or a list of `"policy";r=0;t=5`."""
+    found = []
+    for part in [value] if "reset" in value.lower() else value.split(","):
+        member = {_PARAMETERS[name.lower()]: float(number) for name, number in _MEMBER.findall(part)}
+        if "reset" in member and not member.get("remaining"):
+            found.append(min(member["reset"], LONGEST))
+    return found
+
+
+def _some_left(remaining: dict[str, str], of: str) -> bool:
+    """Whether the response says that something is left of this limit."""
+    said = remaining.get(of, remaining.get("", ""))
+    number = re.search(r"-?\d+", said, re.ASCII)
+    return number is not None and int(number[0][:9]) > 0
