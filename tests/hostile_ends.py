@@ -74,13 +74,13 @@ ENDS = {
     "old-http-cut": invalid("it ends too early. There is no Content-Type, and the body begins with `{"),
     # its size
     "endless-body": Ends("ANSWER_TOO_LARGE", "0.25 MiB (decompressed). Send no more", tries=3),
-    "gzip-bomb": Ends("ANSWER_TOO_LARGE", "0.25 MiB (decompressed). Send no more", tries=3),
-    "giant-page": Ends("ANSWER_TOO_LARGE", "0.25 MiB (decompressed). Send no more", tries=3),
+    "gzip-bomb": Ends("ANSWER_TOO_LARGE", "0.25 MiB (decompressed). Send no more", tries=2),
+    "giant-page": Ends("ANSWER_TOO_LARGE", "0.25 MiB (decompressed). Send no more", tries=2),
     "giant-page-until-a-smaller-one-is-asked-for": Ends(),
-    "gzip-in-gzip": invalid("that was not asked for. Send it as plain JSON"),
-    "broken-gzip": invalid("could not be decompressed. Send it as plain JSON"),
-    "cut-gzip": invalid("it ends too early. The Content-Type is `application/json`"),
-    "compression-not-asked-for": invalid("that was not asked for. Send it as plain JSON"),
+    "gzip-in-gzip": invalid("that was not asked for: gzip, gzip. Send it as plain JSON"),
+    "broken-gzip": invalid("could not be decompressed: it is not gzip, or it is cut off. Send it as plain JSON"),
+    "cut-gzip": invalid("it is cut off. Send it as plain JSON"),
+    "compression-not-asked-for": invalid("that was not asked for: br. Send it as plain JSON"),
     # statuses
     "error-500-always": Ends("PRODUCT_SERVICE_ERROR", "2 attempts: the product service answered 500. Look", tries=2),
     "error-503-once": Ends(),
@@ -94,8 +94,14 @@ ENDS = {
     "not-found": Ends("PRODUCT_SERVICE_ERROR", "answered 404 instead of 200. Check the registered", page=1),
     "bad-request-always": Ends("PRODUCT_SERVICE_ERROR", "answered 400, even when asked for a single", page=1, tries=3),
     "too-large-until-a-smaller-page-is-asked-for": Ends(),
-    "moved-to-another-host": Ends("PRODUCT_SERVICE_ERROR", "301; redirects are not followed. Register", page=1),
-    "moved-to-the-metadata-address": Ends("PRODUCT_SERVICE_ERROR", "302; redirects are not followed. Register"),
+    "moved-to-another-host": Ends(
+        "PRODUCT_SERVICE_ERROR",
+        "leads to another host, https://elsewhere.example/products. Register the address that it leads to: https://else",
+        page=1,
+    ),
+    "moved-to-the-metadata-address": Ends(
+        "PRODUCT_SERVICE_ERROR", "leads to another host, http://169.254.169.254/latest/meta-data/. Register"
+    ),
     "no-content": Ends("PRODUCT_SERVICE_ERROR", "answered 204 instead of 200. Check"),
     "empty-body": invalid("is empty. The Content-Type is `application/json`. Send a page as JSON"),
     "html-with-200": invalid(

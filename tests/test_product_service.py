@@ -1,15 +1,18 @@
 """product_service: paging, new attempts, and what it is called when a pull fails."""
 
+import gzip
+import random
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
-from typing import Any
 
 import pytest
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 
+from product_gateway import settings
+from product_gateway.backoff import Backoff
 from product_gateway.errors import PullFailed, PullInterrupted
 from product_gateway.model import EntityType
 from product_gateway.outbound import Outbound
@@ -184,15 +187,59 @@ async def test_only_what_may_pass_is_tried_again(
     assert len(merchant.asked) == attempts
 
 
-@pytest.mark.parametrize("refusal", [400, 413, b" " * (2**20 + 1)], ids=["400", "413", "too large"])
-async def test_a_page_that_is_too_large_for_them_or_us_is_asked_for_in_parts(
-    merchant: Merchant, outbound: Outbound, refusal: Any
-) -> None:
+@pytest.mark.parametrize("status", [400, 413])
+async def test_a_page_size_that_is_refused_is_halved(merchant: Merchant, outbound: Outbound, status: int) -> None:
     """From there on too: what was too large once is likely to be so again."""
-    merchant.says(refusal, refusal, page_of(item("a"), next_cursor="2"), page_of(item("b")))
+    merchant.says(status, status, page_of(item("a"), next_cursor="2"), page_of(item("b")))
     await pull(ProductService(outbound, merchant.url, TOKEN, 250))
     asked = [(request.query_params["page_size"], request.query_params.get("cursor")) for request in merchant.asked]
     assert asked == [("250", None), ("125", None), ("62", None), ("62", "2")]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "asked"),
+    [
+        ([3, 0.4], ["250", "41"]),  # half of the 83 records that would fit
+        ([3, 3], ["250", "41", "1"]),  # it does not heed page_size
+        ([3, 1.5], ["250", "41", "13"]),
+        ([500, 0.9], ["250", "1"]),
+    ],
+)
+async def test_a_page_that_is_too_large_is_asked_for_in_a_size_that_fits(
+    merchant: Merchant, outbound: Outbound, sizes: list[float], asked: list[str]
+) -> None:
+    """Judged from its Content-Length, in MiB here. Each answer that is thrown away has cost memory and time."""
+    merchant.says(*[b" " * int(size * 2**20) for size in sizes if size > 1], page_of(item("a")))
+    await pull(ProductService(outbound, merchant.url, TOKEN, 250))
+    assert [request.query_params["page_size"] for request in merchant.asked] == asked
+
+
+@pytest.mark.parametrize("coding", ["identity", "gzip"])
+async def test_an_answer_of_unknown_size_is_asked_for_three_times_at_the_most(
+    merchant: Merchant, outbound: Outbound, coding: str
+) -> None:
+    """A chunked answer is cut off at the limit, and how much more there was is not known."""
+    content = bytes(2**20 + 1)
+
+    async def chunks() -> AsyncIterator[bytes]:
+        yield gzip.compress(content) if coding == "gzip" else content
+
+    merchant.says(page_of())
+    merchant.answers = [StreamingResponse(chunks(), headers={"Content-Encoding": coding}) for _ in range(9)]
+    error = await failure(ProductService(outbound, merchant.url, TOKEN, 500))
+    assert error.code == "ANSWER_TOO_LARGE"
+    assert [request.query_params["page_size"] for request in merchant.asked] == ["500", "22", "1"]
+
+
+async def test_the_size_of_a_compressed_answer_is_estimated(merchant: Merchant, outbound: Outbound) -> None:
+    """From the share of it that was read when it had passed the limit."""
+    content = gzip.compress(random.Random(1).randbytes(2**22))
+    merchant.says(page_of())
+    merchant.answers = [Response(content, headers={"Content-Encoding": "gzip"}), Response(as_bytes(page_of()))]
+    await pull(ProductService(outbound, merchant.url, TOKEN, 400))
+    sizes = [int(request.query_params["page_size"]) for request in merchant.asked]
+    assert sizes[0] == 400
+    assert 45 <= sizes[1] <= 50  # half of a quarter
 
 
 @pytest.mark.parametrize("status", [400, 413])
@@ -222,7 +269,7 @@ async def test_a_request_is_tried_again_and_the_pull_goes_on(service: ProductSer
 
 @pytest.mark.parametrize(
     ("value", "at_least"),
-    [("1", 1), ("0", 0), ("-1", 0), ("soon", 0), ("", 0), ("Fri, 01 Jan 2021 00:00:00 GMT", 0), ("NOW+2", 0.9)],
+    [("1", 1), ("1.5", 1.5), ("0", 0), ("-1", 0), ("soon", 0), ("Fri, 01 Jan 2021 00:00:00 GMT", 0), ("NOW+2", 1)],
 )
 async def test_the_wait_that_the_service_asks_for_is_kept(
     service: ProductService, merchant: Merchant, value: str, at_least: float
@@ -234,6 +281,34 @@ async def test_the_wait_that_the_service_asks_for_is_kept(
     started = time.monotonic()
     await pull(service)
     assert at_least <= time.monotonic() - started < at_least + 1.5
+
+
+async def test_a_rate_limit_without_retry_after_is_waited_for(service: ProductService, merchant: Merchant) -> None:
+    """Platforms say it in headers of their own."""
+    headers = {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "1"}
+    merchant.answers = [Response(status_code=429, headers=headers), Response(as_bytes(page_of()))]
+    started = time.monotonic()
+    await pull(service)
+    assert time.monotonic() - started >= 1
+
+
+async def test_by_default_a_request_is_made_again_for_half_a_minute() -> None:
+    """A deployment of the service takes as long, and a rate limit is often counted by the minute."""
+    made = settings.load()
+    backoff = Backoff(made.request_attempts, made.retry_wait_seconds)
+    waits = [backoff.wait(attempt, None, 0.0) for attempt in range(1, made.request_attempts + 1)]
+    assert waits.pop() is None
+    assert 31 <= sum(wait or 0.0 for wait in waits) <= 31 * 1.25
+
+
+def test_waits_end_with_what_one_request_may_wait_in_all() -> None:
+    """A service that always asks for the longest wait must not keep a sync for ever."""
+    backoff = Backoff(100, 1)
+    assert backoff.wait(1, 300, 0) == 300
+    assert backoff.wait(2, 300, 300) == 300
+    assert backoff.wait(3, 300, 600) is None
+    assert backoff.wait(1, 301, 0) is None
+    assert backoff.wait(3, None, 600) is None
 
 
 @pytest.mark.parametrize("value", ["301", "9" * 400, "Fri, 01 Jan 2100 00:00:00 GMT"])

@@ -42,6 +42,8 @@ Where things are:
     parameters         an operation's parameters, compiled once and read at every request
     handler_skeletons  handlers written out from the spec, for operations that have none
     garbage            how often a process looks for garbage
+    tracebacks         what an exception keeps in memory
+    backoff            how often a request is made, and the waits in between
     db                 the only place with SQL: syncs, merchants, catalog, webhooks, migrations
     product_service    pages of records from a merchant: paging, new attempts, failures
     preferences        what a client would like, if it can be had
@@ -54,6 +56,9 @@ Where things are:
     unread             pages of which only what is new has to be read
     jwks               the keys of a token issuer, from where it publishes them
     outbound           the one HTTP client
+    retry_headers      how long a server asks its client to wait
+    status_advice      what a status of a product service means, and what its merchant can do
+    content_coding     which content coding a body has, and how it is undone
     addresses          which addresses are on the public internet; looks names up
     catalog_file       product data from JSON, JSON Lines and CSV files, or made up
     shopify_csv        products and collections in a Shopify product export

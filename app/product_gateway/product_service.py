@@ -4,15 +4,14 @@ import asyncio
 import contextvars
 import hashlib
 import itertools
+import math
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Self
 from urllib.parse import quote
 
-import stamina
-import stamina.instrumentation
-
 from product_gateway import logs, records, tracing
+from product_gateway.backoff import Backoff
 from product_gateway.errors import (
     AddressNotAllowed,
     AnswerTooLarge,
@@ -24,14 +23,17 @@ from product_gateway.errors import (
 )
 from product_gateway.model import EntityType, Page
 from product_gateway.outbound import MEBIBYTE, Outbound, Reply, retry_after
+from product_gateway.status_advice import status_advice
 from product_gateway.unread import AnyPage
-
-# It would print to standard output by itself as soon as structlog is there.
-stamina.instrumentation.set_on_retry_hooks(())
 
 
 class _PageTooLarge(PullFailed):
-    """A smaller page may go through."""
+    """A smaller page may go through. `times` is how many times too large an answer was, if that is known."""
+
+    def __init__(self, code: str, detail: str, times: float | None = None, *, refused: bool = False) -> None:
+        super().__init__(code, detail)
+        self.times = times
+        self.refused = refused  # by the service, which does not say what it would accept
 
 
 _FAILURES: dict[type[OutboundError], tuple[type[PullFailed], str, str]] = {
@@ -45,14 +47,15 @@ _FAILURES: dict[type[OutboundError], tuple[type[PullFailed], str, str]] = {
         "ADDRESS_NOT_ALLOWED",
         "Register an https address on the public internet.",
     ),
-    AnswerTooLarge: (_PageTooLarge, "ANSWER_TOO_LARGE", "Send no more records in a page than page_size asks for."),
+    AnswerTooLarge: (PullFailed, "ANSWER_TOO_LARGE", "Send no more records in a page than page_size asks for."),
     AnswerUnreadable: (PullFailed, "INVALID_PAGE", "Send it as plain JSON, or compressed with gzip alone."),
     OutboundError: (PullFailed, "PRODUCT_SERVICE_UNAUTHORIZED", "No request was sent."),
 }
 
 
 EMPTY_PAGES_IN_A_ROW = 10
-LONGEST_RETRY_AFTER = 300.0
+RETRIED_4XX = (408, 425, 429)
+HALVINGS = 2  # of a page size that the service refuses; then comes a single record
 MOST_IDS = 100
 LONGEST_IDS = 4000  # characters in an address
 
@@ -71,9 +74,9 @@ class ProductService:
         *,
         max_pages: int = 100_000,
         max_record_bytes: int = MEBIBYTE,
-        attempts: int = 4,
-        wait_initial: float = 0.2,
-        wait_max: float = 10,
+        attempts: int = 6,
+        wait_initial: float = 1,
+        wait_max: float = 30,
         retried: Callable[[], None] = lambda: None,
     ) -> None:
         self._outbound = outbound
@@ -83,9 +86,7 @@ class ProductService:
         self._page_size = page_size
         self._max_pages = max_pages
         self._max_record_bytes = max_record_bytes
-        self._attempts = attempts
-        self._wait_initial = wait_initial
-        self._wait_max = max(wait_initial, wait_max)
+        self._backoff = Backoff(attempts, wait_initial, max(wait_initial, wait_max))
         self._retried = retried
         self.leave_unread = False  # pages from now on: for who expects most of their records to be as they were
 
@@ -149,83 +150,97 @@ class ProductService:
                 yield _without_secrets(Page(found, rejected, next_cursor=None, total=None))
 
     async def _fetch(self, contract: records.Contract, cursor: str | None, where: str) -> AnyPage:
+        failures: list[_PageTooLarge] = []
         while True:
             try:
                 params = {"page_size": str(self._page_size)} | ({} if cursor is None else {"cursor": cursor})
                 reply = await self._fetch_patiently(contract.path, params, where)
-            except _PageTooLarge:
-                self._page_size = max(1, self._page_size // 2)
+            except _PageTooLarge as failed:
+                failures.append(failed.with_traceback(None))
+                self._page_size = _smaller(self._page_size, failures)
             else:
                 read = contract.unread_page if self.leave_unread else contract.page
                 return _masked(read(reply.content, where, self._max_record_bytes, content_type(reply)))
 
     async def _fetch_patiently(self, path: str, params: dict[str, str], where: str) -> Reply:
-        async for attempt in stamina.retry_context(
-            self._backoff,
-            attempts=self._attempts,
-            timeout=None,
-            wait_initial=self._wait_initial,
-            wait_max=self._wait_max,
-            wait_jitter=self._wait_initial,
-        ):
-            if attempt.num > 1:
-                self._retried()
-            with attempt:
-                return await self._ask(path, params, where)
-        raise AssertionError("stamina makes at least one attempt")  # pragma: no cover
+        waited = 0.0
+        for attempt in itertools.count(1):
+            try:
+                return await self._ask(path, params, where, attempt, waited)
+            except PullInterrupted as error:
+                wait = self._backoff.wait(attempt, error.retry_after, waited)
+                if wait is None:
+                    raise
+            waited += wait
+            await asyncio.sleep(wait)
+            self._retried()
+        raise AssertionError("unreachable: the last attempt returns or raises")
 
-    def _backoff(self, error: Exception) -> bool | float:
-        """Whether to try again; as a number, after how many seconds."""
-        if not isinstance(error, PullInterrupted):
-            return False
-        if error.retry_after is None:
-            return True
-        return False if error.retry_after > LONGEST_RETRY_AFTER else max(error.retry_after, self._wait_initial)
-
-    async def _ask(self, path: str, params: dict[str, str], where: str) -> Reply:
+    async def _ask(self, path: str, params: dict[str, str], where: str, attempt: int, waited: float) -> Reply:
         try:
             reply = await self._outbound.get(self._url + path, params=params, bearer=self._token)
         except OutboundError as error:
             failure, code, advice = _FAILURES[type(error)]
-            if failure is _PageTooLarge and self._page_size == 1:
-                failure = PullFailed
-            raise failure(code, f"{where} could not be read: {error.detail} {advice}") from error
+            detail = f"{where} could not be read: {error.detail} {advice}"
+            if isinstance(error, AnswerTooLarge) and self._page_size > 1:
+                raise _PageTooLarge(code, detail, error.size and error.size / error.limit) from None
+            raise failure(code, detail) from error
         tracing.note({"http.response.status_code": reply.status})
         if reply.status != 200:
-            raise self._refusal(reply, where)
+            raise self._refusal(reply, self._url + path, where, attempt, waited)
         return reply
 
-    def _refusal(self, reply: Reply, where: str) -> PullFailed:
+    def _refusal(self, reply: Reply, url: str, where: str, attempt: int, waited: float) -> PullFailed:
+        meaning, what_to_do = status_advice(
+            reply.status,
+            reply.header("Location"),
+            reply.header("Content-Type"),
+            url=url,
+            has_token=self._token is not None,
+        )
+        failed = f"{where} could not be read"
         answered = f"the product service answered {reply.status}"
-        if reply.status in (401, 403):
-            return PullFailed(
-                "PRODUCT_SERVICE_UNAUTHORIZED",
-                f"{where} could not be read: {answered}, so it does not accept the gateway's token. "
-                "Register a token that may read products and collections.",
-            )
-        if reply.status in (408, 429) or reply.status >= 500:
+        if reply.status in RETRIED_4XX or reply.status >= 500:
+            asked = retry_after(reply)
+            tried = f"in {attempt} attempt{'s' if attempt > 1 else ''}"
+            if self._backoff.asks_too_much(asked, waited):
+                tried = "now" if attempt == 1 else tried
+                limits = f"a sync waits {self._backoff.longest_asked:.0f} s, and {self._backoff.total:.0f} s in all"
+                meaning += f", and to come back in {asked:.0f} s, while {limits} for one page"
             limited = reply.status == 429
-            told = retry_after(reply)
-            tried = f"in {self._attempts} attempts"
-            if told is not None and told > LONGEST_RETRY_AFTER:
-                tried = "now"
-                answered += f", and to come back in {told:.0f} s, while a sync waits {LONGEST_RETRY_AFTER:.0f} s"
             return PullInterrupted(
                 "PRODUCT_SERVICE_RATE_LIMITED" if limited else "PRODUCT_SERVICE_ERROR",
-                f"{where} could not be read {tried}: {answered}. "
-                f"{'Allow the gateway more requests' if limited else 'Look into its log'}, "
-                "then start the sync again.",
-                told,
+                f"{failed} {tried}: {answered}{meaning}. "
+                f"{'Allow the gateway more requests,' if limited else what_to_do} then start the sync again.",
+                asked,
             )
-        failure = PullFailed
         if reply.status in (400, 413):
-            failure = _PageTooLarge if self._page_size > 1 else PullFailed
-            advice = ", even when asked for a single record (page_size=1). Look into its log for what it refuses."
-        elif 300 <= reply.status < 400:
-            advice = "; redirects are not followed. Register the address that it leads to."
-        else:
-            advice = " instead of 200. Check the registered address: the lists must be right beneath it."
-        return failure("PRODUCT_SERVICE_ERROR", f"{where} could not be read: {answered}{advice}")
+            detail = (
+                f"{failed}: {answered}, even when asked for a single record (page_size=1). "
+                "Look into its log for what it refuses."
+            )
+            if self._page_size > 1:
+                return _PageTooLarge("PRODUCT_SERVICE_ERROR", detail, refused=True)
+            return PullFailed("PRODUCT_SERVICE_ERROR", detail)
+        code = "PRODUCT_SERVICE_UNAUTHORIZED" if reply.status in (401, 403) else "PRODUCT_SERVICE_ERROR"
+        return PullFailed(code, logs.masked(f"{failed}: {answered}{meaning}. {what_to_do}"))
+
+
+def _smaller(page_size: int, failures: Sequence[_PageTooLarge]) -> int:
+    """Return the page size to ask for after these failures with larger ones.
+
+    After an answer whose size is known, it is half of what would fit, for records differ in size. After any other it
+    is the square root, then 1: an answer of unknown size is downloaded three times at the most.
+    """
+    last = failures[-1]
+    if last.refused:
+        return page_size // 2 if len(failures) <= HALVINGS else 1
+    if last.times is None:
+        return math.isqrt(page_size) if len(failures) == 1 else 1
+    before = failures[-2].times if len(failures) > 1 else None
+    if len(failures) > 2 or (before is not None and last.times > 0.9 * before):  # it does not heed page_size
+        return 1
+    return max(1, int(page_size / last.times / 2))
 
 
 class ReadAhead:
@@ -259,7 +274,7 @@ class ReadAhead:
 
 def content_type(reply: Reply) -> str:
     """Return the Content-Type of an answer; "" where it has none."""
-    return reply.headers.get("Content-Type", "")
+    return reply.header("Content-Type")
 
 
 def _masked(page: AnyPage) -> AnyPage:

@@ -24,6 +24,7 @@ from product_gateway.model import (
 from product_gateway.outbound import Outbound
 from product_gateway.product_service import ProductService, ReadAhead
 from product_gateway.settings import Settings
+from product_gateway.tracebacks import release_locals
 from product_gateway.unread import AnyPage
 
 RECORDS_LOOKED_AT_PER_REMOVAL = 2000
@@ -52,6 +53,13 @@ class Pull:
 
     async def run(self, claim: Claim) -> None:
         """From where the claim says that it is. Raises PullFailed, LeaseLost or Unavailable."""
+        try:
+            await self._run(claim)
+        except BaseException as error:
+            release_locals(error)  # they hold pages and response bodies
+            raise
+
+    async def _run(self, claim: Claim) -> None:
         merchant = await self._merchant(claim)
         service = self._product_service(merchant, claim)
         if claim.pull_complete:  # the worker that read the last page may have been lost before it judged

@@ -140,10 +140,14 @@ class Settings(BaseModel):
         120, gt=0, le=3600, description="How long one request to a product service may take as a whole"
     )
     request_attempts: int = Field(
-        4, ge=1, le=20, description="How often a request that may go through later (429, 5xx, broken off) is made"
+        6, ge=1, le=20, description="How often a request that may go through later (429, 5xx, broken off) is made"
     )
     retry_wait_seconds: float = Field(
-        0.2, gt=0, le=10, description="First wait before another attempt; each further one is twice as long, up to 10 s"
+        1,
+        gt=0,
+        le=10,
+        description="Seconds before the second attempt; each further wait is twice as long, up to 30 s, and never "
+        "shorter than the service asks for (Retry-After)",
     )
     max_page_bytes: int = Field(
         64 * 1024 * 1024, ge=1024, description="Largest answer of a product service, decompressed"

@@ -1,6 +1,7 @@
 """Requests to a gateway, each made again where that is safe, and answers that are what they should be."""
 
 import asyncio
+import itertools
 import re
 import time
 from collections.abc import AsyncGenerator, Callable
@@ -10,10 +11,10 @@ from urllib.parse import urlsplit
 from uuid import UUID
 
 import orjson
-import stamina
 from pydantic import ValidationError
 
 from product_gateway import json_depth
+from product_gateway.backoff import Backoff
 from product_gateway.client.bodies import Errors, OneStatus, OneSync, Problems, SyncPage
 from product_gateway.errors import AnswerUnreadable, Refused, Unreachable
 from product_gateway.logs import printable
@@ -22,13 +23,17 @@ from product_gateway.outbound import MEBIBYTE, Outbound, Reply, retry_after
 
 API = "/product-gateway/v1"
 TRIES = 3  # of a request that nobody has to wait for
+MOST_TRIES = 10_000  # where only the time is limited
+FIRST_WAIT, LONGEST_WAIT = 0.3, 2.0  # seconds
 SHORTEST_PAUSE = 0.5  # seconds between two looks at a sync
 LONGEST_RETRY_AFTER = 30.0  # seconds
 LARGEST_PAGE = 500
 LONGEST_TEXT = 8192
 
 Shape = TypeVar("Shape", OneSync, SyncPage, OneStatus, Problems)
-_MONITOR = re.compile(r'<[^<>]*/syncs/([0-9A-Fa-f-]{36})>\s*;\s*rel="?monitor"?')
+_MONITOR = re.compile(
+    r'<[^<>]*/syncs/([0-9A-Fa-f-]{36})>(?:\s*;[^,<;]*)*?;\s*rel\s*=\s*"?(?:[^",;<]*\s)?monitor\b', re.IGNORECASE
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +126,7 @@ class Gateway:
                 return
             # never longer than it was watched: many syncs are short
             left = min(pause, retry_after(answer.reply) or 0.0, time.monotonic() - began)
-            if "wait" in answer.reply.headers.get("Preference-Applied", ""):
+            if "wait" in answer.reply.header("Preference-Applied").lower():
                 left -= time.monotonic() - asked
             await asyncio.sleep(max(SHORTEST_PAUSE, left))
 
@@ -136,30 +141,29 @@ class Gateway:
         tries: int = TRIES,
         patience: float | None = None,
     ) -> Answer[Shape]:
+        backoff = Backoff(
+            attempts=tries if patience is None else MOST_TRIES,
+            first=FIRST_WAIT,
+            longest=LONGEST_WAIT,
+            longest_asked=LONGEST_RETRY_AFTER,
+        )
+        began = time.monotonic()
         told = patience is None
-
-        def backoff(error: Exception) -> bool | float:
-            nonlocal told
-            again = _backoff(error)
-            if again is not False and not told:
-                told = True
-                detail = error.detail if isinstance(error, (Refused, Unreachable)) else ""
-                self._noticed(f"{detail} Trying again for up to {patience:g} s.")
-            return again
-
-        async for attempt in stamina.retry_context(
-            backoff,
-            attempts=tries if patience is None else None,
-            timeout=patience,
-            wait_initial=0.3,
-            wait_max=2,
-            wait_jitter=0.2,
-        ):
-            with attempt:
+        for attempt in itertools.count(1):
+            try:
                 reply = await self._outbound.send(
                     method, self._url + path, params=params, headers=headers, bearer=self._token
                 )
                 return self._answer(shape, reply)
+            except (Refused, Unreachable) as error:
+                passed = time.monotonic() - began
+                wait = backoff.wait(attempt, _wait_asked(error), 0.0) if _may_pass(error) else None
+                if wait is None or (patience is not None and passed + wait > patience):
+                    raise
+                if not told:
+                    told = True
+                    self._noticed(f"{error.detail} Trying again for up to {patience:g} s.")
+            await asyncio.sleep(wait)
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     def _answer(self, shape: type[Shape], reply: Reply) -> Answer[Shape]:
@@ -170,7 +174,7 @@ class Gateway:
             except ValidationError:
                 raise Refused(self._not_a_gateway(f"answered {reply.status}"), reply.status, body=body) from None
         if 300 <= reply.status < 400:
-            target = plain(reply.headers.get("Location", "nowhere"))
+            target = plain(reply.header("Location") or "nowhere")
             detail = f"answered {reply.status} and leads to {target}, which is not followed"
             raise Refused(self._not_a_gateway(detail), reply.status, body=body)
         try:
@@ -180,8 +184,8 @@ class Gateway:
                 self._not_a_gateway(f"answered {reply.status}"), reply.status, body=body, wait=retry_after(reply)
             ) from None
         said = " ".join(plain(f"{each.title}: {each.detail}") for each in errors[:10])
-        request_id = plain(reply.headers.get("X-Request-Id", "none"))
-        monitor = _MONITOR.search(reply.headers.get("Link", "")) if reply.status == 429 else None
+        request_id = plain(reply.header("X-Request-Id") or "none")
+        monitor = _MONITOR.search(reply.header("Link")) if reply.status == 429 else None
         raise Refused(
             f"The gateway answered {reply.status} {said} (X-Request-Id: {request_id})",
             reply.status,
@@ -200,17 +204,17 @@ def plain(text: str) -> str:
     return printable(text[:LONGEST_TEXT]) + ("…" if len(text) > LONGEST_TEXT else "")
 
 
-def _backoff(error: Exception) -> bool | float:
-    """Whether to ask again; as a number, after how many seconds."""
+def _may_pass(error: Refused | Unreachable) -> bool:
+    """Whether asking again may help."""
     if isinstance(error, Unreachable):
         return True
-    if not isinstance(error, Refused) or error.active is not None:
-        return False
-    if error.status not in (408, 429) and error.status < 500:
-        return False
-    if error.wait is None:
-        return True
-    return False if error.wait > LONGEST_RETRY_AFTER else max(error.wait, SHORTEST_PAUSE)
+    return error.active is None and (error.status in (408, 425, 429) or error.status >= 500)
+
+
+def _wait_asked(error: Refused | Unreachable) -> float | None:
+    """Seconds, and not less than the shortest pause."""
+    asked = error.wait if isinstance(error, Refused) else None
+    return None if asked is None else max(asked, SHORTEST_PAUSE)
 
 
 def _parsed(content: bytes) -> Any:

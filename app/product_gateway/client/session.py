@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from enum import IntEnum
 from uuid import UUID
 
-import stamina
 from rich.console import Console
 from rich.text import Text
 
@@ -76,7 +75,6 @@ class Session:
     def run(self, command: Callable[["Session", Gateway], Awaitable[End]]) -> End:
         """To its end. Raises KeyboardInterrupt."""
         garbage.keep_what_is_there()
-        stamina.instrumentation.set_on_retry_hooks(())  # it would print to standard output by itself
         try:
             return asyncio.run(self._run(command))
         except Refused as refused:

@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import stamina.instrumentation
-
 from product_gateway import registry
 from product_gateway.conformance import files, report
 from product_gateway.conformance.run import Plan, check
@@ -49,7 +47,6 @@ def run(asked: Asked, settings: Settings) -> int:
         )
     url = str(registry.checked(settings, asked.url, None, None, None)["product_service_url"])
     token = registry.token_in(asked.token_file)
-    stamina.instrumentation.set_on_retry_hooks(())  # else new attempts would be told in the middle of the report
     only = tuple(dict.fromkeys(asked.only))
     plan = Plan(url, token, only, settings.page_size, asked.max_pages, asked.examples, asked.seed)
     sheet = Sheet(token, only)

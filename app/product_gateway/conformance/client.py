@@ -1,6 +1,7 @@
 """Requests to the product service, each of them kept so that a finding can show how to make it again."""
 
 import asyncio
+import itertools
 import shlex
 import time
 from collections.abc import Mapping
@@ -9,6 +10,8 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from product_gateway import json_faults, records, tolerant_json
+from product_gateway.backoff import Backoff
+from product_gateway.content_coding import coding_of
 from product_gateway.errors import (
     AnswerTooLarge,
     AnswerUnreadable,
@@ -20,12 +23,13 @@ from product_gateway.errors import (
 from product_gateway.logs import SHORTEST_SECRET
 from product_gateway.model import EntityType, Page
 from product_gateway.outbound import Outbound, Reply, retry_after
-from product_gateway.product_service import LONGEST_RETRY_AFTER
+from product_gateway.product_service import RETRIED_4XX
 from product_gateway.settings import Settings
+from product_gateway.status_advice import status_advice
 from product_gateway.tolerant_json import NotJSON
 
 WRONG_TOKEN = "not-the-token-of-this-service"  # noqa: S105 - that it is wrong is its use
-LONGEST_WAIT = 10.0  # seconds between two attempts, where the service does not say
+MOST_ATTEMPTS = 3  # of a request: somebody waits for the report
 JSON = "application/json"
 
 
@@ -127,8 +131,8 @@ class Recorder(Outbound):
             seconds=seconds,
             size=len(reply.content) if reply else 0,
             failure=error.detail if error else "",
-            content_type=reply.headers.get("Content-Type", "") if reply else "",
-            compressed=bool(reply and reply.headers.get("Content-Encoding")),
+            content_type=reply.header("Content-Type") if reply else "",
+            compressed=reply is not None and coding_of(reply.headers.getall("Content-Encoding", ())) != "identity",
             echoed=bearer == self._token and reply is not None and self._repeats_token(reply),
         )
         self.exchanges.append(exchange)
@@ -148,23 +152,24 @@ class Service:
         self.url = url.rstrip("/")
         self.token = token
         self.settings = settings
+        self._backoff = Backoff(min(settings.request_attempts, MOST_ATTEMPTS), settings.retry_wait_seconds)
 
     async def ask(
         self, path: str, params: Mapping[str, str] | None = None, *, bearer: str | None = None, anonymous: bool = False
     ) -> Answer:
         """The answer; `bearer` takes the token's place, and `anonymous` leaves it out."""
         token = None if anonymous else bearer or self.token
-        wait = self.settings.retry_wait_seconds
+        waited = 0.0
         before: list[Exchange] = []
-        for attempt in range(1, self.settings.request_attempts + 1):
+        for attempt in itertools.count(1):
             answer = await self.recorder.exchange(self.url + path, params, token)
-            told = retry_after(answer.reply) if answer.reply else None
-            last = attempt == self.settings.request_attempts or (told or 0) > LONGEST_RETRY_AFTER
-            if last or not _may_pass(answer):
+            asked = retry_after(answer.reply) if answer.reply else None
+            wait = self._backoff.wait(attempt, asked, waited) if _may_pass(answer) else None
+            if wait is None:
                 break
             before.append(answer.exchange)
-            await asyncio.sleep(max(told or 0, wait))
-            wait = min(2 * wait, LONGEST_WAIT)
+            waited += wait
+            await asyncio.sleep(wait)
         for exchange in before:
             exchange.again = not _may_pass(answer)
         return answer
@@ -195,7 +200,7 @@ class Service:
 def _may_pass(answer: Answer) -> bool:
     if answer.status is None:
         return isinstance(answer.error, Unreachable)
-    return answer.status in (408, 429) or answer.status >= 500
+    return answer.status in RETRIED_4XX or answer.status >= 500
 
 
 def _good(answer: Answer) -> Reply:
@@ -212,13 +217,27 @@ def _good(answer: Answer) -> Reply:
         raise Broken(code, exchange.said, exchange)
     if reply.status == 200:
         return reply
-    seen = exchange.said
+    advice = status_advice(
+        reply.status,
+        reply.header("Location"),
+        reply.header("Content-Type"),
+        url=exchange.url.partition("?")[0],
+        has_token=exchange.bearer is not None,
+    )
+    seen = f"{exchange.said.rstrip('.')}{advice.meaning}. {advice.what_to_do.rstrip(',.')}."
     if 300 <= reply.status < 400:
-        code, seen = "no-redirects", f"{seen} Its Location is {reply.headers.get('Location', '')!r}."
+        code = "no-redirects" if reply.status != 304 else "status-200"
     elif reply.status in (401, 403):
         code = "token-accepted"
     elif reply.status == 429:
-        code, seen = "rate-limit", f"{seen} Its Retry-After is {reply.headers.get('Retry-After', '')!r}."
+        code, seen = "rate-limit", f"{exchange.said} {_wait_in_words(reply)}"
     else:
         code = "no-failures" if reply.status >= 500 else "status-200"
     raise Broken(code, seen, exchange)
+
+
+def _wait_in_words(reply: Reply) -> str:
+    asked = retry_after(reply)
+    if asked is None:
+        return f"It does not say for how long: its Retry-After is {reply.header('Retry-After')!r}."
+    return f"It asks to wait {asked:g} s."
