@@ -281,7 +281,7 @@ async def test_what_cannot_be_delivered_is_given_up_at_last_and_stays_to_be_seen
 async def test_what_waits_and_for_how_long_is_measured(database: Database, made: Settings) -> None:
     """The one number that says that messages do not get through, whichever process is asked."""
     end_sync(made, database, "shop", f"{NOWHERE}/hook")
-    operations, name = Operations(database, Metrics(), Access(made)), "product_gateway_webhook_"
+    operations, name = Operations(database, Metrics(), Access(made, database, None)), "product_gateway_webhook_"
     await asyncio.sleep(0.05)
     found = (await operations.get_metrics()).body.decode()
     assert f"{name}deliveries_pending 1.0\n" in found

@@ -17,8 +17,9 @@ from product_gateway.db import Database, claims, events, syncs, webhooks
 from product_gateway.errors import SettingsError
 from product_gateway.metrics import Metrics
 from product_gateway.model import EntityType
-from product_gateway.monitor import access
+from product_gateway.monitor import access, attempts
 from product_gateway.monitor.advice import ADVICE
+from product_gateway.monitor.live import SECONDS_THAT_A_LOOK_HOLDS
 
 TOKEN = "an-operators-token-of-some-length"
 REMOTE = "192.0.2.7"
@@ -50,15 +51,24 @@ class Answered:
         return str(orjson.loads(self.body)["error"][0]["detail"])
 
 
-async def ask(app: ASGIApp, method: str, path: str, headers: Headers | None = None, client: str = LOCAL) -> Answered:
-    """A request from any address."""
+async def ask(
+    app: ASGIApp,
+    method: str,
+    path: str,
+    headers: Headers | None = None,
+    client: str = LOCAL,
+    *,
+    scheme: str = "http",
+    stays: asyncio.Event | None = None,
+) -> Answered:
+    """A request from any address; its client goes soon, or when `stays` is set."""
     path, _, query = path.partition("?")
     given = {"host": "localhost:8090", **(headers or {})}
     scope = {
         "type": "http",
         "http_version": "1.1",
         "method": method,
-        "scheme": "http",
+        "scheme": scheme,
         "path": path,
         "raw_path": path.encode(),
         "query_string": query.encode(),
@@ -68,6 +78,8 @@ async def ask(app: ASGIApp, method: str, path: str, headers: Headers | None = No
     sent: list[Message] = []
 
     async def receive() -> Message:
+        if stays is not None:
+            await stays.wait()
         await asyncio.sleep(0.05)  # long enough for a stream to begin
         return {"type": "http.disconnect"}
 
@@ -151,8 +163,11 @@ async def test_with_a_token_everything_wants_it_from_this_machine_too(
         {"authorization": f"Basic {TOKEN}"},
         {"cookie": f"{access.COOKIE}={TOKEN}"},
         {"cookie": f"{access.COOKIE}=9999999999.{'0' * 64}"},
+        {"cookie": f"{access.COOKIE}=9999999999.{'0' * 32}.{'0' * 64}"},
     ):
-        answer = await ask(protected, method.upper(), path, headers)
+        # Each path from an address of its own: wrong tokens of one address are throttled.
+        address = f"192.0.2.{MONITOR.index((path, method)) + 1}"
+        answer = await ask(protected, method.upper(), path, headers, address)
         assert answer.status == 401, headers
         assert answer.headers["www-authenticate"].startswith("Bearer")
         assert answer.headers["content-type"] == ("text/html" if path in PAGES else "application/json")
@@ -162,7 +177,64 @@ async def test_metrics_and_health_are_as_open_as_they_were(folder: Path) -> None
     """Prometheus and probes have no token."""
     app = made(f"sqlite:///{folder / 'gateway.db'}", operator_token_file=folder / "operator.token")
     for path in ("/metrics", "/health/live"):
-        assert (await ask(app, "GET", path, {"host": "gateway.example"}, REMOTE)).status == 200
+        assert (await ask(app, "GET", path, {}, REMOTE)).status == 200
+
+
+OWN_NAMES = ["localhost", "localhost:8090", "LOCALHOST.", "127.0.0.1:8091", "[::1]:8090", "127.8.8.8", ""]
+ADDRESSES = ["10.0.0.5:8090", "[fd00::5]:8091", "192.0.2.7", "203.0.113.9:80"]
+PRIVATE = ["gateway:8090", "product-gateway_1", "gw.shop.svc:8090", "gw.shop.svc.cluster.local", "gw.corp.internal"]
+FOREIGN = ["evil.example", "evil.example:8090", "127.0.0.1.nip.io", "localhost.evil.example", "10.0.0.5.evil.example"]
+FOREIGN += ["evil.example.", "internal.evil.example", "user@localhost", "localhost:8090@evil.example", "a b"]
+OPEN = ("/metrics", "/health/live", "/health/ready", "/nothing")
+
+
+@pytest.mark.parametrize(
+    ("listens", "names", "right", "wrong"),
+    [
+        ("127.0.0.1", None, OWN_NAMES, [*ADDRESSES, *PRIVATE, *FOREIGN]),
+        ("::1", None, OWN_NAMES, [*ADDRESSES, *PRIVATE, *FOREIGN]),
+        ("127.0.0.1", "Metrics.Example, gateway", [*OWN_NAMES, "metrics.example:8090", "gateway"], FOREIGN),
+        ("0.0.0.0", None, [*OWN_NAMES, *ADDRESSES, *PRIVATE], FOREIGN),
+        ("10.0.0.5", None, [*OWN_NAMES, *ADDRESSES, *PRIVATE], FOREIGN),
+        ("::", "metrics.example", [*OWN_NAMES, *ADDRESSES, *PRIVATE, "METRICS.example"], FOREIGN),
+        ("0.0.0.0", "*", [*ADDRESSES, *PRIVATE, *FOREIGN], []),
+    ],
+)
+async def test_metrics_and_health_are_asked_for_by_a_name_of_their_own(
+    folder: Path, listens: str, names: str | None, right: list[str], wrong: list[str]
+) -> None:
+    """DNS rebinding: a page of another site that leads its name here must not read them."""
+    url = f"sqlite:///{folder / 'gateway.db'}"
+    app = made(url, operations_host=listens, operations_host_names=names)
+    for path in OPEN:
+        for host in right:
+            assert (await ask(app, "GET", path, {"host": host}, REMOTE)).status in (*WELL, 404), (path, host)
+        for host in wrong:
+            refused = await ask(app, "GET", path, {"host": host}, REMOTE)
+            assert refused.status == 403, (path, host)
+            assert "OPERATIONS_HOST_NAMES" in refused.detail
+
+
+PROXIES = [
+    "forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-forwarded-port",
+    "x-forwarded-prefix", "x-forwarded-server", "x-forwarded", "x-forwarded-client-cert", "x-real-ip", "x-client-ip",
+    "true-client-ip", "cf-connecting-ip", "cf-ray", "fastly-client-ip", "x-cluster-client-ip", "cdn-loop",
+    "x-original-forwarded-for", "x-envoy-external-address", "x-amzn-trace-id", "x-azure-clientip", "fly-client-ip",
+    "x-original-host", "forwarded-for", "x-appengine-user-ip",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("header", PROXIES)
+async def test_a_monitor_without_a_token_answers_no_proxy(unprotected: ASGIApp, header: str) -> None:
+    """Whoever is behind it: the address that we see is the proxy's. The answer says what is to be done."""
+    for path in ("/monitor", "/monitor/api/overview"):
+        answer = await ask(unprotected, "GET", path, {header: "203.0.113.7"})
+        assert answer.status == 403
+        assert header in answer.body.decode()
+        assert "an operator token is needed" in answer.body.decode()
+    assert (
+        await ask(unprotected, "GET", "/monitor/api/overview", {"x-request-id": "a", "x-custom": "b"})
+    ).status in WELL
 
 
 async def test_signing_in_gives_the_browser_a_session_until_it_signs_out(protected: ASGIApp) -> None:
@@ -174,11 +246,117 @@ async def test_signing_in_gives_the_browser_a_session_until_it_signs_out(protect
     assert TOKEN not in cookie
     mine = {"cookie": f"a=b; {cookie}"}
     assert (await ask(protected, "GET", "/monitor", mine, REMOTE)).status in WELL
-    expires, _, mark = cookie.partition("=")[2].partition(".")
-    later = {"cookie": f"{access.COOKIE}={int(expires) + 1}.{mark}"}
+    expires, rest = cookie.partition("=")[2].split(".", 1)
+    later = {"cookie": f"{access.COOKIE}={int(expires) + 1}.{rest}"}
     assert (await ask(protected, "GET", "/monitor", later)).status == 401
     (out,) = [await ask(protected, "DELETE", "/monitor/session", {**mine, "sec-fetch-site": "same-origin"}, REMOTE)]
     assert (out.status, "Max-Age=0" in out.headers["set-cookie"]) == (200, True)
+
+
+async def signed_in(app: ASGIApp, client: str = REMOTE) -> Headers:
+    """The headers of a browser that has signed in."""
+    answer = await ask(app, "POST", "/monitor/session", {"authorization": f"Bearer {TOKEN}"}, client)
+    assert answer.status == 200
+    return {"cookie": answer.headers["set-cookie"].partition(";")[0], "sec-fetch-site": "same-origin"}
+
+
+async def test_signing_out_ends_the_session_on_every_process(database: Database, tmp_path: Path) -> None:
+    """Also for a copy of the cookie, after a restart, and not for another session."""
+    (tmp_path / "operator.token").write_text(TOKEN)
+    here, there = (made(url_of(database), operator_token_file=tmp_path / "operator.token") for _ in range(2))
+    mine, other = await signed_in(here), await signed_in(there)
+    assert mine != other
+    for app in (here, there):
+        assert (await ask(app, "GET", "/monitor/api/overview", mine)).status == 200
+    assert (await ask(here, "DELETE", "/monitor/session", mine)).status == 200
+    assert (await ask(here, "GET", "/monitor/api/overview", mine)).status == 401
+    restarted = made(url_of(database), operator_token_file=tmp_path / "operator.token")
+    assert (await ask(restarted, "GET", "/monitor/api/overview", mine)).status == 401
+    await asyncio.sleep(SECONDS_THAT_A_LOOK_HOLDS + 0.1)
+    assert (await ask(there, "GET", "/monitor/api/overview", mine)).status == 401
+    for app in (here, there, restarted):
+        assert (await ask(app, "GET", "/monitor/api/overview", other)).status == 200
+        assert (await ask(app, "DELETE", "/monitor/session", mine)).status == 401
+
+
+async def test_signing_out_ends_the_stream_of_the_session(database: Database, tmp_path: Path) -> None:
+    """A page that stays open elsewhere shows nothing more."""
+    (tmp_path / "operator.token").write_text(TOKEN)
+    app = made(url_of(database), operator_token_file=tmp_path / "operator.token")
+    mine = await signed_in(app)
+    client = asyncio.Event()
+    stream = asyncio.create_task(ask(app, "GET", "/monitor/api/stream", mine, stays=client))
+    await asyncio.sleep(0.5)
+    assert not stream.done()
+    assert (await ask(app, "DELETE", "/monitor/session", mine)).status == 200
+    answer = await asyncio.wait_for(stream, 30)
+    assert answer.status == 200
+    assert not client.is_set()
+
+
+@pytest.mark.parametrize(("scheme", "secure"), [("https", True), ("http", False)])
+async def test_the_cookie_is_secure_where_the_client_uses_tls(protected: ASGIApp, scheme: str, secure: bool) -> None:
+    """The scheme is what a trusted proxy said; tests/test_public_path.py has one."""
+    answer = await ask(protected, "POST", "/monitor/session", {"authorization": f"Bearer {TOKEN}"}, scheme=scheme)
+    assert ("Secure" in answer.headers["set-cookie"].split("; ")) is secure
+    mine = {"cookie": answer.headers["set-cookie"].partition(";")[0], "sec-fetch-site": "same-origin"}
+    out = await ask(protected, "DELETE", "/monitor/session", mine, scheme=scheme)
+    assert ("Secure" in out.headers["set-cookie"].split("; ")) is secure
+
+
+async def test_wrong_tokens_of_an_address_are_throttled_and_logged_once(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody tries tokens at the speed of the network; others, and sessions, are not concerned."""
+    app = made(f"sqlite:///{folder / 'gateway.db'}", operator_token_file=folder / "operator.token")
+    mine = await signed_in(app)
+    with caplog.at_level(logging.WARNING, "product_gateway.monitor"):
+        for number in range(30):
+            path, method = MONITOR[number % len(MONITOR)]
+            answer = await ask(app, method.upper(), path, {"authorization": f"Bearer wrong-{number}"}, REMOTE)
+            assert answer.status == (401 if number < attempts.MOST_OF_AN_ADDRESS else 429), number
+        right = await ask(app, "GET", "/monitor/api/overview", {"authorization": f"Bearer {TOKEN}"}, REMOTE)
+    assert (right.status, 1 <= int(right.headers["retry-after"]) <= attempts.SECONDS) == (429, True)
+    assert "10 wrong operator tokens" in right.detail
+    assert [each.__dict__["client"] for each in caplog.records] == [REMOTE, REMOTE]
+    assert "wrong-" not in caplog.text
+    assert (await ask(app, "GET", "/monitor/api/overview", mine, REMOTE)).status in WELL
+    for other in ("192.0.2.8", "2001:db8::1"):
+        answer = await ask(app, "GET", "/monitor/api/overview", {"authorization": f"Bearer {TOKEN}"}, other)
+        assert answer.status in WELL
+
+
+async def test_wrong_tokens_of_many_addresses_are_throttled_in_all(
+    folder: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An address that has shown the right token before is let in all the same; after a minute everybody is."""
+    app = made(f"sqlite:///{folder / 'gateway.db'}", operator_token_file=folder / "operator.token")
+    await signed_in(app, "198.51.100.1")
+    statuses = []
+    with caplog.at_level(logging.WARNING, "product_gateway.monitor"):
+        for number in range(attempts.MOST_IN_ALL + 20):
+            address = f"2001:db8:{number:x}::1"
+            statuses.append(
+                (await ask(app, "GET", "/monitor/api/overview", {"authorization": "Bearer no"}, address)).status
+            )
+    assert statuses == [401] * attempts.MOST_IN_ALL + [429] * 20
+    assert len(caplog.records) == attempts.MOST_IN_ALL + 1
+    token = {"authorization": f"Bearer {TOKEN}"}
+    assert (await ask(app, "GET", "/monitor/api/overview", token, "198.51.100.1")).status in WELL
+    assert (await ask(app, "GET", "/monitor/api/overview", token, "198.51.100.2")).status == 429
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + attempts.SECONDS + 1)
+    assert (await ask(app, "GET", "/monitor/api/overview", token, "198.51.100.2")).status in WELL
+
+
+async def test_the_right_token_ends_a_streak(folder: Path) -> None:
+    """A slip of the pen now and then is no attack."""
+    app = made(f"sqlite:///{folder / 'gateway.db'}", operator_token_file=folder / "operator.token")
+    for _ in range(3):
+        for _ in range(attempts.MOST_OF_AN_ADDRESS - 1):
+            answer = await ask(app, "POST", "/monitor/session", {"authorization": "Bearer wrong"}, REMOTE)
+            assert answer.status == 401
+        await signed_in(app)
 
 
 async def test_a_session_ends_with_its_time_and_with_its_token(

@@ -4,12 +4,14 @@ It is for those who run the gateway, not for its clients: metrics need no token,
 """
 
 import asyncio
+import functools
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from product_gateway import db, logs, spec
 from product_gateway.answers import Answer
@@ -19,11 +21,12 @@ from product_gateway.db import Database, syncs
 from product_gateway.db.readiness import Readiness
 from product_gateway.edge import Edge
 from product_gateway.metrics import MEDIA_TYPE, QUEUE_METRICS, Metrics
-from product_gateway.monitor import LOOKING, Access, Monitor
+from product_gateway.monitor import LOOKING, Access, Monitor, token_digest
 from product_gateway.server import QUIET, SECONDS_FOR_THE_DATABASE, describe_error
 from product_gateway.settings import Settings
 from product_gateway.supervisor import Loop, Supervisor
 
+MONITOR = "/monitor"
 SECONDS_BETWEEN_LOOKS = 5.0
 LONGEST_LOOK = 1.0  # seconds: a scrape that takes long is given up, and then there is nothing at all
 WELL: Answer[HealthResponse] = Answer({"data": {"status": "ok"}, "meta": {}})
@@ -36,8 +39,9 @@ def create_app(
 
     Raises SettingsError; contacts nothing before it is asked.
     """
-    access = Access(settings)
+    digest = token_digest(settings)
     database = db.connect(settings.database, deadline=SECONDS_FOR_THE_DATABASE, may_create=False)
+    access = Access(settings, database, digest)
     operations = Operations(database, metrics, access, supervisor)
 
     @asynccontextmanager
@@ -51,6 +55,7 @@ def create_app(
         spec.load(spec.OPERATIONS),
         operations,
         guard=access.guard,
+        gate=functools.partial(HostCheck, require_host=access.require_host),
         describe_error=operations.describe_error,
         lifespan=lifespan,
         validate_responses=settings.validate_responses,
@@ -58,6 +63,20 @@ def create_app(
     quiet = (*QUIET, "getMetrics", *LOOKING)
     edge = Edge(app, answered=lambda *_: None, access_log=settings.access_log, quiet=quiet)
     return edge, operations.end_streams
+
+
+class HostCheck:
+    """Lets requests in that ask for this server by one of its names; the monitor's own guard is stricter."""
+
+    def __init__(self, app: ASGIApp, *, require_host: Callable[[Scope], None]) -> None:
+        self._app = app
+        self._require_host = require_host
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Raises NotAllowed."""
+        if scope["type"] == "http" and not scope["path"].startswith(MONITOR):
+            self._require_host(scope)
+        await self._app(scope, receive, send)
 
 
 class Operations(Monitor):
@@ -99,8 +118,10 @@ class Operations(Monitor):
         return WELL
 
     def describe_error(self, error: Exception) -> Answer[Any]:
-        """As the gateway's; where a person asked for a page, as a page."""
-        return self.as_page(describe_error(error), str(logs.what_about().get("operation", "")))
+        """As the gateway's; where a person asked for a page, as a page. `Link` leads to the gateway's own port."""
+        answer = describe_error(error)
+        answer = replace(answer, headers={name: each for name, each in answer.headers.items() if name != "Link"})
+        return self.as_page(answer, str(logs.what_about().get("operation", "")))
 
     async def _look_into_database(self) -> None:
         self._database.start_clock()

@@ -64,6 +64,13 @@ def _networks(text: str) -> str:
     return text
 
 
+def _host_names(text: str) -> str:
+    for each in listed(text):
+        if each != "*" and not re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?", each):
+            raise ValueError(f"{each[:100]!r} is not a host name; write names without a scheme and a port, or *")
+    return text
+
+
 def _base_path(text: str) -> str:
     if not is_prefix(text):
         raise ValueError(
@@ -78,6 +85,7 @@ ReadableFile = Annotated[Path, AfterValidator(_readable_file)]
 RateLimit = Annotated[str, AfterValidator(_rate_limit)]
 Origins = Annotated[str, AfterValidator(_origins)]
 Networks = Annotated[str, AfterValidator(_networks)]
+HostNames = Annotated[str, AfterValidator(_host_names)]
 BasePath = Annotated[str, AfterValidator(_base_path)]
 
 
@@ -223,6 +231,11 @@ class Settings(BaseModel):
     )
     operations_base_path: BasePath | None = Field(
         None, description="The same as PUBLIC_BASE_PATH for the operations port, such as /gw-operations; unset: none"
+    )
+    operations_host_names: HostNames | None = Field(
+        None,
+        description="Host names, between commas, under which the operations port may be asked for metrics and health, "
+        "besides its addresses; *: all; unset: see docs/operations",
     )
     operator_token_file: ReadableFile | None = Field(
         None, description="The token that opens the monitor to operators; unset: it answers this machine alone"

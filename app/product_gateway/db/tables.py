@@ -232,6 +232,15 @@ readiness = Table(
     CheckConstraint("id = 1", name="one_row"),
 )
 
+# Sessions of operators that were signed out before their end: their cookies are refused by every process.
+ended_sessions = Table(
+    "ended_sessions",
+    metadata,
+    Column("id", String(64), nullable=False),
+    Column("expires_at", Instant, nullable=False),
+    PrimaryKeyConstraint("id"),
+)
+
 # Where a merchant is told how syncs end. It goes with its merchant whoever removes that, also a version before it.
 webhooks = Table(
     "webhooks",

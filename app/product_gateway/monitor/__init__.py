@@ -1,6 +1,7 @@
 """What operators see and do: the monitor's operations in openapi/operations.yaml.
 
 access     who may look and act
+attempts   throttle of wrong operator tokens
 advice     why a sync failed, in words, and what to do about it
 attention  what has a problem
 bodies     what is known, as the API says it
@@ -11,6 +12,7 @@ live       looks at the database that all viewers share, and the stream of what 
 import logging
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 from uuid import UUID
@@ -20,10 +22,11 @@ from product_gateway.answers import Answer, Stream
 from product_gateway.api_bodies import rfc3339
 from product_gateway.db import Database
 from product_gateway.db import monitor as looks
+from product_gateway.errors import Unavailable
 from product_gateway.handlers import encoded, place
 from product_gateway.metrics import Metrics
 from product_gateway.model import EntityType, Sync, SyncStatus
-from product_gateway.monitor.access import Access, Operator
+from product_gateway.monitor.access import Access, Operator, Session, token_digest
 from product_gateway.monitor.bodies import Body, overview_body, story_body, sync_body
 from product_gateway.monitor.drawing import BASES, Drawing
 from product_gateway.monitor.live import Live, Looks, Parts
@@ -76,23 +79,25 @@ class Monitor:
         """Raises PageNotFound."""
         return self._drawing.asset(name)
 
-    async def sign_in(self, _: Operator) -> Answer[Body]:
+    async def sign_in(self, operator: Operator) -> Answer[Body]:
         """Raises PageNotFound where there is no token to sign in with."""
-        cookie = self._access.session()
+        cookie = self._access.session(operator)
         return Answer({"data": {"signedIn": True}, "meta": {}}, headers={"Set-Cookie": cookie})
 
-    async def sign_out(self, _: Operator) -> Answer[Body]:
-        """The cookie is good until its end all the same, for whoever has taken it elsewhere."""
-        return Answer({"data": {"signedIn": False}, "meta": {}}, headers={"Set-Cookie": self._access.no_session()})
+    async def sign_out(self, operator: Operator) -> Answer[Body]:
+        """End the session for every process, also for a copy of its cookie. Raises Unavailable."""
+        cookie = await self._access.end_session(operator)
+        return Answer({"data": {"signedIn": False}, "meta": {}}, headers={"Set-Cookie": cookie})
 
     async def get_overview(self, _: Operator) -> Answer[Body]:
         """What matters now."""
         overview, as_of = await self._overview()
         return Answer({"data": overview, "meta": {"asOf": as_of}})
 
-    async def stream_monitor(self, _: Operator) -> Stream:
+    async def stream_monitor(self, operator: Operator) -> Stream:
         """Raises Overloaded."""
-        return Stream(self._live.stream())
+        session = operator.session
+        return Stream(self._live.stream() if session is None else self._live.stream(partial(self._is_over, session)))
 
     async def list_monitored_syncs(
         self,
@@ -135,6 +140,12 @@ class Monitor:
     def end_streams(self) -> None:
         """The process is to end. To be called from any thread."""
         self._live.end()
+
+    async def _is_over(self, session: Session) -> bool:
+        try:
+            return await self._access.has_ended(session)
+        except Unavailable:  # nothing is known of the session, and nothing new of the syncs
+            return False
 
     async def _act(
         self,
@@ -181,4 +192,4 @@ class Monitor:
         return self._drawing.parts(overview, recent, datetime.fromisoformat(as_of))
 
 
-__all__ = ["LOOKING", "Access", "Monitor"]
+__all__ = ["LOOKING", "Access", "Monitor", "token_digest"]

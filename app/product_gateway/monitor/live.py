@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import orjson
@@ -46,6 +47,11 @@ class Looks:
 
 
 Parts = dict[str, str]
+IsOver = Callable[[], Awaitable[bool]]
+
+
+async def _never() -> bool:
+    return False
 
 
 class Live:
@@ -61,11 +67,11 @@ class Live:
         self._ended = False
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    def stream(self) -> AsyncGenerator[bytes, None]:
-        """Events for one viewer. Raises Overloaded."""
+    def stream(self, is_over: IsOver = _never) -> AsyncGenerator[bytes, None]:
+        """Return the events for one viewer, until `is_over` says that the viewer may see no more. Raises Overloaded."""
         if self._viewers >= MOST_VIEWERS:
             raise Overloaded
-        return self._events()
+        return self._events(is_over)
 
     def end(self) -> None:
         """The process is to end: so do the streams. To be called from any thread."""
@@ -76,7 +82,7 @@ class Live:
         self._ended = True
         self._tell()
 
-    async def _events(self) -> AsyncGenerator[bytes, None]:
+    async def _events(self, is_over: IsOver) -> AsyncGenerator[bytes, None]:
         self._loop = asyncio.get_running_loop()
         self._viewers += 1
         if self._looking is None:
@@ -86,19 +92,22 @@ class Live:
         seen: Parts = {}
         try:
             yield b"retry: %d\n\n" % MILLISECONDS_TO_COME_BACK
-            until = self._loop.time() + SECONDS_OF_A_STREAM
-            while not self._ended and self._loop.time() < until:
+            said = self._loop.time()
+            until = said + SECONDS_OF_A_STREAM
+            while not (self._ended or self._loop.time() >= until or await is_over()):
                 news = self._news
                 changed = {name: part for name, part in self._parts.items() if seen.get(name) != part}
                 if changed:
                     seen = self._parts
                     yield b"event: look\ndata: " + orjson.dumps({"parts": changed}) + b"\n\n"
+                    said = self._loop.time()
                     continue
-                try:
+                if self._loop.time() - said >= SECONDS_BETWEEN_SIGNS:
+                    yield b": still here\n\n"
+                    said = self._loop.time()
+                with suppress(TimeoutError):
                     async with asyncio.timeout(SECONDS_BETWEEN_SIGNS):  # wait_for would now and then not be cancelled
                         await news.wait()
-                except TimeoutError:
-                    yield b": still here\n\n"
         finally:
             self._viewers -= 1
             if not self._viewers and self._looking is not None:

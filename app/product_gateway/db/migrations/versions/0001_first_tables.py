@@ -222,6 +222,12 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("merchant", "sync_id", "id", name=op.f("pk_sync_events")),
         sqlite_with_rowid=False,
     )
+    op.create_table(
+        "ended_sessions",
+        sa.Column("id", sa.String(length=64), nullable=False),
+        sa.Column("expires_at", INSTANT, nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_ended_sessions")),
+    )
     op.create_index("ix_syncs_of_status", "syncs", ["status", "entity_type", "queued_at", "id"], unique=False)
     op.create_index(
         "ix_syncs_of_merchant_and_status",
@@ -234,6 +240,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.drop_index("ix_syncs_of_merchant_and_status", table_name="syncs")
     op.drop_index("ix_syncs_of_status", table_name="syncs")
+    op.drop_table("ended_sessions")
     op.drop_table("sync_events")
     op.drop_table("webhook_deliveries")
     op.drop_table("webhooks")
