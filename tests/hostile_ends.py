@@ -134,7 +134,11 @@ ENDS = {
     "cursor-that-is-a-number": invalid("at /pagination/nextCursor: "),
     "endless-empty-pages": Ends("INVALID_PAGING", "is the 10th in a row without a record", page=11, reached=5),
     "some-empty-pages": Ends(),
-    "endless-full-pages": Ends("TOO_MANY_PAGES", "more than the 20 that a sync may", page=21, tries=0, reached=5),
+    "endless-full-pages": Ends("INVALID_PAGING", "the 10th in a row without a record that is new", page=11, reached=5),
+    "endless-pages-without-ids": Ends(
+        "INVALID_PAGING", "the 10th in a row without", page=11, reached=0, rejected=("MISSING_FIELD",)
+    ),
+    "some-repeated-pages": Ends(),
     "empty-first-page": Ends(but=tuple((key, None) for key in NEW_CATALOG)),
     "total-too-small": Ends(),
     "total-too-large": Ends(),

@@ -81,6 +81,8 @@ FOUND = {
     "endless-empty-pages": "paging-ends dry-run empty-pages",
     "some-empty-pages": "empty-pages page-size",
     "endless-full-pages": "paging-ends dry-run pages-disjoint",
+    "endless-pages-without-ids": "paging-ends dry-run records-fit",
+    "some-repeated-pages": "pages-disjoint page-size",
     "empty-first-page": "not-empty",
     "total-too-small": "total-number",
     "total-too-large": "total-number",

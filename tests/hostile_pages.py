@@ -145,6 +145,21 @@ async def endless_full_pages(call: Call) -> None:
 
 
 @misbehaviour()
+async def endless_pages_without_ids(call: Call) -> None:
+    """The same records without ids again and again."""
+    await call.answer(page_of([{"title": f"{number}"} for number in range(5)], f"next-{call.number}"))
+
+
+@misbehaviour()
+async def some_repeated_pages(call: Call) -> None:
+    """A service whose list shifts while it is read: five pages have nothing new, then it goes on."""
+    place = int(call.cursor or 0)
+    page = 0 if place < 6 else place - 5
+    start = page * 5
+    await call.answer(page_of(records()[start : start + 5], str(place + 1) if start + 5 < RECORDS else None))
+
+
+@misbehaviour()
 async def empty_first_page(call: Call) -> None:
     """Nothing, and no more."""
     await call.answer(page_of([]))

@@ -24,14 +24,15 @@ def unfit(number: int, start: int = 0) -> list[dict[str, Any]]:
 class Shelf:
     """An ASGI application. `delays` are the seconds that each of the next pages takes; after that, none.
 
-    `wait` is what it says in `Retry-After`, `by_id` what it has for those who ask by id: None where it does not know
-    `ids`, a status where it refuses them.
+    `wait` is what it says in `Retry-After`, `total` in totalNumber (None: the truth). `by_id` is what it has for those
+    who ask by id: None where it does not know `ids`, a status where it refuses them.
     """
 
     def __init__(self) -> None:
         self.lists: dict[str, list[Any]] = {"/products": [], "/collections": []}
         self.status = 200
         self.wait = 0
+        self.total: int | None = None
         self.delays: Iterator[float] = iter(())
         self.asked: list[str | None] = []
         self.by_id: list[Any] | int | None = None
@@ -60,7 +61,9 @@ class Shelf:
                 wanted = [each for each in self.by_id if each["id"] in self.ids[-1]]
         start = int(query.get("cursor", 0))
         end = start + int(query["page_size"])
-        page = page_of(wanted[start:end], str(end) if end < len(wanted) else None, totalNumber=len(wanted))
+        page = page_of(
+            wanted[start:end], str(end) if end < len(wanted) else None, totalNumber=self.total or len(wanted)
+        )
         await JSONResponse(page, self.status, {"Retry-After": str(self.wait)})(scope, receive, send)
 
     def products(self, *records: list[Any]) -> None:

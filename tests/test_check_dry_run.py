@@ -120,3 +120,32 @@ async def test_it_foretells_what_stops_a_sync_at_its_end(
     (outcome,) = (each for each in sheet.outcomes() if each.rule.code == "dry-run")
     assert outcome.result is Result.FAILED
     assert code in outcome.findings[0].seen
+
+
+@pytest.mark.parametrize("by_id", [None, items(32, start=5)], ids=["no-ids", "ids"])
+@pytest.mark.usefixtures("stocked")
+async def test_it_foretells_what_stays_beside_a_record_without_an_id(
+    service: Shelf, url: str, made: Settings, by_id: Any
+) -> None:
+    """Where the service shows by id that it no longer has the others, they go."""
+    service.products(items(30, start=5), [{"title": "no id"}])
+    service.by_id = by_id
+    (rehearsal,) = (await rehearsed(url, made)).rehearsals
+    with db.open_for_a_while(made.database) as database:
+        sync = await run(made, database)
+    assert rehearsal.counts == sync.counts
+    assert rehearsal.not_removed == sync.not_removed == (10 if by_id is None else 0)
+    assert sync.counts.deleted == (0 if by_id is None else 8)
+
+
+@pytest.mark.parametrize("rejected", [4, 5])
+@pytest.mark.usefixtures("stocked")
+async def test_its_verdict_on_rejected_records_does_not_depend_on_their_order(
+    service: Shelf, url: str, made: Settings, rejected: int
+) -> None:
+    """As that of the sync: a tenth of the records may be rejected, and the first page is full of them."""
+    service.products(unfit(rejected), items(40 - rejected, start=rejected))
+    (rehearsal,) = (await rehearsed(url, made)).rehearsals
+    with db.open_for_a_while(made.database) as database:
+        assert (await run(made, database)).failure_code == rehearsal.code
+    assert rehearsal.code == (None if rejected == 4 else "TOO_MANY_REJECTED")

@@ -266,7 +266,7 @@ def test_rejected_records_are_named_by_what_is_wrong_with_them(
     assert f" of PRODUCT {ended} after " in done.stdout
     assert f"rejected {bad}\n" in done.stdout
     assert ("TOO_MANY_REJECTED: " in done.stdout) is (status == 4)
-    assert f"    WRONG_TYPE: {bad}\n      'hat-00' at /listPrice: The value is not of type" in done.stdout
+    assert f"    WRONG_TYPE: {bad}\n      'hat-00' at /listPrice: listPrice is the string `fifty`; write" in done.stdout
     assert f"\n      and {bad - 3} more\n" in done.stdout
     status_said = run(site.line("status PRODUCT", shop)).stdout
     assert f"{ended} after " in status_said

@@ -1,14 +1,21 @@
 """The guards of a sync, through a real worker and on both databases: mass deletion, and too many rejected records."""
 
+import random
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.types import Receive, Scope, Send
 
-from product_gateway import settings
+from misbehaviour import page_of
+from product_gateway import api_bodies, pull, settings
 from product_gateway.db import Database, catalog, claims, merchants, syncs
-from product_gateway.model import Counts, Page, Rejection, Sync, SyncStatus
+from product_gateway.model import Counts, Page, Record, Rejection, Sync, SyncStatus
 from product_gateway.settings import Settings
 from serving import serve
 from shelf import Shelf, items, unfit
@@ -152,15 +159,57 @@ async def test_more_than_a_tenth_rejected_fails_the_sync_and_removes_nothing(
     assert (problem.code, problem.count, len(problem.samples)) == ("WRONG_TYPE", rejected, min(5, rejected))
 
 
-@pytest.mark.parametrize(("rejected", "pages"), [(10, 4), (11, 2), (50, 2)])
-async def test_a_pull_that_is_rejected_stops_midway(
-    served: Database, made: Settings, shelf: Shelf, rejected: int, pages: int
+@pytest.mark.parametrize(("rejected", "code"), [(20, None), (21, "TOO_MANY_REJECTED"), (50, "TOO_MANY_REJECTED")])
+@pytest.mark.parametrize("page_size", [10, 200])
+@pytest.mark.parametrize("order", ["first", "last", "spread"])
+async def test_the_verdict_on_rejected_records_depends_neither_on_their_order_nor_on_the_page_size(
+    served: Database, made: Settings, shelf: Shelf, rejected: int, code: str | None, page_size: int, order: str
 ) -> None:
-    """From 100 records on: a million that do not fit need not all be read."""
-    shelf.products(unfit(rejected), items(200 - rejected, start=rejected))
-    sync = await run(made, served)
-    assert (sync.status is SyncStatus.SUCCEEDED, len(shelf.asked)) == (pages == 4, pages)
-    assert sync.counts == Counts(created=50 * pages - rejected, rejected=rejected)
+    """A merchant must not lose a sync because its oldest records, which come first, are the worst."""
+    records = unfit(rejected) + items(200 - rejected, start=rejected)
+    if order == "last":
+        records.reverse()
+    if order == "spread":
+        random.Random(rejected).shuffle(records)
+    shelf.products(records)
+    sync = await run(made.model_copy(update={"page_size": page_size}), served)
+    assert sync.failure_code == code
+    assert sync.counts == Counts(created=200 - rejected, rejected=rejected)
+
+
+async def test_a_pull_stops_as_soon_as_the_limit_cannot_be_met_any_more(
+    served: Database, made: Settings, shelf: Shelf
+) -> None:
+    """Where none may be rejected, the first one decides; else it is decided once MAX_PAGES leaves too few records."""
+    await served.write(merchants.change, "shop", max_rejected_percent=0)
+    shelf.products(items(60), unfit(1, start=60), items(139, start=61))
+    assert (await run(made, served)).failure_code == "TOO_MANY_REJECTED"
+    assert len(shelf.asked) == 2
+
+
+@given(st.lists(st.booleans(), max_size=200), st.integers(1, 50), st.integers(0, 100), st.integers(0, 5))
+def test_a_pull_that_is_stopped_early_would_have_failed_at_its_end(
+    fits: list[bool], page_size: int, most: int, more_pages: int
+) -> None:
+    """Whatever comes: so the verdict is the same for any order."""
+    pages = [fits[start : start + page_size] for start in range(0, len(fits), page_size)]
+    read = rejected = 0
+    at_the_end = pull.are_too_many_rejected(len(fits), fits.count(False), most)
+    for number, page in enumerate(pages, start=1):
+        read, rejected = read + len(page), rejected + page.count(False)
+        to_come = (len(pages) - number + more_pages) * page_size
+        if pull.are_too_many_rejected(read, rejected, most, to_come):
+            assert at_the_end
+
+
+@pytest.mark.parametrize("total", [1, 20, 10**9])
+async def test_the_total_that_a_merchant_names_decides_nothing(
+    served: Database, made: Settings, shelf: Shelf, total: int
+) -> None:
+    """It may be wrong: 10 of 100 do not fit, which is allowed, and the first page has them all."""
+    shelf.total = total
+    shelf.products(unfit(10), items(90, start=10))
+    assert (await run(made.model_copy(update={"page_size": 10}), served)).status is SyncStatus.SUCCEEDED
 
 
 @pytest.mark.parametrize(("most", "code"), [(0, "TOO_MANY_REJECTED"), (100, None)])
@@ -173,17 +222,122 @@ async def test_each_merchant_has_a_share_of_its_own(
     assert (await run(made, served)).failure_code == code
 
 
-@pytest.mark.parametrize("nameless", [{"title": "no id"}, {"id": 7, "title": "x"}, None, "r001"])
-async def test_a_record_without_an_id_keeps_everything_in_the_catalog(
+NAMELESS: list[Any] = [{"title": "no id"}, {"id": 7, "title": "x"}, None, "r001"]
+
+
+@pytest.mark.parametrize("nameless", NAMELESS)
+async def test_beside_a_record_without_an_id_what_the_service_does_not_have_by_id_is_removed(
     served: Database, made: Settings, shelf: Shelf, nameless: Any
 ) -> None:
-    """It could be any of those that the pull seems to lack."""
+    """One such record must not stop all removals for ever. What the service still has stays, and is up to date."""
+    await stocked(made, served, shelf, 6)
+    shelf.products(items(2), [nameless])
+    shelf.by_id = items(3)
+    sync = await run(made, served)
+    assert outcome(sync) == (SyncStatus.SUCCEEDED, None, 3)
+    assert list((await titles(served)).values()) == ["new", "new", "new"]
+    assert api_bodies.sync_body(sync)["warnings"] == []
+    assert (await served.read(catalog.state, "shop", PRODUCT)).num_records == 3
+
+
+@pytest.mark.parametrize("nameless", NAMELESS)
+@pytest.mark.parametrize("by_id", [None, [], 400, 500])
+async def test_a_record_without_an_id_keeps_what_the_service_does_not_deny_to_have(
+    served: Database, made: Settings, shelf: Shelf, nameless: Any, by_id: Any
+) -> None:
+    """It could be any of those that the pull seems to lack. The result says so.
+
+    The service ignores `ids`, knows no record by id, or refuses.
+    """
     await stocked(made, served, shelf, 4)
     shelf.products(items(2), [nameless])
-    assert outcome(await run(made, served)) == (SyncStatus.SUCCEEDED, None, 0)
+    shelf.by_id = by_id
+    sync = await run(made, served)
+    assert outcome(sync) == (SyncStatus.SUCCEEDED, None, 0)
     assert list((await titles(served)).values()) == ["new", "new", "old", "old"]
+    (warning,) = api_bodies.sync_body(sync)["warnings"]
+    assert warning["code"] == "RECORDS_NOT_REMOVED"
+    assert (
+        "2 records that the product service's list lacks stayed in the catalog: the list has 1 record"
+        in warning["detail"]
+    )
     shelf.products(items(2))
-    assert outcome(await run(made, served)) == (SyncStatus.SUCCEEDED, None, 2)
+    sync = await run(made, served)
+    assert outcome(sync) == (SyncStatus.SUCCEEDED, None, 2)
+    assert api_bodies.sync_body(sync)["warnings"] == []
+
+
+async def test_an_id_whose_record_comes_without_it_stays(served: Database, made: Settings, shelf: Shelf) -> None:
+    """Asked for by id, the service may send the record with the same broken id as in its list."""
+    await stocked(made, served, shelf, 3)
+
+    async def broken(scope: Scope, receive: Receive, send: Send) -> None:
+        ids = Request(scope).query_params.get("ids", "r000,r001,r002").split(",")
+        page = page_of([{"title": each} if each == "r002" else {"id": each, "title": "new"} for each in ids])
+        await JSONResponse(page)(scope, receive, send)
+
+    with serve(broken) as url:
+        await served.write(merchants.change, "shop", product_service_url=url)
+        assert outcome(await run(made, served)) == (SyncStatus.SUCCEEDED, None, 0)
+
+
+async def test_removals_beside_a_record_without_an_id_are_guarded_too(
+    served: Database, made: Settings, shelf: Shelf
+) -> None:
+    """A service whose database is half empty denies to have records by id as well."""
+    await stocked(made, served, shelf, 30)
+    shelf.products(items(2), [{"title": "no id"}])
+    shelf.by_id = items(2)
+    assert outcome(await run(made, served)) == (SyncStatus.FAILED, "MASS_DELETION", 0)
+    assert len(await titles(served)) == 30
+
+
+async def test_more_records_than_can_be_asked_about_are_removed_in_several_syncs(
+    served: Database, made: Settings, shelf: Shelf
+) -> None:
+    """Each sync asks about a thousand, and says how many are left."""
+    made = made.model_copy(update={"page_size": 500})
+    await stocked(made, served, shelf, 3000)
+    shelf.products(items(1800), [{"title": "no id"}])
+    shelf.by_id = items(1800)
+    sync = await run(made, served)
+    assert (sync.counts.deleted, sync.not_removed) == (1000, 200)
+    sync = await run(made, served)
+    assert (sync.counts.deleted, sync.not_removed) == (200, 0)
+
+
+class Endless:
+    """A product service with the same five records on every page, and always another cursor."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the page."""
+        if scope["type"] == "http":
+            self.asked += 1
+            await JSONResponse(page_of(items(5), f"more-{self.asked}"))(scope, receive, send)
+
+
+@pytest.mark.parametrize("before", [0, 1, 7, 11])
+async def test_a_list_that_only_repeats_records_ends_the_sync_whichever_worker_reads_it(
+    served: Database, made: Settings, before: int
+) -> None:
+    """Its cursors are all new. The pages of the worker before, which was stopped, count too."""
+    sync = await served.write(syncs.enqueue, "shop", PRODUCT)
+    claim = await served.write(claims.claim, "stopped", 30.0, 5, 2)
+    assert claim is not None
+    records = tuple(Record(each["id"], "{}") for each in items(5))
+    for number in range(before):
+        await served.write(catalog.write_page, claim, Page(records, (), f"before-{number}", None), 30.0)
+    await served.write(claims.hand_back, claim)
+    service = Endless()
+    with serve(service) as url:
+        await served.write(merchants.change, "shop", product_service_url=url)
+        sync = await finish(made, served, sync)
+    assert sync.failure_code == "INVALID_PAGING"
+    assert f"Page {max(11, before + 1)} of /products is the " in str(sync.failure_detail)
+    assert service.asked <= max(11 - before, 1) + 1  # the next page is fetched while one is written
 
 
 async def test_a_worker_that_takes_over_a_complete_pull_judges_it(

@@ -83,7 +83,7 @@ async def test_a_service_that_is_away_then_fails_the_sync(stocked: Database, mad
     shelf.by_id = 429
     sync = await run(made, stocked)
     assert (sync.failure_code, sync.counts) == ("PRODUCT_SERVICE_RATE_LIMITED", Counts(updated=6))
-    assert str(sync.failure_detail).startswith("4 of /products by id could not be read in 1 attempts: ")
+    assert str(sync.failure_detail).startswith("4 of /products by id could not be read in 1 attempt: ")
     assert len(await titles(stocked)) == 10
 
 
@@ -121,7 +121,7 @@ async def asked(merchant: Merchant, ids: list[str]) -> list[str]:
     """The `ids` of the requests that are made."""
     async with Outbound(allow_private_addresses=True) as outbound:
         service = ProductService(outbound, merchant.url, None, 2, attempts=1)
-        async for _ in service.still_there(EntityType.PRODUCT, ids):
+        async for _ in service.look_up(EntityType.PRODUCT, ids):
             pass
     return [request.query_params["ids"] for request in merchant.asked]
 
@@ -151,7 +151,7 @@ async def test_only_what_was_asked_for_counts(merchant: Merchant) -> None:
     merchant.says(page_of(item("a"), item("b"), item(7), item("c", title=7), item("d", title=7)))
     async with Outbound(allow_private_addresses=True) as outbound:
         service = ProductService(outbound, merchant.url, None, 2)
-        (page,) = [page async for page in service.still_there(EntityType.PRODUCT, ["b", "c", "x"])]
+        ((page, gone),) = [each async for each in service.look_up(EntityType.PRODUCT, ["b", "c", "x"], "a")]
     assert [record.id for record in page.records] == ["b"]
     assert [rejection.record_id for rejection in page.rejections] == ["c"]
-    assert page.next_cursor is None
+    assert gone == frozenset(), "a service that sends more than it was asked for does not look at ids"

@@ -3,6 +3,7 @@
 from datetime import datetime
 
 from product_gateway.api_types import Sync as SyncBody
+from product_gateway.api_types import SyncWarning
 from product_gateway.model import Sync
 
 
@@ -31,7 +32,21 @@ def sync_body(sync: Sync) -> SyncBody:
         "failure": None
         if sync.failure_code is None
         else {"code": sync.failure_code, "detail": sync.failure_detail or ""},
+        "warnings": _warnings(sync),
     }
+
+
+def _warnings(sync: Sync) -> list[SyncWarning]:
+    if not sync.not_removed:
+        return []
+    kept = "1 record" if sync.not_removed == 1 else f"{sync.not_removed} records"
+    unidentified = "1 record" if sync.unidentified == 1 else f"{sync.unidentified} records"
+    detail = (
+        f"{kept} that the product service's list lacks stayed in the catalog: the list has {unidentified} without a "
+        "usable id, which may be any of them, and the product service did not show by the query parameter ids that it "
+        "no longer has them. Give every record an id; the sync's problems say what is wrong."
+    )
+    return [{"code": "RECORDS_NOT_REMOVED", "detail": detail}]
 
 
 def rfc3339(instant: datetime) -> str:

@@ -54,6 +54,15 @@ class SyncFailure(TypedDict):
     detail: str
 
 
+class SyncWarning(TypedDict):
+    """
+    Something that a reader of the result should know
+    """
+
+    code: str
+    detail: str
+
+
 SyncStatus: TypeAlias = Literal["QUEUED", "IN_PROGRESS", "SUCCEEDED", "FAILED", "CANCELLED"]
 
 
@@ -260,6 +269,7 @@ class Sync(TypedDict):
     progress: SyncProgress
     result: SyncResult
     failure: SyncFailure | None
+    warnings: NotRequired[list[SyncWarning]]
 
 
 class SyncEventData(Sync):

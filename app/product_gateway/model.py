@@ -53,7 +53,6 @@ SECONDS_UNTIL_A_QUEUED_SYNC_IS_WORTH_ASKING_FOR = 2
 LONGEST_ESTIMATE_SECONDS = 3600
 
 FEWEST_TO_JUDGE = 20  # records: with fewer, a share says nothing
-FEWEST_TO_JUDGE_BEFORE_THE_END = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +83,11 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class Sync:
-    """One run, past or present. `as_of` is the database's clock when the row was read."""
+    """One run, past or present. `as_of` is the database's clock when the row was read.
+
+    `unidentified` counts the records without a usable id, `not_removed` those that it kept because of them, though the
+    list lacks them.
+    """
 
     id: UUID
     merchant: str
@@ -100,6 +103,8 @@ class Sync:
     failure_code: str | None
     failure_detail: str | None
     as_of: datetime
+    unidentified: int = 0
+    not_removed: int = 0
 
     @property
     def is_active(self) -> bool:
@@ -236,12 +241,16 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """A record that does not fit product-service.yaml. `pointer` is a JSON Pointer (RFC 6901) into the record."""
+    """A record that does not fit product-service.yaml. `pointer` is a JSON Pointer (RFC 6901) into the record.
+
+    `sent`: a digest of what was sent, where it has no usable id.
+    """
 
     code: str
     record_id: str | None
     pointer: str
     message: str
+    sent: bytes = field(default=b"", compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ import itertools
 import math
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Self
+from typing import NamedTuple, Self
 from urllib.parse import quote
 
 from product_gateway import logs, records, tracing
@@ -53,11 +53,22 @@ _FAILURES: dict[type[OutboundError], tuple[type[PullFailed], str, str]] = {
 }
 
 
-EMPTY_PAGES_IN_A_ROW = 10
+PAGES_WITHOUT_NEW_RECORDS = 10  # in a row: as many end a list that says that there are more
 RETRIED_4XX = (408, 425, 429)
 HALVINGS = 2  # of a page size that the service refuses; then comes a single record
 MOST_IDS = 100
 LONGEST_IDS = 4000  # characters in an address
+
+
+class LookUp(NamedTuple):
+    """The answer to a request for records by id: those that came, as a page, and the ids that are certainly gone.
+
+    An id is certainly gone if the same answer has a record that the service is known to have, and none that was not
+    asked for: then the service looks at `ids`.
+    """
+
+    page: Page
+    gone: frozenset[str]
 
 
 class ProductService:
@@ -120,7 +131,7 @@ class ProductService:
                     "Each nextCursor must lead on to records that have not been sent yet.",
                 )
             empty = 0 if page.size else empty + 1
-            if cursor is not None and empty == EMPTY_PAGES_IN_A_ROW:
+            if cursor is not None and empty == PAGES_WITHOUT_NEW_RECORDS:
                 raise PullFailed(
                     "INVALID_PAGING",
                     f"{where} is the {empty}th in a row without a record, and says that there are more. "
@@ -131,23 +142,28 @@ class ProductService:
                 return
             asked.add(_digest(cursor))
 
-    async def still_there(self, entity_type: EntityType, ids: Sequence[str]) -> AsyncGenerator[Page, None]:
-        """Those of the records that the service still has, asked for by id; no page where it has none.
+    async def look_up(
+        self, entity_type: EntityType, ids: Sequence[str], known: str | None = None
+    ) -> AsyncGenerator[LookUp, None]:
+        """Ask for records by id, in parts. With the id of a `known` record, the answers show whether ids are looked at.
 
         Raises PullFailed, as `pages` does.
         """
         contract = records.contract(entity_type)
         for some in _in_parts(ids):
             where = f"{len(some)} of {contract.path} by id"
-            params = {"ids": ",".join(some), "page_size": str(len(some))}
+            asked = some if known is None else some | {known}
+            params = {"ids": ",".join(sorted(asked)), "page_size": str(len(asked))}
             with tracing.span("fetch by id", ids=len(some)):
                 reply = await self._fetch_patiently(contract.path, params, where)
                 page = contract.page(reply.content, where, self._max_record_bytes, content_type(reply))
                 tracing.fetched(page.size)
             found = tuple(each for each in page.records if each.id in some)
             rejected = tuple(each for each in page.rejections if each.record_id in some)
-            if found or rejected:
-                yield _without_secrets(Page(found, rejected, next_cursor=None, total=None))
+            answered = {each.id for each in page.records} | {each.record_id for each in page.rejections}
+            certain = known is not None and known in answered and answered <= asked and page.next_cursor is None
+            gone = some - answered if certain else frozenset()
+            yield LookUp(_without_secrets(Page(found, rejected, next_cursor=None, total=None)), gone)
 
     async def _fetch(self, contract: records.Contract, cursor: str | None, where: str) -> AnyPage:
         failures: list[_PageTooLarge] = []

@@ -8,21 +8,14 @@ import contextlib
 from collections import Counter
 from uuid import UUID
 
+from product_gateway import records
 from product_gateway.db import Database, catalog, claims, merchants
 from product_gateway.errors import PullFailed, SettingsError
 from product_gateway.keys import Secrets
 from product_gateway.metrics import Metrics
-from product_gateway.model import (
-    FEWEST_TO_JUDGE,
-    FEWEST_TO_JUDGE_BEFORE_THE_END,
-    Claim,
-    Merchant,
-    Page,
-    Platform,
-    Quota,
-)
+from product_gateway.model import FEWEST_TO_JUDGE, Claim, EntityType, Merchant, Page, Platform, Quota
 from product_gateway.outbound import Outbound
-from product_gateway.product_service import ProductService, ReadAhead
+from product_gateway.product_service import PAGES_WITHOUT_NEW_RECORDS, ProductService, ReadAhead
 from product_gateway.settings import Settings
 from product_gateway.tracebacks import release_locals
 from product_gateway.unread import AnyPage
@@ -63,30 +56,36 @@ class Pull:
         merchant = await self._merchant(claim)
         service = self._product_service(merchant, claim)
         if claim.pull_complete:  # the worker that read the last page may have been lost before it judged
-            if refused := _too_many_rejected(merchant, claim.records_read, claim.rejected, at_the_end=True):
-                raise refused
+            require_few_rejected(claim.records_read, claim.rejected, merchant.max_rejected_percent)
         else:
             await self._read_pages(claim, merchant, service)
         if await self._database.read(claims.may_remove, claim):
             await self._remove_what_is_gone(claim, service)
+        else:
+            await self._remove_what_is_certainly_gone(claim, service)
 
     async def _read_pages(self, claim: Claim, merchant: Merchant, service: ProductService) -> None:
         """While a page is written, the next one is on its way, unless the pull ends with this one."""
-        read, rejected = claim.records_read, claim.rejected
+        read, rejected, number = claim.records_read, claim.rejected, claim.pages_read
+        most = merchant.max_rejected_percent
         given = service.pages(claim.entity_type, claim.cursor, claim.pages_read)
         async with contextlib.aclosing(ReadAhead(given)) as pages:
             async for page in pages:
                 unfit = len(page.rejections) if isinstance(page, Page) else 0  # of an unread page not known yet
-                read, last = read + page.size, page.next_cursor is None
-                refused = _too_many_rejected(merchant, read, rejected + unfit, at_the_end=last)
-                if not refused:
+                read, number, last = read + page.size, number + 1, page.next_cursor is None
+                to_come = 0 if last else self._most_to_come(claim.entity_type, number)
+                if not last and not are_too_many_rejected(read, rejected + unfit, most, to_come):
                     pages.fetch()
                 written = await self._write(claim, page)
                 rejected += written.rejected
-                refused = _too_many_rejected(merchant, read, rejected, at_the_end=last)
-                if refused:
-                    raise refused
+                require_few_rejected(read, rejected, most, to_come)
+                if not last:
+                    require_new_records(claim.entity_type, number, written.pages_without_new)
                 service.leave_unread = written.as_before * 2 > page.size
+
+    def _most_to_come(self, entity_type: EntityType, pages_read: int) -> int:
+        """Return the largest number of records that more pages can have."""
+        return max(0, self._settings.max_pages - pages_read) * records.contract(entity_type).most_records
 
     async def _write(self, claim: Claim, page: AnyPage) -> catalog.Written:
         lease, repeated = self._settings.lease_seconds, self.take_repeated(claim)
@@ -100,7 +99,8 @@ class Pull:
         if not missing:
             return
         await self._ask_for(missing, claim, service)
-        await self._refuse_mass_deletion(claim)
+        unseen, held, allowed = await self._database.read(catalog.size_of_removal, claim)
+        self._refuse_mass_deletion(claim, unseen, held, allowed=allowed)
         after: str | None = ""
         while after is not None:
             after = await self._database.write(catalog.remove_missing, claim, after, RECORDS_LOOKED_AT_PER_REMOVAL)
@@ -113,15 +113,39 @@ class Pull:
         if len(ids) > MOST_ASKED_ABOUT:
             return
         try:
-            async with contextlib.aclosing(service.still_there(claim.entity_type, ids)) as pages:
-                async for page in pages:
-                    await self._write(claim, page)
+            async with contextlib.aclosing(service.look_up(claim.entity_type, ids)) as answers:
+                async for answer in answers:
+                    if answer.page.size:
+                        await self._write(claim, answer.page)
         except PullFailed as failed:
             if failed.code in AWAY:
                 raise
 
-    async def _refuse_mass_deletion(self, claim: Claim) -> None:
-        missing, held, allowed = await self._database.read(catalog.size_of_removal, claim)
+    async def _remove_what_is_certainly_gone(self, claim: Claim, service: ProductService) -> None:
+        """Remove records that the list lacks although it has records without a usable id, each of which could be one.
+
+        A record is certainly gone if the service does not have it when asked by its id. All others stay, and the sync
+        says how many. Raises LeaseLost.
+        """
+        missing = await self._database.read(catalog.missing, claim, MOST_ASKED_ABOUT)
+        gone: list[str] = []
+        if missing and (known := await self._database.read(catalog.any_seen, claim)):
+            try:
+                async with contextlib.aclosing(service.look_up(claim.entity_type, missing, known)) as answers:
+                    async for answer in answers:
+                        gone += answer.gone
+                        if answer.page.size:
+                            await self._write(claim, answer.page)
+            except PullFailed as failed:
+                if failed.code in AWAY:
+                    raise
+        unseen, held, allowed = await self._database.read(catalog.size_of_removal, claim)
+        self._refuse_mass_deletion(claim, len(gone), held, allowed=allowed)
+        if gone:
+            await self._database.write(catalog.remove, claim, gone)
+        await self._database.write(claims.record_not_removed, claim, unseen - len(gone))
+
+    def _refuse_mass_deletion(self, claim: Claim, missing: int, held: int, *, allowed: bool) -> None:
         most = self._settings.max_deleted_percent
         if not allowed and held >= FEWEST_TO_JUDGE and missing * 100 > most * held:
             raise PullFailed(
@@ -160,12 +184,30 @@ class Pull:
         )
 
 
-def _too_many_rejected(merchant: Merchant, read: int, rejected: int, *, at_the_end: bool) -> PullFailed | None:
-    enough = FEWEST_TO_JUDGE if at_the_end else FEWEST_TO_JUDGE_BEFORE_THE_END
-    if read < enough or rejected * 100 <= merchant.max_rejected_percent * read:
-        return None
-    return PullFailed(
-        "TOO_MANY_REJECTED",
-        f"{rejected} of {read} records do not fit the contract, and no more than {merchant.max_rejected_percent} % "
-        "may. The sync's problems say what is wrong with them. Nothing was removed from the catalog.",
-    )
+def are_too_many_rejected(read: int, rejected: int, most_percent: int, to_come: int = 0) -> bool:
+    """Return whether a pull has more rejected records than it may have, even if all records to come fit.
+
+    `totalNumber` does not count: merchants may get it wrong. So the verdict does not depend on the order of records.
+    """
+    return read >= FEWEST_TO_JUDGE and rejected * 100 > most_percent * (read + to_come)
+
+
+def require_few_rejected(read: int, rejected: int, most_percent: int, to_come: int = 0) -> None:
+    """Raise PullFailed where too many records are rejected."""
+    if are_too_many_rejected(read, rejected, most_percent, to_come):
+        raise PullFailed(
+            "TOO_MANY_REJECTED",
+            f"{rejected} of {read} records do not fit the contract, and no more than {most_percent} % may. "
+            "The sync's problems say what is wrong with them. Nothing was removed from the catalog.",
+        )
+
+
+def require_new_records(entity_type: EntityType, number: int, pages_without_new: int) -> None:
+    """Raise PullFailed where a list goes on, and too many of its pages in a row only repeat records."""
+    if pages_without_new >= PAGES_WITHOUT_NEW_RECORDS:
+        raise PullFailed(
+            "INVALID_PAGING",
+            f"Page {number} of {records.contract(entity_type).path} is the {pages_without_new}th in a row without a "
+            "record that is new to this sync, and says that there are more. Each nextCursor must lead on to records "
+            "that have not been sent yet. End the list with moreResults false.",
+        )

@@ -7,6 +7,7 @@ collection's products their ids alone.
 `page_types` reads most pages, and this one the others: what has to be looked at piece by piece.
 """
 
+import hashlib
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,7 +25,7 @@ from product_gateway.model import EntityType, Page, Record, Rejection
 from product_gateway.page_types import Found, PageType, ids_as_json, whole_number
 from product_gateway.record_faults import Parts
 from product_gateway.tolerant_json import BYTE_ORDER_MARK, NotJSON, Unusable
-from product_gateway.unread import AnyPage, UnreadPage
+from product_gateway.unread import DIGEST_BYTES, AnyPage, UnreadPage
 
 # The path of each list, and the schema of its records; the page's schema is named after it.
 _LISTS = {
@@ -60,6 +61,7 @@ class Contract:
     fields: tuple[str, ...]
     converted: tuple[tuple[str, Callable[[Any], Any]], ...]
     has_members: bool
+    most_records: int  # in a page
 
     def page(self, content: bytes, where: str, max_record_bytes: int, content_type: str = "") -> Page:
         """The page in an answer's body. Raises PullFailed: INVALID_PAGE, INVALID_PAGING.
@@ -170,7 +172,9 @@ class Contract:
                 known = self.known.of(item)
                 _validate(self.schema, known, self.known)
         except Unfit as unfit:
-            return Rejection(unfit.code, self._id_of(item), record_faults.pointer_to(unfit.parts), unfit.message)
+            record_id = self._id_of(item)
+            key = b"" if record_id else _digest(item)
+            return Rejection(unfit.code, record_id, record_faults.pointer_to(unfit.parts), unfit.message, key)
         return self._kept(known, max_bytes, sent)
 
     def _kept(self, item: Any, max_bytes: int, sent: bytes) -> Record | Rejection:
@@ -234,6 +238,7 @@ def contract(entity_type: EntityType) -> Contract:
             if field != _MEMBERS and (convert := _converter(spec.resolve(document, schema)))
         ),
         has_members=_MEMBERS in properties,
+        most_records=document["components"]["schemas"][f"{name}Page"]["properties"]["items"]["maxItems"],
     )
 
 
@@ -286,6 +291,11 @@ def _in_utc(value: str) -> datetime:
 
 def _only(names: tuple[str, ...], value: dict[str, Any]) -> dict[str, Any] | None:
     return {name: value[name] for name in names if value.get(name) is not None} or None
+
+
+def _digest(item: Any) -> bytes:
+    """Of a record as it was read: it stands for a record without an id, whether or not its page was read by types."""
+    return hashlib.blake2b(json_faults.encodable(repr(item)).encode(), digest_size=DIGEST_BYTES).digest()
 
 
 def _total(total: int | None, on_page: int) -> int | None:

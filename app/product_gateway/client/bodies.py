@@ -42,6 +42,13 @@ class Failure(_Body):
     detail: str
 
 
+class Warned(_Body):
+    """Something else to know about a sync's result."""
+
+    code: str
+    detail: str
+
+
 class Sync(_Body):
     """One run of a sync, as the gateway shows it."""
 
@@ -55,6 +62,7 @@ class Sync(_Body):
     progress: Progress
     result: Result
     failure: Failure | None
+    warnings: list[Warned] = []
 
     @property
     def is_active(self) -> bool:

@@ -65,6 +65,8 @@ def described(sync: Sync, speed: float | None = None) -> Text:
     text.append(f"\n  {counts(sync.result)}")
     if sync.failure is not None:
         text.append("\n  ").append(plain(sync.failure.code), "bold red").append(f": {plain(sync.failure.detail)}")
+    for each in sync.warnings:
+        text.append("\n  ").append(plain(each.code), "yellow").append(f": {plain(each.detail)}")
     return text
 
 

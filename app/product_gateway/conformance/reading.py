@@ -8,7 +8,7 @@ from product_gateway import tolerant_json
 from product_gateway.conformance.client import JSON, Broken, Exchange, PageAnswer, Service
 from product_gateway.conformance.sheet import Sheet
 from product_gateway.model import EntityType, Page
-from product_gateway.product_service import EMPTY_PAGES_IN_A_ROW
+from product_gateway.product_service import PAGES_WITHOUT_NEW_RECORDS
 
 LARGE_ANSWER = 1024 * 1024
 # What is known to hold of a list when a page of it came.
@@ -68,6 +68,7 @@ async def read(
     reading = Reading(page_size)
     asked: set[str | None] = {None}
     known: set[str] = set()
+    known_without_id: set[bytes] = set()
     cursor, without_new = None, 0
     try:
         while len(reading.pages) < max_pages:
@@ -90,9 +91,11 @@ async def read(
             if not seen.size:
                 sheet.failed("empty-pages", entity_type, "A page without records says that there are more.",
                              answer.exchange.curl)  # fmt: skip
-            without_new = 0 if set(seen.ids) - known else without_new + 1
+            without_id = {each.sent for each in answer.page.rejections if each.record_id is None}
+            without_new = 0 if set(seen.ids) - known or without_id - known_without_id else without_new + 1
             known.update(seen.ids)
-            if without_new == EMPTY_PAGES_IN_A_ROW:
+            known_without_id |= without_id
+            if without_new == PAGES_WITHOUT_NEW_RECORDS:
                 raise Broken("paging-ends", f"The last {without_new} pages had no record that was new, and there are "
                              "still more results.", answer.exchange)  # fmt: skip
     except Broken as broken:

@@ -10,15 +10,7 @@ from product_gateway.conformance.client import Service
 from product_gateway.conformance.sheet import Rehearsal, Sheet
 from product_gateway.db import Database, catalog, is_embedded, merchants, migrate
 from product_gateway.errors import PullFailed, SettingsError
-from product_gateway.model import (
-    FEWEST_TO_JUDGE,
-    FEWEST_TO_JUDGE_BEFORE_THE_END,
-    Counts,
-    EntityType,
-    Merchant,
-    Page,
-    Record,
-)
+from product_gateway.model import FEWEST_TO_JUDGE, Counts, EntityType, Merchant, Page, Record
 from product_gateway.product_service import ProductService
 
 REJECTED_AT_MOST = 10  # percent, as merchants have it by default
@@ -99,6 +91,9 @@ class DryRun:
         )
         self.fit: list[str] = []
         self._seen: set[str] = set()
+        self._sent: set[bytes] = set()
+        self._unidentified = 0
+        self._not_removed = 0
         self._counts = Counts()
         self._read = 0
         self._samples: dict[str, tuple[str, ...]] = {}
@@ -109,29 +104,34 @@ class DryRun:
         try:
             complete = await self._pull(max_pages)
             if complete:
+                pull.require_few_rejected(self._read, self._counts.rejected, self._stock.rejected_at_most)
                 await self._remove()
-            if complete or self._read >= FEWEST_TO_JUDGE_BEFORE_THE_END:
-                self._judge_rejected()
         except PullFailed as failed:
             code = failed.code
             last = self._service.recorder.exchanges[-1]
             curl = last.curl if last.status != 200 or code in ("INVALID_PAGE", "INVALID_PAGING") else None
             sheet.failed("dry-run", self._of, f"It would end FAILED with {code}: {failed.detail}", curl)
         sheet.passed(self._of, "dry-run")
-        sheet.rehearsals.append(Rehearsal(self._of, self._stock.name, self._counts, self._samples, complete, code))
+        counts = (self._counts, self._not_removed)
+        sheet.rehearsals.append(Rehearsal(self._of, self._stock.name, *counts, self._samples, complete, code))
 
     async def _pull(self, max_pages: int) -> bool:
-        number = 0
+        number = without_new = 0
         async with contextlib.aclosing(self._reader.pages(self._of, None)) as pages:
             async for page in pages:
                 number += 1
                 self._read += page.size
-                await self._compare(page if isinstance(page, Page) else page.read(()))
-                if page.next_cursor is not None and number == max_pages:
-                    return False
+                new = await self._compare(page if isinstance(page, Page) else page.read(()))
+                without_new = 0 if new else without_new + 1
+                if page.next_cursor is not None:
+                    pull.require_new_records(self._of, number, without_new)
+                    if number == max_pages:
+                        return False
         return True
 
-    async def _compare(self, page: Page) -> None:
+    async def _compare(self, page: Page) -> int:
+        """Compare a page with the catalog. Return how many of its records are new to the dry run."""
+        before = len(self._seen) + len(self._sent)
         self.fit += [each.id for each in page.records]
         held = await self._stock.find(self._of, [each.id for each in page.records])
         for record in page.records:
@@ -142,20 +142,20 @@ class DryRun:
             self._add("rejected", rejection.record_id or "without a valid id")
         self._seen |= {each.id for each in page.records}
         self._seen |= {each.record_id for each in page.rejections if each.record_id is not None}
+        without_id = [each.sent for each in page.rejections if each.record_id is None]
+        self._sent |= set(without_id)
+        self._unidentified += len(without_id)
+        return len(self._seen) + len(self._sent) - before
 
     async def _remove(self) -> None:
         """What the list lacks and the service does not have by id either, as the worker asks before it removes."""
         ids = await self._stock.ids(self._of)
         missing = [each for each in ids if each not in self._seen]
-        if missing and len(missing) <= pull.MOST_ASKED_ABOUT:
-            try:
-                async with contextlib.aclosing(self._reader.still_there(self._of, missing)) as pages:
-                    async for page in pages:
-                        await self._compare(page)
-            except PullFailed as failed:
-                if failed.code in pull.AWAY:
-                    raise
+        certain = await self._look_up(missing)
         gone = [each for each in missing if each not in self._seen]
+        if self._unidentified:
+            self._not_removed = len(gone) - len(certain)
+            gone = [each for each in gone if each in certain]
         for each in gone:
             self._add("deleted", each)
         most = self._made.max_deleted_percent
@@ -166,13 +166,22 @@ class DryRun:
                 "most, unless the operator allows it: product-gateway merchant allow-mass-deletion",
             )
 
-    def _judge_rejected(self) -> None:
-        rejected, most = self._counts.rejected, self._stock.rejected_at_most
-        if self._read >= FEWEST_TO_JUDGE and rejected * 100 > most * self._read:
-            raise PullFailed(
-                "TOO_MANY_REJECTED",
-                f"{rejected} of {self._read} records do not fit the contract, and no more than {most} % may.",
-            )
+    async def _look_up(self, missing: list[str]) -> set[str]:
+        """Ask for what the list lacks, as the worker does. Return the ids that are certainly gone."""
+        certain: set[str] = set()
+        known = min((each for each in self._seen if "," not in each), default=None) if self._unidentified else None
+        if self._unidentified:
+            missing = missing[: pull.MOST_ASKED_ABOUT] if known else []
+        if missing and len(missing) <= pull.MOST_ASKED_ABOUT:
+            try:
+                async with contextlib.aclosing(self._reader.look_up(self._of, missing, known)) as answers:
+                    async for answer in answers:
+                        certain |= answer.gone
+                        await self._compare(answer.page)
+            except PullFailed as failed:
+                if failed.code in pull.AWAY:
+                    raise
+        return certain
 
     def _add(self, what: str, record_id: str) -> None:
         self._counts = replace(self._counts, **{what: getattr(self._counts, what) + 1})

@@ -88,6 +88,9 @@ def _rehearsals(console: Console, sheet: Sheet) -> None:
             table.add_row(name(each.subject), *map(str, row), end)
         _section(console, f"A sync into {sheet.rehearsals[0].against} (nothing was written)", table)
         for each in sheet.rehearsals:
+            if each.not_removed:
+                _indented(console, f"{name(each.subject)} not removed: {each.not_removed} that the list lacks. "
+                          "It has records without a usable id, and each could be one of them.")  # fmt: skip
             for what in ("updated", "deleted", "rejected"):
                 if each.samples.get(what):
                     samples = ", ".join(map(repr, each.samples[what]))

@@ -57,11 +57,15 @@ class Measurement:
 
 @dataclass(frozen=True, slots=True)
 class Rehearsal:
-    """What a sync would do. `complete` is False where only the first pages were read; then nothing is deleted."""
+    """What a sync would do. `complete` is False where only the first pages were read; then nothing is deleted.
+
+    `not_removed` records stay although the list lacks them, since it has records without a usable id.
+    """
 
     subject: EntityType
     against: str
     counts: Counts
+    not_removed: int
     samples: dict[str, tuple[str, ...]]
     complete: bool
     code: str | None

@@ -38,6 +38,8 @@ _seen = seen_records.c
 _counts = catalog_counts.c
 
 _in_all = select(_counts.num_records).where(_counts.merchant == bindparam("m"), _counts.entity_type == bindparam("t"))
+_NO_ID = "\x01"  # no id has a control character
+_LAST_CONTROL_CHARACTER = "\x1f"
 _saw_all = select(sync_table.c.id).where(
     (sync_table.c.merchant == bindparam("m")) & (sync_table.c.id == bindparam("i")),
     sync_table.c.created + sync_table.c.updated + sync_table.c.unchanged == _in_all.scalar_subquery(),
@@ -55,10 +57,14 @@ _change_count = (
 
 
 class Written(NamedTuple):
-    """Of a page: how many records were rejected, and how many were sent in the bytes in which the catalog got them."""
+    """Of a page: how many records were rejected, and how many were sent in the bytes in which the catalog got them.
+
+    `pages_without_new` counts the pages in a row, up to this one, without a record that is new to the pull.
+    """
 
     rejected: int
     as_before: int
+    pages_without_new: int
 
 
 def write_page(
@@ -83,6 +89,7 @@ def write_page(
     if isinstance(page, UnreadPage):
         same = {each for each, sent in page.sent.items() if held.get(each) == sent.hex()}
         page = page.read(same)
+    first_seen = list(dict.fromkeys(each for each in ids if each not in seen))
     rows = {each.id: _row(each) for each in page.records}
     same |= {each for each, row in rows.items() if each in held and held[each] == row.digest.hex()}
     doubtful = (rows.keys() & held.keys()) - same
@@ -93,7 +100,7 @@ def write_page(
     page_rows.write(connection, claim, [row for each, row in rows.items() if each in new], new=True)
     changed = (doubtful - alike) | of_older_versions
     page_rows.write(connection, claim, [row for each, row in rows.items() if each in changed], new=False)
-    page_rows.see(connection, claim, list(dict.fromkeys(each for each in ids if each not in seen)))
+    page_rows.see(connection, claim, first_seen)
     more_bytes = sum(rows[each].size for each in new | changed) - sum(_row(stored[each]).size for each in changed)
     if new or more_bytes:
         size = _count(connection, claim, len(new), more_bytes)
@@ -105,8 +112,8 @@ def write_page(
         unchanged=len((same | alike) - seen),
         rejected=len(page.rejections),
     )
-    claims.record_page(connection, claim, page, counts)
-    return Written(len(page.rejections), len(same))
+    pages_without_new = claims.record_page(connection, claim, page, counts, len(first_seen))
+    return Written(len(page.rejections), len(same), pages_without_new)
 
 
 def _stored(connection: Connection, claim: Claim, ids: Set[str]) -> dict[str, Record]:
@@ -119,6 +126,12 @@ def missing(connection: Connection, claim: Claim, limit: int) -> list[str]:
     if connection.execute(_saw_all, {"m": claim.merchant, "i": claim.sync_id, "t": claim.entity_type}).first():
         return []
     return list(connection.scalars(_unseen(claim).limit(limit)))
+
+
+def any_seen(connection: Connection, claim: Claim) -> str | None:
+    """Return the id of a record that the pull has seen, one without a comma; None where it has seen none."""
+    usable = (_seen.record_id > _LAST_CONTROL_CHARACTER) & _seen.record_id.not_like("%,%")
+    return connection.scalar(select(_seen.record_id).where(_in_pull(claim), usable).limit(1))
 
 
 def size_of_removal(connection: Connection, claim: Claim) -> tuple[int, int, bool]:
@@ -169,6 +182,15 @@ def remove_missing(connection: Connection, claim: Claim, after: str, limit: int)
         connection.execute(delete(catalog_records).where(here, _records.record_id.in_(gone)))
         _count(connection, claim, -len(gone), -sum(sizes[each] for each in gone))
     return ids[-1] if len(ids) == limit else None
+
+
+def remove(connection: Connection, claim: Claim, ids: Sequence[str]) -> None:
+    """Remove the records that the catalog has of these ids. Raises LeaseLost."""
+    these = _in_catalog(claim.merchant, claim.entity_type) & _records.record_id.in_(ids)
+    sizes = list(connection.scalars(select(_records.size).where(these)))
+    claims.record_removed(connection, claim, len(sizes))
+    connection.execute(delete(catalog_records).where(these))
+    _count(connection, claim, -len(sizes), -sum(sizes))
 
 
 def succeed(connection: Connection, claim: Claim) -> None:
@@ -320,10 +342,11 @@ def _require_room(claim: Claim, size: Quota, quota: Quota) -> None:
 
 
 def _ids(page: AnyPage) -> list[str]:
-    """Of all records that have one."""
+    """Of all records. What was sent stands for one without a usable id, so that a pull knows it again."""
     if isinstance(page, UnreadPage):
         return list(page.sent)
-    return [each.id for each in page.records] + [each.record_id for each in page.rejections if each.record_id]
+    rejected = (each.record_id or (each.sent and f"{_NO_ID}{each.sent.hex()}") for each in page.rejections)
+    return [*(each.id for each in page.records), *(each for each in rejected if each)]
 
 
 def _row(record: Record) -> page_rows.Row:

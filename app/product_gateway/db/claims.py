@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 import orjson
-from sqlalchemy import BigInteger, Connection, CursorResult, bindparam, func, insert, select, text, update
+from sqlalchemy import BigInteger, Connection, CursorResult, bindparam, case, func, insert, select, text, update
 
 from product_gateway.db import events
 from product_gateway.db.tables import merchants, now, sync_problems, syncs
@@ -35,6 +35,7 @@ _add_page = (
         cursor=bindparam("new_cursor"),
         pull_complete=bindparam("complete"),
         unidentified=syncs.c.unidentified + bindparam("without_id"),
+        pages_without_new=case((bindparam("first_seen") > 0, 0), else_=syncs.c.pages_without_new + 1),
         pages_read=syncs.c.pages_read + 1,
         records_read=syncs.c.records_read + bindparam("size"),
         records_total=func.coalesce(bindparam("total", type_=BigInteger), syncs.c.records_total),
@@ -43,7 +44,7 @@ _add_page = (
         unchanged=syncs.c.unchanged + bindparam("same"),
         rejected=syncs.c.rejected + bindparam("unfit"),
     )
-    .returning(syncs.c.pages_read, syncs.c.records_read, syncs.c.pull_complete)
+    .returning(syncs.c.pages_read, syncs.c.records_read, syncs.c.pull_complete, syncs.c.pages_without_new)
 )
 _select_finished = select(syncs.c.finished_at).where(syncs.c.merchant == bindparam("m"), syncs.c.id == bindparam("i"))
 _running = syncs.alias()
@@ -177,11 +178,16 @@ def heartbeat(connection: Connection, claim: Claim, lease_seconds: float, repeat
     _tell_repeated(connection, claim, repeated)
 
 
-def record_page(connection: Connection, claim: Claim, page: Page, counts: Counts) -> None:
-    """IN_PROGRESS -> IN_PROGRESS: a page is in the catalog, and the pull goes on behind it. Raises LeaseLost."""
+def record_page(connection: Connection, claim: Claim, page: Page, counts: Counts, first_seen: int = 1) -> int:
+    """IN_PROGRESS -> IN_PROGRESS: a page is in the catalog, and the pull goes on behind it. Raises LeaseLost.
+
+    `first_seen` is how many of its records are new to the pull. Return how many pages in a row, up to this one, had no
+    such record.
+    """
     values = {
         "new_cursor": page.next_cursor,
         "complete": page.next_cursor is None,
+        "first_seen": first_seen,
         "without_id": sum(each.record_id is None for each in page.rejections),
         "size": page.size,
         "total": page.total,
@@ -198,12 +204,21 @@ def record_page(connection: Connection, claim: Claim, page: Page, counts: Counts
         events.append(connection, claim.merchant, claim.sync_id, events.PAGE, **more)
     if page.rejections:
         _record_problems(connection, claim, page.rejections)
+    return int(row.pages_without_new)
 
 
 def may_remove(connection: Connection, claim: Claim) -> bool:
     """Whether the pull is complete and every record of it had an id: only then is what it lacks really gone."""
     row = connection.execute(select(syncs.c.pull_complete, syncs.c.unidentified).where(_ours), _key(claim)).first()
     return row is not None and row.pull_complete and row.unidentified == 0
+
+
+def record_not_removed(connection: Connection, claim: Claim, number: int) -> None:
+    """IN_PROGRESS -> IN_PROGRESS: so many records that the list lacks stay, as it may have them without an id.
+
+    Raises LeaseLost.
+    """
+    _write(connection, claim, not_removed=number)
 
 
 def record_removed(connection: Connection, claim: Claim, removed: int) -> None:

@@ -74,7 +74,7 @@ def _is_sent(dialect: str) -> ColumnElement[bool]:
 # What sync_of wants, in the order in which it does.
 _told = "id merchant entity_type status queued_at started_at finished_at attempt records_read records_total"
 _counted = "created updated unchanged deleted rejected"
-_failed = "failure_code failure_detail"
+_failed = "unidentified not_removed failure_code failure_detail"
 columns = [*(syncs.c[name] for name in f"{_told} {_counted} {_failed}".split()), now().label("as_of")]
 _of_type = (syncs.c.merchant == bindparam("m")) & (syncs.c.entity_type == bindparam("t"))
 
@@ -309,6 +309,8 @@ def sync_of(row: Row[Any]) -> Sync:
         records_read,
         records_total,
         *counts,
+        unidentified,
+        not_removed,
         failure_code,
         failure_detail,
         as_of,
@@ -328,4 +330,6 @@ def sync_of(row: Row[Any]) -> Sync:
         failure_code,
         failure_detail,
         as_of,
+        unidentified,
+        not_removed,
     )

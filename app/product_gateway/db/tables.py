@@ -90,8 +90,12 @@ syncs = Table(
     Column("heartbeat_at", Instant),  # for operators: when its worker was last heard of
     Column("cursor", Text),  # where the next page starts
     Column("pull_complete", Boolean, nullable=False, server_default=text("false")),
-    # A pull with records that cannot be told apart must not remove anything.
+    # Records without a usable id: each could be one that the list seems to lack.
     Column("unidentified", BigInteger, nullable=False, server_default="0"),
+    # Records that the list lacks, and that were not removed because of those.
+    Column("not_removed", BigInteger, nullable=False, server_default="0"),
+    # Pages in a row, up to the last one, without a record that is new to the pull.
+    Column("pages_without_new", Integer, nullable=False, server_default="0"),
     Column("pages_read", BigInteger, nullable=False, server_default="0"),
     Column("records_read", BigInteger, nullable=False, server_default="0"),
     Column("records_total", BigInteger),

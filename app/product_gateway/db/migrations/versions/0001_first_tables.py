@@ -91,6 +91,8 @@ def upgrade() -> None:
         sa.Column("cursor", sa.Text()),
         sa.Column("pull_complete", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         sa.Column("unidentified", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("not_removed", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("pages_without_new", sa.Integer(), server_default="0", nullable=False),
         sa.Column("pages_read", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("records_read", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("records_total", sa.BigInteger()),
