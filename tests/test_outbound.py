@@ -6,7 +6,6 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import orjson
 import pytest
@@ -16,6 +15,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from product_gateway.errors import AddressNotAllowed, AnswerTooLarge, AnswerUnreadable, OutboundError, Unreachable
+from product_gateway.name_lookups import system_lookup
 from product_gateway.outbound import ERROR_BODY_BYTES, Outbound
 from serving import serve
 from tls import self_signed
@@ -54,10 +54,29 @@ def base() -> Iterator[str]:
         yield url
 
 
+class Names:
+    """What name lookups find: `addresses` for every name, or what the system knows where there are none."""
+
+    def __init__(self) -> None:
+        self.addresses: list[str] = []
+        self.asked: list[str] = []
+
+    def lookup(self, host: str) -> list[str]:
+        """The addresses."""
+        self.asked.append(host)
+        return self.addresses or system_lookup(host)
+
+
 @pytest.fixture
-async def outbound() -> AsyncIterator[Outbound]:
+def names() -> Names:
+    """As the system has them, until a test sets addresses."""
+    return Names()
+
+
+@pytest.fixture
+async def outbound(names: Names) -> AsyncIterator[Outbound]:
     """May call loopback; takes at most a megabyte, and all the time that a busy machine wants."""
-    async with Outbound(allow_private_addresses=True, max_bytes=2**20) as client:
+    async with Outbound(allow_private_addresses=True, max_bytes=2**20, lookup=names.lookup) as client:
         yield client
 
 
@@ -69,9 +88,11 @@ async def hasty() -> AsyncIterator[Outbound]:
 
 
 @pytest.fixture
-async def strict() -> AsyncIterator[Outbound]:
+async def strict(names: Names) -> AsyncIterator[Outbound]:
     """As in production: only public addresses."""
-    async with Outbound(allow_private_addresses=False, connect_timeout=2, total_timeout=5) as client:
+    async with Outbound(
+        allow_private_addresses=False, connect_timeout=2, total_timeout=5, lookup=names.lookup
+    ) as client:
         yield client
 
 
@@ -105,18 +126,6 @@ def saying(text: bytes, *, of_message: bool = False) -> Answer:
         await writer.drain()
 
     return answer
-
-
-def resolve_to(monkeypatch: pytest.MonkeyPatch, *addresses: str) -> list[str]:
-    """Make the running loop's DNS answer with these addresses; the list returned gets the names asked for."""
-    asked: list[str] = []
-
-    async def getaddrinfo(host: str, port: int, **_: Any) -> list[Any]:
-        asked.append(host)
-        return [(None, None, None, "", (address, port)) for address in addresses]
-
-    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
-    return asked
 
 
 async def test_an_answer_comes_with_status_headers_and_content(outbound: Outbound, base: str) -> None:
@@ -304,42 +313,38 @@ async def test_a_private_address_is_refused_however_it_is_written(strict: Outbou
         await strict.get(f"https://{host}/latest/meta-data", bearer=TOKEN)
 
 
-async def test_one_private_address_among_several_is_enough_to_refuse(
-    strict: Outbound, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_one_private_address_among_several_is_enough_to_refuse(strict: Outbound, names: Names) -> None:
     """Otherwise the connection could go to that one."""
-    resolve_to(monkeypatch, "93.184.216.34", "10.0.0.1")
+    names.addresses = ["93.184.216.34", "10.0.0.1"]
     with pytest.raises(AddressNotAllowed, match=r"shop\.example leads"):
         await strict.get("https://shop.example/")
 
 
 async def test_the_name_is_looked_up_once_and_kept_for_the_host_header(
-    outbound: Outbound, base: str, monkeypatch: pytest.MonkeyPatch
+    outbound: Outbound, base: str, names: Names
 ) -> None:
     """A second look-up could answer differently; and servers tell their sites apart by name."""
-    asked = resolve_to(monkeypatch, "127.0.0.1")
+    names.addresses = ["127.0.0.1"]
     port = base.rpartition(":")[2]
     reply = await outbound.get(f"http://shop.example:{port}/echo")
-    assert asked == ["shop.example"]
+    assert names.asked == ["shop.example"]
     assert orjson.loads(reply.content)["headers"]["host"] == f"shop.example:{port}"
 
 
 async def test_names_that_share_an_address_do_not_share_a_connection(
-    outbound: Outbound, base: str, monkeypatch: pytest.MonkeyPatch
+    outbound: Outbound, base: str, names: Names
 ) -> None:
     """TLS was verified for one of the names only."""
-    asked = resolve_to(monkeypatch, "127.0.0.1")
+    names.addresses = ["127.0.0.1"]
     port = base.rpartition(":")[2]
     for name in ("one.example", "two.example", "one.example"):
         assert (await outbound.get(f"http://{name}:{port}/echo")).status == 200
-    assert asked == ["one.example", "two.example"]
+    assert names.asked == ["one.example", "two.example"]
 
 
-async def test_the_next_address_is_tried_when_one_refuses(
-    outbound: Outbound, base: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_next_address_is_tried_when_one_refuses(outbound: Outbound, base: str, names: Names) -> None:
     """A name often has an IPv6 address that nobody listens on."""
-    resolve_to(monkeypatch, "127.0.0.2", "127.0.0.1")
+    names.addresses = ["127.0.0.2", "127.0.0.1"]
     assert (await outbound.get(f"http://shop.example:{base.rpartition(':')[2]}/echo")).status == 200
 
 
@@ -436,10 +441,9 @@ async def test_a_certificate_must_be_for_the_name_that_was_asked_for(
     server, trusting = self_signed(tmp_path), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     trusting.load_verify_locations(tmp_path / "server.pem")
     monkeypatch.setattr("product_gateway.outbound.authorities", lambda: trusting)
-    resolve_to(monkeypatch, "127.0.0.1")
     async with (
         answering(saying(b"HTTP/1.1 204 No Content\r\n\r\n"), server) as port,
-        Outbound(allow_private_addresses=True) as outbound,
+        Outbound(allow_private_addresses=True, lookup=lambda _: ["127.0.0.1"]) as outbound,
     ):
         assert (await outbound.get(f"https://shop.example:{port}/", bearer=TOKEN)).status == 204
         with pytest.raises(Unreachable, match=r"certificate of other\.example was refused: Hostname mismatch"):

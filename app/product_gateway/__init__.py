@@ -59,7 +59,8 @@ Where things are:
     retry_headers      how long a server asks its client to wait
     status_advice      what a status of a product service means, and what its merchant can do
     content_coding     which content coding a body has, and how it is undone
-    addresses          which addresses are on the public internet; looks names up
+    addresses          which addresses are on the public internet
+    name_lookups       looks host names up, in threads of their own
     catalog_file       product data from JSON, JSON Lines and CSV files, or made up
     shopify_csv        products and collections in a Shopify product export
     public_keys        public keys for tokens, from PEM files

@@ -1,6 +1,5 @@
 """Which addresses are on the public internet, and whether all of a host's are."""
 
-import asyncio
 import socket
 from collections.abc import Callable
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
@@ -8,6 +7,7 @@ from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from product_gateway.errors import Unreachable
+from product_gateway.name_lookups import LookupFailed, NameLookups
 
 ADDRESSES_TRIED = 4
 
@@ -35,22 +35,18 @@ def _carried_ipv4(ip: IPv6Address) -> IPv4Address | None:
 class CheckedNames(AbstractResolver):
     """Looks a host name up and checks every address that it has: `check(host, address)` raises AddressNotAllowed."""
 
-    def __init__(self, check: Callable[[str, str], None], seconds: float) -> None:
+    def __init__(self, check: Callable[[str, str], None], lookups: NameLookups) -> None:
         self._check = check
-        self._seconds = seconds
+        self._lookups = lookups
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
         """Some of its addresses. Raises AddressNotAllowed where one of all is not allowed, and Unreachable."""
         try:
-            async with asyncio.timeout(self._seconds):
-                found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        except TimeoutError as error:
-            raise Unreachable(f"The host name {host} could not be looked up in time.") from error
-        except (OSError, UnicodeError) as error:
-            raise Unreachable(f"The host name {host} could not be found.") from error
-        addresses = list(dict.fromkeys(str(each[4][0]) for each in found))
+            addresses = list(dict.fromkeys(await self._lookups.addresses(host)))
+        except LookupFailed as failed:
+            raise Unreachable(f"The host name {host} {failed}.") from failed
         for address in addresses:
             self._check(host, address)
         if not addresses:

@@ -27,6 +27,7 @@ from yarl import URL
 from product_gateway.addresses import CheckedNames, is_public
 from product_gateway.content_coding import PART_BYTES, Decompressor, coding_of
 from product_gateway.errors import AddressNotAllowed, AnswerTooLarge, AnswerUnreadable, OutboundError, Unreachable
+from product_gateway.name_lookups import Lookup, NameLookups, system_lookup
 from product_gateway.retry_headers import wait_asked
 from product_gateway.tracebacks import release_locals
 
@@ -70,7 +71,10 @@ def authorities() -> ssl.SSLContext:
 
 
 class Outbound:
-    """Requests to other people's systems. Time-outs are in seconds; `max_bytes` counts after decompression."""
+    """Requests to other people's systems. Time-outs are in seconds; `max_bytes` counts after decompression.
+
+    `lookup` returns the addresses of a host name, and may block.
+    """
 
     def __init__(
         self,
@@ -80,12 +84,14 @@ class Outbound:
         read_timeout: float = 30,
         total_timeout: float = 120,
         max_bytes: int = 64 * MEBIBYTE,
+        lookup: Lookup = system_lookup,
     ) -> None:
         self._allow_private_addresses = allow_private_addresses
         self._connect_timeout = connect_timeout
         self._read_timeout = read_timeout
         self._total_timeout = total_timeout
         self._max_bytes = max_bytes
+        self._lookups = NameLookups(lookup, connect_timeout)
         self._session: aiohttp.ClientSession | None = None  # it belongs to an event loop, which may not run yet
 
     async def __aenter__(self) -> Self:
@@ -166,7 +172,7 @@ class Outbound:
                 connector=_Connector(
                     ssl=authorities(),
                     limit=0,  # the callers bound their own concurrency; a slow merchant must not block others
-                    resolver=CheckedNames(self._check, self._connect_timeout),
+                    resolver=CheckedNames(self._check, self._lookups),
                     use_dns_cache=False,
                     socket_factory=self._socket,
                     keepalive_timeout=SECONDS_KEPT,
