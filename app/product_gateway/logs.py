@@ -49,11 +49,11 @@ def what_about() -> dict[str, str]:
 
 
 def hide(secret: str) -> None:
-    """From now on the running task's lines have *** where the secret would stand, also percent- or base64-encoded."""
+    """Write *** in place of the secret in the running task's lines, also if it is JSON, percent- or base64-encoded."""
     if len(secret) < SHORTEST_SECRET:
         return
     content = secret.encode()
-    forms = {secret, quote(secret, safe="")}
+    forms = {secret, quote(secret, safe=""), json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]}
     for before in range(3):  # base64 looks different after one or two other bytes
         encoded = base64.b64encode(bytes(before) + content)[(before * 8 + 5) // 6 : (before + len(content)) * 8 // 6]
         forms |= {encoded.decode(), encoded.translate(bytes.maketrans(b"+/", b"-_")).decode()}
