@@ -133,6 +133,22 @@ def test_what_fails_is_seen_as_failed(sqlite_house: House) -> None:
     assert end["trace_id"] == run.trace
 
 
+def test_a_client_that_does_not_sample_its_trace_is_not_traced(sqlite_house: House) -> None:
+    """W3C Trace Context, par. 3.2.2.5: the caller has decided. Neither the request nor the database's work is sent."""
+    unsampled = "5bf92f3577b34da6a3ce929d0e0e4737"
+    with receiver.serve() as told:
+        tell(sqlite_house, told.url)
+        open_shops(sqlite_house, "http://127.0.0.1:1", ["m"])
+        with serving(sqlite_house, "json") as (url, log):
+            for trace, flags in ((unsampled, "00"), (unsampled, "02"), (TRACE, "01"), (TRACE, "03")):
+                sent = {**headers(sqlite_house, "m"), "traceparent": f"00-{trace}-{PARENT}-{flags}"}
+                assert httpx2.get(f"{url}{API}/products", headers=sent).status_code == 200
+            lines = log.requests(4)
+        within(ARRIVES_WITHIN, lambda: len(told.named("listProducts")) >= 2)
+    assert {each.trace for each in told.spans} == {TRACE}
+    assert [each["trace_id"] for each in lines] == [unsampled, unsampled, TRACE, TRACE], "its log lines can be found"
+
+
 NO_PARENTS = [
     "",
     "00-0-0-01",
