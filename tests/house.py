@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import httpx2
 
-from product_gateway import settings
+from product_gateway import keys, settings
 from product_gateway.settings import Settings
 from starter import Forked
 
@@ -37,6 +37,7 @@ class House:
             "PRODUCT_GATEWAY_OPERATIONS_PORT": "0",
             **{f"PRODUCT_GATEWAY_{name.upper()}": value for name, value in more.items()},
         }
+        keys.make_missing(self.settings())  # as the first `merchant add` does: some tests start with another command
 
     def run(self, *arguments: str, check: bool = True, anew: bool = False) -> subprocess.CompletedProcess[str]:
         """A command, to its end; `anew`: by an interpreter of its own, as an operator starts it."""

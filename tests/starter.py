@@ -62,14 +62,25 @@ class Forked:
     """A process that was started so, with the part of subprocess.Popen's interface that tests use."""
 
     def __init__(
-        self, arguments: Sequence[str], environment: dict[str, str], folder: Path, out: Path, err: Path | None = None
+        self,
+        arguments: Sequence[str],
+        environment: dict[str, str],
+        folder: Path,
+        out: Path,
+        err: Path | None = None,
+        *,
+        umask: int | None = None,
     ) -> None:
         """`out` gets what it prints, and what it says on standard error where there is no `err`."""
         files = [out, err or out]
         for each in files:
             each.touch()
         pid = starter().ask(
-            start=arguments, environment=environment, folder=str(folder), files=[str(each) for each in files]
+            start=arguments,
+            environment=environment,
+            folder=str(folder),
+            files=[str(each) for each in files],
+            umask=umask,
         )
         assert pid
         self.pid = pid
@@ -132,7 +143,7 @@ def obey(control: socket.socket) -> None:
         control.send(json.dumps(answer).encode())
 
 
-def become(start: list[str], environment: dict[str, str], folder: str, files: list[str]) -> None:
+def become(start: list[str], environment: dict[str, str], folder: str, files: list[str], umask: int | None) -> None:
     """What `python -m product_gateway` would be."""
     from product_gateway.__main__ import main
 
@@ -144,6 +155,8 @@ def become(start: list[str], environment: dict[str, str], folder: str, files: li
         said = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         os.dup2(said, number)
         os.close(said)
+    if umask is not None:
+        os.umask(umask)
     sys.argv = ["product-gateway", *start]
     main()
 

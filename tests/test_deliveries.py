@@ -12,12 +12,14 @@ import signal
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import jsonschema_rs
 import pytest
+from sqlalchemy import Connection, update
 from standardwebhooks import Webhook, WebhookVerificationError
 
 import hooks
@@ -25,7 +27,7 @@ from hooks import SECRET, Hooks, Message
 from house import House, within
 from product_gateway import db, deliveries, launch, settings, spec
 from product_gateway.api_bodies import sync_body
-from product_gateway.db import Database, merchants, syncs, webhooks
+from product_gateway.db import Database, merchants, syncs, tables, webhooks
 from product_gateway.deliveries import Deliveries, wait_after
 from product_gateway.keys import Secrets
 from product_gateway.metrics import Metrics
@@ -105,6 +107,79 @@ def verify(message: Message, **changed: str) -> Any:
     """As a receiver does; with other headers, where the test says so."""
     headers = {**message.headers, **{name.replace("_", "-"): value for name, value in changed.items()}}
     return Webhook(SECRET).verify(message.body, headers)
+
+
+NEW_SECRET = "whsec_" + base64.b64encode(b"the secret after the change").decode()
+
+
+def believed_with(message: Message, secret: str) -> bool:
+    """Whether a receiver that knows this secret alone believes the message."""
+    try:
+        Webhook(secret).verify(message.body, message.headers)
+    except WebhookVerificationError:
+        return False
+    return True
+
+
+async def test_for_a_day_after_a_change_messages_are_signed_with_both_secrets(
+    database: Database, made: Settings, receiver: Hooks
+) -> None:
+    """Standard Webhooks, "Zero downtime secret rotation": a receiver changes its own secret whenever it likes."""
+    end_sync(made, database, "shop", receiver.url)
+    database.call(webhooks.put, "shop", secret=Secrets(made).encrypt(NEW_SECRET))
+    database.call(webhooks.put, "shop", url=f"{receiver.url}/moved")  # which changes no secret
+    found = database.call(webhooks.find, "shop")
+    assert found is not None
+    assert found.previous_secret_until is not None
+    left = found.previous_secret_until - datetime.now(UTC)
+    assert timedelta(hours=23) < left <= timedelta(hours=24, seconds=30)
+    assert NEW_SECRET not in repr(found)
+    async with delivering(made, database):
+        await asyncio.to_thread(within, PATIENCE, lambda: len(receiver.messages) == 1)
+        (both,) = receiver.messages
+        assert re.fullmatch("v1,[A-Za-z0-9+/]{43}= v1,[A-Za-z0-9+/]{43}=", both.headers["webhook-signature"])
+        assert (
+            Webhook(NEW_SECRET).sign(
+                both.headers["webhook-id"],
+                datetime.fromtimestamp(int(both.headers["webhook-timestamp"]), UTC),
+                both.body.decode(),
+            )
+            == both.headers["webhook-signature"].split(" ")[0]
+        ), "receivers that read one signature read the first"
+        assert [believed_with(both, each) for each in (NEW_SECRET, SECRET)] == [True, True]
+        database.call(age_previous_secrets)
+        database.call(syncs.enqueue, "shop", PRODUCT)
+        database.call(syncs.cancel, "shop", PRODUCT)
+        await asyncio.to_thread(within, PATIENCE, lambda: len(receiver.messages) == 2)
+    assert [believed_with(receiver.messages[1], each) for each in (NEW_SECRET, SECRET)] == [True, False]
+
+
+def age_previous_secrets(connection: Connection) -> None:
+    """As if the time of the overlap had just ended."""
+    connection.execute(update(tables.webhooks).values(previous_secret_until=datetime.now(UTC) - timedelta(seconds=1)))
+
+
+async def test_the_same_secret_again_makes_one_signature(database: Database, made: Settings, receiver: Hooks) -> None:
+    """An operator registers an address again, with the secret that there is."""
+    end_sync(made, database, "shop", receiver.url)
+    database.call(webhooks.put, "shop", secret=Secrets(made).encrypt(SECRET))
+    async with delivering(made, database):
+        await asyncio.to_thread(within, PATIENCE, lambda: len(receiver.messages) == 1)
+    assert " " not in receiver.messages[0].headers["webhook-signature"]
+    assert believed_with(receiver.messages[0], SECRET)
+
+
+async def test_a_previous_secret_that_cannot_be_read_holds_up_nothing(
+    database: Database, made: Settings, receiver: Hooks, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The current one is what counts."""
+    end_sync(made, database, "shop", receiver.url)
+    database.call(webhooks.put, "shop", secret="encrypted with a key that is gone")
+    database.call(webhooks.put, "shop", secret=Secrets(made).encrypt(SECRET))
+    async with delivering(made, database):
+        await asyncio.to_thread(within, PATIENCE, lambda: len(receiver.messages) == 1)
+    assert believed_with(receiver.messages[0], SECRET)
+    assert "The previous secret of the webhook cannot be read" in caplog.text
 
 
 async def test_a_message_is_tried_again_until_it_is_delivered_and_is_the_same_each_time(

@@ -14,6 +14,7 @@ from typing import Any
 import jwt
 import pytest
 from cryptography import x509
+from cryptography.fernet import Fernet
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, rsa, x25519
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import (
@@ -300,6 +301,39 @@ def test_another_secret_key_does_not_open_what_is_stored(tmp_path: Path) -> None
         with pytest.raises(SettingsError, match=r"another secret key.*--product-service-token-file") as refusal:
             other.decrypt(stored)
         assert TOKEN not in refusal.value.detail
+
+
+def with_secret_keys(folder: Path, content: bytes) -> keys.Secrets:
+    """With a file that holds these."""
+    (folder / "keys").write_bytes(content)
+    return keys.Secrets(settings.load(data_dir=folder, secret_key_file=folder / "keys"))
+
+
+@pytest.mark.parametrize("between", [b"\n", b"\r\n", b"\n\n  \n# the key before\n"])
+def test_the_first_of_several_keys_encrypts_and_all_decrypt(tmp_path: Path, between: bytes) -> None:
+    """So a key can be replaced while secrets are still encrypted with the old one."""
+    old, new = Fernet.generate_key(), Fernet.generate_key()
+    stored = with_secret_keys(tmp_path, old).encrypt(TOKEN)
+    both = with_secret_keys(tmp_path, new + between + old + b"\n")
+    assert both.decrypt(stored) == TOKEN
+    anew = both.renewed(stored)
+    assert anew is not None
+    assert both.renewed(anew) is None
+    only_new = with_secret_keys(tmp_path, new)
+    assert only_new.decrypt(anew) == only_new.decrypt(both.encrypt(TOKEN)) == TOKEN
+    for use in (only_new.decrypt, only_new.renewed):
+        with pytest.raises(SettingsError, match="another secret key"):
+            use(stored)
+
+
+def test_a_line_that_is_no_key_is_named_by_its_number_alone(tmp_path: Path) -> None:
+    """Nothing of the file is shown: half a key is a secret, too."""
+    key = Fernet.generate_key()
+    with pytest.raises(SettingsError, match=r"one a line \(line 3 is none\)") as refusal:
+        with_secret_keys(tmp_path, key + b"\n\n" + key[:-4] + b"\n")
+    assert key[:20].decode() not in refusal.value.detail
+    with pytest.raises(SettingsError, match="it is empty"):
+        with_secret_keys(tmp_path, b"\n# none yet\n")
 
 
 def test_the_same_secret_looks_different_each_time(tmp_path: Path) -> None:

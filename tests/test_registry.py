@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.fernet import Fernet
 
 from product_gateway import db, keys, registry, settings
-from product_gateway.db import Database, merchants
+from product_gateway.db import Database, encrypted, merchants, webhooks
 from product_gateway.errors import SettingsError
 from product_gateway.model import EntityType, Platform
 from product_gateway.settings import Settings
@@ -181,3 +182,46 @@ def test_who_is_not_there_is_said_by_name(empty: Database) -> None:
     ):
         with pytest.raises(SettingsError, match=r"There is no merchant nobody\. `product-gateway merchant list`"):
             work()
+
+
+def test_all_stored_secrets_are_encrypted_with_the_first_key(database: Database, tmp_path: Path) -> None:
+    """Tokens, webhooks' secrets and their previous ones; what no key reads is named and kept."""
+    old, new = Fernet.generate_key().decode(), Fernet.generate_key().decode()
+
+    def holding(*lines: str) -> Settings:
+        (tmp_path / "keys").write_text("\n".join(lines))
+        return settings.load(data_dir=tmp_path, secret_key_file=tmp_path / "keys")
+
+    before = keys.Secrets(holding(old))
+    for name in ("one", "two"):
+        database.call(merchants.add, name, Platform.BYOP, URL, before.encrypt(f"token of {name}"))
+    database.call(merchants.add, "none", Platform.BYOP, URL, None)
+    for secret in ("first", "second"):
+        database.call(webhooks.put, "one", url=URL, secret=before.encrypt(secret))
+    both = holding(new, old)
+    assert registry.reencrypt(both, database) == registry.Reencrypted(4, 0, [])
+    assert registry.reencrypt(both, database) == registry.Reencrypted(0, 4, [])
+
+    after = keys.Secrets(holding(new))
+    for name in ("one", "two"):
+        assert after.decrypt(str(database.call(merchants.get, name).product_service_token)) == f"token of {name}"
+    webhook = database.call(webhooks.find, "one")
+    assert webhook is not None
+    assert [after.decrypt(str(each)) for each in (webhook.secret, webhook.previous_secret)] == ["second", "first"]
+
+    stranger = Fernet.generate_key().decode()
+    database.call(merchants.change, "two", product_service_token=keys.Secrets(holding(stranger)).encrypt("x"))
+    kept = database.call(merchants.get, "two").product_service_token
+    done = registry.reencrypt(holding(old, new), database)
+    assert (done.renewed, done.unchanged, done.unreadable) == (3, 0, ["two (product service token)"])
+    assert database.call(merchants.get, "two").product_service_token == kept
+
+
+def test_a_secret_that_was_changed_meanwhile_is_not_overwritten(database: Database) -> None:
+    """Another command may set a new token while the old ones are encrypted anew."""
+    database.call(merchants.change, "shop", product_service_token="old")
+    (found,) = (each for each in database.call(encrypted.all_of_them) if each.merchant == "shop")
+    assert "old" not in repr(found)
+    database.call(merchants.change, "shop", product_service_token="changed")
+    assert not database.call(encrypted.replace, found, "renewed")
+    assert database.call(merchants.get, "shop").product_service_token == "changed"

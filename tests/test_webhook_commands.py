@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+from cryptography.fernet import Fernet
 
 from commands import Terminal, assert_refused
 from hooks import SECRET
@@ -138,3 +139,31 @@ def test_the_last_messages_and_how_they_went_are_shown(sqlite_house: House, term
     shown = terminal.run(sqlite_house, "merchant show shop").stdout
     assert re.search(r"hook\?\*\*\*, turned off by a 410 at [0-9-]+ [0-9:]+ UTC\n", shown)
     database.close()
+
+
+def test_a_changed_secret_is_shown_with_the_end_of_the_old_one(sqlite_house: House, terminal: Terminal) -> None:
+    """Without either."""
+    terminal.run(sqlite_house, f"merchant add shop --platform BENTO --webhook-url {URL}")
+    assert "previous secret" not in terminal.run(sqlite_house, "merchant show shop").stdout
+    terminal.run(sqlite_house, "merchant update shop --new-webhook-secret")
+    shown = terminal.run(sqlite_house, "merchant show shop").stdout
+    assert re.search(r"signed with the previous secret too until [0-9-]{10} [0-9:]{8} UTC", shown)
+    assert "whsec_" not in shown
+
+
+def test_a_secret_key_is_replaced_step_by_step(house: House, tmp_path: Path) -> None:
+    """As docs/deploy.md has it, with the real commands: in the end the old key is not needed any more."""
+    old, new = Fernet.generate_key().decode(), Fernet.generate_key().decode()
+    file = tmp_path / "secret.key"
+    house.environment["PRODUCT_GATEWAY_SECRET_KEY_FILE"] = str(file)
+    file.write_text(f"{old}\n")
+    house.run("merchant", "add", "shop", "--platform", "BENTO", "--webhook-url", URL)
+    file.write_text(f"{new}\n{old}\n")
+    said = house.run("merchant", "reencrypt").stdout
+    assert said == "Encrypted 1 secrets with the first key; 0 already were.\n"
+    file.write_text(f"{new}\n")
+    assert house.run("merchant", "reencrypt").stdout == "Encrypted 0 secrets with the first key; 1 already were.\n"
+    file.write_text(f"{old}\n")
+    refused = house.run("merchant", "reencrypt", check=False)
+    assert refused.returncode == 1
+    assert "No key in the key file reads 1: shop (webhook secret)." in refused.stderr

@@ -65,6 +65,7 @@ Where things are:
     shopify_csv        products and collections in a Shopify product export
     public_keys        public keys for tokens, from PEM files
     keys               what the data directory keeps: signing key, secret key
+    data_directory     makes the data directory for its owner alone, or requires one
     pages              what readers see in a browser: the reference, and the spec to try out
     metrics            what is counted, and what each name means
     supervisor         keeps background loops going after errors, and says which make no progress

@@ -79,10 +79,14 @@ def worker() -> None:
 @app.command()
 def migrate() -> None:
     """Bring the database's tables up to date."""
-    from product_gateway import db
+    from product_gateway import data_directory, db
     from product_gateway.db import migrate
 
-    with db.open_for_a_while(settled().database) as database:
+    settings = settled()
+    data_directory.make_files_private()
+    if settings.database_url is None:
+        data_directory.make(settings.data_dir)
+    with db.open_for_a_while(settings.database) as database:
         typer.echo(f"The database is at revision {database.call(migrate.upgrade)}.")
 
 
@@ -104,10 +108,14 @@ def token(
     expires: Annotated[str, typer.Option(help="How long it is good for: 90s, 30m, 1h, 7d.")] = "1h",
 ) -> None:
     """Print a bearer token for a merchant, signed with the data directory's own key."""
-    from product_gateway import keys
+    from product_gateway import data_directory, keys
 
+    good_for = keys.lifetime(expires)
+    settings = settled()
+    if data_directory.signs(settings):
+        data_directory.require_key(settings, data_directory.SIGNING_KEY)
     scopes = [each for given in scope for each in given.split()] if scope else list(keys.SCOPES)
-    typer.echo(keys.issue_token(settled(), name, scopes, keys.lifetime(expires)))
+    typer.echo(keys.issue_token(settings, name, scopes, good_for))
 
 
 @app.command("sample-service")

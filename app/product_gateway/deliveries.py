@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -121,11 +122,10 @@ class Deliveries:
     async def _attempt(self, delivery: Delivery, webhook: Webhook) -> Outcome:
         sync = await self._database.read(syncs.get, delivery.merchant, delivery.sync_id)
         try:
-            secret = self._secrets.decrypt(webhook.secret, "--webhook-secret-file")
-            logs.hide(secret.removeprefix("whsec_"))
+            secrets = self._secrets_of(webhook)
             body = message(delivery.event, sync)
             reply = await self._outbound.send(
-                "POST", webhook.url, headers=signed(str(delivery.id), secret, body), content=body
+                "POST", webhook.url, headers=signed(str(delivery.id), secrets, body), content=body
             )
         except SettingsError as error:
             return Outcome(None, f"The webhook's secret cannot be read. {error.detail}")
@@ -138,6 +138,18 @@ class Deliveries:
             return Outcome(reply.status, None)
         more = " Redirects are not followed: register the address that it leads to." if _redirects(reply) else ""
         return Outcome(reply.status, f"The receiver answered {reply.status}.{more}", retry_after(reply))
+
+    def _secrets_of(self, webhook: Webhook) -> list[str]:
+        """Return what to sign with, the newest first. Raise SettingsError if the current secret cannot be read."""
+        found = [self._secrets.decrypt(webhook.secret, "--webhook-secret-file")]
+        if webhook.previous_secret is not None:
+            try:
+                found.append(self._secrets.decrypt(webhook.previous_secret))
+            except SettingsError:
+                logger.warning("The previous secret of the webhook cannot be read: signed with the current one alone.")
+        for each in found:
+            logs.hide(each.removeprefix("whsec_"))
+        return list(dict.fromkeys(found))
 
     async def _record(self, delivery: Delivery, webhook: Webhook, outcome: Outcome) -> None:
         write, status, error = self._database.write, outcome.status, outcome.error
@@ -173,14 +185,15 @@ def message(event: str, sync: Sync) -> bytes:
     return orjson.dumps({"type": event, "timestamp": rfc3339(ended), "data": data})
 
 
-def signed(message_id: str, secret: str, body: bytes) -> dict[str, str]:
-    """The headers of an attempt that is made now (Standard Webhooks)."""
+def signed(message_id: str, secrets: Sequence[str], body: bytes) -> dict[str, str]:
+    """Return the headers of an attempt that is made now, with a signature by each secret (Standard Webhooks)."""
     now = datetime.now(UTC)
+    signatures = [Signer(each).sign(message_id, now, body.decode()) for each in secrets]
     return {
         "Content-Type": "application/json",
         "webhook-id": message_id,
         "webhook-timestamp": str(int(now.timestamp())),
-        "webhook-signature": Signer(secret).sign(message_id, now, body.decode()),
+        "webhook-signature": " ".join(signatures),
     }
 
 

@@ -4,7 +4,7 @@ import sys
 from datetime import timedelta
 from pathlib import Path
 
-from product_gateway import db, keys, launch, logs
+from product_gateway import data_directory, db, keys, launch, logs
 from product_gateway.db import Database, merchants, migrate
 from product_gateway.model import EntityType, Platform
 from product_gateway.settings import Settings
@@ -18,6 +18,7 @@ def run(settings: Settings, port: int, sample_port: int, catalog: Path, delay: f
     """Until Ctrl-C. Everything is there before the gateway answers. Raises SettingsError."""
     from product_gateway import catalog_file, sample_service  # for which the sandbox would wait
 
+    data_directory.prepare(settings, secrets=True)
     gateway = launch.bind("127.0.0.1", port)
     sample = launch.bind("127.0.0.1", sample_port)
     for_operations = launch.bind_operations(settings, launch.OPERATIONS_PORT_OF_GATEWAY)

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.fernet import Fernet, InvalidToken
+from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from cryptography.hazmat.primitives.asymmetric.ec import (
     SECP256R1,
     EllipticCurvePrivateKey,
@@ -25,7 +25,8 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from product_gateway import later
+from product_gateway import data_directory, later
+from product_gateway.data_directory import SECRET_KEY, SIGNING_KEY
 from product_gateway.errors import SettingsError
 from product_gateway.model import MERCHANT_NAME
 from product_gateway.public_keys import VerificationKey, algorithms_of, from_pem
@@ -88,37 +89,70 @@ def lifetime(text: str) -> timedelta:
 
 
 class Secrets:
-    """Encrypts what the database keeps of other people's secrets (Fernet: AES-128-CBC and HMAC-SHA-256)."""
+    """Encrypts what the database keeps of other people's secrets (Fernet: AES-128-CBC and HMAC-SHA-256).
+
+    The key file holds one key a line. The first one encrypts, all of them decrypt: so a key can be replaced.
+    """
 
     def __init__(self, settings: Settings) -> None:
-        path = settings.secret_key_file
-        key = _read(path) if path else _made_once(settings.data_dir / "secret.key", Fernet.generate_key())
-        try:
-            self._fernet = Fernet(key.strip())
-        except ValueError:
-            raise SettingsError(
-                f"PRODUCT_GATEWAY_SECRET_KEY_FILE: {path or settings.data_dir / 'secret.key'} does not hold a key: 32 "
-                "bytes in URL-safe base64. This makes one: python -c 'from cryptography.fernet import Fernet; "
-                "print(Fernet.generate_key().decode())'"
-            ) from None
+        path = settings.secret_key_file or settings.data_dir / SECRET_KEY
+        content = _read(path) if settings.secret_key_file else _made_once(path, Fernet.generate_key())
+        lines = [(number, line.strip()) for number, line in enumerate(content.splitlines(), start=1)]
+        keys = [(number, line) for number, line in lines if line and not line.startswith(b"#")]
+        if not keys:
+            raise SettingsError(_no_secret_key(path, "it is empty"))
+        self._keys = [_fernet(path, number, line) for number, line in keys]
+        self._all = MultiFernet(self._keys)
 
     def encrypt(self, secret: str) -> str:
         """As it may be stored."""
-        return self._fernet.encrypt(secret.encode()).decode()
+        return self._all.encrypt(secret.encode()).decode()
 
     def decrypt(self, stored: str, option: str = "--product-service-token-file") -> str:
         """As it was. Raises SettingsError where it was encrypted with another key."""
         try:
-            return self._fernet.decrypt(stored).decode()
+            return self._all.decrypt(stored).decode()
         except (InvalidToken, ValueError):
             raise SettingsError(
                 "It was encrypted with another secret key. Set it again: product-gateway merchant "
                 f"update NAME {option} FILE"
             ) from None
 
+    def renewed(self, stored: str) -> str | None:
+        """Return it encrypted with the first key, None if it already is. Raise SettingsError as `decrypt` does."""
+        try:
+            self._keys[0].decrypt(stored)
+        except (InvalidToken, ValueError):
+            return self.encrypt(self.decrypt(stored))
+        return None
+
+
+def _fernet(path: Path, number: int, line: bytes) -> Fernet:
+    try:
+        return Fernet(line)
+    except ValueError:
+        raise SettingsError(_no_secret_key(path, f"line {number} is none")) from None
+
+
+def _no_secret_key(path: Path, reason: str) -> str:
+    return (
+        f"PRODUCT_GATEWAY_SECRET_KEY_FILE: {path} does not hold keys, one a line ({reason}). A key is 32 bytes in "
+        "URL-safe base64. This makes one: python -c 'from cryptography.fernet import Fernet; "
+        "print(Fernet.generate_key().decode())'"
+    )
+
+
+def make_missing(settings: Settings) -> None:
+    """Make the keys that belong into the data directory, where it is used at all. Raise SettingsError."""
+    if settings.database_url is None or data_directory.signs(settings):
+        if data_directory.signs(settings):
+            _signing_key(settings)
+        if settings.secret_key_file is None:
+            Secrets(settings)
+
 
 def _signing_key(settings: Settings) -> EllipticCurvePrivateKey:
-    path = settings.data_dir / "signing-key.pem"
+    path = settings.data_dir / SIGNING_KEY
     new = generate_private_key(SECP256R1()).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     try:
         key = load_pem_private_key(_made_once(path, new), password=None)
@@ -143,7 +177,7 @@ def _made_once(path: Path, content: bytes) -> bytes:
     if not path.exists():
         with _draft(path, content) as draft, suppress(FileExistsError):  # somebody was quicker: theirs counts
             os.link(draft, path)
-    return _read(path)
+    return data_directory.read_key(path)
 
 
 @contextmanager
@@ -151,7 +185,7 @@ def _draft(path: Path, content: bytes) -> Iterator[Path]:
     """A file beside `path` with the content; gone at the end if it was not moved. Raises SettingsError."""
     draft = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(dir=path.parent)
         draft = Path(name)
         with os.fdopen(descriptor, "wb") as file:

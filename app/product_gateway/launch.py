@@ -20,7 +20,7 @@ from uvicorn.config import Config
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.server import Server
 
-from product_gateway import db, garbage, logs, tracing
+from product_gateway import data_directory, db, garbage, logs, tracing
 from product_gateway.connections import Connections
 from product_gateway.db import Database, migrate
 from product_gateway.errors import SettingsError
@@ -111,7 +111,8 @@ def url_of(listening: socket.socket) -> str:
 
 def serve(settings: Settings, listening: socket.socket, for_operations: socket.socket, *, with_worker: bool) -> None:
     """The gateway, until SIGTERM or Ctrl-C. Raises SettingsError."""
-    _prepare(settings)
+    data_directory.prepare(settings, secrets=with_worker)
+    _prepare(settings, may_create=True)
     metrics = Metrics()
     supervisor = Supervisor(metrics)
     app = create_app(settings, metrics, supervisor, most_waiting=int(most_connections() * SHARE_THAT_MAY_WAIT))
@@ -151,8 +152,10 @@ def _run(server: Server, listening: socket.socket) -> None:
 
 def run_worker(settings: Settings) -> None:
     """A worker, until SIGTERM or Ctrl-C. Raises SettingsError."""
+    data_directory.make_files_private()
+    data_directory.require(settings, secrets=True)
     for_operations = bind_operations(settings, OPERATIONS_PORT_OF_WORKER)
-    _prepare(settings)
+    _prepare(settings, may_create=False)
     metrics = Metrics()
     supervisor = Supervisor(metrics)
     garbage.keep_what_is_there()
@@ -253,9 +256,11 @@ def http_beside(
         thread.join()
 
 
-def _prepare(settings: Settings) -> None:
+def _prepare(settings: Settings, *, may_create: bool) -> None:
     logs.set_up(settings.log_level, settings.log_format)
-    with db.open_for_a_while(settings.database) as database:
+    if warning := data_directory.warning(settings):
+        logger.warning("%s", warning)
+    with db.open_for_a_while(settings.database, may_create=may_create) as database:
         migrate.prepare(database)
 
 

@@ -58,7 +58,8 @@ def add(
     """Add a merchant. Contacts nothing. A webhook without --webhook-secret-file gets a secret, which is printed."""
     from product_gateway import registry
 
-    with opened() as (settings, database):
+    secrets = bool(product_service_token_file or webhook_url or webhook_secret_file)
+    with opened(may_create=True, secrets=secrets) as (settings, database):
         values = registry.checked(
             settings, product_service_url, product_service_token_file, currency, max_rejected_percent
         )
@@ -107,7 +108,8 @@ def update(
     """Change a merchant. What is not named stays as it is."""
     from product_gateway import registry
 
-    with opened() as (settings, database):
+    secrets = bool(product_service_token_file or webhook_url or webhook_secret_file or new_webhook_secret)
+    with opened(secrets=secrets) as (settings, database):
         values = registry.checked(
             settings, product_service_url, product_service_token_file, currency, max_rejected_percent
         )
@@ -129,6 +131,23 @@ def allow_mass_deletion(
     with opened() as (_, database):
         registry.allow_mass_deletion(database, name, entity_type)
         typer.echo(f"The next sync of {entity_type} may remove any number of {name}'s records.")
+
+
+@app.command()
+def reencrypt() -> None:
+    """Encrypt all merchants' secrets with the first key in the key file. Exit status 1: some could not be read."""
+    from product_gateway import registry
+
+    with opened(secrets=True) as (settings, database):
+        done = registry.reencrypt(settings, database)
+        typer.echo(f"Encrypted {done.renewed} secrets with the first key; {done.unchanged} already were.")
+        if done.unreadable:
+            typer.echo(
+                f"No key in the key file reads {len(done.unreadable)}: {', '.join(done.unreadable)}. Add the key that "
+                "they were encrypted with, or set them again: product-gateway merchant update",
+                err=True,
+            )
+            raise typer.Exit(1)
 
 
 @app.command()
@@ -163,13 +182,25 @@ def _confirm(question: str) -> None:
 
 
 @contextmanager
-def opened() -> "Iterator[tuple[Settings, Database]]":
-    """The settings and the database, its tables up to date, for the length of a command."""
-    from product_gateway import db
+def opened(*, may_create: bool = False, secrets: bool = False) -> "Iterator[tuple[Settings, Database]]":
+    """The settings and the database, its tables up to date, for the length of a command.
+
+    With `may_create`, data directory, keys and embedded database are made where they are missing. `secrets`: the
+    command uses the key that the merchants' secrets are encrypted with.
+    """
+    from product_gateway import data_directory, db, keys
     from product_gateway.db import migrate
 
     settings = settled()
-    with db.open_for_a_while(settings.database) as database:
+    if may_create:
+        data_directory.prepare(settings, secrets=secrets)
+        keys.make_missing(settings)
+    else:
+        data_directory.make_files_private()
+        data_directory.require(settings, secrets=secrets)
+        if secrets and settings.secret_key_file is None and settings.database_url is not None:
+            data_directory.require_key(settings, data_directory.SECRET_KEY)
+    with db.open_for_a_while(settings.database, may_create=may_create) as database:
         migrate.prepare(database)
         yield settings, database
 

@@ -159,14 +159,17 @@ class ActiveSyncs:
 
 @dataclass(frozen=True, slots=True)
 class Webhook:
-    """Where a merchant is told how syncs end. `secret` is as it is stored: encrypted. The address may hold one, too.
+    """Where a merchant is told how syncs end. Secrets are as they are stored: encrypted. The address may hold one, too.
 
+    `previous_secret` is the one before, while messages are signed with both: until `previous_secret_until`.
     `gone_at` is when its receiver said that it is no more: it is not called until it is registered again.
     """
 
     url: str = field(repr=False)
     secret: str = field(repr=False)
     gone_at: datetime | None = None
+    previous_secret: str | None = field(default=None, repr=False)
+    previous_secret_until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from product_gateway.db import Database, catalog, merchants, syncs, webhooks
+from product_gateway.db import Database, catalog, encrypted, merchants, syncs, webhooks
 from product_gateway.errors import SettingsError
 from product_gateway.keys import Secrets, merchant_name
 from product_gateway.model import Delivery, DeliveryStatus, EntityType, Merchant, Platform
@@ -64,6 +64,8 @@ def webhook(
         raise SettingsError("--no-webhook turns the webhook off; it does not go with the other options of it.")
     if secret_file and new_secret:
         raise SettingsError("Give --webhook-secret-file or --new-webhook-secret, not both.")
+    if off:
+        return WebhookChange({}, off, needs_fresh=False, fresh=("", ""))
     values = {} if url is None else {"url": _checked_webhook_url(settings, url)}
     encrypt = Secrets(settings).encrypt
     if secret_file is not None:
@@ -126,6 +128,33 @@ def allow_mass_deletion(database: Database, name: str, entity_type: EntityType) 
     database.call(catalog.allow_mass_deletion, name, entity_type)
 
 
+@dataclass(frozen=True, slots=True)
+class Reencrypted:
+    """What became of the stored secrets: counts, and the merchants of those that no key opens."""
+
+    renewed: int
+    unchanged: int
+    unreadable: list[str]
+
+
+def reencrypt(settings: Settings, database: Database) -> Reencrypted:
+    """Encrypt every stored secret with the first key of the key file. A secret that is changed meanwhile is kept."""
+    keys = Secrets(settings)
+    renewed = unchanged = 0
+    unreadable: list[str] = []
+    for each in database.call(encrypted.all_of_them):
+        try:
+            anew = keys.renewed(each.value)
+        except SettingsError:
+            unreadable.append(f"{each.merchant} ({each.what})")
+            continue
+        if anew is None:
+            unchanged += 1
+        else:
+            renewed += database.call(encrypted.replace, each, anew)
+    return Reencrypted(renewed, unchanged, unreadable)
+
+
 def prune(settings: Settings, database: Database) -> int:
     """Drops the syncs that are older than the settings keep them; how many."""
     dropped = 0
@@ -162,6 +191,8 @@ def _described_webhook(database: Database, name: str) -> str:
     if found is None:
         return "-"
     state = "" if found.gone_at is None else f", turned off by a 410 at {found.gone_at:%Y-%m-%d %H:%M:%S} UTC"
+    if found.previous_secret_until is not None:
+        state += f", signed with the previous secret too until {found.previous_secret_until:%Y-%m-%d %H:%M:%S} UTC"
     return f"{_without_query(found.url)}{state}"
 
 

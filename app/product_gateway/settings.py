@@ -3,6 +3,8 @@
 import ipaddress
 import os
 import re
+import shlex
+import stat
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -21,6 +23,10 @@ PREFIX = "PRODUCT_GATEWAY_"
 def _readable_file(path: Path) -> Path:
     if not path.is_file():
         raise ValueError(f"there is no file {path}")
+    if path.stat().st_mode & stat.S_IWOTH:
+        raise ValueError(
+            f"every user may write to {path} and replace what it holds. Run: chmod o-w {shlex.quote(str(path))}"
+        )
     return path
 
 
@@ -127,7 +133,8 @@ class Settings(BaseModel):
     )
     secret_key_file: ReadableFile | None = Field(
         None,
-        description="Key (Fernet) that the merchants' own secrets are encrypted with; unset: the data directory's",
+        description="Keys (Fernet), one a line: the first encrypts the merchants' own secrets, all decrypt; unset: the "
+        "data directory's",
     )
     allow_private_addresses: bool = Field(
         False, description="Let product services, webhooks and the JWKS be on loopback or private addresses"

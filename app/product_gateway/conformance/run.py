@@ -3,7 +3,7 @@
 import asyncio
 from dataclasses import dataclass
 
-from product_gateway import db, garbage
+from product_gateway import data_directory, db, garbage
 from product_gateway.conformance import access
 from product_gateway.conformance.by_id import OF_IDS, IdChecks
 from product_gateway.conformance.client import Recorder, Service
@@ -148,5 +148,6 @@ async def _with_stock(plan: Plan, settings: Settings, sheet: Sheet, merchant: st
     if merchant is None:
         await run(plan, settings, sheet, Stock())
         return
-    with db.open_for_a_while(settings.database) as database:
+    data_directory.require(settings)
+    with db.open_for_a_while(settings.database, may_create=False) as database:
         await run(plan, settings, sheet, await stock_of(database, merchant))

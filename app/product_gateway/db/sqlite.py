@@ -45,11 +45,12 @@ def engine(url: URL, connections: int, seconds_to_wait: float, *, may_create: bo
         )
     if not url.database or url.database == ":memory:":
         raise SettingsError("PRODUCT_GATEWAY_DATABASE_URL must name a file: sqlite:///var/gateway.db")
-    folder = Path(url.database).parent
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SettingsError(f"The folder of the database, {folder}, cannot be made: {error.strerror}.") from None
+    if may_create:
+        folder = Path(url.database).parent
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise SettingsError(f"The folder of the database, {folder}, cannot be made: {error.strerror}.") from None
     made = create_engine(
         url,
         pool_size=connections,

@@ -252,6 +252,8 @@ webhooks = Table(
     Column("merchant", MerchantName, ForeignKey("merchants.name", ondelete="CASCADE"), nullable=False),
     Column("url", Text, nullable=False),
     Column("secret", Text, nullable=False),  # encrypted
+    Column("previous_secret", Text),  # encrypted; messages are signed with it as well until the time beside it
+    Column("previous_secret_until", Instant),
     Column("gone_at", Instant),  # when its receiver said that it is no more: from then on it is not called
     Column("updated_at", Instant, nullable=False),
     PrimaryKeyConstraint("merchant"),

@@ -41,6 +41,8 @@ DUE_LOOKED_AT = 50  # before the messages of each merchant are looked for
 MOST_COUNTED = 10_000
 GONE = "The receiver answered 410 to another message: it wants no more."
 
+OVERLAP_SECONDS = 24 * 3600.0  # in which messages are signed with the previous secret, too
+
 
 class Message(NamedTuple):
     """Identifies a row: see _is_message."""
@@ -50,6 +52,9 @@ class Message(NamedTuple):
     sync_id: UUID
 
 
+_select_one = select(webhooks, (webhooks.c.previous_secret_until > now()).label("overlaps")).where(
+    webhooks.c.merchant == bindparam("m")
+)
 _deliveries = webhook_deliveries.c
 _columns = [*webhook_deliveries.c, now().label("as_of")]
 _is_pending = _deliveries.status == text("'PENDING'")
@@ -125,19 +130,27 @@ _announce = insert(webhook_deliveries).from_select(
 
 
 def find(connection: Connection, merchant: str) -> Webhook | None:
-    """The merchant's webhook."""
-    row = connection.execute(select(webhooks).where(webhooks.c.merchant == merchant)).first()
-    return None if row is None else Webhook(row.url, row.secret, row.gone_at)
+    """The merchant's webhook, with its previous secret while messages are signed with that one as well."""
+    row = connection.execute(_select_one, {"m": merchant}).first()
+    if row is None:
+        return None
+    previous = (row.previous_secret, row.previous_secret_until) if row.overlaps else (None, None)
+    return Webhook(row.url, row.secret, row.gone_at, *previous)
 
 
 def put(connection: Connection, merchant: str, /, **values: str) -> None:
     """Sets `url` or `secret` (encrypted) or both, of one that is there; a new one needs both. From now on it is called.
 
-    What is pending goes to the new address, signed with the new secret.
+    What is pending goes to the new address, signed with the new secret, and for a day with the one before as well.
     """
     changed = {**values, "gone_at": None, "updated_at": now()}
-    found = connection.execute(update(webhooks).where(webhooks.c.merchant == merchant).values(**changed))
-    if found.rowcount == 0:
+    before: dict[str, Any] = {}
+    parameters: dict[str, float] = {}
+    if "secret" in values:
+        before = {"previous_secret": webhooks.c.secret, "previous_secret_until": now(bindparam("overlap"))}
+        parameters = {"overlap": OVERLAP_SECONDS}
+    of_merchant = update(webhooks).where(webhooks.c.merchant == merchant)
+    if connection.execute(of_merchant.values(**changed, **before), parameters).rowcount == 0:
         connection.execute(insert(webhooks).values(merchant=merchant, **changed))
 
 

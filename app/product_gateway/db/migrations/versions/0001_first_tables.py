@@ -158,6 +158,8 @@ def upgrade() -> None:
         sa.Column("merchant", MERCHANT, nullable=False),
         sa.Column("url", sa.Text(), nullable=False),
         sa.Column("secret", sa.Text(), nullable=False),
+        sa.Column("previous_secret", sa.Text()),
+        sa.Column("previous_secret_until", INSTANT),
         sa.Column("gone_at", INSTANT),
         sa.Column("updated_at", INSTANT, nullable=False),
         sa.ForeignKeyConstraint(

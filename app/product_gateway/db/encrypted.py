@@ -1,0 +1,39 @@
+"""The columns that hold encrypted secrets, for the change of the key that they are encrypted with."""
+
+from dataclasses import dataclass, field
+
+from sqlalchemy import Column, Connection, select, update
+
+from product_gateway.db.tables import merchants, webhooks
+
+# What it is, the table's column for the merchant, and the column with the secret.
+_PLACES: tuple[tuple[str, Column[str], Column[str]], ...] = (
+    ("product service token", merchants.c.name, merchants.c.product_service_token),
+    ("webhook secret", webhooks.c.merchant, webhooks.c.secret),
+    ("previous webhook secret", webhooks.c.merchant, webhooks.c.previous_secret),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Encrypted:
+    """One secret as it is stored."""
+
+    what: str
+    merchant: str
+    value: str = field(repr=False)
+
+
+def all_of_them(connection: Connection) -> list[Encrypted]:
+    """Return every stored secret."""
+    return [
+        Encrypted(what, *row)
+        for what, merchant, secret in _PLACES
+        for row in connection.execute(select(merchant, secret).where(secret.is_not(None)).order_by(merchant))
+    ]
+
+
+def replace(connection: Connection, old: Encrypted, value: str) -> bool:
+    """Store the value in the place of the old one. Return False if that was changed meanwhile."""
+    merchant, secret = next((merchant, secret) for what, merchant, secret in _PLACES if what == old.what)
+    statement = update(secret.table).where(merchant == old.merchant, secret == old.value).values({secret: value})
+    return connection.execute(statement).rowcount > 0
