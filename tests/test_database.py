@@ -40,7 +40,9 @@ def contents(path: Path) -> tuple[dict[str, list[str]], dict[str, list[Any]]]:
     SQLite adds a column on the line of the last one.
     """
     with contextlib.closing(sqlite3.connect(path)) as connection:
-        found = connection.execute("SELECT name, type, sql FROM sqlite_master").fetchall()
+        found = connection.execute(
+            "SELECT name, type, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite_stat%'"
+        ).fetchall()
         halves = {name: f"{sql}".rpartition(")") for name, _, sql in found}
         between = re.compile(r",\s*\n\s*|, (?=\w+ [A-Z]+(?:,|$))")
         parts = {name: [*sorted(between.split(each[0])), each[2]] for name, each in halves.items()}
