@@ -151,6 +151,51 @@ def test_what_is_old_is_pruned_with_all_that_belongs_to_it(database: Database) -
     assert database.call(lambda connection: connection.execute(left).scalar_one()) == 0
 
 
+def test_cancelled_syncs_are_kept_for_a_shorter_time(database: Database) -> None:
+    """They say little, and a client can make many of them."""
+    succeeded = run(database)
+    for entity_type in (PRODUCT, COLLECTION, PRODUCT):
+        database.call(syncs.enqueue, "shop", entity_type)
+        database.call(syncs.cancel, "shop", entity_type)
+    young = database.call(syncs.enqueue, "other", PRODUCT).id
+    database.call(syncs.cancel, "other", PRODUCT)
+    run(database, "other")
+    weeks_ago = {"sqlite": "datetime('now', '-8 days') || '.000'", "postgresql": "now() - interval '8 days'"}
+    then = weeks_ago[database.engine.dialect.name]
+    late = text(f"UPDATE syncs SET queued_at = {then}, finished_at = {then} WHERE merchant = 'shop'")
+    database.call(lambda connection: connection.execute(late))
+    assert database.call(syncs.prune, 90, 100) == 0
+    assert database.call(syncs.prune, 90, 100, 9) == 0
+    assert database.call(syncs.prune, 90, 100, 7) == 1, "the latest of each entity type stays"
+    assert database.call(syncs.prune, 90, 100, 7) == 0
+    kept = database.call(syncs.history, "shop", None, None, None, 100)[0]
+    assert sorted((each.entity_type, each.status) for each in kept) == [
+        (COLLECTION, SyncStatus.CANCELLED),
+        (PRODUCT, SyncStatus.CANCELLED),
+        (PRODUCT, SyncStatus.SUCCEEDED),
+    ]
+    assert database.call(syncs.get, "shop", succeeded).status is SyncStatus.SUCCEEDED
+    assert database.call(syncs.get, "other", young).status is SyncStatus.CANCELLED
+
+
+def test_a_loop_of_put_and_delete_does_not_fill_the_database(database: Database) -> None:
+    """Only so many cancelled syncs are kept, with what belongs to them; every other sync stays."""
+    succeeded = run(database)
+    database.call(syncs.enqueue, "shop", COLLECTION)
+    database.call(syncs.cancel, "shop", COLLECTION)
+    made = []
+    for _ in range(syncs.MAX_CANCELLED_KEPT + 5):
+        made.append(database.call(syncs.enqueue, "shop", PRODUCT).id)
+        database.call(syncs.cancel, "shop", PRODUCT)
+    failing = database.call(syncs.enqueue, "shop", PRODUCT).id
+    database.call(claims.fail, claim(database), "INVALID_PAGE", "No JSON.")
+    kept = everything(database, 500, PRODUCT, None)
+    assert [each.id for each in kept] == [failing, *made[: -syncs.MAX_CANCELLED_KEPT - 1 : -1], succeeded]
+    assert len(everything(database, 500, COLLECTION, None)) == 1
+    orphans = "SELECT count(*) FROM sync_events WHERE sync_id NOT IN (SELECT id FROM syncs)"
+    assert database.call(lambda connection: connection.execute(text(orphans)).scalar_one()) == 0
+
+
 def test_what_is_active_is_never_pruned(database: Database) -> None:
     """However long it has been waiting: it has not ended."""
     sync = database.call(syncs.enqueue, "shop", PRODUCT)

@@ -158,7 +158,8 @@ def reencrypt(settings: Settings, database: Database) -> Reencrypted:
 def prune(settings: Settings, database: Database) -> int:
     """Drops the syncs that are older than the settings keep them; how many."""
     dropped = 0
-    while found := database.call(syncs.prune, settings.retention_days, PRUNED_AT_ONCE):
+    days, cancelled_days = settings.retention_days, settings.cancelled_retention_days
+    while found := database.call(syncs.prune, days, PRUNED_AT_ONCE, cancelled_days):
         dropped += found
     return dropped
 

@@ -202,6 +202,9 @@ class Settings(BaseModel):
         32, ge=1, le=1000, description="Webhooks that one worker calls at the same time, each merchant's once"
     )
     retention_days: float = Field(90, gt=0, le=36500, description="How long syncs that have ended are kept")
+    cancelled_retention_days: float = Field(
+        7, gt=0, le=36500, description="The same for cancelled syncs, of which at most the newest 100 are kept"
+    )
     requests_at_once: int = Field(
         256,
         ge=1,

@@ -219,7 +219,8 @@ class Worker:
 
     async def _prune_now_and_then(self, loop: Loop) -> None:
         while True:
-            while await self._database.write(syncs.prune, self._settings.retention_days, PRUNED_AT_ONCE):
+            days, cancelled_days = self._settings.retention_days, self._settings.cancelled_retention_days
+            while await self._database.write(syncs.prune, days, PRUNED_AT_ONCE, cancelled_days):
                 loop.progressed()
             loop.progressed()
             with loop.idle():

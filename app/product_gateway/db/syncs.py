@@ -61,6 +61,7 @@ Wanted = tuple[str, EntityType]
 """Merchant and entity type."""
 
 KEYS_AT_ONCE = 1000
+MAX_CANCELLED_KEPT = 100  # of each merchant and entity type
 SYNC_BODY_BYTES = 1500  # at most, without the detail of a failure
 
 _sent = Sent("merchant", "id")
@@ -121,6 +122,15 @@ def _make_select_ended(dialect: str) -> Select[Any]:
 _select_ended = ByDialect(_make_select_ended)
 
 
+_select_surplus = (
+    select(syncs.c.merchant, syncs.c.id)
+    .where(_of_type, syncs.c.status == text("'CANCELLED'"))
+    .order_by(syncs.c.queued_at.desc(), syncs.c.id.desc())
+    .offset(MAX_CANCELLED_KEPT)
+    .limit(10)
+)
+
+
 def enqueue(connection: Connection, merchant: str, entity_type: EntityType, idempotency_key: str | None = None) -> Sync:
     """Nothing -> QUEUED; or the sync that the key stands for already, as it is now (a write).
 
@@ -145,13 +155,18 @@ def enqueue(connection: Connection, merchant: str, entity_type: EntityType, idem
 def cancel(
     connection: Connection, merchant: str, entity_type: EntityType, sync_id: UUID | None = None, why: str | None = None
 ) -> Sync:
-    """QUEUED or IN_PROGRESS -> CANCELLED; with an id, only if it is that one. Raises NoActiveSync."""
+    """QUEUED or IN_PROGRESS -> CANCELLED; with an id, only if it is that one. Raises NoActiveSync.
+
+    Drops cancelled syncs beyond the newest MAX_CANCELLED_KEPT, so that a client that enqueues and cancels in a loop
+    does not fill the database.
+    """
     key = {"m": merchant, "t": entity_type}
     this = _cancel if sync_id is None else _cancel.where(syncs.c.id == sync_id)
     row = connection.execute(this, key).first()
     if row is None:
         raise NoActiveSync(entity_type)
     _tell_cancelled(connection, merchant, row.id, why)
+    _drop(connection, connection.execute(_select_surplus, key).all())
     return sync_of(row)
 
 
@@ -271,10 +286,11 @@ def history(
     return shown, (shown[-1].queued_at, shown[-1].id) if len(found) > len(shown) else None
 
 
-def prune(connection: Connection, days: float, limit: int) -> int:
-    """Drops syncs that ended more than `days` ago, at most `limit`, with all that was kept about them; how many.
+def prune(connection: Connection, days: float, limit: int, cancelled_days: float | None = None) -> int:
+    """Drop syncs that ended more than `days` ago, and cancelled ones after `cancelled_days`; return how many.
 
-    The latest of each merchant and entity type stays: the status that clients ask for refers to it.
+    At most `limit` are dropped, with all that was kept about them. The latest of each merchant and entity type stays:
+    the status that clients ask for refers to it.
     """
     newer = syncs.alias()
     is_newer = and_(
@@ -282,17 +298,25 @@ def prune(connection: Connection, days: float, limit: int) -> int:
         newer.c.entity_type == syncs.c.entity_type,
         tuple_(newer.c.queued_at, newer.c.id) > tuple_(syncs.c.queued_at, syncs.c.id),
     )
-    old = connection.execute(
-        select(syncs.c.merchant, syncs.c.id)
-        .where(syncs.c.finished_at < now(bindparam("age")), select(newer.c.id).where(is_newer).exists())
-        .limit(limit),
-        {"age": -days * 86400},
-    ).all()
-    for merchant, sync_id in old:
+    is_old = (syncs.c.finished_at < now(bindparam("age"))) & select(newer.c.id).where(is_newer).exists()
+    old = select(syncs.c.merchant, syncs.c.id).where(is_old).limit(limit)
+    dropped = _drop(connection, connection.execute(old, {"age": -days * 86400}).all())
+    if cancelled_days is None or cancelled_days >= days:
+        return dropped
+    # By the index of each status, which is in the order of queued_at: it also bounds finished_at, which is later.
+    for entity_type in EntityType:
+        of_status = (syncs.c.status == text("'CANCELLED'")) & (syncs.c.entity_type == text(f"'{entity_type}'"))
+        cancelled = old.where(of_status, syncs.c.queued_at < now(bindparam("age"))).limit(limit - dropped)
+        dropped += _drop(connection, connection.execute(cancelled, {"age": -cancelled_days * 86400}).all())
+    return dropped
+
+
+def _drop(connection: Connection, keys: Sequence[Row[str, UUID]]) -> int:
+    for merchant, sync_id in keys:
         for table in (sync_problems, sync_events, seen_records, webhook_deliveries):
             connection.execute(delete(table).where(table.c.merchant == merchant, table.c.sync_id == sync_id))
         connection.execute(delete(syncs).where(syncs.c.merchant == merchant, syncs.c.id == sync_id))
-    return len(old)
+    return len(keys)
 
 
 def sync_of(row: Row[Any]) -> Sync:
