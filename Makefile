@@ -18,7 +18,7 @@ SPECS := openapi/product-gateway.yaml openapi/product-service.yaml openapi/opera
 CODEGEN := $(BIN)/datamodel-codegen --input openapi/product-gateway.yaml --input-file-type openapi --output-model-type typing.TypedDict --target-python-version 3.11 --openapi-scopes schemas --enum-field-as-literal all --disable-timestamp --use-schema-description --strict-nullable --no-use-closed-typed-dict --formatters ruff-format --custom-file-header '"""The bodies of the API as types. Generated from openapi/product-gateway.yaml by `make generate`: never edit."""'
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test versions check lint types imports specs generate clients fuzz chaos soak vendor audit sbom bench lock dist clean node
+.PHONY: help install run test versions check lint types imports specs generate clients fuzz chaos soak vendor audit sbom bench bench-tools lock dist clean node
 
 help: ## print this
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -124,8 +124,12 @@ $(SBOM)/installed: requirements-sbom.txt | $(INSTALLED)
 	@VIRTUAL_ENV=$(SBOM) $(BIN)/uv pip --quiet sync --require-hashes requirements-sbom.txt || $(SBOM)/bin/python -m pip --quiet --disable-pip-version-check install --require-hashes -r requirements-sbom.txt
 	@touch $@
 
-bench: $(BENCH)/installed bench/node_modules/.installed ## compare speed with the peers': SECTIONS="requests" for some; writes bench/RESULTS.md
+bench: bench-tools $(BENCH)/installed bench/node_modules/.installed ## compare speed with the peers': SECTIONS="requests" for some; writes bench/RESULTS.md
 	@$(BENCH)/bin/python bench/run.py $(SECTIONS)
+
+# Before anything is installed: a tool that is missing is said at once.
+bench-tools:
+	@$(PYTHON) bench/tools.py $(SECTIONS)
 
 # An environment of its own: the peers bring along what the gateway does without.
 $(BENCH)/installed: requirements-bench.txt pyproject.toml | $(INSTALLED)

@@ -9,12 +9,11 @@ from pathlib import Path
 from rounds import ROUNDS, Row, Section
 from servers import free_port, gateway, resident_megabytes, serving
 from stores import store
-from wrk import CONNECTIONS, press, require, written
+from wrk import CONNECTIONS, press, written
 
 
 def run() -> Section:
     """On SQLite; what the database needs is in other processes with PostgreSQL."""
-    require()
     started = [cpu_of("--help") for _ in range(2 * ROUNDS)][ROUNDS:]
     idle, busy = [], []
     for _ in range(ROUNDS):

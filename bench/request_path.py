@@ -22,7 +22,7 @@ from product_gateway.model import EntityType, Platform
 from rounds import ROUNDS, SECONDS, Chart, Row, Section, Values, interleaved, row
 from servers import HERE, Server, cpu_seconds, free_port, gateway, serving
 from stores import DIALECTS, store
-from wrk import CONNECTIONS, Load, press, require, written
+from wrk import CONNECTIONS, Load, press, written
 
 API = "/product-gateway/v1"
 MERCHANTS = 100  # of each sort: with and without a sync that is active; each has a token
@@ -67,7 +67,6 @@ class World:
 
 def run() -> Section:
     """Every contender with every scenario on both databases, in turn."""
-    require()
     section = Section("requests", "The request path")
     rates: dict[str, Values] = {}
     tails: dict[str, Values] = {}

@@ -6,8 +6,8 @@ import sys
 import time
 
 import report
+import tools
 from rounds import Section
-from wrk import Missing
 
 # In the order of RESULTS.md. Each is a module with `run() -> Section`.
 SECTIONS = {
@@ -27,15 +27,15 @@ def main(names: list[str]) -> int:
     if unknown := sorted(set(chosen) - set(SECTIONS)):
         print(f"There is no section {', '.join(unknown)}. There are: {', '.join(SECTIONS)}.", file=sys.stderr)
         return 2
+    if lacking := tools.missing(chosen):
+        print("\n".join(lacking), file=sys.stderr)
+        return 1
     failed = []
     for name in chosen:
         started = time.monotonic()
         print(f"{name} …", flush=True)
         try:
             section: Section = importlib.import_module(SECTIONS[name]).run()
-        except Missing as error:
-            print(error, file=sys.stderr)
-            return 1
         except Exception as error:
             failed.append(name)
             print(f"{name} failed: {type(error).__name__}: {error}", file=sys.stderr, flush=True)

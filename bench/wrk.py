@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,21 +14,9 @@ CORES = sorted(os.sched_getaffinity(0))
 SERVER_CORE, LOAD_CORE = CORES[0], CORES[1 % len(CORES)]
 
 
-class Missing(Exception):
-    """Something that the bench needs is not on this machine."""
-
-
 def on_core(core: int, *command: str) -> list[str]:
     """The command, kept to that core."""
     return ["taskset", "-c", str(core), *command]
-
-
-def require() -> None:
-    """Raises Missing, with what to do about it."""
-    if shutil.which("wrk") is None:
-        raise Missing("The load generator wrk is missing. On Debian and Ubuntu: apt-get install wrk")
-    if shutil.which("taskset") is None:
-        raise Missing("taskset is missing. On Debian and Ubuntu: apt-get install util-linux")
 
 
 @dataclass(frozen=True)
