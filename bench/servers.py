@@ -77,6 +77,7 @@ def gateway(url: str, folder: Path, *, port: int) -> tuple[list[str], dict[str, 
         "PRODUCT_GATEWAY_DATABASE_URL": url,
         "PRODUCT_GATEWAY_OPERATIONS_PORT": "0",
         "PRODUCT_GATEWAY_ACCESS_LOG": "false",
+        "PRODUCT_GATEWAY_RATE_LIMIT_PER_MERCHANT": "off",  # the load has few merchants
         "PRODUCT_GATEWAY_ALLOW_PRIVATE_ADDRESSES": "true",
     }
 

@@ -35,6 +35,7 @@ class House:
             "PRODUCT_GATEWAY_ALLOW_PRIVATE_ADDRESSES": "true",
             "PRODUCT_GATEWAY_WORKER_POLL_SECONDS": "0.1",
             "PRODUCT_GATEWAY_OPERATIONS_PORT": "0",
+            "PRODUCT_GATEWAY_RATE_LIMIT_PER_MERCHANT": "off",  # tests ask faster than clients
             **{f"PRODUCT_GATEWAY_{name.upper()}": value for name, value in more.items()},
         }
         keys.make_missing(self.settings())  # as the first `merchant add` does: some tests start with another command

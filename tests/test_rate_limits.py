@@ -212,6 +212,25 @@ def test_what_is_over_is_forgotten() -> None:
     assert len(limit) == 1
 
 
+def test_a_merchant_may_ask_6000_times_a_minute_unless_the_operator_says_otherwise() -> None:
+    """More than any client has a use for, and less than what keeps the others waiting."""
+    limit = RateLimit(settings.load().rate_limit_per_merchant, "merchant")
+    for _ in range(6000):
+        limit.count("shop")
+    with pytest.raises(RateLimited, match=r"^This merchant has made more than 6000 requests in 1 minute\."):
+        limit.count("shop")
+    limit.count("other")
+
+
+def test_a_limit_is_switched_off_by_a_word(sqlite_template: Path, tmp_path: Path) -> None:
+    """Nothing is not enough: it stands for the default."""
+    with (
+        limited(sqlite_template, tmp_path, rate_limit_per_merchant="off", rate_limit_per_address="off") as served,
+        served.of("shop") as shop,
+    ):
+        assert {shop.get(f"{API}/syncs").status_code for _ in range(20)} == {200}
+
+
 @pytest.mark.parametrize("good", ["100/minute", "1/second", "20/5 seconds", "20/5seconds", "1000/hour", "9999999/days"])
 def test_a_limit_may_be_written_as_it_is_said(good: str) -> None:
     """What the settings let through is what the library understands."""

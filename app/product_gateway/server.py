@@ -22,7 +22,7 @@ from product_gateway.handlers import SYNCS, Handlers
 from product_gateway.keys import verification_key
 from product_gateway.metrics import ADDRESS, MERCHANT, OVERLOAD, Metrics
 from product_gateway.security import Keys, OneKey, Tokens
-from product_gateway.settings import Settings, listed
+from product_gateway.settings import OFF, Settings, listed
 from product_gateway.supervisor import Supervisor
 from product_gateway.waiting import MOST_WAITING, Waiting
 
@@ -108,7 +108,7 @@ async def _nothing() -> None:
 
 
 def _counting(notation: str | None, who: str, metrics: Metrics) -> Count:
-    if notation is None:
+    if notation in (None, OFF):
         return lambda _: None
     from product_gateway import rate_limits
 

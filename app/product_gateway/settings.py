@@ -18,6 +18,7 @@ from product_gateway.errors import SettingsError
 from product_gateway.public_path import LONGEST_PREFIX, is_prefix
 
 PREFIX = "PRODUCT_GATEWAY_"
+OFF = "off"  # instead of a rate limit: there is none
 
 
 def _readable_file(path: Path) -> Path:
@@ -31,8 +32,8 @@ def _readable_file(path: Path) -> Path:
 
 
 def _rate_limit(text: str) -> str:
-    if not re.fullmatch(r"[1-9][0-9]{0,6}/([1-9][0-9]{0,3} ?)?(second|minute|hour|day)s?", text):
-        raise ValueError(f"{text[:100]!r} is no limit; write it like 100/minute or 20/5 seconds")
+    if text != OFF and not re.fullmatch(r"[1-9][0-9]{0,6}/([1-9][0-9]{0,3} ?)?(second|minute|hour|day)s?", text):
+        raise ValueError(f"{text[:100]!r} is no limit; write it like 100/minute or 20/5 seconds, or off")
     return text
 
 
@@ -211,8 +212,8 @@ class Settings(BaseModel):
         le=100_000,
         description="Requests that one process serves at once; more are answered 503, with Retry-After",
     )
-    rate_limit_per_merchant: RateLimit | None = Field(
-        None, description="Requests that one process lets a merchant make, such as 100/minute; more are answered 429"
+    rate_limit_per_merchant: RateLimit = Field(
+        "6000/minute", description="Requests that one process lets a merchant make; more are answered 429; off: any"
     )
     rate_limit_per_address: RateLimit | None = Field(
         None, description="The same for each address (with IPv6 for each /64), before the token is looked at"
