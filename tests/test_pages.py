@@ -66,6 +66,7 @@ def test_a_page_is_asked_for_again_and_the_answer_is_short(reader: httpx2.Client
     first = reader.get(path)
     assert (first.status_code, first.headers["Content-Type"]) == (200, "text/html")
     assert first.headers["Cache-Control"] == "no-cache"
+    assert {name: first.headers.get(name) for name in pages.ISOLATION} == pages.ISOLATION
     etag = first.headers["ETag"]
     for known in (etag, f'"other", {etag}', etag.removeprefix("W/"), "*"):
         again = reader.get(path, headers={"If-None-Match": known})

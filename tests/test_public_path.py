@@ -271,7 +271,10 @@ def test_the_monitor_works_behind_a_prefix(sqlite_house: House, tmp_path: Path, 
         with serve(proxy) as base, httpx2.Client(timeout=30) as operator:
             url = f"{base}/ops/monitor"
             assert operator.get(url).status_code == 401
-            assert operator.post(f"{url}/session", headers={"Authorization": f"Bearer {TOKEN}"}).status_code == 200
+            bearer = {"Authorization": f"Bearer {TOKEN}"}
+            over_tls = httpx2.post(f"{url}/session", headers={**bearer, "X-Forwarded-Proto": "https"})
+            assert ("Secure" in over_tls.headers["Set-Cookie"]) is (how == "header")  # only then is the proxy trusted
+            assert operator.post(f"{url}/session", headers=bearer).status_code == 200
             ours = {"Origin": base}
             for path in ("", f"/syncs/shop/{sync['id']}"):
                 page = operator.get(url + path)

@@ -72,6 +72,7 @@ Where things are:
     tracing            spans of requests and syncs, where traces are wanted
     otel               OpenTelemetry, which makes the spans and sends them
     logs               what is logged, and what each line is about
+    visible_text       invisible characters of strangers made visible, for people to read
     settings           every setting
     spec               finds and reads the OpenAPI documents
     api_types          the bodies of the API as types, generated from the spec

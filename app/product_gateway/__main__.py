@@ -1,6 +1,7 @@
 """The command line: `product-gateway`, also `python -m product_gateway`. No logic; every command is one call."""
 
 from product_gateway import garbage
+from product_gateway.visible_text import visible_lines
 
 with garbage.let_lie():
     import sys
@@ -151,7 +152,7 @@ def main() -> None:
         with garbage.let_lie():
             app()
     except GatewayError as error:
-        typer.echo(error.detail, err=True)
+        typer.echo(visible_lines(error.detail), err=True)
         sys.exit(1)
 
 

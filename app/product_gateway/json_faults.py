@@ -5,6 +5,7 @@ import unicodedata
 
 from product_gateway import logs, tolerant_json
 from product_gateway.tolerant_json import NotJSON
+from product_gateway.visible_text import visible
 
 MOST_SHOWN = 60  # characters of the body, and of its Content-Type
 _MASKED_FROM = 4096  # bytes: a secret that begins in what is shown ends within them
@@ -48,17 +49,13 @@ def looks(content: bytes, content_type: str) -> str:
 
 def shown(text: str, most: int = MOST_SHOWN) -> str:
     """Return the text in backticks: without secrets, in one line, and not longer than `most` characters."""
-    plain = "".join(each if each.isprintable() else _escaped(each) for each in logs.masked(text[:_MASKED_FROM]))
+    plain = visible(logs.masked(text[:_MASKED_FROM]))
     return f"`{plain}`" if len(plain) <= most and len(text) <= _MASKED_FROM else f"`{plain[:most]}…`"
 
 
 def encodable(text: str) -> str:
     """Return the text with lone surrogates escaped, so that it can be written in UTF-8."""
     return text.encode("utf-8", "backslashreplace").decode()
-
-
-def _escaped(character: str) -> str:
-    return {"\n": "\\n", "\r": "\\r", "\t": "\\t"}.get(character, f"\\u{ord(character):04x}")
 
 
 def _of_bytes(content: bytes) -> tuple[str, str] | None:

@@ -18,6 +18,8 @@ from urllib.parse import quote
 
 import orjson
 
+from product_gateway.visible_text import is_visible, visible
+
 OURS = "product_gateway"  # everybody else says warnings only: some log what they send, with its headers
 FIRST = ("timestamp", "level", "logger", "event")
 MORE = ("method", "path", "status", "ms", "client")
@@ -128,24 +130,19 @@ def _as_json(line: dict[str, Any]) -> str:
         text = orjson.dumps(line).decode()
     except TypeError:  # half a UTF-16 pair
         text = json.dumps(line, default=str)
-    return text if text.isprintable() else "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
+    return text if is_visible(text) else "".join(c if is_visible(c) else json.dumps(c)[1:-1] for c in text)
 
 
 def _as_text(line: dict[str, Any]) -> str:
     """Time, level and message; behind a tab, of which a line has no other, what it is about; then the exception,
     every line of it indented."""
-    front = f"{line['timestamp']} {line['level'].upper()} {printable(line['event'])}"
+    front = f"{line['timestamp']} {line['level'].upper()} {visible(line['event'])}"
     ids = [f"{name}={_value(value)}" for name, value in line.items() if name not in FIRST and name != "exception"]
     text = f"{front}\t{' '.join(ids)}" if ids else front
-    behind = "".join(f"\n    {printable(each)}" for each in line.get("exception", "").splitlines())
+    behind = "".join(f"\n    {visible(each)}" for each in line.get("exception", "").splitlines())
     return f"{text}{behind}"
 
 
 def _value(value: object) -> str:
     text = str(value)
     return text if PLAIN_VALUE.fullmatch(text) else json.dumps(text)
-
-
-def printable(text: str) -> str:
-    """The text with an escape in place of each character that would move the cursor, hide or end the line."""
-    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

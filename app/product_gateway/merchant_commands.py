@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from product_gateway.model import EntityType, Platform
+from product_gateway.visible_text import visible
 
 if TYPE_CHECKING:
     from product_gateway.db import Database
@@ -77,7 +78,7 @@ def list_merchants() -> None:
     with opened() as (_, database):
         for each in database.call(merchants.all_of_them):
             state = "disabled" if each.disabled else "enabled"
-            typer.echo("\t".join((each.name, each.platform, state, each.product_service_url or "-")))
+            typer.echo("\t".join(map(visible, (each.name, each.platform, state, each.product_service_url or "-"))))
 
 
 @app.command()

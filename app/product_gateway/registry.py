@@ -14,6 +14,7 @@ from product_gateway.errors import SettingsError
 from product_gateway.keys import Secrets, merchant_name
 from product_gateway.model import Delivery, DeliveryStatus, EntityType, Merchant, Platform
 from product_gateway.settings import Settings
+from product_gateway.visible_text import visible
 
 PRUNED_AT_ONCE = 200
 
@@ -184,7 +185,7 @@ def describe(database: Database, name: str) -> str:
         lines.append((f"{entity_type.lower()}s", f"{state.num_records} ({size / 1_000_000:.1f} MB), {last}"))
     lines.append(("webhook", _described_webhook(database, name)))
     lines += [("  told", _described(each)) for each in database.call(webhooks.latest, name, DELIVERIES_SHOWN)]
-    return "\n".join(f"{label:16}{value}" for label, value in lines)
+    return "\n".join(f"{label:16}{visible(str(value))}" for label, value in lines)
 
 
 def _described_webhook(database: Database, name: str) -> str:

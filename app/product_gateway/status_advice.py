@@ -3,6 +3,8 @@
 from typing import NamedTuple
 from urllib.parse import SplitResult, urljoin, urlsplit
 
+from product_gateway.visible_text import visible
+
 LONGEST_ADDRESS = 200  # characters of an address that a message quotes
 LOGIN_WORDS = ("login", "log-in", "signin", "sign-in", "sso", "oauth", "authorize", "auth")
 
@@ -170,8 +172,7 @@ def _registered(asked: SplitResult, target: SplitResult) -> str:
 def _shown(address: SplitResult) -> str:
     """Without a user, query or fragment: they may be secret."""
     netloc = address.netloc.rpartition("@")[2]
-    text = f"{address.scheme}://{netloc}{address.path}"[:LONGEST_ADDRESS]
-    return text if text.isprintable() else ascii(text)
+    return visible(f"{address.scheme}://{netloc}{address.path}"[:LONGEST_ADDRESS])
 
 
 def _port(address: SplitResult) -> int | None:

@@ -17,9 +17,9 @@ from product_gateway import json_depth
 from product_gateway.backoff import Backoff
 from product_gateway.client.bodies import Errors, OneStatus, OneSync, Problems, SyncPage
 from product_gateway.errors import AnswerUnreadable, Refused, Unreachable
-from product_gateway.logs import printable
 from product_gateway.model import EntityType, SyncStatus
 from product_gateway.outbound import MEBIBYTE, Outbound, Reply, retry_after
+from product_gateway.visible_text import visible
 
 API = "/product-gateway/v1"
 TRIES = 3  # of a request that nobody has to wait for
@@ -201,7 +201,7 @@ class Gateway:
 
 def plain(text: str) -> str:
     """In one line that no terminal takes for a command, and not without an end."""
-    return printable(text[:LONGEST_TEXT]) + ("…" if len(text) > LONGEST_TEXT else "")
+    return visible(text[:LONGEST_TEXT]) + ("…" if len(text) > LONGEST_TEXT else "")
 
 
 def _may_pass(error: Refused | Unreachable) -> bool:

@@ -8,6 +8,7 @@ from urllib.parse import quote
 from product_gateway.conformance.rules import RULES, Rule, Severity
 from product_gateway.logs import SHORTEST_SECRET
 from product_gateway.model import Counts, EntityType
+from product_gateway.visible_text import visible
 
 FINDINGS_KEPT = 3  # of each rule and list; the others are counted
 LONGEST_TEXT = 600
@@ -133,8 +134,7 @@ class Sheet:
 
     def plain(self, text: str) -> str:
         """In one line that no terminal takes for a command: what a service sends may hold anything."""
-        text = self._without_token(text)
-        text = "".join(each if each.isprintable() else f"\\u{ord(each):04x}" for each in text)
+        text = visible(self._without_token(text))
         return text if len(text) <= LONGEST_TEXT else text[: LONGEST_TEXT - 1] + "…"
 
     def _without_token(self, text: str) -> str:

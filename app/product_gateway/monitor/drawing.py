@@ -15,6 +15,7 @@ from product_gateway.errors import PageNotFound
 from product_gateway.model import EntityType, SyncStatus
 from product_gateway.monitor.access import Operator
 from product_gateway.monitor.attention import ago
+from product_gateway.visible_text import visible
 
 HERE = Path(__file__).parent
 ICON = pages.OWN / "icon.svg"
@@ -22,7 +23,7 @@ POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; "
     "form-action 'self'; frame-ancestors 'none'"
 )
-HEADERS = {"Content-Security-Policy": POLICY, "Referrer-Policy": "no-referrer"}
+HEADERS = {"Content-Security-Policy": POLICY, **pages.ISOLATION}
 # Where the other paths are, as seen from a page: it also works behind a prefix.
 BASES = {"getMonitor": "monitor/", "getMonitorSync": "../../"}
 STATES = {
@@ -97,6 +98,7 @@ class Drawing:
         made = Environment(
             loader=FileSystemLoader(HERE / "templates"),
             autoescape=True,
+            finalize=_visible,
             undefined=StrictUndefined,
             trim_blocks=True,
             lstrip_blocks=True,
@@ -118,6 +120,11 @@ class Drawing:
     def _names(self) -> dict[str, str]:
         """Template name -> published name: monitor.css -> monitor.5f0c1d….css."""
         return {f"{name.split('.')[0]}_{name.rpartition('.')[2]}": name for name in self._assets}
+
+
+def _visible(value: object) -> object:
+    """Nothing of strangers is hidden on a page. What a macro has written has been through this already."""
+    return visible(value) if type(value) is str else value
 
 
 def _mark(recent: Mapping[str, Any]) -> str:

@@ -37,6 +37,12 @@ MEDIA_TYPES = {
 FOREVER = "public, max-age=31536000, immutable"
 ASK_AGAIN = "no-cache"  # kept, but asked for each time whether it is still that (RFC 9111 §5.2.2.4)
 HASHED = (".css", ".js")
+# Of every page: its address is told to nobody, and no other site's page gets hold of its window or embeds it.
+ISOLATION = {
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
 PATHS = {INDEX: "/", DOCS: "/docs", TRY_OUT: "/docs/try"}
 MOST_PREFIXES = 16  # kept at a time: a proxy publishes the server under few
 _LINK = re.compile(r'\b(href|src|data-document)="([^"]*)"')
@@ -118,7 +124,7 @@ def as_file(content: bytes, name: str, cache: str, *, gzipped: bool = False, pol
     """The content under the name, whose ending says what it is."""
     etag = f'W/"{_digest(content)}"'  # weak: the same for what is compressed and what is not
     media_type = MEDIA_TYPES[Path(name).suffix]
-    headers = {"Cache-Control": cache} | ({"Content-Security-Policy": policy} if policy else {})
+    headers = {"Cache-Control": cache} | ({"Content-Security-Policy": policy, **ISOLATION} if policy else {})
     return File(content, 200, headers, media_type, gzipped, etag)
 
 
