@@ -8,6 +8,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import httpx2
@@ -167,7 +168,8 @@ def test_a_server_that_is_told_to_stop_finishes_what_is_under_way_and_lets_nobod
     assert "Traceback" not in process.log.read_text()
     for client in clients:
         client.close()
-    kept = sqlite3.connect(path).execute("SELECT count(*) FROM syncs WHERE status = 'QUEUED'").fetchone()
+    with closing(sqlite3.connect(path)) as connection:
+        kept = connection.execute("SELECT count(*) FROM syncs WHERE status = 'QUEUED'").fetchone()
     assert kept == (5,)
 
 
