@@ -18,7 +18,7 @@ from product_gateway import keys, settings
 from product_gateway.settings import Settings
 from starter import Forked
 
-STARTS_WITHIN = 20
+STARTS_WITHIN = 60  # on a busy machine; a wait for a process that has exited ends at once
 ENDS_WITHIN = 15
 API = "/product-gateway/v1"
 
@@ -138,9 +138,12 @@ class Process:
         return self._popen.wait(ENDS_WITHIN)
 
     def end(self) -> None:
-        """In good order if it can, by force if it can't."""
+        """In good order if it can, by force if it can't. Raises AssertionError if it has exited unnoticed."""
+        unnoticed = is_watched(self._popen)
         unwatch(self._popen)
-        if self._popen.poll() is None:
+        status = self._popen.poll()
+        assert status is None or not unnoticed, f"the process has exited with {status}: {_end_of(self.log)}"
+        if status is None:
             self._popen.terminate()
             try:
                 self._popen.wait(ENDS_WITHIN)
@@ -182,6 +185,11 @@ def watch(process: Watched, name: str, log: Path) -> None:
 def unwatch(process: Watched) -> None:
     """Let waits continue although this process has exited."""
     _watched.pop(id(process), None)
+
+
+def is_watched(process: Watched) -> bool:
+    """Return whether waits need this process alive."""
+    return id(process) in _watched
 
 
 def within(seconds: float, condition: Callable[[], Any]) -> Any:

@@ -9,8 +9,8 @@ from typing import Any
 
 import uvicorn
 
-STARTS_WITHIN = 10
-STOPS_WITHIN = 10
+STARTS_WITHIN = 30
+STOPS_WITHIN = 30
 
 
 @contextmanager

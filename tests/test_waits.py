@@ -1,5 +1,6 @@
 """house.within: a wait ends when the condition is true, when a process has exited, and at the latest in time."""
 
+import os
 import signal
 import socket
 import subprocess
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from house import House, free_port, unwatch, watch, within
+from house import STARTS_WITHIN, House, Process, free_port, unwatch, watch, within
 
 
 def test_a_wait_ends_as_soon_as_a_process_has_exited_and_shows_its_output(sqlite_house: House) -> None:
@@ -23,7 +24,7 @@ def test_a_wait_ends_as_soon_as_a_process_has_exited_and_shows_its_output(sqlite
             process.url()
         with sqlite_house.process("worker", "--nonsense"), pytest.raises(AssertionError, match="exited with 2"):
             within(60, lambda: False)
-        assert time.monotonic() - started < 50
+        assert time.monotonic() - started < STARTS_WITHIN
 
 
 def test_the_last_words_of_a_process_count(tmp_path: Path) -> None:
@@ -44,6 +45,16 @@ def test_a_process_that_was_told_to_end_may_end(sqlite_house: House) -> None:
         assert within(20, lambda: process.status() is not None)
         with pytest.raises(AssertionError, match="nothing came true within 0 s"):
             within(0, lambda: False)
+
+
+def test_a_process_that_has_exited_unnoticed_fails_the_test(sqlite_house: House) -> None:
+    """A worker that dies silently must not pass, even where the test does not wait for anything afterwards."""
+    process = Process(sqlite_house, ("sample-service", "--port", "0"))
+    process.url()
+    os.kill(process.pid, signal.SIGKILL)
+    assert within(20, lambda: not Path(f"/proc/{process.pid}").exists())
+    with pytest.raises(AssertionError, match=r"(?s)the process has exited with -9: .*listens on"):
+        process.end()
 
 
 def test_a_free_port_is_out_of_the_range_for_connections() -> None:
