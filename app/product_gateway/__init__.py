@@ -30,6 +30,7 @@ Where things are:
     unsent             the memory bound of responses that clients have not taken yet
     response_framing   answers whose status allows no body are sent without one
     public_path        the path prefix under which a proxy publishes the server
+    client_address     the address of a client behind trusted proxies
     cors               which origins' pages may read the answers in a browser
     rate_limits        how often a merchant and an address may ask
     answers            what a handler gives back: at once, later, or as a stream

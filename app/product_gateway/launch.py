@@ -17,10 +17,10 @@ from product_gateway import lean  # noqa: F401  # before uvicorn
 # isort: split
 from starlette.types import ASGIApp
 from uvicorn.config import Config
-from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.server import Server
 
 from product_gateway import data_directory, db, garbage, logs, tracing
+from product_gateway.client_address import ClientAddress
 from product_gateway.connections import Connections
 from product_gateway.db import Database, migrate
 from product_gateway.errors import SettingsError
@@ -330,7 +330,7 @@ def _http_server(
 ) -> Server:
     trusted = list(proxies.trusted)
     if trusted:
-        app = ProxyHeadersMiddleware(app, trusted)  # type: ignore[arg-type,assignment]  # uvicorn has ASGI types of its own
+        app = ClientAddress(app, trusted_proxies=trusted)
     return Server(
         Config(
             Framed(PublicPath(app, base_path=proxies.base_path, trusted_proxies=trusted)),

@@ -36,7 +36,7 @@ class PublicPath:
     def __init__(self, app: ASGIApp, *, base_path: str = "", trusted_proxies: Sequence[str] = ()) -> None:
         self._app = app
         self._base_path = base_path
-        self._trusts = _trusting(trusted_proxies) if trusted_proxies else None
+        self._trusts = trusting(trusted_proxies) if trusted_proxies else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Stands outside of what replaces the proxy's address by its client's."""
@@ -75,7 +75,8 @@ def _joined(values: Sequence[str]) -> str | None:
     return joined if len(joined) <= LONGEST_PREFIX and all(not each or is_prefix(each) for each in parts) else None
 
 
-def _trusting(proxies: Sequence[str]) -> Callable[[str], bool]:
+def trusting(proxies: Sequence[str]) -> Callable[[str], bool]:
+    """Return a function that tells whether an address is one of the proxies, or in one of the networks."""
     networks = [ipaddress.ip_network(each) for each in proxies]
 
     @lru_cache(maxsize=4096)
