@@ -68,7 +68,7 @@ class Crooked:
     """An ASGI application over the sample service; `fault` None has none."""
 
     catalog: Catalog
-    fault: str | None
+    fault: str | Fault | None
     number: int = 0
     at_once: int = 0
     met: set[Any] = field(default_factory=set)
@@ -85,7 +85,8 @@ class Crooked:
         self.number += 1
         token = request.headers.get("Authorization", "").removeprefix("Bearer ")
         asked = Asked(scope["raw_path"].decode(), dict(request.query_params), token, self.number)
-        told = await (FAULTS[self.fault][1](self, asked, self.honest) if self.fault else self.honest(asked))
+        fault = FAULTS[self.fault][1] if isinstance(self.fault, str) else self.fault
+        told = await (fault(self, asked, self.honest) if fault else self.honest(asked))
         response = Response(orjson.dumps(told.body), told.status, media_type=told.content_type)
         await response(scope, receive, send)
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from crooked_service import FAULTS, TOKEN, Crooked
+from crooked_service import FAULTS, TOKEN, Asked, Crooked, Honest, Told
 from hostile_found import FOUND
 from product_gateway import catalog_file, settings
 from product_gateway.conformance.rehearsal import Stock
@@ -78,6 +78,31 @@ def honest() -> Iterator[str]:
 async def test_nothing_is_found_in_the_service_without_a_fault(honest: str, made: Settings) -> None:
     """Odd ids, several pages and made-up requests included."""
     assert await failed(honest, made, examples=20) - {"speed"} == set()
+
+
+PUBLIC_ERRORS = "http://bento-gousto.com/api-docs"  # as Bento's public page writes them
+PUBLIC_TYPES = {400: "invalid-request", 401: "unauthorised", 403: "forbidden"}
+
+
+@pytest.mark.parametrize("content_type", ["application/problem+json", "application/json; charset=utf-8"])
+@pytest.mark.parametrize("same_status", [False, True])
+async def test_error_bodies_of_the_public_page_are_no_fault(
+    made: Settings, content_type: str, same_status: bool
+) -> None:
+    """Its page has the string "401" for `status`, whatever the status of the response is."""
+
+    async def copied(self: Crooked, asked: Asked, honest: Honest) -> Told:
+        told = await honest(asked)
+        if told.status == 200:
+            return told
+        kind = f"{PUBLIC_ERRORS}/{PUBLIC_TYPES.get(told.status, 'invalid-request')}"
+        status = str(told.status) if same_status else "401"
+        errors = [{"title": "Invalid request", "detail": "What is wrong this time."}]
+        body = {"type": kind, "title": "Something went wrong", "status": status, "errors": errors}
+        return Told(told.status, body, content_type)
+
+    with serve(Crooked(Mixed(250), copied)) as url:
+        assert await failed(url, made, examples=40) - {"speed"} == set()
 
 
 @pytest.mark.parametrize("name", FAULTS)

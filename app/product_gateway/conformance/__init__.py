@@ -12,6 +12,7 @@ Where things are:
     lists      pages, cursors, page sizes, order
     by_id      records by id
     access     who may read
+    problems   error bodies: the contract's, and those of Bento's public page
     contents   the records themselves
     fuzzing    made-up requests (Schemathesis)
     rehearsal  a sync that writes nothing

@@ -1,17 +1,12 @@
 """Who may read: no token, a wrong one, and the token that must not come back."""
 
-import jsonschema_rs
-import orjson
-
-from product_gateway import spec
+from product_gateway.conformance import problems
 from product_gateway.conformance.by_id import UNKNOWN
-from product_gateway.conformance.client import WRONG_TOKEN, Answer, Service
+from product_gateway.conformance.client import WRONG_TOKEN, Service
 from product_gateway.conformance.sheet import Sheet
 from product_gateway.logs import SHORTEST_SECRET
 from product_gateway.model import EntityType
 from product_gateway.records import contract
-
-PROBLEM_JSON = "application/problem+json"
 
 
 async def check(service: Service, sheet: Sheet, entity_type: EntityType) -> None:
@@ -27,7 +22,9 @@ async def check(service: Service, sheet: Sheet, entity_type: EntityType) -> None
         sheet.passed(entity_type, code)
     unknown = await service.record(entity_type, UNKNOWN)
     for answer in (*answers.values(), unknown):
-        fault = _fault(answer) if answer.status in (401, 404) else ""
+        fault = ""
+        if answer.reply is not None and answer.status in (401, 404):
+            fault = problems.fault(answer.reply.content, answer.exchange.content_type)
         if fault:
             sheet.failed("problem-details", entity_type, f"{answer.exchange.said} {fault}", answer.exchange.curl)
     sheet.passed(entity_type, "problem-details")
@@ -47,17 +44,3 @@ def look_back(service: Service, sheet: Sheet) -> None:
     elif service.recorder.exchanges:
         last = service.recorder.exchanges[-1]
         sheet.failed("reachable", None, last.said, last.curl)
-
-
-def _fault(answer: Answer) -> str:
-    """What keeps an answer from being problem details."""
-    content_type = answer.exchange.content_type.partition(";")[0].strip().lower()
-    if content_type != PROBLEM_JSON:
-        return f"The Content-Type is {content_type!r}." if content_type else "There is no Content-Type."
-    schema = spec.json_schema(spec.load(spec.PRODUCT_SERVICE), "Problem")
-    try:
-        body = orjson.loads(answer.reply.content if answer.reply else b"")
-    except orjson.JSONDecodeError:
-        return "The body is not JSON."
-    fits = jsonschema_rs.Draft4Validator(schema).is_valid(body)
-    return "" if fits else "The body is not a problem as the schema has it: type, title and status."

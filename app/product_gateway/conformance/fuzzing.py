@@ -4,7 +4,6 @@ The only place that knows Schemathesis, which is not installed where nobody asks
 """
 
 import asyncio
-import copy
 import math
 import threading
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from schemathesis.config import SchemathesisConfig
 from schemathesis.core.failures import FailureGroup
 
 from product_gateway import spec
+from product_gateway.conformance import problems
 from product_gateway.conformance.client import Answer, Service
 from product_gateway.conformance.reading import Reading
 from product_gateway.conformance.sheet import Sheet
@@ -176,7 +176,7 @@ def _in_words(failure: Any) -> str:
 def _right(path: str) -> spec.Document:
     """The contract's operation at the path. Not with its tokens, which have checks of their own: every request here has
     the right one. Nor with its examples, which are tried anyway, nor ids with a comma, which would be taken for two."""
-    document = copy.deepcopy(spec.load(spec.PRODUCT_SERVICE))
+    document = problems.contract()
     del document["security"], document["components"]["securitySchemes"]
     document["paths"] = {path: document["paths"][path]}
     for each in document["components"]["parameters"].values():
