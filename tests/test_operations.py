@@ -204,4 +204,7 @@ def test_the_operations_spec_asks_for_no_token_and_answers_errors_as_the_gateway
     for kind, name in (("schemas", "ErrorResponse"), ("schemas", "HealthResponse"), ("headers", "RequestId")):
         assert operations["components"][kind][name] == gateway["components"][kind][name]
     for path in ("/health/live", "/health/ready"):
-        assert set(operations["paths"][path]["get"]["responses"]) == set(gateway["paths"][path]["get"]["responses"])
+        there = set(gateway["paths"][path]["get"]["responses"])
+        assert set(operations["paths"][path]["get"]["responses"]) == {*there, "403"}, (
+            "a foreign Host is refused here alone"
+        )
