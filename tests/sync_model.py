@@ -1,7 +1,7 @@
 """The sync table and the catalog in a few lines of Python: what test_sync_model.py holds the database to."""
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from uuid import UUID
 
 from product_gateway.model import ACTIVE, Claim, Counts, EntityType, Page, Sync, SyncStatus
@@ -18,6 +18,7 @@ class Run:
     of: Kind
     queued_at: datetime
     key: str | None
+    waits_since: datetime
     status: SyncStatus = SyncStatus.QUEUED
     token: int = 0
     lost: int = 0
@@ -68,7 +69,7 @@ class Model:
     def enqueued(self, sync: Sync, key: str | None) -> None:
         """A new one."""
         assert sync.id not in self.runs
-        self.runs[sync.id] = Run(sync.id, (sync.merchant, sync.entity_type), sync.queued_at, key)
+        self.runs[sync.id] = Run(sync.id, (sync.merchant, sync.entity_type), sync.queued_at, key, sync.queued_at)
 
     def owner(self, claim: Claim) -> Run | None:
         """The sync of the claim, where the claim still holds."""
@@ -77,7 +78,11 @@ class Model:
 
     def claim(self, max_lost: int, at_once: int) -> Run | None:
         """One that lost its worker, or else the next one in the queue; those that lost too many fail on the way."""
-        for run in sorted(self.runs.values(), key=lambda run: (not run.ran_out, run.queued_at)):
+
+        def place(run: Run) -> tuple[object, ...]:
+            return self._running(run.of[0]) > 0, not run.ran_out, run.queued_at if run.ran_out else run.waits_since
+
+        for run in sorted(self.runs.values(), key=place):
             waiting = run.status is SyncStatus.QUEUED or (run.status is SyncStatus.IN_PROGRESS and run.ran_out)
             if not waiting or self._running(run.of[0]) >= at_once:
                 continue
@@ -112,6 +117,10 @@ class Model:
         missing = set(catalog) - run.seen
         self.catalogs[run.of] = {key: value for key, value in catalog.items() if key not in missing}
         self._add(run, Counts(deleted=len(missing)))
+
+    def release(self, run: Run) -> None:
+        """Other merchants have their turn first."""
+        run.status, run.ran_out, run.waits_since = SyncStatus.QUEUED, False, datetime.now(UTC)
 
     def end(self, run: Run, status: SyncStatus, code: str | None = None) -> None:
         """The last thing that happens to a sync."""

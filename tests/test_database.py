@@ -28,6 +28,8 @@ from product_gateway.errors import SettingsError, SyncAlreadyActive, SyncNotFoun
 from product_gateway.model import EntityType, Platform
 
 
+# SQLAlchemy cannot read such an index back from SQLite. The next test compares its text.
+@pytest.mark.filterwarnings("ignore:.*expression-based index .?ix_syncs_queued")
 def test_migrations_make_the_tables_that_the_code_uses(database: Database) -> None:
     """Two descriptions of the same tables drift apart unless somebody looks."""
     differences = database.call(lambda connection: compare_metadata(MigrationContext.configure(connection), metadata))

@@ -154,6 +154,14 @@ class Machine(RuleBasedStateMachine):
             self.model.remove_missing(run)
 
     @rule(claim=held)
+    def release(self, claim: Claim) -> None:
+        """A sync gives its slot to another merchant, and stands behind all that wait."""
+        if self.write(claim, claims.release):
+            time.sleep(0.002)
+            self.model.release(self.model.runs[claim.sync_id])
+            time.sleep(0.002)
+
+    @rule(claim=held)
     def succeed(self, claim: Claim) -> None:
         """The end that everybody hopes for."""
         if self.write(claim, catalog.succeed):

@@ -241,6 +241,10 @@ class PullFailed(GatewayError):
         self.code = code
 
 
+class TurnOver(GatewayError):
+    """Other merchants wait for a slot: the sync goes on later, behind its last page."""
+
+
 class PullInterrupted(PullFailed):
     """A failure that may pass: the same request may be tried again, at best after `retry_after` seconds."""
 

@@ -227,6 +227,15 @@ class Claim:
     rejected: int
     pull_complete: bool
     taken_over: bool = False
+    seconds_since_start: float = 0.0  # of the sync; its time in the queue in between counts
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """Which merchants wait for a slot though they have none, and the syncs that are their merchant's second one."""
+
+    waiting: frozenset[str]
+    second_syncs: frozenset[UUID]
 
 
 @dataclass(frozen=True, slots=True)

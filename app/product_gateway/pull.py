@@ -6,11 +6,12 @@ lacks too much of the catalog.
 
 import contextlib
 from collections import Counter
+from dataclasses import dataclass
 from uuid import UUID
 
 from product_gateway import records
 from product_gateway.db import Database, catalog, claims, merchants
-from product_gateway.errors import PullFailed, SettingsError
+from product_gateway.errors import PullFailed, SettingsError, TurnOver
 from product_gateway.keys import Secrets
 from product_gateway.metrics import Metrics
 from product_gateway.model import FEWEST_TO_JUDGE, Claim, EntityType, Merchant, Page, Platform, Quota
@@ -23,6 +24,13 @@ from product_gateway.unread import AnyPage
 RECORDS_LOOKED_AT_PER_REMOVAL = 2000
 MOST_ASKED_ABOUT = 1000  # records that a list lacks
 AWAY = ("PRODUCT_SERVICE_UNREACHABLE", "PRODUCT_SERVICE_RATE_LIMITED")
+
+
+@dataclass(eq=False, slots=True)
+class Turn:
+    """The time that a sync may run while other merchants wait. `is_over` ends it behind the page that is being read."""
+
+    is_over: bool = False
 
 
 class Pull:
@@ -44,27 +52,30 @@ class Pull:
         self._metrics.retried()
         self._repeated[claim.sync_id] += 1
 
-    async def run(self, claim: Claim) -> None:
-        """From where the claim says that it is. Raises PullFailed, LeaseLost or Unavailable."""
+    async def run(self, claim: Claim, turn: Turn) -> None:
+        """From where the claim says that it is. Raises PullFailed, LeaseLost or Unavailable.
+
+        Raises TurnOver behind a page, once the turn is over and more pages follow.
+        """
         try:
-            await self._run(claim)
+            await self._run(claim, turn)
         except BaseException as error:
             release_locals(error)  # they hold pages and response bodies
             raise
 
-    async def _run(self, claim: Claim) -> None:
+    async def _run(self, claim: Claim, turn: Turn) -> None:
         merchant = await self._merchant(claim)
         service = self._product_service(merchant, claim)
         if claim.pull_complete:  # the worker that read the last page may have been lost before it judged
             require_few_rejected(claim.records_read, claim.rejected, merchant.max_rejected_percent)
         else:
-            await self._read_pages(claim, merchant, service)
+            await self._read_pages(claim, merchant, service, turn)
         if await self._database.read(claims.may_remove, claim):
             await self._remove_what_is_gone(claim, service)
         else:
             await self._remove_what_is_certainly_gone(claim, service)
 
-    async def _read_pages(self, claim: Claim, merchant: Merchant, service: ProductService) -> None:
+    async def _read_pages(self, claim: Claim, merchant: Merchant, service: ProductService, turn: Turn) -> None:
         """While a page is written, the next one is on its way, unless the pull ends with this one."""
         read, rejected, number = claim.records_read, claim.rejected, claim.pages_read
         most = merchant.max_rejected_percent
@@ -74,13 +85,15 @@ class Pull:
                 unfit = len(page.rejections) if isinstance(page, Page) else 0  # of an unread page not known yet
                 read, number, last = read + page.size, number + 1, page.next_cursor is None
                 to_come = 0 if last else self._most_to_come(claim.entity_type, number)
-                if not last and not are_too_many_rejected(read, rejected + unfit, most, to_come):
+                if not last and not turn.is_over and not are_too_many_rejected(read, rejected + unfit, most, to_come):
                     pages.fetch()
                 written = await self._write(claim, page)
                 rejected += written.rejected
                 require_few_rejected(read, rejected, most, to_come)
                 if not last:
                     require_new_records(claim.entity_type, number, written.pages_without_new)
+                if turn.is_over and not last:
+                    raise TurnOver("Other merchants wait.")
                 service.leave_unread = written.as_before * 2 > page.size
 
     def _most_to_come(self, entity_type: EntityType, pages_read: int) -> int:

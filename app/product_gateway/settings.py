@@ -180,6 +180,15 @@ class Settings(BaseModel):
         10 * 1024**3, ge=1024, description="Most bytes of records of one entity type that a merchant's catalog may have"
     )
     max_pages: int = Field(100_000, ge=1, description="Pages that one sync may read")
+    max_sync_seconds: float = Field(
+        21_600, gt=0, le=2_592_000, description="Seconds after its start at which a sync that has not ended is FAILED"
+    )
+    sync_turn_seconds: float = Field(
+        60,
+        ge=0,
+        le=86_400,
+        description="Seconds that a sync runs before it gives its slot to another merchant that waits",
+    )
     max_lost_workers: int = Field(5, ge=1, le=1000, description="Workers that a sync may lose before it is FAILED")
     max_deleted_percent: int = Field(
         50, ge=0, le=100, description="Share of a catalog of 20 records or more that a sync may remove unasked"

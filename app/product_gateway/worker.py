@@ -6,15 +6,17 @@ import logging
 import os
 import socket
 import time
+from dataclasses import dataclass, field
 from functools import partial
+from uuid import UUID
 
 from product_gateway import logs, metrics, tracing
-from product_gateway.db import Database, catalog, claims, syncs
-from product_gateway.errors import LeaseLost, PullFailed, SyncNotFound, Unavailable
+from product_gateway.db import Database, catalog, claims, events, syncs
+from product_gateway.errors import LeaseLost, PullFailed, SyncNotFound, TurnOver, Unavailable
 from product_gateway.metrics import Metrics
 from product_gateway.model import Claim, EntityType, SyncStatus
 from product_gateway.outbound import Outbound
-from product_gateway.pull import Pull
+from product_gateway.pull import Pull, Turn
 from product_gateway.settings import Settings
 from product_gateway.supervisor import Loop, Supervisor
 
@@ -26,9 +28,20 @@ LONGEST_UNTIL_CANCELLED = 4.0  # seconds: a heartbeat is how a worker learns tha
 SECONDS_BETWEEN_PRUNES = 3600.0
 PRUNED_AT_ONCE = 200
 SECONDS_BETWEEN_TRIES = 0.5
+POLLS_UNTIL_A_MERCHANT_WAITS = 2  # a worker with a free slot takes a sync up within one
+SECONDS_UNTIL_ANOTHER_TURN_ENDS = 10.0  # where the first one does not come to the end of its page
 NOT_LOOKED_FOR = "Syncs are not looked for until the database is back"
 NOT_RENEWED = "The sync's lease was not renewed"
 NOT_PRUNED = "Pruning waits until the database is back"
+
+
+@dataclass(eq=False, slots=True)
+class Share:
+    """A slot that a sync holds since `began`, and when its turn was `ended` (monotonic clock)."""
+
+    began: float
+    ended: float = 0.0
+    turn: Turn = field(default_factory=Turn)
 
 
 class Worker:
@@ -49,6 +62,7 @@ class Worker:
         self._pull = Pull(settings, database, outbound, self._metrics)
         self._owner = f"{socket.gethostname()}:{os.getpid()}"
         self._running: set[asyncio.Task[None]] = set()
+        self._shares: dict[UUID, Share] = {}  # by sync
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until `stop` is set; then what is running is handed back, for another worker to go on with."""
@@ -65,8 +79,11 @@ class Worker:
     async def _run_syncs(self, stopping: asyncio.Task[object], loop: Loop) -> None:
         while not stopping.done():
             if len(self._running) >= self._settings.worker_concurrency:
+                await self._share_slots()
+                loop.progressed()
                 with loop.idle():
-                    await asyncio.wait({stopping, *self._running}, return_when=asyncio.FIRST_COMPLETED)
+                    wait = self._settings.worker_poll_seconds
+                    await asyncio.wait({stopping, *self._running}, timeout=wait, return_when=asyncio.FIRST_COMPLETED)
                 continue
             claim = await self._claim()
             loop.progressed()
@@ -82,6 +99,29 @@ class Worker:
         if await self._database.read(claims.is_any_claimable, self._settings.syncs_per_merchant):
             return await self._take_up()
         return None
+
+    async def _share_slots(self) -> None:
+        """End turns for the merchants that wait without a slot: first of second syncs, then of those that ran longest.
+
+        A merchant waits where no worker has had a free slot for a while. A turn that was ended a moment ago counts.
+        """
+        made = self._settings
+        demand = await self._database.read(
+            claims.demand, POLLS_UNTIL_A_MERCHANT_WAITS * made.worker_poll_seconds, made.worker_concurrency
+        )
+        now = time.monotonic()
+        shares = sorted(self._shares.items(), key=lambda each: (each[0] not in demand.second_syncs, each[1].began))
+        wanted = len(demand.waiting)
+        for _, share in shares:
+            if not demand.waiting:
+                share.turn.is_over = False
+            elif share.turn.is_over:
+                wanted -= now - share.ended < SECONDS_UNTIL_ANOTHER_TURN_ENDS
+        for sync_id, share in shares:
+            is_due = sync_id in demand.second_syncs or now - share.began >= made.sync_turn_seconds
+            if wanted > 0 and is_due and not share.turn.is_over:
+                share.turn.is_over, share.ended = True, now
+                wanted -= 1
 
     async def _take_up(self) -> Claim | None:
         made = self._settings
@@ -115,12 +155,13 @@ class Worker:
                 )
 
     async def _run_to_its_end(self, claim: Claim) -> None:
-        cut_off = False
+        cut_off = released = False
         began = time.monotonic()
+        share = self._shares[claim.sync_id] = Share(began)
         try:
             async with asyncio.TaskGroup() as group:
                 heartbeat = group.create_task(self._keep(claim))
-                await self._pull.run(claim)
+                await self._pull_in_time(claim, share.turn)
                 heartbeat.cancel()
             await self._database.write(catalog.succeed, claim)
             seconds = time.monotonic() - began
@@ -129,6 +170,8 @@ class Worker:
             logger.info("The sync SUCCEEDED after %.1f s.", seconds)
         except* LeaseLost as lost:
             await self._leave(claim, lost.exceptions[0])
+        except* TurnOver:
+            released = True
         except* Unavailable as away:
             cut_off = True
             for each in away.exceptions:
@@ -142,11 +185,45 @@ class Worker:
             logger.error("The sync met an error that nobody expected.", exc_info=unexpected)
             detail = "The gateway failed to run this sync. Its operator can see why."
             await self._fail(claim, "INTERNAL_ERROR", detail, began)
+        finally:
+            if self._shares.get(claim.sync_id) is share:
+                del self._shares[claim.sync_id]
+        if released:
+            cut_off = not await self._release(claim)
         if cut_off:
             task = asyncio.current_task()
             if task is not None and task.cancelling():  # a TaskGroup that fails swallows this before Python 3.13
                 raise asyncio.CancelledError
             await self._hand_back_when_possible(claim)
+
+    async def _pull_in_time(self, claim: Claim, turn: Turn) -> None:
+        longest = self._settings.max_sync_seconds
+        try:
+            async with asyncio.timeout(longest - claim.seconds_since_start) as limit:
+                await self._pull.run(claim, turn)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise PullFailed(
+                "SYNC_TOO_LONG",
+                f"The sync was not complete {longest:g} s after it had begun, which is the longest that one may take. "
+                "What was read stays in the catalog. Let the product service answer faster or with larger pages, then "
+                "start the sync again.",
+            ) from None
+
+    async def _release(self, claim: Claim) -> bool:
+        """Return False where the database is away."""
+        try:
+            await self._database.write(claims.release, claim)
+        except LeaseLost as lost:
+            await self._leave(claim, lost)
+        except Unavailable as away:
+            logger.warning("The sync stops here: %s", away.with_cause)
+            return False
+        else:
+            tracing.ended(events.RELEASED)
+            logger.info("The sync is released: other merchants wait.")
+        return True
 
     async def _hand_back_when_possible(self, claim: Claim) -> None:
         """Until the lease has run out: a sync that lost its database goes on as soon as it is there again.

@@ -8,13 +8,26 @@ from typing import Any
 from uuid import UUID
 
 import orjson
-from sqlalchemy import BigInteger, Connection, CursorResult, bindparam, case, func, insert, select, text, update
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    CursorResult,
+    Select,
+    bindparam,
+    case,
+    func,
+    insert,
+    select,
+    text,
+    update,
+)
 
 from product_gateway.db import events
-from product_gateway.db.tables import merchants, now, sync_problems, syncs
+from product_gateway.db.tables import merchants, now, sync_problems, syncs, waits_since
 from product_gateway.db.webhooks import announce
 from product_gateway.errors import LeaseLost
-from product_gateway.model import Claim, Counts, EntityType, Page, Rejection, SyncStatus
+from product_gateway.model import Claim, Counts, Demand, EntityType, Page, Rejection, SyncStatus
 
 SAMPLES_PER_CODE = 5
 WORKER_LOST = "WORKER_LOST"
@@ -61,18 +74,34 @@ _merchant_is_busy = (
 # every claim, until it has noticed that the queue is long.
 _next_lost = (syncs.c.status == text("'IN_PROGRESS'")) & (syncs.c.lease_expires_at < now())
 _next_queued = syncs.c.status == text("'QUEUED'")
-_candidates = {
-    alone: [
-        select(
-            syncs.c.merchant, syncs.c.id, syncs.c.entity_type, syncs.c.status, syncs.c.lost_workers, syncs.c.lease_owner
-        )
-        .where(each & ~_merchant_is_busy if alone else each)
-        .order_by(syncs.c.queued_at, syncs.c.id)  # SQLite's times have milliseconds: of equal ones, the ids decide
-        .limit(1)
-        for each in (_next_lost, _next_queued)
-    ]
-    for alone in (True, False)
-}
+_of_candidate = [
+    *(syncs.c.merchant, syncs.c.id, syncs.c.entity_type),
+    *(syncs.c.status, syncs.c.lost_workers, syncs.c.lease_owner),
+]
+
+
+def _oldest(which: ColumnElement[bool], since: ColumnElement[datetime]) -> Select[Any]:
+    # SQLite's times have milliseconds: of equal ones, the ids decide.
+    return select(*_of_candidate).where(which).order_by(since, syncs.c.id).limit(1)
+
+
+_lost, _queued = _oldest(_next_lost, syncs.c.queued_at), _oldest(_next_queued, waits_since)
+_of_others = [
+    _oldest(_next_lost & ~_merchant_is_busy, syncs.c.queued_at),
+    _oldest(_next_queued & ~_merchant_is_busy, waits_since),
+]
+# In this order. A merchant's second sync comes behind those of merchants that have none in progress.
+_candidates = {True: _of_others, False: [*_of_others, _lost, _queued]}
+_is_any = {True: _of_others, False: [_lost, _queued]}
+_waiting = (
+    select(syncs.c.merchant)
+    .where(_next_queued, ~_merchant_is_busy, waits_since < now(bindparam("age")))
+    .order_by(waits_since, syncs.c.id)
+    .limit(bindparam("most"))
+)
+_in_progress = select(syncs.c.merchant, syncs.c.id).where(
+    syncs.c.status == text("'IN_PROGRESS'"), syncs.c.lease_expires_at >= now()
+)
 _lock_merchant = select(merchants.c.name).where(merchants.c.name == bindparam("m")).with_for_update(key_share=True)
 _count_in_progress = select(func.count()).where(
     syncs.c.merchant == bindparam("m"), syncs.c.status == text("'IN_PROGRESS'"), syncs.c.lease_expires_at >= now()
@@ -81,7 +110,7 @@ _count_in_progress = select(func.count()).where(
 
 def is_any_claimable(connection: Connection, at_once: int) -> bool:
     """Whether a claim is worth a write (a read, so that idle workers disturb nobody)."""
-    return any(connection.execute(each).first() is not None for each in _candidates[_is_alone(at_once)])
+    return any(connection.execute(each).first() is not None for each in _is_any[_is_alone(at_once)])
 
 
 def claim(
@@ -96,7 +125,7 @@ def claim(
 
     A sync whose workers are lost again and again goes IN_PROGRESS -> FAILED instead, with the code WORKER_LOST; the
     entity types of such are added to `given_up`.
-    Of one merchant, no more than `at_once` syncs are in progress.
+    Of one merchant, no more than `at_once` syncs are in progress, and only one while other merchants wait.
     """
     while True:
         candidate = _lock_candidate(connection, at_once)
@@ -130,10 +159,11 @@ def claim(
             lease_owner=owner,
             lease_expires_at=_lease_end,
             heartbeat_at=now(),
-        ).returning(syncs),
+        ).returning(syncs, now().label("as_of")),
         {"lease": lease_seconds},
     ).one()
-    events.append(connection, row.merchant, row.id, events.CLAIMED, number=row.attempt, detail=owner)
+    most = events.MOST if row.released_at is None else events.MOST_REPEATED
+    events.append(connection, row.merchant, row.id, events.CLAIMED, number=row.attempt, detail=owner, most=most)
     return Claim(
         merchant=row.merchant,
         sync_id=row.id,
@@ -146,6 +176,7 @@ def claim(
         rejected=row.rejected,
         pull_complete=row.pull_complete,
         taken_over=taken_over,
+        seconds_since_start=max(0.0, (row.as_of - row.started_at).total_seconds()),
     )
 
 
@@ -243,6 +274,26 @@ def hand_back(connection: Connection, claim: Claim) -> None:
     """IN_PROGRESS -> QUEUED: another worker goes on where this one stopped. Raises LeaseLost."""
     _write(connection, claim, status=SyncStatus.QUEUED, lease_expires_at=None, lease_owner=None)
     events.append(connection, claim.merchant, claim.sync_id, events.HANDED_BACK)
+
+
+def release(connection: Connection, claim: Claim) -> None:
+    """IN_PROGRESS -> QUEUED, behind all that wait: other merchants have their turn first. Raises LeaseLost."""
+    _write(connection, claim, status=SyncStatus.QUEUED, lease_expires_at=None, lease_owner=None, released_at=now())
+    most = events.MOST_REPEATED
+    events.append(connection, claim.merchant, claim.sync_id, events.RELEASED, most=most)
+
+
+def demand(connection: Connection, seconds: float, most: int) -> Demand:
+    """Return which merchants have waited for so many seconds without a sync in progress, `most` of them."""
+    waiting = frozenset(connection.scalars(_waiting, {"age": -seconds, "most": most * len(EntityType)}))
+    if not waiting:
+        return Demand(waiting, frozenset())
+    first: dict[str, UUID] = {}
+    second_syncs: set[UUID] = set()
+    for merchant, sync_id in sorted((row.merchant, row.id) for row in connection.execute(_in_progress)):
+        if first.setdefault(merchant, sync_id) != sync_id:
+            second_syncs.add(sync_id)
+    return Demand(waiting, frozenset(second_syncs))
 
 
 def _end(connection: Connection, claim: Claim, status: SyncStatus, why: str | None, **values: Any) -> None:

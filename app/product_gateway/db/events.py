@@ -21,6 +21,7 @@ PAGE = "PAGE"  # number: records read by then; detail: pages
 REPEATED = "REPEATED"  # number: requests to the product service that had to be made again
 LEASE_LOST = "LEASE_LOST"  # detail: the worker that was not heard of any more
 HANDED_BACK = "HANDED_BACK"
+RELEASED = "RELEASED"
 MASS_DELETION_ALLOWED = "MASS_DELETION_ALLOWED"  # detail: by whom
 
 FIRST_PAGES = 32  # each of them is told; of those behind, as many as are half of these for each doubling

@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, or_, select, text
 
 from product_gateway.db import catalog, events, merchants, syncs, webhooks
 from product_gateway.db.syncs import Place, columns, sync_of
-from product_gateway.db.tables import now
+from product_gateway.db.tables import now, waits_since
 from product_gateway.db.tables import syncs as table
 from product_gateway.errors import SyncNotFound
 from product_gateway.model import ActiveSyncs, Delivery, EntityType, RejectionGroup, Sync, SyncEvent, SyncStatus
@@ -79,11 +79,8 @@ _stuck = (
     .limit(MOST_ACTIVE)
 )
 _active = [
-    select(*_of_run, *columns)
-    .where(_status == text(f"'{each}'"))
-    .order_by(table.c.queued_at, table.c.id)
-    .limit(MOST_ACTIVE)
-    for each in (SyncStatus.IN_PROGRESS, SyncStatus.QUEUED)
+    select(*_of_run, *columns).where(_status == text(f"'{each}'")).order_by(since, table.c.id).limit(MOST_ACTIVE)
+    for each, since in ((SyncStatus.IN_PROGRESS, table.c.queued_at), (SyncStatus.QUEUED, waits_since))
 ]
 _later = table.alias()
 _newest_first = (table.c.queued_at.desc(), table.c.id.desc())

@@ -36,6 +36,7 @@ from product_gateway.db.tables import (
     sync_events,
     sync_problems,
     syncs,
+    waits_since,
     webhook_deliveries,
 )
 from product_gateway.db.webhooks import announce, pending
@@ -98,6 +99,9 @@ _select_all_active = (
     select(syncs.c.entity_type, syncs.c.status, func.count(), func.min(syncs.c.queued_at), now())
     .where(text(ACTIVE))
     .group_by(syncs.c.entity_type, syncs.c.status)
+)
+_select_first_in_line = (
+    select(waits_since).where(syncs.c.status == text("'QUEUED'")).order_by(waits_since, syncs.c.id).limit(1)
 )
 _select_of_key = select(*columns).where(syncs.c.merchant == bindparam("m"), syncs.c.idempotency_key == bindparam("k"))
 _select_latest = select(*columns).where(_of_type).order_by(syncs.c.queued_at.desc(), syncs.c.id.desc()).limit(1)
@@ -228,9 +232,17 @@ def active(connection: Connection) -> list[ActiveSyncs]:
 
     Reads the index of what is active alone, however long the history is; a merchant has one sync of a type in it.
     """
+    groups = connection.execute(_select_all_active).all()
+    # The groups are read from an index without `released_at`. No sync has waited longer than the first in line.
+    waits = connection.scalar(_select_first_in_line) if groups else None
     return [
-        ActiveSyncs(EntityType(entity_type), SyncStatus(status), number, max(0.0, (as_of - oldest).total_seconds()))
-        for entity_type, status, number, oldest, as_of in connection.execute(_select_all_active)
+        ActiveSyncs(
+            EntityType(entity_type),
+            SyncStatus(status),
+            number,
+            max(0.0, (as_of - (max(oldest, waits) if status == "QUEUED" and waits else oldest)).total_seconds()),
+        )
+        for entity_type, status, number, oldest, as_of in groups
     ]
 
 

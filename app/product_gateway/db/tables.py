@@ -22,6 +22,7 @@ from sqlalchemy import (
     Table,
     Text,
     Uuid,
+    func,
     text,
 )
 from sqlalchemy.ext.compiler import compiles
@@ -80,6 +81,7 @@ syncs = Table(
     Column("status", String(16), nullable=False),
     Column("queued_at", Instant, nullable=False),
     Column("started_at", Instant),
+    Column("released_at", Instant),  # when it last gave way to other merchants: from then on it stands behind them
     Column("finished_at", Instant),
     Column("idempotency_key", String(255)),
     Column("attempt", Integer, nullable=False, server_default="0"),
@@ -139,12 +141,14 @@ Index(
     syncs.c.finished_at,
     info={WHERE: "finished_at IS NOT NULL"},
 )
+# Since when a queued sync waits for its turn.
+waits_since = func.coalesce(syncs.c.released_at, syncs.c.queued_at)
 # For claims, which take the oldest. Leases are in no index: a heartbeat must not cost more than its row.
 # The status comes first so that SQLite prefers these to ix_syncs_of_status, which would have to be sorted.
-for _status in ("QUEUED", "IN_PROGRESS"):
+for _status, _since in (("QUEUED", waits_since), ("IN_PROGRESS", syncs.c.queued_at)):
     Index(
         f"ix_syncs_{_status.lower()}",
-        *(syncs.c.status, syncs.c.queued_at, syncs.c.id),
+        *(syncs.c.status, _since, syncs.c.id),
         info={WHERE: f"status = '{_status}'"},
     )
 # The latest sync of an entity type, and the history (the database's clock decides what is later, not the ids).

@@ -63,6 +63,10 @@ ADVICE = {
         "Ask the merchant whether it needs so many records. If so, raise MAX_CATALOG_RECORDS or MAX_CATALOG_BYTES.",
         "product-gateway merchant show {merchant}",
     ),
+    "SYNC_TOO_LONG": Advice(
+        "the product service is too slow for a whole sync",
+        "Ask the merchant for faster answers or larger pages, or raise MAX_SYNC_SECONDS.",
+    ),
     "ANSWER_TOO_LARGE": Advice(
         "the product service sends a page that is too large",
         "Ask the merchant to send no more records than page_size asks for, or raise MAX_PAGE_BYTES.",

@@ -23,6 +23,7 @@ WORDS = {
     events.REPEATED: "{number} requests to the product service had to be made again",
     events.LEASE_LOST: "The worker {detail} was not heard of any more",
     events.HANDED_BACK: "Handed back by its worker, which was stopped; another one goes on",
+    events.RELEASED: "Released because other merchants wait; it goes on behind its last page when it is its turn",
     events.MASS_DELETION_ALLOWED: "The next successful sync may remove any number of records: allowed {detail}",
     SyncStatus.SUCCEEDED: "Succeeded",
     SyncStatus.FAILED: "Failed. {detail}",

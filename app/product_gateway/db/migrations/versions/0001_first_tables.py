@@ -80,6 +80,7 @@ def upgrade() -> None:
         sa.Column("status", sa.String(length=16), nullable=False),
         sa.Column("queued_at", INSTANT, nullable=False),
         sa.Column("started_at", INSTANT),
+        sa.Column("released_at", INSTANT),
         sa.Column("finished_at", INSTANT),
         sa.Column("idempotency_key", sa.String(length=255)),
         sa.Column("attempt", sa.Integer(), server_default="0", nullable=False),
@@ -115,10 +116,14 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["merchant"], ["merchants.name"], name=op.f("fk_syncs_merchant_merchants")),
         sa.PrimaryKeyConstraint("merchant", "id", name=op.f("pk_syncs")),
     )
-    for name, status in (("ix_syncs_queued", "QUEUED"), ("ix_syncs_in_progress", "IN_PROGRESS")):
+    queues = (
+        ("ix_syncs_queued", "QUEUED", sa.text("coalesce(released_at, queued_at)")),
+        ("ix_syncs_in_progress", "IN_PROGRESS", "queued_at"),
+    )
+    for name, status, since in queues:
         where = sa.text(f"status = '{status}'")
-        columns = ["status", "queued_at", "id"]
-        op.create_index(name, "syncs", columns, unique=False, sqlite_where=where, postgresql_where=where)
+        in_order = ["status", since, "id"]
+        op.create_index(name, "syncs", in_order, unique=False, sqlite_where=where, postgresql_where=where)
     op.create_index(
         "ux_syncs_idempotency_key",
         "syncs",
