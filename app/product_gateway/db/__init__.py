@@ -13,12 +13,12 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy import Connection, Engine, make_url
+from sqlalchemy.exc import SQLAlchemyError
 
 from product_gateway import tracing
 from product_gateway.db import postgresql, sqlite
-from product_gateway.db.faults import AWAY, faults_as_unavailable
+from product_gateway.db.faults import AWAY, faults_as_unavailable, in_one_line
 from product_gateway.db.units import BEGIN, READ, WRITE, Threads, UnderWay, Unit, until
 from product_gateway.db.writer import GroupCommit
 from product_gateway.errors import SettingsError, Unavailable
@@ -31,6 +31,13 @@ SECONDS_TO_WAIT = 5.0  # for a lock of SQLite's, and for a connection
 SHARE_OF_THE_DEADLINE_TO_WAIT = 0.9  # so that there is an answer before it, by which nothing was done
 SECONDS_TO_FINISH = 2.0  # of a close, before what is under way is given up
 SECONDS_TO_GIVE_UP = 0.5
+# It quotes nothing of the URL: where it is in doubt, any part may belong to a password.
+IN_DOUBT = (
+    "PRODUCT_GATEWAY_DATABASE_URL is not a valid URL of a database. It is not shown here, as it may hold a password. "
+    "In a user name or password, write @ as %40, / as %2F, : as %3A, # as %23, ? as %3F, % as %25 and a space as %20. "
+    "Examples: sqlite:///var/gateway.db, postgresql://user:password@host:5432/name, "
+    "postgresql://user@%2Fvar%2Frun%2Fpostgresql/name"
+)
 
 
 class Database:
@@ -135,21 +142,24 @@ def connect(url: str, *, deadline: float | None = None, may_create: bool = True)
     With a deadline (seconds for one read or write) it is for those who cannot wait. A file of SQLite's that is not
     there is made if it may be.
     """
-    try:
-        parsed = postgresql.parsed(url)
-    except (ArgumentError, ValueError):  # of the port
-        raise SettingsError(
-            "PRODUCT_GATEWAY_DATABASE_URL is not a SQLAlchemy URL. Examples: sqlite:///var/gateway.db, "
-            "postgresql://user@host/name"
-        ) from None
+    found = postgresql.SCHEME.match(url)
+    scheme = found[1] if found else ""
     wait = SECONDS_TO_WAIT if deadline is None else deadline * SHARE_OF_THE_DEADLINE_TO_WAIT
-    if parsed.drivername in ("sqlite", "sqlite+pysqlite"):
+    if scheme in ("sqlite", "sqlite+pysqlite"):
+        if not url.startswith(f"{scheme}:///"):
+            raise SettingsError(IN_DOUBT)
         # one connection for each thread, and one for the writer
-        return Database(sqlite.engine(parsed, THREADS + 1, wait, may_create=may_create), deadline)
-    if parsed.drivername in ("postgresql", "postgresql+psycopg"):
-        return Database(postgresql.engine(parsed, 2 * THREADS, wait, has_deadline=deadline is not None), deadline)
+        return Database(sqlite.engine(make_url(url), THREADS + 1, wait, may_create=may_create), deadline)
+    if scheme in ("postgres", "postgresql", "postgresql+psycopg"):
+        try:
+            parsed = postgresql.parsed(url)
+        except ValueError:
+            raise SettingsError(IN_DOUBT) from None
+        return Database(postgresql.engine(parsed, 2 * THREADS, wait, deadline=deadline), deadline)
+    if not scheme:
+        raise SettingsError(IN_DOUBT)
     raise SettingsError(
-        f"PRODUCT_GATEWAY_DATABASE_URL starts with {parsed.drivername}://; the gateway keeps its data in SQLite "
+        f"PRODUCT_GATEWAY_DATABASE_URL starts with {scheme}://; the gateway keeps its data in SQLite "
         "(sqlite:///var/gateway.db) or PostgreSQL (postgresql://user@host/name)."
     )
 
@@ -160,10 +170,11 @@ def open_for_a_while(url: str, *, may_create: bool = True) -> Iterator[Database]
     database = connect(url, may_create=may_create)
     try:
         yield database
-    except Unavailable as error:
+    except (Unavailable, SQLAlchemyError) as error:
+        said = error.with_cause if isinstance(error, Unavailable) else f"{AWAY} {in_one_line(error)}"
         # for the operator, at a command or a start: so it says which database, though not its password
         where = postgresql.without_secrets(database.engine.url)
-        raise SettingsError(f"{error.with_cause} It is {where} (PRODUCT_GATEWAY_DATABASE_URL).") from error
+        raise SettingsError(f"{said} It is {where} (PRODUCT_GATEWAY_DATABASE_URL).") from error
     finally:
         database.close()
 

@@ -32,6 +32,13 @@ def faults_as_unavailable() -> Iterator[None]:
         raise Unavailable(AWAY) from error.orig
 
 
+def in_one_line(error: Exception) -> str:
+    """Return what the driver says of it, for an operator: without the statement, its values and details of a row."""
+    driver = getattr(error, "orig", None) or error
+    primary = getattr(getattr(driver, "diag", None), "message_primary", None)
+    return " ".join(str(primary or driver).split())
+
+
 def is_lost(error: Exception) -> bool:
     """Whether the connection broke off: what was being said then may have arrived. Not where the server said no."""
     said_no = getattr(getattr(error, "orig", None), "sqlstate", None) == READ_ONLY
@@ -40,9 +47,13 @@ def is_lost(error: Exception) -> bool:
 
 def _without_values(error: DBAPIError) -> DBAPIError:
     """The same for a log: the statement stays; what PostgreSQL says of it may quote the row, so its code must do."""
-    fault, state = error.orig, getattr(error.orig, "sqlstate", None)
-    constraint = getattr(getattr(fault, "diag", None), "constraint_name", None)
-    said = f"{type(fault).__name__}: " + (f"SQLSTATE {state}, constraint {constraint}" if state else str(fault))
+    fault, state = error.orig, getattr(error.orig, "sqlstate", None) or ""
+    diag = getattr(fault, "diag", None)
+    # Of class 42, the message names tables, columns and functions.
+    more = diag and (diag.message_primary if state.startswith("42") else diag.constraint_name)
+    said = f"{type(fault).__name__}: " + (
+        f"SQLSTATE {state}{', ' if more else ''}{more or ''}" if state else str(fault)
+    )
     return type(error)(error.statement, None, Exception(said), hide_parameters=True)
 
 

@@ -27,6 +27,8 @@ Identity = tuple[int, int]
 class Line:
     """The statement that a connection is at."""
 
+    was_cut = False  # an interrupt ends one statement, and the connection can still be used
+
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
 

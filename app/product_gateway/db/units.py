@@ -38,6 +38,9 @@ until: ContextVar[float | None] = ContextVar("until", default=None)
 class Line(Protocol):
     """What a thread waits on while it waits for the database."""
 
+    was_cut: bool
+    """Whether the connection must not be used again: the server may still be about to cancel a statement of it."""
+
     def cut(self) -> None:
         """The wait ends, with an error. To be called from any thread."""
 
@@ -153,7 +156,8 @@ class Unit:
 
     def _in_transaction(self, engine: Engine) -> Any:
         with engine.connect() as connection:
-            self.wait_on(connection.info[LINE])
+            line: Line = connection.info[LINE]
+            self.wait_on(line)
             try:
                 if not self.begin():
                     return None
@@ -169,6 +173,8 @@ class Unit:
                 raise
             finally:
                 self.wait_on(None)
+                if line.was_cut:
+                    connection.invalidate()
 
 
 class UnderWay:
