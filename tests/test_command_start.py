@@ -55,6 +55,7 @@ def test_a_postgresql_without_the_tables_is_not_touched_and_sqlite_is_migrated_u
         served = house.run("serve", "--port", "0", check=False, anew=True)
         for done in (served, terminal.run(house, "merchant list")):
             assert_refused(done, "The database's tables are not up to date. Run: product-gateway migrate")
+    (tmp_path / "new.db").touch()
     assert terminal.run(House(tmp_path, f"sqlite:///{tmp_path / 'new.db'}"), "merchant list").returncode == 0
 
 
@@ -72,7 +73,8 @@ def test_a_database_that_cannot_be_used_is_named_with_the_reason_and_without_its
         "garbage": ["is not a SQLAlchemy URL. Examples: sqlite:///var/gateway.db"],
         f"postgresql://u:{PASSWORD}@host:port/name": ["is not a SQLAlchemy URL"],
         "sqlite://": ["must name a file: sqlite:///var/gateway.db"],
-        f"sqlite:///{tmp_path / 'text' / 'gateway.db'}": ["text, cannot be made: "],
+        f"sqlite:///{tmp_path / 'text' / 'gateway.db'}": ["text/gateway.db", "its file is not there"],
+        f"sqlite:///{tmp_path / 'nothing.db'}": ["nothing.db", "`serve`, `migrate` and `merchant add` make one"],
         f"sqlite:///{tmp_path / 'folder'}": ["folder", "unable to open database file"],
         f"sqlite:///{tmp_path / 'text'}": ["text", "file is not a database"],
         away: [f"@127.0.0.1:{port}/catalog", "PRODUCT_GATEWAY_DATABASE_URL", "Connection refused"],
@@ -81,6 +83,9 @@ def test_a_database_that_cannot_be_used_is_named_with_the_reason_and_without_its
         done = terminal.run(House(tmp_path, url), "merchant list")
         assert_refused(done, *words)
         assert PASSWORD not in done.stderr
+    made = terminal.run(House(tmp_path, f"sqlite:///{tmp_path / 'text' / 'gateway.db'}"), "migrate")
+    assert_refused(made, "text, cannot be made: ")
+    assert not (tmp_path / "nothing.db").exists()
     house = House(tmp_path, away)
     for done in (house.run("worker", check=False, anew=True), terminal.run(house, "migrate")):
         assert_refused(done, *refusals[away])

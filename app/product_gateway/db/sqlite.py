@@ -83,7 +83,7 @@ class _File:
         if self._may_create:
             return
         if self._identity() is None:
-            raise sqlite3.OperationalError("its file is gone")
+            raise sqlite3.OperationalError("its file is not there; `serve`, `migrate` and `merchant add` make one.")
         arguments[:] = [f"{self._path.as_uri()}?mode=rw"]  # nor if it goes at this very moment
         more["uri"] = True
 
