@@ -36,6 +36,7 @@ class House:
             "PRODUCT_GATEWAY_WORKER_POLL_SECONDS": "0.1",
             "PRODUCT_GATEWAY_OPERATIONS_PORT": "0",
             "PRODUCT_GATEWAY_RATE_LIMIT_PER_MERCHANT": "off",  # tests ask faster than clients
+            "PRODUCT_GATEWAY_RETRY_WAIT_SECONDS": "0.1",
             **{f"PRODUCT_GATEWAY_{name.upper()}": value for name, value in more.items()},
         }
         keys.make_missing(self.settings())  # as the first `merchant add` does: some tests start with another command

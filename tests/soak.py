@@ -2,7 +2,7 @@
 
 A server, a worker and PostgreSQL are real; so are the product service and the clients. Merchants ask for syncs, cancel
 and read, their catalogs change, strangers are refused, and Prometheus scrapes. Nothing is broken: that is what
-`make chaos` does. SOAK_SECONDS says for how long.
+`make chaos` does. SOAK_SECONDS says for how long. After that come pulls that fail after much was read, on both databases.
 """
 
 import collections
@@ -23,6 +23,7 @@ from pathlib import Path
 import httpx2
 
 import databases
+import failed_pulls
 from chaos import at_work, compare, customer, ended
 from chaos_clients import Customer
 from house import API, House, within
@@ -208,8 +209,11 @@ def main() -> int:
     seconds = float(os.environ.get("SOAK_SECONDS") or 600)
     folder = Path(tempfile.mkdtemp(prefix="soak"))
     watch, answers, wrong = soak(seconds, folder)
+    lines, grown = failed_pulls.on_both_databases(folder)
+    wrong += grown
     print(f"A soak of {seconds:.0f} s: 1 server, 1 worker, {SHOPS} merchants, PostgreSQL")
     print(watch.table())
+    print("\n".join(lines))
     print("answered: " + ", ".join(f"{number} {what}" for what, number in sorted(answers.items())))
     if wrong:
         print("\n".join([f"Not passed, {len(wrong)} things are wrong:", *(f"  ! {each}" for each in wrong[:50])]))

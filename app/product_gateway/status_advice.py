@@ -124,7 +124,7 @@ def _redirect(url: str, location: str) -> Advice:
         if target.scheme == "https":
             return Advice(
                 "; redirects are not followed. This one leads from http to https",
-                f"Register the address with https: {_base(asked, target)}",
+                f"Register the address with https: {_base(asked, target)}.",
             )
         return Advice(
             "; redirects are not followed. This one leads from https to plain http",
@@ -146,9 +146,9 @@ def _redirect(url: str, location: str) -> Advice:
     if asked.path.replace("//", "/") == target.path.replace("//", "/") and same_host:
         return Advice(
             "; redirects are not followed. This one only removes a doubled slash",
-            f"Register the address without it: {_base(asked, target)}",
+            f"Register the address without it: {_base(asked, target)}.",
         )
-    host = where if same_host else f"another host, {where}"
+    host = where if asked.hostname == target.hostname else f"another host, {where}"
     return Advice(
         f"; redirects are not followed. This one leads to {host}",
         f"Register the address that it leads to{_registered(asked, target)}.",

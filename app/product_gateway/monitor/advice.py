@@ -100,13 +100,76 @@ ADVICE = {
         "Look for the sync's id in the worker's log: the traceback is there. Then run the sync again.",
     ),
 }
+# What fits a failure better than the advice of its code, by a pattern of its detail.
+_BETTER = (
+    (
+        re.compile(r"answered 401, and no token is registered"),
+        Advice(
+            "the product service asks for a token, and none is registered",
+            "Ask the merchant for a token that may read products and collections, and set it.",
+            f"{_UPDATE} --product-service-token-file FILE",
+        ),
+    ),
+    (
+        re.compile(r"answered 403 with an HTML page"),
+        Advice(
+            "a firewall in front of the product service refuses us",
+            "Ask the merchant to let requests through whose User-Agent starts with product-gateway/.",
+        ),
+    ),
+    (
+        re.compile(r"answered 304"),
+        Advice(
+            "a cache in front of the product service answers that nothing has changed",
+            "Ask the merchant to answer 200 with the page, whatever its caches have.",
+        ),
+    ),
+    (
+        re.compile(r"answered 3\d\d.*(the slash: the gateway adds|no Location|back to the same address)"),
+        Advice(
+            "the product service redirects its own list",
+            "Ask the merchant to answer 200 at the address that the detail names, without a redirect.",
+        ),
+    ),
+    (
+        re.compile(r"answered 3\d\d"),
+        Advice(
+            "the product service redirects to another address",
+            "Register the address that the detail names, after asking the merchant whether it is theirs.",
+            f"{_UPDATE} --product-service-url URL",
+        ),
+    ),
+    (
+        re.compile(r"answered (404|405|410|421)"),
+        Advice(
+            "the product service has no list at the registered address",
+            "Check the address with the merchant: /products and /collections must be right beneath it.",
+            f"{_UPDATE} --product-service-url URL",
+        ),
+    ),
+    (
+        re.compile(r"answered 5\d\d with an HTML page"),
+        Advice(
+            "a proxy or CDN does not reach the product service behind it",
+            "Ask the merchant whether the service runs, and what its proxy has logged; then run the sync again.",
+        ),
+    ),
+)
 UNKNOWN = Advice("an unknown failure", "Read the detail on the sync's page. A newer worker may have written it.")
+
+
+def of(code: str, detail: str) -> Advice:
+    """Return the advice that fits the failure's detail, or else its code. The command still has its placeholders."""
+    found = ADVICE.get(code, UNKNOWN)
+    answered = ANSWERED.search(detail)
+    if not answered:
+        return found
+    found = next((better for pattern, better in _BETTER if pattern.search(detail)), found)
+    return Advice(f"{found.words} ({answered[1]})", found.what_to_do, found.command)
 
 
 def about(sync: Sync) -> Advice:
     """What the failure of this sync means, with the merchant's name in the command."""
-    found = ADVICE.get(sync.failure_code or "", UNKNOWN)
-    answered = ANSWERED.search(sync.failure_detail or "")
-    words = f"{found.words} ({answered[1]})" if answered else found.words
+    found = of(sync.failure_code or "", sync.failure_detail or "")
     names = {"merchant": shlex.quote(sync.merchant), "entity_type": sync.entity_type.value}
-    return Advice(words, found.what_to_do, found.command and found.command.format(**names))
+    return Advice(found.words, found.what_to_do, found.command and found.command.format(**names))
