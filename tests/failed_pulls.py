@@ -18,7 +18,8 @@ from product_gateway.model import EntityType, Platform, Sync, SyncStatus
 from serving import serve
 
 MEBIBYTE = 1024 * 1024
-BODY, CHUNK = 70 * MEBIBYTE, b" " * 65536  # a worker reads 64 MiB of an answer
+BODY, CHUNK = 20 * MEBIBYTE, b" " * 65536
+MAX_PAGE_BYTES = 16 * MEBIBYTE
 PULLS, WARM_UP = 50, 8
 MOST_BYTES = 30 * MEBIBYTE  # more in the end than after the warm-up
 ENDS_WITHIN = 120.0
@@ -64,7 +65,7 @@ class FailingService:
 def growth(folder: Path, url: str) -> tuple[str, list[str]]:
     """Let a worker over the database make the pulls. Return a line about its memory, and what is wrong."""
     folder.mkdir(parents=True, exist_ok=True)
-    house = House(folder, url, request_attempts="2")
+    house = House(folder, url, request_attempts="2", max_page_bytes=str(MAX_PAGE_BYTES))
     service, seen = FailingService(), list[float]()
     name = url.partition(":")[0]
     with contextlib.ExitStack() as stack:

@@ -2,7 +2,7 @@
 
 A server, a worker and PostgreSQL are real; so are the product service and the clients. Merchants ask for syncs, cancel
 and read, their catalogs change, strangers are refused, and Prometheus scrapes. Nothing is broken: that is what
-`make chaos` does. SOAK_SECONDS says for how long. After that come pulls that fail after much was read, on both databases.
+`make chaos` does. SOAK_SECONDS says for how long. Then come pulls that fail after much was read, on both databases.
 """
 
 import collections

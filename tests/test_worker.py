@@ -51,7 +51,12 @@ def service() -> Service:
 def made(tmp_path: Path) -> Settings:
     """Small pages, quick polls."""
     return settings.load(
-        data_dir=tmp_path, page_size=5, worker_poll_seconds=0.02, allow_private_addresses=True, lease_seconds=1
+        data_dir=tmp_path,
+        page_size=5,
+        worker_poll_seconds=0.02,
+        allow_private_addresses=True,
+        lease_seconds=1,
+        retry_wait_seconds=0.05,
     )
 
 
