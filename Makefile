@@ -101,7 +101,7 @@ $(TOURS)/node_modules/.installed: $(TOURS)/package.json $(TOURS)/package-lock.js
 fuzz: $(INSTALLED) ## Schemathesis against the running server, for longer than the tests do
 	FUZZ_EXAMPLES=1000 $(BIN)/python -m pytest tests/test_fuzz.py
 
-chaos: $(INSTALLED) ## kill, stop, restart and cut everything for CHAOS_SECONDS (60); nothing may be lost
+chaos: $(INSTALLED) ## kill, stop, restart and cut everything for CHAOS_SECONDS (60) on each database; nothing may be lost
 	$(BIN)/python tests/chaos.py
 
 soak: $(INSTALLED) ## ordinary load for SOAK_SECONDS (600); neither memory, files, threads nor latency may grow

@@ -1,8 +1,9 @@
 """`make chaos`: everything breaks for a while, and in the end nothing may be lost.
 
-Two servers, three workers and PostgreSQL are real; so are the product service and the clients. Workers are killed,
-stopped for longer than a lease and told to go, PostgreSQL is restarted without a warning, the product service fails,
-hangs and cuts its answers, the catalogs change. CHAOS_SECONDS says for how long, CHAOS_SEED which dice.
+Two servers, three workers and the database are real; so are the product service and the clients. Workers are killed,
+stopped for longer than a lease and told to go, PostgreSQL is restarted without a warning, the database raises errors
+that the gateway does not expect, the product service fails, hangs and cuts its answers, the catalogs change. One run is
+on PostgreSQL and one on SQLite. CHAOS_SECONDS says for how long each, CHAOS_SEED which dice.
 """
 
 import collections
@@ -34,6 +35,7 @@ from product_gateway.db import merchants, migrate
 from product_gateway.model import EntityType, Platform
 from serving import serve
 
+POSTGRESQL, SQLITE = "PostgreSQL", "SQLite"
 SERVERS, SHOPS, STEADY = 2, 4, 150
 SETTINGS = {
     "lease_seconds": str(LEASE),
@@ -52,7 +54,7 @@ INVARIANTS = (
     "the number of records is exact at every moment",
     "records that a shop always had are there from the first success on, each of one edition",
     "a key stands for one sync; after a DELETE a PUT is accepted at once",
-    "no answer but those of the contract, and no 500",
+    "no answer but those of the contract, and no 500 but where the database raises what nobody expects",
     "a last sync succeeds, and the catalog equals its source record by record",
     "no id of a pull is left behind",
 )
@@ -63,6 +65,7 @@ class Report:
     """What happened."""
 
     seconds: float
+    database: str
     syncs: dict[str, int] = field(default_factory=dict)
     takeovers: int = 0
     faults: collections.Counter[str] = field(default_factory=collections.Counter)
@@ -76,7 +79,8 @@ class Report:
 
         return "\n".join(
             [
-                f"Chaos for {self.seconds:.0f} s: {SERVERS} servers, {WORKERS} workers, {SHOPS} merchants, PostgreSQL",
+                f"Chaos for {self.seconds:.0f} s on {self.database}: "
+                f"{SERVERS} servers, {WORKERS} workers, {SHOPS} merchants",
                 line("syncs run", self.syncs),
                 line("faults injected", self.faults),
                 line("requests answered", self.answers),
@@ -89,14 +93,14 @@ class Report:
         )
 
 
-def chaos(seconds: float, folder: Path, seed: int) -> Report:
-    """The whole run."""
-    report = Report(seconds)
+def chaos(seconds: float, folder: Path, seed: int, database_name: str) -> Report:
+    """The whole run on one database."""
+    report = Report(seconds, database_name)
     dice = random.Random(seed)
     shops = [Shop(f"shop{n}", random.Random(seed + n), STEADY) for n in range(SHOPS)]
     with contextlib.ExitStack() as stack:
-        server = stack.enter_context(databases.postgresql_server())
-        url = server.get_uri()
+        server = stack.enter_context(databases.postgresql_server()) if database_name == POSTGRESQL else None
+        url = server.get_uri() if server else f"sqlite:///{folder / 'gateway.db'}"
         house = House(folder, url, **SETTINGS)
         address = stack.enter_context(serve(MoodyService(shops)))
         with db.open_for_a_while(url) as database:
@@ -110,6 +114,8 @@ def chaos(seconds: float, folder: Path, seed: int) -> Report:
         stack.callback(witness.close)
         faults = Faults(house, server, shops, dice)
         stack.callback(faults.end)
+        for each in customers:
+            each.may_be_unexpected = faults.may_be_unexpected
         with at_work([witness]):
             with at_work(customers):
                 faults.run(seconds)
@@ -203,14 +209,17 @@ def main() -> int:
     logging.getLogger("uvicorn.error").disabled = True  # answers that are cut short are meant
     seed = int(os.environ.get("CHAOS_SEED") or random.SystemRandom().randrange(10_000))
     print(f"The dice are CHAOS_SEED={seed}", flush=True)
-    folder = Path(tempfile.mkdtemp(prefix="chaos"))
-    report = chaos(float(os.environ.get("CHAOS_SECONDS") or 60), folder, seed)
-    print(report)
-    if report.violations:
-        print(f"The processes' logs are in {folder}")
-        return 1
-    shutil.rmtree(folder)
-    return 0
+    status = 0
+    for database in (POSTGRESQL, SQLITE):
+        folder = Path(tempfile.mkdtemp(prefix="chaos"))
+        report = chaos(float(os.environ.get("CHAOS_SECONDS") or 60), folder, seed, database)
+        print(report, flush=True)
+        if report.violations:
+            print(f"The processes' logs are in {folder}")
+            status = 1
+        else:
+            shutil.rmtree(folder)
+    return status
 
 
 if __name__ == "__main__":

@@ -1,12 +1,15 @@
 """The faults of the chaos run: what is done to the workers, to PostgreSQL and to the product service."""
 
 import collections
+import math
 import random
 import signal
 import time
+from contextlib import AbstractContextManager
 from typing import Any
 
 import databases
+from database_faults import raising, renamed
 from house import House, Process
 from moody_service import Mood, Shop
 
@@ -14,7 +17,11 @@ WORKERS = 3
 LEASE = 1
 ENDS = (0, -signal.SIGKILL, -signal.SIGTERM)  # the last one before it has a handler
 CANNOT_START = "The database cannot be used at the moment."
-DECK = ["kill", "kill", "stop", "stop", "hand back", "restart PostgreSQL", "kill all", *(["mood"] * 5)]
+RESTART, RAISE, RENAME = "restart PostgreSQL", "unexpected errors of the database", "renamed column"
+DECK = ["kill", "kill", "stop", "stop", "hand back", RESTART, "kill all", RAISE, RAISE, RENAME, *(["mood"] * 5)]
+RAISING = ("syncs", "sync_events", "catalog_records", "catalog_counts", "seen_records")
+RENAMED = (("syncs", "queued_at"), ("syncs", "lease_token"), ("catalog_records", "digest"), ("merchants", "disabled"))
+SECONDS_OF_AFTERMATH = 5.0  # a request that met the fault has been answered by then
 
 
 class Faults:
@@ -24,8 +31,10 @@ class Faults:
         self.injected: collections.Counter[str] = collections.Counter()
         self.workers = [self._worker(house) for _ in range(WORKERS)]
         self.died: list[str] = []
+        self._unexpected_until = 0.0
         self._house = house
-        self._server = server
+        self._url = house.environment["PRODUCT_GATEWAY_DATABASE_URL"]
+        self._server = server  # None: it is SQLite
         self._shops = shops
         self._dice = dice
         self._due: list[tuple[float, Any]] = []
@@ -41,7 +50,8 @@ class Faults:
             self._let_recover()
             self._replace_the_dead()
             if time.monotonic() >= next_fault:
-                self._deck = self._deck or self._dice.sample(DECK, len(DECK))
+                deck = [each for each in DECK if each != RESTART or self._server]
+                self._deck = self._deck or self._dice.sample(deck, len(deck))
                 self._strike(self._deck.pop())
                 next_fault = time.monotonic() + self._dice.uniform(0.3, 1.2)
 
@@ -71,7 +81,9 @@ class Faults:
             self._later(1.3 * LEASE, 8 * LEASE, lambda: worker.send(signal.SIGCONT))
         elif fault == "hand back":
             worker.send(signal.SIGTERM)
-        elif fault == "restart PostgreSQL":
+        elif fault in (RAISE, RENAME):
+            self._meet_unexpected_errors(fault)
+        elif fault == RESTART:
             databases.crash(self._server)
             time.sleep(self._dice.uniform(0, 0.5))
             self._server.ensure_postgres_running()
@@ -79,6 +91,25 @@ class Faults:
             for each in self.workers if fault == "kill all" else [worker]:
                 each.send(signal.SIGKILL)
         self.injected[fault] += 1
+
+    def _meet_unexpected_errors(self, fault: str) -> None:
+        """Nobody stands still meanwhile, or the change of the tables would wait for whoever does."""
+        self._let_recover(everybody=True)
+        self._unexpected_until = math.inf
+        try:
+            with self._broken(fault):
+                time.sleep(self._dice.uniform(0.2, 1.5))
+        finally:
+            self._unexpected_until = time.monotonic() + SECONDS_OF_AFTERMATH
+
+    def _broken(self, fault: str) -> AbstractContextManager[None]:
+        if fault == RENAME:
+            return renamed(self._url, *self._dice.choice(RENAMED))
+        return raising(self._url, self._dice.choice(RAISING), share=self._dice.choice([0.1, 0.5, 1.0]))
+
+    def may_be_unexpected(self) -> bool:
+        """Whether a server may answer 500 at the moment. To be called from any thread."""
+        return time.monotonic() < self._unexpected_until
 
     def _later(self, least: float, most: float, act: Any) -> None:
         self._due.append((time.monotonic() + self._dice.uniform(least, most), act))

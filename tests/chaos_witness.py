@@ -1,13 +1,18 @@
 """The witness of the chaos run: what the database itself saw, by triggers, and what can be counted at any moment."""
 
 import collections
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from typing import Any, TypeVar
+from uuid import UUID
 
 from sqlalchemy import Connection, Engine, create_engine, make_url, text
 from sqlalchemy.exc import DBAPIError
+
+from database_faults import is_postgresql
 
 T = TypeVar("T")
 
@@ -46,6 +51,36 @@ CREATE TRIGGER witness AFTER INSERT OR UPDATE OR DELETE ON catalog_records
     FOR EACH ROW EXECUTE FUNCTION witness_record();
 """
 
+# The same for SQLite.
+SQLITE_TRIGGERS = """
+CREATE TABLE witnessed (
+    number INTEGER PRIMARY KEY, sync_id TEXT, was TEXT, became TEXT, token_was BIGINT, token BIGINT, ran_out BOOLEAN
+);
+CREATE TABLE unclaimed_writes (merchant TEXT, entity_type TEXT, record_id TEXT);
+CREATE TRIGGER witness_insert AFTER INSERT ON syncs BEGIN
+    INSERT INTO witnessed (sync_id, became, token) VALUES (NEW.id, NEW.status, NEW.lease_token);
+END;
+CREATE TRIGGER witness_delete AFTER DELETE ON syncs BEGIN
+    INSERT INTO witnessed (sync_id, was, token_was) VALUES (OLD.id, OLD.status, OLD.lease_token);
+END;
+CREATE TRIGGER witness_update AFTER UPDATE ON syncs
+WHEN OLD.status <> NEW.status OR OLD.lease_token <> NEW.lease_token OR OLD.finished_at IS NOT NULL
+    OR NEW.pages_read < OLD.pages_read OR NEW.records_read < OLD.records_read BEGIN
+    INSERT INTO witnessed (sync_id, was, became, token_was, token, ran_out) VALUES
+        (NEW.id, OLD.status, NEW.status, OLD.lease_token, NEW.lease_token,
+         OLD.lease_expires_at < strftime('%Y-%m-%d %H:%M:%f000', 'now'));
+END;
+""" + "".join(
+    f"""
+CREATE TRIGGER witness_record_{operation} AFTER {operation} ON catalog_records
+WHEN NOT EXISTS (SELECT 1 FROM syncs WHERE merchant = {row}.merchant AND entity_type = {row}.entity_type
+                 AND status = 'IN_PROGRESS') BEGIN
+    INSERT INTO unclaimed_writes VALUES ({row}.merchant, {row}.entity_type, {row}.record_id);
+END;
+"""
+    for operation, row in (("INSERT", "NEW"), ("UPDATE", "NEW"), ("DELETE", "OLD"))
+)
+
 TWO_ACTIVE = text(
     "SELECT merchant, entity_type, count(*) FROM syncs WHERE status IN ('QUEUED', 'IN_PROGRESS')"
     " GROUP BY merchant, entity_type HAVING count(*) > 1"
@@ -80,10 +115,16 @@ class Witness(threading.Thread):
         self.looks = 0
         self.blind = 0
         self.violations: list[str] = []
-        self._engine: Engine = create_engine(make_url(url).set(drivername="postgresql+psycopg"), pool_pre_ping=True)
         self._told_to_stop = threading.Event()
-        with self._engine.begin() as connection:
-            connection.exec_driver_sql(TRIGGERS)
+        self._engine: Engine
+        if is_postgresql(url):
+            self._engine = create_engine(make_url(url).set(drivername="postgresql+psycopg"), pool_pre_ping=True)
+            with self._engine.begin() as connection:
+                connection.exec_driver_sql(TRIGGERS)
+        else:
+            self._engine = create_engine(url, connect_args={"timeout": 30})
+            with closing(sqlite3.connect(str(make_url(url).database), timeout=30)) as file:
+                file.executescript(SQLITE_TRIGGERS)
 
     def stop(self) -> None:
         """At the next pause."""
@@ -112,9 +153,8 @@ class Witness(threading.Thread):
                 "ids of pulls that nobody forgot", connection.execute(text("SELECT * FROM seen_records LIMIT 5"))
             )
             self._note_unlawful(connection)
-            statuses = {
-                str(row.id): row.status for row in connection.execute(text("SELECT id, status FROM syncs")).all()
-            }
+            rows = connection.execute(text("SELECT id, status FROM syncs")).all()
+            statuses = {str(UUID(str(row.id))): row.status for row in rows}
         for each in accepted:
             if statuses.get(each) not in ("SUCCEEDED", "FAILED", "CANCELLED"):
                 self.violations.append(f"{each} was answered with 202, and is {statuses.get(each)}")
@@ -139,7 +179,7 @@ class Witness(threading.Thread):
 
     def is_quiet_within(self, seconds: float) -> bool:
         """No sync is active any more, and no id of a pull is left."""
-        left = "SELECT EXISTS (SELECT FROM syncs WHERE finished_at IS NULL) OR EXISTS (SELECT FROM seen_records)"
+        left = "SELECT EXISTS (SELECT 1 FROM syncs WHERE finished_at IS NULL) OR EXISTS (SELECT 1 FROM seen_records)"
         deadline = time.monotonic() + seconds
         while self._ask(lambda connection: bool(connection.execute(text(left)).scalar_one())):
             if time.monotonic() > deadline:
