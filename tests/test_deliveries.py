@@ -357,8 +357,11 @@ async def test_what_waits_and_for_how_long_is_measured(database: Database, made:
     """The one number that says that messages do not get through, whichever process is asked."""
     end_sync(made, database, "shop", f"{NOWHERE}/hook")
     operations, name = Operations(database, Metrics(), Access(made, database, None)), "product_gateway_webhook_"
-    await asyncio.sleep(0.05)
-    found = (await operations.get_metrics()).body.decode()
+    found = ""
+    async with asyncio.timeout(PATIENCE):  # on a busy machine the database may not answer a scrape in time
+        while "product_gateway_database_up 1.0\n" not in found:
+            await asyncio.sleep(0.05)
+            found = (await operations.get_metrics()).body.decode()
     assert f"{name}deliveries_pending 1.0\n" in found
     assert 0.05 <= float(found.partition(f"\n{name}oldest_seconds ")[2].split()[0]) < 60
     assert f'{name}attempts_total{{outcome="given_up"}} 0.0\n' in found

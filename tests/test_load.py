@@ -20,6 +20,7 @@ from pressure import Answer, Footprint, Tally, beside, press, written
 from product_gateway import db
 from product_gateway.db import catalog, claims, syncs
 from product_gateway.model import EntityType, Page, Record
+from scraping import Scrape
 
 AT_ONCE, CONNECTIONS = 8, 200
 PRODUCT = EntityType.PRODUCT
@@ -153,7 +154,8 @@ def test_a_server_that_is_told_to_stop_finishes_what_is_under_way_and_lets_nobod
     threads = [threading.Thread(target=put, args=(client,)) for client in clients]
     for thread in threads:
         thread.start()
-    time.sleep(0.3)
+    operations = process.operations_url()
+    within(20, lambda: Scrape(operations).total("requests_in_flight") == len(clients))
     assert answers == [], "they must be waiting, or this proves nothing"
     started = time.monotonic()
     process.send(signal.SIGTERM)
