@@ -24,7 +24,8 @@ class Hooks:
     """What has come, in its order, and how the paths behave.
 
     /ok, /500, /302, /410: at once. /later: 503 with Retry-After. /third: 500, but 204 for every third message.
-    /huge: 200 with a body that does not end. /half: 200 with a body that stands still. /hang: no answer until let go.
+    /huge: 200 with a body that does not end. /half: 200 with a body that stands still. /packed: 200 with a body in a
+    coding that was not asked for. /hang: no answer until let go.
     """
 
     def __init__(self) -> None:
@@ -58,6 +59,8 @@ class _Handler(BaseHTTPRequestHandler):
             elif path == "/half":
                 self._say(200, {"Content-Length": "100"}, b"half")
                 self.hooks.let_go.wait(LONGEST_WAIT)
+            elif path == "/packed":
+                self._say(200, {"Content-Length": "2", "Content-Encoding": "br"}, b"ok")
             elif path == "/hang":
                 self.hooks.let_go.wait(LONGEST_WAIT)
                 self._say(200, {"Content-Length": "0"})

@@ -266,12 +266,12 @@ async def test_a_receivers_status_is_all_that_counts(
     database: Database, made: Settings, receiver: Hooks, caplog: pytest.LogCaptureFixture
 ) -> None:
     """2xx is delivered however the body goes on; everything else is tried again, and nobody follows a redirect."""
-    ways = ("ok", "huge", "half", "500", "302", "410", "down")
+    ways = ("ok", "huge", "half", "packed", "500", "302", "410", "down")
     ids = {way: end_sync(made, database, way, f"{receiver.url}/{way}") for way in ways}
     database.call(webhooks.put, "down", url=f"{NOWHERE}/hook")
     with caplog.at_level(logging.INFO, "product_gateway"):
         async with delivering(made, database):
-            for way in ("ok", "huge", "half"):
+            for way in ("ok", "huge", "half", "packed"):
                 done = await until(database, way, ids[way], lambda now: now.status is DELIVERED)
                 assert (done.attempts, done.last_status) == (1, 200), way
             for way, error in (
