@@ -28,7 +28,8 @@ PANELS = [each for each in DASHBOARD["panels"] if each["type"] != "row"]
 PROMTOOL = shutil.which("promtool")
 OURS = "product_gateway_"
 # Where a sync's failures are named, and what else stands there in capitals.
-SOURCES = ("worker.py", "pull.py", "product_service.py", "db/claims.py")
+SOURCES = ("worker.py", "pull.py", "product_service.py", "db/catalog.py", "db/claims.py")
+WARNINGS = set(re.findall(r'"code": "([A-Z_]+)"', (HOUSE / "api_bodies.py").read_text()))  # of syncs that succeeded
 NO_FAILURES = {"IN_PROGRESS", "HANDED_BACK"}
 
 needs_promtool = pytest.mark.skipif(PROMTOOL is None, reason="promtool is not on this machine (apt: prometheus)")
@@ -145,8 +146,7 @@ def test_the_runbook_has_every_alert_and_every_code_and_no_other() -> None:
     assert headings("Alerts") == [each["alert"] for each in ALERTS]
     found = codes()
     assert len(found) > 10
-    assert set(headings("Codes")) == found
-    assert len(headings("Codes")) == len(found)
+    assert sorted(headings("Codes")) == sorted(found | WARNINGS)
 
 
 def test_what_a_merchant_is_told_and_what_the_operator_is_told_are_of_the_same_codes() -> None:
