@@ -24,6 +24,7 @@ from product_gateway.errors import SettingsError
 
 # Any number that nobody else uses: whoever migrates PostgreSQL holds it, and the others wait.
 ADVISORY_LOCK = 0x70726F64_67617465
+WITHOUT_LIMITS = "SELECT set_config('statement_timeout', '0', true), set_config('lock_timeout', '0', true)"
 REVISION = re.compile("[0-9]{4}")
 MIGRATIONS = Path(__file__).parent / "migrations"
 FIRST = "0001"
@@ -42,6 +43,7 @@ def upgrade(connection: Connection) -> str:
     A database of a newer version is left alone.
     """
     if connection.dialect.name == "postgresql":
+        connection.execute(text(WITHOUT_LIMITS))  # a migration of large tables takes its time
         connection.execute(text(f"SELECT pg_advisory_xact_lock({ADVISORY_LOCK})"))
     found = current(connection)
     if found is not None and fits(connection):

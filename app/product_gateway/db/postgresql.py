@@ -41,16 +41,7 @@ OLDEST = 130000  # the version: PostgreSQL 13
 DIFFERENT = "different"  # where a connection's `info` has those of OTHER_PARAMETERS that the server has otherwise
 # What the driver and our statements assume.
 REPORTED_PARAMETERS = {"DateStyle": "ISO", "TimeZone": "UTC", "standard_conforming_strings": "on"}
-OTHER_PARAMETERS = {
-    "default_transaction_isolation": "read committed",
-    "default_transaction_deferrable": "off",
-    "array_nulls": "on",
-    "row_security": "on",
-    "bytea_output": "hex",
-    "IntervalStyle": "postgres",
-    "extra_float_digits": "1",
-    "client_min_messages": "notice",
-}
+OTHER_PARAMETERS = {"default_transaction_isolation": "read committed", "array_nulls": "on"}
 # SQLSTATEs of a server that does not write (any more), that breaks off or is going away.
 NOT_THIS_SERVER = re.compile(f"{READ_ONLY}|08...|57P0.")
 OTHER_DRIVERS = ("asyncpg", "pg8000", "psycopg2cffi")

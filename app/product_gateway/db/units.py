@@ -210,6 +210,7 @@ class Threads:
 
     def __init__(self, engine: Engine, count: int) -> None:
         self._engine = engine
+        self._pool = engine.pool
         self._count = count
         self._threads: list[threading.Thread] = []
         self._waiting: queue.SimpleQueue[Unit | None] = queue.SimpleQueue()
@@ -234,6 +235,8 @@ class Threads:
     def _run(self) -> None:
         while (unit := self._waiting.get()) is not None:
             unit.run(self._engine)
+        # Where the database was closed without this thread, its connection is in a pool that nobody closes again.
+        self._pool.dispose()
 
 
 def ended_by(thread: threading.Thread, moment: float) -> bool:

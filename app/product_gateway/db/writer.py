@@ -24,6 +24,7 @@ class GroupCommit:
 
     def __init__(self, engine: Engine, seconds_between_optimizations: float = SECONDS_BETWEEN_OPTIMIZATIONS) -> None:
         self._engine = engine
+        self._pool = engine.pool
         self._waiting: queue.SimpleQueue[Unit | None] = queue.SimpleQueue()
         self._closed = False
         self._seconds_between_optimizations = seconds_between_optimizations
@@ -51,6 +52,7 @@ class GroupCommit:
                 self._optimize()
         if self._has_written:
             self._optimize()
+        self._pool.dispose()  # see Threads
 
     def _optimize(self) -> None:
         optimize(self._engine)
