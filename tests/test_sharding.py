@@ -15,8 +15,9 @@ OF_MERCHANTS = {name for name, table in tables.metadata.tables.items() if "merch
 # What is about all merchants, by how it is told from the rest, and why it has to be.
 EXCEPTIONS = {
     "a claim looks for the oldest sync of anybody": re.compile(
-        r"SELECT syncs\.merchant, syncs\.id, .* FROM syncs WHERE syncs\.status = '(QUEUED|IN_PROGRESS)' .*"
-        r"ORDER BY syncs\.queued_at, syncs\.id LIMIT"
+        r"SELECT (syncs\.merchant, syncs\.id, |coalesce\(syncs\.released_at, ).* FROM syncs "
+        r"WHERE syncs\.status = '(QUEUED|IN_PROGRESS)' .*"
+        r"ORDER BY (syncs\.queued_at|coalesce\(syncs\.released_at, syncs\.queued_at\)), syncs\.id LIMIT"
     ),
     "operators see how much is active": re.compile(r"SELECT .* FROM syncs WHERE status IN \(.*\) GROUP BY"),
     "the next message to a webhook is the one that is due first": re.compile(

@@ -1,15 +1,18 @@
 """Whether the database can be used for all that a server does with it: read, written to and committed."""
 
 import asyncio
+from uuid import UUID
 
-from sqlalchemy import Connection, update
+from sqlalchemy import Connection, LargeBinary, Text, Uuid, bindparam, exists, false, select, update
+from sqlalchemy.exc import SQLAlchemyError
 
 from product_gateway.db import Database, migrate
 from product_gateway.db.faults import AWAY, NOT_KNOWN
-from product_gateway.db.tables import now, readiness
+from product_gateway.db.tables import metadata, now, readiness
 from product_gateway.errors import Unavailable
 
 NOT_UP_TO_DATE = "The database's tables are not up to date."
+NOT_OUR_VALUES = "The database returns other values than it is given."
 SECONDS_THAT_AN_OUTCOME_HOLDS = 1.0
 
 
@@ -36,14 +39,33 @@ class Readiness:
             await self._database.write(prove)
         except Unavailable as fault:
             return fault
+        except SQLAlchemyError as fault:  # such as a column that is missing
+            refused = Unavailable(NOT_UP_TO_DATE)
+            refused.__cause__ = fault
+            return refused
         finally:
             self._holds_until = asyncio.get_running_loop().time() + SECONDS_THAT_AN_OUTCOME_HOLDS
         return None
 
 
+_sample = {"an_id": UUID(int=2**127 - 1), "some_bytes": b"\x00\\\xff", "some_text": "\u00e9\u2082\U0001f642\\"}
+_return_sample = select(
+    now().label("a_time"),
+    bindparam("an_id", type_=Uuid()).cast(Uuid()).label("an_id"),
+    bindparam("some_bytes", type_=LargeBinary()).cast(LargeBinary()).label("some_bytes"),
+    bindparam("some_text", type_=Text()).cast(Text()).label("some_text"),
+)
+# Of no row: a table may have many dead ones at its beginning.
+_name_all_columns = select(*(exists(select(each).where(false())) for each in metadata.tables.values()))
+
+
 def prove(connection: Connection) -> None:
-    """The tables fit this code, and can be written to. Raises Unavailable."""
+    """Do once what requests do: name every column, exchange values of every type, write. Raises Unavailable."""
     if not migrate.fits(connection):
         raise Unavailable(NOT_UP_TO_DATE)
+    connection.execute(_name_all_columns).one()
+    row = connection.execute(_return_sample, _sample).one()._asdict()
+    if row.pop("a_time").utcoffset() is None or row != _sample:
+        raise Unavailable(NOT_OUR_VALUES)
     if connection.execute(update(readiness).values(checked_at=now())).rowcount != 1:
         raise Unavailable(NOT_UP_TO_DATE)
