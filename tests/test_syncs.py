@@ -252,3 +252,15 @@ def test_nobody_sees_another_merchants_sync(database: Database) -> None:
         with pytest.raises(SyncNotFound):
             database.call(look, "other", sync.id)
     assert database.call(syncs.latest, "other", PRODUCT) is None
+
+
+def test_the_age_of_what_is_active_is_that_of_the_oldest(database: Database) -> None:
+    """An alert on a queue that stands still looks at it."""
+    for merchant in ("shop", "other"):
+        database.call(syncs.enqueue, merchant, EntityType.PRODUCT)
+    hour_ago = {"sqlite": "datetime('now', '-1 hour') || '.000'", "postgresql": "now() - interval '1 hour'"}
+    then = text(f"UPDATE syncs SET queued_at = {hour_ago[database.engine.dialect.name]} WHERE merchant = 'other'")
+    database.call(lambda connection: connection.execute(then))
+    (found,) = database.call(syncs.active)
+    assert (found.count, found.status) == (2, SyncStatus.QUEUED)
+    assert 3590 < found.oldest_seconds < 3700

@@ -23,11 +23,13 @@ from uuid_utils.compat import uuid7
 from contract import Gateway, error, gateway
 from house import API, House, within
 from pressure import Answer, Connection, Footprint, written
-from product_gateway import db, keys, launch, preferences, settings
+from product_gateway import answers, db, keys, launch, preferences, settings
 from product_gateway.db import Database, merchants, syncs
 from product_gateway.edge import Edge
 from product_gateway.errors import SyncNotFound
-from product_gateway.model import EntityType, Platform, Sync
+from product_gateway.handlers import Handlers
+from product_gateway.metrics import Metrics
+from product_gateway.model import EntityType, Platform, Sync, SyncStatus
 from product_gateway.server import create_app
 from product_gateway.waiting import Waiting
 from wire import Wire
@@ -141,6 +143,48 @@ def test_what_the_database_is_asked_does_not_grow_with_those_who_wait(database: 
     assert {each.id for each in found} == {each.id for each in waited_for}
     assert 2 <= alone <= 8
     assert in_a_crowd <= alone + 6, f"one client: {alone} statements, {MANY}: {in_a_crowd}"
+
+
+async def test_a_client_that_has_closed_its_half_hears_how_the_sync_is_now(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not how it was when the wait began: it may have ended in another process meanwhile."""
+    sync = database.call(syncs.enqueue, "shop", PRODUCT)
+    waiting = Waiting(database)
+    hurry: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+    answer = asyncio.create_task(waiting.until_ended(sync, LONG, hurry))
+    await asyncio.sleep(0)
+    database.call(syncs.cancel, "shop", PRODUCT)
+    hurry.set_result(False)
+    assert (await asyncio.wait_for(answer, SOON)).status is SyncStatus.CANCELLED
+    gone: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+    answer = asyncio.create_task(waiting.until_ended(sync, LONG, gone))
+    await asyncio.sleep(0)
+    waiting.ended(sync)
+    gone.set_result(True)  # the answer is there already, and is left as it is
+    assert await asyncio.wait_for(answer, SOON) is sync
+    await waiting.aclose()
+    assert caplog.text == ""
+
+
+async def test_only_a_client_that_has_something_to_wait_for_waits(database: Database) -> None:
+    """The others are answered from what was just read, also where nobody else may wait."""
+    handlers = Handlers(database, Metrics(), Waiting(database, most=0))
+    active = database.call(syncs.enqueue, "shop", PRODUCT)
+    database.call(syncs.enqueue, "other", PRODUCT)
+    ended = database.call(syncs.cancel, "other", PRODUCT)
+    database.start_clock()
+    for roomy in (handlers, Handlers(database, Metrics(), Waiting(database, most=1))):
+        at_once = await roomy.get_sync("shop", active.id, None)
+        assert isinstance(at_once, answers.Answer)
+        assert "Preference-Applied" not in at_once.headers
+        done = await roomy.get_sync("other", ended.id, "wait=7")
+        assert isinstance(done, answers.Answer)
+        assert done.headers["Preference-Applied"] == "wait=7"
+    full = await handlers.get_sync("shop", active.id, "wait=7")
+    assert isinstance(full, answers.Answer)
+    assert "Preference-Applied" not in full.headers
+    assert isinstance(await roomy.get_sync("shop", active.id, "wait=7"), answers.Later)
 
 
 def test_a_sync_that_is_removed_meanwhile_is_not_found(database: Database) -> None:
