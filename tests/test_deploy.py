@@ -1,8 +1,10 @@
 """docs/deploy.md and deploy/ are held to account: what they name exists, and what they tell to type works."""
 
+import os
 import re
 import shlex
 import shutil
+import signal
 import ssl
 import subprocess
 import sys
@@ -172,6 +174,52 @@ def test_the_proxys_configuration_keeps_its_promises(behind_nginx: tuple[str, Ho
     lines = [line for line in log.read_text().splitlines() if "through-the-proxy" in line]
     assert lines
     assert not [line for line in lines if "192.0.2.66" in line]
+
+
+def test_the_proxys_limit_answers_in_the_contracts_words(behind_nginx: tuple[str, House], tmp_path: Path) -> None:
+    """A client must not meet a page of HTML where the spec promises a JSON error."""
+    base, house = behind_nginx
+    trusting = ssl.create_default_context(cafile=tmp_path / "server.pem")
+    with httpx2.Client(base_url=base, headers=headers(house, "shop"), verify=trusting) as client:
+        within(20, lambda: reachable(client))
+        (site,) = tmp_path.glob("site.conf")
+        text = site.read_text()
+        assert "rate=100r/s" in text
+        site.write_text(text.replace("rate=100r/s", "rate=1r/s").replace("burst=200", "burst=5"))
+        os.kill(int((tmp_path / "pid").read_text()), signal.SIGHUP)
+
+        def limited() -> httpx2.Response | None:
+            answers = [client.get("/health/live") for _ in range(10)]
+            return next((each for each in answers if each.status_code != 200), None)
+
+        refused = within(20, limited)
+        assert refused.status_code == 429
+        assert refused.headers["Content-Type"] == "application/json"
+        assert refused.headers["Retry-After"] == "1"
+        (said,) = refused.json()["error"]
+        assert (said["status"], said["title"]) == ("429", "Too Many Requests")
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=lambda path: path.name)
+def test_a_unit_bounds_what_a_process_takes_of_the_machine(unit: Path) -> None:
+    """Memory, processes and core dumps, which would hold secrets."""
+    directives = dict(re.findall(r"^(\w+)=(.*)$", unit.read_text(), re.M))
+    assert directives["LimitCORE"] == "0"
+    assert re.fullmatch(r"[1-9]\d*G", directives["MemoryMax"])
+    assert int(directives["TasksMax"]) > 64
+
+
+def test_nothing_that_git_does_not_keep_is_sent_to_an_images_build() -> None:
+    """Secrets and the developer's own data would stay in a layer."""
+    ignored = set((TOP / ".dockerignore").read_text().splitlines())
+    for line in (TOP / ".gitignore").read_text().splitlines():
+        name = line.strip("/")
+        assert {name, f"**/{name}"} & ignored or any(name.startswith(f"{each}/") for each in ignored), line
+    assert {".git", "**/*.key", "**/*.pem", "**/*.db"} <= ignored
+    copied = re.findall(r"^COPY (?!--from)(\S+)", (TOP / "deploy" / "Containerfile").read_text(), re.M)
+    assert copied
+    assert not ignored & {each.rstrip("/") for each in copied}
+    assert not ignored & {"app", "openapi", "pyproject.toml", "README.md", "LICENSE", "requirements.txt"}
 
 
 def reachable(client: httpx2.Client) -> bool:
