@@ -175,6 +175,8 @@ def test_a_listing_is_in_order_of_code_points_and_stable_while_records_come_and_
             gone = found[-1]
             pull(database, page({each: "1" for each in ids if each != gone} | {"0": "1"}))
     assert found == sorted(ids)
+    whole = database.call(catalog.page, "shop", PRODUCT, "", len(ids))
+    assert (len(whole.records), whole.next_after) == (len(ids), None), "a full page may be the last"
 
 
 def test_a_collection_shows_a_page_of_its_products_in_its_own_order(database: Database) -> None:

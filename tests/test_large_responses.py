@@ -18,10 +18,12 @@ from pressure import Footprint, written
 from product_gateway import db, keys, launch, settings
 from product_gateway.db import Database, catalog, claims, merchants, syncs
 from product_gateway.db.page_budget import MAX_PAGE_BYTES, fitting
+from product_gateway.errors import Overloaded
 from product_gateway.http_rules import Limits
 from product_gateway.metrics import Metrics
 from product_gateway.model import EntityType, Page, Platform, Record
 from product_gateway.server import create_app
+from product_gateway.unsent import UnsentBytes
 
 PRODUCT, COLLECTION = EntityType.PRODUCT, EntityType.COLLECTION
 MEGABYTE = 1024 * 1024
@@ -116,7 +118,7 @@ def test_no_page_is_larger_than_its_budget_and_none_of_the_records_is_lost(serve
     expected = [each.id for each in products]
     fill_products(served, products)
     members = [*reversed(expected[:30]), "gone", *expected[30:60]]
-    collection = record("men", 600_000, *members)
+    collection = record("men", 5 * MEGABYTE, *members)
     fill_products(served, [collection, *(record(f"n{n:02}", MEGABYTE) for n in range(20))], COLLECTION)
     largest = max(MAX_PAGE_BYTES, 9 * MEGABYTE) + BESIDE_THE_RECORDS
     with served.of("shop") as client:
@@ -241,5 +243,22 @@ def test_clients_together_may_leave_so_much_unread(database_url: str, tmp_path: 
         assert refusals == 2
         stack.close()
         within(20, lambda: client.get(f"{API}/products?page_size=500").status_code == 200)
-        for _ in range(10):  # who reads leaves room for the next
-            assert client.get(f"{API}/products?page_size=500").status_code == 200
+        for _ in range(10):  # who reads leaves room for the next, also on a connection that stays open
+            another = stack.enter_context(served.client(token))
+            assert another.get(f"{API}/products?page_size=500").status_code == 200
+        stack.close()
+
+
+def test_a_response_larger_than_the_bound_is_sent_where_no_other_is_unsent() -> None:
+    """A bound that is set too low must not make a record unreadable."""
+    unsent = UnsentBytes(10)
+    with unsent.reserve(11):
+        assert unsent.total == 11
+        with pytest.raises(Overloaded), unsent.reserve(1):
+            pass
+    unsent.add(9)
+    with unsent.reserve(1):
+        assert unsent.total == 10
+    with pytest.raises(Overloaded), unsent.reserve(2):
+        pass
+    assert unsent.total == 9
