@@ -87,7 +87,11 @@ def test_large_content_comes_in_parts_of_bounded_size() -> None:
         assert unpacked("gzip", gzip.compress(content), 2**20) == content
 
 
-@pytest.mark.parametrize("packed", [b"plain", gzip.compress(TEXT)[:-1], gzip.compress(TEXT)[:20], b"\x1f"])
+@pytest.mark.parametrize(
+    "packed",
+    [b"plain", gzip.compress(TEXT)[:-1], gzip.compress(TEXT)[:20], b"\x1f"],
+    ids=["plain", "no end", "cut off", "one byte"],
+)
 @pytest.mark.parametrize("chunk", [1, 2**20])
 def test_broken_and_cut_off_content_is_refused(packed: bytes, chunk: int) -> None:
     """Half a page must never pass for a page."""
