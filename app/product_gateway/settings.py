@@ -113,7 +113,7 @@ class Settings(BaseModel):
     data_dir: Path = Field(Path("var"), description="Keys and the embedded database")
     database_url: str | None = Field(
         None,
-        description="SQLAlchemy URL, such as postgresql://user@host/name; unset: SQLite in the data directory",
+        description="URL of the database, such as postgresql://user@host/name; unset: SQLite in the data directory",
     )
     jwt_public_key_file: ReadableFile | None = Field(
         None,

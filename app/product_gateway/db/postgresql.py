@@ -134,6 +134,11 @@ class Line:
         """With the connection."""
         self._socket.close()
 
+    def __del__(self) -> None:
+        # SQLAlchemy has no event for a connection whose set-up failed: a server that is too old, or that went away.
+        if hasattr(self, "_socket"):
+            self._socket.close()
+
 
 def engine(url: URL, connections: int, seconds_to_wait: float, *, deadline: float | None) -> Engine:
     """Connects when it is used. Of several hosts, the one that writes is used. Raises SettingsError."""

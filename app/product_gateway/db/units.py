@@ -153,6 +153,7 @@ class Unit:
             return None, error
         finally:
             _current.unit = None
+            self.wait_on(None)  # where the set-up of a connection failed
 
     def _in_transaction(self, engine: Engine) -> Any:
         with engine.connect() as connection:
