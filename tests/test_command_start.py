@@ -70,8 +70,8 @@ def test_a_database_that_cannot_be_used_is_named_with_the_reason_and_without_its
     away = f"postgresql://gateway:{PASSWORD}@127.0.0.1:{port}/catalog"
     refusals = {
         "mysql://host/name": ["starts with mysql://", "SQLite", "PostgreSQL"],
-        "garbage": ["is not a SQLAlchemy URL. Examples: sqlite:///var/gateway.db"],
-        f"postgresql://u:{PASSWORD}@host:port/name": ["is not a SQLAlchemy URL"],
+        "garbage": ["is not a valid URL of a database", "Examples: sqlite:///var/gateway.db"],
+        f"postgresql://u:{PASSWORD}@host:port/name": ["is not a valid URL of a database"],
         "sqlite://": ["must name a file: sqlite:///var/gateway.db"],
         f"sqlite:///{tmp_path / 'text' / 'gateway.db'}": ["text/gateway.db", "its file is not there"],
         f"sqlite:///{tmp_path / 'nothing.db'}": ["nothing.db", "`serve`, `migrate` and `merchant add` make one"],

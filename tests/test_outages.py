@@ -134,7 +134,7 @@ async def test_a_host_that_says_nothing_is_given_up(url: str) -> None:
     ],
 )
 def test_the_host_that_answers_is_found(url: str, form: Callable[[str, int, str], str]) -> None:
-    """In SQLAlchemy's forms; libpq's cannot name a folder, and is what the failover test uses."""
+    """In SQLAlchemy's forms; libpq's is what the failover test uses."""
     parsed = make_url(url)
     with db.open_for_a_while(form(str(parsed.query["host"]), parsed.port or 5432, str(parsed.database))) as database:
         enqueue(database)
@@ -148,7 +148,7 @@ def test_the_host_that_answers_is_found(url: str, form: Callable[[str, int, str]
         ("postgresql+psycopg://a,b", "a,b", ",", "read-write"),
         ("postgresql://u@[::1]:1,b/n", "::1,b", "1,", "read-write"),
         ("postgresql://u@/n?host=a:1&host=b:2", "a,b", "1,2", "read-write"),
-        ("postgresql://u:p,w/x@a:1/n", "a", 1, None),
+        ("postgresql://u:p,w%2Fx@a:1/n", "a", 1, None),
     ],
 )
 def test_several_hosts_in_a_url_are_understood(url: str, hosts: str, ports: str | int, attributes: str | None) -> None:
@@ -164,6 +164,7 @@ def test_several_hosts_in_a_url_are_understood(url: str, hosts: str, ports: str 
     "url",
     [
         "postgresql://u@a:x,b/n",
+        "postgresql://u:p,w/x@a:1/n",
         "postgresql://u@a,,b/n",
         "postgresql://u@/n?host=a:x&host=b:2",
         "postgresql://u@a/n?nonsense=1",

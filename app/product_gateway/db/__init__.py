@@ -146,7 +146,7 @@ def connect(url: str, *, deadline: float | None = None, may_create: bool = True)
     scheme = found[1] if found else ""
     wait = SECONDS_TO_WAIT if deadline is None else deadline * SHARE_OF_THE_DEADLINE_TO_WAIT
     if scheme in ("sqlite", "sqlite+pysqlite"):
-        if not url.startswith(f"{scheme}:///"):
+        if not url.startswith(f"{scheme}:///") and url != f"{scheme}://":
             raise SettingsError(IN_DOUBT)
         # one connection for each thread, and one for the writer
         return Database(sqlite.engine(make_url(url), THREADS + 1, wait, may_create=may_create), deadline)

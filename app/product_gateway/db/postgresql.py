@@ -82,6 +82,8 @@ def parsed(url: str) -> URL:
             raise ValueError("not a port")
         names.append(unquote(host.strip("[]")))
         ports.append(port)
+    if len(names) > 1 and not all(names):
+        raise ValueError("a host is missing")
     is_plain = len(names) == 1 and not names[0].startswith(("/", "@"))  # else it is a socket's folder
     if not is_plain:
         query = {"host": ",".join(names), **({"port": ",".join(ports)} if any(ports) else {}), **query}
