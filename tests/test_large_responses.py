@@ -220,9 +220,9 @@ def test_clients_together_may_leave_so_much_unread(database_url: str, tmp_path: 
     token = keys.issue_token(made, "shop", list(keys.SCOPES), timedelta(hours=1))
     request = written(f"{API}/products?page_size=500", token)
     with (
-        contextlib.ExitStack() as stack,
         launch.http_beside(create_app(made, metrics), listening, limits),
         served.client(token) as client,
+        contextlib.ExitStack() as stack,  # its clients go first: a server waits for those that are still there
     ):
         heads = []
         for _ in range(40):
