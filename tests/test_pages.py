@@ -83,6 +83,26 @@ def test_the_spec_is_not_sent_to_who_has_it(reader: httpx2.Client) -> None:
     assert reader.get("/openapi.yaml", headers=lines).status_code == 304
 
 
+def test_the_spec_is_sent_compressed_to_who_says_so(reader: httpx2.Client) -> None:
+    """It has more than 100 KB, and one ETag whether compressed or not."""
+    plain = reader.get("/openapi.yaml", headers={"Accept-Encoding": "identity"})
+    with reader.stream("GET", "/openapi.yaml", headers={"Accept-Encoding": "gzip"}) as packed:
+        content = b"".join(packed.iter_raw())
+    assert gzip.decompress(content) == plain.content
+    assert len(content) * 3 < len(plain.content)
+    head = reader.head("/openapi.yaml", headers={"Accept-Encoding": "gzip"})
+    assert head.headers["Content-Length"] == str(len(content))
+    assert plain.headers["ETag"] == packed.headers["ETag"] == head.headers["ETag"]
+    for answer in (plain, packed, head):
+        assert answer.headers["Vary"] == "accept-encoding"
+    known = {"If-None-Match": plain.headers["ETag"], "Accept-Encoding": "gzip"}
+    for method in ("GET", "HEAD"):
+        unchanged = reader.request(method, "/openapi.yaml", headers=known)
+        assert (unchanged.status_code, unchanged.content) == (304, b"")
+        assert "Content-Encoding" not in unchanged.headers
+        assert unchanged.headers["Vary"] == "accept-encoding"
+
+
 def test_what_has_its_hash_in_its_name_is_kept_for_ever_and_a_picture_is_not(reader: httpx2.Client) -> None:
     """A megabyte of script comes once; what may change under its name is asked for each time."""
     for path in loaded(reader):
@@ -101,6 +121,14 @@ def test_what_has_its_hash_in_its_name_is_kept_for_ever_and_a_picture_is_not(rea
         ("GZIP", True),
         ("identity", False),
         ("gzip;q=0", False),
+        ("x-gzip", True),
+        ("gzip;q=0.001", True),
+        ("identity;q=0.5, gzip;q=0.5", True),
+        ("identity;q=1.0, gzip;q=0.9", False),
+        ("identity;q=0.1, *;q=0.2", True),
+        ("gzip;level=9", False),
+        ("gzip; q = 1", True),
+        ("gzip;q=nonsense", False),
         ("gzip;q=0.000, *", False),
         ("br", False),
         ("", False),

@@ -45,6 +45,7 @@ ISOLATION = {
 }
 PATHS = {INDEX: "/", DOCS: "/docs", TRY_OUT: "/docs/try"}
 MOST_PREFIXES = 16  # kept at a time: a proxy publishes the server under few
+_WEIGHT = re.compile(r"\s*(?:q\s*=\s*(0(?:\.[0-9]*)?|1(?:\.0*)?)\s*)?")
 _LINK = re.compile(r'\b(href|src|data-document)="([^"]*)"')
 
 # Redoc fills its style sheets by script: they begin empty, which has this hash. One, for scroll bars, comes as text.
@@ -83,7 +84,7 @@ class File(Answer[bytes]):
             await send({"type": "http.response.body", "body": b""})
             return
         content = self.body
-        if self.gzipped and _understands_gzip(_field(scope, b"accept-encoding")):
+        if self.gzipped and _prefers_gzip(_field(scope, b"accept-encoding")):
             headers.append((b"content-encoding", b"gzip"))
         elif self.gzipped:
             content = await asyncio.to_thread(gzip.decompress, content)
@@ -111,13 +112,18 @@ def _is_known(etag: str, if_none_match: str) -> bool:
     return etag in known or etag.removeprefix("W/") in known or "*" in known
 
 
-def _understands_gzip(accept_encoding: str) -> bool:
-    """RFC 9110 §12.5.3; who says nothing gets what everybody understands."""
-    weights = {}
+def _prefers_gzip(accept_encoding: str) -> bool:
+    """Return whether gzip is the best coding that the client accepts (RFC 9110 §12.5.3); without the header, it is not.
+
+    A coding that the header does not name has the weight of `*`. Unless named, identity comes last.
+    """
+    weights: dict[str, float] = {}
     for each in accept_encoding.lower().split(","):
         coding, _, parameter = each.partition(";")
-        weights[coding.strip()] = re.fullmatch(r"\s*q\s*=\s*0(\.0*)?\s*", parameter) is None
-    return weights.get("gzip", weights.get("*", False))
+        weight = _WEIGHT.fullmatch(parameter)
+        weights[coding.strip().removeprefix("x-")] = float(weight[1]) if weight and weight[1] else float(not parameter)
+    gzip_weight = weights.get("gzip", weights.get("*", 0.0))
+    return gzip_weight > 0 and gzip_weight >= weights.get("identity", 0.0)
 
 
 def as_file(content: bytes, name: str, cache: str, *, gzipped: bool = False, policy: str = "") -> File:
@@ -192,7 +198,9 @@ def _spec_at(prefix: str) -> File:
     if prefix:
         for old, new in ((b"\n  - url: /\n", b"\n  - url: %s\n"), (b"](/docs/", b"](%s/docs/")):
             text = text.replace(old, new % prefix.encode())
-    return File(text, 200, {"Cache-Control": ASK_AGAIN}, "application/yaml", etag=f'W/"{_digest(text)}"')
+    compressed = gzip.compress(text, mtime=0)
+    headers = {"Cache-Control": ASK_AGAIN}
+    return File(compressed, 200, headers, "application/yaml", gzipped=True, etag=f'W/"{_digest(text)}"')
 
 
 def _assets() -> Iterator[tuple[str, File]]:
