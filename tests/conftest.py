@@ -52,6 +52,15 @@ def _no_settings_of_the_developers_own(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name)
 
 
+@pytest.fixture(autouse=True)
+def _umask_is_restored() -> Iterator[None]:
+    """Commands that run in the test's own process set it for the whole process."""
+    before = os.umask(0)
+    os.umask(before)
+    yield
+    os.umask(before)
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _certificate_authorities_are_read_once() -> Iterator[None]:
     """Each client of httpx2 would read them again, which takes as long as fifty requests."""

@@ -55,6 +55,7 @@ def test_make_bench_checks_first_of_all(tmp_path: Path) -> None:
     done = subprocess.run(
         ["make", "-n", "bench", "SECTIONS=requests process"],
         cwd=TOP,
+        env={name: value for name, value in os.environ.items() if not name.startswith("MAKE")},
         capture_output=True,
         text=True,
         timeout=30,

@@ -208,7 +208,7 @@ async def test_readiness_asks_the_database_once_a_second(hasty: Database) -> Non
     found = counted(hasty, "UPDATE readiness")
     readiness = Readiness(hasty)
     began = time.monotonic()
-    while time.monotonic() - began < 1.2:
+    while time.monotonic() - began < 1.2 or (len(found) < 2 and time.monotonic() - began < 10):
         await asyncio.gather(*[readiness.check() for _ in range(100)])
         await asyncio.sleep(0.01)
     most = 1 + int(time.monotonic() - began)
