@@ -213,7 +213,7 @@ class Settings(BaseModel):
     )
     retention_days: float = Field(90, gt=0, le=36500, description="How long syncs that have ended are kept")
     cancelled_retention_days: float = Field(
-        7, gt=0, le=36500, description="The same for cancelled syncs, of which at most the newest 100 are kept"
+        7, gt=0, le=36500, description="The same for cancelled syncs, of which at most the newest 1000 are kept"
     )
     requests_at_once: int = Field(
         256,

@@ -62,7 +62,7 @@ Wanted = tuple[str, EntityType]
 """Merchant and entity type."""
 
 KEYS_AT_ONCE = 1000
-MAX_CANCELLED_KEPT = 100  # of each merchant and entity type
+MAX_CANCELLED_KEPT = 1000  # of each merchant and entity type
 SYNC_BODY_BYTES = 1500  # at most, without the detail of a failure
 
 _sent = Sent("merchant", "id")
