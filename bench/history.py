@@ -11,13 +11,14 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 
-from sqlalchemy import text
-
-from product_gateway import db
-from product_gateway.db import Database, claims, merchants, syncs
-from product_gateway.model import EntityType, Platform
 from rounds import ROUNDS, Chart, Row, Section, Values, row
+from sqlalchemy import text
 from stores import DIALECTS, store
+
+from product_gateway.db import claims, merchants, syncs
+from product_gateway.db.database import Database, open_database
+from product_gateway.model.merchants import Platform
+from product_gateway.model.syncs import EntityType
 
 FEW = 1000
 WANTED = 10_000_000  # what the targets are about: with fewer there is no verdict
@@ -79,9 +80,7 @@ def measured(dialect: str) -> dict[str, Values]:
     with ExitStack() as open_until_the_end:
         databases = {}
         for past in (FEW, MANY):
-            database = open_until_the_end.enter_context(
-                db.open_for_a_while(open_until_the_end.enter_context(store(dialect)))
-            )
+            database = open_until_the_end.enter_context(open_database(open_until_the_end.enter_context(store(dialect))))
             fill(database, past)
             databases[f"{past:,}"] = database
         for number in range(ROUNDS + 1):  # the first one warms up

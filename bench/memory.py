@@ -5,10 +5,11 @@ import tempfile
 from pathlib import Path
 
 import page_service
-from product_gateway import db
 from rounds import Row, Section
 from stores import DIALECTS, store
 from syncing import register, timed, worker
+
+from product_gateway.db.database import open_database
 
 FEW = 10_000
 WANTED = 1_000_000  # what the targets are about: with fewer there is no verdict
@@ -34,7 +35,7 @@ def run() -> Section:
 def peak_megabytes(dialect: str, service: str, records: int) -> float:
     """Of a worker that has run one sync of so many products."""
     with tempfile.TemporaryDirectory() as folder, store(dialect) as url, worker(url, Path(folder)) as pid:
-        with db.open_for_a_while(url) as database:
+        with open_database(url) as database:
             register(database, "shop", f"{service}/{records}/0/shop")
             _, sync = timed(database, "shop")
             if sync.counts.created != records:

@@ -9,17 +9,17 @@ import tempfile
 from pathlib import Path
 
 import orjson
-from sqlalchemy import create_engine, func, select, text
-
 import page_service
 import pull_dlt
 import pull_limit
-from product_gateway import db
-from product_gateway.db import Database, tables
-from product_gateway.model import EntityType
 from rounds import ROUNDS, Chart, Row, Section, Values, row
+from sqlalchemy import create_engine, func, select, text
 from stores import DIALECTS, store, with_driver
 from syncing import PAGE_SIZE, cpu_of, postmaster, printed_seconds, register, timed, worker
+
+from product_gateway.db import tables
+from product_gateway.db.database import Database, open_database
+from product_gateway.model.syncs import EntityType
 
 RECORDS = int(os.environ.get("BENCH_RECORDS", "50000"))
 COLLECTIONS = RECORDS // page_service.PRODUCTS_IN_A_COLLECTION
@@ -91,7 +91,7 @@ def ours(dialect: str, service: str) -> dict[str, float]:
         tempfile.TemporaryDirectory() as folder,
         store(dialect) as url,
         worker(url, Path(folder)) as pid,
-        db.open_for_a_while(url) as database,
+        open_database(url) as database,
     ):
         for what, changed in ((FIRST, 0), (AGAIN, 0), (CHANGED, 1)):
             register(database, "shop", f"{service}/{RECORDS}/{changed}/shop")

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
-
 from rounds import Chart, Row, Section, load
 
 HERE = Path(__file__).parent

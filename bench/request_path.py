@@ -13,16 +13,20 @@ from pathlib import Path
 from uuid import UUID
 
 import httpx2
-from sqlalchemy import Connection, text
-
-from product_gateway import db, keys, settings
-from product_gateway.db import Database, merchants, syncs
-from product_gateway.db.tables import catalog_counts, now
-from product_gateway.model import EntityType, Platform
 from rounds import ROUNDS, SECONDS, Chart, Row, Section, Values, interleaved, row
 from servers import HERE, Server, cpu_seconds, free_port, gateway, serving
+from sqlalchemy import Connection, text
 from stores import DIALECTS, store
 from wrk import CONNECTIONS, Load, press, written
+
+from product_gateway import settings
+from product_gateway.auth import keys
+from product_gateway.db import merchants, syncs
+from product_gateway.db.database import Database, open_database
+from product_gateway.db.tables import catalog_counts
+from product_gateway.db.types import now
+from product_gateway.model.merchants import Platform
+from product_gateway.model.syncs import EntityType
 
 API = "/product-gateway/v1"
 MERCHANTS = 100  # of each sort: with and without a sync that is active; each has a token
@@ -207,7 +211,7 @@ def furnished(url: str, folder: Path) -> World:
             connection.execute(text(statement))
         return found
 
-    with db.open_for_a_while(url) as database:
+    with open_database(url) as database:
         filled = _called(database, fill)
     tokens = {
         name: keys.issue_token(made, name, list(keys.SCOPES), timedelta(hours=4))

@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sqlalchemy import URL, create_engine, make_url, text
-
-from product_gateway import db
-from product_gateway.db import migrate
 from wrk import CORES, LOAD_CORE
+
+from product_gateway.db import migrate
+from product_gateway.db.database import open_database
 
 DIALECTS = ("sqlite", "postgresql")
 AS_IN_PRODUCTION = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on"}
@@ -22,7 +22,7 @@ AS_IN_PRODUCTION = {"fsync": "on", "synchronous_commit": "on", "full_page_writes
 def store(dialect: str) -> Iterator[str]:
     """The URL of a new database with all tables: SQLite with synchronous=FULL, or PostgreSQL that syncs to the disk."""
     with _file() if dialect == "sqlite" else _server() as url:
-        with db.open_for_a_while(url) as database:
+        with open_database(url) as database:
             database.call(migrate.upgrade)
         yield url
 

@@ -8,11 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from servers import process
 from sqlalchemy import make_url
 
-from product_gateway.db import Database, merchants, syncs
-from product_gateway.model import EntityType, Platform, Sync, SyncStatus
-from servers import process
+from product_gateway.db import merchants, syncs
+from product_gateway.db.database import Database
+from product_gateway.model.merchants import Platform
+from product_gateway.model.syncs import EntityType, Sync, SyncStatus
 
 PATIENCE = 1800.0
 PAGE_SIZE = "500"
@@ -47,7 +49,7 @@ def register(database: Database, name: str, address: str) -> None:
     if database.call(merchants.find, name) is None:
         database.call(merchants.add, name, Platform.BYOP, address)
     else:
-        database.call(merchants.change, name, product_service_url=address)
+        database.call(merchants.update_merchant, name, product_service_url=address)
 
 
 def timed(database: Database, merchant: str, entity_type: EntityType = EntityType.PRODUCT) -> tuple[float, Sync]:

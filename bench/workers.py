@@ -7,12 +7,13 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import page_service
-from product_gateway import db
-from product_gateway.db import Database, syncs
-from product_gateway.model import EntityType, SyncStatus
 from rounds import ROUNDS, Chart, Section, Values, row
 from stores import store
 from syncing import PATIENCE, register, worker
+
+from product_gateway.db import syncs
+from product_gateway.db.database import Database, open_database
+from product_gateway.model.syncs import EntityType, SyncStatus
 
 MERCHANTS = int(os.environ.get("BENCH_MERCHANTS", "200"))
 RECORDS = 500  # of each merchant, in pages of 100
@@ -45,7 +46,7 @@ def run() -> Section:
 def seconds(count: int, service: str) -> float:
     """From the moment when all syncs are queued and the workers begin to the last success."""
     names = [f"shop{number:04d}" for number in range(MERCHANTS)]
-    with store("postgresql") as url, db.open_for_a_while(url) as database, ExitStack() as running:
+    with store("postgresql") as url, open_database(url) as database, ExitStack() as running:
         for name in names:
             register(database, name, f"{service}/{RECORDS}/0/{name}")
         for _ in range(count):

@@ -12,14 +12,15 @@ from pathlib import Path
 import httpcore2
 import pytest
 
-import databases
-from house import House
-from issuer import Issuer
-from product_gateway import db, launch
-from product_gateway.db import Database, merchants
-from product_gateway.model import Platform
+from product_gateway.db import merchants
+from product_gateway.db.database import Database, open_database
+from product_gateway.model.merchants import Platform
+from product_gateway.services import processes
 from product_gateway.settings import PREFIX
-from serving import serve
+from tests.support import databases
+from tests.support.deployment import Deployment
+from tests.support.issuer import Issuer
+from tests.support.serving import serve
 
 DIALECTS = ("sqlite", "postgresql")
 SLOWEST = ("test_fuzz.py", "test_check_planted.py", "test_client_command.py", "test_recipes.py", "test_sync_model.py")
@@ -73,7 +74,7 @@ def _certificate_authorities_are_read_once() -> Iterator[None]:
 def _default_ports_are_taken_where_ci_runs() -> Iterator[None]:
     """Tests must pass beside `make run`. Not on a developer's machine, where `make run` must start beside the tests."""
     with ExitStack() as taken:
-        for port in (8080, 8081, launch.OPERATIONS_PORT_OF_GATEWAY, launch.OPERATIONS_PORT_OF_WORKER):
+        for port in (8080, 8081, processes.OPERATIONS_PORT_OF_GATEWAY, processes.OPERATIONS_PORT_OF_WORKER):
             if os.environ.get("CI"):
                 with suppress(OSError):  # another process of the tests has taken it
                     taken.enter_context(socket.create_server(("127.0.0.1", port)))
@@ -113,23 +114,23 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 @pytest.fixture
 def database(database_url: str) -> Iterator[Database]:
     """The database, with the merchants `shop` and `other` on BYOP."""
-    with db.open_for_a_while(database_url) as database:
+    with open_database(database_url) as database:
         for name in ("shop", "other"):
             database.call(merchants.add, name, Platform.BYOP, "https://shop.example", None, None)
         yield database
 
 
 @pytest.fixture
-def house(database_url: str, tmp_path: Path) -> House:
+def house(database_url: str, tmp_path: Path) -> Deployment:
     """Processes over a new database."""
-    return House(tmp_path, database_url)
+    return Deployment(tmp_path, database_url)
 
 
 @pytest.fixture
-def sqlite_house(sqlite_template: Path, tmp_path: Path) -> House:
+def sqlite_house(sqlite_template: Path, tmp_path: Path) -> Deployment:
     """The same on SQLite only, for what has nothing to do with the database."""
     shutil.copy(sqlite_template, tmp_path / "gateway.db")
-    return House(tmp_path, f"sqlite:///{tmp_path / 'gateway.db'}")
+    return Deployment(tmp_path, f"sqlite:///{tmp_path / 'gateway.db'}")
 
 
 @pytest.fixture(scope="module")

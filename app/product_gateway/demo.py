@@ -4,10 +4,15 @@ import sys
 from datetime import timedelta
 from pathlib import Path
 
-from product_gateway import data_directory, db, keys, launch, logs
-from product_gateway.db import Database, merchants, migrate
-from product_gateway.model import EntityType, Platform
+from product_gateway import data_directory
+from product_gateway.auth import keys
+from product_gateway.db import merchants, migrate
+from product_gateway.db.database import Database, open_database
+from product_gateway.model.merchants import Platform
+from product_gateway.model.syncs import EntityType
+from product_gateway.services import processes
 from product_gateway.settings import Settings
+from product_gateway.telemetry import logs
 
 MERCHANT = "demo"
 SAMPLE_SERVICE_TOKEN = "sample-service-token"  # noqa: S105 - the sample service has no secrets
@@ -16,30 +21,33 @@ TOKEN_LIFETIME = timedelta(hours=12)
 
 def run(settings: Settings, port: int, sample_port: int, catalog: Path, delay: float) -> None:
     """Until Ctrl-C. Everything is there before the gateway answers. Raises SettingsError."""
-    from product_gateway import catalog_file, sample_service  # for which the sandbox would wait
+    from product_gateway.sample import catalog_file
+    from product_gateway.sample.service import create_sample_app  # for which the sandbox would wait
 
     data_directory.prepare(settings, secrets=True)
-    gateway = launch.bind("127.0.0.1", port)
-    sample = launch.bind("127.0.0.1", sample_port)
-    for_operations = launch.bind_operations(settings, launch.OPERATIONS_PORT_OF_GATEWAY)
+    gateway = processes.bind("127.0.0.1", port)
+    sample = processes.bind("127.0.0.1", sample_port)
+    for_operations = processes.bind_operations(settings, processes.OPERATIONS_PORT_OF_GATEWAY)
     data = catalog_file.read(catalog)
     if data.left_out:
         print(f"{catalog}: {data.summary()}", file=sys.stderr)
-    logs.set_up(settings.log_level, settings.log_format)
-    app = sample_service.create_app(data, token=SAMPLE_SERVICE_TOKEN, delay=delay)
-    with launch.http_beside(app, sample):
-        with db.open_for_a_while(settings.database) as database:
+    logs.configure(settings.log_level, settings.log_format)
+    app = create_sample_app(data, token=SAMPLE_SERVICE_TOKEN, delay=delay)
+    with processes.http_server_thread(app, sample):
+        with open_database(settings.database) as database:
             migrate.prepare(database)
-            register(settings, database, MERCHANT, launch.url_of(sample))
+            register(settings, database, MERCHANT, processes.url_of(sample))
         token_file = settings.data_dir / "demo.token"
         keys.write_private(
             token_file, keys.issue_token(settings, MERCHANT, list(keys.SCOPES), TOKEN_LIFETIME).encode() + b"\n"
         )
         print(
-            _welcome(launch.url_of(gateway), launch.url_of(for_operations), token_file, *map(data.count, EntityType)),
+            _welcome(
+                processes.url_of(gateway), processes.url_of(for_operations), token_file, *map(data.count, EntityType)
+            ),
             flush=True,
         )
-        launch.serve(settings, gateway, for_operations, with_worker=True)
+        processes.serve(settings, gateway, for_operations, with_worker=True)
 
 
 def register(settings: Settings, database: Database, name: str, url: str) -> None:
@@ -49,7 +57,7 @@ def register(settings: Settings, database: Database, name: str, url: str) -> Non
         database.call(merchants.add, name, Platform.BYOP, url, token, "GBP")
     else:
         values = {"platform": Platform.BYOP, "product_service_url": url, "product_service_token": token}
-        database.call(merchants.change, name, **values, disabled=False)
+        database.call(merchants.update_merchant, name, **values, disabled=False)
 
 
 def _welcome(url: str, operations: str, token_file: Path, products: int, collections: int) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from uuid import UUID
 
-from product_gateway.model import EntityType, Sync, SyncStatus
+from product_gateway.model.syncs import EntityType, Sync, SyncStatus
 
 
 class GatewayError(Exception):

@@ -15,10 +15,17 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic_core import ErrorDetails
 
 from product_gateway.errors import SettingsError
-from product_gateway.public_path import LONGEST_PREFIX, is_prefix
 
 PREFIX = "PRODUCT_GATEWAY_"
+LONGEST_PATH_PREFIX = 200
+# Unreserved characters alone: nothing that means something in a header, in HTML or in YAML, and no dot segments.
+PATH_PREFIX = re.compile(r"(?:/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._~-]+)+")
 OFF = "off"  # instead of a rate limit: there is none
+
+
+def is_path_prefix(text: str) -> bool:
+    """Return whether the text can stand in front of a path: `/gw`, `/shops/gw`; no trailing slash, no `//`, no dots."""
+    return len(text) <= LONGEST_PATH_PREFIX and PATH_PREFIX.fullmatch(text) is not None
 
 
 def _readable_file(path: Path) -> Path:
@@ -79,10 +86,10 @@ def _host_names(text: str) -> str:
 
 
 def _base_path(text: str) -> str:
-    if not is_prefix(text):
+    if not is_path_prefix(text):
         raise ValueError(
             f"{text[:100]!r} is not a path prefix. Write it like /gw or /shops/gw: a slash first, none at the end, and "
-            f"between slashes at least one letter, digit or . _ ~ - but not . or .. alone; {LONGEST_PREFIX} characters "
+            f"between slashes at least one letter, digit or . _ ~ - but not . or .. alone; {LONGEST_PATH_PREFIX} characters "
             "at most. Without a prefix, leave this setting unset"
         )
     return text

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
 from product_gateway.errors import Unavailable
-from product_gateway.metrics import Metrics
+from product_gateway.telemetry.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 

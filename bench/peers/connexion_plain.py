@@ -11,13 +11,14 @@ from connexion.resolver import Resolver
 from sqlalchemy import Connection, create_engine, event, insert, select, text
 from sqlalchemy.exc import IntegrityError
 from starlette.responses import JSONResponse
+from stores import with_driver
 from uuid_utils.compat import uuid7
 
 from peers import words
 from peers.words import Refused
-from product_gateway import spec
-from product_gateway.db.tables import ACTIVE, catalog_counts, merchants, now, syncs
-from stores import with_driver
+from product_gateway.db.tables import ACTIVE, catalog_counts, merchants, syncs
+from product_gateway.db.types import now
+from product_gateway.openapi import documents
 
 url = with_driver(words.DATABASE, "pysqlite" if words.DATABASE.startswith("sqlite") else "psycopg")
 engine = create_engine(
@@ -124,7 +125,7 @@ def _sent(error: Refused) -> ConnexionResponse:
 
 
 HANDLERS = {"enqueueSync": _enqueue_sync, "getSyncStatus": _get_sync_status, "getSync": _get_sync}
-document = {**spec.load(spec.GATEWAY)}
+document = {**documents.load(documents.GATEWAY)}
 document["paths"] = {
     path: item
     for path, item in document["paths"].items()

@@ -12,13 +12,13 @@ from sqlalchemy import event, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase
+from stores import with_driver
 from uuid_utils.compat import uuid7
 
 from peers import words
 from peers.words import API, Refused
 from product_gateway.db import tables
-from product_gateway.model import EntityType
-from stores import with_driver
+from product_gateway.model.syncs import EntityType
 
 ACTIVE = ("QUEUED", "IN_PROGRESS")
 

@@ -6,27 +6,28 @@ from typing import Annotated, Any
 from uuid import UUID
 
 import orjson
-from fastapi import Depends, FastAPI, Path, Request
+from fastapi import Depends, FastAPI, Path, Request, responses
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import Response
 
 from peers import words
 from peers.words import API, Refused
-from product_gateway import db, settings
-from product_gateway.answers import Answer
+from product_gateway import settings
+from product_gateway.api.app import SECONDS_FOR_THE_DATABASE, _admission
+from product_gateway.api.error_responses import describe_error
+from product_gateway.api.long_poll import SyncWaiters
+from product_gateway.api.syncs import Handlers
+from product_gateway.auth.keys import verification_key
+from product_gateway.auth.tokens import Caller, StaticKey, TokenVerifier
+from product_gateway.db.database import connect
 from product_gateway.errors import GatewayError, InvalidRequest
-from product_gateway.handlers import Handlers
-from product_gateway.keys import verification_key
-from product_gateway.metrics import Metrics
-from product_gateway.model import EntityType
-from product_gateway.security import Caller, OneKey, Tokens
-from product_gateway.server import SECONDS_FOR_THE_DATABASE, _admission, describe_error
-from product_gateway.waiting import Waiting
+from product_gateway.http.responses import Response
+from product_gateway.model.syncs import EntityType
+from product_gateway.telemetry.metrics import Metrics
 
 loaded = settings.load()
-database = db.connect(loaded.database, deadline=SECONDS_FOR_THE_DATABASE)
-tokens = Tokens(loaded, OneKey(verification_key(loaded)))
-handlers = Handlers(database, Metrics(), Waiting(database))
+database = connect(loaded.database, deadline=SECONDS_FOR_THE_DATABASE)
+tokens = TokenVerifier(loaded, StaticKey(verification_key(loaded)))
+handlers = Handlers(database, Metrics(), SyncWaiters(database))
 admit = _admission(database, lambda _: None)
 
 
@@ -40,9 +41,9 @@ async def lifespan(_: FastAPI) -> AsyncIterator[None]:
 app = FastAPI(openapi_url=None, lifespan=lifespan)
 
 
-def response(answer: Answer[Any]) -> Response:
+def response(answer: Response[Any]) -> responses.Response:
     """Without FastAPI's own encoder, which takes longer."""
-    return Response(orjson.dumps(answer.body), answer.status, dict(answer.headers), "application/json")
+    return responses.Response(orjson.dumps(answer.body), answer.status, dict(answer.headers), "application/json")
 
 
 def caller(scope: str) -> Any:
@@ -59,13 +60,13 @@ Type = Annotated[EntityType, Path(alias="entityType")]
 
 
 @app.put(f"{API}/sync/{{entityType}}")
-async def enqueue(entity_type: Type, asking: Annotated[Caller, caller("sync:write")]) -> Response:
+async def enqueue(entity_type: Type, asking: Annotated[Caller, caller("sync:write")]) -> responses.Response:
     """As the gateway does it."""
     return response(await handlers.enqueue_sync(await admit(asking), entity_type, None))
 
 
 @app.get(f"{API}/sync/{{entityType}}")
-async def status(entity_type: Type, asking: Annotated[Caller, caller("sync:read")]) -> Response:
+async def status(entity_type: Type, asking: Annotated[Caller, caller("sync:read")]) -> responses.Response:
     """As the gateway does it."""
     return response(await handlers.get_sync_status(await admit(asking), entity_type))
 
@@ -73,24 +74,24 @@ async def status(entity_type: Type, asking: Annotated[Caller, caller("sync:read"
 @app.get(f"{API}/syncs/{{syncId}}")
 async def get(
     sync_id: Annotated[UUID, Path(alias="syncId")], asking: Annotated[Caller, caller("sync:read")]
-) -> Response:
+) -> responses.Response:
     """As the gateway does it."""
     return response(await handlers.get_sync(await admit(asking), sync_id, None))
 
 
 @app.exception_handler(GatewayError)
-async def failed(_: Request, error: GatewayError) -> Response:
+async def failed(_: Request, error: GatewayError) -> responses.Response:
     """As the gateway answers it."""
     return response(describe_error(error))
 
 
 @app.exception_handler(Refused)
-async def refused(_: Request, error: Refused) -> Response:
+async def refused(_: Request, error: Refused) -> responses.Response:
     """No bearer token."""
-    return Response(orjson.dumps(error.body), error.status, error.headers, "application/json")
+    return responses.Response(orjson.dumps(error.body), error.status, error.headers, "application/json")
 
 
 @app.exception_handler(RequestValidationError)
-async def invalid(_: Request, error: RequestValidationError) -> Response:
+async def invalid(_: Request, error: RequestValidationError) -> responses.Response:
     """FastAPI's words."""
     return response(describe_error(InvalidRequest(str(error.errors()[0]["msg"]))))

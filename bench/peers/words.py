@@ -7,7 +7,7 @@ from typing import Any
 import jwt
 
 from product_gateway import settings
-from product_gateway.keys import verification_key
+from product_gateway.auth.keys import verification_key
 
 API = "/product-gateway/v1"
 TYPES = ("PRODUCT", "COLLECTION")

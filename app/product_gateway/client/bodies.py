@@ -7,7 +7,7 @@ from uuid import UUID
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from product_gateway.model import ACTIVE, EntityType, SyncStatus
+from product_gateway.model.syncs import ACTIVE, EntityType, SyncStatus
 
 Count = Annotated[int, Field(ge=0, le=2**53 - 1)]
 Items = Annotated[int, Field(ge=0, le=2**31 - 1)]

@@ -13,13 +13,13 @@ from uuid import UUID
 import orjson
 from pydantic import ValidationError
 
-from product_gateway import json_depth
-from product_gateway.backoff import Backoff
 from product_gateway.client.bodies import Errors, OneStatus, OneSync, Problems, SyncPage
 from product_gateway.errors import AnswerUnreadable, Refused, Unreachable
-from product_gateway.model import EntityType, SyncStatus
-from product_gateway.outbound import MEBIBYTE, Outbound, Reply, retry_after
-from product_gateway.visible_text import visible
+from product_gateway.http_client.backoff import Backoff
+from product_gateway.http_client.client import MEBIBYTE, HttpClient, Response, retry_after
+from product_gateway.json_tools.depth import MAX_DEPTH, is_deeper
+from product_gateway.model.syncs import EntityType, SyncStatus
+from product_gateway.telemetry.visible_text import visible
 
 API = "/product-gateway/v1"
 TRIES = 3  # of a request that nobody has to wait for
@@ -42,12 +42,12 @@ class Answer(Generic[Shape]):
 
     content: Shape
     body: Any
-    reply: Reply
+    reply: Response
 
 
-def to_gateway() -> Outbound:
+def to_gateway() -> HttpClient:
     """The HTTP client for it. Whoever types an address means it, so it may be private, and without https."""
-    return Outbound(
+    return HttpClient(
         allow_private_addresses=True, connect_timeout=5, read_timeout=30, total_timeout=60, max_bytes=32 * MEBIBYTE
     )
 
@@ -59,7 +59,7 @@ class Gateway:
 
     def __init__(
         self,
-        outbound: Outbound,
+        outbound: HttpClient,
         url: str,
         token: str,
         *,
@@ -166,7 +166,7 @@ class Gateway:
             await asyncio.sleep(wait)
         raise AssertionError("unreachable: the last attempt returns or raises")
 
-    def _answer(self, shape: type[Shape], reply: Reply) -> Answer[Shape]:
+    def _answer(self, shape: type[Shape], reply: Response) -> Answer[Shape]:
         body = _parsed(reply.content)
         if reply.status in (200, 202):
             try:
@@ -219,8 +219,8 @@ def _wait_asked(error: Refused | Unreachable) -> float | None:
 
 def _parsed(content: bytes) -> Any:
     """Return the body, or None where it is not JSON. Raise AnswerUnreadable where it nests too deep."""
-    if json_depth.is_deeper(content):
-        raise AnswerUnreadable(f"The answer nests objects and arrays more than {json_depth.MAX_DEPTH} levels deep.")
+    if is_deeper(content):
+        raise AnswerUnreadable(f"The answer nests objects and arrays more than {MAX_DEPTH} levels deep.")
     try:
         return orjson.loads(content)
     except orjson.JSONDecodeError:

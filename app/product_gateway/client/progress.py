@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from product_gateway.client import words
+from product_gateway.client import formatting
 from product_gateway.client.bodies import OneSync, Sync
 from product_gateway.client.gateway import Answer
 
@@ -92,7 +92,7 @@ class Lines:
         due = percent >= self._percent + PERCENT_BETWEEN_LINES or now >= self._at + SECONDS_BETWEEN_LINES
         if what != self._said or due:
             self._said, self._percent, self._at = what, percent, now
-            self._console.print(words.described(sync, speed))
+            self._console.print(formatting.described(sync, speed))
 
     def notice(self, text: str) -> None:
         """A line."""
@@ -132,7 +132,7 @@ class Bar:
         """The bar where the sync is."""
         sync = answer.content.data
         total, read = sync.progress.records_total, sync.progress.records_read
-        figures = words.figures(sync, self._speed.after(sync, time.monotonic()) if sync.is_active else None)
+        figures = formatting.figures(sync, self._speed.after(sync, time.monotonic()) if sync.is_active else None)
         self._progress.update(
             self._task, description=sync.entity_type, total=total, completed=read, figures=figures, refresh=True
         )

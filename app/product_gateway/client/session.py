@@ -11,16 +11,16 @@ from uuid import UUID
 from rich.console import Console
 from rich.text import Text
 
-from product_gateway import garbage
-from product_gateway.client import words
+from product_gateway import gc_tuning
+from product_gateway.client import formatting
 from product_gateway.client.bodies import OneSync, Sync
 from product_gateway.client.gateway import SHORTEST_PAUSE, Answer, Gateway, to_gateway
 from product_gateway.client.progress import Display, as_json, display
 from product_gateway.errors import GatewayError, Refused
-from product_gateway.model import EntityType, SyncStatus
+from product_gateway.model.syncs import EntityType, SyncStatus
 
 
-class End(IntEnum):
+class ExitStatus(IntEnum):
     """The exit statuses. 2 is wrong usage, as everywhere."""
 
     DONE = 0
@@ -31,11 +31,11 @@ class End(IntEnum):
     INTERRUPTED = 130
 
 
-ENDS = {SyncStatus.FAILED: End.FAILED, SyncStatus.CANCELLED: End.CANCELLED}
+ENDS = {SyncStatus.FAILED: ExitStatus.FAILED, SyncStatus.CANCELLED: ExitStatus.CANCELLED}
 
 
 @dataclass(frozen=True, slots=True)
-class Access:
+class Target:
     """Which gateway, and who asks. `token_file` is as it was typed; `patience` is in seconds."""
 
     url: str
@@ -46,8 +46,8 @@ class Access:
 
     def command(self, *arguments: str) -> str:
         """A command line for the same gateway."""
-        words = ("product-gateway", *arguments, "--url", self.url, "--token-file", self.token_file)
-        return shlex.join(words)
+        formatting = ("product-gateway", *arguments, "--url", self.url, "--token-file", self.token_file)
+        return shlex.join(formatting)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,18 +63,18 @@ class Wanted:
 class Session:
     """One command. Results go to standard output, all else to standard error."""
 
-    def __init__(self, access: Access) -> None:
+    def __init__(self, access: Target) -> None:
         self.access = access
-        self.out: Console = words.console(sys.stdout)
-        self.err: Console = words.console(sys.stderr)
+        self.out: Console = formatting.console(sys.stdout)
+        self.err: Console = formatting.console(sys.stderr)
         self.display: Display = display(self.err, sys.stdout, json_lines=access.as_json)
         self.asked = False  # whether a PUT went out
         self.watched: Sync | None = None
         self.ours = False  # whether the watched sync is the one that was asked for
 
-    def run(self, command: Callable[["Session", Gateway], Awaitable[End]]) -> End:
+    def run(self, command: Callable[["Session", Gateway], Awaitable[ExitStatus]]) -> ExitStatus:
         """To its end. Raises KeyboardInterrupt."""
-        garbage.keep_what_is_there()
+        gc_tuning.freeze_startup_objects()
         try:
             return asyncio.run(self._run(command))
         except Refused as refused:
@@ -83,9 +83,9 @@ class Session:
             self.err.print(Text(refused.detail))
         except GatewayError as error:
             self.err.print(Text(error.detail))
-        return End.REFUSED
+        return ExitStatus.REFUSED
 
-    async def _run(self, command: Callable[["Session", Gateway], Awaitable[End]]) -> End:
+    async def _run(self, command: Callable[["Session", Gateway], Awaitable[ExitStatus]]) -> ExitStatus:
         async with to_gateway() as outbound:
             access = self.access
             gateway = Gateway(outbound, access.url, access.token, patience=access.patience, noticed=self._notice)
@@ -106,15 +106,15 @@ class Session:
             self.out.print(text)
 
 
-def sync(access: Access, wanted: Wanted) -> End:
+def sync(access: Target, wanted: Wanted) -> ExitStatus:
     """Asks for a sync, and follows it where that is wanted."""
     session = Session(access)
     try:
         end = session.run(lambda session, gateway: _sync(session, gateway, wanted))
     except KeyboardInterrupt:
         _how_to_go_on(session, wanted, "Stopped watching")
-        return End.INTERRUPTED
-    if end is End.REFUSED and session.watched is not None and session.watched.is_active:
+        return ExitStatus.INTERRUPTED
+    if end is ExitStatus.REFUSED and session.watched is not None and session.watched.is_active:
         _how_to_go_on(session, wanted, "Watching ended")
     return end
 
@@ -139,7 +139,7 @@ def _how_to_go_on(session: Session, wanted: Wanted, why: str) -> None:
     session.err.print(Text("\n".join(lines)))
 
 
-async def _sync(session: Session, gateway: Gateway, wanted: Wanted) -> End:
+async def _sync(session: Session, gateway: Gateway, wanted: Wanted) -> ExitStatus:
     while True:
         session.asked = True
         try:
@@ -165,10 +165,10 @@ async def _sync(session: Session, gateway: Gateway, wanted: Wanted) -> End:
         answer = await _watched(session, gateway, answer)
         found = answer.content.data
     session.watched = None
-    session.show(answer, words.described(found))
+    session.show(answer, formatting.described(found))
     if found.result.rejected and not found.is_active and not session.access.as_json:
         await _show_rejected(session, gateway, found.id)
-    return ENDS.get(found.status, End.DONE)
+    return ENDS.get(found.status, ExitStatus.DONE)
 
 
 async def _watched(
@@ -185,7 +185,7 @@ async def _watched(
     return answer
 
 
-async def _already_active(session: Session, gateway: Gateway, refused: Refused) -> End:
+async def _already_active(session: Session, gateway: Gateway, refused: Refused) -> ExitStatus:
     if session.access.as_json:
         session.print_json(refused.body)
     session.err.print(Text(refused.detail))
@@ -194,37 +194,37 @@ async def _already_active(session: Session, gateway: Gateway, refused: Refused) 
             found = (await gateway.sync(refused.active)).content.data
         except GatewayError:
             found = None  # a token that may ask for syncs need not be one that may look at them
-        name = "" if found is None else f"It is {found.status}: {words.figures(found)}. "
+        name = "" if found is None else f"It is {found.status}: {formatting.figures(found)}. "
         session.err.print(Text(f"{name}--watch follows it; --wait-for-active asks for another when it has ended."))
-    return End.ALREADY_ACTIVE
+    return ExitStatus.ALREADY_ACTIVE
 
 
 def _active(found: Sync) -> str:
-    return f"Sync {found.id} of {found.entity_type} is {found.status} already: {words.figures(found)}."
+    return f"Sync {found.id} of {found.entity_type} is {found.status} already: {formatting.figures(found)}."
 
 
 async def _show_rejected(session: Session, gateway: Gateway, sync_id: UUID) -> None:
     try:
-        session.out.print(words.rejected((await gateway.problems(sync_id)).content))
+        session.out.print(formatting.rejected((await gateway.problems(sync_id)).content))
     except GatewayError as error:
         session.err.print(Text(f"Which records were rejected could not be read. {error.detail}"))
 
 
-def cancel(access: Access, entity_type: EntityType) -> End:
+def cancel(access: Target, entity_type: EntityType) -> ExitStatus:
     """Cancels what is active."""
 
-    async def command(session: Session, gateway: Gateway) -> End:
+    async def command(session: Session, gateway: Gateway) -> ExitStatus:
         answer = await gateway.cancel(entity_type)
-        session.show(answer, words.described(answer.content.data))
-        return End.DONE
+        session.show(answer, formatting.described(answer.content.data))
+        return ExitStatus.DONE
 
     return Session(access).run(command)
 
 
-def status(access: Access, entity_type: EntityType) -> End:
+def status(access: Target, entity_type: EntityType) -> ExitStatus:
     """When the records were last updated, and what became of the latest sync."""
 
-    async def command(session: Session, gateway: Gateway) -> End:
+    async def command(session: Session, gateway: Gateway) -> ExitStatus:
         try:
             answer = await gateway.status(entity_type)
         except Refused as refused:
@@ -232,27 +232,27 @@ def status(access: Access, entity_type: EntityType) -> End:
                 raise
             # any server knows 404: only a gateway that can list the syncs has said that there was none
             latest = [page.content.data async for page in gateway.history(entity_type, None, 1)]
-            session.out.print(words.never_synced(entity_type, latest[0][0] if latest[0] else None))
+            session.out.print(formatting.never_synced(entity_type, latest[0][0] if latest[0] else None))
         else:
             if session.access.as_json:
                 session.print_json(answer.body)
             else:
-                session.out.print(words.status(answer.content))
-        return End.DONE
+                session.out.print(formatting.status(answer.content))
+        return ExitStatus.DONE
 
     return Session(access).run(command)
 
 
-def history(access: Access, entity_type: EntityType | None, status: SyncStatus | None, limit: int) -> End:
+def history(access: Target, entity_type: EntityType | None, status: SyncStatus | None, limit: int) -> ExitStatus:
     """The syncs, newest first."""
 
-    async def command(session: Session, gateway: Gateway) -> End:
+    async def command(session: Session, gateway: Gateway) -> ExitStatus:
         pages = [page async for page in gateway.history(entity_type, status, limit)]
         if session.access.as_json:
             data = [each for page in pages for each in page.body["data"]][:limit]
             session.print_json({"data": data, "meta": pages[-1].body["meta"]})
         else:
-            session.out.print(words.history([each for page in pages for each in page.content.data][:limit]))
-        return End.DONE
+            session.out.print(formatting.history([each for page in pages for each in page.content.data][:limit]))
+        return ExitStatus.DONE
 
     return Session(access).run(command)

@@ -24,14 +24,15 @@ from sqlalchemy import (
     update,
 )
 
-from product_gateway.db import claims, page_rows, syncs
-from product_gateway.db.dialects import ByDialect, insert_into
+from product_gateway.db import catalog_write, claims, syncs
+from product_gateway.db.engines.per_dialect import PerDialect, insert_into
 from product_gateway.db.page_budget import MAX_PAGE_BYTES, fitting
 from product_gateway.db.tables import ACTIVE, catalog_counts, catalog_records, seen_records
 from product_gateway.db.tables import syncs as sync_table
 from product_gateway.errors import PullFailed, RecordNotFound
-from product_gateway.model import CatalogState, Claim, Counts, EntityType, Listing, Quota, Record, Sync
-from product_gateway.unread import DIGEST_BYTES, AnyPage, UnreadPage
+from product_gateway.model.catalog import CatalogPage, CatalogState, Record
+from product_gateway.model.lazy_page import DIGEST_BYTES, AnyPage, LazyPage
+from product_gateway.model.syncs import Claim, Counts, EntityType, Quota, Sync
 
 _records = catalog_records.c
 _seen = seen_records.c
@@ -44,7 +45,7 @@ _saw_all = select(sync_table.c.id).where(
     (sync_table.c.merchant == bindparam("m")) & (sync_table.c.id == bindparam("i")),
     sync_table.c.created + sync_table.c.updated + sync_table.c.unchanged == _in_all.scalar_subquery(),
 )
-_insert_counts = ByDialect(lambda dialect: insert_into(dialect, catalog_counts).on_conflict_do_nothing())
+_insert_counts = PerDialect(lambda dialect: insert_into(dialect, catalog_counts).on_conflict_do_nothing())
 _change_count = (
     update(catalog_counts)
     .where(_counts.merchant == bindparam("m"), _counts.entity_type == bindparam("t"))
@@ -56,7 +57,7 @@ _change_count = (
 )
 
 
-class Written(NamedTuple):
+class WriteResult(NamedTuple):
     """Of a page: how many records were rejected, and how many were sent in the bytes in which the catalog got them.
 
     `pages_without_new` counts the pages in a row, up to this one, without a record that is new to the pull.
@@ -74,7 +75,7 @@ def write_page(
     lease_seconds: float,
     repeated: int = 0,
     quota: Quota | None = None,
-) -> Written:
+) -> WriteResult:
     """A page's records and the cursor behind them, in one transaction. Unchanged rows are left alone.
 
     Raises LeaseLost; PullFailed where the page was not read yet, or would make the catalog larger than its quota.
@@ -82,11 +83,11 @@ def write_page(
     """
     claims.heartbeat(connection, claim, lease_seconds, repeated)  # locks the row: nobody else writes these records
     ids = _ids(page)
-    digests, again = page_rows.look_up(connection, claim, ids)
+    digests, again = catalog_write.find_digests(connection, claim, ids)
     held = {each: digest for each, digest in zip(ids, digests, strict=True) if digest is not None}
     seen = {each for each, before in zip(ids, again, strict=True) if before}
     same: set[str] = set()
-    if isinstance(page, UnreadPage):
+    if isinstance(page, LazyPage):
         same = {each for each, sent in page.sent.items() if held.get(each) == sent.hex()}
         page = page.read(same)
     first_seen = list(dict.fromkeys(each for each in ids if each not in seen))
@@ -97,10 +98,10 @@ def write_page(
     alike = {each.id for each in page.records if stored.get(each.id) == each}
     new = rows.keys() - held.keys()
     of_older_versions = {each for each in alike if len(held[each]) != 2 * DIGEST_BYTES}
-    page_rows.write(connection, claim, [row for each, row in rows.items() if each in new], new=True)
+    catalog_write.write(connection, claim, [row for each, row in rows.items() if each in new], new=True)
     changed = (doubtful - alike) | of_older_versions
-    page_rows.write(connection, claim, [row for each, row in rows.items() if each in changed], new=False)
-    page_rows.see(connection, claim, first_seen)
+    catalog_write.write(connection, claim, [row for each, row in rows.items() if each in changed], new=False)
+    catalog_write.mark_seen(connection, claim, first_seen)
     more_bytes = sum(rows[each].size for each in new | changed) - sum(_row(stored[each]).size for each in changed)
     if new or more_bytes:
         size = _count(connection, claim, len(new), more_bytes)
@@ -113,7 +114,7 @@ def write_page(
         rejected=len(page.rejections),
     )
     pages_without_new = claims.record_page(connection, claim, page, counts, len(first_seen))
-    return Written(len(page.rejections), len(same), pages_without_new)
+    return WriteResult(len(page.rejections), len(same), pages_without_new)
 
 
 def _stored(connection: Connection, claim: Claim, ids: Set[str]) -> dict[str, Record]:
@@ -134,7 +135,7 @@ def any_seen(connection: Connection, claim: Claim) -> str | None:
     return connection.scalar(select(_seen.record_id).where(_in_pull(claim), usable).limit(1))
 
 
-def size_of_removal(connection: Connection, claim: Claim) -> tuple[int, int, bool]:
+def count_missing(connection: Connection, claim: Claim) -> tuple[int, int, bool]:
     """How many records the pull did not see, of how many, and whether the operator allows a mass deletion."""
     unseen = select(func.count()).select_from(_unseen(claim).subquery())
     counted = connection.execute(
@@ -204,7 +205,7 @@ def succeed(connection: Connection, claim: Claim) -> None:
     )
 
 
-def forget_seen(connection: Connection, merchant: str, limit: int) -> bool:
+def delete_seen(connection: Connection, merchant: str, limit: int) -> bool:
     """Drops ids that ended pulls of the merchant have seen, at most `limit`; False when there are none."""
     active = select(sync_table.c.id).where(sync_table.c.merchant == merchant, text(ACTIVE))
     of_merchant = _seen.merchant == merchant
@@ -282,7 +283,7 @@ def find(connection: Connection, merchant: str, entity_type: EntityType, record_
     return [by_id[each] for each in record_ids if each in by_id]
 
 
-def page(connection: Connection, merchant: str, entity_type: EntityType, after: str, limit: int) -> Listing:
+def page(connection: Connection, merchant: str, entity_type: EntityType, after: str, limit: int) -> CatalogPage:
     """Return the next records behind the id `after`, in order of id, which keeps paging stable while a sync writes.
 
     They are at most `limit`, and fewer where they would exceed a response's budget. Sizes are read first, so that no
@@ -293,7 +294,7 @@ def page(connection: Connection, merchant: str, entity_type: EntityType, after: 
     sizes = connection.execute(in_order.limit(limit + 1)).all()
     number = fitting(row.size for row in sizes[:limit])
     if number == 0:
-        return Listing((), None)
+        return CatalogPage((), None)
     last = sizes[number - 1].record_id
     rows = connection.execute(
         select(_records.record_id, _records.document)
@@ -301,7 +302,7 @@ def page(connection: Connection, merchant: str, entity_type: EntityType, after: 
         .order_by(_records.record_id)
     )
     shown = tuple(Record(row.record_id, row.document) for row in rows)
-    return Listing(shown, last if number < len(sizes) else None)
+    return CatalogPage(shown, last if number < len(sizes) else None)
 
 
 def _in_catalog(merchant: str, entity_type: EntityType) -> ColumnElement[bool]:
@@ -343,17 +344,17 @@ def _require_room(claim: Claim, size: Quota, quota: Quota) -> None:
 
 def _ids(page: AnyPage) -> list[str]:
     """Of all records. What was sent stands for one without a usable id, so that a pull knows it again."""
-    if isinstance(page, UnreadPage):
+    if isinstance(page, LazyPage):
         return list(page.sent)
     rejected = (each.record_id or (each.sent and f"{_NO_ID}{each.sent.hex()}") for each in page.rejections)
     return [*(each.id for each in page.records), *(each for each in rejected if each)]
 
 
-def _row(record: Record) -> page_rows.Row:
+def _row(record: Record) -> catalog_write.Row:
     product_ids = orjson.dumps(record.product_ids).decode() if record.product_ids else None
     size = _utf8_bytes(record.document) + _utf8_bytes(product_ids or "")
     digest = record.sent or _digest(f"{record.document}\0{product_ids}")
-    return page_rows.Row(record.id, size, record.document, product_ids, digest)
+    return catalog_write.Row(record.id, size, record.document, product_ids, digest)
 
 
 def _utf8_bytes(text: str) -> int:

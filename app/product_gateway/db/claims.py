@@ -24,10 +24,12 @@ from sqlalchemy import (
 )
 
 from product_gateway.db import events
-from product_gateway.db.tables import merchants, now, sync_problems, syncs, waits_since
-from product_gateway.db.webhooks import announce
+from product_gateway.db.tables import merchants, sync_problems, syncs, waits_since
+from product_gateway.db.types import now
+from product_gateway.db.webhooks import enqueue_delivery
 from product_gateway.errors import LeaseLost
-from product_gateway.model import Claim, Counts, Demand, EntityType, Page, Rejection, SyncStatus
+from product_gateway.model.catalog import Page, Rejection
+from product_gateway.model.syncs import Claim, Counts, Demand, EntityType, SyncStatus
 
 SAMPLES_PER_CODE = 5
 WORKER_LOST = "WORKER_LOST"
@@ -108,7 +110,7 @@ _count_in_progress = select(func.count()).where(
 )
 
 
-def is_any_claimable(connection: Connection, at_once: int) -> bool:
+def has_claimable(connection: Connection, at_once: int) -> bool:
     """Whether a claim is worth a write (a read, so that idle workers disturb nobody)."""
     return any(connection.execute(each).first() is not None for each in _is_any[_is_alone(at_once)])
 
@@ -129,7 +131,7 @@ def claim(
     """
     while True:
         candidate = _lock_candidate(connection, at_once)
-        if candidate is None or not _has_room(connection, candidate.merchant, at_once):
+        if candidate is None or not _within_limit(connection, candidate.merchant, at_once):
             return None
         this = update(syncs).where(syncs.c.merchant == candidate.merchant, syncs.c.id == candidate.id)
         taken_over = candidate.status == SyncStatus.IN_PROGRESS
@@ -145,7 +147,7 @@ def claim(
         connection.execute(
             this.values(**_ended(SyncStatus.FAILED), lost_workers=lost, failure_code=WORKER_LOST, failure_detail=detail)
         )
-        announce(connection, candidate.merchant, candidate.id, SyncStatus.FAILED)
+        enqueue_delivery(connection, candidate.merchant, candidate.id, SyncStatus.FAILED)
         _tell_end(connection, candidate.merchant, candidate.id, SyncStatus.FAILED, f"{WORKER_LOST}: {detail}")
         if given_up is not None:
             given_up.append(EntityType(candidate.entity_type))
@@ -192,7 +194,7 @@ def _lock_candidate(connection: Connection, at_once: int) -> Any:
     return found
 
 
-def _has_room(connection: Connection, merchant: str, at_once: int) -> bool:
+def _within_limit(connection: Connection, merchant: str, at_once: int) -> bool:
     """Two workers may have chosen two syncs of one merchant at the same moment: the second one sees the first here."""
     if not _is_alone(at_once):
         return True
@@ -298,7 +300,7 @@ def demand(connection: Connection, seconds: float, most: int) -> Demand:
 
 def _end(connection: Connection, claim: Claim, status: SyncStatus, why: str | None, **values: Any) -> None:
     _write(connection, claim, **_ended(status), **values)
-    announce(connection, claim.merchant, claim.sync_id, status)
+    enqueue_delivery(connection, claim.merchant, claim.sync_id, status)
     _tell_end(connection, claim.merchant, claim.sync_id, status, why)
 
 

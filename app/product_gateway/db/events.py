@@ -11,8 +11,9 @@ from uuid import UUID
 from sqlalchemy import Connection, bindparam, func, insert, select, text
 from uuid_utils.compat import uuid7
 
-from product_gateway.db.tables import now, sync_events, syncs
-from product_gateway.model import SyncEvent
+from product_gateway.db.tables import sync_events, syncs
+from product_gateway.db.types import now
+from product_gateway.model.syncs import SyncEvent
 
 # What happens before the end, which is called as the status is.
 QUEUED = "QUEUED"

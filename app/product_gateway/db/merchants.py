@@ -6,9 +6,10 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from sqlalchemy import Connection, Row, bindparam, delete, insert, select, update
 
 from product_gateway.db import syncs, tables
-from product_gateway.db.tables import merchants, now
+from product_gateway.db.tables import merchants
+from product_gateway.db.types import now
 from product_gateway.errors import MerchantDisabled, NotAllowed, NotBringYourOwnPlatform, SettingsError, UnknownMerchant
-from product_gateway.model import Merchant, Platform
+from product_gateway.model.merchants import Merchant, Platform
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -33,7 +34,7 @@ def get(connection: Connection, name: str) -> Merchant:
     return merchant
 
 
-def admit(connection: Connection, name: str) -> Merchant:
+def require_active(connection: Connection, name: str) -> Merchant:
     """The merchant, if it may use the merchant operations.
 
     Raises UnknownMerchant, MerchantDisabled or NotBringYourOwnPlatform.
@@ -41,12 +42,12 @@ def admit(connection: Connection, name: str) -> Merchant:
     merchant = find(connection, name)
     if merchant is None:
         raise UnknownMerchant
-    if refusal := why_not(disabled=merchant.disabled, platform=merchant.platform):
+    if refusal := refusal_of(disabled=merchant.disabled, platform=merchant.platform):
         raise refusal
     return merchant
 
 
-def why_not(*, disabled: bool | None, platform: str | None) -> NotAllowed | None:
+def refusal_of(*, disabled: bool | None, platform: str | None) -> NotAllowed | None:
     """What a merchant has to hear instead of an answer, if anything; None stands for one that there is not."""
     if platform is None:
         return UnknownMerchant()
@@ -55,20 +56,20 @@ def why_not(*, disabled: bool | None, platform: str | None) -> NotAllowed | None
     return None if platform == Platform.BYOP else NotBringYourOwnPlatform()
 
 
-def admitted(
+def for_active_merchant(
     work: Callable[Concatenate[Connection, str, P], T],
 ) -> Callable[Concatenate[Connection, str, P], tuple[Merchant, T]]:
     """`work` for the merchant of this name, if it is admitted, and the merchant: of one moment, in one transaction."""
 
     def both(connection: Connection, name: str, /, *args: P.args, **kwargs: P.kwargs) -> tuple[Merchant, T]:
-        merchant = admit(connection, name)
+        merchant = require_active(connection, name)
         return merchant, work(connection, name, *args, **kwargs)
 
     both.__name__ = work.__name__  # in traces
     return both
 
 
-def all_of_them(connection: Connection) -> list[Merchant]:
+def list_all(connection: Connection) -> list[Merchant]:
     """In order of their names."""
     return [_merchant(row) for row in connection.execute(select(merchants).order_by(merchants.c.name))]
 
@@ -103,7 +104,7 @@ def add(
     return get(connection, name)
 
 
-def change(connection: Connection, name: str, /, **values: Any) -> Merchant:
+def update_merchant(connection: Connection, name: str, /, **values: Any) -> Merchant:
     """Set columns of the merchant. Raise SettingsError where there is none, or where the values do not fit together.
 
     A merchant that may no longer use the merchant operations could not cancel its active syncs itself. So they are
@@ -115,7 +116,7 @@ def change(connection: Connection, name: str, /, **values: Any) -> Merchant:
         raise SettingsError(f"{name} needs a product service to bring its own platform: add --product-service-url.")
     connection.execute(update(merchants).where(merchants.c.name == name).values(**values, updated_at=now()))
     changed = get(connection, name)
-    if why_not(disabled=changed.disabled, platform=changed.platform):
+    if refusal_of(disabled=changed.disabled, platform=changed.platform):
         syncs.cancel_all(connection, name, DISABLED if changed.disabled else NO_LONGER_BYOP)
     return changed
 

@@ -8,7 +8,7 @@ on serving. Hence the rules for migrations:
 - A migration never breaks the version before it: it may add what that version does not notice. What is no longer
   wanted is taken away one release later, by a migration that sets `oldest_code` in the table `readiness` to the first
   revision whose code does without it.
-- When a version with new migrations is released, tests/record_statements.py writes down what it says to its database,
+- When a version with new migrations is released, tests/tools/record_statements.py writes down what it says to its database,
   and the tests say it again on the tables of all versions after it.
 """
 
@@ -18,7 +18,7 @@ from pathlib import Path
 
 from sqlalchemy import Connection, inspect, select, text
 
-from product_gateway.db import Database, is_embedded
+from product_gateway.db.database import Database, is_embedded
 from product_gateway.db.tables import metadata, readiness
 from product_gateway.errors import SettingsError
 

@@ -12,10 +12,13 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, or_, select, text
 
 from product_gateway.db import catalog, events, merchants, syncs, webhooks
 from product_gateway.db.syncs import Place, columns, sync_of
-from product_gateway.db.tables import now, waits_since
 from product_gateway.db.tables import syncs as table
+from product_gateway.db.tables import waits_since
+from product_gateway.db.types import now
 from product_gateway.errors import SyncNotFound
-from product_gateway.model import ActiveSyncs, Delivery, EntityType, RejectionGroup, Sync, SyncEvent, SyncStatus
+from product_gateway.model.catalog import RejectionGroup
+from product_gateway.model.syncs import ActiveSyncs, EntityType, Sync, SyncEvent, SyncStatus
+from product_gateway.model.webhooks import Delivery
 
 MOST_ACTIVE = 50  # are shown; the rest is counted, and in the list
 MOST_FAILURES = 500  # the latest, in which merchants that fail are looked for
@@ -23,7 +26,7 @@ MOST_FAILING = 8  # are shown
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class SyncRow:
     """A sync, and who runs it."""
 
     sync: Sync
@@ -39,7 +42,7 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
-class Failing:
+class FailureStreak:
     """The last failure of a merchant's entity type that no success has followed; how many in a row, since when."""
 
     last: Sync
@@ -53,18 +56,18 @@ class Overview:
     """What matters now. `active` and `failing` are the first of so many; `groups` counts all that are active."""
 
     groups: list[ActiveSyncs]
-    active: list[Run]
-    stuck: list[Run]
-    failing: list[Failing]
+    active: list[SyncRow]
+    stuck: list[SyncRow]
+    failing: list[FailureStreak]
     failing_in_all: int
     as_of: datetime
 
 
 @dataclass(frozen=True, slots=True)
-class Story:
+class SyncDetail:
     """One sync with all that is known of it."""
 
-    run: Run
+    run: SyncRow
     events: list[SyncEvent]
     deliveries: list[Delivery]
     problems: list[RejectionGroup]
@@ -131,7 +134,7 @@ def overview(connection: Connection) -> Overview:
     found = {each.id: each for each in _of_ids(connection, [(row.merchant, row.id) for row in shown])}
     again = _active_keys(connection, [(row.merchant, row.entity_type) for row in shown])
     failing = [
-        Failing(found[row.id], times[key], since[key], key in again)
+        FailureStreak(found[row.id], times[key], since[key], key in again)
         for row in shown
         if row.id in found and (key := (row.merchant, row.entity_type))
     ]
@@ -146,7 +149,7 @@ def recent(
     status: SyncStatus | None,
     before: Place | None,
     limit: int,
-) -> tuple[list[Run], Place | None]:
+) -> tuple[list[SyncRow], Place | None]:
     """Syncs, newest first, and where to go on where more follow.
 
     Each status and entity type is asked for by itself, so that any filter reads an index from one end.
@@ -165,12 +168,12 @@ def recent(
     return shown, (shown[-1].sync.queued_at, shown[-1].sync.id) if more else None
 
 
-def story(connection: Connection, merchant: str, sync_id: UUID) -> Story:
+def sync_detail(connection: Connection, merchant: str, sync_id: UUID) -> SyncDetail:
     """Raises SyncNotFound."""
     runs = _runs_of_ids(connection, [(merchant, sync_id)])
     if not runs:
         raise SyncNotFound(sync_id)
-    return Story(
+    return SyncDetail(
         runs[0],
         events.of_sync(connection, merchant, sync_id),
         webhooks.of_sync(connection, merchant, sync_id),
@@ -187,14 +190,14 @@ def cancel(connection: Connection, merchant: str, sync_id: UUID, who: str) -> Sy
 def run_again(connection: Connection, merchant: str, sync_id: UUID) -> Sync:
     """Nothing -> QUEUED: a new sync like this one. Raises SyncNotFound, NotAllowed, SyncAlreadyActive."""
     sync = syncs.get(connection, merchant, sync_id)
-    merchants.admit(connection, merchant)
+    merchants.require_active(connection, merchant)
     return syncs.enqueue(connection, merchant, sync.entity_type)
 
 
 def allow_mass_deletion(connection: Connection, merchant: str, sync_id: UUID, who: str) -> Sync:
     """The next successful sync like this one may remove as much as it likes. Raises SyncNotFound, NotAllowed."""
     sync = syncs.get(connection, merchant, sync_id)
-    merchants.admit(connection, merchant)
+    merchants.require_active(connection, merchant)
     catalog.allow_mass_deletion(connection, merchant, sync.entity_type)
     detail = f"by an operator at {who}"
     events.append(connection, merchant, sync_id, events.MASS_DELETION_ALLOWED, detail=detail, most=events.MOST + 1)
@@ -221,7 +224,7 @@ def _of_ids(connection: Connection, keys: list[tuple[str, UUID]]) -> list[Sync]:
     return [each.sync for each in _runs_of_ids(connection, keys)]
 
 
-def _runs_of_ids(connection: Connection, keys: list[tuple[str, UUID]]) -> list[Run]:
+def _runs_of_ids(connection: Connection, keys: list[tuple[str, UUID]]) -> list[SyncRow]:
     if not keys:
         return []
     these = or_(*((table.c.merchant == merchant) & (table.c.id == sync_id) for merchant, sync_id in keys))
@@ -236,5 +239,5 @@ def _active_keys(connection: Connection, keys: list[tuple[str, str]]) -> set[tup
     return {(row.merchant, row.entity_type) for row in connection.execute(active)}
 
 
-def _run(row: Row[Any]) -> Run:
-    return Run(sync_of(row), *row[: len(_of_run)])
+def _run(row: Row[Any]) -> SyncRow:
+    return SyncRow(sync_of(row), *row[: len(_of_run)])

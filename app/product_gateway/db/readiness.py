@@ -6,9 +6,11 @@ from uuid import UUID
 from sqlalchemy import Connection, LargeBinary, Text, Uuid, bindparam, exists, false, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
-from product_gateway.db import Database, migrate
-from product_gateway.db.faults import AWAY, NOT_KNOWN
-from product_gateway.db.tables import metadata, now, readiness
+from product_gateway.db import migrate
+from product_gateway.db.database import Database
+from product_gateway.db.errors import AWAY, NOT_KNOWN
+from product_gateway.db.tables import metadata, readiness
+from product_gateway.db.types import now
 from product_gateway.errors import Unavailable
 
 NOT_UP_TO_DATE = "The database's tables are not up to date."
@@ -34,9 +36,9 @@ class Readiness:
             raise Unavailable(AWAY if fault.detail == NOT_KNOWN else fault.detail) from fault.__cause__
 
     async def _ask(self) -> Unavailable | None:
-        self._database.start_clock()
+        self._database.start_deadline()
         try:
-            await self._database.write(prove)
+            await self._database.write(check_writable)
         except Unavailable as fault:
             return fault
         except SQLAlchemyError as fault:  # such as a column that is missing
@@ -59,7 +61,7 @@ _return_sample = select(
 _name_all_columns = select(*(exists(select(each).where(false())) for each in metadata.tables.values()))
 
 
-def prove(connection: Connection) -> None:
+def check_writable(connection: Connection) -> None:
     """Do once what requests do: name every column, exchange values of every type, write. Raises Unavailable."""
     if not migrate.fits(connection):
         raise Unavailable(NOT_UP_TO_DATE)

@@ -26,12 +26,11 @@ from sqlalchemy import (
 from uuid_utils.compat import uuid7
 
 from product_gateway.db import events
-from product_gateway.db.dialects import ByDialect, insert_into
+from product_gateway.db.engines.per_dialect import PerDialect, insert_into
+from product_gateway.db.engines.values_table import ValuesTable
 from product_gateway.db.page_budget import fitting
-from product_gateway.db.sent import Sent
 from product_gateway.db.tables import (
     ACTIVE,
-    now,
     seen_records,
     sync_events,
     sync_problems,
@@ -39,18 +38,12 @@ from product_gateway.db.tables import (
     waits_since,
     webhook_deliveries,
 )
-from product_gateway.db.webhooks import announce, pending
+from product_gateway.db.types import now
+from product_gateway.db.webhooks import enqueue_delivery, pending
 from product_gateway.errors import InvalidRequest, NoActiveSync, SyncAlreadyActive, SyncNotFound
-from product_gateway.model import (
-    ActiveSyncs,
-    Counts,
-    EntityType,
-    PendingDeliveries,
-    Rejection,
-    RejectionGroup,
-    Sync,
-    SyncStatus,
-)
+from product_gateway.model.catalog import Rejection, RejectionGroup
+from product_gateway.model.syncs import ActiveSyncs, Counts, EntityType, Sync, SyncStatus
+from product_gateway.model.webhooks import PendingDeliveries
 
 Place = tuple[datetime, UUID]
 """Where a sync stands in the history: when it was asked for, and its id."""
@@ -65,7 +58,7 @@ KEYS_AT_ONCE = 1000
 MAX_CANCELLED_KEPT = 1000  # of each merchant and entity type
 SYNC_BODY_BYTES = 1500  # at most, without the detail of a failure
 
-_sent = Sent("merchant", "id")
+_sent = ValuesTable("merchant", "id")
 
 
 def _is_sent(dialect: str) -> ColumnElement[bool]:
@@ -86,7 +79,7 @@ _new: dict[str, Any] = {
     "entity_type": bindparam("t"),
     "idempotency_key": bindparam("k"),
 }
-_insert = ByDialect(
+_insert = PerDialect(
     lambda dialect: (
         insert_into(dialect, syncs)
         .values(**_new, status="QUEUED", queued_at=now())
@@ -106,7 +99,7 @@ _select_first_in_line = (
 _select_of_key = select(*columns).where(syncs.c.merchant == bindparam("m"), syncs.c.idempotency_key == bindparam("k"))
 _select_latest = select(*columns).where(_of_type).order_by(syncs.c.queued_at.desc(), syncs.c.id.desc()).limit(1)
 _select_one = select(*columns).where(syncs.c.merchant == bindparam("m"), syncs.c.id == bindparam("i"))
-_select_keyed = ByDialect(lambda dialect: select(*columns).join_from(_sent.tables[dialect], syncs, _is_sent(dialect)))
+_select_keyed = PerDialect(lambda dialect: select(*columns).join_from(_sent.tables[dialect], syncs, _is_sent(dialect)))
 _cancelled = {"status": "CANCELLED", "finished_at": now(), "lease_expires_at": None, "lease_owner": None}
 _cancel = update(syncs).where(_of_type, text(ACTIVE)).values(**_cancelled).returning(*columns)
 _cancel_all = (
@@ -123,7 +116,7 @@ def _make_select_ended(dialect: str) -> Select[Any]:
     )
 
 
-_select_ended = ByDialect(_make_select_ended)
+_select_ended = PerDialect(_make_select_ended)
 
 
 _select_surplus = (
@@ -181,7 +174,7 @@ def cancel_all(connection: Connection, merchant: str, why: str) -> None:
 
 
 def _tell_cancelled(connection: Connection, merchant: str, sync_id: UUID, why: str | None) -> None:
-    announce(connection, merchant, sync_id, SyncStatus.CANCELLED)
+    enqueue_delivery(connection, merchant, sync_id, SyncStatus.CANCELLED)
     events.append(connection, merchant, sync_id, SyncStatus.CANCELLED, detail=why, most=events.MOST + 1)
 
 

@@ -28,8 +28,7 @@ from sqlalchemy import (
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.schema import CreateIndex
 
-from product_gateway.db.columns import Instant, MerchantName, RecordId
-from product_gateway.db.columns import now as now
+from product_gateway.db.types import Instant, MerchantName, RecordId
 
 metadata = MetaData(
     naming_convention={

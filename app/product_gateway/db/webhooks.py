@@ -26,9 +26,10 @@ from sqlalchemy import (
 )
 from uuid_utils.compat import uuid7
 
-from product_gateway.db.columns import now
 from product_gateway.db.tables import webhook_deliveries, webhooks
-from product_gateway.model import Delivery, DeliveryStatus, PendingDeliveries, SyncStatus, Webhook
+from product_gateway.db.types import now
+from product_gateway.model.syncs import SyncStatus
+from product_gateway.model.webhooks import Delivery, DeliveryStatus, PendingDeliveries, Webhook
 
 EVENTS = {
     SyncStatus.SUCCEEDED: "sync.succeeded",
@@ -160,12 +161,12 @@ def remove(connection: Connection, merchant: str) -> None:
     _give_up_all(connection, merchant, TURNED_OFF)
 
 
-def announce(connection: Connection, merchant: str, sync_id: UUID, status: SyncStatus) -> None:
+def enqueue_delivery(connection: Connection, merchant: str, sync_id: UUID, status: SyncStatus) -> None:
     """Nothing -> PENDING, where the merchant has a webhook: to be called in the transaction that ends the sync."""
     connection.execute(_announce, {"m": merchant, "d": uuid7(), "i": sync_id, "e": EVENTS[status]})
 
 
-def is_any_due(connection: Connection, busy: Collection[str]) -> bool:
+def has_due(connection: Connection, busy: Collection[str]) -> bool:
     """Whether a claim is worth a write (a read, so that idle workers disturb nobody)."""
     return bool(_due(connection, busy))
 
@@ -227,7 +228,7 @@ def give_up(connection: Connection, delivery: Delivery, status: int | None, erro
     return _record(connection, delivery, status, error, **_over(DeliveryStatus.GIVEN_UP))
 
 
-def refuse(connection: Connection, delivery: Delivery, url: str, status: int, error: str) -> bool:
+def disable_gone(connection: Connection, delivery: Delivery, url: str, status: int, error: str) -> bool:
     """PENDING -> GIVEN_UP, with all that is pending for the merchant: the receiver at this address is no more.
 
     False where the attempt is no longer the latest. Where the operator has changed the address meanwhile, that stays.

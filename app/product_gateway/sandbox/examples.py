@@ -4,8 +4,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from product_gateway import spec
-from product_gateway.answers import Answer
+from product_gateway.http.responses import Response
+from product_gateway.openapi import documents
 
 STAMPED = ("X-Request-Id", "X-Content-Type-Options", "Cache-Control")  # which every answer gets anyway
 NOT_SO = ("Content-Encoding", "Preference-Applied")  # the body is sent as it stands in the spec, and nobody waited
@@ -16,22 +16,22 @@ class Operation:
     """An operation of the spec, and the answers that it documents."""
 
     operation_id: str
-    responses: dict[int, spec.Document]
+    responses: dict[int, documents.Document]
 
-    def example(self, document: spec.Document, status: int) -> Answer[Any]:
+    def example(self, document: documents.Document, status: int) -> Response[Any]:
         """The first example of a documented status, with an example of each of its headers."""
-        response = spec.resolve(document, self.responses[status])
+        response = documents.resolve(document, self.responses[status])
         headers = {}
         for name, reference in response.get("headers", {}).items():
             if name not in STAMPED + NOT_SO:
-                headers[name] = str(_example(spec.resolve(document, reference)))
+                headers[name] = str(_example(documents.resolve(document, reference)))
         for media_type, content in response.get("content", {}).items():
             body = _example(content)
-            return Answer(body.encode() if isinstance(body, str) else body, status, headers, media_type)
-        return Answer(b"", status, headers)
+            return Response(body.encode() if isinstance(body, str) else body, status, headers, media_type)
+        return Response(b"", status, headers)
 
 
-def _example(holder: spec.Document) -> Any:
+def _example(holder: documents.Document) -> Any:
     if "examples" in holder:
         return next(iter(holder["examples"].values()))["value"]
     return holder["example"]
@@ -40,10 +40,10 @@ def _example(holder: spec.Document) -> Any:
 class Operations:
     """Finds the operation of a request."""
 
-    def __init__(self, document: spec.Document) -> None:
+    def __init__(self, document: documents.Document) -> None:
         self._by_path: list[tuple[re.Pattern[str], dict[str, Operation]]] = []
         known: dict[str, dict[str, Operation]] = {}
-        for path, method, each in spec.operations(document):
+        for path, method, each in documents.operations(document):
             if path not in known:
                 known[path] = {}
                 self._by_path.append((re.compile(re.sub(r"\{\w+\}", "[^/]+", path)), known[path]))

@@ -1,0 +1,1 @@
+"""Implements openapi/product-gateway.yaml: handlers, error responses, long poll, cursors."""

@@ -1,0 +1,102 @@
+"""The one table that maps exceptions to error responses."""
+
+import logging
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any
+
+from starlette.exceptions import HTTPException
+
+from product_gateway import errors
+from product_gateway.api.syncs import SYNCS
+from product_gateway.http.responses import Response
+from product_gateway.openapi.types import ErrorResponse
+from product_gateway.telemetry import logs
+
+logger = logging.getLogger(__name__)
+
+REALM = 'Bearer realm="product-gateway"'
+SECONDS_UNTIL_IT_MAY_BE_BACK = 5
+SECONDS_UNTIL_THERE_IS_ROOM = 1
+
+Headers = dict[str, str]
+
+
+def _not_authenticated(error: errors.NotAuthenticated) -> Headers:
+    if not error.presented:
+        return {"WWW-Authenticate": REALM}
+    return {
+        "WWW-Authenticate": f'{REALM}, error="invalid_token", error_description="{_description(error.detail)}"',
+    }
+
+
+def _description(detail: str) -> str:
+    """Return the text in the characters that error_description may have (RFC 6750 §3), in at most 500 of them."""
+    plain = detail.replace('"', "'").replace("`", "'").replace("\\", "/")
+    return "".join(each if " " <= each <= "~" else "?" for each in plain)[:500]
+
+
+def _missing_scope(error: errors.MissingScope) -> Headers:
+    return {"WWW-Authenticate": f'{REALM}, error="insufficient_scope", scope="{error.scope}"'}
+
+
+def _already_active(error: errors.SyncAlreadyActive) -> Headers:
+    return {
+        "Retry-After": str(error.active.seconds_left),
+        "Link": f'<{SYNCS}{error.active.id}>; rel="monitor"',
+    }
+
+
+def _unavailable(_: errors.Unavailable) -> Headers:
+    return {"Retry-After": str(SECONDS_UNTIL_IT_MAY_BE_BACK)}
+
+
+def _overloaded(_: errors.Overloaded) -> Headers:
+    return {"Retry-After": str(SECONDS_UNTIL_THERE_IS_ROOM)}
+
+
+def _rate_limited(error: errors.RateLimited) -> Headers:
+    return {"Retry-After": str(error.seconds)}
+
+
+def _none(_: Exception) -> Headers:
+    return {}
+
+
+# The most particular class comes first.
+TABLE: list[tuple[type[errors.GatewayError], HTTPStatus, Callable[[Any], Headers]]] = [
+    (errors.InvalidRequest, HTTPStatus.BAD_REQUEST, _none),
+    (errors.NotAuthenticated, HTTPStatus.UNAUTHORIZED, _not_authenticated),
+    (errors.MissingScope, HTTPStatus.FORBIDDEN, _missing_scope),
+    (errors.NotAllowed, HTTPStatus.FORBIDDEN, _none),
+    (errors.NotFound, HTTPStatus.NOT_FOUND, _none),
+    (errors.SyncAlreadyActive, HTTPStatus.TOO_MANY_REQUESTS, _already_active),
+    (errors.RateLimited, HTTPStatus.TOO_MANY_REQUESTS, _rate_limited),
+    (errors.Overloaded, HTTPStatus.SERVICE_UNAVAILABLE, _overloaded),
+    (errors.Unavailable, HTTPStatus.SERVICE_UNAVAILABLE, _unavailable),
+]
+
+
+def describe_error(error: Exception) -> Response[ErrorResponse]:
+    """The answer for any exception. What nobody expected is logged, and says nothing of itself."""
+    for kind, status, headers in TABLE:
+        if isinstance(error, kind):
+            if isinstance(error, errors.Unavailable) and not isinstance(error, errors.Overloaded):
+                logger.warning("A request was not served: %s", error.with_cause)
+            if isinstance(error, errors.SyncAlreadyActive):
+                logs.bind(sync_id=str(error.active.id))
+            return error_answer(status, error.detail, headers(error))
+    if isinstance(error, HTTPException) and 400 <= error.status_code < 500:
+        return error_answer(HTTPStatus(error.status_code), str(error.detail), dict(error.headers or {}))
+    logger.error("A request failed.", exc_info=error)
+    return error_answer(HTTPStatus.INTERNAL_SERVER_ERROR, "The gateway failed to answer this request.", {})
+
+
+def error_answer(status: HTTPStatus, detail: str, headers: Headers) -> Response[ErrorResponse]:
+    """The contract's error body."""
+    title = TITLES.get(status, status.phrase)
+    return Response({"error": [{"status": str(status.value), "title": title, "detail": detail}]}, status.value, headers)
+
+
+# Python before 3.13 has the phrases of an older RFC.
+TITLES = {HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "Content Too Large"}

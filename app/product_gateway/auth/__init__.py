@@ -1,0 +1,1 @@
+"""Bearer tokens, the keys that verify them, and the keys of the data directory."""

@@ -1,0 +1,154 @@
+"""The claims of a token whose signature was verified (RFC 7519 §4.1): time, issuer, audience, merchant and scopes.
+
+Claims that the gateway does not use may have any value. A refusal names the claim at fault. Values that were expected
+are in the log only: the client must not learn this server's configuration from a 401.
+"""
+
+import json
+import logging
+import math
+import time
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from product_gateway.errors import NotAuthenticated
+from product_gateway.json_tools.depth import is_deeper
+from product_gateway.model.merchants import MERCHANT_NAME
+from product_gateway.settings import Settings, environment_name
+
+logger = logging.getLogger(__name__)
+
+MAX_DEPTH = 64
+MAX_TIME = 253_402_300_799  # the last second of the year 9999
+MAX_DIGITS = 400
+MAX_MERCHANT_LENGTH = 128
+SCOPE_CLAIMS = ("scope", "scp", "permissions")  # RFC 8693 §4.2; Entra ID and Okta; Auth0
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who a token speaks for, and what it may do."""
+
+    merchant: str
+    scopes: frozenset[str]
+
+
+def refuse(reason: str) -> NoReturn:
+    """Raise NotAuthenticated."""
+    raise NotAuthenticated(f"Invalid token: {reason}")
+
+
+def parse(payload: bytes) -> dict[str, Any]:
+    """Return the claims. Raise NotAuthenticated if the payload is not a JSON object in UTF-8."""
+    if is_deeper(payload, MAX_DEPTH):
+        refuse(f"its claims are nested more than {MAX_DEPTH} levels deep.")
+    try:
+        claims = json.loads(payload.decode(), parse_int=_integer)
+    except ValueError:
+        refuse("its payload is not JSON in UTF-8.")
+    if not isinstance(claims, dict):
+        refuse("its payload is not a JSON object.")
+    return claims
+
+
+def _integer(digits: str) -> int | float:
+    """Return the number. Python refuses to read integers of more than 4,300 digits; those become infinite here."""
+    return int(digits) if len(digits) <= MAX_DIGITS else math.inf
+
+
+def check_registered(claims: dict[str, Any], settings: Settings) -> float:
+    """Check exp, nbf, iat, iss and aud. Return exp. Raise NotAuthenticated.
+
+    The leeway applies to nbf and iat: a token that was issued a moment ago must not be refused because two clocks
+    differ. It does not apply to exp: a client that gets a 401 for an expired token gets a new one.
+    """
+    for name in ("exp", "iss", "aud"):
+        if claims.get(name) is None:
+            refuse(f"it lacks the claim {name}.")
+    now = time.time()
+    expires = _seconds(claims, "exp")
+    if expires <= now:
+        refuse("it has expired (exp).")
+    for name, reason in (
+        ("nbf", "it is not valid yet (nbf)"),
+        ("iat", "it is not valid yet: it was issued in the future (iat)"),
+    ):
+        if name in claims and _seconds(claims, name) > now + settings.jwt_leeway_seconds:
+            refuse(f"{reason}. The clock of its issuer may be fast.")
+    _check_issuer(claims["iss"], settings)
+    _check_audience(claims["aud"], settings)
+    return expires
+
+
+def _seconds(claims: dict[str, Any], name: str) -> float:
+    value = claims[name]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MAX_TIME:
+        refuse(f"its claim {name} must be a number of seconds from 0 to {MAX_TIME} (RFC 7519, NumericDate).")
+    return float(value)
+
+
+def _check_issuer(issuer: object, settings: Settings) -> None:
+    if not isinstance(issuer, str):
+        refuse("its claim iss must be a string.")
+    if issuer != settings.jwt_issuer:
+        _log_difference("iss", issuer, "jwt_issuer", settings.jwt_issuer)
+        refuse("it comes from another issuer (iss).")
+
+
+def _check_audience(audience: object, settings: Settings) -> None:
+    audiences = [audience] if isinstance(audience, str) else audience
+    if not isinstance(audiences, list) or not all(isinstance(each, str) for each in audiences):
+        refuse("its claim aud must be a string or a list of strings.")
+    if settings.jwt_audience not in audiences:
+        _log_difference("aud", audience, "jwt_audience", settings.jwt_audience)
+        refuse("it is meant for another audience (aud).")
+
+
+def _log_difference(name: str, found: object, setting: str, expected: str) -> None:
+    logger.info(
+        "A bearer token was refused: its claim %s is %s, and %s is %r.",
+        name,
+        ascii(found)[:200],
+        environment_name(setting),
+        expected,
+    )
+
+
+def caller(claims: dict[str, Any], settings: Settings) -> Caller:
+    """Return the merchant and the scopes. Raise NotAuthenticated if the token names no merchant."""
+    return Caller(_merchant(claims, settings.jwt_merchant_claim), _scopes(claims, scope_claims(settings)))
+
+
+def _merchant(claims: dict[str, Any], name: str) -> str:
+    value = claims.get(name)
+    if value is None:
+        refuse(f"it names no merchant: it lacks the claim {name}.")
+    if not isinstance(value, str):
+        refuse(f"it names no merchant: its claim {name} must be a string.")
+    if not value:
+        refuse(f"it names no merchant: its claim {name} is empty.")
+    if len(value) > MAX_MERCHANT_LENGTH:
+        refuse(f"it names no merchant: its claim {name} is longer than {MAX_MERCHANT_LENGTH} characters.")
+    if not MERCHANT_NAME.fullmatch(value):
+        refuse(
+            f"it names no merchant: its claim {name} must consist of letters, digits and _.:@|~+- and start with a "
+            "letter, a digit or _."
+        )
+    return value
+
+
+def scope_claims(settings: Settings) -> tuple[str, ...]:
+    """Return the names of the claims that scopes are read from."""
+    return (settings.jwt_scope_claim,) if settings.jwt_scope_claim else SCOPE_CLAIMS
+
+
+def _scopes(claims: dict[str, Any], names: tuple[str, ...]) -> frozenset[str]:
+    """Return the scopes of all these claims. Each is a string with spaces between the scopes, or a list of scopes."""
+    found: set[str] = set()
+    for name in names:
+        value = claims.get(name)
+        if isinstance(value, str):
+            found.update(value.split())
+        elif isinstance(value, list):
+            found.update(each for each in value if isinstance(each, str))
+    return frozenset(found)

@@ -1,0 +1,159 @@
+"""The keys of a token issuer, from where it publishes them (RFC 7517), with a cache that can't be made to hammer it."""
+
+import asyncio
+import logging
+import time
+from collections import defaultdict
+from typing import Any
+
+import jwt
+import orjson
+
+from product_gateway.auth.public_keys import PublicKey, VerificationKey, algorithms_of
+from product_gateway.errors import GatewayError, NotAuthenticated, Unavailable
+from product_gateway.http_client.client import HttpClient
+from product_gateway.json_tools.depth import check
+
+logger = logging.getLogger(__name__)
+
+SECONDS_TO_ANSWER = 5
+SECONDS_TO_TRUST = 300
+SECONDS_BETWEEN_FETCHES = 60
+SECONDS_BETWEEN_TRIES = 5
+MAX_BYTES = 1024 * 1024
+MAX_KEYS = 100
+MAX_DEPTH = 64
+MAX_MEMBER_LENGTH = 8192  # of a key: the modulus of the largest RSA key has 2,731 characters
+EC_BY_CURVE = {"P-256": "ES256", "P-384": "ES384", "P-521": "ES512"}
+
+KeySet = dict[str | None, list[VerificationKey]]
+"""Usable keys by their `kid`; None for those without one."""
+
+
+class Jwks:
+    """The keys by their `kid`. Old ones serve on while the issuer cannot be reached."""
+
+    def __init__(self, outbound: HttpClient, url: str) -> None:
+        self._outbound = outbound
+        self._url = url
+        self._keys: KeySet = {}
+        self._stale_at = self._may_fetch_at = time.monotonic()
+        self._reachable = False
+        self._fetching = asyncio.Lock()
+
+    async def find(self, key_id: str | None, algorithm: str) -> VerificationKey:
+        """Return the key with this `kid` that `algorithm` fits.
+
+        A token without `kid` means the only key that fits. Raise NotAuthenticated for a key that the issuer does not
+        have, Unavailable where it cannot be asked.
+        """
+        if not self._has(key_id) or not (time.monotonic() < self._stale_at or self._fetching.locked()):
+            async with self._fetching:
+                if time.monotonic() >= (self._stale_at if self._has(key_id) else self._may_fetch_at):
+                    await self._fetch()
+        if not self._has(key_id) and not self._reachable:
+            raise Unavailable("The keys that tokens are checked with cannot be fetched at the moment.")
+        return _chosen(self._keys, key_id, algorithm)
+
+    def _has(self, key_id: str | None) -> bool:
+        return key_id in self._keys or (key_id is None and bool(self._keys))
+
+    async def _fetch(self) -> None:
+        fetched = await self._key_set()
+        now = time.monotonic()
+        self._reachable = fetched is not None
+        self._may_fetch_at = now + (SECONDS_BETWEEN_TRIES if fetched is None else SECONDS_BETWEEN_FETCHES)
+        self._stale_at = now + (SECONDS_BETWEEN_TRIES if fetched is None else SECONDS_TO_TRUST)
+        if fetched is not None:
+            self._keys = fetched
+
+    async def _key_set(self) -> KeySet | None:
+        try:
+            async with asyncio.timeout(SECONDS_TO_ANSWER):
+                reply = await self._outbound.get(self._url)
+            if reply.status == 200:
+                keys = orjson.loads(check(reply.content, MAX_DEPTH))["keys"]
+                if len(keys) <= MAX_KEYS:
+                    return _usable(keys)
+                reason = f"it publishes {len(keys)} keys, and at most {MAX_KEYS} are read."
+            else:
+                reason = f"the answer was {reply.status} instead of 200."
+        except TimeoutError:
+            reason = f"there was no answer within {SECONDS_TO_ANSWER} s."
+        except GatewayError as error:
+            reason = error.detail
+        except (ValueError, LookupError, TypeError):  # ValueError: not JSON, or nested too deep
+            reason = "the answer was not a JSON Web Key Set."
+        logger.warning("The keys of the token issuer (PRODUCT_GATEWAY_JWKS_URL) could not be fetched: %s", reason)
+        return None
+
+
+def _chosen(keys: KeySet, key_id: str | None, algorithm: str) -> VerificationKey:
+    """Return the one key that the token can mean. Raise NotAuthenticated: nothing is tried out."""
+    if key_id is None:
+        candidates = keys.get(None) or [key for each in keys.values() for key in each]
+    else:
+        candidates = keys.get(key_id, [])
+        if not candidates:
+            raise NotAuthenticated("Invalid token: its issuer does not publish a key with its kid.")
+    fitting = [each for each in candidates if algorithm in each.algorithms]
+    if fitting and all(each.key == fitting[0].key for each in fitting):
+        return fitting[0]
+    if fitting and key_id is None:
+        raise NotAuthenticated("Invalid token: its header has no kid, and its issuer publishes several keys.")
+    if fitting:
+        raise NotAuthenticated(f"Invalid token: its issuer publishes {len(fitting)} different keys with its kid.")
+    which = "with its kid" if key_id is not None else "and its header has no kid"
+    raise NotAuthenticated(f"Invalid token: its issuer publishes no key for its alg {algorithm} {which}.")
+
+
+def _usable(keys: list[Any]) -> KeySet:
+    """Return the public keys for signatures. Others, and those that make no sense, are ignored. Raise TypeError."""
+    usable: defaultdict[str | None, list[VerificationKey]] = defaultdict(list)
+    ignored: list[str] = []
+    for number, each in enumerate(keys):
+        try:
+            key_id, key = _key(each)
+        except (jwt.PyJWTError, ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
+            ignored.append(f"key {number + 1}: {_why(error)}")
+        else:
+            if key not in usable[key_id]:  # the same key may be there twice
+                usable[key_id].append(key)
+    if not usable:
+        why = "; ".join(ignored[:5]) or "the list is empty"
+        logger.warning("The token issuer (PRODUCT_GATEWAY_JWKS_URL) publishes no usable key: %s.", why)
+    return dict(usable)
+
+
+def _why(error: Exception) -> str:
+    return str(error) if type(error) is ValueError else "it is not a valid JWK"
+
+
+def _key(document: Any) -> tuple[str | None, VerificationKey]:
+    """Return `kid` and key of a JWK. Raise ValueError with the reason, or what the parser raises."""
+    if not isinstance(document, dict):
+        raise ValueError("it is not an object")
+    if any(isinstance(value, str) and len(value) > MAX_MEMBER_LENGTH for value in document.values()):
+        raise ValueError(f"a member is longer than {MAX_MEMBER_LENGTH} characters")
+    key_id, use, operations, algorithm = (document.get(name) for name in ("kid", "use", "key_ops", "alg"))
+    if not isinstance(key_id, str | None):
+        raise ValueError("its kid is not a string")
+    if use is not None and use != "sig":
+        raise ValueError("its use is not sig")
+    if operations is not None and not (isinstance(operations, list) and "verify" in operations):
+        raise ValueError("its key_ops do not include verify")
+    if "d" in document:
+        raise ValueError("it is a private key, which must never be published")
+    kind = document.get("kty")
+    reader = {"RSA": "RS256", "EC": EC_BY_CURVE.get(str(document.get("crv"))), "OKP": "EdDSA"}.get(str(kind))
+    if reader is None:
+        raise ValueError("its kty or crv is not supported")
+    key = jwt.PyJWK(document, reader).key
+    if not isinstance(key, PublicKey):
+        raise ValueError("it is not a public key")
+    algorithms = algorithms_of(key)
+    if algorithm is not None:
+        algorithms = tuple(each for each in algorithms if each == algorithm)
+    if not algorithms:
+        raise ValueError("it is too short, or its alg does not fit it")
+    return key_id, VerificationKey(key, algorithms)

@@ -1,0 +1,178 @@
+"""From bearer token to caller: signed JWTs (RFC 6750, RFC 7515, RFC 7519)."""
+
+import base64
+import binascii
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import jwt  # the server has imported it in keys before, without the parts that are not used
+
+from product_gateway.auth import claims
+from product_gateway.auth.claims import Caller, refuse
+from product_gateway.auth.public_keys import ALGORITHMS, VerificationKey
+from product_gateway.errors import MissingScope, NotAuthenticated
+from product_gateway.json_tools.depth import is_deeper
+from product_gateway.settings import Settings
+from product_gateway.telemetry.logs import bind
+
+logger = logging.getLogger(__name__)
+
+LONGEST_TOKEN = 8192
+MOST_REMEMBERED = 10_000  # tokens, of half a kilobyte each
+JWS_PARTS, JWE_PARTS = 3, 5
+
+
+class KeySource(Protocol):
+    """Where the key for a token comes from."""
+
+    async def find(self, key_id: str | None, algorithm: str) -> VerificationKey:
+        """Return the key with this `kid`, for this `alg`. Raise NotAuthenticated or Unavailable."""
+
+
+class StaticKey:
+    """The same key for every token."""
+
+    def __init__(self, key: VerificationKey) -> None:
+        self._key = key
+
+    async def find(self, key_id: str | None, algorithm: str) -> VerificationKey:
+        """Return the key. What the token says does not matter."""
+        return self._key
+
+
+@dataclass(frozen=True, slots=True)
+class _Checked:
+    """A token that was verified. Until it expires, only its key can change."""
+
+    caller: Caller
+    key_id: str | None
+    algorithm: str
+    key: VerificationKey
+    expires: float
+
+
+class TokenVerifier:
+    """Verifies bearer tokens. Each signature is verified once, as that takes longer than the rest of a request.
+
+    The caller is looked up at each request: the merchant may be disabled and the key be withdrawn meanwhile.
+    """
+
+    def __init__(self, settings: Settings, keys: KeySource, most_remembered: int = MOST_REMEMBERED) -> None:
+        self._settings = settings
+        self._keys = keys
+        self._most_remembered = most_remembered
+        self._remembered: dict[bytes, _Checked] = {}  # by a hash: no token stays in memory
+        self._scope_claims = claims.scope_claims(settings)
+        self._jws = jwt.PyJWS()
+
+    async def authenticate(self, token: str, operation: Mapping[str, Any]) -> Caller:
+        """Return who the token speaks for. Raise NotAuthenticated, MissingScope or Unavailable."""
+        if len(token) > LONGEST_TOKEN:
+            refuse(f"it is longer than {LONGEST_TOKEN} characters.")
+        digest = hashlib.sha256(token.encode()).digest()
+        caller = await self._known(digest) or await self._check(token, digest)
+        bind(merchant=caller.merchant)
+        scope = operation.get("x-required-scope")
+        if scope is not None and scope not in caller.scopes:
+            raise MissingScope(scope, self._scope_claims)
+        return caller
+
+    async def _known(self, digest: bytes) -> Caller | None:
+        """Return the caller of a token that was verified before with a key that is still in use."""
+        found = self._remembered.get(digest)
+        if found is None:
+            return None
+        if time.time() < found.expires and await self._keys.find(found.key_id, found.algorithm) is found.key:
+            return found.caller
+        self._remembered.pop(digest, None)  # another request may have removed it meanwhile
+        return None
+
+    async def _check(self, token: str, digest: bytes) -> Caller:
+        key_id, algorithm = _read_header(token)
+        key = await self._find_key(key_id, algorithm)
+        found = claims.parse(self._verified_payload(token, key, algorithm))
+        expires = claims.check_registered(found, self._settings)
+        caller = claims.caller(found, self._settings)
+        if len(self._remembered) >= self._most_remembered:
+            self._remembered.pop(next(iter(self._remembered)))  # the oldest
+        self._remembered[digest] = _Checked(caller, key_id, algorithm, key, expires)
+        return caller
+
+    async def _find_key(self, key_id: str | None, algorithm: str) -> VerificationKey:
+        try:
+            return await self._keys.find(key_id, algorithm)
+        except NotAuthenticated:
+            logger.info("A bearer token was refused: no key for kid %s and alg %s.", ascii(key_id)[:100], algorithm)
+            raise
+
+    def _verified_payload(self, token: str, key: VerificationKey, algorithm: str) -> bytes:
+        if algorithm not in key.algorithms:
+            refuse(f"its alg must be {_one_of(key.algorithms)}, which is what this server's key is for.")
+        try:
+            payload: bytes = self._jws.decode(token, key.key, algorithms=list(key.algorithms))
+        except jwt.InvalidSignatureError:
+            refuse(self._wrong_signature())
+        except (jwt.PyJWTError, ValueError):
+            refuse("it is not a JWT: its three parts must be base64url without padding or spaces.")
+        return payload
+
+    def _wrong_signature(self) -> str:
+        if self._settings.jwks_url:
+            return "it was not signed with the key that its issuer publishes under its kid."
+        if self._settings.jwt_public_key_file:
+            return "it was not signed with the key of the issuer that this server trusts."
+        return (
+            "it was not signed with this server's key. For a local token, run `product-gateway token` with the "
+            "server's data directory."
+        )
+
+
+def _read_header(token: str) -> tuple[str | None, str]:
+    """Return kid and alg of the JOSE header, which nobody has vouched for yet. Raise NotAuthenticated."""
+    parts = token.split(".")
+    if len(parts) == JWE_PARTS:
+        refuse("it is encrypted (JWE, five parts). This server reads signed tokens (JWS, three parts).")
+    if len(parts) != JWS_PARTS:
+        refuse("it is not a JWT, which has three parts with dots between them.")
+    header = _decoded_header(parts[0])
+    algorithm, key_id = header.get("alg"), header.get("kid")
+    if not isinstance(algorithm, str) or not algorithm:
+        refuse("its header must have alg, a string.")
+    if algorithm.lower() == "none":
+        refuse("it is not signed (its alg is none).")
+    if algorithm in ("HS256", "HS384", "HS512"):
+        refuse(f"its alg {algorithm} needs a shared secret, which this server has not. Sign with a private key.")
+    if algorithm not in ALGORITHMS:
+        refuse(f"its alg must be {_one_of(ALGORITHMS)}.")
+    if "kid" in header and not isinstance(key_id, str):
+        refuse("its header's kid must be a string.")
+    if "crit" in header:
+        refuse("its header has crit, and this server supports no extensions.")
+    if header.get("b64", True) is not True:
+        refuse("its header's b64 must be true.")
+    return key_id, algorithm
+
+
+def _decoded_header(part: str) -> dict[str, Any]:
+    try:
+        content = base64.b64decode(part + "=" * (-len(part) % 4), altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError):
+        refuse("it is not a JWT: its header is not base64url.")
+    if is_deeper(content, claims.MAX_DEPTH):
+        refuse(f"its header is nested more than {claims.MAX_DEPTH} levels deep.")
+    try:
+        header = json.loads(content.decode())
+    except ValueError:
+        refuse("it is not a JWT: its header is not JSON in UTF-8.")
+    if not isinstance(header, dict):
+        refuse("it is not a JWT: its header is not a JSON object.")
+    return header
+
+
+def _one_of(names: tuple[str, ...]) -> str:
+    return names[0] if len(names) == 1 else f"one of {', '.join(names)}"

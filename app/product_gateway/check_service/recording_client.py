@@ -1,0 +1,247 @@
+"""Requests to the product service, each of them kept so that a finding can show how to make it again."""
+
+import asyncio
+import itertools
+import shlex
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from product_gateway.errors import (
+    AnswerTooLarge,
+    AnswerUnreadable,
+    GatewayError,
+    OutboundError,
+    PullFailed,
+    Unreachable,
+)
+from product_gateway.http_client.backoff import Backoff
+from product_gateway.http_client.client import HttpClient, Response, retry_after
+from product_gateway.http_client.content_coding import coding_of
+from product_gateway.http_client.status_advice import status_advice
+from product_gateway.json_tools import faults
+from product_gateway.json_tools.tolerant import NotJSON, loads
+from product_gateway.model.catalog import Page
+from product_gateway.model.syncs import EntityType
+from product_gateway.settings import Settings
+from product_gateway.sync import records
+from product_gateway.sync.product_service import RETRIED_4XX
+from product_gateway.telemetry.logs import SHORTEST_SECRET
+
+WRONG_TOKEN = "not-the-token-of-this-service"  # noqa: S105 - that it is wrong is its use
+MOST_ATTEMPTS = 3  # of a request: somebody waits for the report
+JSON = "application/json"
+
+
+@dataclass(slots=True)
+class Exchange:
+    """A request and how it was answered. `bearer` is what a shell fills in for the token, `echoed` whether the answer
+    repeats it, `again` whether the same request went through later."""
+
+    url: str
+    bearer: str | None
+    status: int | None
+    seconds: float
+    size: int
+    failure: str
+    echoed: bool
+    content_type: str
+    compressed: bool
+    again: bool = False
+
+    @property
+    def curl(self) -> str:
+        """A command that makes the request again; the token is the shell's variable TOKEN."""
+        header = "" if self.bearer is None else f'-H "Authorization: Bearer {self.bearer}" '
+        return f"curl -sS -i --compressed {header}{shlex.quote(self.url)}"
+
+    @property
+    def said(self) -> str:
+        """How it was answered, in words."""
+        return self.failure or f"The service answered {self.status}."
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came of a request: a reply, or the error that there was instead."""
+
+    exchange: Exchange
+    reply: Response | None
+    error: OutboundError | None
+
+    @property
+    def status(self) -> int | None:
+        """None where there was no answer."""
+        return None if self.reply is None else self.reply.status
+
+
+@dataclass(frozen=True, slots=True)
+class PageAnswer:
+    """A page as a sync sees it, and its items as they came."""
+
+    exchange: Exchange
+    page: Page
+    items: list[Any]
+    pagination: dict[str, Any]
+
+
+class CheckFailed(GatewayError):
+    """A request did not bring what it should have; `code` is the rule that was broken."""
+
+    def __init__(self, code: str, seen: str, exchange: Exchange) -> None:
+        super().__init__(seen)
+        self.code = code
+        self.exchange = exchange
+
+
+class RecordingClient(HttpClient):
+    """The one HTTP client, with a record of what it was asked for and how long that took."""
+
+    def __init__(self, settings: Settings, token: str) -> None:
+        super().__init__(
+            allow_private_addresses=settings.allow_private_addresses,
+            connect_timeout=settings.connect_timeout_seconds,
+            read_timeout=settings.read_timeout_seconds,
+            total_timeout=settings.request_timeout_seconds,
+            max_bytes=settings.max_page_bytes,
+        )
+        self._token = token
+        self.exchanges: list[Exchange] = []
+
+    async def get(self, url: str, *, params: Mapping[str, str] | None = None, bearer: str | None = None) -> Response:
+        """The same, and recorded."""
+        answer = await self.exchange(url, params, bearer)
+        if answer.reply is None:
+            raise answer.error or Unreachable("There was no answer.")
+        return answer.reply
+
+    async def exchange(self, url: str, params: Mapping[str, str] | None, bearer: str | None) -> Answer:
+        """The answer, whatever came of it. Raises nothing."""
+        reply, error = None, None
+        started = time.perf_counter()
+        try:
+            reply = await super().get(url, params=params, bearer=bearer)
+        except OutboundError as failed:
+            error = failed
+        seconds = time.perf_counter() - started
+        exchange = Exchange(
+            url=f"{url}?{urlencode(params, safe='/')}" if params else url,
+            bearer="$TOKEN" if bearer == self._token else bearer,
+            status=reply.status if reply else None,
+            seconds=seconds,
+            size=len(reply.content) if reply else 0,
+            failure=error.detail if error else "",
+            content_type=reply.header("Content-Type") if reply else "",
+            compressed=reply is not None and coding_of(reply.headers.getall("Content-Encoding", ())) != "identity",
+            echoed=bearer == self._token and reply is not None and self._repeats_token(reply),
+        )
+        self.exchanges.append(exchange)
+        return Answer(exchange, reply, error)
+
+    def _repeats_token(self, reply: Response) -> bool:
+        if len(self._token) < SHORTEST_SECRET:
+            return False
+        return self._token.encode() in reply.content or any(self._token in value for value in reply.headers.values())
+
+
+class Service:
+    """The product service at `url`, asked as the gateway asks: again after 429, 5xx and broken connections."""
+
+    def __init__(self, recorder: RecordingClient, url: str, token: str, settings: Settings) -> None:
+        self.recorder = recorder
+        self.url = url.rstrip("/")
+        self.token = token
+        self.settings = settings
+        self._backoff = Backoff(min(settings.request_attempts, MOST_ATTEMPTS), settings.retry_wait_seconds)
+
+    async def ask(
+        self, path: str, params: Mapping[str, str] | None = None, *, bearer: str | None = None, anonymous: bool = False
+    ) -> Answer:
+        """The answer; `bearer` takes the token's place, and `anonymous` leaves it out."""
+        token = None if anonymous else bearer or self.token
+        waited = 0.0
+        before: list[Exchange] = []
+        for attempt in itertools.count(1):
+            answer = await self.recorder.exchange(self.url + path, params, token)
+            asked = retry_after(answer.reply) if answer.reply else None
+            wait = self._backoff.wait(attempt, asked, waited) if _may_pass(answer) else None
+            if wait is None:
+                break
+            before.append(answer.exchange)
+            waited += wait
+            await asyncio.sleep(wait)
+        for exchange in before:
+            exchange.again = not _may_pass(answer)
+        return answer
+
+    async def page(self, entity_type: EntityType, params: Mapping[str, str], query: str = "") -> PageAnswer:
+        """The page, if it is one; `query` is a query string, as it is to be sent. Raises Broken."""
+        contract = records.contract(entity_type)
+        answer = await self.ask(contract.path + query, params)
+        reply = _good(answer)
+        try:
+            body, _ = loads(reply.content)
+        except (NotJSON, UnicodeDecodeError):
+            what = f"The body {faults.why(reply.content, answer.exchange.content_type)}"
+            raise CheckFailed("json", what, answer.exchange) from None
+        sent_as = answer.exchange.content_type
+        try:
+            page = contract.page(reply.content, "The answer", self.settings.max_record_bytes, sent_as)
+        except PullFailed as failed:
+            code = "next-cursor" if failed.code == "INVALID_PAGING" else "page-shape"
+            raise CheckFailed(
+                code, failed.detail.removesuffix(" Send what the spec describes."), answer.exchange
+            ) from None
+        return PageAnswer(answer.exchange, page, body["items"], body["pagination"])
+
+    async def record(self, entity_type: EntityType, record_id: str) -> Answer:
+        """The record's own address."""
+        return await self.ask(f"{records.contract(entity_type).path}/{quote(record_id, safe='')}")
+
+
+def _may_pass(answer: Answer) -> bool:
+    if answer.status is None:
+        return isinstance(answer.error, Unreachable)
+    return answer.status in RETRIED_4XX or answer.status >= 500
+
+
+def _good(answer: Answer) -> Response:
+    """The reply of an answer with 200. Raises Broken with the rule that says why it has another status, or none."""
+    reply, error, exchange = answer.reply, answer.error, answer.exchange
+    if reply is None:
+        code = "answers-whole"
+        if isinstance(error, AnswerTooLarge):
+            code = "answer-size"
+        elif isinstance(error, AnswerUnreadable):
+            code = "compression"
+        elif not isinstance(error, Unreachable):
+            code = "reachable"
+        raise CheckFailed(code, exchange.said, exchange)
+    if reply.status == 200:
+        return reply
+    advice = status_advice(
+        reply.status,
+        reply.header("Location"),
+        reply.header("Content-Type"),
+        url=exchange.url.partition("?")[0],
+        has_token=exchange.bearer is not None,
+    )
+    seen = f"{exchange.said.rstrip('.')}{advice.meaning}. {advice.what_to_do.rstrip(',.')}."
+    if 300 <= reply.status < 400:
+        code = "no-redirects" if reply.status != 304 else "status-200"
+    elif reply.status in (401, 403):
+        code = "token-accepted"
+    elif reply.status == 429:
+        code, seen = "rate-limit", f"{exchange.said} {_wait_in_words(reply)}"
+    else:
+        code = "no-failures" if reply.status >= 500 else "status-200"
+    raise CheckFailed(code, seen, exchange)
+
+
+def _wait_in_words(reply: Response) -> str:
+    asked = retry_after(reply)
+    if asked is None:
+        return f"It does not say for how long: its Retry-After is {reply.header('Retry-After')!r}."
+    return f"It asks to wait {asked:g} s."

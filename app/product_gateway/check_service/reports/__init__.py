@@ -1,0 +1,1 @@
+"""Reports of check-service: console, JUnit XML and JSON."""

@@ -1,0 +1,140 @@
+"""The report for people: findings first, then what was measured, what a sync would do, and what was not checked."""
+
+import sys
+from collections import Counter
+from typing import TextIO
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from product_gateway.check_service.results import CheckResults, Outcome, Result, Subject
+from product_gateway.check_service.rules import Severity
+
+COLOURS = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.ADVICE: "cyan"}
+PLAIN_WIDTH = 100
+
+
+def show(sheet: CheckResults, url: str, seed: int | None, stream: TextIO | None = None) -> None:
+    """Writes the report; in colour on a terminal alone, and there not where NO_COLOR is set (no-color.org)."""
+    stream = stream or sys.stdout
+    if hasattr(stream, "reconfigure"):
+        stream.reconfigure(errors="backslashreplace")  # an id may have what the terminal's encoding lacks
+    console = Console(file=stream, highlight=False, markup=False, emoji=False)
+    if not console.is_terminal:
+        console = Console(file=stream, highlight=False, markup=False, emoji=False, width=PLAIN_WIDTH, color_system=None)
+    console.print(Text(f"Product service {url}"), soft_wrap=True)
+    for note in sheet.notes:
+        console.print(Text(note))
+    if seed is not None:
+        console.print(Text(f"Seed of the made-up requests: {seed}"))
+    for severity in Severity:
+        for outcome in sheet.failures(severity):
+            _finding(console, outcome)
+    _measurements(console, sheet)
+    _rehearsals(console, sheet)
+    _not_checked(console, sheet)
+    _summary(console, sheet)
+
+
+def status(sheet: CheckResults) -> int:
+    """The exit status: 0 where nothing is broken, 1 where something is or the run was stopped."""
+    return 1 if sheet.stopped or sheet.failures(Severity.ERROR) else 0
+
+
+def name(subject: Subject) -> str:
+    """What a check is about, in a word."""
+    return "service" if subject is None else f"{subject.lower()}s"
+
+
+def _finding(console: Console, outcome: Outcome) -> None:
+    rule = outcome.rule
+    console.print()
+    title = Text.assemble((f"{rule.severity.upper()} ", COLOURS[rule.severity]), (rule.code, "bold"))
+    console.print(title.append(f" ({name(outcome.subject)}) {rule.must}"))
+    for finding in outcome.findings:
+        _indented(console, f"Seen: {finding.seen}")
+        if finding.curl:  # in one line, however long, so that it can be copied
+            console.print(Text(f"  $ {finding.curl}", style="dim"), soft_wrap=True)
+    if outcome.count > len(outcome.findings):
+        _indented(console, f"And {outcome.count - len(outcome.findings)} more like that.")
+    _indented(console, f"Do: {rule.advice} (Contract: {rule.source}.)")
+
+
+def _indented(console: Console, text: str) -> None:
+    for line in Text(text).wrap(console, console.width - 2):
+        line.rstrip()
+        console.print(Text("  ").append(line), soft_wrap=True)
+
+
+def _measurements(console: Console, sheet: CheckResults) -> None:
+    if sheet.measurements:
+        table = _table("", "page_size", "records", "seconds", "records/s", "KiB")
+        for each in sheet.measurements:
+            speed = f"{each.records / each.seconds:.0f}"
+            row = (str(each.page_size), str(each.records), f"{each.seconds:.3f}", speed, f"{each.bytes / 1024:.0f}")
+            table.add_row(name(each.subject), *row)
+        _section(console, "Speed of the first page", table)
+
+
+def _rehearsals(console: Console, sheet: CheckResults) -> None:
+    if sheet.rehearsals:
+        table = _table("", "created", "updated", "deleted", "unchanged", "rejected", "it would end")
+        for each in sheet.rehearsals:
+            counts = each.counts
+            row = (counts.created, counts.updated, counts.deleted, counts.unchanged, counts.rejected)
+            end = f"FAILED ({each.code})" if each.code else "SUCCEEDED" if each.complete else "not read to its end"
+            table.add_row(name(each.subject), *map(str, row), end)
+        _section(console, f"A sync into {sheet.rehearsals[0].against} (nothing was written)", table)
+        for each in sheet.rehearsals:
+            if each.not_removed:
+                _indented(console, f"{name(each.subject)} not removed: {each.not_removed} that the list lacks. "
+                          "It has records without a usable id, and each could be one of them.")  # fmt: skip
+            for what in ("updated", "deleted", "rejected"):
+                if each.samples.get(what):
+                    samples = ", ".join(map(repr, each.samples[what]))
+                    _indented(console, sheet.plain(f"{name(each.subject)} {what}, such as {samples}"))
+
+
+def _not_checked(console: Console, sheet: CheckResults) -> None:
+    reasons: dict[tuple[Subject, str, str], list[str]] = {}
+    for each in sheet.outcomes():
+        if each.result in (Result.SKIPPED, Result.NOT_REACHED):
+            reasons.setdefault((each.subject, each.result, each.reason), []).append(each.rule.code)
+    if reasons:
+        console.print()
+        console.print(Text("Not checked", style="bold"))
+        for (subject, result, reason), codes in reasons.items():
+            _indented(console, f"{name(subject)}, {result}: {reason}: {', '.join(codes)}")
+
+
+def _summary(console: Console, sheet: CheckResults) -> None:
+    results = Counter(each.result for each in sheet.outcomes())
+    found = {severity: len(sheet.failures(severity)) for severity in Severity}
+    console.print()
+    console.print(
+        Text.assemble(
+            f"Checks passed: {results[Result.PASSED]}, skipped: {results[Result.SKIPPED]}, "
+            f"not reached: {results[Result.NOT_REACHED]}; ",
+            (f"errors: {found[Severity.ERROR]}", COLOURS[Severity.ERROR] if found[Severity.ERROR] else "green"),
+            f", warnings: {found[Severity.WARNING]}, advice: {found[Severity.ADVICE]}.",
+        )
+    )
+
+
+def _table(first: str, *columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(first)
+    for each in columns:
+        table.add_column(each, justify="left" if each == columns[-1] and "end" in each else "right")
+    return table
+
+
+def _section(console: Console, title: str, table: Table) -> None:
+    console.print()
+    console.print(Text(title, style="bold"))
+    with console.capture() as printed:
+        console.print(Padding(table, (0, 0, 0, 2), expand=False))
+    for line in printed.get().splitlines():
+        console.file.write(f"{line.rstrip()}\n")

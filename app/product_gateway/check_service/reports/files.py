@@ -1,0 +1,88 @@
+"""The outcomes for tools: JUnit XML, as CI systems read it, and JSON."""
+
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as Xml  # it writes; it reads nothing
+
+import orjson
+
+from product_gateway.check_service.reports.console import name
+from product_gateway.check_service.results import CheckResults, Outcome, Result, Subject
+from product_gateway.check_service.rules import Severity
+from product_gateway.errors import SettingsError
+
+LEFT_OUT = (Result.SKIPPED, Result.NOT_REACHED)
+
+
+def write_junit(sheet: CheckResults, path: Path) -> None:
+    """A test suite for each list and for the service, a test case for each rule. Warnings and advice are no failures:
+    they are in the case's output. Raises SettingsError where the file cannot be written."""
+    by_subject: dict[Subject, list[Outcome]] = {}
+    for each in sheet.outcomes():
+        by_subject.setdefault(each.subject, []).append(each)
+    top = Xml.Element("testsuites", {"name": "product-gateway check-service", **_totals(sheet.outcomes())})
+    for subject, outcomes in by_subject.items():
+        suite = Xml.SubElement(top, "testsuite", {"name": name(subject), "time": "0", **_totals(outcomes)})
+        for outcome in outcomes:
+            _case(suite, subject, outcome)
+    Xml.indent(top)
+    _write(path, b'<?xml version="1.0" encoding="UTF-8"?>\n' + Xml.tostring(top, encoding="utf-8") + b"\n")
+
+
+def write_json(sheet: CheckResults, path: Path) -> None:
+    """Everything, for programs. Raises SettingsError where the file cannot be written."""
+    content: dict[str, Any] = {
+        "notes": sheet.notes,
+        "stopped": sheet.stopped,
+        "checks": [
+            {
+                "code": each.rule.code,
+                "severity": each.rule.severity,
+                "subject": name(each.subject),
+                "result": each.result,
+                "reason": each.reason,
+                "findings": each.findings,
+                "count": each.count,
+            }
+            for each in sheet.outcomes()
+        ],
+        "measurements": sheet.measurements,
+        "rehearsals": sheet.rehearsals,
+    }
+    _write(path, orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+
+
+def _totals(outcomes: list[Outcome]) -> dict[str, str]:
+    failures = sum(_is_failure(each) for each in outcomes)
+    skipped = sum(each.result in LEFT_OUT for each in outcomes)
+    return {"tests": str(len(outcomes)), "failures": str(failures), "errors": "0", "skipped": str(skipped)}
+
+
+def _is_failure(outcome: Outcome) -> bool:
+    return outcome.result is Result.FAILED and outcome.rule.severity is Severity.ERROR
+
+
+def _case(suite: Xml.Element, subject: Subject, outcome: Outcome) -> None:
+    rule = outcome.rule
+    classname = f"check-service.{name(subject)}"
+    case = Xml.SubElement(suite, "testcase", name=f"{rule.code}: {rule.must}", classname=classname, time="0")
+    if outcome.result in LEFT_OUT:
+        Xml.SubElement(case, "skipped", message=f"{outcome.result}: {outcome.reason}")
+    if outcome.result is not Result.FAILED:
+        return
+    seen = "\n".join(each.seen for each in outcome.findings)
+    if _is_failure(outcome):
+        failure = Xml.SubElement(case, "failure", message=outcome.findings[0].seen, type=rule.code)
+        failure.text = f"{seen}\nExpected: {rule.must}\nDo: {rule.advice}\nContract: {rule.source}"
+        seen = ""
+    else:
+        seen = f"{rule.severity}: {seen}\nDo: {rule.advice}\n"
+    output = Xml.SubElement(case, "system-out")
+    output.text = seen + "\n".join(each.curl for each in outcome.findings if each.curl)
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        path.write_bytes(content)
+    except OSError as error:
+        raise SettingsError(f"{path} cannot be written: {error.strerror}.") from None

@@ -1,0 +1,42 @@
+"""The command check-service, and its options. What it runs is imported when it runs: --help does not wait for that."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from product_gateway.model.syncs import EntityType
+
+app = typer.Typer()
+
+
+@app.command("check-service")
+def check_service(
+    url: Annotated[str, typer.Argument(help="Where the product service is.")],
+    token_file: Annotated[
+        Path, typer.Option(exists=True, dir_okay=False, help="File with the token that the product service expects.")
+    ],
+    only: Annotated[list[EntityType] | None, typer.Option(help="Check this list alone; unset: both.")] = None,
+    page_size: Annotated[int | None, typer.Option(min=1, max=500, help="Records in a page; unset: PAGE_SIZE.")] = None,
+    max_pages: Annotated[int, typer.Option(min=1, help="Pages of each list that are read.")] = 300,
+    examples: Annotated[int, typer.Option(min=0, help="Made-up requests for each operation; 0: none.")] = 40,
+    seed: Annotated[int, typer.Option(min=0, help="Which made-up requests: the same seed makes the same.")] = 1,
+    timeout: Annotated[float | None, typer.Option(min=0.01, max=600, help="Seconds that one request may take.")] = None,
+    merchant: Annotated[
+        str | None, typer.Option(help="Compare with this merchant's catalog; unset: with an empty one.")
+    ] = None,
+    junit: Annotated[Path | None, typer.Option(dir_okay=False, help="Write JUnit XML to this file.")] = None,
+    json: Annotated[Path | None, typer.Option(dir_okay=False, help="Write everything as JSON to this file.")] = None,
+    allow_private_addresses: Annotated[
+        bool, typer.Option("--allow-private-addresses", help="The service may be on this machine, or without https.")
+    ] = False,
+) -> None:
+    """Hold a product service to its contract, and rehearse a sync that writes nothing. Exit status 1: an error."""
+    from product_gateway import settings
+    from product_gateway.check_service import entry
+
+    made = settings.load(**entry.overrides(allow_private_addresses, page_size, timeout))
+    for name in settings.unknown_names():
+        typer.echo(f"There is no setting {name}; it has no effect.", err=True)
+    asked = entry.Options(url, token_file, tuple(only or EntityType), max_pages, examples, seed, merchant, junit, json)
+    raise typer.Exit(entry.run(asked, made))

@@ -1,0 +1,127 @@
+"""SQLite: one file, durable commits, and what happens when somebody takes the file away."""
+
+import os
+import sqlite3
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event
+from sqlalchemy.exc import DBAPIError, InvalidatePoolError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from product_gateway.db.executor import BEGIN, LINE, ONCE, WRITE, WRITE_ONCE, connected
+from product_gateway.errors import SettingsError
+
+OLDEST = (3, 35, 0)  # the first with RETURNING
+ANALYSIS_LIMIT = 400  # rows of each index that ANALYZE reads; SQLite recommends 100 to 1000
+# Before 3.46, PRAGMA optimize sees only tables that the same connection has queried.
+OPTIMIZE = "PRAGMA optimize=0x10002" if sqlite3.sqlite_version_info >= (3, 46) else "ANALYZE"
+FILE = "file"  # where a connection's `info` has the identity of its file
+
+Identity = tuple[int, int]
+"""A file's device and inode: what is at the path later may be another file."""
+
+
+class SQLiteConnection:
+    """The statement that a connection is at."""
+
+    was_cut = False  # an interrupt ends one statement, and the connection can still be used
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def cut(self) -> None:
+        """It ends with an error; not while it waits for a lock, which it does for a short while only."""
+        with suppress(sqlite3.Error):  # it is closed
+            self._connection.interrupt()
+
+
+def engine(url: URL, connections: int, seconds_to_wait: float, *, may_create: bool) -> Engine:
+    """Connects when it is used. Without `may_create`, only to a file that is there. Raises SettingsError."""
+    if sqlite3.sqlite_version_info < OLDEST:
+        raise SettingsError(
+            f"This Python has SQLite {sqlite3.sqlite_version}; 3.35 or newer is needed. Use another Python, or "
+            "PostgreSQL by PRODUCT_GATEWAY_DATABASE_URL."
+        )
+    if not url.database or url.database == ":memory:":
+        raise SettingsError("PRODUCT_GATEWAY_DATABASE_URL must name a file: sqlite:///var/gateway.db")
+    if may_create:
+        folder = Path(url.database).parent
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise SettingsError(f"The folder of the database, {folder}, cannot be made: {error.strerror}.") from None
+    made = create_engine(
+        url,
+        pool_size=connections,
+        max_overflow=2,
+        pool_timeout=seconds_to_wait,
+        connect_args={"timeout": seconds_to_wait, "check_same_thread": False},
+    )
+    _File(Path(url.database), may_create=may_create).watch(made)
+    event.listen(made, "connect", _prepare)
+    event.listen(made, "begin", _begin)
+    return made
+
+
+class _File:
+    """The database's file: a connection to one that was moved away would go on writing into it, unseen by others."""
+
+    def __init__(self, path: Path, *, may_create: bool) -> None:
+        self._path = path.absolute()
+        self._may_create = may_create
+
+    def watch(self, engine: Engine) -> None:
+        event.listen(engine, "do_connect", self._require)
+        event.listen(engine, "connect", self._remember)
+        event.listen(engine, "checkout", self._compare)
+
+    def _require(self, _dialect: Any, _record: Any, arguments: list[Any], more: dict[str, Any]) -> None:
+        # SQLite would make an empty one, which is in the way of the one that the operator brings back.
+        if self._may_create:
+            return
+        if self._identity() is None:
+            raise sqlite3.OperationalError("its file is not there; `serve`, `migrate` and `merchant add` make one.")
+        arguments[:] = [f"{self._path.as_uri()}?mode=rw"]  # nor if it goes at this very moment
+        more["uri"] = True
+
+    def _remember(self, _connection: Any, record: ConnectionPoolEntry) -> None:
+        record.info[FILE] = self._identity()
+        self._may_create = False
+
+    def _compare(self, _connection: Any, record: ConnectionPoolEntry, _proxy: Any) -> None:
+        if record.info[FILE] != self._identity():
+            raise InvalidatePoolError("its file was taken away")  # SQLAlchemy connects again, to what is there now
+
+    def _identity(self) -> Identity | None:
+        try:
+            found = os.stat(self._path)  # noqa: PTH116 - at each use, and a Path's takes three times as long
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
+
+
+def _prepare(connection: Any, record: ConnectionPoolEntry) -> None:
+    line = record.info[LINE] = SQLiteConnection(connection)
+    connected(line)
+    connection.isolation_level = None  # transactions begin where _begin says so
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", f"analysis_limit={ANALYSIS_LIMIT}"):
+        connection.execute(f"PRAGMA {pragma}").fetchall()
+
+
+def _begin(connection: Connection) -> None:
+    # A transaction that reads first and writes later fails at once when another one wrote meanwhile.
+    purpose = connection.get_execution_options().get(BEGIN)
+    if purpose not in (ONCE, WRITE_ONCE):
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if purpose == WRITE else "BEGIN DEFERRED")
+
+
+def optimize(engine: Engine) -> None:
+    """Renew the query planner's statistics. Takes milliseconds, whatever the size (ANALYSIS_LIMIT).
+
+    Do nothing where the database is locked or away: no plan depends on these statistics (tests/db/test_plans_sqlite.py).
+    """
+    with suppress(DBAPIError, InvalidatePoolError, PoolTimeout), engine.begin() as connection:
+        connection.exec_driver_sql(OPTIMIZE)

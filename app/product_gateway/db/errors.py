@@ -1,0 +1,77 @@
+"""What a database raises: that it is away, locked, full or not ours is Unavailable, and nothing quotes values."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy.exc import DatabaseError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from product_gateway.errors import Unavailable
+
+AWAY = "The database cannot be used at the moment."
+NOT_KNOWN = f"{AWAY} Whether the request was carried out is not known."
+
+# SQLSTATEs of PostgreSQL that psycopg does not count as operational: somebody took the rights or the tables away, or
+# the server is broken inside (class XX).
+RIGHTS_OR_TABLES_ARE_GONE = ("42501", "42P01", "3F000")
+BROKEN_INSIDE = "XX"
+READ_ONLY = "25006"
+
+
+@contextmanager
+def translate_errors() -> Iterator[None]:
+    """Such a fault becomes Unavailable, with the driver's error as the cause: SQLAlchemy's own also holds the
+    statement and its values."""
+    try:
+        yield
+    except PoolTimeout as error:
+        raise Unavailable(AWAY) from error
+    except DBAPIError as error:
+        if not _is_away(error):
+            raise _without_values(error).with_traceback(error.__traceback__) from None
+        raise Unavailable(AWAY) from error.orig
+
+
+def in_one_line(error: Exception) -> str:
+    """Return what the driver says of it, for an operator: without the statement, its values and details of a row."""
+    driver = getattr(error, "orig", None) or error
+    primary = getattr(getattr(driver, "diag", None), "message_primary", None)
+    return " ".join(str(primary or driver).split())
+
+
+def is_lost(error: Exception) -> bool:
+    """Whether the connection broke off: what was being said then may have arrived. Not where the server said no."""
+    said_no = getattr(getattr(error, "orig", None), "sqlstate", None) == READ_ONLY
+    return isinstance(error, DBAPIError) and error.connection_invalidated and not said_no
+
+
+def _without_values(error: DBAPIError) -> DBAPIError:
+    """The same for a log: the statement stays; what PostgreSQL says of it may quote the row, so its code must do."""
+    fault, state = error.orig, getattr(error.orig, "sqlstate", None) or ""
+    diag = getattr(fault, "diag", None)
+    # Of class 42, the message names tables, columns and functions.
+    more = diag and (diag.message_primary if state.startswith("42") else diag.constraint_name)
+    said = f"{type(fault).__name__}: " + (
+        f"SQLSTATE {state}{', ' if more else ''}{more or ''}" if state else str(fault)
+    )
+    return type(error)(error.statement, None, Exception(said), hide_parameters=True)
+
+
+def _is_away(error: DBAPIError) -> bool:
+    state = getattr(error.orig, "sqlstate", None) or ""
+    return (
+        isinstance(error, OperationalError | InterfaceError)
+        or error.connection_invalidated
+        or type(error) is DatabaseError  # SQLite's "file is not a database"
+        or state in RIGHTS_OR_TABLES_ARE_GONE
+        or state.startswith(BROKEN_INSIDE)
+    )
+
+
+def clone(error: Exception) -> Exception:
+    """For another one who waits for the same: each raises it in a place of their own."""
+    if not isinstance(error, Unavailable):
+        return error
+    copy = Unavailable(error.detail)
+    copy.__cause__ = error.__cause__
+    return copy

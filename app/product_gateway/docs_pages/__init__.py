@@ -1,0 +1,1 @@
+"""The reference and try-it-out pages."""

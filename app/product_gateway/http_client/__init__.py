@@ -1,0 +1,1 @@
+"""The HTTP client for product services, webhooks and token issuers."""

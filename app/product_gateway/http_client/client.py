@@ -1,0 +1,334 @@
+"""The one HTTP client: time-outs, a cap on the answer's size, and the rule on which addresses may be called.
+
+The rule: unless private addresses are allowed, only https and only hosts all of whose addresses are public. The
+host is looked up once, and the connection goes to an address that was checked, so a second DNS answer cannot get
+around it. Connections are pooled by host name, never by address: TLS is verified for the name that was asked for.
+"""
+
+import asyncio
+import contextlib
+import functools
+import re
+import socket
+import ssl
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import version
+from typing import Any, Self
+
+import aiohttp
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.http_exceptions import HttpProcessingError
+from multidict import CIMultiDict
+from yarl import URL
+
+from product_gateway.errors import AddressNotAllowed, AnswerTooLarge, AnswerUnreadable, OutboundError, Unreachable
+from product_gateway.http_client.content_coding import PART_BYTES, Decompressor, coding_of
+from product_gateway.http_client.name_lookups import Lookup, NameLookups, system_lookup
+from product_gateway.http_client.resolver import PublicOnlyResolver, is_public
+from product_gateway.http_client.retry_headers import wait_asked
+from product_gateway.http_client.tracebacks import release_locals
+
+MEBIBYTE = 1024 * 1024
+SECONDS_KEPT = 15  # that a connection may be idle
+SECONDS_TO_DRAIN = 1.0  # for a body that is not needed
+ERROR_BODY_SECONDS, ERROR_BODY_BYTES = 5.0, 64 * 1024
+WITH_A_BODY = (200, 201, 202, 203)  # statuses whose body is what was asked for
+
+_SENDABLE_TOKEN = re.compile(r"[\x21-\x7e]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """An answer as it came. `headers` are looked up without regard to case; `content` is decompressed."""
+
+    status: int
+    headers: CIMultiDict[str] = field(repr=False)
+    content: bytes = field(repr=False)
+
+    def header(self, name: str) -> str:
+        """All values of a header in one, as a list is written (RFC 9110 §5.3); empty where there is none."""
+        return ", ".join(self.headers.getall(name, ())).strip()
+
+
+def retry_after(reply: Response) -> float | None:
+    """Return the seconds that the answer asks to wait, by Retry-After or by another header; None for none."""
+    return wait_asked(reply.headers.items())
+
+
+@cache
+def user_agent() -> str:
+    """What we call ourselves."""
+    return f"product-gateway/{version('product-gateway')}"
+
+
+@cache
+def default_ssl_context() -> ssl.SSLContext:
+    """The system's certificate authorities, read once: it takes longer than a request."""
+    return ssl.create_default_context()
+
+
+class HttpClient:
+    """Requests to other people's systems. Time-outs are in seconds; `max_bytes` counts after decompression.
+
+    `lookup` returns the addresses of a host name, and may block.
+    """
+
+    def __init__(
+        self,
+        *,
+        allow_private_addresses: bool,
+        connect_timeout: float = 5,
+        read_timeout: float = 30,
+        total_timeout: float = 120,
+        max_bytes: int = 64 * MEBIBYTE,
+        lookup: Lookup = system_lookup,
+    ) -> None:
+        self._allow_private_addresses = allow_private_addresses
+        self._connect_timeout = connect_timeout
+        self._read_timeout = read_timeout
+        self._total_timeout = total_timeout
+        self._max_bytes = max_bytes
+        self._lookups = NameLookups(lookup, connect_timeout)
+        self._session: aiohttp.ClientSession | None = None  # it belongs to an event loop, which may not run yet
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        if self._session is not None:
+            await self._session.close()
+
+    async def get(self, url: str, *, params: Mapping[str, str] | None = None, bearer: str | None = None) -> Response:
+        """The answer to a GET, as `send` has it."""
+        return await self.send("GET", url, params=params, bearer=bearer)
+
+    async def send(
+        self,
+        method: str,
+        url: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        bearer: str | None = None,
+        content: bytes | None = None,
+    ) -> Response:
+        """The answer to a request, whatever its status; redirects are not followed.
+
+        It is sent once. The status decides how the body is read. A body that was asked for must be whole, in a known
+        coding and within `max_bytes`. Of an error's body, what comes in time and can be read is kept, 64 KiB at the
+        most: nothing that is wrong with it hides the status. With `content` the request is a message, and the status
+        is all of its answer: no body is kept.
+
+        Raises AddressNotAllowed, Unreachable, AnswerTooLarge, AnswerUnreadable, or OutboundError for a token that
+        cannot be sent.
+        """
+        target = self._target(url)
+        host = target.host or ""
+        sent = dict(headers or {})
+        if bearer is not None:
+            if not _SENDABLE_TOKEN.fullmatch(bearer):  # the HTTP library's own error would quote it
+                raise OutboundError("The bearer token has characters that no token may have. Register it again.")
+            sent["Authorization"] = f"Bearer {bearer}"
+        try:
+            return await self._exchange(method, target, dict(params or {}), sent, content)
+        # The library's errors name the whole address, and some the token: none may be seen behind ours.
+        except aiohttp.InvalidURL:
+            raise AddressNotAllowed(f"{host} is no host: an IPv4 address is written as four numbers.") from None
+        except aiohttp.ClientError as error:
+            release_locals(error)  # they hold what was read of a body, and a stream keeps its own exception
+            raise self._in_our_words(error, host) from None
+        except TimeoutError as error:
+            release_locals(error)
+            raise Unreachable(f"The answer of {host} was not complete after {self._total_timeout:g} s.") from error
+
+    async def _exchange(
+        self, method: str, target: URL, params: dict[str, str], headers: dict[str, str], content: bytes | None
+    ) -> Response:
+        async with asyncio.timeout(self._total_timeout) as deadline:
+            response = await self._connected().request(
+                method, target, params=params or None, headers=headers, data=content, allow_redirects=False
+            )
+            try:
+                if content is None and response.status in WITH_A_BODY:
+                    body = await self._read(response, target.host or "")
+                else:  # the status is known: no time-out can take it back
+                    deadline.reschedule(None)
+                    body = await self._read_leniently(response, keep=content is None)
+            finally:
+                response.release()
+        fields = ((name.decode("latin-1"), value.decode("latin-1")) for name, value in response.raw_headers)
+        return Response(response.status, CIMultiDict(fields), body)
+
+    def _connected(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=_Connector(
+                    ssl=default_ssl_context(),
+                    limit=0,  # the callers bound their own concurrency; a slow merchant must not block others
+                    resolver=PublicOnlyResolver(self._check, self._lookups),
+                    use_dns_cache=False,
+                    socket_factory=self._socket,
+                    keepalive_timeout=SECONDS_KEPT,
+                ),
+                timeout=aiohttp.ClientTimeout(
+                    total=None, sock_connect=self._connect_timeout, sock_read=self._read_timeout
+                ),
+                cookie_jar=aiohttp.DummyCookieJar(),  # two merchants may be on one host
+                middlewares=[_once],
+                auto_decompress=False,  # the status comes first, and memory is bounded
+                headers={"User-Agent": user_agent(), "Accept": "application/json", "Accept-Encoding": "gzip"},
+            )
+        return self._session
+
+    def _check(self, host: str, address: str) -> None:
+        if not (self._allow_private_addresses or is_public(address)):
+            raise AddressNotAllowed(f"{host} leads to an address that is not on the public internet.")
+
+    def _socket(self, found: Any) -> socket.socket:
+        """For a connection. Whatever it goes to is checked here, also what had not to be looked up."""
+        family, kind, protocol, _, (address, *_) = found
+        self._check(address, address)
+        return socket.socket(family, kind, protocol)
+
+    def _target(self, url: str) -> URL:
+        try:
+            if not url.isprintable():
+                raise ValueError
+            target = URL(url)
+        except ValueError:
+            raise Unreachable("The address is not a valid URL.") from None
+        if target.scheme not in ("http", "https") or not target.host:
+            raise AddressNotAllowed("The address must start with https:// and a host name.")
+        if target.scheme == "http" and not self._allow_private_addresses:
+            raise AddressNotAllowed(f"{target.host} must be called with https, not with plain http.")
+        if target.user is not None or target.password is not None:
+            raise AddressNotAllowed(f"The address of {target.host} must not carry a user name or password.")
+        return target
+
+    async def _read(self, response: aiohttp.ClientResponse, host: str) -> bytes:
+        values = response.headers.getall("Content-Encoding", ())
+        coding = coding_of(values)
+        if coding is None:
+            named = ", ".join(values)[:100]
+            raise AnswerUnreadable(
+                f"The answer of {host} has a Content-Encoding that was not asked for: "
+                f"{named if named.isprintable() else ascii(named)}."
+            )
+        length = response.content_length
+        if coding == "identity" and length is not None and length > self._max_bytes:
+            raise self._too_large(host, length)
+        decompressor = Decompressor(coding)
+        parts: list[bytes] = []
+        size = received = 0
+        try:
+            async for chunk in response.content.iter_any():
+                received += len(chunk)
+                for part in decompressor.feed(chunk):
+                    parts.append(part)
+                    size += len(part)
+                    if size > self._max_bytes:
+                        consumed = max(1, received - decompressor.unread)
+                        raise self._too_large(host, None if length is None else size * length // consumed)
+                    if len(part) == PART_BYTES:  # there may be much more in this chunk
+                        await asyncio.sleep(0)
+            decompressor.end()
+            return b"".join(parts)
+        except zlib.error as error:
+            raise AnswerUnreadable(
+                f"The answer of {host} could not be decompressed: it is not {coding}, or it is cut off."
+            ) from error
+        finally:
+            parts.clear()  # who keeps an exception keeps this frame
+
+    def _too_large(self, host: str, size: int | None) -> AnswerTooLarge:
+        most = f"{self._max_bytes / MEBIBYTE:.3g} MiB"
+        return AnswerTooLarge(f"The answer of {host} is larger than {most} (decompressed).", size, self._max_bytes)
+
+    async def _read_leniently(self, response: aiohttp.ClientResponse, *, keep: bool) -> bytes:
+        """What comes of a body within bounds. Reading to its end lets the connection serve again."""
+        coding = coding_of(response.headers.getall("Content-Encoding", ()))
+        seconds, most = (ERROR_BODY_SECONDS, ERROR_BODY_BYTES) if keep else (SECONDS_TO_DRAIN, self._max_bytes)
+        decompressor = Decompressor(coding or "identity")
+        kept = bytearray()
+        received = 0
+        with contextlib.suppress(TimeoutError, aiohttp.ClientError, HttpProcessingError, OSError, zlib.error):
+            async with asyncio.timeout(seconds):
+                async for chunk in response.content.iter_any():
+                    received += len(chunk)
+                    for part in decompressor.feed(chunk) if keep and coding else ():
+                        kept += part[: most - len(kept)]
+                    if max(received, len(kept)) >= most:
+                        break
+        return bytes(kept)
+
+    def _in_our_words(self, error: aiohttp.ClientError, host: str) -> OutboundError:
+        if isinstance(error, aiohttp.ConnectionTimeoutError):
+            return Unreachable(f"{host} did not accept a connection within {self._connect_timeout:g} s.")
+        if isinstance(error, aiohttp.SocketTimeoutError):
+            return Unreachable(f"{host} sent nothing for {self._read_timeout:g} s.")
+        if isinstance(error, aiohttp.ClientConnectorError):
+            return Unreachable(_no_connection(error.os_error, host))
+        if any(isinstance(each, OSError) for each in _chain(error)):
+            return Unreachable(f"The connection to {host} broke off before the answer was complete.")
+        return Unreachable(f"{host} closed the connection too early, or what it sent was not valid HTTP.")
+
+
+async def _once(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """Requests are made again in one place, and counted: not in the library too, which would do so unasked."""
+    try:
+        return await send(request)
+    except aiohttp.ClientConnectorError:
+        raise
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+        raise aiohttp.ClientConnectionError from error
+
+
+class _HeadFirst(ResponseHandler):
+    """A connection that hands over the head of a response before the rest is parsed.
+
+    By itself the library parses all bytes that came together, and loses the status where the body is malformed: a 204
+    with a body, a Content-Length that is too small, a broken chunk.
+    """
+
+    def data_received(self, data: bytes) -> None:
+        """Parse the bytes up to the end of a head, then the others."""
+        end = data.find(b"\r\n\r\n") + 4
+        if 4 <= end < len(data):
+            super().data_received(data[:end])
+            data = data[end:]
+        super().data_received(data)
+        body = self._payload
+        if self.exception() is not None and body is not None and not body.is_eof():  # else its reader waits in vain
+            body.set_exception(aiohttp.ClientPayloadError("The body is malformed."))
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Connections of the kind above; the library has no argument for it."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        protocol: type[ResponseHandler] = _HeadFirst
+        self._factory = functools.partial(protocol, loop=self._loop)
+
+
+def _no_connection(reason: OSError, host: str) -> str:
+    if isinstance(reason, ssl.SSLCertVerificationError):
+        return f"The TLS certificate of {host} was refused: {reason.verify_message.rstrip('.')}."
+    if isinstance(reason, ssl.SSLError):
+        return f"{host} does not speak TLS (https) as it should: {reason.reason}."
+    if isinstance(reason, ConnectionRefusedError):
+        return f"The connection to {host} was refused."
+    return f"No connection to {host} could be made."
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__

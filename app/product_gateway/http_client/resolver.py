@@ -1,0 +1,117 @@
+"""Which addresses are on the public internet, and whether all of a host's are."""
+
+import socket
+from collections.abc import Callable
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+
+from aiohttp.abc import AbstractResolver, ResolveResult
+
+from product_gateway.errors import Unreachable
+from product_gateway.http_client.name_lookups import LookupFailed, NameLookups
+
+ADDRESSES_TRIED = 4
+
+# The special-purpose registries of IANA (RFC 6890), whole blocks. Python's own list grows with its versions.
+_NOT_PUBLIC_IPV4 = tuple(
+    IPv4Network(each)
+    for each in (
+        "0.0.0.0/8",  # this network
+        "10.0.0.0/8",  # private
+        "100.64.0.0/10",  # shared, with Alibaba Cloud's metadata at 100.100.100.200
+        "127.0.0.0/8",  # loopback
+        "168.63.129.16/32",  # Azure's host: metadata, DNS, agents
+        "169.254.0.0/16",  # link-local, with most clouds' metadata
+        "172.16.0.0/12",  # private
+        "192.0.0.0/24",  # protocol assignments, with Oracle Cloud's metadata at 192.0.0.192
+        "192.0.2.0/24",  # documentation
+        "192.31.196.0/24",  # AS112
+        "192.52.193.0/24",  # automatic multicast tunneling
+        "192.88.99.0/24",  # 6to4 relays, deprecated
+        "192.168.0.0/16",  # private
+        "192.175.48.0/24",  # AS112
+        "198.18.0.0/15",  # benchmarking
+        "198.51.100.0/24",  # documentation
+        "203.0.113.0/24",  # documentation
+        "224.0.0.0/4",  # multicast
+        "240.0.0.0/4",  # reserved, and broadcast
+    )
+)
+_IPV6_UNICAST = IPv6Network("2000::/3")  # loopback, unique local, link-local, site-local, multicast are not in it
+_NOT_PUBLIC_IPV6 = tuple(
+    IPv6Network(each)
+    for each in (
+        "2001::/23",  # protocol assignments: Teredo, ORCHID, benchmarking, anycast
+        "2001:db8::/32",  # documentation
+        "2620:4f:8000::/48",  # AS112
+        "3ffe::/16",  # 6bone, returned
+        "3fff::/20",  # documentation
+    )
+)
+_NAT64 = IPv6Network("64:ff9b::/96")  # RFC 6052; a network's own prefix cannot be told from others
+_ISATAP, _ISATAP_MASK = 0x0000_5EFE, 0xFCFF_FFFF  # upper half of an interface identifier (RFC 5214 §6.1)
+
+
+def is_public(address: str) -> bool:
+    """Return whether it is a global unicast address. One that carries an IPv4 address must carry a public one."""
+    ip = ip_address(address)
+    if isinstance(ip, IPv4Address):
+        return not any(ip in each for each in _NOT_PUBLIC_IPV4)
+    instead = _ipv4_in_place_of(ip)
+    if instead is not None and not is_public(str(instead)):
+        return False
+    if ip.ipv4_mapped is not None or ip in _NAT64:
+        return True
+    inside = _isatap(ip)
+    if inside is not None and not is_public(str(inside)):
+        return False
+    return ip in _IPV6_UNICAST and not any(ip in each for each in _NOT_PUBLIC_IPV6)
+
+
+def _ipv4_in_place_of(ip: IPv6Address) -> IPv4Address | None:
+    """Return the IPv4 address that packets to it end at (IPv4-mapped, NAT64) or go through (6to4)."""
+    if ip in _NAT64:
+        return IPv4Address(int(ip) & 0xFFFF_FFFF)
+    return ip.ipv4_mapped or ip.sixtofour
+
+
+def _isatap(ip: IPv6Address) -> IPv4Address | None:
+    """Return the IPv4 address of the host behind an ISATAP interface, under whatever prefix."""
+    identifier = int(ip) & 0xFFFF_FFFF_FFFF_FFFF
+    if (identifier >> 32) & _ISATAP_MASK != _ISATAP:
+        return None
+    return IPv4Address(identifier & 0xFFFF_FFFF)
+
+
+class PublicOnlyResolver(AbstractResolver):
+    """Looks a host name up and checks every address that it has: `check(host, address)` raises AddressNotAllowed."""
+
+    def __init__(self, check: Callable[[str, str], None], lookups: NameLookups) -> None:
+        self._check = check
+        self._lookups = lookups
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        """Some of its addresses. Raises AddressNotAllowed where one of all is not allowed, and Unreachable."""
+        try:
+            addresses = list(dict.fromkeys(await self._lookups.addresses(host)))
+        except LookupFailed as failed:
+            raise Unreachable(f"The host name {host} {failed}.") from failed
+        for address in addresses:
+            self._check(host, address)
+        if not addresses:
+            raise Unreachable(f"The host name {host} has no address.")
+        return [
+            ResolveResult(
+                hostname=host,
+                host=address,
+                port=port,
+                family=socket.AF_INET6 if ":" in address else socket.AF_INET,
+                proto=socket.IPPROTO_TCP,
+                flags=socket.AI_NUMERICHOST,
+            )
+            for address in addresses[:ADDRESSES_TRIED]
+        ]
+
+    async def close(self) -> None:
+        """There is nothing to let go of."""

@@ -1,0 +1,1 @@
+"""JSON from outside: limits on nesting, tolerant parsing, and errors in words."""

@@ -1,0 +1,145 @@
+"""Why a body is not JSON, in words for the people who run the product service: what it is, and what to send instead."""
+
+import re
+import unicodedata
+
+from product_gateway.json_tools.tolerant import NotJSON, loads, place_of_fault
+from product_gateway.telemetry import logs
+from product_gateway.telemetry.visible_text import visible
+
+MOST_SHOWN = 60  # characters of the body, and of its Content-Type
+_MASKED_FROM = 4096  # bytes: a secret that begins in what is shown ends within them
+_GZIP = b"\x1f\x8b"
+_WIDE_MARKS = {
+    b"\xff\xfe\x00\x00": "UTF-32",
+    b"\x00\x00\xfe\xff": "UTF-32",
+    b"\xff\xfe": "UTF-16",
+    b"\xfe\xff": "UTF-16",
+}
+_WORD = re.compile(r"[A-Za-z_$][\w$-]*")
+_ODD_NUMBERS = {
+    r"\+": "a number begins with a plus sign",
+    r"\.": "a number begins or ends with a decimal point",
+    r"(?<=0)[0-9]": "a number has a leading zero",
+    r"(?<=0)[xXoObB]": "a number is not decimal",
+    r"(?<=[0-9])[_']": "a number has a separator",
+    r"-|(?<=-)\S": "a minus sign has no number behind it",
+}
+_CHECK_ADDRESS = "Send JSON. Check that the registered address leads to the product service, not to a web page."
+_CONSTANTS = (b"NaN", b"Infinity")
+_WORDS_OF_OTHER_LANGUAGES = {"True": "true", "False": "false", "None": "null", "undefined": "null", "nil": "null"}
+
+
+def why(content: bytes, content_type: str) -> str:
+    """Return what keeps the content from being JSON and what to do, as the end of a sentence and more sentences.
+
+    The content must be one that `tolerant_json.loads` refuses.
+    """
+    fault, advice = _of_bytes(content) or _of_text(content)
+    return f"{fault}. {looks(content, content_type)} {advice}"
+
+
+def looks(content: bytes, content_type: str) -> str:
+    """Return a sentence that says how an answer's body looks: its Content-Type and its first bytes."""
+    kind = f"The Content-Type is {shown(content_type)}" if content_type else "There is no Content-Type"
+    if not content:
+        return f"{kind}."
+    return f"{kind}, and the body begins with {shown(content[:_MASKED_FROM].decode('utf-8', 'backslashreplace'))}."
+
+
+def shown(text: str, most: int = MOST_SHOWN) -> str:
+    """Return the text in backticks: without secrets, in one line, and not longer than `most` characters."""
+    plain = visible(logs.redact(text[:_MASKED_FROM]))
+    return f"`{plain}`" if len(plain) <= most and len(text) <= _MASKED_FROM else f"`{plain[:most]}…`"
+
+
+def encodable(text: str) -> str:
+    """Return the text with lone surrogates escaped, so that it can be written in UTF-8."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _of_bytes(content: bytes) -> tuple[str, str] | None:
+    start = content.lstrip()[:4]
+    if not start:
+        return "is empty", "Send a page as JSON; send an empty list as a page with no items."
+    if start[:2] == _GZIP:
+        return "is compressed", "Send Content-Encoding: gzip with it, or send it as plain JSON."
+    for mark, name in _WIDE_MARKS.items():
+        if content.startswith(mark):
+            return f"is text in {name}, not in UTF-8", "Send JSON in UTF-8."
+    if b"\0" in start:
+        return "is text in UTF-16 or UTF-32, not in UTF-8", "Send JSON in UTF-8."
+    if start[:1] == b"<":
+        return "is HTML or XML, not JSON", _CHECK_ADDRESS
+    if start[:1] not in b"{[\"-0123456789tfn/#'" and not content.lstrip().startswith(_CONSTANTS):
+        return "is not JSON", _CHECK_ADDRESS
+    try:
+        content.decode()
+    except UnicodeDecodeError as error:
+        byte = content[error.start]
+        in_latin = bytes((byte,)).decode("cp1252", "replace")
+        meant = f' (in Windows-1252 it is "{in_latin}")' if byte >= 0xA0 else ""
+        in_record = _within(content[: error.start].decode(), len(content))
+        fault = f"is not valid JSON{in_record}: byte {error.start + 1} is 0x{byte:02X}{meant}, which is not UTF-8"
+        return fault, "Send JSON in UTF-8."
+    return None
+
+
+def _of_text(content: bytes) -> tuple[str, str]:
+    try:
+        loads(content)
+    except NotJSON as error:
+        what, advice = _kind(error)
+        in_record = _within(error.text, error.place or len(error.constant))
+        return f"is not valid JSON{in_record}: {what}", advice
+    raise ValueError("The content is JSON.")
+
+
+def _within(text: str, place: int) -> str:
+    pointer = place_of_fault(text) if place else ""
+    return f" at {pointer}" if pointer else ""
+
+
+def _kind(error: NotJSON) -> tuple[str, str]:
+    text, place = error.text, error.place
+    if error.constant:
+        return f"it has {error.constant}, which JSON does not have", "Send null, or leave the field out."
+    if error.reason.startswith("Unterminated string") or not text[place:].strip():
+        return "it ends too early", "Send the whole page, and check the length that the service announces."
+    if error.reason == "Extra data":
+        return f"{shown(text[place])} follows its end", "Send one page and nothing else."
+    if error.reason.startswith("Invalid \\"):
+        return "a string has an escape that JSON does not have", "Write a backslash in a string as \\\\."
+    return _kind_of_character(text, place)
+
+
+def _kind_of_character(text: str, place: int) -> tuple[str, str]:
+    character = text[place]
+    before = text[:place].rstrip()[-1:] if place < 10_000 else text[place - 10_000 : place].rstrip()[-1:]
+    if character < " ":
+        name = unicodedata.name(character, "a control character")
+        name = {"\n": "a line feed", "\r": "a carriage return", "\t": "a tab"}.get(character, name)
+        return f"a string has {name} (U+{ord(character):04X}) in it", "Write it escaped, such as \\n for a line feed."
+    if (character in "]}" and before == ",") or (character == "," and text[place + 1 :].lstrip()[:1] in ("]", "}")):
+        return "a comma stands before a closing bracket", "Leave out the comma behind the last value."
+    if character in "/#":
+        return "it has a comment", "Leave comments out."
+    for pattern, fault in _ODD_NUMBERS.items():
+        if re.compile(pattern).match(text, place):
+            return fault, "Write numbers as JSON does, such as 1250 or 12.5."
+    if character == "'":
+        return "a text is in single quotes", 'Put names and texts into double quotes (").'
+    word = _WORD.match(text, place)
+    if word and (instead := _WORDS_OF_OTHER_LANGUAGES.get(word[0])):
+        return f"it has {word[0]}, which JSON does not have", f"Write {instead}."
+    # One character only: what follows may be the rest of a secret.
+    if before == '"':
+        return (
+            f"{shown(character)} follows a string",
+            'Write a quote in a string as \\", and separate values by commas.',
+        )
+    if word:
+        return f"{shown(character)} stands outside of quotes", 'Put names and texts into double quotes (").'
+    if character == '"':
+        return "a comma or a colon is missing in front of a string", "Separate values by commas."
+    return f"{shown(character)} stands where a value or a comma should", "Write the page with a JSON library."

@@ -1,0 +1,158 @@
+"""A JSON parser for which one unusable value spoils its record alone, not the whole text.
+
+RFC 8259 allows what no program can keep: half of a surrogate pair (§8.2), numbers that no float holds (§6), any depth
+(§9). orjson and msgspec refuse a text for each of them. Here the text is read, and `Unusable` stands for such a number.
+Half of a surrogate pair stays in its string. What is not JSON raises NotJSON.
+"""
+
+import json
+import math
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from product_gateway.json_tools.depth import MAX_DEPTH, is_deeper
+
+MAX_RECORD_DEPTH = MAX_DEPTH - 4
+"""Levels of objects and arrays in a record. An API response has a few levels around the record."""
+
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # parsers may ignore it (RFC 8259 §8.1)
+SMALLEST_INTEGER, LARGEST_INTEGER = -(2**63), 2**63 - 1
+_PAGE_DEPTH = MAX_RECORD_DEPTH + 2  # the page is an object, and its items are an array
+_FEWEST_DIGITS_OUT_OF_RANGE = 19
+_MOST_DIGITS_READ = 1000
+
+_find_long_number = re.compile(rb"[0-9]{%d}" % _FEWEST_DIGITS_OUT_OF_RANGE).search  # orjson rounds it without a word
+_find_surrogate = re.compile("[\ud800-\udfff]").search
+# A string that never ends matches up to the end of the text: so the time is linear in the length.
+_TOKEN = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)
+_WHITE_SPACE = re.compile(r"[ \t\n\r]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Unusable:
+    """A number that cannot be kept, as it was written."""
+
+    literal: str
+
+
+class NotJSON(ValueError):
+    """Text that is not JSON. `place` is where its reading stopped: a character of `text`; `constant` is NaN or so."""
+
+    def __init__(self, text: str, place: int, reason: str = "", constant: str = "") -> None:
+        super().__init__("The text is not JSON.")
+        self.text = text
+        self.place = place
+        self.reason = reason
+        self.constant = constant
+
+
+class _ConstantError(ValueError):
+    """NaN, Infinity or -Infinity, which Python's parser would read."""
+
+
+def loads(content: bytes) -> tuple[Any, bool]:
+    """Return the value, and whether all of it is certainly usable.
+
+    Objects and arrays deeper than a record may be are replaced by empty ones, one level beyond the limit. Raises
+    NotJSON, and UnicodeDecodeError where the content is not UTF-8.
+    """
+    content = content.removeprefix(BYTE_ORDER_MARK)
+    deep = is_deeper(content, _PAGE_DEPTH)
+    if not deep and not _find_long_number(content):
+        try:
+            return orjson.loads(content), True
+        except orjson.JSONDecodeError:
+            pass  # the other parser decides
+    text = content.decode()
+    if deep:
+        text = _without_depths(text)
+    try:
+        return _decoder.decode(text), False
+    except json.JSONDecodeError as error:
+        raise NotJSON(text, error.pos, error.msg) from None
+    except _ConstantError as error:
+        raise NotJSON(text, 0, constant=str(error)) from None
+
+
+def is_text(value: str) -> bool:
+    """Return whether the string has no lone surrogate, so that it can be written in UTF-8."""
+    return value.isascii() or _find_surrogate(value) is None
+
+
+def place_of_fault(text: str) -> str:
+    """Return a JSON Pointer to the member or record of a page at which the text stops being JSON; "" if unknown."""
+    pointer = ""
+    place = _next(text, 0)
+    try:
+        while text[place] in "{,":
+            name, place = _decoder.raw_decode(text, _next(text, place + 1))
+            pointer = f"/{name}" if name in ("items", "pagination") else ""
+            place = _next(text, _next(text, place) + 1)
+            if name == "items" and text[place] == "[":
+                place = _next(text, place + 1)
+                index = 0
+                while text[place] != "]":
+                    pointer = f"/items/{index}"
+                    place = _next(text, _decoder.raw_decode(text, place)[1])
+                    if text[place] == ",":
+                        place, index = _next(text, place + 1), index + 1
+                    elif text[place] != "]":
+                        return pointer
+                place = _next(text, place + 1)
+            else:
+                place = _next(text, _decoder.raw_decode(text, place)[1])
+            pointer = ""
+    except (ValueError, IndexError, RecursionError):
+        pass
+    return pointer
+
+
+def _next(text: str, place: int) -> int:
+    found = _WHITE_SPACE.match(text, place)
+    return found.end() if found else place
+
+
+def _without_depths(text: str) -> str:
+    """The text with `[]` for each object and array that is one level too deep."""
+    kept: list[str] = []
+    closing: list[str] = []
+    start = 0
+    for found in _TOKEN.finditer(text):
+        bracket = found[0]
+        if bracket in "[{":
+            if len(closing) == _PAGE_DEPTH:
+                kept.append(text[start : found.start()])
+            closing.append("]" if bracket == "[" else "}")
+        elif bracket in "]}":
+            if not closing or closing.pop() != bracket:
+                raise NotJSON(text, found.start())
+            if len(closing) == _PAGE_DEPTH:
+                kept.append("[]")
+                start = found.end()
+    if closing:
+        raise NotJSON(text, len(text))
+    return "".join([*kept, text[start:]])
+
+
+def _integer(literal: str) -> int | Unusable:
+    if len(literal) < _FEWEST_DIGITS_OUT_OF_RANGE:
+        return int(literal)
+    if len(literal) > _MOST_DIGITS_READ:
+        return Unusable(literal)
+    number = int(literal)
+    return number if SMALLEST_INTEGER <= number <= LARGEST_INTEGER else Unusable(literal)
+
+
+def _float(literal: str) -> float | Unusable:
+    number = float(literal)
+    return number if math.isfinite(number) else Unusable(literal)
+
+
+def _constant(literal: str) -> Any:
+    raise _ConstantError(literal)
+
+
+_decoder = json.JSONDecoder(parse_int=_integer, parse_float=_float, parse_constant=_constant)

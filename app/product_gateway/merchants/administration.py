@@ -1,0 +1,283 @@
+"""What the operator does to merchants: checked, and with their tokens encrypted before they are stored."""
+
+import base64
+import binascii
+import re
+import secrets
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from product_gateway.auth.keys import Secrets, merchant_name
+from product_gateway.db import catalog, encrypted, merchants, syncs, webhooks
+from product_gateway.db.database import Database
+from product_gateway.errors import SettingsError
+from product_gateway.model.merchants import Merchant, Platform
+from product_gateway.model.syncs import EntityType
+from product_gateway.model.webhooks import Delivery, DeliveryStatus
+from product_gateway.settings import Settings
+from product_gateway.telemetry.visible_text import visible
+
+PRUNED_AT_ONCE = 200
+
+SECRET_BYTES = range(24, 65)  # of a webhook (Standard Webhooks, "Signature scheme")
+DELIVERIES_SHOWN = 5
+
+Values = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookChange:
+    """What is to become of a merchant's webhook: columns to set, its secret encrypted; or `off`.
+
+    `fresh` is a secret made up, plain and encrypted, for a webhook that has none yet, or `needs_fresh` one.
+    """
+
+    values: dict[str, str]
+    off: bool
+    needs_fresh: bool
+    fresh: tuple[str, str] = field(repr=False)
+
+
+def validated(
+    settings: Settings, url: str | None, token_file: Path | None, currency: str | None, max_rejected_percent: int | None
+) -> Values:
+    """What is not None as columns of a merchant. Raises SettingsError."""
+    values: Values = {}
+    if url is not None:
+        values["product_service_url"] = _checked_url(settings, url)
+    if token_file is not None:
+        values["product_service_token"] = Secrets(settings).encrypt(token_in(token_file))
+    if currency is not None:
+        if not re.fullmatch("[A-Z]{3}", currency):
+            raise SettingsError(f"{currency!r} is not a currency. Give its code of ISO 4217, such as GBP.")
+        values["currency"] = currency
+    if max_rejected_percent is not None:
+        values["max_rejected_percent"] = max_rejected_percent
+    return values
+
+
+def webhook(
+    settings: Settings, url: str | None, secret_file: Path | None, *, new_secret: bool = False, off: bool = False
+) -> WebhookChange | None:
+    """What of it is asked for, checked; None for nothing. Raises SettingsError."""
+    if url is None and secret_file is None and not new_secret and not off:
+        return None
+    if off and (url or secret_file or new_secret):
+        raise SettingsError("--no-webhook turns the webhook off; it does not go with the other options of it.")
+    if secret_file and new_secret:
+        raise SettingsError("Give --webhook-secret-file or --new-webhook-secret, not both.")
+    if off:
+        return WebhookChange({}, off, needs_fresh=False, fresh=("", ""))
+    values = {} if url is None else {"url": _checked_webhook_url(settings, url)}
+    encrypt = Secrets(settings).encrypt
+    if secret_file is not None:
+        values["secret"] = encrypt(webhook_secret_in(secret_file))
+    made_up = "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
+    return WebhookChange(values, off, new_secret, (made_up, encrypt(made_up)))
+
+
+def set_webhook(database: Database, name: str, change: WebhookChange) -> str | None:
+    """Makes the change; answers the new secret, where one was made up. Raises SettingsError."""
+    if change.off:
+        database.call(webhooks.remove, name)
+        return None
+    known = database.call(webhooks.find, name)
+    if change.needs_fresh or (known is None and "secret" not in change.values):
+        secret, encrypted = change.fresh
+        database.call(webhooks.put, name, **{**change.values, "secret": encrypted})
+        return secret
+    database.call(webhooks.put, name, **change.values)
+    return None
+
+
+def add(
+    database: Database, name: str, platform: Platform, values: Values, webhook: WebhookChange | None = None
+) -> Merchant:
+    """A new merchant; the webhook is to be set afterwards. Contacts nothing. Raises SettingsError."""
+    if webhook is not None and "url" not in webhook.values:
+        raise SettingsError(f"{name} has no webhook yet: add --webhook-url.")
+    if platform is Platform.BYOP and "product_service_url" not in values:
+        raise SettingsError("A merchant who brings their own platform needs --product-service-url.")
+    return database.call(merchants.add, merchant_name(name), platform, **values)
+
+
+def update(
+    database: Database,
+    name: str,
+    platform: Platform | None,
+    disabled: bool | None,
+    values: Values,
+    webhook: WebhookChange | None = None,
+) -> Merchant:
+    """Changes what is not None, and the values; the webhook is to be set afterwards. Raises SettingsError."""
+    if platform is not None:
+        values = {**values, "platform": platform}
+    if disabled is not None:
+        values = {**values, "disabled": disabled}
+    if not values and webhook is None:
+        raise SettingsError("Nothing to change: name at least one of the options, which --help shows.")
+    wants_one = webhook is not None and not webhook.off and "url" not in webhook.values
+    if wants_one and database.call(webhooks.find, name) is None:
+        raise SettingsError(f"{name} has no webhook yet: add --webhook-url.")
+    if not values:
+        return database.call(merchants.get, name)
+    return database.call(merchants.update_merchant, name, **values)
+
+
+def allow_mass_deletion(database: Database, name: str, entity_type: EntityType) -> None:
+    """For the next successful sync of the entity type. Raises SettingsError."""
+    database.call(merchants.get, name)
+    database.call(catalog.allow_mass_deletion, name, entity_type)
+
+
+@dataclass(frozen=True, slots=True)
+class Reencrypted:
+    """What became of the stored secrets: counts, and the merchants of those that no key opens."""
+
+    renewed: int
+    unchanged: int
+    unreadable: list[str]
+
+
+def reencrypt(settings: Settings, database: Database) -> Reencrypted:
+    """Encrypt every stored secret with the first key of the key file. A secret that is changed meanwhile is kept."""
+    keys = Secrets(settings)
+    renewed = unchanged = 0
+    unreadable: list[str] = []
+    for each in database.call(encrypted.all_of_them):
+        try:
+            anew = keys.renewed(each.value)
+        except SettingsError:
+            unreadable.append(f"{each.merchant} ({each.what})")
+            continue
+        if anew is None:
+            unchanged += 1
+        else:
+            renewed += database.call(encrypted.replace, each, anew)
+    return Reencrypted(renewed, unchanged, unreadable)
+
+
+def prune(settings: Settings, database: Database) -> int:
+    """Drops the syncs that are older than the settings keep them; how many."""
+    dropped = 0
+    days, cancelled_days = settings.retention_days, settings.cancelled_retention_days
+    while found := database.call(syncs.prune, days, PRUNED_AT_ONCE, cancelled_days):
+        dropped += found
+    return dropped
+
+
+def describe(database: Database, name: str) -> str:
+    """The merchant in words, without secrets. Raises SettingsError."""
+    merchant = database.call(merchants.get, name)
+    lines = [
+        ("name", merchant.name),
+        ("platform", merchant.platform),
+        ("state", "disabled" if merchant.disabled else "enabled"),
+        ("product service", merchant.product_service_url or "-"),
+        ("its token", "set" if merchant.product_service_token else "not set"),
+        ("currency", merchant.currency or "-"),
+        ("may be rejected", f"{merchant.max_rejected_percent} %"),
+        ("added", f"{merchant.created_at:%Y-%m-%d %H:%M:%S} UTC"),
+    ]
+    for entity_type in EntityType:
+        state, latest = database.call(catalog.state_and_latest_sync, name, entity_type)
+        last = "never synced" if latest is None else f"last sync {latest.id} {latest.status}"
+        size = database.call(catalog.size_in_bytes, name, entity_type)
+        lines.append((f"{entity_type.lower()}s", f"{state.num_records} ({size / 1_000_000:.1f} MB), {last}"))
+    lines.append(("webhook", _described_webhook(database, name)))
+    lines += [("  told", _described(each)) for each in database.call(webhooks.latest, name, DELIVERIES_SHOWN)]
+    return "\n".join(f"{label:16}{visible(str(value))}" for label, value in lines)
+
+
+def _described_webhook(database: Database, name: str) -> str:
+    found = database.call(webhooks.find, name)
+    if found is None:
+        return "-"
+    state = "" if found.gone_at is None else f", turned off by a 410 at {found.gone_at:%Y-%m-%d %H:%M:%S} UTC"
+    if found.previous_secret_until is not None:
+        state += f", signed with the previous secret too until {found.previous_secret_until:%Y-%m-%d %H:%M:%S} UTC"
+    return f"{_without_query(found.url)}{state}"
+
+
+def _described(delivery: Delivery) -> str:
+    attempts = f"{delivery.attempts} attempt{'' if delivery.attempts == 1 else 's'}"
+    text = f"{delivery.created_at:%Y-%m-%d %H:%M:%S} {delivery.event} of {delivery.sync_id}: {delivery.status}"
+    text += f" after {attempts}"
+    if delivery.next_attempt_at is not None:
+        text += f", next {delivery.next_attempt_at:%Y-%m-%d %H:%M:%S}"
+    return text if delivery.status is DeliveryStatus.DELIVERED else f"{text}. {delivery.last_error or ''}".rstrip(". ")
+
+
+def _is_address(url: str, unwanted: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        wanted = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        wanted = False
+    return wanted and url.isprintable() and not set(url) & set(unwanted)
+
+
+def _checked_webhook_url(settings: Settings, url: str) -> str:
+    """With a query, which many receivers want: it may hold a key, so it is never shown."""
+    if not _is_address(url, " \\#@") or len(url) > 2000:
+        raise SettingsError(
+            f"{_shown(url)} is not the address of a webhook: https://, a host, and perhaps a path and a query, without "
+            "a user or fragment."
+        )
+    _refuse_plain_http(settings, url)
+    return url
+
+
+def _checked_url(settings: Settings, url: str) -> str:
+    if not _is_address(url, " \\?#@"):
+        raise SettingsError(
+            f"{_shown(url)} is not the address of a product service: https://, a host and perhaps a path, without a "
+            "user, query or fragment. /products and /collections are added to it."
+        )
+    _refuse_plain_http(settings, url)
+    return url.rstrip("/")
+
+
+def _refuse_plain_http(settings: Settings, url: str) -> None:
+    if urlsplit(url).scheme == "http" and not settings.allow_private_addresses:
+        raise SettingsError(
+            f"{_shown(url)} would be called without encryption. Give an https:// address; on a private network, "
+            "PRODUCT_GATEWAY_ALLOW_PRIVATE_ADDRESSES=true allows http://."
+        )
+
+
+def _without_query(url: str) -> str:
+    return re.sub(r"\?.*", "?***", url)
+
+
+def _shown(url: str) -> str:
+    """Without what may be a password or a key: what a command says ends up in the log of a pipeline."""
+    return repr(re.sub(r"//.*@", "//***@", re.sub(r"[?#].*", "?***", url, flags=re.DOTALL), flags=re.DOTALL)[:200])
+
+
+def token_in(path: Path) -> str:
+    """The bearer token that a file holds. Raises SettingsError."""
+    try:
+        token = path.read_text("ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        token = ""
+    if not re.fullmatch(r"[\x21-\x7e]+", token):
+        raise SettingsError(f"{path} does not hold a bearer token: one line of ASCII without spaces.")
+    return token
+
+
+def webhook_secret_in(path: Path) -> str:
+    """The secret of a webhook that a file holds. Raises SettingsError."""
+    try:
+        secret = path.read_text("ascii").strip()
+        size = len(base64.b64decode(secret.removeprefix("whsec_"), validate=True))
+    except (OSError, UnicodeDecodeError, binascii.Error):
+        secret, size = "", 0
+    if not secret.startswith("whsec_") or size not in SECRET_BYTES:
+        raise SettingsError(
+            f"{path} does not hold the secret of a webhook: whsec_ and, in base64, {SECRET_BYTES[0]} to "
+            f"{SECRET_BYTES[-1]} bytes. Without a file, one is made."
+        )
+    return secret

@@ -1,0 +1,1 @@
+"""Frozen values: syncs, catalog, merchants, webhooks. No I/O."""

@@ -1,0 +1,1 @@
+"""Binds an OpenAPI document to handlers, through Connexion."""

@@ -1,0 +1,54 @@
+"""A sync as a body of the API, for all who show one: answers, and messages to webhooks."""
+
+from datetime import datetime
+
+from product_gateway.model.syncs import Sync
+from product_gateway.openapi.types import Sync as SyncBody
+from product_gateway.openapi.types import SyncWarning
+
+
+def sync_body(sync: Sync) -> SyncBody:
+    """A sync as the spec has it."""
+    return {
+        "id": str(sync.id),
+        "entityType": sync.entity_type.value,
+        "status": sync.status.value,
+        "queuedAt": rfc3339(sync.queued_at),
+        "startedAt": None if sync.started_at is None else rfc3339(sync.started_at),
+        "finishedAt": None if sync.finished_at is None else rfc3339(sync.finished_at),
+        "attempt": sync.attempt,
+        "progress": {
+            "recordsRead": sync.records_read,
+            "recordsTotal": sync.records_total,
+            "percent": sync.percent,
+        },
+        "result": {
+            "created": sync.counts.created,
+            "updated": sync.counts.updated,
+            "unchanged": sync.counts.unchanged,
+            "deleted": sync.counts.deleted,
+            "rejected": sync.counts.rejected,
+        },
+        "failure": None
+        if sync.failure_code is None
+        else {"code": sync.failure_code, "detail": sync.failure_detail or ""},
+        "warnings": _warnings(sync),
+    }
+
+
+def _warnings(sync: Sync) -> list[SyncWarning]:
+    if not sync.not_removed:
+        return []
+    kept = "1 record" if sync.not_removed == 1 else f"{sync.not_removed} records"
+    unidentified = "1 record" if sync.unidentified == 1 else f"{sync.unidentified} records"
+    detail = (
+        f"{kept} that the product service's list lacks stayed in the catalog: the list has {unidentified} without a "
+        "usable id, which may be any of them, and the product service did not show by the query parameter ids that it "
+        "no longer has them. Give every record an id; the sync's problems say what is wrong."
+    )
+    return [{"code": "RECORDS_NOT_REMOVED", "detail": detail}]
+
+
+def rfc3339(instant: datetime) -> str:
+    """In UTC, with milliseconds."""
+    return instant.isoformat(timespec="milliseconds").replace("+00:00", "Z")

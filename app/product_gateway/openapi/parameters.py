@@ -1,0 +1,153 @@
+"""An operation's parameters: compiled from the spec once, checked and converted at every request."""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+from urllib.parse import parse_qsl
+
+import jsonschema_rs
+from connexion.decorators.parameter import pythonic
+
+from product_gateway.errors import InvalidRequest
+from product_gateway.openapi import documents
+
+UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,17})")
+NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,17})(\.[0-9]{1,18})?([eE][+-]?[0-9]{1,2})?")
+LONGEST_MESSAGE = 300
+PLACES = ("path", "query", "header")
+
+Headers = Iterable[tuple[bytes, bytes]]
+
+
+def _integer(text: str) -> int:
+    if not INTEGER.fullmatch(text):
+        raise ValueError(f"{text[:100]!r} is not an integer of at most 18 digits.")
+    return int(text)
+
+
+def _number(text: str) -> float:
+    if not NUMBER.fullmatch(text):
+        raise ValueError(f"{text[:100]!r} is not a number.")
+    return float(text)
+
+
+def _boolean(text: str) -> bool:
+    if text not in ("true", "false"):
+        raise ValueError(f"{text[:100]!r} is neither true nor false.")
+    return text == "true"
+
+
+CONVERTERS: dict[str, Callable[[str], Any]] = {
+    "integer": _integer,
+    "number": _number,
+    "boolean": _boolean,
+    "string": str,
+}
+
+
+class Parameter:
+    """One parameter of the path or the query; arrays come separated by commas (`explode: false`)."""
+
+    def __init__(self, definition: documents.Document) -> None:
+        schema = documents.draft4(definition["schema"])
+        self.name: str = definition["name"]
+        self.argument: str = pythonic(self.name)
+        self.required: bool = definition.get("required", False)
+        self.default = schema.get("default")
+        self.never_refused: bool = definition.get("x-never-refused", False)  # such as Prefer, RFC 7240 §2
+        self.allows_empty: bool = definition.get("allowEmptyValue", False)  # as a form sends a field left alone
+        kind = "Header" if definition["in"] == "header" else f"{definition['in'].capitalize()} parameter"
+        self.label = f"{kind} {self.name}"
+        self._array = schema["type"] == "array"
+        self._convert = CONVERTERS[schema["items"]["type"] if self._array else schema["type"]]
+        self._validator = jsonschema_rs.Draft4Validator(
+            schema, validate_formats=True, formats={"uuid": lambda text: UUID.fullmatch(text) is not None}
+        )
+
+    def read(self, text: str) -> Any:
+        """The value that the text stands for; the default where it may be empty and is. Raises InvalidRequest."""
+        if self.allows_empty and not text:
+            return self.default
+        try:
+            value = [self._convert(part) for part in text.split(",")] if self._array else self._convert(text)
+        except ValueError as error:
+            raise InvalidRequest(f"{self.label}: {error}") from None
+        if not self._validator.is_valid(value):
+            message = next(self._validator.iter_errors(value)).message
+            raise InvalidRequest(f"{self.label}: {shortened(message)}")
+        return value
+
+    def read_if_it_fits(self, text: str, before: Any) -> Any:
+        """The same for what is no error whatever it is: a line more continues the list (RFC 9110 §5.3)."""
+        try:
+            return self.read(text if before is None else f"{before},{text}")
+        except InvalidRequest:
+            return before
+
+
+def shortened(message: str) -> str:
+    """One line that repeats at most so much of what somebody sent."""
+    line = " ".join(message.split())
+    return line if len(line) <= LONGEST_MESSAGE else line[: LONGEST_MESSAGE - 1] + "…"
+
+
+class Parameters:
+    """All parameters of one operation. Query parameters that it does not have are refused."""
+
+    def __init__(self, definitions: list[documents.Document]) -> None:
+        unsupported = [each["name"] for each in definitions if each["in"] not in PLACES]
+        if unsupported:
+            raise NotImplementedError(f"parameters in cookies: {unsupported}")
+        self.headers = {
+            each["name"].lower().encode(): Parameter(each) for each in definitions if each["in"] == "header"
+        }
+        self.path = [Parameter(each) for each in definitions if each["in"] == "path"]
+        self.query = {each["name"]: Parameter(each) for each in definitions if each["in"] == "query"}
+        self._defaults = {each.argument: each.default for each in (*self.query.values(), *self.headers.values())}
+
+    def read(self, path: Mapping[str, str], query: bytes, headers: Headers) -> dict[str, Any]:
+        """Values by Python name, defaults filled in (None where there is none). Raises InvalidRequest."""
+        arguments = {each.argument: each.read(path[each.name]) for each in self.path}
+        arguments.update(self._defaults)
+        if query:
+            arguments.update(self._read_query(query))
+        if self.headers:
+            arguments.update(self._read_headers(headers))
+        for each in (*self.query.values(), *self.headers.values()):
+            if each.required and arguments[each.argument] is None:
+                raise InvalidRequest(f"{each.label} is missing.")
+        return arguments
+
+    def _read_headers(self, headers: Headers) -> dict[str, Any]:
+        arguments: dict[str, Any] = {}
+        for name, value in headers:
+            parameter = self.headers.get(name)
+            if parameter is None:
+                continue
+            text = value.decode("latin-1")
+            if parameter.never_refused:
+                arguments[parameter.argument] = parameter.read_if_it_fits(text, arguments.get(parameter.argument))
+            elif parameter.argument in arguments:
+                raise InvalidRequest(f"{parameter.label} is given more than once.")
+            else:
+                arguments[parameter.argument] = parameter.read(text)
+        return arguments
+
+    def _read_query(self, query: bytes) -> dict[str, Any]:
+        try:
+            pairs = parse_qsl(query.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=100)
+        except UnicodeDecodeError:
+            raise InvalidRequest("The query is not percent-encoded UTF-8.") from None
+        except ValueError:
+            raise InvalidRequest("The query has more than 100 parameters.") from None
+        arguments: dict[str, Any] = {}
+        for name, text in pairs:
+            parameter = self.query.get(name)
+            if parameter is None:
+                known = ", ".join(self.query) or "none"
+                raise InvalidRequest(f"There is no query parameter {name[:100]!r} here; known: {known}.")
+            if parameter.argument in arguments:
+                raise InvalidRequest(f"The query parameter {name} is given more than once.")
+            arguments[parameter.argument] = parameter.read(text)
+        return arguments

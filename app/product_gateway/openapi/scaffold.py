@@ -1,0 +1,60 @@
+"""Handlers written out from the spec, ready to paste, for operations that have none yet."""
+
+import textwrap
+
+from connexion.decorators.parameter import pythonic
+
+from product_gateway.openapi import documents
+
+TYPES = {"string": "str", "integer": "int", "number": "float", "boolean": "bool"}
+FORMATS = {"uuid": "UUID"}
+
+
+def skeletons(document: documents.Document, operation_ids: list[str]) -> str:
+    """The source of a method for each of the operations: signature, docstring, `raise NotImplementedError`."""
+    return "\n".join(
+        _skeleton(document, path, operation)
+        for path, _, operation in documents.operations(document)
+        if operation["operationId"] in operation_ids
+    )
+
+
+def _skeleton(document: documents.Document, path: str, operation: documents.Document) -> str:
+    arguments = ["self"]
+    if operation.get("security", document.get("security")):
+        arguments.append("merchant: Merchant")
+    for each in [*document["paths"][path].get("parameters", []), *operation.get("parameters", [])]:
+        parameter = documents.resolve(document, each)
+        optional = not parameter.get("required") and "default" not in documents.resolve(document, parameter["schema"])
+        kind = _type(document, parameter["schema"]) + (" | None" if optional else "")
+        arguments.append(f"{pythonic(parameter['name'])}: {kind}")
+    summary = _in_docstring(operation.get("summary") or operation["operationId"]).rstrip(".") + "."
+    description = textwrap.fill(_in_docstring(operation.get("description", "")), 100)
+    docstring = f'"""{summary}\n\n{description}\n"""' if description else f'"""{summary}"""'
+    name, body = pythonic(operation["operationId"]), _body(document, operation)
+    return textwrap.indent(
+        f"async def {name}({', '.join(arguments)}) -> Answer[{body}]:\n"
+        + textwrap.indent(f"{docstring}\nraise NotImplementedError\n", "    "),
+        "    ",
+    )
+
+
+def _in_docstring(text: str) -> str:
+    return " ".join(text.split()).replace("\\", "\\\\").replace('"""', "'''")
+
+
+def _type(document: documents.Document, schema: documents.Document) -> str:
+    resolved = documents.resolve(document, schema)
+    if "enum" in resolved and "$ref" in schema:
+        return str(schema["$ref"]).rpartition("/")[2]
+    if resolved["type"] == "array":
+        return f"list[{_type(document, resolved['items'])}]"
+    return FORMATS.get(resolved.get("format", "")) or TYPES[resolved["type"]]
+
+
+def _body(document: documents.Document, operation: documents.Document) -> str:
+    for status, response in operation["responses"].items():
+        if str(status).startswith("2"):
+            for media in documents.resolve(document, response).get("content", {}).values():
+                return str(media.get("schema", {}).get("$ref", "bytes")).rpartition("/")[2] or "bytes"
+    return "None"

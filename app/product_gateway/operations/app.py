@@ -1,0 +1,136 @@
+"""The operations port: metrics, health and the monitor beside the gateway or a worker, as openapi/operations.yaml says.
+
+It is for those who run the gateway, not for its clients: metrics need no token, so it must not be reached from outside.
+"""
+
+import asyncio
+import functools
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from product_gateway.api.app import QUIET, SECONDS_FOR_THE_DATABASE
+from product_gateway.api.error_responses import describe_error
+from product_gateway.db import syncs
+from product_gateway.db.database import Database, connect
+from product_gateway.db.readiness import Readiness
+from product_gateway.http.middleware.request_context import RequestContextMiddleware
+from product_gateway.http.responses import Response
+from product_gateway.openapi import documents
+from product_gateway.openapi.binding import bind
+from product_gateway.openapi.types import HealthResponse
+from product_gateway.operations.monitor.handlers import LOOKING, Access, Monitor, token_digest
+from product_gateway.settings import Settings
+from product_gateway.supervisor import Loop, Supervisor
+from product_gateway.telemetry import logs
+from product_gateway.telemetry.metrics import MEDIA_TYPE, QUEUE_METRICS, Metrics
+
+MONITOR = "/monitor"
+SECONDS_BETWEEN_LOOKS = 5.0
+LONGEST_LOOK = 1.0  # seconds: a scrape that takes long is given up, and then there is nothing at all
+WELL: Response[HealthResponse] = Response({"data": {"status": "ok"}, "meta": {}})
+
+
+def create_operations_app(
+    settings: Settings, metrics: Metrics, supervisor: Supervisor | None = None
+) -> tuple[ASGIApp, Callable[[], None]]:
+    """The application of the operations port, and what ends its streams, to be called before it is stopped.
+
+    Raises SettingsError; contacts nothing before it is asked.
+    """
+    digest = token_digest(settings)
+    database = connect(settings.database, deadline=SECONDS_FOR_THE_DATABASE, may_create=False)
+    access = Access(settings, database, digest)
+    operations = Operations(database, metrics, access, supervisor)
+
+    @asynccontextmanager
+    async def lifespan(_: Any) -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            database.close()
+
+    app = bind(
+        documents.load(documents.OPERATIONS),
+        operations,
+        guard=access.guard,
+        gate=functools.partial(HostCheck, require_host=access.require_host),
+        describe_error=operations.describe_error,
+        lifespan=lifespan,
+        validate_responses=settings.validate_responses,
+    )
+    quiet = (*QUIET, "getMetrics", *LOOKING)
+    edge = RequestContextMiddleware(app, answered=lambda *_: None, access_log=settings.access_log, quiet=quiet)
+    return edge, operations.end_streams
+
+
+class HostCheck:
+    """Lets requests in that ask for this server by one of its names; the monitor's own guard is stricter."""
+
+    def __init__(self, app: ASGIApp, *, require_host: Callable[[Scope], None]) -> None:
+        self._app = app
+        self._require_host = require_host
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Raises NotAllowed."""
+        if scope["type"] == "http" and not scope["path"].startswith(MONITOR):
+            self._require_host(scope)
+        await self._app(scope, receive, send)
+
+
+class Operations(Monitor):
+    """The operations of openapi/operations.yaml: those of the monitor, and these."""
+
+    def __init__(
+        self, database: Database, metrics: Metrics, access: Access, supervisor: Supervisor | None = None
+    ) -> None:
+        self._supervisor = supervisor or Supervisor(metrics)
+        super().__init__(database, metrics, access, self._supervisor)
+        self._looks_into_database = Loop(QUEUE_METRICS, metrics)
+        self._readiness = Readiness(database)
+        self._look: asyncio.Task[None] | None = None
+        self._looked = 0.0
+
+    async def get_metrics(self) -> Response[bytes]:
+        """Of this process, and what the database says of all of them: where it is away, the rest is there at once.
+
+        The database is asked once in SECONDS_BETWEEN_LOOKS at the most, and by one at a time: scrapes cannot hurt it.
+        """
+        if self._look is None or (self._look.done() and time.monotonic() - self._looked >= SECONDS_BETWEEN_LOOKS):
+            self._looked = time.monotonic()
+            self._look = asyncio.create_task(self._look_into_database())
+        await asyncio.wait([self._look], timeout=LONGEST_LOOK)
+        if self._look.done():
+            self._look.result()
+        else:
+            self._metrics.set_queue_stats(None)
+        return Response(self._metrics.exposition(), media_type=MEDIA_TYPE)
+
+    async def get_liveness(self) -> Response[HealthResponse]:
+        """Needs nothing but the process."""
+        return WELL
+
+    async def get_readiness(self) -> Response[HealthResponse]:
+        """As on the gateway's own port. Raises Unavailable."""
+        await self._readiness.check()
+        self._supervisor.check()
+        return WELL
+
+    def describe_error(self, error: Exception) -> Response[Any]:
+        """As the gateway's; where a person asked for a page, as a page. `Link` leads to the gateway's own port."""
+        answer = describe_error(error)
+        answer = replace(answer, headers={name: each for name, each in answer.headers.items() if name != "Link"})
+        return self.as_page(answer, str(logs.context().get("operation", "")))
+
+    async def _look_into_database(self) -> None:
+        self._database.start_deadline()
+        try:
+            self._metrics.set_queue_stats(*await self._database.read(syncs.unfinished))
+            self._looks_into_database.progressed()
+        except Exception as error:  # noqa: BLE001 - logged there; the other metrics are told all the same
+            self._looks_into_database.failed(error)
+            self._metrics.set_queue_stats(None)

@@ -1,0 +1,1 @@
+"""The monitor: a live page over an API, for operators."""

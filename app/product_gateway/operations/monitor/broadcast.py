@@ -1,0 +1,129 @@
+"""Looks at the database that all viewers share, one at a time for each thing; and a stream of what has changed."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import suppress
+from typing import Any, TypeVar
+
+import orjson
+
+from product_gateway.errors import Overloaded, Unavailable
+from product_gateway.supervisor import Loop, Supervisor
+from product_gateway.telemetry.metrics import MONITOR, Metrics
+
+T = TypeVar("T")
+
+SECONDS_BETWEEN_LOOKS = 2.0
+SECONDS_THAT_A_LOOK_HOLDS = 1.0
+SECONDS_BETWEEN_SIGNS = 10.0  # of life, without which proxies give a silent stream up
+MOST_LOOKS_KEPT = 200
+MOST_VIEWERS = 200
+SECONDS_OF_A_STREAM = 900.0  # then the viewer comes back by itself, and is asked again who it is
+MILLISECONDS_TO_COME_BACK = 2000
+
+
+class SingleFlight:
+    """What was looked at within the last second is not looked at again; who asks meanwhile waits for the same look."""
+
+    def __init__(self) -> None:
+        self._kept: dict[Any, tuple[asyncio.Task[Any], float]] = {}
+
+    async def of(self, key: Any, look: Callable[[], Awaitable[T]]) -> T:
+        """The outcome of `look`, perhaps somebody else's. Raises what it raises."""
+        now = asyncio.get_running_loop().time()
+        task, until = self._kept.get(key, (None, 0.0))
+        if task is None or (task.done() and now >= until):
+            self._kept = {each: kept for each, kept in self._kept.items() if not kept[0].done() or kept[1] > now}
+            task = asyncio.ensure_future(look())
+            task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # all who asked may be gone
+            if len(self._kept) < MOST_LOOKS_KEPT:
+                self._kept[key] = (task, now + SECONDS_THAT_A_LOOK_HOLDS)
+        found: T = await asyncio.shield(task)  # who goes away leaves the others their answer
+        return found
+
+    def forget(self) -> None:
+        """Something was done: whoever looks now is to see it."""
+        self._kept = {}
+
+
+Parts = dict[str, str]
+IsOver = Callable[[], Awaitable[bool]]
+
+
+async def _never() -> bool:
+    return False
+
+
+class Broadcaster:
+    """Tells all viewers together what has changed. While there are none, nothing is looked at."""
+
+    def __init__(self, look: Callable[[], Awaitable[Parts]], supervisor: Supervisor | None = None) -> None:
+        self._look = look
+        self._supervisor = supervisor or Supervisor(Metrics())
+        self._viewers = 0
+        self._looking: asyncio.Task[None] | None = None
+        self._parts: Parts = {}
+        self._news = asyncio.Event()
+        self._ended = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def stream(self, is_over: IsOver = _never) -> AsyncGenerator[bytes, None]:
+        """Return the events for one viewer, until `is_over` says that the viewer may see no more. Raises Overloaded."""
+        if self._viewers >= MOST_VIEWERS:
+            raise Overloaded
+        return self._events(is_over)
+
+    def end(self) -> None:
+        """The process is to end: so do the streams. To be called from any thread."""
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._end)
+
+    def _end(self) -> None:
+        self._ended = True
+        self._tell()
+
+    async def _events(self, is_over: IsOver) -> AsyncGenerator[bytes, None]:
+        self._loop = asyncio.get_running_loop()
+        self._viewers += 1
+        if self._looking is None:
+            # An operator who watches must not make the process unready.
+            looking = self._supervisor.keep(MONITOR, self._look_now_and_then, is_needed=False)
+            self._looking = asyncio.create_task(looking)
+        seen: Parts = {}
+        try:
+            yield b"retry: %d\n\n" % MILLISECONDS_TO_COME_BACK
+            said = self._loop.time()
+            until = said + SECONDS_OF_A_STREAM
+            while not (self._ended or self._loop.time() >= until or await is_over()):
+                news = self._news
+                changed = {name: part for name, part in self._parts.items() if seen.get(name) != part}
+                if changed:
+                    seen = self._parts
+                    yield b"event: look\ndata: " + orjson.dumps({"parts": changed}) + b"\n\n"
+                    said = self._loop.time()
+                    continue
+                if self._loop.time() - said >= SECONDS_BETWEEN_SIGNS:
+                    yield b": still here\n\n"
+                    said = self._loop.time()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(SECONDS_BETWEEN_SIGNS):  # wait_for would now and then not be cancelled
+                        await news.wait()
+        finally:
+            self._viewers -= 1
+            if not self._viewers and self._looking is not None:
+                self._looking.cancel()
+                self._looking, self._parts = None, {}
+
+    async def _look_now_and_then(self, loop: Loop) -> None:
+        while True:
+            try:
+                self._parts = await self._look()
+            except Unavailable as error:
+                self._parts = {**self._parts, "away": error.detail}
+            self._tell()
+            loop.progressed()
+            await asyncio.sleep(SECONDS_BETWEEN_LOOKS)
+
+    def _tell(self) -> None:
+        told, self._news = self._news, asyncio.Event()
+        told.set()

@@ -1,0 +1,197 @@
+"""What operators see and do: the monitor's operations in openapi/operations.yaml.
+
+access     who may look and act
+attempts   throttle of wrong operator tokens
+advice     why a sync failed, in words, and what to do about it
+attention  what has a problem
+bodies     what is known, as the API says it
+drawing    the same as pages
+live       looks at the database that all viewers share, and the stream of what changed
+"""
+
+import logging
+from collections.abc import Callable
+from datetime import datetime
+from functools import partial
+from typing import Any
+from urllib.parse import quote
+from uuid import UUID
+
+from product_gateway.api.cursors import encoded, place
+from product_gateway.db import monitor as looks
+from product_gateway.db.database import Database
+from product_gateway.errors import Unavailable
+from product_gateway.http.responses import EventStream, Response
+from product_gateway.model.syncs import EntityType, Sync, SyncStatus
+from product_gateway.openapi.bodies import rfc3339
+from product_gateway.operations.monitor.auth import Access, Operator, Session, token_digest
+from product_gateway.operations.monitor.bodies import Body, overview_body, story_body, sync_body
+from product_gateway.operations.monitor.broadcast import Broadcaster, Parts, SingleFlight
+from product_gateway.operations.monitor.rendering import BASES, PageRenderer
+from product_gateway.supervisor import Supervisor
+from product_gateway.telemetry import logs
+from product_gateway.telemetry.metrics import Metrics
+
+logger = logging.getLogger(__name__)
+
+SYNCS_ON_THE_PAGE = 25
+HISTORY = "syncs"
+Filters = tuple[str | None, EntityType | None, SyncStatus | None, str | None]
+EVERYTHING: Filters = (None, None, None, None)
+
+# Not logged where they go well: a page that is open asks again and again.
+LOOKING = ("getMonitor", "getMonitorSync", "getMonitorAsset", "streamMonitor")
+
+
+class Monitor:
+    """One handler per operationId. What is looked at is shared; what is done is logged."""
+
+    def __init__(
+        self, database: Database, metrics: Metrics, access: Access, supervisor: Supervisor | None = None
+    ) -> None:
+        self._database = database
+        self._metrics = metrics
+        self._access = access
+        self._drawing = PageRenderer()
+        self._looks = SingleFlight()
+        self._live = Broadcaster(self._parts, supervisor)
+
+    async def get_monitor(
+        self,
+        operator: Operator,
+        merchant: str | None,
+        entity_type: EntityType | None,
+        status: SyncStatus | None,
+        cursor: str | None,
+    ) -> Response[bytes]:
+        """Raises InvalidRequest for a cursor that is not ours."""
+        filters = (merchant, entity_type, status, cursor)
+        recent = await self._recent(filters, SYNCS_ON_THE_PAGE)
+        overview, as_of = await self._overview()
+        return self._drawing.monitor(overview, recent, filters, as_of, operator)
+
+    async def get_monitor_sync(self, operator: Operator, merchant: str, sync_id: UUID) -> Response[bytes]:
+        """Raises SyncNotFound."""
+        story, as_of = await self._story(merchant, sync_id)
+        return self._drawing.sync(story, as_of, operator)
+
+    async def get_monitor_asset(self, name: str) -> Response[bytes]:
+        """Raises PageNotFound."""
+        return self._drawing.asset(name)
+
+    async def sign_in(self, operator: Operator) -> Response[Body]:
+        """Raises PageNotFound where there is no token to sign in with."""
+        cookie = self._access.session(operator)
+        return Response({"data": {"signedIn": True}, "meta": {}}, headers={"Set-Cookie": cookie})
+
+    async def sign_out(self, operator: Operator) -> Response[Body]:
+        """End the session for every process, also for a copy of its cookie. Raises Unavailable."""
+        cookie = await self._access.end_session(operator)
+        return Response({"data": {"signedIn": False}, "meta": {}}, headers={"Set-Cookie": cookie})
+
+    async def get_overview(self, _: Operator) -> Response[Body]:
+        """What matters now."""
+        overview, as_of = await self._overview()
+        return Response({"data": overview, "meta": {"asOf": as_of}})
+
+    async def stream_monitor(self, operator: Operator) -> EventStream:
+        """Raises Overloaded."""
+        session = operator.session
+        return EventStream(
+            self._live.stream() if session is None else self._live.stream(partial(self._is_over, session))
+        )
+
+    async def list_monitored_syncs(
+        self,
+        _: Operator,
+        merchant: str | None,
+        entity_type: EntityType | None,
+        status: SyncStatus | None,
+        cursor: str | None,
+        page_size: int,
+    ) -> Response[Body]:
+        """Raises InvalidRequest for a cursor that is not ours."""
+        return Response(await self._recent((merchant, entity_type, status, cursor), page_size))
+
+    async def get_monitored_sync(self, _: Operator, merchant: str, sync_id: UUID) -> Response[Body]:
+        """Raises SyncNotFound."""
+        story, as_of = await self._story(merchant, sync_id)
+        return Response({"data": story, "meta": {"asOf": as_of}})
+
+    async def cancel_monitored_sync(self, operator: Operator, merchant: str, sync_id: UUID) -> Response[Body]:
+        """Raises SyncNotFound, NoActiveSync."""
+        answer = await self._act(operator, "cancelled", looks.cancel, merchant, sync_id, operator.address)
+        self._metrics.ended(EntityType(answer.body["data"]["entityType"]), SyncStatus.CANCELLED)
+        return answer
+
+    async def run_sync_again(self, operator: Operator, merchant: str, sync_id: UUID) -> Response[Body]:
+        """Raises SyncNotFound, NotAllowed, SyncAlreadyActive."""
+        done = await self._act(operator, "asked again for", looks.run_again, merchant, sync_id)
+        location = f"/monitor/api/syncs/{quote(merchant)}/{done.body['data']['id']}"
+        return Response(done.body, 201, {"Location": location})
+
+    async def allow_mass_deletion(self, operator: Operator, merchant: str, sync_id: UUID) -> Response[Body]:
+        """Raises SyncNotFound, NotAllowed."""
+        what, work = "allowed one mass deletion after", looks.allow_mass_deletion
+        return await self._act(operator, what, work, merchant, sync_id, operator.address)
+
+    def as_page(self, answer: Response[Any], operation: str) -> Response[Any]:
+        """An error as a page, where the operation has one."""
+        return self._drawing.error(answer, operation) if operation in BASES else answer
+
+    def end_streams(self) -> None:
+        """The process is to end. To be called from any thread."""
+        self._live.end()
+
+    async def _is_over(self, session: Session) -> bool:
+        try:
+            return await self._access.has_ended(session)
+        except Unavailable:  # nothing is known of the session, and nothing new of the syncs
+            return False
+
+    async def _act(
+        self,
+        operator: Operator,
+        what: str,
+        work: Callable[..., Sync],
+        merchant: str,
+        sync_id: UUID,
+        *more: str,
+    ) -> Response[Body]:
+        logs.bind(merchant=merchant, sync_id=str(sync_id))
+        self._database.start_deadline()
+        sync = await self._database.write(work, merchant, sync_id, *more)
+        new = "" if sync.id == sync_id else f" It is {sync.id}."
+        logger.info("An operator has %s the sync.%s", what, new, extra={"client": operator.address})
+        self._looks.forget()
+        return Response({"data": sync_body(looks.SyncRow(sync, None, None, None, 0)), "meta": {}})
+
+    async def _overview(self) -> tuple[Body, str]:
+        found = await self._looks.of("overview", lambda: self._read(looks.overview))
+        return overview_body(found), rfc3339(found.as_of)
+
+    async def _story(self, merchant: str, sync_id: UUID) -> tuple[Body, str]:
+        found = await self._looks.of((merchant, sync_id), lambda: self._read(looks.sync_detail, merchant, sync_id))
+        return story_body(found), rfc3339(found.run.sync.as_of)
+
+    async def _recent(self, filters: Filters, size: int) -> Body:
+        merchant, entity_type, status, cursor = filters
+        before = None if cursor is None else place(cursor)
+        runs, last = await self._looks.of(
+            (filters, size), lambda: self._read(looks.recent, merchant, entity_type, status, before, size)
+        )
+        meta = {} if last is None else {"nextCursor": encoded(HISTORY, f"{last[0].isoformat()}/{last[1]}")}
+        return {"data": [sync_body(each) for each in runs], "meta": meta}
+
+    async def _read(self, work: Callable[..., Any], *arguments: Any) -> Any:
+        self._database.start_deadline()
+        return await self._database.read(work, *arguments)
+
+    async def _parts(self) -> Parts:
+        """Of the page as it is for everybody. Raises Unavailable."""
+        overview, as_of = await self._overview()
+        recent = await self._recent(EVERYTHING, SYNCS_ON_THE_PAGE)
+        return self._drawing.parts(overview, recent, datetime.fromisoformat(as_of))
+
+
+__all__ = ["LOOKING", "Access", "Monitor", "token_digest"]

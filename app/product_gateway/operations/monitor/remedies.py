@@ -1,0 +1,175 @@
+"""Why a sync failed, in words for an operator, and what to do about it. One table; the page, the API and the document
+docs/operations/monitor.md say what it says."""
+
+import re
+import shlex
+from dataclasses import dataclass
+
+from product_gateway.model.syncs import Sync
+
+ANSWERED = re.compile(r"the product service answered (\d{3})")
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """What a failure code means, and what helps. The command may hold {merchant} and {entity_type}."""
+
+    words: str
+    what_to_do: str
+    command: str | None = None
+
+
+_UPDATE = "product-gateway merchant update {merchant}"
+_CHECK = "product-gateway check-service URL --token-file FILE"
+_CONTRACT = "It does not keep its contract: show the merchant the detail, and what check-service finds."
+
+ADVICE = {
+    "PRODUCT_SERVICE_UNREACHABLE": Advice(
+        "the product service cannot be reached",
+        "Ask the merchant whether it runs; then run the sync again. If it has moved, register its new address.",
+        f"{_UPDATE} --product-service-url URL",
+    ),
+    "PRODUCT_SERVICE_ERROR": Advice(
+        "the product service answers with an error",
+        "Ask the merchant to look into its log; then run the sync again.",
+    ),
+    "PRODUCT_SERVICE_RATE_LIMITED": Advice(
+        "the product service allows us too few requests",
+        "Ask the merchant to allow the gateway more; then run the sync again.",
+    ),
+    "PRODUCT_SERVICE_UNAUTHORIZED": Advice(
+        "the product service refuses our token",
+        "Ask the merchant for a token that may read products and collections, and set it.",
+        f"{_UPDATE} --product-service-token-file FILE",
+    ),
+    "TOKEN_UNREADABLE": Advice(
+        "the merchant's stored token cannot be decrypted",
+        "All processes need the key that it was encrypted with (SECRET_KEY_FILE); or set the token again.",
+        f"{_UPDATE} --product-service-token-file FILE",
+    ),
+    "ADDRESS_NOT_ALLOWED": Advice(
+        "the product service's address is not one that we may call",
+        "Register an https address on the public internet; for a private network, set ALLOW_PRIVATE_ADDRESSES.",
+        f"{_UPDATE} --product-service-url URL",
+    ),
+    "INVALID_PAGE": Advice("the product service sends pages that cannot be read", _CONTRACT, _CHECK),
+    "INVALID_PAGING": Advice("the product service's paging never ends", _CONTRACT, _CHECK),
+    "TOO_MANY_PAGES": Advice(
+        "the product service has more pages than a sync may read",
+        "Ask the merchant for larger pages, or raise MAX_PAGES.",
+    ),
+    "CATALOG_FULL": Advice(
+        "the merchant's catalog has reached its limit",
+        "Ask the merchant whether it needs so many records. If so, raise MAX_CATALOG_RECORDS or MAX_CATALOG_BYTES.",
+        "product-gateway merchant show {merchant}",
+    ),
+    "SYNC_TOO_LONG": Advice(
+        "the product service is too slow for a whole sync",
+        "Ask the merchant for faster answers or larger pages, or raise MAX_SYNC_SECONDS.",
+    ),
+    "ANSWER_TOO_LARGE": Advice(
+        "the product service sends a page that is too large",
+        "Ask the merchant to send no more records than page_size asks for, or raise MAX_PAGE_BYTES.",
+    ),
+    "TOO_MANY_REJECTED": Advice(
+        "too many records do not fit the contract",
+        "The sync's page says which and why: show it to the merchant. Until then, more may be let through.",
+        f"{_UPDATE} --max-rejected-percent PERCENT",
+    ),
+    "MASS_DELETION": Advice(
+        "it would have removed much of the catalog",
+        "Ask the merchant whether so many records are really gone. If so, allow it once and run the sync again.",
+        "product-gateway merchant allow-mass-deletion {merchant} {entity_type}",
+    ),
+    "NOT_BRING_YOUR_OWN_PLATFORM": Advice(
+        "the merchant no longer brings its own platform",
+        "Nothing to mend if that is meant; otherwise change it back.",
+        f"{_UPDATE} --platform BYOP",
+    ),
+    "MERCHANT_DISABLED": Advice(
+        "the merchant was disabled before the sync ran",
+        "Nothing to mend if that is meant; otherwise enable it.",
+        f"{_UPDATE} --enable",
+    ),
+    "WORKER_LOST": Advice(
+        "one worker after the other was lost while it ran this sync",
+        "Look into the workers' logs and memory: did the system kill them? Then run the sync again.",
+    ),
+    "INTERNAL_ERROR": Advice(
+        "a fault of the gateway's own",
+        "Look for the sync's id in the worker's log: the traceback is there. Then run the sync again.",
+    ),
+}
+# What fits a failure better than the advice of its code, by a pattern of its detail.
+_BETTER = (
+    (
+        re.compile(r"answered 401, and no token is registered"),
+        Advice(
+            "the product service asks for a token, and none is registered",
+            "Ask the merchant for a token that may read products and collections, and set it.",
+            f"{_UPDATE} --product-service-token-file FILE",
+        ),
+    ),
+    (
+        re.compile(r"answered 403 with an HTML page"),
+        Advice(
+            "a firewall in front of the product service refuses us",
+            "Ask the merchant to let requests through whose User-Agent starts with product-gateway/.",
+        ),
+    ),
+    (
+        re.compile(r"answered 304"),
+        Advice(
+            "a cache in front of the product service answers that nothing has changed",
+            "Ask the merchant to answer 200 with the page, whatever its caches have.",
+        ),
+    ),
+    (
+        re.compile(r"answered 3\d\d.*(the slash: the gateway adds|no Location|back to the same address)"),
+        Advice(
+            "the product service redirects its own list",
+            "Ask the merchant to answer 200 at the address that the detail names, without a redirect.",
+        ),
+    ),
+    (
+        re.compile(r"answered 3\d\d"),
+        Advice(
+            "the product service redirects to another address",
+            "Register the address that the detail names, after asking the merchant whether it is theirs.",
+            f"{_UPDATE} --product-service-url URL",
+        ),
+    ),
+    (
+        re.compile(r"answered (404|405|410|421)"),
+        Advice(
+            "the product service has no list at the registered address",
+            "Check the address with the merchant: /products and /collections must be right beneath it.",
+            f"{_UPDATE} --product-service-url URL",
+        ),
+    ),
+    (
+        re.compile(r"answered 5\d\d with an HTML page"),
+        Advice(
+            "a proxy or CDN does not reach the product service behind it",
+            "Ask the merchant whether the service runs, and what its proxy has logged; then run the sync again.",
+        ),
+    ),
+)
+UNKNOWN = Advice("an unknown failure", "Read the detail on the sync's page. A newer worker may have written it.")
+
+
+def of(code: str, detail: str) -> Advice:
+    """Return the advice that fits the failure's detail, or else its code. The command still has its placeholders."""
+    found = ADVICE.get(code, UNKNOWN)
+    answered = ANSWERED.search(detail)
+    if not answered:
+        return found
+    found = next((better for pattern, better in _BETTER if pattern.search(detail)), found)
+    return Advice(f"{found.words} ({answered[1]})", found.what_to_do, found.command)
+
+
+def about(sync: Sync) -> Advice:
+    """What the failure of this sync means, with the merchant's name in the command."""
+    found = of(sync.failure_code or "", sync.failure_detail or "")
+    names = {"merchant": shlex.quote(sync.merchant), "entity_type": sync.entity_type.value}
+    return Advice(found.words, found.what_to_do, found.command and found.command.format(**names))

@@ -1,0 +1,1 @@
+"""A sample product service over a catalog file."""

@@ -1,0 +1,251 @@
+"""Product data from a file (JSON, JSON Lines or a Shopify product CSV export), or made up, any amount of it.
+
+What comes out are records of openapi/product-service.yaml, checked against it.
+"""
+
+import codecs
+import io
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Protocol
+
+import jsonschema_rs
+import orjson
+
+from product_gateway.errors import SettingsError
+from product_gateway.model.syncs import EntityType
+from product_gateway.openapi import documents
+from product_gateway.sample import shopify_csv
+
+SAMPLE = Path(__file__).with_name("sample_catalog.json")
+
+Record = dict[str, Any]
+Located = tuple[str, Any]  # where in the file, for messages; and what stands there
+
+SCHEMAS = {EntityType.PRODUCT: "Product", EntityType.COLLECTION: "Collection"}
+
+
+class Catalog(Protocol):
+    """Products and collections in an order that does not change. Records are shared: never change one."""
+
+    left_out: Mapping[str, int] = MappingProxyType({})
+    """How many products of the file are not in the catalog, by the reason: draft, archived."""
+
+    def count(self, entity_type: EntityType) -> int:
+        """How many records there are."""
+
+    def record(self, entity_type: EntityType, index: int) -> Record:
+        """The record at the index, 0 to count - 1. Raises IndexError past the end."""
+
+    def index(self, entity_type: EntityType, record_id: str) -> int | None:
+        """Where the record with this id is, or None."""
+
+    def find(self, entity_type: EntityType, record_id: str) -> Record | None:
+        """The record with this id, or None."""
+        index = self.index(entity_type, record_id)
+        return None if index is None else self.record(entity_type, index)
+
+    def summary(self) -> str:
+        """How many products there are, and how many are left out for which reason."""
+        count = self.count(EntityType.PRODUCT)
+        text = f"{count} product{'' if count == 1 else 's'}"
+        if not self.left_out:
+            return text
+        reasons = list(self.left_out) if len(self.left_out) == 1 else [f"{n} {why}" for why, n in self.left_out.items()]
+        return f"{text}, {sum(self.left_out.values())} left out ({', '.join(reasons)})"
+
+
+def read(path: Path, *, currency: str = "GBP") -> Catalog:
+    """The catalog in the file, whose name says what it is: .json, .jsonl, .ndjson or .csv.
+
+    JSON is `{"products": [...], "collections": [...]}` or an array of products; JSON Lines one product a line;
+    CSV a Shopify product export, its prices in major units of `currency` (ISO 4217), made minor here.
+    Raises SettingsError for a file that is missing, is not what its name says or has a record that doesn't fit.
+    """
+    if not re.fullmatch("[A-Z]{3}", currency):
+        raise SettingsError(f"{currency!r} is not a currency. Give its code of ISO 4217, such as GBP.")
+    products: Iterable[Located]
+    collections: Iterable[Located] = ()
+    left_out: Mapping[str, int] = {}
+    match path.suffix.lower():
+        case ".csv":
+            products, left_out = shopify_csv.read(path, _lines(path), currency)
+            collections = shopify_csv.collections(product for _, product in products)
+        case ".json":
+            products, collections = _json(path)
+        case ".jsonl" | ".ndjson":
+            lines = ((n, line) for n, line in enumerate(_lines(path), 1) if line.strip())
+            products = ((f"line {n}", _parsed(path, line.rstrip(), n)) for n, line in lines)
+        case _:
+            raise SettingsError(f"{path}: rename it to what it is: .csv, .json, .jsonl or .ndjson.")
+    return _Listed(
+        {
+            EntityType.PRODUCT: _checked(path, EntityType.PRODUCT, products),
+            EntityType.COLLECTION: _checked(path, EntityType.COLLECTION, collections),
+        },
+        left_out,
+    )
+
+
+def generated(records: int) -> Catalog:
+    """That many made-up products, each made when it is asked for, and a collection for every hundred."""
+    return _Generated(records)
+
+
+class _Listed(Catalog):
+    """A catalog in memory."""
+
+    def __init__(self, by_id: Mapping[EntityType, dict[str, Record]], left_out: Mapping[str, int]) -> None:
+        self.left_out = left_out
+        self._records = {entity_type: list(each.values()) for entity_type, each in by_id.items()}
+        self._indices = {entity_type: {id_: n for n, id_ in enumerate(each)} for entity_type, each in by_id.items()}
+
+    def count(self, entity_type: EntityType) -> int:
+        return len(self._records[entity_type])
+
+    def record(self, entity_type: EntityType, index: int) -> Record:
+        return self._records[entity_type][index]
+
+    def index(self, entity_type: EntityType, record_id: str) -> int | None:
+        return self._indices[entity_type].get(record_id)
+
+
+@dataclass(frozen=True)
+class _Generated(Catalog):
+    """A catalog that holds nothing: record n is worked out from n."""
+
+    products: int
+
+    def count(self, entity_type: EntityType) -> int:
+        return self.products if entity_type is EntityType.PRODUCT else -(-self.products // 100)
+
+    def record(self, entity_type: EntityType, index: int) -> Record:
+        if not 0 <= index < self.count(entity_type):
+            raise IndexError(index)
+        number, created = index + 1, datetime(2024, 1, 1, tzinfo=UTC) + timedelta(seconds=index)
+        times = {"createdAt": created.isoformat(), "updatedAt": (created + timedelta(days=30)).isoformat()}
+        if entity_type is EntityType.PRODUCT:
+            return {
+                "id": f"product-{number:07}",
+                "title": f"Sample product {number}",
+                "description": f"Product {number} of a made-up catalog, there to see how a sync fares. " * 4,
+                "thumbnail": {
+                    "url": f"https://images.example.com/product-{number:07}.jpg",
+                    "altText": f"Sample product {number}",
+                },
+                "listPrice": 100 + index * 37 % 20_000,
+                "sku": f"SAMPLE-{number:07}",
+                **times,
+                "meta": {"vendor": f"Vendor {index % 50 + 1}", "tags": [f"group-{index % 10}", "made-up"]},
+            }
+        first = max(0, min(index * 100, self.products - 10))
+        members = (self.record(EntityType.PRODUCT, n) for n in range(first, min(first + 10, self.products)))
+        return {
+            "id": f"collection-{number:05}",
+            "title": f"Sample collection {number}",
+            "description": f"Some of the products from {index * 100 + 1} on.",
+            **times,
+            "products": [{key: each[key] for key in ("id", "title", "listPrice", "sku")} for each in members],
+            "meta": {"source": "made-up"},
+        }
+
+    def index(self, entity_type: EntityType, record_id: str) -> int | None:
+        number = re.fullmatch(rf"{entity_type.lower()}-([0-9]{{5,18}})", record_id)
+        index = int(number[1]) - 1 if number else -1
+        known = 0 <= index < self.count(entity_type) and self.record(entity_type, index)["id"] == record_id
+        return index if known else None
+
+
+def _lines(path: Path) -> Iterator[str]:
+    """Return the file's lines with their ends, which may be LF, CR LF or CR, without byte order marks in front.
+
+    The encoding is UTF-8, or UTF-16 with a byte order mark, as Excel's "Unicode text" is.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be read ({error.strerror}). Give the path of a file.") from None
+    encoding = "UTF-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "UTF-8"
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError as error:
+        before = _split(content[: error.start].decode(encoding, "ignore") + "x")
+        byte = content[error.start]
+        raise SettingsError(
+            f"{path}, line {len(list(before))}: byte 0x{byte:02X} is not {encoding}. Save or export the file as UTF-8."
+        ) from None
+    return _split(text.lstrip("\ufeff"))
+
+
+def _split(text: str) -> Iterator[str]:
+    return io.StringIO(text, newline="")  # so that each of the three ends a line
+
+
+def _parsed(path: Path, text: str, first_line: int = 1) -> Any:
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        line = first_line + error.lineno - 1
+        raise SettingsError(
+            f"{path}, line {line}, column {error.colno}: not JSON ({error.msg}). Correct the file there."
+        ) from None
+
+
+def _json(path: Path) -> tuple[Iterator[Located], Iterator[Located]]:
+    content = _parsed(path, "".join(_lines(path)))
+    content = {"products": content} if isinstance(content, list) else content
+    known = ("products", "collections")
+    if not isinstance(content, dict) or not any(isinstance(content.get(name), list) for name in known):
+        raise SettingsError(
+            f'{path}: no records. Write {{"products": [...], "collections": [...]}} or an array of products.'
+        )
+    wrong = [name for name in known if not isinstance(content.get(name, []), list)]
+    if wrong:
+        raise SettingsError(f"{path}: {wrong[0]!r} must be an array of records.")
+    return _numbered("product", content.get("products", [])), _numbered("collection", content.get("collections", []))
+
+
+def _numbered(what: str, records: list[Any]) -> Iterator[Located]:
+    return ((f"{what} {n}", each) for n, each in enumerate(records, 1))
+
+
+@cache
+def _validator(entity_type: EntityType) -> jsonschema_rs.Draft4Validator:
+    schema = documents.json_schema(documents.load(documents.PRODUCT_SERVICE), SCHEMAS[entity_type])
+    return jsonschema_rs.Draft4Validator(schema)
+
+
+def _checked(path: Path, entity_type: EntityType, located: Iterable[Located]) -> dict[str, Record]:
+    """The records by id, in their order. Raises SettingsError for one that doesn't fit or has a taken id."""
+    by_id: dict[str, Record] = {}
+    validator = _validator(entity_type)
+    for where, record in located:
+        if not validator.is_valid(record):
+            fault = next(iter(validator.iter_errors(record)))
+            pointer = "".join(f"/{part}" for part in fault.instance_path)
+            # The validator quotes the whole value in front of what is wrong with it.
+            text = fault.message if len(fault.message) <= 300 else "…" + fault.message[-200:]
+            name = f" ({record['id']!r:.80})" if isinstance(record, dict) and "id" in record else ""
+            raise SettingsError(
+                f"{path}, {where}{name}: {pointer and pointer + ': '}{text}. Correct it; the schema "
+                f"{SCHEMAS[entity_type]} in {documents.PRODUCT_SERVICE} says what fits."
+            )
+        try:
+            orjson.dumps([[record]])  # as deep as in a page
+        except TypeError:
+            raise SettingsError(
+                f"{path}, {where} ({record['id']!r:.80}): its objects and arrays are nested too deeply to be sent. "
+                "Make it flatter."
+            ) from None
+        if record["id"] in by_id:
+            raise SettingsError(
+                f"{path}, {where}: an earlier {entity_type.lower()} has the id {record['id']!r} too. "
+                "Give each an id of its own, or remove one."
+            )
+        by_id[record["id"]] = record
+    return by_id

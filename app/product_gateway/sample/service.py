@@ -1,0 +1,138 @@
+"""A product service that keeps openapi/product-service.yaml, over a catalog: for rehearsals, demos and tests."""
+
+import asyncio
+import base64
+import hmac
+import logging
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Any
+
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp
+
+from product_gateway.errors import InvalidRequest, NotAuthenticated, NotFound, RecordNotFound
+from product_gateway.http.responses import Response
+from product_gateway.model.syncs import EntityType
+from product_gateway.openapi import documents
+from product_gateway.openapi.binding import bind
+from product_gateway.sample.catalog_file import Catalog, Record
+
+logger = logging.getLogger(__name__)
+
+PROBLEMS: dict[type[Exception], tuple[int, str]] = {
+    InvalidRequest: (400, "Invalid parameter"),
+    NotAuthenticated: (401, "Not authenticated"),
+    NotFound: (404, "Unknown id"),
+}
+
+
+def create_sample_app(catalog: Catalog, *, token: str | None, delay: float = 0.0) -> ASGIApp:
+    """The service as an ASGI application.
+
+    Callers must bring `token` as their bearer token; where it is None, any token will do, but one there must be.
+    `delay` seconds pass before each page of a list, as with a merchant whose system is slow.
+    """
+
+    async def authenticate(presented: str, operation: documents.Document) -> None:
+        if token is not None and not hmac.compare_digest(presented.encode(), token.encode()):
+            raise NotAuthenticated("The bearer token is not the one that this service expects.")
+
+    handlers = ProductService(catalog, delay)
+    document = documents.load(documents.PRODUCT_SERVICE)
+    return bind(document, handlers, authenticate=authenticate, describe_error=describe_error)
+
+
+class ProductService:
+    """The handlers of openapi/product-service.yaml. All callers see the same, so `caller` is always None."""
+
+    def __init__(self, catalog: Catalog, delay: float) -> None:
+        self._catalog = catalog
+        self._delay = delay
+
+    async def list_products(
+        self, caller: None, ids: list[str] | None, cursor: str | None, page_size: int
+    ) -> Response[Record]:
+        """One page of products."""
+        return await self._list(EntityType.PRODUCT, ids, cursor, page_size)
+
+    async def get_product(self, caller: None, id_: str) -> Response[Record]:
+        """One product."""
+        return self._get(EntityType.PRODUCT, id_)
+
+    async def list_collections(
+        self, caller: None, ids: list[str] | None, cursor: str | None, page_size: int
+    ) -> Response[Record]:
+        """One page of collections."""
+        return await self._list(EntityType.COLLECTION, ids, cursor, page_size)
+
+    async def get_collection(self, caller: None, id_: str) -> Response[Record]:
+        """One collection."""
+        return self._get(EntityType.COLLECTION, id_)
+
+    async def _list(
+        self, entity_type: EntityType, ids: list[str] | None, cursor: str | None, page_size: int
+    ) -> Response[Record]:
+        start = 0 if cursor is None else _offset(cursor)
+        await asyncio.sleep(self._delay)
+        wanted: Sequence[int] = range(self._catalog.count(entity_type))
+        if ids is not None:
+            found = {self._catalog.index(entity_type, record_id) for record_id in ids}
+            wanted = sorted(index for index in found if index is not None)
+        page = wanted[start : start + page_size]
+        end = start + len(page)
+        pagination = {"moreResults": end < len(wanted), "totalNumber": len(wanted), "cursor": _cursor(start)}
+        if pagination["moreResults"]:
+            pagination["nextCursor"] = _cursor(end)
+        items = [self._catalog.record(entity_type, index) for index in page]
+        return Response({"items": items, "pagination": pagination})
+
+    def _get(self, entity_type: EntityType, record_id: str) -> Response[Record]:
+        record = self._catalog.find(entity_type, record_id)
+        if record is None:
+            raise RecordNotFound(entity_type, record_id)
+        return Response(record)
+
+
+def _cursor(offset: int) -> str:
+    """The place after so many records; in the form of the spec's examples, so that those work here."""
+    return base64.urlsafe_b64encode(b"%d:0" % offset).decode().rstrip("=")
+
+
+def _offset(cursor: str) -> int:
+    try:
+        offset = int(base64.urlsafe_b64decode(f"{cursor}==").removesuffix(b":0"))
+    except ValueError:  # of the encoding, the padding or the number
+        offset = -1
+    if offset < 0 or _cursor(offset) != cursor:
+        raise InvalidRequest(
+            f"Query parameter cursor: {cursor[:80]!r} is not one that this service gave out. Leave it out to start "
+            "at the first page."
+        )
+    return offset
+
+
+def describe_error(error: Exception) -> Response[dict[str, Any]]:
+    """Problem details (RFC 9457) for an error; one that nobody meant is logged, and its text kept inside."""
+    for kind, (status, title) in PROBLEMS.items():
+        if isinstance(error, kind):
+            headers = _challenge(error) if isinstance(error, NotAuthenticated) else {}
+            return _problem(status, title, str(error), headers)
+    if isinstance(error, HTTPException):
+        return _problem(error.status_code, "Not served", error.detail, dict(error.headers or {}))
+    logger.error("unexpected error", exc_info=error)
+    return _problem(500, "Failure", "The service failed; its log says why.", {})
+
+
+def _challenge(error: NotAuthenticated) -> dict[str, str]:
+    return {"WWW-Authenticate": 'Bearer error="invalid_token"' if error.presented else "Bearer"}
+
+
+def _problem(status: int, title: str, detail: str, headers: dict[str, str]) -> Response[dict[str, Any]]:
+    problem = {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "errors": [{"title": title, "detail": detail}],
+    }
+    return Response(problem, status, headers, media_type="application/problem+json")

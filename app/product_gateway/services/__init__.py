@@ -1,0 +1,1 @@
+"""Starts and stops the long-running services of a process."""

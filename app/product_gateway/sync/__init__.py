@@ -1,0 +1,1 @@
+"""The worker: claims syncs and pulls product services into the catalog."""

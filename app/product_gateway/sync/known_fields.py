@@ -1,0 +1,91 @@
+"""The fields of a record that the contract names, taken out of what was sent: unknown ones cannot spoil the record."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from product_gateway.json_tools.tolerant import MAX_RECORD_DEPTH, Unusable, is_text
+from product_gateway.openapi import documents
+from product_gateway.sync import record_faults
+from product_gateway.sync.record_faults import Parts
+
+
+class Unfit(Exception):
+    """A value that no record can have: where it is, and why."""
+
+    def __init__(self, code: str, parts: Parts, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.parts = parts
+        self.message = message
+
+
+class KnownFields:
+    """The known part of values of one schema of the document."""
+
+    def __init__(self, document: documents.Document, schema: documents.Document) -> None:
+        self.schema = documents.resolve(document, schema)
+        properties = self.schema.get("properties", {})
+        self._fields = {name: KnownFields(document, each) for name, each in properties.items()}
+        self._item = KnownFields(document, self.schema["items"]) if self.schema["type"] == "array" else None
+
+    def at(self, parts: Parts) -> documents.Document:
+        """Return the schema of the value at a place."""
+        if not parts:
+            return self.schema
+        inner = self._item if isinstance(parts[0], int) else self._fields[parts[0]]
+        if inner is None:
+            raise KeyError(parts[0])
+        return inner.at(parts[1:])
+
+    def of(self, value: Any, parts: Parts = ()) -> Any:
+        """Return the value without unknown members and with integers where 1250.0 or 1.25e3 was written for one.
+
+        A value of another type than the schema's is left for validation, without its members. Raises Unfit.
+        """
+        kind = self.schema["type"]
+        if isinstance(value, dict):
+            if kind == "object" and not self._fields:
+                _check_all(value, parts)
+                return value
+            return {name: each.of(value[name], (*parts, name)) for name, each in self._fields.items() if name in value}
+        if isinstance(value, list):
+            return [] if self._item is None else [self._item.of(each, (*parts, n)) for n, each in enumerate(value)]
+        if isinstance(value, Unusable) and kind != "integer":
+            raise Unfit("WRONG_TYPE", parts, record_faults.wrong_type(parts, value, self.schema))
+        _check(value, parts, self.schema)
+        return int(value) if kind == "integer" and isinstance(value, float) and value.is_integer() else value
+
+
+def _check(value: Any, parts: Parts, schema: documents.Document) -> None:
+    if isinstance(value, str) and not is_text(value):
+        raise Unfit("INVALID_VALUE", parts, record_faults.has_surrogate(parts, value))
+    if isinstance(value, Unusable):
+        raise Unfit("OUT_OF_RANGE", parts, record_faults.out_of_range(parts, value, schema))
+
+
+def _check_all(value: Any, parts: Parts) -> None:
+    """Without recursion, which the depth of what was sent must not exhaust."""
+    path = list(parts)
+    open_members = [_members(value)]
+    while open_members:
+        for name, each in open_members[-1]:
+            here = (*path, name)
+            if isinstance(name, str) and not is_text(name):
+                message = record_faults.has_surrogate(tuple(path), name, as_name=True)
+                raise Unfit("INVALID_VALUE", here, message)
+            if isinstance(each, dict | list):
+                if len(here) >= MAX_RECORD_DEPTH:
+                    raise Unfit("INVALID_VALUE", parts, record_faults.too_deep(parts, MAX_RECORD_DEPTH))
+                path.append(name)
+                open_members.append(_members(each))
+                break
+            if isinstance(each, str | Unusable):
+                _check(each, here, {})
+        else:
+            open_members.pop()
+            if open_members:
+                path.pop()
+
+
+def _members(value: dict[str, Any] | list[Any]) -> Iterator[tuple[str | int, Any]]:
+    return iter(value.items()) if isinstance(value, dict) else iter(enumerate(value))

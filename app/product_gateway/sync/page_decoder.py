@@ -1,0 +1,234 @@
+"""Pages as types, made of openapi/product-service.yaml: decoded, checked and made into documents at once.
+
+For pages of which every record fits, which most are: their bytes never become dicts. Any other page is for `records`,
+which says what is wrong with it. Of a page that both can read, both make the same.
+"""
+
+import hashlib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from operator import attrgetter
+from typing import Annotated, Any, NamedTuple
+
+import msgspec
+import orjson
+from msgspec import Meta
+
+from product_gateway.model.catalog import Record, Rejection
+from product_gateway.model.lazy_page import DIGEST_BYTES
+from product_gateway.openapi import documents
+
+# Numbers that msgspec and orjson read and write alike, and the same of any JSON as deep as people go.
+_PLAIN = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | Annotated[float, Meta(gt=-1e15, lt=1e15)] | str | bool | None
+_DEEPEST = 4
+# A keyword that is not here would be a rule that nobody checks.
+_KEYWORDS = {"type", "nullable", "format", "minLength", "maxLength", "pattern", "minimum", "maximum", "items"}
+_KEYWORDS |= {"maxItems", "properties", "required", "additionalProperties", "description", "example"}
+_LARGEST_TOTAL = 2**53 - 1  # as the spec says
+_finer_than_microseconds = re.compile(rb"\.[0-9]{7}").search  # such a time is rounded here, and cut off by Python
+
+_id = attrgetter("id")
+
+
+class DecodedPage(NamedTuple):
+    """What an answer's body has."""
+
+    records: list[Record]
+    rejections: list[Rejection]
+    more_results: bool
+    next_cursor: str | None
+    total: int | None
+
+
+class RawPage(NamedTuple):
+    """An answer's body in parts: what each record is in bytes and a digest of that, and what is said of the list."""
+
+    parts: list[msgspec.Raw]
+    digests: list[bytes]
+    more_results: bool
+    next_cursor: str | None
+    total: int | None
+
+    def without(self, left_out: Sequence[bool]) -> bytes:
+        """A body of the records that are not left out: the last page, as far as it says."""
+        some = b",".join(part for part, out in zip(self.parts, left_out, strict=True) if not out)
+        return b'{"items":[%b],"pagination":{"moreResults":false}}' % some
+
+
+class PageDecoder:
+    """The type of a list's pages. Of `members`, a field, the records' ids are kept, and their number as `count`."""
+
+    def __init__(self, document: documents.Document, page: str, members: str, count: str) -> None:
+        types = _Types(document)
+        schema = types.resolved(document["components"]["schemas"][page])["properties"]
+        record, pagination = types.resolved(schema["items"]["items"]), types.resolved(schema["pagination"])
+        fields = {name: types.resolved(each) for name, each in record["properties"].items()}
+        self._times = [(name, attrgetter(name)) for name, each in fields.items() if each.get("format") == "date-time"]
+        # An object of which nothing is kept is left out, and no type can say so. Within a string, \ is before a quote.
+        self._nothing = [f'"{name}":{{}}'.encode() for name, each in fields.items() if "properties" in each]
+        self._integers = [(name, attrgetter(name)) for name, each in fields.items() if each["type"] == "integer"]
+        self._members = members if members in fields else None
+        self._count = count.encode()
+        item = types.struct(record, {name: datetime | None for name, _ in self._times})
+        paging = types.struct(pagination, {"totalNumber": msgspec.Raw})  # whatever it is, it is no reason to fail
+        self._decode = _page(item, paging, schema["items"]["maxItems"])
+        self._decode_sheet = _page(msgspec.Raw, paging, schema["items"]["maxItems"])
+        only_id = {"properties": {"id": record["properties"]["id"]}, "required": ["id"]}
+        self._decode_ids = _page(types.struct(only_id, {}), paging, schema["items"]["maxItems"])
+        self._encode = msgspec.json.Encoder().encode_lines
+        # What another version has accepted, or what another contract lets through, is looked at again.
+        self._rules = hashlib.blake2b(f"{version('product-gateway')} {document}".encode()).digest()
+
+    def sheet(self, content: bytes, max_record_bytes: int) -> RawPage | None:
+        """The parts of an answer's body; None where it has none. Digests are the same as long as the rules are."""
+        try:
+            content.decode()  # what is skipped has to be UTF-8 all the same (RFC 8259 §8.1)
+            page = self._decode_sheet(content)
+            total = _total(page.pagination.totalNumber)
+        except (msgspec.DecodeError, ValueError, RecursionError):
+            return None
+        rules = hashlib.blake2b(b"%d" % max_record_bytes, key=self._rules, digest_size=16).digest()
+        digests = [hashlib.blake2b(each, digest_size=DIGEST_BYTES, person=rules).digest() for each in page.items]
+        return RawPage(page.items, digests, page.pagination.moreResults, page.pagination.nextCursor, total)
+
+    def ids(self, content: bytes) -> list[str] | None:
+        """Of the page's records, in their order; None where one has none that fits."""
+        try:
+            return list(map(_id, self._decode_ids(content).items))
+        except (msgspec.DecodeError, RecursionError):
+            return None
+
+    def read(self, content: bytes, max_record_bytes: int, digests: Sequence[bytes] = ()) -> DecodedPage | None:
+        """The page in an answer's body; None where not all of it fits, or a record is too large.
+
+        `digests` are those of its sheet.
+        """
+        if _finer_than_microseconds(content):
+            return None
+        try:
+            content.decode()  # what is not kept is skipped, and has to be UTF-8 all the same (RFC 8259 §8.1)
+            page = self._decode(content)
+            total = _total(page.pagination.totalNumber)
+            self._to_utc(page.items)
+            self._to_integers(page.items)
+        except (msgspec.DecodeError, ValueError, OverflowError, RecursionError):
+            return None
+        members: list[tuple[str, ...]] = [()] * len(page.items)
+        if self._members:
+            members = [_taken(self._members, each) for each in page.items]
+        lines = self._encode(page.items)
+        if any(each in lines for each in self._nothing):
+            return None
+        parts = lines.split(b"\n")[:-1]
+        if self._members:
+            counts = (b',"%b":%d}' % (self._count, len(each)) for each in members)
+            parts = [each[:-1] + count for each, count in zip(parts, counts, strict=True)]
+        sizes = (len(part) + len(ids_as_json(ids)) for part, ids in zip(parts, members, strict=True))
+        if max(sizes, default=0) > max_record_bytes:
+            return None
+        documents = (each.decode() for each in parts)
+        records = list(map(Record, map(_id, page.items), documents, members, digests or [b""] * len(parts)))
+        return DecodedPage(records, [], page.pagination.moreResults, page.pagination.nextCursor, total)
+
+    def _to_integers(self, items: list[Any]) -> None:
+        for name, of in self._integers:
+            for each in items:
+                if type(number := of(each)) is float:
+                    setattr(each, name, int(number))
+
+    def _to_utc(self, items: list[Any]) -> None:
+        for name, of in self._times:
+            for each in items:
+                moment = of(each)
+                if moment is not None and moment.tzinfo is not UTC:
+                    setattr(each, name, moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC))
+
+
+def whole_number(total: Any) -> int | None:
+    """Return a total as an integer, also where 1250.0 was written for it; None where it is no number of records."""
+    if isinstance(total, float) and total.is_integer():
+        total = int(total)
+    return total if type(total) is int and 0 <= total <= _LARGEST_TOTAL else None
+
+
+def _total(literal: msgspec.Raw) -> int | None:
+    try:
+        return whole_number(orjson.loads(memoryview(literal)))
+    except orjson.JSONDecodeError:  # a number that no float holds
+        return None
+
+
+def _page(item: Any, pagination: type[msgspec.Struct], most: int) -> Callable[[bytes], Any]:
+    items = Annotated[list[item], Meta(max_length=most)]
+    return msgspec.json.Decoder(msgspec.defstruct("Page", [("items", items), ("pagination", pagination)])).decode
+
+
+def ids_as_json(product_ids: tuple[str, ...]) -> bytes:
+    """Return a collection's product ids as the catalog keeps them; nothing where there are none."""
+    return orjson.dumps(product_ids) if product_ids else b""
+
+
+def _taken(name: str, item: Any) -> tuple[str, ...]:
+    """The ids of the records in the field, which is left out from now on."""
+    found = getattr(item, name) or ()
+    setattr(item, name, None)
+    return tuple(dict.fromkeys(map(_id, found)))
+
+
+class _Types:
+    """From schemas of the document to types."""
+
+    def __init__(self, document: documents.Document) -> None:
+        self._document = document
+
+    def resolved(self, node: documents.Document) -> documents.Document:
+        """Without a `$ref`."""
+        return documents.resolve(self._document, node)
+
+    def struct(self, schema: documents.Document, instead: Mapping[str, Any]) -> type[msgspec.Struct]:
+        """An object with these properties, some of which have another type than the schema says."""
+        fields: list[Any] = []
+        for name, each in schema["properties"].items():
+            made = instead[name] if name in instead else self._of(each)
+            if name in schema.get("required", ()):
+                fields.append((name, made))
+            else:
+                fields.append((name, made, msgspec.Raw(b"null") if made is msgspec.Raw else None))
+        return msgspec.defstruct("Object", fields, omit_defaults=True, gc=False)
+
+    def _of(self, node: documents.Document) -> Any:
+        schema = self.resolved(node)
+        if unknown := schema.keys() - _KEYWORDS:
+            raise NotImplementedError(f"keywords in product-service.yaml: {', '.join(sorted(unknown))}")
+        made = self._not_null(schema)
+        return made | None if schema.get("nullable") else made
+
+    def _not_null(self, schema: documents.Document) -> Any:
+        match schema["type"]:
+            case "string":
+                # in Python, $ matches before a last line feed as well
+                pattern = re.sub(r"\$$", r"\\Z", schema["pattern"]) if "pattern" in schema else None
+                lengths = {"min_length": schema.get("minLength"), "max_length": schema.get("maxLength")}
+                return Annotated[str, Meta(pattern=pattern, **lengths)]
+            case "integer":
+                limits = {"ge": schema.get("minimum"), "le": schema.get("maximum")}
+                # 1250.0 and 1.25e3 are integers for JSON Schema, if not for Draft 4
+                return Annotated[int, Meta(**limits)] | Annotated[float, Meta(multiple_of=1, **limits)]
+            case "boolean":
+                return bool
+            case "array":
+                return Annotated[list[self._of(schema["items"])], Meta(max_length=schema.get("maxItems"))]  # type: ignore[misc]
+            case "object" if "properties" in schema:
+                return self.struct(schema, {})
+            case "object":
+                return dict[str, _any_json(_DEEPEST)]  # type: ignore[misc]
+        raise NotImplementedError(f"the type {schema['type']} in product-service.yaml")
+
+
+def _any_json(depth: int) -> Any:
+    if depth == 0:
+        return _PLAIN
+    inner: Any = _any_json(depth - 1)
+    return _PLAIN | list[inner] | dict[str, inner]

@@ -1,0 +1,229 @@
+"""A pull: every page of a merchant's list into the catalog, then what the list lacks out of it.
+
+What speaks against it is looked at on the way: a merchant that is gone, too many records that do not fit, a list that
+lacks too much of the catalog.
+"""
+
+import contextlib
+from collections import Counter
+from dataclasses import dataclass
+from uuid import UUID
+
+from product_gateway.auth.keys import Secrets
+from product_gateway.db import catalog, claims, merchants
+from product_gateway.db.database import Database
+from product_gateway.errors import PullFailed, SettingsError, TurnOver
+from product_gateway.http_client.client import HttpClient
+from product_gateway.http_client.tracebacks import release_locals
+from product_gateway.model.catalog import Page
+from product_gateway.model.lazy_page import AnyPage
+from product_gateway.model.merchants import Merchant, Platform
+from product_gateway.model.syncs import MIN_SAMPLE, Claim, EntityType, Quota
+from product_gateway.settings import Settings
+from product_gateway.sync import records
+from product_gateway.sync.product_service import PAGES_WITHOUT_NEW_RECORDS, Prefetcher, ProductService
+from product_gateway.telemetry.metrics import Metrics
+
+RECORDS_LOOKED_AT_PER_REMOVAL = 2000
+MAX_IDS_VERIFIED = 1000  # records that a list lacks
+TRANSIENT_CODES = ("PRODUCT_SERVICE_UNREACHABLE", "PRODUCT_SERVICE_RATE_LIMITED")
+
+
+@dataclass(eq=False, slots=True)
+class Turn:
+    """The time that a sync may run while other merchants wait. `is_over` ends it behind the page that is being read."""
+
+    is_over: bool = False
+
+
+class Pull:
+    """Runs pulls for claims, any number at the same time."""
+
+    def __init__(self, settings: Settings, database: Database, outbound: HttpClient, metrics: Metrics) -> None:
+        self._settings = settings
+        self._database = database
+        self._outbound = outbound
+        self._metrics = metrics
+        self._secrets = Secrets(settings)
+        self._repeated: Counter[UUID] = Counter()  # requests of a sync that were made again and are not told yet
+
+    def pop_retry_count(self, claim: Claim) -> int:
+        """How many of the sync's requests were made again, for whoever tells of them next."""
+        return self._repeated.pop(claim.sync_id, 0)
+
+    def _retried(self, claim: Claim) -> None:
+        self._metrics.retried()
+        self._repeated[claim.sync_id] += 1
+
+    async def run(self, claim: Claim, turn: Turn) -> None:
+        """From where the claim says that it is. Raises PullFailed, LeaseLost or Unavailable.
+
+        Raises TurnOver behind a page, once the turn is over and more pages follow.
+        """
+        try:
+            await self._run(claim, turn)
+        except BaseException as error:
+            release_locals(error)  # they hold pages and response bodies
+            raise
+
+    async def _run(self, claim: Claim, turn: Turn) -> None:
+        merchant = await self._merchant(claim)
+        service = self._product_service(merchant, claim)
+        if claim.pull_complete:  # the worker that read the last page may have been lost before it judged
+            require_few_rejected(claim.records_read, claim.rejected, merchant.max_rejected_percent)
+        else:
+            await self._read_pages(claim, merchant, service, turn)
+        if await self._database.read(claims.may_remove, claim):
+            await self._remove_what_is_gone(claim, service)
+        else:
+            await self._remove_what_is_certainly_gone(claim, service)
+
+    async def _read_pages(self, claim: Claim, merchant: Merchant, service: ProductService, turn: Turn) -> None:
+        """While a page is written, the next one is on its way, unless the pull ends with this one."""
+        read, rejected, number = claim.records_read, claim.rejected, claim.pages_read
+        most = merchant.max_rejected_percent
+        given = service.pages(claim.entity_type, claim.cursor, claim.pages_read)
+        async with contextlib.aclosing(Prefetcher(given)) as pages:
+            async for page in pages:
+                unfit = len(page.rejections) if isinstance(page, Page) else 0  # of an unread page not known yet
+                read, number, last = read + page.size, number + 1, page.next_cursor is None
+                to_come = 0 if last else self._most_to_come(claim.entity_type, number)
+                if not last and not turn.is_over and not are_too_many_rejected(read, rejected + unfit, most, to_come):
+                    pages.fetch()
+                written = await self._write(claim, page)
+                rejected += written.rejected
+                require_few_rejected(read, rejected, most, to_come)
+                if not last:
+                    require_new_records(claim.entity_type, number, written.pages_without_new)
+                if turn.is_over and not last:
+                    raise TurnOver("Other merchants wait.")
+                service.skip_unchanged = written.as_before * 2 > page.size
+
+    def _most_to_come(self, entity_type: EntityType, pages_read: int) -> int:
+        """Return the largest number of records that more pages can have."""
+        return max(0, self._settings.max_pages - pages_read) * records.contract(entity_type).most_records
+
+    async def _write(self, claim: Claim, page: AnyPage) -> catalog.WriteResult:
+        lease, repeated = self._settings.lease_seconds, self.pop_retry_count(claim)
+        quota = Quota(self._settings.max_catalog_records, self._settings.max_catalog_bytes)
+        written = await self._database.write(catalog.write_page, claim, page, lease, repeated, quota)
+        self._metrics.read(claim.entity_type, page.size, written.rejected)
+        return written
+
+    async def _remove_what_is_gone(self, claim: Claim, service: ProductService) -> None:
+        missing = await self._database.read(catalog.missing, claim, MAX_IDS_VERIFIED + 1)
+        if not missing:
+            return
+        await self._ask_for(missing, claim, service)
+        unseen, held, allowed = await self._database.read(catalog.count_missing, claim)
+        self._refuse_mass_deletion(claim, unseen, held, allowed=allowed)
+        after: str | None = ""
+        while after is not None:
+            after = await self._database.write(catalog.remove_missing, claim, after, RECORDS_LOOKED_AT_PER_REMOVAL)
+
+    async def _ask_for(self, ids: list[str], claim: Claim, service: ProductService) -> None:
+        """A list that changes while it is read may leave out what is still there: what is asked for by id comes back.
+
+        Where a service cannot be asked so, its list counts; where it is away, the sync fails.
+        """
+        if len(ids) > MAX_IDS_VERIFIED:
+            return
+        try:
+            async with contextlib.aclosing(service.look_up(claim.entity_type, ids)) as answers:
+                async for answer in answers:
+                    if answer.page.size:
+                        await self._write(claim, answer.page)
+        except PullFailed as failed:
+            if failed.code in TRANSIENT_CODES:
+                raise
+
+    async def _remove_what_is_certainly_gone(self, claim: Claim, service: ProductService) -> None:
+        """Remove records that the list lacks although it has records without a usable id, each of which could be one.
+
+        A record is certainly gone if the service does not have it when asked by its id. All others stay, and the sync
+        says how many. Raises LeaseLost.
+        """
+        missing = await self._database.read(catalog.missing, claim, MAX_IDS_VERIFIED)
+        gone: list[str] = []
+        if missing and (known := await self._database.read(catalog.any_seen, claim)):
+            try:
+                async with contextlib.aclosing(service.look_up(claim.entity_type, missing, known)) as answers:
+                    async for answer in answers:
+                        gone += answer.gone
+                        if answer.page.size:
+                            await self._write(claim, answer.page)
+            except PullFailed as failed:
+                if failed.code in TRANSIENT_CODES:
+                    raise
+        unseen, held, allowed = await self._database.read(catalog.count_missing, claim)
+        self._refuse_mass_deletion(claim, len(gone), held, allowed=allowed)
+        if gone:
+            await self._database.write(catalog.remove, claim, gone)
+        await self._database.write(claims.record_not_removed, claim, unseen - len(gone))
+
+    def _refuse_mass_deletion(self, claim: Claim, missing: int, held: int, *, allowed: bool) -> None:
+        most = self._settings.max_deleted_percent
+        if not allowed and held >= MIN_SAMPLE and missing * 100 > most * held:
+            raise PullFailed(
+                "MASS_DELETION",
+                f"The product service no longer has {missing} of the {held} records in the catalog, and a sync may "
+                f"remove {most} % at the most. Nothing was removed. If they are really gone, the operator can allow it "
+                f"once: product-gateway merchant allow-mass-deletion {claim.merchant} {claim.entity_type}",
+            )
+
+    async def _merchant(self, claim: Claim) -> Merchant:
+        merchant = await self._database.read(merchants.find, claim.merchant)
+        if merchant is None or merchant.platform is not Platform.BYOP:
+            raise PullFailed("NOT_BRING_YOUR_OWN_PLATFORM", "The merchant no longer brings its own platform.")
+        if merchant.disabled:
+            raise PullFailed("MERCHANT_DISABLED", "The merchant was disabled before its sync ran.")
+        return merchant
+
+    def _product_service(self, merchant: Merchant, claim: Claim) -> ProductService:
+        stored = merchant.product_service_token
+        try:
+            token = None if stored is None else self._secrets.decrypt(stored)
+        except SettingsError as error:
+            raise PullFailed("TOKEN_UNREADABLE", error.detail) from None
+        url = merchant.product_service_url or ""  # a table constraint: BYOP has one
+        made = self._settings
+        return ProductService(
+            self._outbound,
+            url,
+            token,
+            made.page_size,
+            max_pages=made.max_pages,
+            max_record_bytes=made.max_record_bytes,
+            attempts=made.request_attempts,
+            wait_initial=made.retry_wait_seconds,
+            retried=lambda: self._retried(claim),
+        )
+
+
+def are_too_many_rejected(read: int, rejected: int, most_percent: int, to_come: int = 0) -> bool:
+    """Return whether a pull has more rejected records than it may have, even if all records to come fit.
+
+    `totalNumber` does not count: merchants may get it wrong. So the verdict does not depend on the order of records.
+    """
+    return read >= MIN_SAMPLE and rejected * 100 > most_percent * (read + to_come)
+
+
+def require_few_rejected(read: int, rejected: int, most_percent: int, to_come: int = 0) -> None:
+    """Raise PullFailed where too many records are rejected."""
+    if are_too_many_rejected(read, rejected, most_percent, to_come):
+        raise PullFailed(
+            "TOO_MANY_REJECTED",
+            f"{rejected} of {read} records do not fit the contract, and no more than {most_percent} % may. "
+            "The sync's problems say what is wrong with them. Nothing was removed from the catalog.",
+        )
+
+
+def require_new_records(entity_type: EntityType, number: int, pages_without_new: int) -> None:
+    """Raise PullFailed where a list goes on, and too many of its pages in a row only repeat records."""
+    if pages_without_new >= PAGES_WITHOUT_NEW_RECORDS:
+        raise PullFailed(
+            "INVALID_PAGING",
+            f"Page {number} of {records.contract(entity_type).path} is the {pages_without_new}th in a row without a "
+            "record that is new to this sync, and says that there are more. Each nextCursor must lead on to records "
+            "that have not been sent yet. End the list with moreResults false.",
+        )

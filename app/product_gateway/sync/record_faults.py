@@ -1,0 +1,164 @@
+"""What is wrong with a value in a record, in words for the merchant: what was found, and what to write instead."""
+
+import re
+from datetime import UTC, datetime
+from typing import Any
+
+from product_gateway.json_tools.faults import encodable, shown
+from product_gateway.json_tools.tolerant import LARGEST_INTEGER, SMALLEST_INTEGER, Unusable
+from product_gateway.openapi import documents
+
+Parts = tuple[str | int, ...]
+"""A place in a record: names of members and numbers of elements, from the outside to the inside."""
+
+MOST_SHOWN = 40  # characters of a value
+LONGEST_POINTER = 1024  # characters, as openapi/product-gateway.yaml says
+_A_TIME = "write an ISO 8601 date and time, such as 2021-01-01T00:00:00Z"
+_A_PRICE = "write minor units as an integer without quotes, such as 5000 for 50.00"
+_DECIMAL = re.compile(r"-?[0-9]{1,12}(\.[0-9]{1,6})?")
+_EPOCH_MILLISECONDS_FROM = 10**11  # seconds until the year 5138; milliseconds since 1973
+
+
+def pointer_to(parts: Parts) -> str:
+    """Return the JSON Pointer (RFC 6901) of a place, or of the part around it where that is too long to be kept."""
+    pointer = ""
+    for each in parts:
+        text = encodable(str(each)).replace("~", "~0").replace("/", "~1")
+        if len(pointer) + 1 + len(text) > LONGEST_POINTER:
+            break
+        pointer += f"/{text}"
+    return pointer
+
+
+def missing(parts: Parts, schema: documents.Document) -> str:
+    """Return what to write for a required member that is not there."""
+    return f"{_name(parts)} is missing; {_instead(None, schema)}."
+
+
+def wrong_type(parts: Parts, value: Any, schema: documents.Document, top: str = "The record") -> str:
+    """Return what is wrong with a value of another type than the schema's, and what to write instead."""
+    name, found = _name(parts, top), _described(value)
+    return f"{name} is {found}; {_instead(value, schema)}."
+
+
+def out_of_range(parts: Parts, value: Any, schema: documents.Document) -> str:
+    """Return what is wrong with a number that is too small or too large."""
+    name, found = _name(parts), _described(value)
+    if "minimum" in schema:
+        return f"{name} is {found}; write a number from {schema['minimum']} to {schema['maximum']}."
+    if isinstance(value, Unusable) and re.search(r"[.eE]", value.literal):
+        return f"{name} is {found}, which is too large. Write a smaller number, or put it into quotes."
+    return f"{name} is {found}; integers from {SMALLEST_INTEGER} to {LARGEST_INTEGER} are kept. Put it into quotes."
+
+
+def too_long(parts: Parts, value: Any, schema: documents.Document) -> str:
+    """Return what is wrong with a string or an array that is too long."""
+    name, unit = _name(parts), "characters" if isinstance(value, str) else "elements"
+    most = schema.get("maxLength" if isinstance(value, str) else "maxItems")
+    return f"{name} has {len(value)} {unit}, and at most {most} are kept. Shorten it."
+
+
+def too_short(parts: Parts) -> str:
+    """Return what is wrong with an empty string."""
+    return f"{_name(parts)} is empty. Write at least one character."
+
+
+def has_control_character(parts: Parts, value: str) -> str:
+    """Return which control character stands where."""
+    place, found = next((place, each) for place, each in enumerate(value) if each < " " or each == "\x7f")
+    return f"{_name(parts)} has a control character, U+{ord(found):04X}, as character {place + 1}. Leave it out."
+
+
+def has_surrogate(parts: Parts, value: str, *, as_name: bool = False) -> str:
+    """Return which half of a surrogate pair stands where; in a member's name where it is `as_name`."""
+    place, found = next((place, each) for place, each in enumerate(value) if "\ud800" <= each <= "\udfff")
+    where = f"the name of a member of {_name(parts)}" if as_name else _name(parts)
+    return (
+        f"Character {place + 1} of {where} is \\u{ord(found):04x}, half of a surrogate pair. Cut texts between "
+        "characters, or write both halves."
+    )
+
+
+def too_deep(parts: Parts, levels: int) -> str:
+    """Return what is wrong with a value that nests too deeply."""
+    return f"{_name(parts)} nests objects and arrays too deeply. Use at most {levels} levels in a record."
+
+
+def not_a_time(parts: Parts, value: str) -> str:
+    """Return what is wrong with a string that is not a time."""
+    return f"{_name(parts)} is {_described(value)}, which is not a time; {_time_instead(value)}."
+
+
+def _name(parts: Parts, top: str = "The record") -> str:
+    return shown(".".join(map(str, parts)), MOST_SHOWN).strip("`") or top
+
+
+def _described(value: Any) -> str:
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "true" if value else "false"
+        case Unusable():
+            return f"the number {shown(value.literal, MOST_SHOWN).strip('`')}"
+        case int() | float():
+            return f"the number {shown(repr(value), MOST_SHOWN).strip('`')}"
+        case str():
+            return f"the string {shown(value, MOST_SHOWN)}"
+        case list():
+            return "an array"
+    return "an object"
+
+
+def _instead(value: Any, schema: documents.Document) -> str:
+    match schema["type"]:
+        case "integer":
+            return _price_instead(value)
+        case "string" if schema.get("format") == "date-time":
+            return _time_instead(value)
+        case "string":
+            if isinstance(value, Unusable | int | float) and not isinstance(value, bool):
+                return f"write it in double quotes: {_quoted(value)}"
+            return "write a string in double quotes"
+        case "boolean":
+            return "write true or false"
+        case "array":
+            return 'write an array of objects, such as [{"id": "a", "title": "A"}]'
+    if "items" in schema.get("properties", ()):
+        return "write an object with items and pagination"
+    if "moreResults" in schema.get("properties", ()):
+        return 'write an object, such as {"moreResults": false}'
+    if "url" in schema.get("properties", ()):
+        return 'write an object, such as {"url": "https://cdn.example.com/a.jpg"}'
+    if "id" in schema.get("properties", ()):
+        return 'write an object with at least an id and a title, such as {"id": "a", "title": "A"}'
+    return 'write an object, such as {"vendor": "a"}'
+
+
+def _quoted(value: Any) -> str:
+    literal = value.literal if isinstance(value, Unusable) else repr(value)
+    return f'"{shown(literal, MOST_SHOWN).strip("`")}"'
+
+
+def _price_instead(value: Any) -> str:
+    text = repr(value) if isinstance(value, float) else value if isinstance(value, str) else ""
+    text = text.strip()
+    if not _DECIMAL.fullmatch(text) or text.startswith("-"):
+        return _A_PRICE
+    if "." not in text:
+        return f"write {int(text)} without quotes"
+    whole, _, part = text.partition(".")
+    if not part.strip("0") and isinstance(value, str):
+        return f"write minor units as an integer without quotes, such as {int(whole)}00"
+    return f"write minor units as an integer, such as {int(whole + (part + '00')[:2])}"
+
+
+def _time_instead(value: Any) -> str:
+    """The same moment where the value is seconds or milliseconds since 1970."""
+    number: Any = value
+    if isinstance(value, str):
+        number = float(value) if re.fullmatch(r"[0-9]{9,13}(\.[0-9]{1,6})?", value) else None
+    if isinstance(number, bool) or not isinstance(number, int | float) or not 10**8 <= number < 10**14:
+        return _A_TIME
+    moment = datetime.fromtimestamp(number / (1000 if number >= _EPOCH_MILLISECONDS_FROM else 1), UTC)
+    return f"write an ISO 8601 date and time, such as {moment:%Y-%m-%dT%H:%M:%SZ}"

@@ -1,0 +1,148 @@
+"""What is logged: one line a message on standard error, for people or as JSON, with the ids of what it is about.
+
+`about(request_id=…, merchant=…, sync_id=…)` names what the running task works on; every line that the task logs from
+then on carries it, whichever room it comes from. `docs/operations/logs.md` says what stands in a line.
+"""
+
+import base64
+import json
+import logging
+import re
+import sys
+import threading
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, TextIO
+from urllib.parse import quote
+
+import orjson
+
+from product_gateway.telemetry.visible_text import is_visible, visible
+
+OURS = "product_gateway"  # everybody else says warnings only: some log what they send, with its headers
+FIRST = ("timestamp", "level", "logger", "event")
+MORE = ("method", "path", "status", "ms", "client")
+ABOUT = ("request_id", "trace_id", "operation", "merchant", "entity_type", "sync_id", "webhook_id")
+SHORTEST_SECRET = 8  # what is shorter is part of many a word
+PLAIN_VALUE = re.compile(r"[!#-\[\]-~]+")  # visible, and neither a quote nor a backslash
+JWT = re.compile(r"eyJ[A-Za-z0-9_-]{5,}(?:\.[A-Za-z0-9_-]*){0,4}")
+HIDDEN = "***"
+
+logger = logging.getLogger(__name__)
+
+_about: ContextVar[dict[str, str]] = ContextVar("about", default={})  # noqa: B039 - it is never changed in place
+_hidden: ContextVar[tuple[str, ...]] = ContextVar("hidden", default=())
+
+
+def bind(**ids: str) -> None:
+    """What the running task works on from now on, besides what it does already. The names are those in ABOUT."""
+    _about.set({**_about.get(), **ids})
+
+
+def clear() -> None:
+    """Forgets it."""
+    _about.set({})
+
+
+def context() -> dict[str, str]:
+    """What the running task works on, not to be changed."""
+    return _about.get()
+
+
+def add_secret(secret: str) -> None:
+    """Write *** in place of the secret in the running task's lines, also if it is JSON, percent- or base64-encoded."""
+    if len(secret) < SHORTEST_SECRET:
+        return
+    content = secret.encode()
+    forms = {secret, quote(secret, safe=""), json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]}
+    for before in range(3):  # base64 looks different after one or two other bytes
+        encoded = base64.b64encode(bytes(before) + content)[(before * 8 + 5) // 6 : (before + len(content)) * 8 // 6]
+        forms |= {encoded.decode(), encoded.translate(bytes.maketrans(b"+/", b"-_")).decode()}
+    _hidden.set((*_hidden.get(), *sorted(forms, key=len, reverse=True)))
+
+
+def redact(text: str) -> str:
+    """The text without the secrets that the running task hides, and without anything that looks like a JWT."""
+    for each in _hidden.get():
+        text = text.replace(each, HIDDEN)
+    return JWT.sub(f"eyJ{HIDDEN}", text) if "eyJ" in text else text
+
+
+def configure(level: str, form: str = "text", stream: TextIO | None = None) -> None:
+    """Logs to `stream` (None: standard error) from `level` on; `form` is text or json.
+
+    Warnings of Python, and errors that nobody caught, come out in the same form.
+    """
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(Lines(as_json=form == "json"))
+    logging.basicConfig(level=max(logging.WARNING, logging.getLevelName(level)), handlers=[handler], force=True)
+    logging.getLogger(OURS).setLevel(level)
+    logging.captureWarnings(True)
+    sys.excepthook = _uncaught
+    threading.excepthook = lambda found: _uncaught(found.exc_type, found.exc_value, found.exc_traceback, found.thread)
+    # What no line says need not be found out for each of them (Python's logging HOWTO, "Optimization").
+    logging._srcfile = None
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+
+
+def _uncaught(
+    kind: type[BaseException],
+    error: BaseException | None,
+    traceback: TracebackType | None,
+    thread: threading.Thread | None = None,
+) -> None:
+    if error is None or not issubclass(kind, Exception):  # Ctrl-C is nobody's fault
+        sys.__excepthook__(kind, error or kind(), traceback)
+        return
+    what = "process" if thread is None else f"thread {thread.name}"
+    logger.critical("An error that nobody expected ended the %s.", what, exc_info=(kind, error, traceback))
+
+
+class Lines(logging.Formatter):
+    """Makes lines. What comes from outside can neither begin another line nor pass for a field."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        super().__init__()
+        self._written = _as_json if as_json else _as_text
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Times are in UTC, with milliseconds."""
+        when = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        line: dict[str, Any] = {
+            "timestamp": f"{when[:-6]}Z",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "event": redact(record.getMessage().rstrip()),
+        }
+        given = record.__dict__
+        for name in MORE:
+            if name in given:
+                line[name] = given[name]
+        line.update(_about.get())
+        if record.exc_info and record.exc_info[0]:
+            line["exception"] = redact(self.formatException(record.exc_info))
+        return self._written(line)
+
+
+def _as_json(line: dict[str, Any]) -> str:
+    try:
+        text = orjson.dumps(line).decode()
+    except TypeError:  # half a UTF-16 pair
+        text = json.dumps(line, default=str)
+    return text if is_visible(text) else "".join(c if is_visible(c) else json.dumps(c)[1:-1] for c in text)
+
+
+def _as_text(line: dict[str, Any]) -> str:
+    """Time, level and message; behind a tab, of which a line has no other, what it is about; then the exception,
+    every line of it indented."""
+    front = f"{line['timestamp']} {line['level'].upper()} {visible(line['event'])}"
+    ids = [f"{name}={_value(value)}" for name, value in line.items() if name not in FIRST and name != "exception"]
+    text = f"{front}\t{' '.join(ids)}" if ids else front
+    behind = "".join(f"\n    {visible(each)}" for each in line.get("exception", "").splitlines())
+    return f"{text}{behind}"
+
+
+def _value(value: object) -> str:
+    text = str(value)
+    return text if PLAIN_VALUE.fullmatch(text) else json.dumps(text)

@@ -1,0 +1,239 @@
+"""Every metric of the house: its name, what it means, and how it is counted. Prometheus' format comes out.
+
+Labels take values from our own lists only (operations, statuses, entity types, failure codes), never from a request:
+whoever asks cannot make a series. docs/operations/README.md has the same names in a table.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
+from prometheus_client import GCCollector as GarbageCollector
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
+
+from product_gateway.model.syncs import ACTIVE, ActiveSyncs, EntityType, SyncStatus
+from product_gateway.model.webhooks import PendingDeliveries
+
+MEDIA_TYPE = CONTENT_TYPE_PLAIN_0_0_4
+NONE = "none"
+OVERLOAD, MERCHANT, ADDRESS = "overload", "merchant", "address"
+FAULTS_OF_OURS = ("INTERNAL_ERROR", "TOKEN_UNREADABLE", "WORKER_LOST")  # an alert looks for the first one of each
+DELIVERED, RETRIED, GIVEN_UP = "delivered", "retried", "given_up"
+# Background work of a process, as the label `loop` names it.
+WORKER, CLAIMS, HEARTBEATS, SYNCS, DELIVERIES = "worker", "claims", "heartbeats", "syncs", "deliveries"
+PRUNING, LONG_POLLS, MONITOR, QUEUE_METRICS = "pruning", "long_polls", "monitor", "queue_metrics"
+LOOPS = (WORKER, CLAIMS, HEARTBEATS, SYNCS, DELIVERIES, PRUNING, LONG_POLLS, MONITOR, QUEUE_METRICS)
+REQUEST_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+SYNC_SECONDS = (0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200)
+
+
+class Metrics:
+    """The counts of one process, in a registry of their own. Every method may be called from any thread."""
+
+    def __init__(self) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # they would double the series, to tell of restarts
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        GarbageCollector(registry=self.registry)
+        self._requests = self._counter("requests", "Requests answered, by operation and status.", "operation", "status")
+        self._seconds = Histogram(
+            "product_gateway_request_duration_seconds",
+            "From a request's arrival to the end of its answer, by operation.",
+            ("operation",),
+            buckets=REQUEST_SECONDS,
+            registry=self.registry,
+        )
+        self._in_flight = Gauge(
+            "product_gateway_requests_in_flight", "Requests that are being answered now.", registry=self.registry
+        )
+        self._refused = self._counter(
+            "requests_refused",
+            "Requests turned away: overload (503), or the rate limit of a merchant or an address (429).",
+            "reason",
+        )
+        self._ended = self._counter(
+            "syncs_ended",
+            "Syncs that this process brought to their end, by how; failure_code is empty but for FAILED.",
+            "entity_type",
+            "status",
+            "failure_code",
+        )
+        self._sync_seconds = Histogram(
+            "product_gateway_sync_duration_seconds",
+            "From a worker's claim to the sync's end in the same worker.",
+            ("entity_type",),
+            buckets=SYNC_SECONDS,
+            registry=self.registry,
+        )
+        self._read = self._counter(
+            "records_read", "Records read from product services, those left out included.", "entity_type"
+        )
+        self._rejected = self._counter(
+            "records_rejected", "Records left out because they do not fit the contract.", "entity_type"
+        )
+        self._retries = self._counter(
+            "pull_retries", "Requests to product services that were made again because the one before did not go well."
+        )
+        self._claims = self._counter("claims", "Syncs that this worker took up.")
+        self._takeovers = self._counter(
+            "lease_takeovers", "Syncs that this worker took up after another worker was lost."
+        )
+        self._losses = self._counter(
+            "lease_losses",
+            "Syncs that this worker had to leave because its lease was gone. Cancelled ones don't count.",
+        )
+        self._running = Gauge(
+            "product_gateway_syncs_running", "Syncs that this worker runs now.", registry=self.registry
+        )
+        self._notifications = self._counter(
+            "webhook_attempts",
+            "Attempts of this worker to deliver messages to webhooks: delivered, retried (one more follows), given_up.",
+            "outcome",
+        )
+        self._loop_failures = self._counter(
+            "loop_failures", "Unexpected errors in background loops of this process, which go on after a pause.", "loop"
+        )
+        self._queue = _Queue()
+        self.registry.register(self._queue)
+        self._answers: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
+        self._start_at_zero()
+
+    def _counter(self, name: str, meaning: str, *labels: str) -> Counter:
+        return Counter(f"product_gateway_{name}", meaning, labels, registry=self.registry)
+
+    def _start_at_zero(self) -> None:
+        """A series that begins with its first event hides that event from rate()."""
+        for reason in (OVERLOAD, MERCHANT, ADDRESS):
+            self._refused.labels(reason)
+        for loop in LOOPS:
+            self._loop_failures.labels(loop)
+        for outcome in (DELIVERED, RETRIED, GIVEN_UP):
+            self._notifications.labels(outcome)
+        for each in EntityType:
+            for status in (SyncStatus.SUCCEEDED, SyncStatus.CANCELLED):
+                self._ended.labels(each.value, status.value, "")
+            for code in FAULTS_OF_OURS:
+                self._ended.labels(each.value, SyncStatus.FAILED.value, code)
+            for by_type in (self._read, self._rejected, self._sync_seconds):
+                by_type.labels(each.value)
+
+    def answered(self, operation: str, status: int, seconds: float) -> None:
+        """A request is done. `operation` is empty where no operation has the path; `status` 0: no answer went out."""
+        found = self._answers.get((operation, status))
+        if found is None:  # looking the labels up costs more than counting
+            name = operation or NONE
+            found = self._requests.labels(name, str(status or NONE)), self._seconds.labels(name)
+            self._answers[operation, status] = found
+        found[0].inc()
+        found[1].observe(seconds)
+
+    def count_in_flight(self, now: Callable[[], int]) -> None:
+        """`now` is asked at each scrape."""
+        self._in_flight.set_function(now)
+
+    def refused(self, reason: str) -> None:
+        """A request was turned away; `reason` is OVERLOAD, MERCHANT or ADDRESS."""
+        self._refused.labels(reason).inc()
+
+    def claimed(self, *, taken_over: bool) -> None:
+        """A worker has taken up a sync, perhaps from one that was lost."""
+        self._claims.inc()
+        if taken_over:
+            self._takeovers.inc()
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """A worker runs a sync meanwhile."""
+        with self._running.track_inprogress():
+            yield
+
+    def read(self, entity_type: EntityType, records: int, rejected: int) -> None:
+        """A page is in the catalog: so many records, of which so many were left out."""
+        self._read.labels(entity_type.value).inc(records)
+        self._rejected.labels(entity_type.value).inc(rejected)
+
+    def retried(self) -> None:
+        """A request to a product service is made again."""
+        self._retries.inc()
+
+    def lost_lease(self) -> None:
+        """A worker found its lease gone."""
+        self._losses.inc()
+
+    def ended(
+        self, entity_type: EntityType, status: SyncStatus, failure_code: str = "", seconds: float | None = None
+    ) -> None:
+        """A sync has ended; `seconds` after its claim, where the process knows."""
+        self._ended.labels(entity_type.value, status.value, failure_code).inc()
+        if seconds is not None:
+            self._sync_seconds.labels(entity_type.value).observe(seconds)
+
+    def notified(self, outcome: str) -> None:
+        """An attempt to deliver a message to a webhook is over; `outcome` is DELIVERED, RETRIED or GIVEN_UP."""
+        self._notifications.labels(outcome).inc()
+
+    def loop_failed(self, loop: str) -> None:
+        """A background loop met an unexpected error; `loop` is one of LOOPS."""
+        self._loop_failures.labels(loop).inc()
+
+    def set_queue_stats(self, syncs: Sequence[ActiveSyncs] | None, deliveries: PendingDeliveries | None = None) -> None:
+        """What the database says is queued, in progress and to be delivered; None where it does not say."""
+        self._queue.syncs, self._queue.deliveries = syncs, deliveries
+
+    def exposition(self) -> bytes:
+        """All of it in Prometheus' text format, of the media type MEDIA_TYPE."""
+        return generate_latest(self.registry)
+
+
+class _Queue(Collector):
+    """What the database said last. Where it said nothing there are no values: old ones would look like new ones."""
+
+    def __init__(self) -> None:
+        self.syncs: Sequence[ActiveSyncs] | None = None
+        self.deliveries: PendingDeliveries | None = None
+
+    def collect(self) -> Iterable[Metric]:
+        """Called by the registry at each scrape."""
+        syncs = self.syncs
+        yield _gauge(
+            "database_up", "1 where the database answered the last time it was asked, 0 where not.", syncs is not None
+        )
+        if syncs is None:
+            return
+        active = GaugeMetricFamily(
+            "product_gateway_syncs_active",
+            "Syncs that are queued or in progress, of all processes.",
+            labels=("entity_type", "status"),
+        )
+        count = {(each.entity_type, each.status): each.count for each in syncs}
+        for entity_type in EntityType:
+            for status in ACTIVE:
+                active.add_metric((entity_type.value, status.value), count.get((entity_type, status), 0))
+        yield active
+        queued = [each for each in syncs if each.status is SyncStatus.QUEUED]
+        yield _gauge(
+            "queue_depth", "Syncs that wait for a worker, of all processes.", sum(each.count for each in queued)
+        )
+        yield _gauge(
+            "queue_oldest_seconds",
+            "How long ago the sync that waits longest was asked for; 0 where none waits.",
+            max((each.oldest_seconds for each in queued), default=0),
+        )
+        if self.deliveries is not None:
+            yield _gauge(
+                "webhook_deliveries_pending",
+                "Messages to webhooks that are not delivered yet, of all processes; counted up to 10,000.",
+                self.deliveries.count,
+            )
+            yield _gauge(
+                "webhook_oldest_seconds",
+                "How long ago the sync ended whose message to a webhook waits longest; 0 where none waits.",
+                self.deliveries.oldest_seconds,
+            )
+
+
+def _gauge(name: str, meaning: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"product_gateway_{name}", meaning, value=value)

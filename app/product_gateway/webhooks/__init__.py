@@ -1,0 +1,1 @@
+"""Delivers signed messages to merchants' webhooks."""

@@ -1,0 +1,235 @@
+"""The HTTP contract: who may ask, what is refused in which order, and what a refusal looks like."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from product_gateway.auth.keys import SCOPES
+from product_gateway.model.merchants import Platform
+from product_gateway.openapi import documents
+from tests.support.contract import DOCUMENT, Gateway, error, gateway
+from tests.support.deployment import API
+
+UNKNOWN_SYNC = f"{API}/syncs/019364f0-7c1e-7a10-9a6b-3f1f5f0c9a11"
+
+
+def example_of(path: str, document: documents.Document = DOCUMENT) -> str:
+    """The path with the spec's own examples in it."""
+    for parameter in document["paths"][path].get("parameters", []):
+        found = documents.resolve(document, parameter)
+        path = path.replace(f"{{{found['name']}}}", str(found["example"]))
+    return path
+
+
+OPERATIONS = [(method.upper(), example_of(path), each) for path, method, each in documents.operations(DOCUMENT)]
+SECURED = [each for each in OPERATIONS if each[2].get("security", DOCUMENT["security"])]
+
+Operation = tuple[str, str, documents.Document]
+each_path = pytest.mark.parametrize("path", DOCUMENT["paths"])
+each_operation = pytest.mark.parametrize("operation", OPERATIONS, ids=lambda each: each[2]["operationId"])
+each_secured = pytest.mark.parametrize("operation", SECURED, ids=lambda each: each[2]["operationId"])
+
+
+@pytest.fixture(scope="module")
+def served(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """A gateway without a worker; `shop` may sync and never has."""
+    folder = tmp_path_factory.mktemp("contract")
+    shutil.copy(sqlite_template, folder / "gateway.db")
+    with gateway(folder, f"sqlite:///{folder / 'gateway.db'}") as served:
+        served.add("shop")
+        served.add("bento", platform=Platform.BENTO)
+        served.add("disabled")
+        served.change("disabled", disabled=True)
+        yield served
+
+
+@pytest.fixture(scope="module")
+def shop(served: Gateway) -> Iterator[httpx2.Client]:
+    """What the merchant `shop` asks with."""
+    with served.of("shop") as client:
+        yield client
+
+
+@each_secured
+def test_first_comes_the_token(served: Gateway, operation: Operation) -> None:
+    """Who is nobody learns nothing, not even which parameters there are."""
+    method, path, _ = operation
+    challenge = 'Bearer realm="product-gateway"'
+    with served.client(None) as nobody:
+        answer = nobody.request(method, f"{path}?nonsense=1")
+        assert "bearer token" in error(answer, 401)
+        assert answer.headers["WWW-Authenticate"] == challenge
+        answer = nobody.request(method, f"{path}?nonsense=1", headers={"Authorization": "Bearer nonsense"})
+        assert "nonsense" not in error(answer, 401)
+        described = f'error_description="{error(answer, 401)}"'
+        assert answer.headers["WWW-Authenticate"] == f'{challenge}, error="invalid_token", {described}'
+
+
+@each_secured
+def test_then_comes_the_scope_and_each_operation_needs_its_own(served: Gateway, operation: Operation) -> None:
+    """A token for reading must not start anything, and the answer says what is missing (RFC 6750)."""
+    method, path, document = operation
+    needed = document["x-required-scope"]
+    with served.of("bento", *(set(SCOPES) - {needed})) as other_scopes:
+        answer = other_scopes.request(method, f"{path}?nonsense=1")
+        assert needed in error(answer, 403)
+        challenge = f'Bearer realm="product-gateway", error="insufficient_scope", scope="{needed}"'
+        assert answer.headers["WWW-Authenticate"] == challenge
+    with served.of("shop", needed) as this_scope:
+        assert this_scope.request(method, path).status_code not in (401, 403)
+
+
+@each_secured
+def test_then_come_the_parameters(served: Gateway, operation: Operation) -> None:
+    """A slip is told as one, whoever the merchant is."""
+    method, path, _ = operation
+    with served.of("bento") as client:
+        assert "'nonsense'" in error(client.request(method, f"{path}?nonsense=1"), 400)
+
+
+@each_secured
+@pytest.mark.parametrize(
+    ("merchant", "said"),
+    [("bento", "bring your own platform"), ("disabled", "disabled"), ("unknown", "does not know its merchant")],
+)
+def test_then_comes_the_merchant(served: Gateway, operation: Operation, merchant: str, said: str) -> None:
+    """Only merchants with a platform of their own have anything to ask for, whatever the state is."""
+    method, path, _ = operation
+    with served.of(merchant) as client:
+        answer = client.request(method, path)
+    assert said in error(answer, 403)
+    assert "WWW-Authenticate" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    "path",
+    [f"{API}/sync/PRODUCT", UNKNOWN_SYNC, f"{UNKNOWN_SYNC}/problems", f"{API}/products/x", f"{API}/collections/x"],
+)
+def test_then_comes_the_state(shop: httpx2.Client, path: str) -> None:
+    """What isn't there is 404, for those who might have it."""
+    error(shop.get(path), 404)
+
+
+@pytest.mark.parametrize(
+    "entity_type", ["product", "Product", "PRODUCTS", "COLLECTIONS", "ALL", "%20PRODUCT", "%F0%9F%90%9F"]
+)
+@pytest.mark.parametrize("method", ["PUT", "GET", "DELETE"])
+def test_an_unknown_entity_type_is_a_bad_request(shop: httpx2.Client, method: str, entity_type: str) -> None:
+    """400, not 404, and the detail says what there is."""
+    detail = error(shop.request(method, f"{API}/sync/{entity_type}"), 400)
+    assert detail.startswith("Path parameter entityType: ")
+    assert detail.endswith('is not one of "PRODUCT" or "COLLECTION"')
+
+
+@pytest.mark.parametrize(
+    ("path", "about"),
+    [
+        (f"{API}/syncs/nonsense", "Path parameter syncId"),
+        (f"{UNKNOWN_SYNC}0", "Path parameter syncId"),
+        (f"{API}/products?page_size=0", "Query parameter page_size"),
+        (f"{API}/products?page_size=501", "Query parameter page_size"),
+        (f"{API}/products?page_size=ten", "Query parameter page_size"),
+        (f"{API}/products?page_size=10&page_size=10", "page_size is given more than once"),
+        (f"{API}/products?cursor=", "Query parameter cursor"),
+        (f"{API}/products?pageSize=10", "'pageSize'"),
+        (f"{API}/products/%00", "Path parameter productId"),
+        (f"{API}/products/{'x' * 256}", "Path parameter productId"),
+        (f"{API}/products/%FF", "UTF-8"),
+        (f"{API}/products?cursor=%FF", "UTF-8"),
+        (f"{API}/syncs?status=DONE", "Query parameter status"),
+        (f"{API}/syncs?entityType=product", "Query parameter entityType"),
+    ],
+)
+def test_a_bad_request_is_told_with_the_parameter(shop: httpx2.Client, path: str, about: str) -> None:
+    """One line that somebody can act on, not a validator's dump."""
+    detail = error(shop.get(path), 400)
+    assert about in detail
+    assert "\n" not in detail
+    assert len(detail) < 400
+
+
+@pytest.mark.parametrize(
+    "path", ["/docs/", "/product-gateway/v1", f"{API}/sync", f"{API}/sync/", f"{API}/sync/PRODUCT/",
+             f"{API}/sync/PRODUCT/x", f"/{API}/sync/PRODUCT", f"{API}/products/", "/openapi.json", "/ui",
+             "/product-gateway/v2/products"],
+)  # fmt: skip
+def test_an_unknown_path_is_not_found(shop: httpx2.Client, path: str) -> None:
+    """With the same body as every error, and without a redirect to something that might be meant."""
+    assert error(shop.get(path), 404) == "There is nothing at this path."
+
+
+@each_path
+def test_a_method_that_a_path_does_not_have_is_told_with_those_that_it_has(shop: httpx2.Client, path: str) -> None:
+    """`Allow` is complete (RFC 9110 §10.2.1)."""
+    methods = {method.upper() for method in documents.METHODS if method in DOCUMENT["paths"][path]}
+    methods |= {"HEAD"} if "GET" in methods else set()
+    for method in {"GET", "HEAD", "PUT", "POST", "DELETE", "PATCH", "OPTIONS", "TRACE", "QUERY"} - methods:
+        answer = shop.request(method, example_of(path))
+        assert answer.headers["Allow"] == ", ".join(sorted(methods))
+        if method != "HEAD":
+            assert error(answer, 405) == f"This path answers to {', '.join(sorted(methods))}; not to {method}."
+
+
+@each_operation
+def test_a_large_body_is_refused_before_it_is_read(served: Gateway, operation: Operation) -> None:
+    """No operation needs one; nobody may fill the memory."""
+    method, path, _ = operation
+    with served.client(None) as client:
+        sizes: Any = {"Content-Length": str(1024 * 1024 + 1)}
+        answer = client.request(method, path, headers=sizes, content=b"x" * (1024 * 1024 + 1))
+    assert error(answer, 413) == "A request body may have at most 1048576 bytes."
+
+
+@pytest.mark.parametrize("path", [path for path, item in DOCUMENT["paths"].items() if "get" in item])
+def test_head_is_get_without_the_body(shop: httpx2.Client, path: str) -> None:
+    """RFC 9110 §9.3.2: the same status and headers."""
+    same = {"X-Request-Id": "the-same"}
+    head, get = shop.head(example_of(path), headers=same), shop.get(example_of(path), headers=same)
+    assert (head.status_code, head.content) == (get.status_code, b"")
+    changing = {"date"}
+    assert {name: head.headers[name] for name in head.headers if name not in changing} == {
+        name: get.headers[name] for name in get.headers if name not in changing
+    }
+
+
+def test_the_spec_is_served_as_it_was_written(served: Gateway) -> None:
+    """What a client is generated from must be what the maintainers wrote; its media type is RFC 9512's."""
+    with served.client(None) as nobody:
+        answer = nobody.get("/openapi.yaml")
+    assert answer.headers["Content-Type"] == "application/yaml"
+    assert answer.content == (Path(__file__).parents[2] / "openapi" / "product-gateway.yaml").read_bytes()
+
+
+@pytest.mark.parametrize("path", ["/health/live", "/health/ready"])
+def test_health_needs_no_token_and_minds_none(served: Gateway, path: str) -> None:
+    """Orchestrators and load balancers have none."""
+    for token in (None, "nonsense"):
+        with served.client(token) as client:
+            assert client.get(path).json() == {"data": {"status": "ok"}, "meta": {}}
+
+
+@pytest.mark.parametrize(
+    "authorization", ["Bearer", "Basic c2hvcDpzaG9w", "Token x", "bearer", "Bearer a b", "Bearer\tx"]
+)
+def test_what_is_no_bearer_token_is_not_taken_for_one(served: Gateway, authorization: str) -> None:
+    """401 for all of it, never a 500."""
+    with served.client(None) as nobody:
+        error(nobody.get(f"{API}/products", headers={"Authorization": authorization}), 401)
+
+
+def test_the_scheme_is_bearer_in_any_case(served: Gateway) -> None:
+    """RFC 9110 §11.1: it is case-insensitive."""
+    with served.client(None) as client:
+        header = {"Authorization": f"bEARER {served.token('shop')}"}
+        assert client.get(f"{API}/products", headers=header).status_code == 200
+
+
+def test_two_tokens_are_one_too_many(served: Gateway) -> None:
+    """A proxy and the server must not differ over who is asking."""
+    with served.client(None) as client:
+        token = f"Bearer {served.token('shop')}"
+        error(client.get(f"{API}/products", headers=[("Authorization", token), ("Authorization", token)]), 401)

@@ -1,0 +1,506 @@
+"""waiting: a client that wants to is answered when its sync ends, and costs next to nothing until then."""
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import socket
+import struct
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from sqlalchemy import Engine, event
+from uuid_utils.compat import uuid7
+
+from product_gateway import settings
+from product_gateway.api.app import create_app
+from product_gateway.api.long_poll import SyncWaiters
+from product_gateway.api.syncs import Handlers
+from product_gateway.auth import keys
+from product_gateway.db import merchants, syncs
+from product_gateway.db.database import Database, open_database
+from product_gateway.errors import SyncNotFound
+from product_gateway.http import responses
+from product_gateway.http.middleware.request_context import RequestContextMiddleware
+from product_gateway.http.prefer import wait_seconds
+from product_gateway.model.merchants import Platform
+from product_gateway.model.syncs import EntityType, Sync, SyncStatus
+from product_gateway.services import processes
+from product_gateway.telemetry.metrics import Metrics
+from tests.support.contract import Gateway, error, gateway
+from tests.support.deployment import API, Deployment, within
+from tests.support.load import Answer, Connection, Footprint, written
+from tests.support.raw_http import Wire
+
+PRODUCT, COLLECTION = EntityType
+AT_ONCE = 3
+SOON = 10  # seconds, on a busy machine; each wait that must end sooner is longer than that
+LONG = 40
+MANY = 300
+FEW = 25
+
+READ = {
+    "wait=20": 20,
+    "WAIT = 5 ; x=y, foo": 5,
+    'respond-async, wait="7"': 7,
+    'wait="\\1\\2"': 12,
+    'foo="a, wait=3", wait=4': 4,
+    "wait=3, wait=4": 3,
+    ", ,wait=9,": 9,
+    "foo bar, wait=5": 5,
+    "wait=50": 50,
+    "wait=51": 50,
+    "wait=" + "9" * 900: 50,
+    'foo="a, wait=3': 0,
+    "wait=abc, wait=4": 0,
+    "wait": 0,
+    "wait=": 0,
+    'wait=""': 0,
+    "wait=0": 0,
+    "wait=-1": 0,
+    "wait=1.5": 0,
+    "wait=5 6": 0,
+    "wait=5=6": 0,
+    "foo;wait=5": 0,
+    "wait5": 0,
+    "wait=\u0661": 0,
+    "": 0,
+}
+
+
+@pytest.mark.parametrize(("prefer", "seconds"), READ.items(), ids=lambda value: str(value)[:30])
+def test_a_preference_is_read_as_its_standard_has_it(prefer: str, seconds: int) -> None:
+    """RFC 7240 §2: whatever cannot be read is as good as absent, and the first of a name counts."""
+    assert wait_seconds(prefer) == seconds
+
+
+def test_no_preference_takes_long_to_read() -> None:
+    """Strangers write them: an expression that tries all ways to split the spaces would never end."""
+    began = time.process_time()
+    for text in ("a" + " ; " * 300 + "!@", '"' * 1000, 'a="\\' * 250, "a= " * 330, 'a="' + "\\" * 990, "a," * 500):
+        assert wait_seconds(text) == 0
+    assert time.process_time() - began < 0.5
+
+
+def test_a_look_finds_what_has_ended_and_what_is_wanted_anyway(database: Database) -> None:
+    """By merchant and id: nobody hears of another's sync. And more keys than one statement takes."""
+    one, two = (database.call(syncs.enqueue, "shop", each) for each in EntityType)
+    other = database.call(syncs.enqueue, "other", PRODUCT)
+    nobodys = [("shop", uuid7()) for _ in range(2 * syncs.KEYS_AT_ONCE)]
+    keys = [("shop", one.id), *nobodys, ("shop", two.id), ("other", other.id), ("other", one.id)]
+    missing = {*nobodys, ("other", one.id)}
+    found, gone = database.call(syncs.ended_among, keys, [])
+    assert (found, set(gone)) == ([], missing)
+    cancelled = database.call(syncs.cancel, "shop", COLLECTION)
+    (ended, *more), gone = database.call(syncs.ended_among, keys, [])
+    assert (more, set(gone)) == ([], missing)
+    assert (ended.id, ended.merchant, ended.status) == (two.id, "shop", "CANCELLED")
+    assert ended.finished_at == cancelled.finished_at
+    nobody = ("shop", uuid7())
+    found_anyway, gone = database.call(syncs.ended_among, keys[-1:], [keys[0], nobody])
+    assert set(gone) == {keys[-1], nobody}
+    assert [(each.id, each.status) for each in found_anyway] == [(one.id, "QUEUED")]
+
+
+def test_a_look_reads_no_row_but_those_it_is_about(sqlite_template: Path, tmp_path: Path) -> None:
+    """However long the history is. tests/db/test_plans.py has the same for PostgreSQL."""
+    shutil.copy(sqlite_template, tmp_path / "gateway.db")
+    with open_database(f"sqlite:///{tmp_path / 'gateway.db'}") as database:
+        plan: list[str] = []
+
+        def explain(_: Any, cursor: Any, statement: str, values: Any, *__: Any) -> None:
+            if statement.startswith("SELECT"):
+                cursor.execute(f"EXPLAIN QUERY PLAN {statement}", values)
+                plan.extend(row[3] for row in cursor.fetchall())
+
+        event.listen(database.engine, "before_cursor_execute", explain)
+        database.call(syncs.ended_among, [("shop", uuid7())], [("shop", uuid7())])
+    assert len([each for each in plan if "syncs" in each]) == 2, plan
+    assert all("SEARCH" in each and "merchant=? AND id=?" in each for each in plan if "syncs" in each), plan
+
+
+def test_what_the_database_is_asked_does_not_grow_with_those_who_wait(database: Database) -> None:
+    """One statement every half second for all of them, and one more where somebody's time is up."""
+    waited_for = [database.call(syncs.enqueue, "shop", each) for each in EntityType]
+    asked: list[str] = []
+    event.listen(database.engine, "before_cursor_execute", lambda *arguments: asked.append(arguments[2]))
+
+    async def wait(clients: int) -> tuple[int, list[Sync]]:
+        waiting, never = SyncWaiters(database, clients), asyncio.get_running_loop().create_future()
+        asked.clear()
+        responses = [asyncio.create_task(waiting.wait_until_ended(waited_for[n % 2], 2, never)) for n in range(clients)]
+        await asyncio.sleep(0)
+        assert waiting.is_full
+        found = await asyncio.gather(*responses)
+        assert waiting.number == 0
+        await waiting.aclose()
+        return len([each for each in asked if "SELECT" in each]), found
+
+    alone, _ = asyncio.run(wait(1))
+    in_a_crowd, found = asyncio.run(wait(MANY))
+    assert {each.id for each in found} == {each.id for each in waited_for}
+    assert 2 <= alone <= 8
+    assert in_a_crowd <= alone + 6, f"one client: {alone} statements, {MANY}: {in_a_crowd}"
+
+
+async def test_a_client_that_has_closed_its_half_hears_how_the_sync_is_now(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not how it was when the wait began: it may have ended in another process meanwhile."""
+    sync = database.call(syncs.enqueue, "shop", PRODUCT)
+    waiting = SyncWaiters(database)
+    hurry: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+    answer = asyncio.create_task(waiting.wait_until_ended(sync, LONG, hurry))
+    await asyncio.sleep(0)
+    database.call(syncs.cancel, "shop", PRODUCT)
+    hurry.set_result(False)
+    assert (await asyncio.wait_for(answer, SOON)).status is SyncStatus.CANCELLED
+    gone: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+    answer = asyncio.create_task(waiting.wait_until_ended(sync, LONG, gone))
+    await asyncio.sleep(0)
+    waiting.ended(sync)
+    gone.set_result(True)  # the answer is there already, and is left as it is
+    assert await asyncio.wait_for(answer, SOON) is sync
+    await waiting.aclose()
+    assert caplog.text == ""
+
+
+async def test_only_a_client_that_has_something_to_wait_for_waits(database: Database) -> None:
+    """The others are answered from what was just read, also where nobody else may wait."""
+    handlers = Handlers(database, Metrics(), SyncWaiters(database, most=0))
+    active = database.call(syncs.enqueue, "shop", PRODUCT)
+    database.call(syncs.enqueue, "other", PRODUCT)
+    ended = database.call(syncs.cancel, "other", PRODUCT)
+    database.start_deadline()
+    for roomy in (handlers, Handlers(database, Metrics(), SyncWaiters(database, most=1))):
+        at_once = await roomy.get_sync("shop", active.id, None)
+        assert isinstance(at_once, responses.Response)
+        assert "Preference-Applied" not in at_once.headers
+        done = await roomy.get_sync("other", ended.id, "wait=7")
+        assert isinstance(done, responses.Response)
+        assert done.headers["Preference-Applied"] == "wait=7"
+    full = await handlers.get_sync("shop", active.id, "wait=7")
+    assert isinstance(full, responses.Response)
+    assert "Preference-Applied" not in full.headers
+    assert isinstance(await roomy.get_sync("shop", active.id, "wait=7"), responses.DeferredResponse)
+
+
+def test_a_sync_that_is_removed_meanwhile_is_not_found(database: Database) -> None:
+    """With its merchant, say. That is what asking again would be answered, too."""
+    nobodys = database.call(syncs.enqueue, "shop", PRODUCT)
+    object.__setattr__(nobodys, "id", uuid7())
+
+    async def wait() -> None:
+        with pytest.raises(SyncNotFound):
+            await SyncWaiters(database).wait_until_ended(nobodys, 0.3, asyncio.get_running_loop().create_future())
+
+    asyncio.run(wait())
+
+
+@pytest.fixture(scope="module")
+def served(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """A gateway with few places and without a worker: a sync ends when somebody cancels it."""
+    folder = tmp_path_factory.mktemp("waiting")
+    shutil.copy(sqlite_template, folder / "gateway.db")
+    with gateway(folder, f"sqlite:///{folder / 'gateway.db'}", requests_at_once=str(AT_ONCE)) as served:
+        yield served
+
+
+class Shop:
+    """A merchant with a sync that is queued, and the clients that wait for it."""
+
+    def __init__(self, served: Gateway, name: str) -> None:
+        served.add(name)
+        self.name = name
+        self.served = served
+        self.client = served.of(name)
+        self.sync: str = self.client.put(f"{API}/sync/PRODUCT").json()["data"]["id"]
+        self._threads = ThreadPoolExecutor(20)
+
+    def ask(self, *prefer: str) -> httpx2.Response:
+        """One request, with so many lines of Prefer."""
+        with self.served.of(self.name) as client:
+            return client.get(f"{API}/syncs/{self.sync}", headers=[("Prefer", each) for each in prefer])
+
+    def wait(self, *prefer: str) -> "Future[httpx2.Response]":
+        """The same in a thread."""
+        return self._threads.submit(self.ask, *prefer)
+
+    def wait_when_there_is_room(self, *prefer: str) -> "Future[httpx2.Response]":
+        """The same, again and again while the gateway has no place for it."""
+
+        def admitted() -> httpx2.Response | None:
+            answer = self.ask(*prefer)
+            return None if answer.status_code == 503 else answer
+
+        return self._threads.submit(within, SOON, admitted)
+
+    def request(self, seconds: int) -> bytes:
+        """The request as bytes."""
+        authorization = f"Authorization: Bearer {self.served.token(self.name)}"
+        head = f"GET {API}/syncs/{self.sync} HTTP/1.1\r\nHost: x\r\n{authorization}\r\nPrefer: wait={seconds}\r\n"
+        return f"{head}X-Request-Id: {self.name}\r\n\r\n".encode()
+
+    def cancel(self) -> None:
+        """Ends the sync."""
+        assert self.client.delete(f"{API}/sync/PRODUCT").status_code == 202
+
+    def logged(self) -> str | None:
+        """The line of the request that was sent as bytes."""
+        log = "".join(path.read_text() for path in self.served.house.folder.glob("serve-*.log"))
+        lines = [line for line in log.splitlines() if f"request_id={self.name}" in line]
+        return lines[0] if lines else None
+
+
+@pytest.fixture
+def shop(served: Gateway, request: pytest.FixtureRequest) -> Iterator[Shop]:
+    """One of the test's own."""
+    shop = Shop(served, f"shop{abs(hash(request.node.name)) % 10**12}")
+    yield shop
+    shop.client.delete(f"{API}/sync/PRODUCT")
+    shop.client.close()
+
+
+def test_who_waits_is_answered_when_the_sync_ends(shop: Shop) -> None:
+    """With the sync as it has ended, and nothing that says that there is more to wait for."""
+    answer = shop.wait(f"wait={LONG}")
+    time.sleep(0.7)
+    assert not answer.done()
+    shop.cancel()
+    found = answer.result(SOON)
+    assert found.json()["data"]["status"] == "CANCELLED"
+    assert found.headers["Preference-Applied"] == f"wait={LONG}"
+    assert "Retry-After" not in found.headers
+
+
+def test_who_waits_is_answered_when_another_process_ends_the_sync(shop: Shop) -> None:
+    """A worker of another machine, say: the database knows."""
+    answer = shop.wait(f"wait={LONG}")
+    time.sleep(0.3)
+    with open_database(shop.served.house.environment["PRODUCT_GATEWAY_DATABASE_URL"]) as database:
+        database.call(syncs.cancel, shop.name, PRODUCT)
+    assert answer.result(SOON).json()["data"]["status"] == "CANCELLED"
+
+
+def test_who_waits_is_answered_when_the_time_is_up(shop: Shop) -> None:
+    """With the sync as it is then."""
+    began = time.monotonic()
+    found = shop.ask("wait=1")
+    assert 0.8 < time.monotonic() - began < 1 + SOON
+    assert found.json()["data"]["status"] == "QUEUED"
+    assert found.headers["Preference-Applied"] == "wait=1"
+    assert "Retry-After" in found.headers
+
+
+@pytest.mark.parametrize(
+    ("prefer", "applied"),
+    [
+        (["wait=600"], "wait=50"),
+        (["respond-async", "handling=lenient, Wait = 7"], "wait=7"),
+        (["x" * 2000, "wait=3"], "wait=3"),
+        (["wait=3", "x" * 2000], "wait=3"),
+        (["wait=3", "wait=4"], "wait=3"),
+    ],
+)  # fmt: skip
+def test_what_is_applied_is_said_and_a_sync_that_has_ended_is_waited_for_no_longer(
+    shop: Shop, prefer: list[str], applied: str
+) -> None:
+    """More than the gateway waits for is as good as 50 s; several lines are one list."""
+    shop.cancel()
+    assert shop.ask(*prefer).headers["Preference-Applied"] == applied
+
+
+def test_what_cannot_be_read_is_no_error_and_nothing_is_waited_for(shop: Shop) -> None:
+    """A preference never is, so that a client may send what a newer gateway knows."""
+    for prefer in ([], [""], ["wait=soon"], ['"'], ["wait=-1", "wait=1 2"], ["wait=0"], ["x" * 5000 + ",wait=40"]):
+        found = shop.ask(*prefer)
+        assert found.status_code == 200
+        assert "Preference-Applied" not in found.headers
+        assert "Retry-After" in found.headers
+
+
+def test_whoever_may_not_see_the_sync_hears_so_at_once(served: Gateway, shop: Shop) -> None:
+    """All that is checked is checked before the wait: a stranger holds nothing, and learns nothing from the time."""
+    path, prefer = f"{API}/syncs/{shop.sync}", {"Prefer": f"wait={LONG}"}
+    began = time.monotonic()
+    other = f"{shop.name}-other"
+    served.add(other)
+    with served.of(other) as stranger:
+        error(stranger.get(path, headers=prefer), 404)
+    with served.of(shop.name, "sync:write") as writer:
+        error(writer.get(path, headers=prefer), 403)
+    with served.client(None) as nobody:
+        error(nobody.get(path, headers=prefer), 401)
+    error(shop.client.get(f"{API}/syncs/{uuid7()}", headers=prefer), 404)
+    served.change(shop.name, disabled=True)
+    error(shop.client.get(path, headers=prefer), 403)
+    served.change(shop.name, disabled=False)
+    assert time.monotonic() - began < SOON
+
+
+def test_who_waits_has_no_place_among_those_at_work(shop: Shop) -> None:
+    """Three may be at work here. More wait, and one after the other is served meanwhile; then their place is there."""
+    responses = [shop.wait_when_there_is_room(f"wait={LONG}") for _ in range(AT_ONCE * 3)]
+    time.sleep(1)
+    within(SOON, lambda: all(shop.client.get(f"{API}/syncs").status_code == 200 for _ in range(10)))
+    assert not any(each.done() for each in responses)
+    shop.cancel()
+    assert {each.result(SOON).status_code for each in responses} == {200}
+    for _ in range(10):
+        assert shop.client.get(f"{API}/syncs").status_code == 200
+
+
+def test_the_wait_of_a_client_that_is_gone_ends_at_once(shop: Shop) -> None:
+    """The log has no answer of it; and a second later nothing waits, or the next look would find it."""
+    wire = Wire(shop.served.url)
+    wire.send(shop.request(LONG))
+    time.sleep(0.5)
+    wire.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # as if its machine had died
+    wire.socket.close()
+    assert "status=0" in within(SOON, shop.logged)
+
+
+def test_a_client_that_has_closed_its_half_is_answered_at_once(shop: Shop) -> None:
+    """It may be gone, which looks the same; if it is not, it hears how the sync is, and that nobody waited."""
+    with Wire(shop.served.url) as wire:
+        wire.send(shop.request(LONG))
+        time.sleep(0.5)
+        wire.half_close()
+        (reply,) = wire.until_end().replies
+    assert reply.status == 200
+    assert json.loads(reply.body)["data"]["status"] == "QUEUED"
+    assert reply.all("preference-applied") == []
+    assert len(reply.all("retry-after")) == 1
+    with Wire(shop.served.url) as wire:  # the same, before the server has begun to wait
+        wire.send(shop.request(LONG))
+        wire.half_close()
+        assert wire.until_end().statuses == [200]
+
+
+class Counted:
+    """A gateway in this process, whose statements are counted: no other process could tell how many there were."""
+
+    def __init__(self, database_url: str, folder: Path) -> None:
+        self.settings = settings.load(data_dir=folder / "var", database_url=database_url, access_log=False)
+        self.statements = 0
+        with open_database(database_url) as database:
+            database.call(merchants.add, "shop", Platform.BYOP, "https://shop.example")
+            self.ids = [database.call(syncs.enqueue, "shop", each).id for each in EntityType]
+        self.token = keys.issue_token(self.settings, "shop", list(keys.SCOPES), timedelta(hours=1))
+        self.requests = [
+            written(f"{API}/syncs/{each}", self.token)[:-2] + b"Prefer: wait=50\r\n\r\n" for each in self.ids
+        ]
+
+    @contextmanager
+    def serving(self) -> Iterator[str]:
+        """Its URL; at the end everybody is told, and it ends in time."""
+
+        def count(*_: Any) -> None:
+            self.statements += 1
+
+        event.listen(Engine, "before_cursor_execute", count)
+        try:
+            listening = processes.bind("127.0.0.1", 0)
+            app = create_app(self.settings)
+            assert isinstance(app, RequestContextMiddleware)
+            self.edge = app
+            with processes.http_server_thread(app, listening):
+                yield processes.url_of(listening)
+        finally:
+            event.remove(Engine, "before_cursor_execute", count)
+
+
+def test_hundreds_who_wait_cost_no_thread_no_query_and_nobody_elses_time(database_url: str, tmp_path: Path) -> None:
+    """Over real connections. All are told soon when a sync has ended."""
+    assert processes.most_connections() > 2 * MANY + 200, "this test needs more open files than the machine allows"
+    counted = Counted(database_url, tmp_path)
+    with counted.serving() as url:
+        asyncio.run(hundreds(counted, url))
+
+
+async def hundreds(counted: Counted, url: str) -> None:
+    """Half of them wait for one sync and half for another."""
+
+    async def ask(number: int) -> Answer:
+        connection = await Connection.to(url)
+        try:
+            for _ in range(60):
+                answer = await connection.ask(counted.requests[number % 2])
+                if answer.status != 503:  # a busy machine may be late for the database's deadline
+                    break
+                await asyncio.sleep(0.5)
+            return answer
+        finally:
+            connection.close()
+
+    async def wait(numbers: range) -> list[asyncio.Task[Answer]]:
+        """A few at a time, until nothing is asked but how the syncs are."""
+        responses = []
+        async with asyncio.timeout(120):
+            for first in range(0, len(numbers), FEW):
+                some = numbers[first : first + FEW]
+                responses += [asyncio.create_task(ask(n)) for n in some]
+                while counted.edge.in_flight <= some[-1]:  # noqa: ASYNC110 - it is another thread that counts
+                    await asyncio.sleep(0.01)
+            while await statements(1) > 8:
+                pass
+        return responses
+
+    async def statements(seconds: float) -> int:
+        before = counted.statements
+        await asyncio.sleep(seconds)
+        return counted.statements - before
+
+    responses = await wait(range(1))
+    alone, before = await statements(3), Footprint.of(os.getpid())
+    responses += await wait(range(1, MANY))
+    in_a_crowd, after = await statements(3), Footprint.of(os.getpid())
+    assert [each.result() for each in responses if each.done()] == []
+    assert after.files >= before.files + 2 * (MANY - 1), "both ends of each connection are here"
+    assert after.threads <= before.threads + 8, "the database may have got all of its threads by now, no more"
+    assert 3 <= alone <= 20
+    assert in_a_crowd <= 2 * alone, f"one client: {alone} statements in 3 s, {MANY}: {in_a_crowd}"
+    other = await Connection.to(url)
+    taken = [await other.ask(written(f"{API}/syncs", counted.token)) for _ in range(20)]
+    assert {each.status for each in taken} == {200}
+    assert max(each.seconds for each in taken) < SOON
+    assert (await other.ask(written(f"{API}/sync/PRODUCT", counted.token, "DELETE"))).status == 202
+    other.close()
+    async with asyncio.timeout(SOON):
+        ended = await asyncio.gather(*responses[::2])
+    assert {json.loads(each.body)["data"]["status"] for each in ended} == {"CANCELLED"}
+    assert {each.headers["preference-applied"] for each in ended} == {"wait=50"}
+    assert not any(each.done() for each in responses[1::2])
+    for each in responses[1::2]:
+        each.cancel()
+    await asyncio.gather(*responses, return_exceptions=True)
+
+
+def test_a_server_that_is_to_end_tells_those_who_wait_how_it_is(sqlite_house: Deployment) -> None:
+    """At once, and without the word that it has waited: so they wait for Retry-After before they ask its successor."""
+    with sqlite_house.process("serve", "--port", "0") as process:
+        shop = Shop(Gateway(sqlite_house, process.url()), "shop")
+        shop.client.close()
+        with ExitStack() as stack:
+            wires = [stack.enter_context(Wire(process.url())) for _ in range(20)]
+            for wire in wires:
+                wire.send(shop.request(LONG))
+            time.sleep(2)
+            for wire in wires:
+                wire.listen()
+                assert wire.said.replies == []
+            process.send(signal.SIGTERM)
+            for wire in wires:
+                (reply,) = wire.until_end().replies
+                assert json.loads(reply.body)["data"]["status"] == "QUEUED"
+                assert (reply.all("preference-applied"), len(reply.all("retry-after"))) == ([], 1)
+        assert process.wait() == 0
+        assert "Traceback" not in process.log.read_text()

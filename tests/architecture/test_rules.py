@@ -1,0 +1,57 @@
+"""Rules about the source tree that import-linter cannot express."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import product_gateway
+
+PACKAGE = Path(product_gateway.__file__).parent
+FILES = sorted(PACKAGE.rglob("*.py"))
+ENVIRONMENT = {("os", name) for name in ("environ", "environb", "getenv", "getenvb", "putenv", "unsetenv")}
+
+
+def used(path: Path) -> Iterator[tuple[str, str]]:
+    """What the file takes from its imports, as (module, name): `os.getenv` and `from os import getenv` alike."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    modules = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            modules.update({alias.asname or alias.name: alias.name for alias in node.names})
+        if isinstance(node, ast.ImportFrom):
+            yield from ((node.module or "", alias.name) for alias in node.names)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            yield modules.get(node.value.id, ""), node.attr
+
+
+def test_the_package_lists_its_modules_and_nothing_else() -> None:
+    """New readers start there."""
+    listed = re.findall(r"^    (\w+) ", product_gateway.__doc__ or "", re.MULTILINE)
+    modules = {path.stem for path in PACKAGE.glob("*.py")} | {
+        path.parent.name for path in PACKAGE.glob("*/__init__.py")
+    }
+    assert sorted(listed) == sorted(modules - {"__init__"})
+
+
+def test_only_settings_reads_the_environment() -> None:
+    """An operator finds everything that can be set in one place."""
+    assert [path.name for path in FILES if ENVIRONMENT & set(used(path))] == ["settings.py"]
+
+
+def test_nothing_sleeps_on_a_thread() -> None:
+    """`time.sleep` would hold up the event loop, or a stop that somebody waits for."""
+    assert [path.name for path in FILES if ("time", "sleep") in set(used(path))] == []
+
+
+def test_at_most_eight_modules_stand_directly_in_the_package() -> None:
+    """Everything else has a package with a standard name."""
+    assert len(list(PACKAGE.glob("*.py"))) <= 8
+
+
+def test_no_init_module_holds_logic() -> None:
+    """A package's `__init__.py` is its docstring."""
+    for path in PACKAGE.rglob("__init__.py"):
+        body = ast.parse(path.read_text(encoding="utf-8")).body
+        assert all(isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) for node in body), path

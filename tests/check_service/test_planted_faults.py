@@ -1,0 +1,122 @@
+"""check-service against what a service can do wrong though every schema is kept: each fault by its rule."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from product_gateway import settings
+from product_gateway.check_service.dry_run import Baseline
+from product_gateway.check_service.results import CheckResults, Result
+from product_gateway.check_service.rules import RULES
+from product_gateway.check_service.runner import Plan, run
+from product_gateway.model.syncs import EntityType
+from product_gateway.sample import catalog_file
+from product_gateway.settings import Settings
+from tests.support.faulty_service import FAULTS, TOKEN, Asked, Crooked, Honest, Told
+from tests.support.product_service_faults.regressions import FOUND
+from tests.support.serving import serve
+
+# A rule that only these break, in the files named: what is not HTTP, and what is no service at all.
+ELSEWHERE = {"reachable": "test_check_command.py", "dry-run": "hostile_found.py"}
+ODD_IDS = ["a/b", "50%2F", "größe ☃", "x y", "?", "&=+#"]
+FUZZED = [name for name, (code, _) in FAULTS.items() if code.startswith("fuzz-")]
+
+
+class Mixed(catalog_file.Catalog):
+    """Made-up records in front, and a few with odd ids behind."""
+
+    def __init__(self, records: int) -> None:
+        self._made = catalog_file.generated(records)
+
+    def count(self, entity_type: EntityType) -> int:
+        """How many records there are."""
+        return self._made.count(entity_type) + (len(ODD_IDS) if entity_type is EntityType.PRODUCT else 0)
+
+    def record(self, entity_type: EntityType, index: int) -> dict[str, Any]:
+        """The record at the index."""
+        plain = self._made.count(entity_type)
+        if index < plain:
+            return dict(self._made.record(entity_type, index))
+        return {"id": ODD_IDS[index - plain], "title": "Odd", "listPrice": 500}
+
+    def index(self, entity_type: EntityType, record_id: str) -> int | None:
+        """Where the record is."""
+        if entity_type is EntityType.PRODUCT and record_id in ODD_IDS:
+            return self._made.count(entity_type) + ODD_IDS.index(record_id)
+        return self._made.index(entity_type, record_id)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """Some patience: a machine may be busy."""
+    return settings.load(
+        data_dir=tmp_path_factory.mktemp("planted"),
+        allow_private_addresses=True,
+        read_timeout_seconds=3.5,
+        request_attempts=2,
+        retry_wait_seconds=0.01,
+        max_page_bytes=3 * 2**20,
+        max_record_bytes=2 * 2**20,
+    )
+
+
+async def failed(url: str, made: Settings, *only: EntityType, examples: int = 0) -> set[str]:
+    """The codes of the rules that do not hold."""
+    plan = Plan(url, TOKEN, only or tuple(EntityType), page_size=60, examples=examples)
+    sheet = CheckResults(TOKEN, plan.only)
+    await run(plan, made, sheet, Baseline())
+    return {each.rule.code for each in sheet.outcomes() if each.result is Result.FAILED}
+
+
+@pytest.fixture(scope="module")
+def honest() -> Iterator[str]:
+    """The same service without a fault."""
+    with serve(Crooked(Mixed(250), None)) as url:
+        yield url
+
+
+async def test_nothing_is_found_in_the_service_without_a_fault(honest: str, made: Settings) -> None:
+    """Odd ids, several pages and made-up requests included."""
+    assert await failed(honest, made, examples=20) - {"speed"} == set()
+
+
+PUBLIC_ERRORS = "http://bento-gousto.com/api-docs"  # as Bento's public page writes them
+PUBLIC_TYPES = {400: "invalid-request", 401: "unauthorised", 403: "forbidden"}
+
+
+@pytest.mark.parametrize("content_type", ["application/problem+json", "application/json; charset=utf-8"])
+@pytest.mark.parametrize("same_status", [False, True])
+async def test_error_bodies_of_the_public_page_are_no_fault(
+    made: Settings, content_type: str, same_status: bool
+) -> None:
+    """Its page has the string "401" for `status`, whatever the status of the response is."""
+
+    async def copied(self: Crooked, asked: Asked, honest: Honest) -> Told:
+        told = await honest(asked)
+        if told.status == 200:
+            return told
+        kind = f"{PUBLIC_ERRORS}/{PUBLIC_TYPES.get(told.status, 'invalid-request')}"
+        status = str(told.status) if same_status else "401"
+        errors = [{"title": "Invalid request", "detail": "What is wrong this time."}]
+        body = {"type": kind, "title": "Something went wrong", "status": status, "errors": errors}
+        return Told(told.status, body, content_type)
+
+    with serve(Crooked(Mixed(250), copied)) as url:
+        assert await failed(url, made, examples=40) - {"speed"} == set()
+
+
+@pytest.mark.parametrize("name", FAULTS)
+async def test_a_fault_is_found(name: str, made: Settings) -> None:
+    """By the rule that it breaks."""
+    code, _ = FAULTS[name]
+    with serve(Crooked(Mixed(250), name)) as url:
+        only = EntityType if code == "members-known" else [EntityType.PRODUCT]
+        found = await failed(url, made, *only, examples=40 if name in FUZZED else 0)
+    assert code in found, f"{name} is not found by {code}, but by {sorted(found)}"
+
+
+def test_every_rule_is_broken_by_something() -> None:
+    """A check that nothing ever fails may not look at all."""
+    broken = {code for code, _ in FAULTS.values()} | {code for codes in FOUND.values() for code in codes.split()}
+    assert broken | set(ELSEWHERE) == set(RULES)

@@ -1,0 +1,172 @@
+"""The command line: what stops a start, in plain words, and how that which runs for long comes to its end."""
+
+import functools
+import re
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import httpx2
+import pytest
+from sqlalchemy import make_url
+
+from tests.support import databases
+from tests.support.commands import Terminal, assert_refused
+from tests.support.deployment import STARTS_WITHIN, Deployment, Process, within
+
+PASSWORD = "hunter2"
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Terminal:
+    """For commands that need no process of their own."""
+    return Terminal(monkeypatch, capsys)
+
+
+@contextmanager
+def empty_postgresql(server: str, name: str) -> Iterator[str]:
+    """The URL of a new database without tables."""
+    databases.run(server, f"CREATE DATABASE {name}")
+    yield make_url(server).set(database=name).render_as_string(hide_password=False)
+    databases.run(server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def test_migrate_makes_the_tables_and_may_be_run_again(
+    tmp_path: Path, postgresql_server: str, terminal: Terminal
+) -> None:
+    """On both databases; a deployment runs it each time."""
+    with empty_postgresql(postgresql_server, "for_migrate") as postgresql:
+        for url in (f"sqlite:///{tmp_path / 'new' / 'gateway.db'}", postgresql):
+            house = Deployment(tmp_path, url)
+            first, again = terminal.run(house, "migrate"), terminal.run(house, "migrate")
+            assert first.stdout == again.stdout
+            assert first.stdout.startswith("The database is at revision ")
+            assert terminal.run(house, "merchant list").returncode == 0
+
+
+def test_a_postgresql_without_the_tables_is_not_touched_and_sqlite_is_migrated_unasked(
+    tmp_path: Path, postgresql_server: str, terminal: Terminal
+) -> None:
+    """Who runs a PostgreSQL decides when its tables change; a file of ours just works."""
+    with empty_postgresql(postgresql_server, "unmigrated_by_command") as postgresql:
+        house = Deployment(tmp_path, postgresql)
+        served = house.run("serve", "--port", "0", check=False, anew=True)
+        for done in (served, terminal.run(house, "merchant list")):
+            assert_refused(done, "The database's tables are not up to date. Run: product-gateway migrate")
+    (tmp_path / "new.db").touch()
+    assert terminal.run(Deployment(tmp_path, f"sqlite:///{tmp_path / 'new.db'}"), "merchant list").returncode == 0
+
+
+def test_a_database_that_cannot_be_used_is_named_with_the_reason_and_without_its_password(
+    tmp_path: Path, terminal: Terminal
+) -> None:
+    """The operator sees at once which setting it is, and what the database says."""
+    (tmp_path / "text").write_text("no database " * 100)
+    (tmp_path / "folder").mkdir()
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        port = nobody.getsockname()[1]
+    away = f"postgresql://gateway:{PASSWORD}@127.0.0.1:{port}/catalog"
+    refusals = {
+        "mysql://host/name": ["starts with mysql://", "SQLite", "PostgreSQL"],
+        "garbage": ["is not a valid URL of a database", "Examples: sqlite:///var/gateway.db"],
+        f"postgresql://u:{PASSWORD}@host:port/name": ["is not a valid URL of a database"],
+        "sqlite://": ["must name a file: sqlite:///var/gateway.db"],
+        f"sqlite:///{tmp_path / 'text' / 'gateway.db'}": ["text/gateway.db", "its file is not there"],
+        f"sqlite:///{tmp_path / 'nothing.db'}": ["nothing.db", "`serve`, `migrate` and `merchant add` make one"],
+        f"sqlite:///{tmp_path / 'folder'}": ["folder", "unable to open database file"],
+        f"sqlite:///{tmp_path / 'text'}": ["text", "file is not a database"],
+        away: [f"@127.0.0.1:{port}/catalog", "PRODUCT_GATEWAY_DATABASE_URL", "Connection refused"],
+    }
+    for url, words in refusals.items():
+        done = terminal.run(Deployment(tmp_path, url), "merchant list")
+        assert_refused(done, *words)
+        assert PASSWORD not in done.stderr
+    made = terminal.run(Deployment(tmp_path, f"sqlite:///{tmp_path / 'text' / 'gateway.db'}"), "migrate")
+    assert_refused(made, "text, cannot be made: ")
+    assert not (tmp_path / "nothing.db").exists()
+    house = Deployment(tmp_path, away)
+    for done in (house.run("worker", check=False, anew=True), terminal.run(house, "migrate")):
+        assert_refused(done, *refusals[away])
+        assert PASSWORD not in done.stderr
+
+
+def test_a_setting_that_does_not_exist_is_pointed_out_but_does_no_harm(
+    sqlite_house: Deployment, terminal: Terminal
+) -> None:
+    """Most often a slip of the pen: without a word, the default would be in force."""
+    sqlite_house.environment |= {"PRODUCT_GATEWAY_PAGESIZE": "5", "PRODUCT_GATEWAY_X": ""}
+    done = terminal.run(sqlite_house, "merchant list")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr.splitlines() == [
+        "There is no setting PRODUCT_GATEWAY_PAGESIZE; it has no effect.",
+        "There is no setting PRODUCT_GATEWAY_X; it has no effect.",
+    ]
+
+
+def test_settings_that_cannot_be_are_named_all_at_once(sqlite_house: Deployment, terminal: Terminal) -> None:
+    """Each by its variable; nothing starts half right."""
+    wrong = {
+        "PAGE_SIZE": "many",
+        "LEASE_SECONDS": "0",
+        "LOG_LEVEL": "chatty",
+        "JWKS_URL": "id.example/keys",
+        "SECRET_KEY_FILE": "/no/such/file",
+        "ALLOW_PRIVATE_ADDRESSES": "perhaps",
+    }
+    sqlite_house.environment |= {f"PRODUCT_GATEWAY_{name}": value for name, value in wrong.items()}
+    for command in ("merchant list", "serve --port 0", "worker", "migrate", "token shop"):
+        done = terminal.run(sqlite_house, command)
+        assert_refused(done)
+        named = {line.partition(":")[0].removeprefix("PRODUCT_GATEWAY_") for line in done.stderr.splitlines()}
+        assert named == set(wrong)
+        assert "there is no file /no/such/file" in done.stderr
+
+
+def test_a_port_that_is_taken_or_a_host_that_is_not_ours_is_said_in_plain_words(
+    sqlite_house: Deployment, terminal: Terminal
+) -> None:
+    """The commonest of all failures to start."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        ends = [terminal.run(sqlite_house, f"{each} {port}") for each in ("serve --port", "demo --port")]
+        ends.append(sqlite_house.run("sample-service", "--port", str(port), check=False, anew=True))
+        for done in ends:
+            assert_refused(done, f"Port {port} of 127.0.0.1 is taken. Stop what listens there, or choose another port.")
+    for host in ("192.0.2.1", "no-such-host.invalid"):
+        refused = terminal.run(sqlite_house, f"serve --host {host}")
+        assert_refused(refused, f"Cannot listen on port 8080 of {host}: ")
+
+
+def is_ready(process: Process) -> bool:
+    """Whether it does its work, as it says or as a request finds out."""
+    said = process.log.read_text()
+    assert process.status() is None, said
+    if "waiting for syncs" in said:
+        return True
+    address = re.search(r"http://[0-9.:]+", said)
+    try:
+        return address is not None and httpx2.get(f"{address[0]}/products").status_code < 500
+    except httpx2.TransportError:
+        return False
+
+
+RUNS = [
+    ("serve --port 0 --with-worker", signal.SIGTERM),
+    ("worker", signal.SIGINT),
+    ("sample-service --port 0", signal.SIGTERM),
+    ("demo --port 0 --sample-port 0", signal.SIGINT),
+]
+
+
+def test_what_runs_for_long_ends_in_good_order_when_it_is_told_to(sqlite_house: Deployment) -> None:
+    """Exit status 0 and no traceback, for a supervisor's TERM and for Ctrl-C alike."""
+    with ExitStack() as stack:
+        running = [stack.enter_context(sqlite_house.process(*command.split(), anew=True)) for command, _ in RUNS]
+        for process, (_, number) in zip(running, RUNS, strict=True):
+            within(STARTS_WITHIN, functools.partial(is_ready, process))
+            process.send(number)
+        for process, (command, number) in zip(running, RUNS, strict=True):
+            assert process.wait() == 0, f"{command}, {number.name}: {process.log.read_text()}"
+            assert "Traceback" not in process.log.read_text()

@@ -1,0 +1,86 @@
+"""docs/clients.md is held to account: it has the clients that `make clients` runs, with the commands that are run."""
+
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+from product_gateway.openapi import documents
+from tests.tools.client_roster import CLIENTS, TOOLS, TOP, TOURS, Client
+
+PAGE = (TOP / "docs" / "clients.md").read_text()
+ROWS = [[cell.strip() for cell in line.strip("|").split("|")] for line in PAGE.splitlines() if line.startswith("| `")]
+each_client = pytest.mark.parametrize("client", CLIENTS, ids=lambda client: client.name)
+
+
+def test_the_matrix_has_the_clients_that_are_run() -> None:
+    """With the generators' versions as they are locked."""
+    assert [row[:3] for row in ROWS] == [[f"`{each.name}`", each.language, each.generator] for each in CLIENTS]
+
+
+def test_every_tour_is_run() -> None:
+    """A folder that the roster does not name would be kept up by nobody."""
+    folders = {path.name for path in TOURS.iterdir() if path.is_dir()} - {".build", "node_modules"}
+    assert folders == {client.name for client in CLIENTS}
+
+
+def test_there_are_nine_clients_in_seven_languages() -> None:
+    """So many were promised."""
+    assert len(CLIENTS) >= 9
+    assert len({client.language for client in CLIENTS}) >= 7
+
+
+@each_client
+def test_the_page_has_the_commands_that_are_run(client: Client) -> None:
+    """Letter by letter, in the client's own section."""
+    (section,) = re.findall(rf"^### {client.name}\n(.*?)(?=^##|\Z)", PAGE, re.MULTILINE | re.DOTALL)
+    (block,) = re.findall(r"```console\n(.*?)```", section, re.DOTALL)
+    commands = [command for command in (client.generate, client.build, client.run) if command]
+    assert block.splitlines() == [f"$ {command}" for command in commands]
+
+
+@each_client
+def test_the_page_leads_to_the_tour(client: Client) -> None:
+    """The program that the client's last command runs, or is built of."""
+    (row,) = (row for row in ROWS if row[0] == f"`{client.name}`")
+    (link,) = re.findall(r"\]\((.*)\)", row[3])
+    assert (TOP / "docs" / link).resolve().is_relative_to(TOURS / client.name)
+    assert (TOP / "docs" / link).is_file()
+
+
+@each_client
+def test_every_tool_of_a_client_can_be_looked_for(client: Client) -> None:
+    """And one that is not here is said to be missing, not run into."""
+    assert set(client.needs) <= set(TOOLS)
+    assert "openapi-generator" not in client.package or {"Java 11", "JDK 11"} & set(client.needs)
+
+
+def test_ci_installs_what_the_page_says() -> None:
+    """But for the JDK, which is installed where there is none."""
+    (command,) = re.findall(r"^\$ apt-get install (.*?)\n```", PAGE, re.MULTILINE | re.DOTALL)
+    script = (TOP / ".ci" / "run").read_text()
+    listed = " ".join(re.findall(r"toolchains\+?=\((.*?)\)", script))
+    assert set(shlex.split(command.replace("\\\n", " "))) == set(shlex.split(listed))
+
+
+def test_a_client_that_does_not_exist_is_refused() -> None:
+    """A slip in CLIENTS must not end in a green run of nothing."""
+    command = [sys.executable, str(TOP / "tests" / "generated.py")]
+    done = subprocess.run(command, env={"CLIENTS": "cobol"}, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "There is no client cobol" in done.stderr
+
+
+def test_the_fields_that_the_page_calls_nullable_are() -> None:
+    """And no others of a sync."""
+    schemas = documents.load(documents.GATEWAY)["components"]["schemas"]
+    (sentence,) = re.findall(r"of a sync,\n?(.*?) are always there", PAGE, re.DOTALL)
+    nullable = {
+        name
+        for schema in ("Sync", "SyncProgress")
+        for name, each in schemas[schema]["properties"].items()
+        if documents.resolve(documents.load(documents.GATEWAY), each).get("nullable")
+    }
+    assert set(re.findall(r"`(\w+)`", sentence)) == nullable

@@ -1,0 +1,210 @@
+"""What the monitor asks of the database: the right things, in a number of statements that is always the same, each of
+them by an index, with a hundred thousand past syncs as with none."""
+
+import json
+import re
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, event, text
+
+from product_gateway.db import catalog, claims, merchants, monitor, syncs
+from product_gateway.db.database import Database
+from product_gateway.errors import MerchantDisabled, NoActiveSync, SyncAlreadyActive, SyncNotFound
+from product_gateway.model.merchants import Platform
+from product_gateway.model.syncs import EntityType, SyncStatus
+
+PAST = 100_000
+RULES = (5, 2)
+# Of SQLite: a scan that uses no index. Of PostgreSQL: the same, of a table that has many rows here.
+SCANS = re.compile(r'^SCAN syncs( AS \w+)?$|"Seq Scan"[^{}]*"Relation Name": "sync(s|_events)"', re.MULTILINE)
+PRODUCT, COLLECTION = EntityType.PRODUCT, EntityType.COLLECTION
+STATEMENTS = {"overview": 10, "recent": 2, "story": 6}
+LOOKS: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
+    "overview": (monitor.overview, ()),
+    "recent": (monitor.recent, (None, None, None, None, 25)),
+    "recent FAILED": (monitor.recent, (None, None, SyncStatus.FAILED, None, 25)),
+    "recent COLLECTION": (monitor.recent, (None, COLLECTION, None, None, 25)),
+    "recent CANCELLED of shop": (monitor.recent, ("shop", None, SyncStatus.CANCELLED, None, 25)),
+    "recent of shop": (monitor.recent, ("shop", None, None, None, 25)),
+}
+
+
+def past(connection: Connection, number: int, first: int = 0) -> None:
+    """So many syncs that ended, most of them well, of two merchants; each with an event."""
+    new_id, later = {
+        "sqlite": ("printf('%032x', n)", "strftime('%Y-%m-%d %H:%M:%f000', '2026-01-01', (n * 50) || ' seconds')"),
+        "postgresql": ("lpad(to_hex(n), 32, '0')::uuid", "'2026-01-01Z'::timestamptz + n * interval '50 seconds'"),
+    }[connection.dialect.name]
+    connection.execute(
+        text(
+            f"""
+            WITH RECURSIVE numbers(n) AS (SELECT {first} UNION ALL SELECT n + 1 FROM numbers WHERE n + 1 < {number})
+            INSERT INTO syncs (merchant, id, entity_type, status, queued_at, started_at, finished_at, failure_code)
+            SELECT CASE n % 2 WHEN 0 THEN 'shop' ELSE 'other' END, {new_id},
+                CASE n % 100 WHEN 3 THEN 'COLLECTION' ELSE 'PRODUCT' END,
+                CASE WHEN n % 100 IN (7, 8) THEN 'FAILED' WHEN n % 5000 = 12 THEN 'CANCELLED' ELSE 'SUCCEEDED' END,
+                {later}, {later}, {later}, CASE WHEN n % 100 IN (7, 8) THEN 'INVALID_PAGE' END
+            FROM numbers
+            """.replace(":", "\\:")
+        )
+    )
+    connection.execute(
+        text(
+            """
+            INSERT INTO sync_events (merchant, sync_id, id, at, kind)
+            SELECT merchant, id, id, finished_at, status FROM syncs WHERE finished_at IS NOT NULL AND NOT EXISTS
+                (SELECT 1 FROM sync_events told WHERE told.merchant = syncs.merchant AND told.sync_id = syncs.id)
+            """
+        )
+    )
+
+
+def crowd(connection: Connection) -> None:
+    """Three hundred active syncs, half of them in progress."""
+    for n in range(300):
+        merchants.add(connection, f"merchant{n}", Platform.BYOP, "https://shop.example")
+        syncs.enqueue(connection, f"merchant{n}", PRODUCT)
+    for _ in range(150):
+        claims.claim(connection, "worker", 600.0, *RULES)
+
+
+def statements(database: Database, work: Callable[..., Any], *arguments: Any) -> tuple[list[str], str]:
+    """What the work asks, and how the database goes about it."""
+    asked: list[str] = []
+    plans: list[str] = []
+    word = "EXPLAIN QUERY PLAN" if database.engine.dialect.name == "sqlite" else "EXPLAIN (FORMAT JSON)"
+
+    def note(_: Any, cursor: Any, statement: str, values: Any, *__: Any) -> None:
+        if statement.startswith("SELECT"):
+            asked.append(statement)
+            cursor.execute(f"{word} {statement}", values)
+            rows = cursor.fetchall()
+            plans.extend(str(row[-1]) if word.endswith("PLAN") else json.dumps(row[0]) for row in rows)
+
+    event.listen(database.engine, "before_cursor_execute", note)
+    try:
+        database.call(work, *arguments)
+    finally:
+        event.remove(database.engine, "before_cursor_execute", note)
+    return asked, "\n".join(plans)
+
+
+def timed(database: Database, work: Callable[..., Any], *arguments: Any) -> float:
+    """The best of many, in milliseconds: on a busy machine most are interrupted."""
+    best = 1e9
+    for _ in range(30):
+        began = time.perf_counter()
+        database.call(work, *arguments)
+        best = min(best, (time.perf_counter() - began) * 1000)
+    return best
+
+
+def test_a_page_costs_the_same_with_a_hundred_thousand_past_syncs(database: Database) -> None:
+    """A bounded number of statements, every one of which reads an index from one end."""
+    database.call(crowd)
+    database.call(past, 200)
+    before = {name: timed(database, work, *arguments) for name, (work, arguments) in LOOKS.items()}
+    database.call(past, PAST, 200)
+    database.call(lambda connection: connection.execute(text("ANALYZE")))
+    for name, (work, arguments) in LOOKS.items():
+        asked, plan = statements(database, work, *arguments)
+        took = timed(database, work, *arguments)
+        dialect = database.engine.dialect.name
+        print(f"{dialect}, {name}: {len(asked)} statements, {took:.1f} ms, {took / before[name]:.1f} times as long")
+        assert len(asked) <= STATEMENTS[name.split()[0]], f"{name}: {len(asked)}"
+        assert not SCANS.search(plan), f"{name}: {plan}"
+        assert took < 20 + 10 * before[name], f"{name}: {before[name]:.1f} ms, and then {took:.1f} ms"
+    (runs, _) = database.call(monitor.recent, None, None, SyncStatus.FAILED, None, 1)
+    asked, plan = statements(database, monitor.sync_detail, runs[0].sync.merchant, runs[0].sync.id)
+    assert len(asked) <= STATEMENTS["story"]
+    assert not SCANS.search(plan), plan
+
+
+def test_every_sync_is_on_one_page_whatever_the_filter(database: Database) -> None:
+    """Page by page, newest first, none twice and none left out."""
+    database.call(past, 400)
+    for merchant, entity_type, status in (
+        (None, None, None),
+        ("shop", None, None),
+        (None, COLLECTION, None),
+        (None, None, SyncStatus.FAILED),
+        ("shop", PRODUCT, SyncStatus.FAILED),
+        ("nobody", None, None),
+    ):
+        seen, before = [], None
+        while True:
+            runs, before = database.call(monitor.recent, merchant, entity_type, status, before, 33)
+            seen += [each.sync for each in runs]
+            if before is None:
+                break
+        wanted = [
+            sync
+            for name in ("shop", "other")
+            if merchant in (None, name)
+            for sync in database.call(syncs.history, name, entity_type, status, None, 5000)[0]
+        ]
+        wanted.sort(key=lambda sync: (sync.queued_at, sync.id), reverse=True)
+        assert [each.id for each in seen] == [each.id for each in wanted]
+
+
+def test_a_merchant_fails_until_a_sync_of_the_same_type_succeeds(database: Database) -> None:
+    """Its last failure is shown once, with how many there were; a cancelled sync mends nothing."""
+
+    def ends(code: str | None, entity_type: EntityType = PRODUCT) -> None:
+        database.call(syncs.enqueue, "shop", entity_type)
+        claim = database.call(claims.claim, "worker", 600.0, *RULES)
+        assert claim is not None
+        if code is None:
+            database.call(catalog.succeed, claim)
+        else:
+            database.call(claims.fail, claim, code, "why")
+
+    ends(None)
+    ends("INVALID_PAGE")
+    ends("INVALID_PAGING")
+    database.call(syncs.enqueue, "shop", PRODUCT)
+    database.call(syncs.cancel, "shop", PRODUCT)
+    ends(None, COLLECTION)
+    found = database.call(monitor.overview)
+    ((last, times, again),) = [(each.last.failure_code, each.times, each.runs_again) for each in found.failing]
+    assert (last, times, again, found.failing_in_all) == ("INVALID_PAGING", 2, False, 1)
+    database.call(syncs.enqueue, "shop", PRODUCT)
+    assert database.call(monitor.overview).failing[0].runs_again
+    database.call(syncs.cancel, "shop", PRODUCT)
+    ends(None)
+    assert database.call(monitor.overview).failing == []
+
+
+def test_a_sync_whose_lease_has_run_out_is_stuck(database: Database) -> None:
+    """Until another worker takes it over."""
+    database.call(syncs.enqueue, "shop", PRODUCT)
+    claim = database.call(claims.claim, "worker-1:1", -1.0, *RULES)
+    assert claim is not None
+    (stuck,) = database.call(monitor.overview).stuck
+    assert (stuck.is_stuck, stuck.lease_owner, stuck.sync.id) == (True, "worker-1:1", claim.sync_id)
+    assert database.call(claims.claim, "worker-2:2", 600.0, *RULES) is not None
+    found = database.call(monitor.overview)
+    assert found.stuck == []
+    assert [each.lease_owner for each in found.active] == ["worker-2:2"]
+    assert found.active[0].heartbeat_at is not None
+
+
+def test_actions_are_those_of_the_sync_that_was_meant(database: Database) -> None:
+    """A page may be old when somebody clicks."""
+    first = database.call(syncs.enqueue, "shop", PRODUCT)
+    with pytest.raises(SyncAlreadyActive):
+        database.call(monitor.run_again, "shop", first.id)
+    database.call(syncs.cancel, "shop", PRODUCT)
+    second = database.call(monitor.run_again, "shop", first.id)
+    with pytest.raises(NoActiveSync):
+        database.call(monitor.cancel, "shop", first.id, "192.0.2.7")
+    assert database.call(syncs.get, "shop", second.id).is_active
+    with pytest.raises(SyncNotFound):
+        database.call(monitor.cancel, "other", second.id, "192.0.2.7")
+    assert database.call(monitor.cancel, "shop", second.id, "192.0.2.7").status is SyncStatus.CANCELLED
+    database.call(merchants.update_merchant, "shop", disabled=True)
+    with pytest.raises(MerchantDisabled):
+        database.call(monitor.run_again, "shop", first.id)

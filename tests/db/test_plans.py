@@ -1,0 +1,133 @@
+"""What PostgreSQL does for claims, removals and those who wait does not depend on when it last counted the rows."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, event, insert, literal
+from uuid_utils.compat import uuid7
+
+from product_gateway.db import catalog, claims, merchants, syncs, tables, types
+from product_gateway.db.batch_reads import get_states, get_syncs
+from product_gateway.db.database import Database, open_database
+from product_gateway.db.enqueue import enqueue_many
+from product_gateway.model.catalog import Page, Record
+from product_gateway.model.merchants import Platform
+from product_gateway.model.syncs import Claim, EntityType
+from tests.support import databases
+
+MANY = 3000
+RULES = (5, 2)  # workers that a sync may lose, syncs of a merchant at once
+
+
+@pytest.fixture
+def url(postgresql_server: str, postgresql_template: str) -> str:
+    """A database in which nobody counts rows unless a test says so."""
+    url = databases.copy_of(postgresql_server, postgresql_template)
+    for table in tables.metadata.tables:
+        databases.run(url, f"ALTER TABLE {table} SET (autovacuum_enabled = false)")
+    return url
+
+
+def add(database: Database, *names: str) -> None:
+    """Merchants."""
+    for name in names:
+        database.call(merchants.add, name, Platform.BYOP, "https://shop.example")
+
+
+def queue(connection: Connection, names: list[str]) -> None:
+    """A sync of each merchant."""
+    sync = {"entity_type": "PRODUCT", "status": "QUEUED"}
+    statement = insert(tables.syncs).values(queued_at=types.now(literal(-60)))
+    connection.execute(statement, [{**sync, "merchant": each, "id": uuid7()} for each in names])
+
+
+def started(database: Database, merchant: str, records: int) -> Claim:
+    """A sync that has read so many records."""
+    database.call(syncs.enqueue, merchant, EntityType.PRODUCT)
+    claim = database.call(claims.claim, "tester", 600.0, *RULES)
+    assert claim is not None
+    read = tuple(Record(f"{n:06d}", "{}") for n in range(records))
+    database.call(catalog.write_page, claim, Page(read, (), None, None), 600.0)
+    return claim
+
+
+def plans(database: Database, work: Callable[..., Any], *arguments: Any) -> str:
+    """How PostgreSQL went about the queries of the work."""
+    found: list[str] = []
+
+    def explain(_: Any, cursor: Any, statement: str, values: Any, *__: Any) -> None:
+        if statement.startswith(("SELECT", "WITH")):
+            cursor.execute(f"EXPLAIN {statement}", values)
+            found.extend(row[0] for row in cursor.fetchall())
+
+    event.listen(database.engine, "before_cursor_execute", explain)
+    try:
+        database.call(work, *arguments)
+    finally:
+        event.remove(database.engine, "before_cursor_execute", explain)
+    return "\n".join(found)
+
+
+def test_a_claim_from_a_long_queue_sorts_nothing(url: str) -> None:
+    """Of a queue that was empty a moment ago, the database knows nothing yet; and each claim must be quick."""
+    with open_database(url) as database:
+        names = [f"merchant{n}" for n in range(MANY)]
+        add(database, *names[:20])
+        database.call(queue, names[:20])
+        for _ in range(20):
+            claim = database.call(claims.claim, "tester", 600.0, *RULES)
+            assert claim is not None
+            database.call(catalog.succeed, claim)
+        databases.run(url, "ANALYZE")
+        add(database, *names[20:])
+        database.call(queue, names[20:])
+        plan = plans(database, claims.claim, "tester", 600.0, *RULES)
+    assert "ix_syncs_queued" in plan
+    assert "Sort" not in plan
+
+
+def test_what_many_ask_for_at_once_is_found_by_keys(url: str) -> None:
+    """However long the history is: what is active, what was asked for by id, and what was asked for last."""
+    with open_database(url) as database:
+        names = [f"merchant{n}" for n in range(MANY)]
+        add(database, *names[:20])
+        ended = {"entity_type": "PRODUCT", "status": "SUCCEEDED"}
+        rows = [{**ended, "merchant": names[n % 20], "id": uuid7()} for n in range(MANY)]
+        statement = insert(tables.syncs).values(queued_at=types.now(literal(-60)), finished_at=types.now())
+        database.call(lambda connection: connection.execute(statement, rows))
+        databases.run(url, "ANALYZE")
+        wanted = [(name, EntityType.PRODUCT) for name in names[:5]]
+        active = plans(database, enqueue_many, [(names[-1], EntityType.PRODUCT), *wanted])
+        by_id = plans(database, get_syncs, [(rows[n]["merchant"], rows[n]["id"]) for n in range(5)])
+        state = plans(database, get_states, wanted)
+    for plan, index in ((active, "ux_syncs_one_active"), (by_id, "pk_syncs"), (state, "ix_syncs_latest")):
+        assert index in plan, plan
+        assert "Seq Scan on syncs" not in plan, plan
+
+
+def test_those_who_wait_for_syncs_have_them_found_by_their_keys(url: str) -> None:
+    """However long the history is: of a row of each key, and no other."""
+    with open_database(url) as database:
+        add(database, "shop")
+        ended = {"merchant": "shop", "entity_type": "PRODUCT", "status": "SUCCEEDED"}
+        keys = [("shop", uuid7()) for _ in range(MANY)]
+        statement = insert(tables.syncs).values(queued_at=types.now(literal(-60)), finished_at=types.now())
+        database.call(lambda connection: connection.execute(statement, [{**ended, "id": each} for _, each in keys]))
+        databases.run(url, "ANALYZE")
+        plan = plans(database, syncs.ended_among, keys[:1], keys[-1:])
+    assert plan.count("using pk_syncs on syncs") == 2, plan
+
+
+def test_a_removal_never_compares_each_record_with_each_id(url: str) -> None:
+    """With the counts of yesterday, a join of the two looks like one of a row with a row."""
+    with open_database(url) as database:
+        add(database, "other", "shop")
+        database.call(catalog.succeed, started(database, "other", 500))
+        databases.run(url, "ANALYZE")
+        database.call(catalog.succeed, started(database, "shop", MANY + 1))
+        claim = started(database, "shop", MANY)  # which lacks a record
+        looked = plans(database, catalog.count_missing, claim) + plans(database, catalog.missing, claim, 10)
+        plan = plans(database, catalog.remove_missing, claim, "", 1000)
+    assert "Nested Loop" not in looked + plan
+    assert "record_id >=" in plan

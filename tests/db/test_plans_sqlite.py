@@ -1,0 +1,193 @@
+"""SQLite's plans read a bounded number of rows of a long queue or history, with and without ANALYZE."""
+
+import re
+import shutil
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, event, insert, inspect, literal, text
+from uuid_utils.compat import uuid7
+
+from product_gateway.db import catalog, claims, merchants, monitor, syncs, tables, types
+from product_gateway.db.batch_reads import get_states, get_syncs
+from product_gateway.db.database import Database, open_database
+from product_gateway.db.enqueue import enqueue_many
+from product_gateway.db.executor import BEGIN, WRITE, InFlight, WorkItem
+from product_gateway.db.group_commit import GroupCommit
+from product_gateway.model.catalog import Page, Record
+from product_gateway.model.merchants import Platform
+from product_gateway.model.syncs import EntityType, SyncStatus
+
+MANY = 50_000
+SCAN = re.compile("SCAN (merchants|syncs|sync_events|catalog_records|seen_records|webhook_deliveries)")
+RULES = (5, 2)  # workers that a sync may lose, syncs of a merchant at once
+STATISTICS = ("none", "of a small database", "of the whole database")
+
+
+@pytest.fixture(scope="module")
+def filled(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Databases with MANY queued and MANY ended syncs, by the state of their statistics."""
+    folder = tmp_path_factory.mktemp("plans")
+    found: dict[str, Path] = {}
+    for statistics in STATISTICS:
+        found[statistics] = folder / f"{statistics}.db"
+        shutil.copy(sqlite_template, found[statistics])
+        with open_database(f"sqlite:///{found[statistics]}") as database:
+            database.call(fill, "small", 20)
+            if statistics == "of a small database":
+                database.call(lambda connection: connection.execute(text("ANALYZE")))
+            database.call(fill, "merchant", MANY)
+            if statistics == "of the whole database":
+                database.call(lambda connection: connection.execute(text("ANALYZE")))
+    return found
+
+
+@pytest.fixture(params=STATISTICS)
+def path(request: pytest.FixtureRequest, filled: dict[str, Path], tmp_path: Path) -> Path:
+    """A copy of one of them."""
+    return Path(shutil.copy(filled[request.param], tmp_path / "gateway.db"))
+
+
+def fill(connection: Connection, prefix: str, number: int) -> None:
+    """Queued syncs of many merchants, and ended ones of some of them."""
+    names = [f"{prefix}{n}" for n in range(number)]
+    merchant = {"platform": "BYOP", "product_service_url": "https://shop.example", "disabled": False}
+    times = {"created_at": types.now(), "updated_at": types.now()}
+    connection.execute(insert(tables.merchants).values(**times), [{**merchant, "name": each} for each in names])
+    sync = {"entity_type": "PRODUCT", "status": "QUEUED"}
+    connection.execute(
+        insert(tables.syncs).values(queued_at=types.now(literal(-60))),
+        [{**sync, "merchant": each, "id": uuid7()} for each in names],
+    )
+    sync = {"entity_type": "COLLECTION", "status": "SUCCEEDED"}
+    connection.execute(
+        insert(tables.syncs).values(queued_at=types.now(literal(-60)), finished_at=types.now(literal(-50))),
+        [{**sync, "merchant": names[n % 100 % number], "id": uuid7()} for n in range(number)],
+    )
+
+
+def plan(database: Database, work: Callable[..., Any], *arguments: Any) -> str:
+    """Return SQLite's plans of all statements that `work` executes."""
+    found: list[str] = []
+
+    def explain(_: Any, cursor: Any, statement: str, values: Any, *__: Any) -> None:
+        if statement.startswith(("SELECT", "WITH", "UPDATE", "DELETE", "INSERT")):
+            cursor.execute(f"EXPLAIN QUERY PLAN {statement}", values)
+            found.extend(row[3] for row in cursor.fetchall())
+
+    event.listen(database.engine, "before_cursor_execute", explain)
+    try:
+        database.call(work, *arguments)
+    finally:
+        event.remove(database.engine, "before_cursor_execute", explain)
+    return "\n".join(found)
+
+
+def test_a_claim_reads_the_oldest_rows_of_an_index(path: Path) -> None:
+    """Neither the search for a sync nor the claim of one sorts the queue or the history."""
+    with open_database(f"sqlite:///{path}") as database:
+        for at_once in (1, 2):
+            for found in (
+                plan(database, claims.has_claimable, at_once),
+                plan(database, claims.claim, "tester", 600.0, 5, at_once),
+            ):
+                assert "USING INDEX ix_syncs_queued (status=?)" in found, found
+                assert "USING INDEX ix_syncs_in_progress (status=?)" in found, found
+                assert "TEMP B-TREE" not in found, found
+                assert not SCAN.search(found), found
+
+
+@pytest.mark.parametrize("merchant", [None, "merchant7"])
+def test_lists_of_syncs_read_an_index_from_one_end(path: Path, merchant: str | None) -> None:
+    """The monitor's list, with each filter, and a merchant's history."""
+    with open_database(f"sqlite:///{path}") as database:
+        for status in (None, *SyncStatus):
+            found = plan(database, monitor.recent, merchant, EntityType.PRODUCT, status, None, 50)
+            assert not SCAN.search(found), found
+            assert found.count("ix_syncs_of_") == (5 if status is None else 1), found
+        found = plan(database, syncs.history, "merchant7", None, None, None, 50)
+        assert found.count("USING INDEX ix_syncs_latest") == 2, found
+        assert "TEMP B-TREE" not in found, found
+
+
+def test_what_many_ask_for_at_once_is_found_by_keys(path: Path) -> None:
+    """A batch of PUTs, of reads by id, of reads of the latest, and those who wait."""
+    with open_database(f"sqlite:///{path}") as database:
+        ids = database.call(lambda connection: [row.id for row in connection.execute(text(OF_ONE))])
+        keys = [("merchant7", each) for each in ids]
+        wanted = [(f"merchant{n}", EntityType.PRODUCT) for n in range(5)]
+        added = [(f"merchant{n}", EntityType.COLLECTION) for n in range(5)]
+        looks = {
+            "(merchant=? AND status=? AND entity_type=?)": plan(database, enqueue_many, [*wanted, *added]),
+            "sqlite_autoindex_syncs_1": plan(database, get_syncs, keys) + plan(database, syncs.ended_among, keys, keys),
+            "ix_syncs_latest": plan(database, get_states, wanted),
+        }
+    for index, found in looks.items():
+        assert index in found, found
+        assert not SCAN.search(found), found
+
+
+OF_ONE = "SELECT id FROM syncs WHERE merchant = 'merchant7' LIMIT 5"
+
+
+def test_pruning_begins_with_the_syncs_that_ended_first(path: Path) -> None:
+    """And looks for a newer one of each by an index."""
+    with open_database(f"sqlite:///{path}") as database:
+        found = plan(database, syncs.prune, 0.0, 20)
+    assert "ix_syncs_finished_at" in found, found
+    assert not SCAN.search(found), found
+
+
+def test_pages_and_removals_read_the_primary_key_of_the_catalog(path: Path) -> None:
+    """A page of the catalog, a page of a pull, and the removal of what a pull did not see."""
+    with open_database(f"sqlite:///{path}") as database:
+        database.call(merchants.add, "new", Platform.BYOP, "https://shop.example")
+        database.call(clear_queue)
+        database.call(syncs.enqueue, "new", EntityType.PRODUCT)
+        claim = database.call(claims.claim, "tester", 600.0, *RULES)
+        assert claim is not None
+        page = Page(tuple(Record(f"{n:04d}", "{}") for n in range(1000)), (), None, None)
+        found = plan(database, catalog.write_page, claim, page, 600.0)
+        found += plan(database, catalog.page, "new", EntityType.PRODUCT, "", 100)
+        found += plan(database, catalog.find, "new", EntityType.PRODUCT, ["0001", "0002"])
+        found += plan(database, catalog.missing, claim, 10)
+        found += plan(database, catalog.count_missing, claim)
+        found += plan(database, catalog.remove_missing, claim, "", 1000)
+        found += plan(database, catalog.delete_seen, "new", 100)
+    assert not SCAN.search(found), found
+
+
+def clear_queue(connection: Connection) -> None:
+    """End all that is queued, so that the next claim takes another sync."""
+    connection.execute(text("UPDATE syncs SET status='CANCELLED', finished_at=queued_at WHERE status='QUEUED'"))
+
+
+async def test_statistics_are_renewed_at_intervals_and_at_the_end(sqlite_template: Path, tmp_path: Path) -> None:
+    """By the writer, and only by one that has written."""
+    for interval, closes, renewed in ((0.0, False, True), (3600.0, False, False), (3600.0, True, True)):
+        path = shutil.copy(sqlite_template, tmp_path / f"{interval}{closes}.db")
+        with open_database(f"sqlite:///{path}") as database:
+            writer = GroupCommit(database.engine.execution_options(**{BEGIN: WRITE}), interval)
+            for name in ("first", "second"):
+                under_way = InFlight()
+                unit = WorkItem(partial(add, name=name), under_way, writes=True)
+                writer.run(unit)
+                await unit.future
+            if closes:
+                assert writer.close(time.monotonic() + 10)
+            assert database.call(has_statistics) == renewed
+            assert writer.close(time.monotonic() + 10)
+
+
+def has_statistics(connection: Connection) -> bool:
+    """Whether ANALYZE has run."""
+    return inspect(connection).has_table("sqlite_stat1")
+
+
+def add(connection: Connection, name: str) -> None:
+    """A merchant."""
+    merchants.add(connection, name, Platform.BYOP, "https://shop.example")

@@ -1,0 +1,199 @@
+"""The pages over HTTP: served from the package alone, kept by browsers as long as they may, and gone where unwanted."""
+
+import gzip
+import hashlib
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx2
+import orjson
+import pytest
+import yaml
+
+from product_gateway.docs_pages import pages
+from product_gateway.docs_pages.pages import POLICIES, Pages
+from product_gateway.openapi import documents
+from tests.support.contract import DOCUMENT, Gateway, error, gateway
+from tests.support.deployment import Deployment
+from tests.tools.vendored import shipped
+
+PAGES = {"/": pages.INDEX, "/docs": pages.DOCS, "/docs/try": pages.TRY_OUT}
+FOREVER = "public, max-age=31536000, immutable"
+each_page = pytest.mark.parametrize("path", PAGES)
+
+
+@pytest.fixture(scope="module")
+def served(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """A gateway that checks its answers."""
+    folder = tmp_path_factory.mktemp("pages")
+    shutil.copy(sqlite_template, folder / "gateway.db")
+    with gateway(folder, f"sqlite:///{folder / 'gateway.db'}") as served:
+        yield served
+
+
+@pytest.fixture
+def reader(served: Gateway) -> Iterator[httpx2.Client]:
+    """Somebody without a token, who takes what comes as it comes."""
+    with served.client(None) as client:
+        client.headers["Accept-Encoding"] = "identity"
+        yield client
+
+
+def links(client: httpx2.Client, path: str) -> list[str]:
+    """Where a page leads, and what it loads, as whole paths."""
+    found = re.findall(r'(?:href|src|data-document)="([^"]*)"', client.get(path).text)
+    return [httpx2.URL(f"http://gateway{path}").join(each).path for each in found]
+
+
+def loaded(client: httpx2.Client) -> list[str]:
+    """Every file that the pages load, by its path."""
+    return sorted({each for path in PAGES for each in links(client, path) if each.startswith("/docs/assets/")})
+
+
+@each_page
+def test_all_that_a_page_names_is_there(reader: httpx2.Client, path: str) -> None:
+    """And nothing of another host: a page must work where there is no internet."""
+    text = reader.get(path).text
+    assert not re.search(r"https?://", text), f"{path} names another host"
+    for each in links(reader, path):
+        assert reader.get(each).status_code == 200, f"{path} leads to {each}, which is not there"
+
+
+@each_page
+def test_a_page_is_asked_for_again_and_the_answer_is_short(reader: httpx2.Client, path: str) -> None:
+    """After an upgrade a browser shows the new page at once, and until then it transfers nothing (RFC 9110 §13.1.2)."""
+    first = reader.get(path)
+    assert (first.status_code, first.headers["Content-Type"]) == (200, "text/html")
+    assert first.headers["Cache-Control"] == "no-cache"
+    assert {name: first.headers.get(name) for name in pages.ISOLATION} == pages.ISOLATION
+    etag = first.headers["ETag"]
+    for known in (etag, f'"other", {etag}', etag.removeprefix("W/"), "*"):
+        again = reader.get(path, headers={"If-None-Match": known})
+        assert (again.status_code, again.content, again.headers["ETag"]) == (304, b"", etag)
+        assert "Content-Type" not in again.headers
+    assert reader.get(path, headers={"If-None-Match": 'W/"other"'}).status_code == 200
+
+
+def test_the_spec_is_not_sent_to_who_has_it(reader: httpx2.Client) -> None:
+    """Tools that look for a new version each hour cost nothing."""
+    etag = reader.get("/openapi.yaml").headers["ETag"]
+    assert reader.get("/openapi.yaml", headers={"If-None-Match": etag}).status_code == 304
+    lines = [("If-None-Match", '"other"'), ("If-None-Match", etag)]
+    assert reader.get("/openapi.yaml", headers=lines).status_code == 304
+
+
+def test_the_spec_is_sent_compressed_to_who_says_so(reader: httpx2.Client) -> None:
+    """It has more than 100 KB, and one ETag whether compressed or not."""
+    plain = reader.get("/openapi.yaml", headers={"Accept-Encoding": "identity"})
+    with reader.stream("GET", "/openapi.yaml", headers={"Accept-Encoding": "gzip"}) as packed:
+        content = b"".join(packed.iter_raw())
+    assert gzip.decompress(content) == plain.content
+    assert len(content) * 3 < len(plain.content)
+    head = reader.head("/openapi.yaml", headers={"Accept-Encoding": "gzip"})
+    assert head.headers["Content-Length"] == str(len(content))
+    assert plain.headers["ETag"] == packed.headers["ETag"] == head.headers["ETag"]
+    for answer in (plain, packed, head):
+        assert answer.headers["Vary"] == "accept-encoding"
+    known = {"If-None-Match": plain.headers["ETag"], "Accept-Encoding": "gzip"}
+    for method in ("GET", "HEAD"):
+        unchanged = reader.request(method, "/openapi.yaml", headers=known)
+        assert (unchanged.status_code, unchanged.content) == (304, b"")
+        assert "Content-Encoding" not in unchanged.headers
+        assert unchanged.headers["Vary"] == "accept-encoding"
+
+
+def test_what_has_its_hash_in_its_name_is_kept_for_ever_and_a_picture_is_not(reader: httpx2.Client) -> None:
+    """A megabyte of script comes once; what may change under its name is asked for each time."""
+    for path in loaded(reader):
+        hashed = re.search(r"\.[0-9a-f]{16}\.", path) is not None
+        cache = reader.get(path).headers["Cache-Control"]
+        assert cache == (FOREVER if hashed else "no-cache"), f"{path}: {cache}"
+        assert hashed is not path.endswith(".svg"), path
+
+
+@pytest.mark.parametrize(
+    ("accepted", "packed"),
+    [
+        ("gzip", True),
+        ("br;q=1.0, gzip;q=0.5", True),
+        ("*", True),
+        ("GZIP", True),
+        ("identity", False),
+        ("gzip;q=0", False),
+        ("x-gzip", True),
+        ("gzip;q=0.001", True),
+        ("identity;q=0.5, gzip;q=0.5", True),
+        ("identity;q=1.0, gzip;q=0.9", False),
+        ("identity;q=0.1, *;q=0.2", True),
+        ("gzip;level=9", False),
+        ("gzip; q = 1", True),
+        ("gzip;q=nonsense", False),
+        ("gzip;q=0.000, *", False),
+        ("br", False),
+        ("", False),
+    ],
+)
+def test_large_files_are_sent_compressed_to_who_says_so(reader: httpx2.Client, accepted: str, packed: bool) -> None:
+    """A quarter of the bytes, and never what somebody cannot read (RFC 9110 §12.5.3)."""
+    (path,) = (each for each in loaded(reader) if "redoc" in each)
+    with reader.stream("GET", path, headers={"Accept-Encoding": accepted}) as answer:
+        content = b"".join(answer.iter_raw())
+    assert ("Content-Encoding" in answer.headers) is packed
+    assert answer.headers["Vary"] == "accept-encoding"
+    assert int(answer.headers["Content-Length"]) == len(content)
+    plain = gzip.decompress(content) if packed else content
+    assert hashlib.sha256(plain).digest() == hashlib.sha256(shipped("redoc.standalone.js")).digest()
+
+
+@each_page
+def test_a_page_may_load_from_its_own_server_only(reader: httpx2.Client, path: str) -> None:
+    """Whatever a record or a text of somebody else's says, no script of theirs runs and nothing is told to others."""
+    policy = reader.get(path).headers["Content-Security-Policy"]
+    assert policy == POLICIES[PAGES[path]]
+    directives = dict(each.strip().split(" ", 1) for each in policy.split(";"))
+    assert directives["default-src"] == directives["frame-ancestors"] == directives["base-uri"] == "'none'"
+    assert "unsafe" not in policy
+    assert not re.search(r"https?:|\*", policy)
+    for kind, sources in directives.items():
+        allowed = {"'self'", "'none'", "data:", "blob:"} | set(re.findall(r"'sha256-\S+'", sources))
+        assert set(sources.split()) <= allowed, f"{kind} {sources}"
+    assert "data:" not in directives.get("script-src", "")
+
+
+def test_a_name_that_no_page_names_is_not_found(reader: httpx2.Client) -> None:
+    """Only what is meant to be served is: no other file of the package, and no old hash."""
+    for name in ("redoc.standalone.js", "reference.js", "pages.0123456789abcdef.css", "VENDORED.toml", "__init__.py"):
+        assert error(reader.get(f"/docs/assets/{name}"), 404) == "There is nothing at this path."
+    error(reader.get("/docs/assets/..%2FVENDORED.toml"), 400)
+
+
+def test_the_specs_example_of_a_file_is_one() -> None:
+    """Mocks, fuzzers and readers try it: give the parameter the name of another file if this one is gone."""
+    example = DOCUMENT["components"]["parameters"]["AssetName"]["example"]
+    assert Pages(shown=True).asset(example).media_type == "image/svg+xml"
+    assert f"(/docs/assets/{example})" in DOCUMENT["info"]["description"]
+
+
+def test_the_reference_is_the_spec_and_code_samples(reader: httpx2.Client) -> None:
+    """Nothing of it is written in two places; and the spec that is shared by the whole process is as it was."""
+    (path,) = (each for each in loaded(reader) if "reference" in each)
+    shown = orjson.loads(reader.get(path).text.removeprefix("const REFERENCE = ").removesuffix(";\n"))
+    written = yaml.safe_load(reader.get("/openapi.yaml").content)
+    for _, _, operation in documents.operations(shown):
+        samples = operation.pop("x-codeSamples")
+        assert [each["label"] for each in samples] == ["curl", "Python", "JavaScript", "Java"]
+    for _, _, operation in documents.operations(written):
+        operation.pop("x-codeSamples", None)
+    assert shown == orjson.loads(orjson.dumps(written))
+    assert "x-codeSamples" not in documents.load(documents.GATEWAY)["paths"]["/health/live"]["get"]
+
+
+def test_an_operator_who_wants_no_pages_has_none(sqlite_house: Deployment) -> None:
+    """The spec stays: it is a part of the API."""
+    sqlite_house.environment["PRODUCT_GATEWAY_DOCS"] = "false"
+    with sqlite_house.serving() as url, httpx2.Client(base_url=url) as client:
+        for path in (*PAGES, "/docs/assets/sync-states.svg"):
+            assert error(client.get(path), 404) == "There is nothing at this path."
+        assert client.get("/openapi.yaml").status_code == 200

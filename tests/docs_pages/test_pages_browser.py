@@ -1,0 +1,120 @@
+"""The pages as a reader has them: in a real browser, against a real gateway with a worker.
+
+`pytest tests/docs_pages/test_pages_browser.py --screenshots` renews the pictures in docs/images.
+"""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from product_gateway.openapi import documents
+from tests.support.browser import DESK, PATIENCE, PHONE, assert_readable, chromium, keep, wants_a_browser, window
+from tests.support.contract import DOCUMENT, SERVICE_TOKEN, Gateway, gateway
+from tests.support.deployment import API, ended
+
+SUMMARIES = [each["summary"] for _, _, each in documents.operations(DOCUMENT)]
+
+pytestmark = wants_a_browser
+each_page = pytest.mark.parametrize("path", ["/", "/docs", "/docs/try"])
+
+
+@pytest.fixture(scope="module")
+def served(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """A gateway with a worker, and the merchant `shop`."""
+    folder = tmp_path_factory.mktemp("browser")
+    shutil.copy(sqlite_template, folder / "gateway.db")
+    (folder / "service.token").write_text(SERVICE_TOKEN)
+    with gateway(folder, f"sqlite:///{folder / 'gateway.db'}", "--with-worker") as served:
+        arguments = ("--records", "40", "--token-file", str(folder / "service.token"))
+        with served.house.sample_service(*arguments) as service:
+            served.add("shop", service)
+            yield served
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """One for all tests; each opens a window with nothing in it."""
+    with chromium() as browser:
+        yield browser
+
+
+@contextmanager
+def opened(browser: Browser, url: str, size: tuple[int, int] = DESK) -> Iterator[Page]:
+    """A page, drawn."""
+    with window(browser, url, size) as page:
+        if url.endswith("/docs"):
+            expect(page.get_by_role("heading", name=SUMMARIES[-1])).to_be_attached(timeout=PATIENCE)
+        elif url.endswith("/try"):
+            expect(page.locator("#operations-Sync-enqueueSync")).to_be_visible(timeout=PATIENCE)
+        page.wait_for_load_state("networkidle")
+        yield page
+
+
+def test_the_reference_shows_every_operation_and_the_states(
+    browser: Browser, served: Gateway, request: pytest.FixtureRequest
+) -> None:
+    """Drawn under its own policy, with no word on the console and no request to another host."""
+    with opened(browser, f"{served.url}/docs") as page:
+        headings = {each.strip() for each in page.locator("h1, h2, h3").all_inner_texts()}
+        wanted = {*SUMMARIES, "Quick start", "What a sync is", "How to wait", "Errors"}
+        assert wanted <= headings, f"not in the reference: {wanted - headings}"
+        picture = page.locator("img[src$='sync-states.svg']")
+        picture.scroll_into_view_if_needed()
+        assert picture.evaluate("picture => picture.decode().then(() => picture.naturalWidth)") > 0
+        page.get_by_role("menuitem", name="Sync", exact=True).get_by_text("Sync", exact=True).click()
+        page.get_by_text("Enqueue a sync", exact=True).first.click()
+        for language in ("curl", "Python", "JavaScript", "Java"):
+            expect(page.get_by_role("tab", name=language, exact=True).first).to_be_visible()
+        page.get_by_role("tab", name="Python", exact=True).first.click()
+        expect(page.get_by_text("requests.Session()").first).to_be_visible()
+        keep(request, page, "docs.png")
+
+
+def test_a_token_that_is_typed_in_yields_a_real_sync(
+    browser: Browser, served: Gateway, request: pytest.FixtureRequest
+) -> None:
+    """From the page for trying out to the worker: 202, and the sync ends well."""
+    with opened(browser, f"{served.url}/docs/try", (1280, 1080)) as page:
+        page.get_by_role("button", name="Authorize").click()
+        page.locator(".auth-container input").fill(served.token("shop"))
+        page.locator(".auth-btn-wrapper button[type=submit]").click()
+        page.locator(".auth-btn-wrapper .btn-done").click()
+        operation = page.locator("#operations-Sync-enqueueSync")
+        operation.locator(".opblock-summary-control").click()
+        operation.get_by_role("button", name="Try it out").click()
+        expect(operation.locator("tr[data-param-name='Idempotency-Key'] input")).to_have_value("")
+        operation.get_by_role("button", name="Execute").click()
+        answer = operation.locator(".live-responses-table .response-col_status").last
+        expect(answer).to_contain_text("202", timeout=PATIENCE)
+        operation.locator(".parameters-container").evaluate("shown => scrollTo(0, shown.offsetTop - 130)")
+        keep(request, page, "try.png")
+    with served.of("shop") as client:
+        (sync,) = client.get(f"{API}/syncs").json()["data"]
+        assert ended(client, sync)["status"] == "SUCCEEDED"
+
+
+def test_the_keyboard_reaches_every_link_of_the_first_page(browser: Browser, served: Gateway) -> None:
+    """In the order in which they stand, and one can see where one is (WCAG 2.2 §2.1.1, §2.4.7)."""
+    with opened(browser, f"{served.url}/") as page:
+        reached = []
+        for _ in range(page.locator("a, [tabindex]").count()):
+            page.keyboard.press("Tab")
+            reached.append(page.evaluate("document.activeElement.getAttribute('href')"))
+            assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+        assert reached == ["docs", "docs/try", "openapi.yaml", None, "health/ready"]
+        page.get_by_role("link", name="Try it out").focus()
+        page.keyboard.press("Enter")
+        page.wait_for_url("**/docs/try")
+        expect(page.locator("#operations-Sync-enqueueSync")).to_be_visible(timeout=PATIENCE)
+
+
+@each_page
+def test_a_page_fits_a_phone_and_can_be_read_by_day_and_by_night(browser: Browser, served: Gateway, path: str) -> None:
+    """Nothing scrolls sideways but code and tables in themselves; letters stand out from what is behind them."""
+    with opened(browser, f"{served.url}{path}", PHONE) as page:
+        assert page.evaluate("document.documentElement.scrollWidth") <= PHONE[0], f"{path} scrolls sideways"
+        assert_readable(page, "main p, main li span, main a, .comment, .note, .bar a")

@@ -1,0 +1,219 @@
+"""What operators find in the logs of real processes: each request, each sync, and which belong together."""
+
+import re
+import socket
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx2
+
+from tests.support.deployment import API, STARTS_WITHIN, Deployment, Process, ended, within
+from tests.support.merchants import client, headers, open_shops
+from tests.telemetry.test_logs import taken_apart
+
+UUID7 = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}")
+
+
+class Log:
+    """The lines of a process."""
+
+    def __init__(self, process: Process, form: str) -> None:
+        self._process = process
+        self._form = form
+
+    def lines(self) -> list[dict[str, Any]]:
+        """All that are whole by now, but for the word of the command itself, where it listens."""
+        whole = self._process.log.read_text().rpartition("\n")[0].splitlines(keepends=True)
+        whole = [each if each.endswith("\n") else f"{each}\n" for each in whole]
+        return [taken_apart(each, self._form) for each in whole if " listens on " not in each]
+
+    def requests(self, count: int) -> list[dict[str, Any]]:
+        """The lines of requests, when there are so many."""
+
+        def look() -> list[dict[str, Any]] | None:
+            found = [each for each in self.lines() if each["event"] == "answered"]
+            return found if len(found) >= count else None
+
+        found: list[dict[str, Any]] = within(STARTS_WITHIN, look)
+        assert len(found) == count, f"more requests than were made: {found}"
+        return found
+
+    def of_sync(self, sync_id: str) -> list[dict[str, Any]]:
+        """What a worker said about the sync, when it has ended."""
+
+        def look() -> list[dict[str, Any]] | None:
+            found = [each for each in self.lines() if each.get("sync_id") == sync_id and each["event"] != "answered"]
+            return found if re.search("SUCCEEDED|FAILED", found[-1]["event"] if found else "") else None
+
+        found: list[dict[str, Any]] = within(STARTS_WITHIN, look)
+        return found
+
+
+@contextmanager
+def serving(house: Deployment, form: str, *arguments: str) -> Iterator[tuple[str, Log]]:
+    """A gateway with logs of this form: its URL, and its log."""
+    house.environment["PRODUCT_GATEWAY_LOG_FORMAT"] = form
+    with house.process("serve", "--port", "0", *arguments) as process:
+        url = process.url()
+        within(STARTS_WITHIN, lambda: answers(url))
+        yield url, Log(process, form)
+
+
+def answers(url: str) -> bool:
+    """Whether it can be asked already."""
+    try:
+        return httpx2.get(f"{url}/health/live").status_code == 200
+    except httpx2.TransportError:
+        return False
+
+
+def raw(url: str, request: bytes) -> bytes:
+    """What comes back for these bytes, until the other end closes the connection."""
+    parts = urlsplit(url)
+    with socket.create_connection((parts.hostname or "", parts.port or 0), timeout=30) as connection:
+        connection.sendall(request)
+        answer = b""
+        while some := connection.recv(65536):
+            answer += some
+    return answer
+
+
+def test_each_request_has_its_line_with_what_it_is_about(sqlite_house: Deployment) -> None:
+    """A complaint with a request id must lead to the sync, and the merchant to both."""
+    open_shops(sqlite_house, "http://127.0.0.1:1", ["m"])
+    with serving(sqlite_house, "text") as (url, log), client(sqlite_house, url, "m") as merchant:
+        put = merchant.put(f"{API}/sync/PRODUCT")
+        again = merchant.put(f"{API}/sync/PRODUCT", headers={"X-Request-Id": "complaint-7"})
+        gone = merchant.delete(f"{API}/sync/PRODUCT")
+        refused = httpx2.get(f"{url}{API}/products?access_token=abcdefgh")
+        nowhere = httpx2.get(f"{url}/nothing?access_token=abcdefgh")
+        lines = log.requests(5)
+    wanted = {
+        "client": "127.0.0.1",
+        "merchant": "m",
+        "sync_id": put.json()["data"]["id"],
+        "path": f"{API}/sync/PRODUCT",
+    }
+    for line, answer, more in zip(
+        lines,
+        (put, again, gone, refused, nowhere),
+        (
+            {**wanted, "method": "PUT", "operation": "enqueueSync"},
+            {**wanted, "method": "PUT", "operation": "enqueueSync", "request_id": "complaint-7"},
+            {**wanted, "method": "DELETE", "operation": "cancelSync"},
+            {"client": "127.0.0.1", "method": "GET", "operation": "listProducts", "path": f"{API}/products"},
+            {"client": "127.0.0.1", "method": "GET", "path": "/nothing"},
+        ),
+        strict=True,
+    ):
+        given = {name: line.pop(name, None) for name in ("timestamp", "level", "event", "logger", "ms", "status")}
+        assert line == {"request_id": answer.headers["X-Request-Id"], **more}
+        assert (given["level"], str(given["status"])) == ("info", str(answer.status_code))
+        assert 0 <= float(str(given["ms"])) < 30_000
+    assert [each.status_code for each in (put, again, gone, refused, nowhere)] == [202, 429, 202, 401, 404]
+
+
+FIT = ["a", "A-z_0.9~+/=", "x" * 128]
+UNFIT = [b"", b"x" * 129, b"a b", b"a\tb", b'"', b"\xff", b"a\x1b[31m", b"{}", b"a,b", "é".encode()]
+
+
+def test_a_fit_request_id_is_repeated_and_any_other_is_replaced(sqlite_house: Deployment) -> None:
+    """Whoever sends it chooses what stands in our answers and logs."""
+    with serving(sqlite_house, "json") as (url, log):
+        for each in FIT:
+            assert httpx2.get(f"{url}/x", headers={"X-Request-Id": each}).headers["X-Request-Id"] == each
+        for unfit in UNFIT:
+            request = b"GET /x HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX-Request-Id: " + unfit + b"\r\n\r\n"
+            found = re.search(rb"(?i)^x-request-id: (.*)\r$", raw(url, request), re.MULTILINE)
+            assert found is None or UUID7.fullmatch(found[1].decode()), f"{unfit!r} became {found[1]!r}"
+        ids = [each["request_id"] for each in log.lines() if each["event"] == "answered"]
+    assert ids[:3] == FIT
+    assert len(ids) >= len(FIT) + 4, "most of those that are unfit are still requests"
+    assert all(UUID7.fullmatch(each) for each in ids[3:])
+    assert len(set(ids)) == len(ids)
+
+
+def test_a_hostile_path_stays_in_its_line(sqlite_house: Deployment) -> None:
+    """As it was sent, and nothing that a terminal would obey."""
+    paths = [
+        b"/%0a%0dx",
+        b"/\x1b[2J",
+        b"/x\xe2\x80\xa8y",
+        b"/\x9b31m",
+        b'/"}',
+        b"/a=b\xc2\xa0merchant=x",
+        b"/" + b"y" * 9000,
+    ]
+    with serving(sqlite_house, "text") as (url, log):
+        for path in paths:
+            raw(url, b"GET " + path + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        found = [each for each in log.lines() if each["event"] == "answered"]
+    assert found
+    for each in found:
+        assert "merchant" not in each
+        assert len(each["path"]) <= 200
+        assert each["path"].startswith("/")
+
+
+def test_probes_that_go_well_are_silent_and_others_are_not(sqlite_house: Deployment) -> None:
+    """Every few seconds for years; but one that fails is news."""
+    with serving(sqlite_house, "json") as (url, log):
+        for _ in range(3):
+            assert httpx2.get(f"{url}/health/live").status_code == 200
+            assert httpx2.get(f"{url}/health/ready").status_code == 200
+        assert httpx2.get(f"{url}/health/live?x=1").status_code == 400
+        (line,) = log.requests(1)
+    assert (line["operation"], line["status"]) == ("getLiveness", 400)
+
+
+def test_the_access_log_can_be_switched_off(sqlite_house: Deployment) -> None:
+    """A proxy in front may keep one already."""
+    sqlite_house.environment["PRODUCT_GATEWAY_ACCESS_LOG"] = "false"
+    with serving(sqlite_house, "json") as (url, log):
+        assert httpx2.get(f"{url}/x").status_code == 404
+        assert [each for each in log.lines() if each["event"] == "answered"] == []
+
+
+def test_every_line_of_a_sync_names_it_while_others_run(sqlite_house: Deployment) -> None:
+    """Four run at once in one worker; who looks for one must find all of it and nothing else."""
+    names = ["m1", "m2", "m3"]
+    with sqlite_house.sample_service("--records", "30", "--delay", "0.05") as service:
+        open_shops(sqlite_house, service, names)
+        open_shops(sqlite_house, "http://127.0.0.1:1", ["bad"])
+        sqlite_house.environment["PRODUCT_GATEWAY_PAGE_SIZE"] = "10"
+        sqlite_house.environment["PRODUCT_GATEWAY_REQUEST_ATTEMPTS"] = "1"
+        with serving(sqlite_house, "json", "--with-worker") as (url, log):
+            syncs = {}
+            for name in [*names, "bad"]:
+                answer = httpx2.put(f"{url}{API}/sync/PRODUCT", headers=headers(sqlite_house, name))
+                syncs[name] = answer.json()["data"]["id"]
+            for name, sync_id in syncs.items():
+                with client(sqlite_house, url, name) as merchant:
+                    ended(merchant, {"id": sync_id})
+                begun, *_, end = lines = log.of_sync(sync_id)
+                assert begun["event"] == "The sync begins, attempt 1."
+                failed = "The sync FAILED, PRODUCT_SERVICE_UNREACHABLE: "
+                assert end["event"].startswith(failed if name == "bad" else "The sync SUCCEEDED after ")
+                about = {(each["merchant"], each["entity_type"]) for each in lines}
+                assert about == {(name, "PRODUCT")}
+                assert not any("request_id" in each or "operation" in each for each in lines)
+
+
+def test_a_failure_that_nobody_expected_is_one_object_of_json(sqlite_house: Deployment) -> None:
+    """With the traceback inside, and a request id that leads from the answer to it."""
+    open_shops(sqlite_house, "http://127.0.0.1:1", ["m"])
+    path = sqlite_house.environment["PRODUCT_GATEWAY_DATABASE_URL"].removeprefix("sqlite:///")
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA ignore_check_constraints = ON")
+        connection.execute("UPDATE merchants SET platform = 'nobody''s'")
+        connection.commit()
+    with serving(sqlite_house, "json") as (url, log), client(sqlite_house, url, "m") as merchant:
+        answer = merchant.get(f"{API}/products")
+        log.requests(1)
+        of_request = [each for each in log.lines() if each.get("request_id") == answer.headers["X-Request-Id"]]
+    assert answer.status_code == 500
+    assert [each["event"] for each in of_request] == ["A request failed.", "answered"]
+    assert of_request[0]["exception"].startswith("Traceback (most recent call last):\n")

@@ -1,0 +1,188 @@
+"""More than the gateway can serve: what is let in is answered in time, what is not is told so, nothing is lost."""
+
+import asyncio
+import json
+import shutil
+import signal
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from product_gateway.db import catalog, claims, syncs
+from product_gateway.db.database import open_database
+from product_gateway.model.catalog import Page, Record
+from product_gateway.model.syncs import EntityType
+from tests.support.contract import Gateway
+from tests.support.deployment import API, Deployment, Process, within
+from tests.support.load import Answer, Footprint, Tally, beside, press, written
+from tests.support.metrics_scrape import Scrape
+
+AT_ONCE, CONNECTIONS = 8, 200
+PRODUCT = EntityType.PRODUCT
+
+
+@pytest.fixture
+def house(sqlite_template: Path, tmp_path: Path) -> Deployment:
+    """A small gateway: few places, so that it takes few clients to fill them."""
+    shutil.copy(sqlite_template, tmp_path / "gateway.db")
+    return Deployment(
+        tmp_path, f"sqlite:///{tmp_path / 'gateway.db'}", requests_at_once=str(AT_ONCE), access_log="false"
+    )
+
+
+@pytest.fixture
+def process(house: Deployment) -> Iterator[Process]:
+    """Its process."""
+    with house.process("serve", "--port", "0") as process:
+        yield process
+
+
+@pytest.fixture
+def served(house: Deployment, process: Process) -> Gateway:
+    """With the merchant `shop`, who has 500 products."""
+    served = Gateway(house, process.url())
+    served.add("shop")
+    records = tuple(Record(f"r{n:03}", json.dumps({"id": f"r{n:03}", "title": "t" * 300})) for n in range(500))
+    with open_database(house.environment["PRODUCT_GATEWAY_DATABASE_URL"]) as database:
+        database.call(syncs.enqueue, "shop", PRODUCT)
+        claim = database.call(claims.claim, "tester", 30.0, 5, 2)
+        assert claim is not None
+        database.call(catalog.write_page, claim, Page(records, (), None, None), 30.0)
+        database.call(catalog.succeed, claim)
+    return served
+
+
+def odd(answer: Answer) -> str | None:
+    """What is wrong with an answer under load, if anything."""
+    if answer.status == 200:
+        return None if len(json.loads(answer.body)["data"]) == 100 else "a page that is not whole"
+    wanted = ("503", "Service Unavailable", "The gateway has more requests than it can serve at the moment.")
+    said = answer.error
+    if answer.status != 503 or (said["status"], said["title"], said["detail"]) != wanted:
+        return f"{answer.status}: {said}"
+    if answer.headers.get("retry-after") != "1" or answer.headers.get("x-content-type-options") != "nosniff":
+        return f"a 503 with the headers {answer.headers}"
+    return None
+
+
+def test_under_more_load_than_it_can_serve_what_is_let_in_is_answered_in_time_and_the_rest_is_told_so(
+    served: Gateway, process: Process
+) -> None:
+    """Two hundred clients that ask again at once, and eight places: a queue would make every one of them late.
+
+    The bounds are ratios with a wide margin: a busy machine slows both sides down.
+    """
+    request = written(f"{API}/products?page_size=100", served.token("shop"))
+
+    async def phases() -> tuple[Tally, Tally, list[tuple[int, float]], Tally, Footprint, Footprint]:
+        await press(served.url, request, CONNECTIONS, 1)
+        before = Footprint.of(process.pid)
+        full = await press(served.url, request, AT_ONCE, 1.5)
+        high, live = await beside(press(served.url, request, CONNECTIONS, 4, odd), served.url, written("/health/live"))
+        after = await press(served.url, request, AT_ONCE, 1.5)
+        return full, high, live, after, before, Footprint.of(process.pid)
+
+    full, high, live, after, before, later = asyncio.run(phases())
+    seen = f"full: {full.statuses}, {full.latency(200):.4f} s; high: {high.statuses}, {high.latency(200):.4f} s"
+    assert high.odd == [], high.odd[:5]
+    assert high.statuses.keys() == {200, 503}, seen
+    assert high.statuses[503] > 100, f"so many connections must be too many: {seen}"
+    calm = max(full.latency(200), after.latency(200))  # the machine itself is slower now and then
+    # A queue of all would take 25 times as long. The clients' own process has 25 times as many connections, too.
+    assert high.latency(200) < 15 * calm, f"who is let in waits for those who are not: {seen}"
+    assert high.statuses[200] / 4 > full.statuses[200] / 1.5 / 4, f"refusing takes the time of serving: {seen}"
+    assert {status for status, _ in live} == {200}, "health must answer all the while"
+    assert max(seconds for _, seconds in live) < 5
+    assert len(live) > 10
+    assert after.statuses.keys() == full.statuses.keys() == {200}, f"eight must have room: {after.statuses}"
+    assert after.latency(200) < 4 * full.latency(200), f"{after.latency(200):.4f} s afterwards; {seen}"
+    assert later.threads <= before.threads + 8, "the database may have got all of its threads by now, no more"
+    within(10, lambda: Footprint.of(process.pid).files <= before.files + CONNECTIONS // 4)
+    assert later.rss < before.rss + 32 * 1024 * 1024, f"memory grew from {before.rss} to {later.rss} bytes"
+    assert "Traceback" not in process.log.read_text()
+
+
+def test_a_place_is_free_again_however_its_request_ended(served: Gateway) -> None:
+    """Clients that go away in the middle, errors and refusals: a place that is lost once is lost for ever."""
+    token = served.token("shop")
+
+    async def go_away() -> None:
+        for _ in range(20):
+            writers = []
+            for _ in range(AT_ONCE):
+                address = served.url.removeprefix("http://").split(":")
+                _, writer = await asyncio.open_connection(address[0], int(address[1]))
+                writer.write(written(f"{API}/products?page_size=500", token))
+                await writer.drain()
+                writers.append(writer)
+            for writer in writers:
+                writer.transport.abort()
+
+    asyncio.run(go_away())
+    with served.of("shop") as client, served.client("garbage") as stranger:
+        for _ in range(3 * AT_ONCE):
+            assert stranger.get(f"{API}/products").status_code in (401, 503)
+            assert client.get(f"{API}/products?page_size=0").status_code in (400, 503)
+    request = written(f"{API}/products?page_size=100", token)
+
+    def all_have_room() -> bool:
+        return asyncio.run(press(served.url, request, AT_ONCE, 0.5)).statuses.keys() == {200}
+
+    within(20, all_have_room)
+
+
+def test_a_server_that_is_told_to_stop_finishes_what_is_under_way_and_lets_nobody_new_in(
+    served: Gateway, process: Process, house: Deployment
+) -> None:
+    """PUTs that wait for a locked database get their 202 and are kept; exit status 0 within ten seconds."""
+    for n in range(5):
+        served.add(f"shop{n}")
+    path = house.folder / "gateway.db"
+    lock = sqlite3.connect(path, isolation_level=None)
+    lock.execute("BEGIN IMMEDIATE")
+    answers: list[httpx2.Response] = []
+    clients = [served.of(f"shop{n}") for n in range(5)]
+
+    def put(client: httpx2.Client) -> None:
+        answers.append(client.put(f"{API}/sync/PRODUCT"))
+
+    for client in clients:
+        client.get("/health/live")  # so that the connection is there
+    threads = [threading.Thread(target=put, args=(client,)) for client in clients]
+    for thread in threads:
+        thread.start()
+    operations = process.operations_url()
+    within(20, lambda: Scrape(operations).total("requests_in_flight") == len(clients))
+    assert answers == [], "they must be waiting, or this proves nothing"
+    started = time.monotonic()
+    process.send(signal.SIGTERM)
+    within(5, lambda: is_refused(served.url))
+    assert process.status() is None
+    lock.execute("ROLLBACK")
+    lock.close()
+    for thread in threads:
+        thread.join(10)
+    assert process.wait() == 0
+    assert time.monotonic() - started < 10
+    assert [answer.status_code for answer in answers] == [202] * 5, [answer.text for answer in answers]
+    assert "Traceback" not in process.log.read_text()
+    for client in clients:
+        client.close()
+    with closing(sqlite3.connect(path)) as connection:
+        kept = connection.execute("SELECT count(*) FROM syncs WHERE status = 'QUEUED'").fetchone()
+    assert kept == (5,)
+
+
+def is_refused(url: str) -> bool:
+    """Whether a new connection is."""
+    try:
+        httpx2.get(f"{url}/health/live", timeout=2)
+    except httpx2.TransportError:
+        return True
+    return False

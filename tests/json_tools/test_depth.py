@@ -1,0 +1,68 @@
+"""json_depth: one limit on nesting, whatever the text is and whichever Python reads it."""
+
+import json
+import time
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from product_gateway.json_tools.depth import MAX_DEPTH, TooDeep, check, is_deeper
+
+
+def depth(value: object) -> int:
+    """How deep a parsed value nests."""
+    if isinstance(value, dict):
+        return 1 + max(map(depth, value.values()), default=0)
+    return 1 + max(map(depth, value), default=0) if isinstance(value, list) else 0
+
+
+texts = st.text(alphabet='[]{}"\\a\n', max_size=6)
+values = st.recursive(
+    st.none() | texts, lambda each: st.lists(each, max_size=3) | st.dictionaries(texts, each, max_size=3)
+)
+
+
+@given(values, st.integers(0, 8))
+def test_the_depth_is_that_of_the_parsed_value(value: object, levels: int) -> None:
+    """Brackets, quotes and backslashes within strings are text."""
+    assert is_deeper(json.dumps(value).encode(), levels) == (depth(value) > levels)
+
+
+@given(st.text(alphabet='[]{}"\\a,', max_size=40), st.integers(0, 3))
+def test_invalid_json_within_the_limit_is_left_to_the_parser(text: str, levels: int) -> None:
+    """The check runs before the parser: it answers for any text and never raises anything but TooDeep."""
+    try:
+        assert check(text.encode(), levels) == text.encode()
+    except TooDeep:
+        assert max(text.count("["), 0) + text.count("{") > levels
+
+
+@pytest.mark.parametrize("opening", ["[", '{"a":', '[{"a":', '[{"]": "\\"]",\n"b":'])
+def test_the_limit_is_exact_for_every_kind_of_nesting(opening: str) -> None:
+    """Arrays, objects and both in turn; a text that breaks off before its brackets close counts as well."""
+    each = opening.count("[") + opening.count("{") - opening.count('"["')
+    times = MAX_DEPTH // each
+    fits = (opening * times).encode()
+    assert not is_deeper(fits)
+    with pytest.raises(TooDeep, match="nested more than 254 levels deep"):
+        check(fits + opening.encode())
+
+
+def test_what_is_within_the_limit_can_be_written_again() -> None:
+    """A record that was read is sent on by the API; orjson writes as many levels as the limit."""
+    deepest = b"[" * MAX_DEPTH + b"]" * MAX_DEPTH
+    assert orjson.dumps(orjson.loads(check(deepest))) == deepest
+    with pytest.raises(TypeError):
+        orjson.dumps([orjson.loads(deepest)])
+
+
+@pytest.mark.parametrize(
+    "content", [b'"' + b'\\"' * 2_000_000, b"\\" * 4_000_000, b'["\\' * 1_000_000, b"[]" * 2_000_000, b'""' * 2_000_000]
+)
+def test_the_time_is_linear_in_the_length(content: bytes) -> None:
+    """A hostile text of megabytes is judged in well under a second for each."""
+    started = time.process_time()
+    is_deeper(content)
+    assert time.process_time() - started < 4

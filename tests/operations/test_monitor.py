@@ -1,0 +1,482 @@
+"""The monitor over HTTP: who is let in, and what is answered and logged."""
+
+import asyncio
+import logging
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from starlette.types import ASGIApp, Message
+
+from product_gateway import settings
+from product_gateway.db import claims, events, syncs, webhooks
+from product_gateway.db.database import Database
+from product_gateway.errors import SettingsError
+from product_gateway.model.syncs import EntityType
+from product_gateway.openapi import documents
+from product_gateway.operations.app import create_operations_app
+from product_gateway.operations.monitor import attempts, auth
+from product_gateway.operations.monitor.broadcast import SECONDS_THAT_A_LOOK_HOLDS
+from product_gateway.operations.monitor.remedies import ADVICE
+from product_gateway.telemetry.metrics import Metrics
+from tests.support.databases import url_of
+
+TOKEN = "an-operators-token-of-some-length"
+REMOTE = "192.0.2.7"
+LOCAL = "127.0.0.1"
+TOP = Path(__file__).parents[2]
+SOURCES = ("worker.py", "pull.py", "product_service.py", "db/catalog.py")
+PAGES = ("/monitor", "/monitor/syncs/shop/01a20a4b-f514-708c-8b35-b67ebc5d86e0")
+DOCUMENT = documents.load(documents.OPERATIONS)
+MONITOR = [
+    (path.replace("{merchant}", "shop").replace("{syncId}", "01a20a4b-f514-708c-8b35-b67ebc5d86e0"), method)
+    for path, method, each in documents.operations(DOCUMENT)
+    if each.get("security")
+]
+WELL = (200, 503)  # let in; on a machine that is very busy, the database may be too late
+Headers = dict[str, str]
+
+
+class Answered:
+    """What came back."""
+
+    def __init__(self, messages: list[Message]) -> None:
+        self.status: int = messages[0]["status"]
+        self.headers = {name.decode(): value.decode() for name, value in messages[0]["headers"]}
+        self.body = b"".join(each.get("body", b"") for each in messages[1:])
+
+    @property
+    def detail(self) -> str:
+        """Of the error."""
+        return str(orjson.loads(self.body)["error"][0]["detail"])
+
+
+async def ask(
+    app: ASGIApp,
+    method: str,
+    path: str,
+    headers: Headers | None = None,
+    client: str = LOCAL,
+    *,
+    scheme: str = "http",
+    stays: asyncio.Event | None = None,
+) -> Answered:
+    """A request from any address; its client goes soon, or when `stays` is set."""
+    path, _, query = path.partition("?")
+    given = {"host": "localhost:8090", **(headers or {})}
+    scope = {
+        "type": "http",
+        "http_version": "1.1",
+        "method": method,
+        "scheme": scheme,
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": query.encode(),
+        "headers": [(name.encode(), value.encode()) for name, value in given.items()],
+        "client": (client, 1234),
+    }
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        if stays is not None:
+            await stays.wait()
+        await asyncio.sleep(0.05)  # long enough for a stream to begin
+        return {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    await app(scope, receive, send)
+    return Answered(sent)
+
+
+def made(url: str, **more: Any) -> ASGIApp:
+    """The operations port's application, which checks its own answers."""
+    app, _ = create_operations_app(settings.load(database_url=url, validate_responses=True, **more), Metrics())
+    return app
+
+
+@pytest.fixture(scope="module")
+def folder(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With a database that nobody writes to, and the operators' token."""
+    folder = tmp_path_factory.mktemp("monitor")
+    shutil.copy(sqlite_template, folder / "gateway.db")
+    (folder / "operator.token").write_text(f"{TOKEN}\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def unprotected(folder: Path) -> ASGIApp:
+    """Without a token."""
+    return made(f"sqlite:///{folder / 'gateway.db'}")
+
+
+@pytest.fixture(scope="module")
+def protected(folder: Path) -> ASGIApp:
+    """With one."""
+    return made(f"sqlite:///{folder / 'gateway.db'}", operator_token_file=folder / "operator.token")
+
+
+@pytest.fixture
+def app(database: Database) -> ASGIApp:
+    """Without a token, over a database with the merchants `shop` and `other`."""
+    return made(url_of(database))
+
+
+@pytest.mark.parametrize(("path", "method"), MONITOR)
+async def test_without_a_token_nobody_but_this_machine_is_answered(
+    unprotected: ASGIApp, path: str, method: str
+) -> None:
+    """Pages and API alike, with the reason in plain words."""
+    answer = await ask(unprotected, method.upper(), path, client=REMOTE)
+    assert answer.status == 403
+    assert "OPERATOR_TOKEN_FILE" in answer.body.decode()
+    through_a_proxy = await ask(unprotected, method.upper(), path, {"x-forwarded-for": REMOTE})
+    assert (through_a_proxy.status, b"proxy" in through_a_proxy.body) == (403, True)
+    rebound = await ask(unprotected, method.upper(), path, {"host": "evil.example:8090"})
+    assert (rebound.status, b"evil.example" in rebound.body) == (403, True)
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:8090", "127.0.0.1:8090", "127.8.8.8", "[::1]:8090"])
+async def test_this_machine_is_answered_by_any_of_its_own_names(unprotected: ASGIApp, host: str) -> None:
+    """And over IPv6."""
+    for client in (LOCAL, "::1", "::ffff:127.0.0.1"):
+        assert (await ask(unprotected, "DELETE", "/monitor/session", {"host": host}, client)).status == 200
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost.evil.example", "127.0.0.1.nip.io", "10.0.0.1", "localhost@evil.example", ""]
+)
+async def test_a_foreign_name_that_leads_here_is_refused(unprotected: ASGIApp, host: str) -> None:
+    """DNS rebinding: the page of another site would pass for this machine's."""
+    assert (await ask(unprotected, "GET", "/monitor/api/overview", {"host": host})).status == 403
+
+
+@pytest.mark.parametrize(("path", "method"), MONITOR)
+async def test_with_a_token_everything_wants_it_from_this_machine_too(
+    protected: ASGIApp, path: str, method: str
+) -> None:
+    """No token, a wrong one, and one in a place where it does not count."""
+    for headers in (
+        {},
+        {"authorization": "Bearer wrong"},
+        {"authorization": f"Basic {TOKEN}"},
+        {"cookie": f"{auth.COOKIE}={TOKEN}"},
+        {"cookie": f"{auth.COOKIE}=9999999999.{'0' * 64}"},
+        {"cookie": f"{auth.COOKIE}=9999999999.{'0' * 32}.{'0' * 64}"},
+    ):
+        # Each path from an address of its own: wrong tokens of one address are throttled.
+        address = f"192.0.2.{MONITOR.index((path, method)) + 1}"
+        answer = await ask(protected, method.upper(), path, headers, address)
+        assert answer.status == 401, headers
+        assert answer.headers["www-authenticate"].startswith("Bearer")
+        assert answer.headers["content-type"] == ("text/html" if path in PAGES else "application/json")
+
+
+async def test_metrics_and_health_are_as_open_as_they_were(folder: Path) -> None:
+    """Prometheus and probes have no token."""
+    app = made(f"sqlite:///{folder / 'gateway.db'}", operator_token_file=folder / "operator.token")
+    for path in ("/metrics", "/health/live"):
+        assert (await ask(app, "GET", path, {}, REMOTE)).status == 200
+
+
+OWN_NAMES = ["localhost", "localhost:8090", "LOCALHOST.", "127.0.0.1:8091", "[::1]:8090", "127.8.8.8", ""]
+ADDRESSES = ["10.0.0.5:8090", "[fd00::5]:8091", "192.0.2.7", "203.0.113.9:80"]
+PRIVATE = ["gateway:8090", "product-gateway_1", "gw.shop.svc:8090", "gw.shop.svc.cluster.local", "gw.corp.internal"]
+FOREIGN = ["evil.example", "evil.example:8090", "127.0.0.1.nip.io", "localhost.evil.example", "10.0.0.5.evil.example"]
+FOREIGN += ["evil.example.", "internal.evil.example", "user@localhost", "localhost:8090@evil.example", "a b"]
+OPEN = ("/metrics", "/health/live", "/health/ready", "/nothing")
+
+
+@pytest.mark.parametrize(
+    ("listens", "names", "right", "wrong"),
+    [
+        ("127.0.0.1", None, OWN_NAMES, [*ADDRESSES, *PRIVATE, *FOREIGN]),
+        ("::1", None, OWN_NAMES, [*ADDRESSES, *PRIVATE, *FOREIGN]),
+        ("127.0.0.1", "Metrics.Example, gateway", [*OWN_NAMES, "metrics.example:8090", "gateway"], FOREIGN),
+        ("0.0.0.0", None, [*OWN_NAMES, *ADDRESSES, *PRIVATE], FOREIGN),
+        ("10.0.0.5", None, [*OWN_NAMES, *ADDRESSES, *PRIVATE], FOREIGN),
+        ("::", "metrics.example", [*OWN_NAMES, *ADDRESSES, *PRIVATE, "METRICS.example"], FOREIGN),
+        ("0.0.0.0", "*", [*ADDRESSES, *PRIVATE, *FOREIGN], []),
+    ],
+)
+async def test_metrics_and_health_are_asked_for_by_a_name_of_their_own(
+    folder: Path, listens: str, names: str | None, right: list[str], wrong: list[str]
+) -> None:
+    """DNS rebinding: a page of another site that leads its name here must not read them."""
+    url = f"sqlite:///{folder / 'gateway.db'}"
+    app = made(url, operations_host=listens, operations_host_names=names)
+    for path in OPEN:
+        for host in right:
+            assert (await ask(app, "GET", path, {"host": host}, REMOTE)).status in (*WELL, 404), (path, host)
+        for host in wrong:
+            refused = await ask(app, "GET", path, {"host": host}, REMOTE)
+            assert refused.status == 403, (path, host)
+            assert "OPERATIONS_HOST_NAMES" in refused.detail
+
+
+PROXIES = [
+    "forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-forwarded-port",
+    "x-forwarded-prefix", "x-forwarded-server", "x-forwarded", "x-forwarded-client-cert", "x-real-ip", "x-client-ip",
+    "true-client-ip", "cf-connecting-ip", "cf-ray", "fastly-client-ip", "x-cluster-client-ip", "cdn-loop",
+    "x-original-forwarded-for", "x-envoy-external-address", "x-amzn-trace-id", "x-azure-clientip", "fly-client-ip",
+    "x-original-host", "forwarded-for", "x-appengine-user-ip",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("header", PROXIES)
+async def test_a_monitor_without_a_token_answers_no_proxy(unprotected: ASGIApp, header: str) -> None:
+    """Whoever is behind it: the address that we see is the proxy's. The answer says what is to be done."""
+    for path in ("/monitor", "/monitor/api/overview"):
+        answer = await ask(unprotected, "GET", path, {header: "203.0.113.7"})
+        assert answer.status == 403
+        assert header in answer.body.decode()
+        assert "an operator token is needed" in answer.body.decode()
+    assert (
+        await ask(unprotected, "GET", "/monitor/api/overview", {"x-request-id": "a", "x-custom": "b"})
+    ).status in WELL
+
+
+async def test_signing_in_gives_the_browser_a_session_until_it_signs_out(protected: ASGIApp) -> None:
+    """A cookie that no script reads and no other site sends; another token's is none."""
+    answer = await ask(protected, "POST", "/monitor/session", {"authorization": f"Bearer {TOKEN}"}, REMOTE)
+    assert answer.status == 200
+    cookie, _, rest = answer.headers["set-cookie"].partition(";")
+    assert rest.strip() == "Max-Age=43200; HttpOnly; SameSite=Strict"
+    assert TOKEN not in cookie
+    mine = {"cookie": f"a=b; {cookie}"}
+    assert (await ask(protected, "GET", "/monitor", mine, REMOTE)).status in WELL
+    expires, rest = cookie.partition("=")[2].split(".", 1)
+    later = {"cookie": f"{auth.COOKIE}={int(expires) + 1}.{rest}"}
+    assert (await ask(protected, "GET", "/monitor", later)).status == 401
+    (out,) = [await ask(protected, "DELETE", "/monitor/session", {**mine, "sec-fetch-site": "same-origin"}, REMOTE)]
+    assert (out.status, "Max-Age=0" in out.headers["set-cookie"]) == (200, True)
+
+
+async def signed_in(app: ASGIApp, client: str = REMOTE) -> Headers:
+    """The headers of a browser that has signed in."""
+    answer = await ask(app, "POST", "/monitor/session", {"authorization": f"Bearer {TOKEN}"}, client)
+    assert answer.status == 200
+    return {"cookie": answer.headers["set-cookie"].partition(";")[0], "sec-fetch-site": "same-origin"}
+
+
+async def test_signing_out_ends_the_session_on_every_process(database: Database, tmp_path: Path) -> None:
+    """Also for a copy of the cookie, after a restart, and not for another session."""
+    (tmp_path / "operator.token").write_text(TOKEN)
+    here, there = (made(url_of(database), operator_token_file=tmp_path / "operator.token") for _ in range(2))
+    mine, other = await signed_in(here), await signed_in(there)
+    assert mine != other
+    for app in (here, there):
+        assert (await ask(app, "GET", "/monitor/api/overview", mine)).status == 200
+    assert (await ask(here, "DELETE", "/monitor/session", mine)).status == 200
+    assert (await ask(here, "GET", "/monitor/api/overview", mine)).status == 401
+    restarted = made(url_of(database), operator_token_file=tmp_path / "operator.token")
+    assert (await ask(restarted, "GET", "/monitor/api/overview", mine)).status == 401
+    await asyncio.sleep(SECONDS_THAT_A_LOOK_HOLDS + 0.1)
+    assert (await ask(there, "GET", "/monitor/api/overview", mine)).status == 401
+    for app in (here, there, restarted):
+        assert (await ask(app, "GET", "/monitor/api/overview", other)).status == 200
+        assert (await ask(app, "DELETE", "/monitor/session", mine)).status == 401
+
+
+async def test_signing_out_ends_the_stream_of_the_session(database: Database, tmp_path: Path) -> None:
+    """A page that stays open elsewhere shows nothing more."""
+    (tmp_path / "operator.token").write_text(TOKEN)
+    app = made(url_of(database), operator_token_file=tmp_path / "operator.token")
+    mine = await signed_in(app)
+    client = asyncio.Event()
+    stream = asyncio.create_task(ask(app, "GET", "/monitor/api/stream", mine, stays=client))
+    await asyncio.sleep(0.5)
+    assert not stream.done()
+    assert (await ask(app, "DELETE", "/monitor/session", mine)).status == 200
+    answer = await asyncio.wait_for(stream, 30)
+    assert answer.status == 200
+    assert not client.is_set()
+
+
+@pytest.mark.parametrize(("scheme", "secure"), [("https", True), ("http", False)])
+async def test_the_cookie_is_secure_where_the_client_uses_tls(protected: ASGIApp, scheme: str, secure: bool) -> None:
+    """The scheme is what a trusted proxy said; tests/http/test_public_path.py has one."""
+    answer = await ask(protected, "POST", "/monitor/session", {"authorization": f"Bearer {TOKEN}"}, scheme=scheme)
+    assert ("Secure" in answer.headers["set-cookie"].split("; ")) is secure
+    mine = {"cookie": answer.headers["set-cookie"].partition(";")[0], "sec-fetch-site": "same-origin"}
+    out = await ask(protected, "DELETE", "/monitor/session", mine, scheme=scheme)
+    assert ("Secure" in out.headers["set-cookie"].split("; ")) is secure
+
+
+async def test_wrong_tokens_of_an_address_are_throttled_and_logged_once(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody tries tokens at the speed of the network; others, and sessions, are not concerned."""
+    app = made(f"sqlite:///{folder / 'gateway.db'}", operator_token_file=folder / "operator.token")
+    mine = await signed_in(app)
+    with caplog.at_level(logging.WARNING, "product_gateway.operations.monitor.handlers"):
+        for number in range(30):
+            path, method = MONITOR[number % len(MONITOR)]
+            answer = await ask(app, method.upper(), path, {"authorization": f"Bearer wrong-{number}"}, REMOTE)
+            assert answer.status == (401 if number < attempts.MOST_OF_AN_ADDRESS else 429), number
+        right = await ask(app, "GET", "/monitor/api/overview", {"authorization": f"Bearer {TOKEN}"}, REMOTE)
+    assert (right.status, 1 <= int(right.headers["retry-after"]) <= attempts.SECONDS) == (429, True)
+    assert "10 wrong operator tokens" in right.detail
+    assert [each.__dict__["client"] for each in caplog.records] == [REMOTE, REMOTE]
+    assert "wrong-" not in caplog.text
+    assert (await ask(app, "GET", "/monitor/api/overview", mine, REMOTE)).status in WELL
+    for other in ("192.0.2.8", "2001:db8::1"):
+        answer = await ask(app, "GET", "/monitor/api/overview", {"authorization": f"Bearer {TOKEN}"}, other)
+        assert answer.status in WELL
+
+
+async def test_wrong_tokens_of_many_addresses_are_throttled_in_all(
+    folder: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An address that has shown the right token before is let in all the same; after a minute everybody is."""
+    app = made(f"sqlite:///{folder / 'gateway.db'}", operator_token_file=folder / "operator.token")
+    await signed_in(app, "198.51.100.1")
+    statuses = []
+    with caplog.at_level(logging.WARNING, "product_gateway.operations.monitor.handlers"):
+        for number in range(attempts.MOST_IN_ALL + 20):
+            address = f"2001:db8:{number:x}::1"
+            statuses.append(
+                (await ask(app, "GET", "/monitor/api/overview", {"authorization": "Bearer no"}, address)).status
+            )
+    assert statuses == [401] * attempts.MOST_IN_ALL + [429] * 20
+    assert len(caplog.records) == attempts.MOST_IN_ALL + 1
+    token = {"authorization": f"Bearer {TOKEN}"}
+    assert (await ask(app, "GET", "/monitor/api/overview", token, "198.51.100.1")).status in WELL
+    assert (await ask(app, "GET", "/monitor/api/overview", token, "198.51.100.2")).status == 429
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + attempts.SECONDS + 1)
+    assert (await ask(app, "GET", "/monitor/api/overview", token, "198.51.100.2")).status in WELL
+
+
+async def test_the_right_token_ends_a_streak(folder: Path) -> None:
+    """A slip of the pen now and then is no attack."""
+    app = made(f"sqlite:///{folder / 'gateway.db'}", operator_token_file=folder / "operator.token")
+    for _ in range(3):
+        for _ in range(attempts.MOST_OF_AN_ADDRESS - 1):
+            answer = await ask(app, "POST", "/monitor/session", {"authorization": "Bearer wrong"}, REMOTE)
+            assert answer.status == 401
+        await signed_in(app)
+
+
+async def test_a_session_ends_with_its_time_and_with_its_token(
+    protected: ASGIApp, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever changes the token has signed everybody out."""
+    answer = await ask(protected, "POST", "/monitor/session", {"authorization": f"Bearer {TOKEN}"})
+    mine = {"cookie": answer.headers["set-cookie"].partition(";")[0]}
+    (tmp_path / "new.token").write_text("another-token-of-some-length")
+    other = made(f"sqlite:///{folder / 'gateway.db'}", operator_token_file=tmp_path / "new.token")
+    assert (await ask(other, "GET", "/monitor", mine)).status == 401
+    assert (await ask(protected, "GET", "/monitor", mine)).status in WELL
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + auth.SECONDS_SIGNED_IN + 1)
+    assert (await ask(protected, "GET", "/monitor", mine)).status == 401
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"sec-fetch-site": "cross-site", "origin": "https://evil.example"}, 403),
+        ({"sec-fetch-site": "same-site"}, 403),
+        ({"sec-fetch-site": "none"}, 403),
+        ({"origin": "https://evil.example"}, 403),
+        ({"origin": "null"}, 403),
+        ({"origin": "http://localhost:9999"}, 403),
+        ({"cookie": "a=b"}, 403),
+        ({"origin": "http://localhost:8090"}, 404),
+        ({"sec-fetch-site": "same-origin", "origin": "http://localhost:8090"}, 404),
+        ({}, 404),
+    ],
+)
+async def test_what_acts_must_come_from_a_page_of_ours(unprotected: ASGIApp, headers: Headers, status: int) -> None:
+    """CSRF; 404 is what the action itself says here. A program sends none of these headers."""
+    path = f"/monitor/api/syncs/shop/{'0' * 8}-0000-0000-0000-{'0' * 12}"
+    for action in ("cancel", "run-again", "allow-mass-deletion"):
+        assert (await ask(unprotected, "POST", f"{path}/{action}", headers)).status == status
+
+
+async def test_a_token_that_is_none_stops_the_start(tmp_path: Path) -> None:
+    """An empty file would let everybody in who sends nothing."""
+    for content in ("", "short", "two words of a token that is long", "é" * 40):
+        (tmp_path / "operator.token").write_text(content)
+        with pytest.raises(SettingsError, match="OPERATOR_TOKEN_FILE"):
+            made("sqlite://", operator_token_file=tmp_path / "operator.token")
+
+
+async def test_every_action_is_done_and_logged_with_who_and_what(
+    app: ASGIApp, database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Cancel, run again, allow mass deletion; on both databases."""
+    caplog.set_level(logging.INFO, "product_gateway.operations.monitor.handlers")
+    sync = await database.write(syncs.enqueue, "shop", EntityType.PRODUCT)
+    path = f"/monitor/api/syncs/shop/{sync.id}"
+    cancelled = await ask(app, "POST", f"{path}/cancel")
+    assert (cancelled.status, orjson.loads(cancelled.body)["data"]["status"]) == (200, "CANCELLED")
+    assert (await ask(app, "POST", f"{path}/cancel")).status == 404
+    again = await ask(app, "POST", f"{path}/run-again")
+    new = orjson.loads(again.body)["data"]
+    assert (again.status, new["status"], new["id"] != str(sync.id)) == (201, "QUEUED", True)
+    assert again.headers["location"] == f"/monitor/api/syncs/shop/{new['id']}"
+    assert (await ask(app, "POST", f"{path}/run-again")).status == 429
+    assert (await ask(app, "POST", f"{path}/allow-mass-deletion")).status == 200
+    story = orjson.loads((await ask(app, "GET", path)).body)["data"]
+    assert [each["kind"] for each in story["timeline"]] == ["QUEUED", "CANCELLED", events.MASS_DELETION_ALLOWED]
+    assert all(LOCAL in each["words"] for each in story["timeline"][1:])
+    said = [(each.getMessage(), each.__dict__["client"]) for each in caplog.records]
+    assert said == [
+        ("An operator has cancelled the sync.", LOCAL),
+        (f"An operator has asked again for the sync. It is {new['id']}.", LOCAL),
+        ("An operator has allowed one mass deletion after the sync.", LOCAL),
+    ]
+
+
+async def test_the_page_says_who_has_a_problem_and_what_to_do(app: ASGIApp, database: Database) -> None:
+    """In the first thing on it; whatever a product service has said is text there."""
+    await database.write(syncs.enqueue, "shop", EntityType.PRODUCT)
+    claim = await database.write(claims.claim, "<script>alert(1)</script>", 60.0, 5, 2)
+    assert claim is not None
+    detail = "Page 1 of /products could not be read: the product service answered 401, <script>alert(2)</script>"
+    await database.write(claims.fail, claim, "PRODUCT_SERVICE_UNAUTHORIZED", detail)
+    for path in ("/monitor", f"/monitor/syncs/shop/{claim.sync_id}"):
+        answer = await ask(app, "GET", path)
+        page = answer.body.decode()
+        assert "The product service refuses our token (401)." in page
+        assert "product-gateway merchant update shop --product-service-token-file" in page
+        assert "<script>alert" not in page
+        assert "style=" not in page
+        assert "unsafe" not in answer.headers["content-security-policy"]
+    page = (await ask(app, "GET", "/monitor")).body.decode()
+    assert page.index("failed") < page.index('id="active"')
+    assert (await ask(app, "GET", "/monitor?cursor=AAAA")).status == 400
+
+
+def test_every_failure_has_words_and_something_to_do() -> None:
+    """A code that nobody explains is a support call; the document has the same table."""
+    sources = "".join((TOP / "app" / "product_gateway" / name).read_text() for name in SOURCES)
+    described = (
+        documents.load(documents.GATEWAY)["info"]["description"]
+        .partition("**Why a sync failed**")[2]
+        .partition("\n# ")[0]
+    )
+    explained = {word for word in described.replace(",", " ").split() if word.isupper() and "_" in word}
+    assert set(ADVICE) == explained
+    assert {code for code in ADVICE if code not in ("WORKER_LOST",)} <= {
+        code for code in ADVICE if f'"{code}"' in sources
+    }
+    table = (TOP / "docs" / "operations" / "monitor.md").read_text()
+    for code, advice in ADVICE.items():
+        assert f"| `{code}` | {advice.words} | {advice.what_to_do} |" in table
+
+
+async def test_what_the_webhook_was_told_stands_in_the_timeline(app: ASGIApp, database: Database) -> None:
+    """A merchant who was not told asks the operator."""
+    await database.write(webhooks.put, "shop", url="https://shop.example/hook", secret="encrypted")
+    sync = await database.write(syncs.enqueue, "shop", EntityType.PRODUCT)
+    await database.write(syncs.cancel, "shop", EntityType.PRODUCT)
+    story = orjson.loads((await ask(app, "GET", f"/monitor/api/syncs/shop/{sync.id}")).body)["data"]
+    assert [each["kind"] for each in story["timeline"]] == ["QUEUED", "CANCELLED", "WEBHOOK_PENDING"]
+    assert "sync.cancelled" in story["timeline"][-1]["words"]

@@ -1,0 +1,93 @@
+"""A real browser for tests of pages: a silent console, no request to another host, and pictures of what it shows."""
+
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
+
+IMAGES = Path(__file__).parents[2] / "docs" / "images"
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+# It asks nobody by itself, and runs as root, as CI does.
+QUIET = ["--no-sandbox", "--disable-quic", "--disable-background-networking", "--disable-component-update"]
+PATIENCE = 30_000  # milliseconds: a loaded machine draws slowly
+PHONE, DESK = (390, 800), (1440, 900)
+READABLE = 4.5  # contrast of text (WCAG 2.2 §1.4.3, AA)
+
+wants_a_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here (apt-get install chromium)")
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """One for all tests of a file; each opens a window with nothing in it."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def window(browser: Browser, url: str, size: tuple[int, int] = DESK, light: str = "light") -> Iterator[Page]:
+    """A page that has been asked for; fails where something was said on the console or asked of another host."""
+    viewport: ViewportSize = {"width": size[0], "height": size[1]}
+    context = browser.new_context(viewport=viewport)
+    context.set_default_timeout(PATIENCE)
+    page = context.new_page()
+    page.emulate_media(color_scheme=light)  # type: ignore[arg-type]  # one of its two words
+    said: list[str] = []
+    asked: list[str] = []
+    page.on("console", lambda message: said.append(f"{message.type}: {message.text}"))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(url)
+    yield page
+    context.close()
+    assert said == [], f"the console of {url} is not empty"
+    origin = re.match(r"https?://[^/]+", url)
+    assert origin is not None
+    elsewhere = [each for each in asked if not each.removeprefix("blob:").startswith((f"{origin[0]}/", "data:"))]
+    assert elsewhere == [], f"{url} asks other hosts"
+
+
+def keep(request: pytest.FixtureRequest, page: Page, name: str) -> None:
+    """A screenshot for the README, where one is wanted."""
+    if request.config.getoption("--screenshots"):
+        IMAGES.mkdir(exist_ok=True)
+        page.screenshot(path=IMAGES / name, animations="disabled")
+
+
+def assert_readable(page: Page, selector: str) -> None:
+    """Letters stand out from what is behind them, by day and by night."""
+    for light in ("light", "dark"):
+        page.emulate_media(color_scheme=light)
+        for text, ink, paper in page.locator(selector).evaluate_all(COLOURS):
+            contrast = _contrast(_rgb(ink), _rgb(paper))
+            assert contrast >= READABLE, f"{page.url}, {light}: {text!r} has a contrast of {contrast:.1f}"
+
+
+# Of each element with letters of its own that is seen: the letters, their colour, and the colour behind them.
+COLOURS = """elements => elements.filter(each => each.checkVisibility() && each.innerText.trim()).map(element => {
+  let behind = element;
+  const clear = each => /rgba.*, 0(\\.[0-4]\\d*)?\\)$/.test(getComputedStyle(each).backgroundColor);
+  while (behind.parentElement && clear(behind)) behind = behind.parentElement;
+  const paper = clear(behind) ? "rgb(255, 255, 255)" : getComputedStyle(behind).backgroundColor;
+  return [element.innerText.slice(0, 40), getComputedStyle(element).color, paper];
+})"""
+
+
+def _rgb(colour: str) -> tuple[float, ...]:
+    return tuple(float(each) / 255 for each in re.findall(r"[\d.]+", colour)[:3])
+
+
+def _luminance(colour: tuple[float, ...]) -> float:
+    linear = [each / 12.92 if each <= 0.04045 else ((each + 0.055) / 1.055) ** 2.4 for each in colour]
+    return sum(each * weight for each, weight in zip(linear, (0.2126, 0.7152, 0.0722), strict=True))
+
+
+def _contrast(one: tuple[float, ...], other: tuple[float, ...]) -> float:
+    """WCAG 2.2, "contrast ratio"."""
+    lighter, darker = sorted((_luminance(one), _luminance(other)), reverse=True)
+    return (lighter + 0.05) / (darker + 0.05)

@@ -1,0 +1,43 @@
+"""The command line inside of the test's own process, where starting one for each line would only take time."""
+
+import io
+import subprocess
+import sys
+
+import pytest
+
+from product_gateway.cli.main import main
+from tests.support.deployment import Deployment
+
+Done = subprocess.CompletedProcess[str]
+
+
+class Terminal:
+    """Runs commands in the folder and the environment of a house. Not for those that run for long."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        self._monkeypatch = monkeypatch
+        self._capsys = capsys
+
+    def run(self, house: Deployment, command: str, answer: str = "") -> Done:
+        """The command to its end, with what somebody types; words are separated by spaces."""
+        with self._monkeypatch.context() as here:
+            for name, value in house.environment.items():
+                here.setenv(name, value)
+            here.chdir(house.folder)
+            here.setattr(sys, "stdin", io.StringIO(answer))
+            here.setattr(sys, "argv", ["product-gateway", *command.split()])
+            self._capsys.readouterr()
+            with pytest.raises(SystemExit) as end:
+                main()
+        said = self._capsys.readouterr()
+        return subprocess.CompletedProcess(command, int(end.value.code or 0), said.out, said.err)
+
+
+def assert_refused(done: Done, *words: str) -> None:
+    """Exit status 1, and a text on standard error that has the words."""
+    assert done.returncode == 1, done
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    for word in words:
+        assert word in done.stderr, f"{done.args} says: {done.stderr}"

@@ -1,0 +1,135 @@
+"""A running gateway for tests of the HTTP contract, and clients that hold every answer to the spec."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import jsonschema_rs
+
+from product_gateway import settings
+from product_gateway.auth import keys
+from product_gateway.db import merchants
+from product_gateway.db.database import open_database
+from product_gateway.model.merchants import Platform
+from product_gateway.openapi import documents
+from tests.support.deployment import Deployment
+
+DOCUMENT = documents.load(documents.GATEWAY)
+SERVICE_TOKEN = "the-merchants-token"  # what the tests' product services expect
+TITLES = {
+    400: "Bad Request",
+    401: "Unauthorized",
+    403: "Forbidden",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    413: "Content Too Large",
+    429: "Too Many Requests",
+    503: "Service Unavailable",
+}
+
+
+class Gateway:
+    """`product-gateway serve`, and what its operator does."""
+
+    def __init__(self, house: Deployment, url: str) -> None:
+        self.house = house
+        self.url = url
+        self._settings = settings.load(data_dir=house.folder / "var")
+
+    def add(self, name: str, service: str = "http://127.0.0.1:1", token: str = SERVICE_TOKEN, **more: Any) -> None:
+        """A merchant, BYOP unless `more` says otherwise."""
+        encrypted = keys.Secrets(self._settings).encrypt(token)
+        values = {"product_service_url": service, "product_service_token": encrypted, **more}
+        with open_database(self.house.environment["PRODUCT_GATEWAY_DATABASE_URL"]) as database:
+            database.call(merchants.add, name, values.pop("platform", Platform.BYOP), **values)
+
+    def change(self, name: str, **values: Any) -> None:
+        """Changes a merchant."""
+        with open_database(self.house.environment["PRODUCT_GATEWAY_DATABASE_URL"]) as database:
+            database.call(merchants.update_merchant, name, **values)
+
+    def token(self, merchant: str, *scopes: str) -> str:
+        """A bearer token; with all rights unless some are named."""
+        return keys.issue_token(self._settings, merchant, list(scopes or keys.SCOPES), timedelta(hours=1))
+
+    def client(self, token: str | None) -> httpx2.Client:
+        """A client that fails where an answer is not as the spec has it."""
+        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        hooks = {"response": [documented]}
+        return httpx2.Client(base_url=self.url, headers=headers, timeout=30, event_hooks=hooks)
+
+    def of(self, merchant: str, *scopes: str) -> httpx2.Client:
+        """The same with a token of the merchant."""
+        return self.client(self.token(merchant, *scopes))
+
+
+@contextmanager
+def gateway(folder: Path, database_url: str, *arguments: str, **more: str) -> Iterator[Gateway]:
+    """A gateway that checks its own answers, too: one that does not fit is a 500."""
+    house = Deployment(folder, database_url, validate_responses="true", **more)
+    with house.serving(*arguments) as url:
+        yield Gateway(house, url)
+
+
+def error(answer: httpx2.Response, status: int) -> str:
+    """The detail of the one error in an answer with the status, whose body must have the contract's form."""
+    assert answer.status_code == status, f"{answer.request.method} {answer.request.url}: {answer.text}"
+    assert answer.headers["Content-Type"] == "application/json"
+    body = answer.json()
+    detail: str = body["error"][0]["detail"]
+    assert body == {"error": [{"status": str(status), "title": TITLES[status], "detail": detail}]}
+    assert detail
+    return detail
+
+
+def operation(method: str, path: str) -> tuple[documents.Document, documents.Document] | None:
+    """The path item, and its operation ({} where the path does not have the method); None for an unknown path."""
+    segments = path.partition("?")[0].split("/")
+    for template, item in DOCUMENT["paths"].items():
+        wanted = template.split("/")
+        if len(wanted) == len(segments) and all(
+            want == given or (want.startswith("{") and given) for want, given in zip(wanted, segments, strict=True)
+        ):
+            return item, item.get("get" if method == "HEAD" else method.lower(), {})
+    return None
+
+
+def documented(answer: httpx2.Response) -> None:
+    """Fails where the spec does not have the status, the media type, the body or the headers of the answer."""
+    sent = answer.request
+    found = operation(sent.method, sent.url.raw_path.decode())
+    if found is None:
+        assert answer.status_code in (400, 404, 429, 503), "what is at no path of the spec is not there"
+        return
+    item, here = found
+    described = here or next(item[method] for method in documents.METHODS if method in item)
+    where = f"{sent.method} {sent.url} answered {answer.status_code}"
+    assert str(answer.status_code) in described["responses"], (
+        f"{where}, which the spec does not have: {answer.read()!r}"
+    )
+    response = documents.resolve(DOCUMENT, described["responses"][str(answer.status_code)])
+    media_type = answer.headers.get("Content-Type", "nothing")
+    assert media_type in response.get("content", {"nothing": {}}), f"{where} as {media_type}"
+    schema = response.get("content", {}).get(media_type, {}).get("schema", {})
+    if sent.method != "HEAD" and media_type == "application/json" and "$ref" in schema:
+        answer.read()
+        name = schema["$ref"].rpartition("/")[2]
+        faults = [fault.message for fault in _validator(name).iter_errors(answer.json())]
+        assert not faults, f"{where}, which is no {name}: {faults}"
+    for header, definition in response.get("headers", {}).items():
+        header_object = documents.resolve(DOCUMENT, definition)
+        assert header in answer.headers or not header_object.get("required"), f"{where} without {header}"
+        if header in answer.headers and header_object["schema"]["type"] == "integer":
+            value = int(answer.headers[header])
+            assert header_object["schema"]["minimum"] <= value <= header_object["schema"]["maximum"], (
+                f"{where}, {header}: {value}"
+            )
+
+
+@cache
+def _validator(name: str) -> jsonschema_rs.Draft4Validator:
+    return jsonschema_rs.Draft4Validator(documents.json_schema(DOCUMENT, name), validate_formats=True)

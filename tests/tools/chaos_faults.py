@@ -1,0 +1,137 @@
+"""The faults of the chaos run: what is done to the workers, to PostgreSQL and to the product service."""
+
+import collections
+import math
+import random
+import signal
+import time
+from contextlib import AbstractContextManager
+from typing import Any
+
+from tests.support import databases
+from tests.support.database_faults import raising, renamed
+from tests.support.deployment import Deployment, Process
+from tests.support.flaky_service import Mood, Shop
+
+WORKERS = 3
+LEASE = 1
+ENDS = (0, -signal.SIGKILL, -signal.SIGTERM)  # the last one before it has a handler
+CANNOT_START = "The database cannot be used at the moment."
+RESTART, RAISE, RENAME = "restart PostgreSQL", "unexpected errors of the database", "renamed column"
+DECK = ["kill", "kill", "stop", "stop", "hand back", RESTART, "kill all", RAISE, RAISE, RENAME, *(["mood"] * 5)]
+RAISING = ("syncs", "sync_events", "catalog_records", "catalog_counts", "seen_records")
+RENAMED = (("syncs", "queued_at"), ("syncs", "lease_token"), ("catalog_records", "digest"), ("merchants", "disabled"))
+SECONDS_OF_AFTERMATH = 5.0  # a request that met the fault has been answered by then
+
+
+class Faults:
+    """The faults. `workers` are replaced when they are gone."""
+
+    def __init__(self, house: Deployment, server: Any, shops: list[Shop], dice: random.Random) -> None:
+        self.injected: collections.Counter[str] = collections.Counter()
+        self.workers = [self._worker(house) for _ in range(WORKERS)]
+        self.died: list[str] = []
+        self._unexpected_until = 0.0
+        self._house = house
+        self._url = house.environment["PRODUCT_GATEWAY_DATABASE_URL"]
+        self._server = server  # None: it is SQLite
+        self._shops = shops
+        self._dice = dice
+        self._due: list[tuple[float, Any]] = []
+        self._deck: list[str] = []
+
+    def run(self, seconds: float) -> None:
+        """One fault after the other; what stands still or is unwell gets better by and by."""
+        until = time.monotonic() + seconds
+        next_fault = time.monotonic()
+        while time.monotonic() < until:
+            time.sleep(0.1)
+            self._dice.choice(self._shops).change()
+            self._let_recover()
+            self._replace_the_dead()
+            if time.monotonic() >= next_fault:
+                deck = [each for each in DECK if each != RESTART or self._server]
+                self._deck = self._deck or self._dice.sample(deck, len(deck))
+                self._strike(self._deck.pop())
+                next_fault = time.monotonic() + self._dice.uniform(0.3, 1.2)
+
+    def calm(self) -> None:
+        """Everybody is well again."""
+        self._let_recover(everybody=True)
+        self._replace_the_dead()
+
+    def end(self) -> None:
+        """All workers stop, in good order."""
+        self.calm()
+        for worker in self.workers:
+            worker.end()
+
+    def _strike(self, fault: str) -> None:
+        worker = self._dice.choice(self.workers)
+        if fault == "mood":
+            shop, mood = (
+                self._dice.choice(self._shops),
+                self._dice.choice([each for each in Mood if each is not Mood.WELL]),
+            )
+            shop.mood = mood
+            self._later(0.5, 3, lambda: setattr(shop, "mood", Mood.WELL))
+            fault = f"{mood} product service"
+        elif fault == "stop":
+            worker.send(signal.SIGSTOP)
+            self._later(1.3 * LEASE, 8 * LEASE, lambda: worker.send(signal.SIGCONT))
+        elif fault == "hand back":
+            worker.send(signal.SIGTERM)
+        elif fault in (RAISE, RENAME):
+            self._meet_unexpected_errors(fault)
+        elif fault == RESTART:
+            databases.crash(self._server)
+            time.sleep(self._dice.uniform(0, 0.5))
+            self._server.ensure_postgres_running()
+        else:
+            for each in self.workers if fault == "kill all" else [worker]:
+                each.send(signal.SIGKILL)
+        self.injected[fault] += 1
+
+    def _meet_unexpected_errors(self, fault: str) -> None:
+        """Nobody stands still meanwhile, or the change of the tables would wait for whoever does."""
+        self._let_recover(everybody=True)
+        self._unexpected_until = math.inf
+        try:
+            with self._broken(fault):
+                time.sleep(self._dice.uniform(0.2, 1.5))
+        finally:
+            self._unexpected_until = time.monotonic() + SECONDS_OF_AFTERMATH
+
+    def _broken(self, fault: str) -> AbstractContextManager[None]:
+        if fault == RENAME:
+            return renamed(self._url, *self._dice.choice(RENAMED))
+        return raising(self._url, self._dice.choice(RAISING), share=self._dice.choice([0.1, 0.5, 1.0]))
+
+    def may_be_unexpected(self) -> bool:
+        """Whether a server may answer 500 at the moment. To be called from any thread."""
+        return time.monotonic() < self._unexpected_until
+
+    def _later(self, least: float, most: float, act: Any) -> None:
+        self._due.append((time.monotonic() + self._dice.uniform(least, most), act))
+
+    def _let_recover(self, *, everybody: bool = False) -> None:
+        now = time.monotonic()
+        due = [each for each in self._due if everybody or each[0] <= now]
+        self._due = [each for each in self._due if each not in due]
+        for _, act in due:
+            act()
+
+    def _replace_the_dead(self) -> None:
+        for index, worker in enumerate(self.workers):
+            status = worker.status()
+            if status is not None:
+                said = worker.log.read_text()
+                if status == 1 and CANNOT_START in said:
+                    self.injected["start while PostgreSQL is away"] += 1
+                elif status not in ENDS:
+                    self.died.append(f"a worker ended with {status}: {said[-2000:]}")
+                self.workers[index] = self._worker(self._house)
+
+    @staticmethod
+    def _worker(house: Deployment) -> Process:
+        return Process(house, ("worker",))

@@ -1,0 +1,206 @@
+"""The witness of the chaos run: what the database itself saw, by triggers, and what can be counted at any moment."""
+
+import collections
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterable
+from contextlib import closing
+from typing import Any, TypeVar
+from uuid import UUID
+
+from sqlalchemy import Connection, Engine, create_engine, make_url, text
+from sqlalchemy.exc import DBAPIError
+
+from tests.support.database_faults import is_postgresql
+
+T = TypeVar("T")
+
+# Every change of a sync's status or token is kept, and every write to a catalog that no claim stands behind.
+TRIGGERS = """
+CREATE TABLE witnessed (
+    number BIGINT GENERATED ALWAYS AS IDENTITY, sync_id UUID, was TEXT, became TEXT, token_was BIGINT, token BIGINT,
+    ran_out BOOLEAN
+);
+CREATE TABLE unclaimed_writes (merchant TEXT, entity_type TEXT, record_id TEXT);
+
+CREATE FUNCTION witness_sync() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    IF TG_OP = 'INSERT' THEN
+        INSERT INTO witnessed (sync_id, became, token) VALUES (NEW.id, NEW.status, NEW.lease_token);
+    ELSIF TG_OP = 'DELETE' THEN
+        INSERT INTO witnessed (sync_id, was, token_was) VALUES (OLD.id, OLD.status, OLD.lease_token);
+    ELSIF OLD.status <> NEW.status OR OLD.lease_token <> NEW.lease_token OR OLD.finished_at IS NOT NULL
+        OR NEW.pages_read < OLD.pages_read OR NEW.records_read < OLD.records_read THEN
+        INSERT INTO witnessed (sync_id, was, became, token_was, token, ran_out) VALUES
+            (NEW.id, OLD.status, NEW.status, OLD.lease_token, NEW.lease_token,
+             OLD.lease_expires_at < clock_timestamp());
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER witness AFTER INSERT OR UPDATE OR DELETE ON syncs FOR EACH ROW EXECUTE FUNCTION witness_sync();
+
+CREATE FUNCTION witness_record() RETURNS trigger LANGUAGE plpgsql AS $$ DECLARE written RECORD; BEGIN
+    IF TG_OP = 'DELETE' THEN written := OLD; ELSE written := NEW; END IF;
+    IF NOT EXISTS (SELECT FROM syncs WHERE merchant = written.merchant AND entity_type = written.entity_type
+                   AND status = 'IN_PROGRESS') THEN
+        INSERT INTO unclaimed_writes VALUES (written.merchant, written.entity_type, written.record_id);
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER witness AFTER INSERT OR UPDATE OR DELETE ON catalog_records
+    FOR EACH ROW EXECUTE FUNCTION witness_record();
+"""
+
+# The same for SQLite.
+SQLITE_TRIGGERS = """
+CREATE TABLE witnessed (
+    number INTEGER PRIMARY KEY, sync_id TEXT, was TEXT, became TEXT, token_was BIGINT, token BIGINT, ran_out BOOLEAN
+);
+CREATE TABLE unclaimed_writes (merchant TEXT, entity_type TEXT, record_id TEXT);
+CREATE TRIGGER witness_insert AFTER INSERT ON syncs BEGIN
+    INSERT INTO witnessed (sync_id, became, token) VALUES (NEW.id, NEW.status, NEW.lease_token);
+END;
+CREATE TRIGGER witness_delete AFTER DELETE ON syncs BEGIN
+    INSERT INTO witnessed (sync_id, was, token_was) VALUES (OLD.id, OLD.status, OLD.lease_token);
+END;
+CREATE TRIGGER witness_update AFTER UPDATE ON syncs
+WHEN OLD.status <> NEW.status OR OLD.lease_token <> NEW.lease_token OR OLD.finished_at IS NOT NULL
+    OR NEW.pages_read < OLD.pages_read OR NEW.records_read < OLD.records_read BEGIN
+    INSERT INTO witnessed (sync_id, was, became, token_was, token, ran_out) VALUES
+        (NEW.id, OLD.status, NEW.status, OLD.lease_token, NEW.lease_token,
+         OLD.lease_expires_at < strftime('%Y-%m-%d %H:%M:%f000', 'now'));
+END;
+""" + "".join(
+    f"""
+CREATE TRIGGER witness_record_{operation} AFTER {operation} ON catalog_records
+WHEN NOT EXISTS (SELECT 1 FROM syncs WHERE merchant = {row}.merchant AND entity_type = {row}.entity_type
+                 AND status = 'IN_PROGRESS') BEGIN
+    INSERT INTO unclaimed_writes VALUES ({row}.merchant, {row}.entity_type, {row}.record_id);
+END;
+"""
+    for operation, row in (("INSERT", "NEW"), ("UPDATE", "NEW"), ("DELETE", "OLD"))
+)
+
+TWO_ACTIVE = text(
+    "SELECT merchant, entity_type, count(*) FROM syncs WHERE status IN ('QUEUED', 'IN_PROGRESS')"
+    " GROUP BY merchant, entity_type HAVING count(*) > 1"
+)
+# One statement, so both numbers are of one moment.
+MISCOUNTED = text(
+    "SELECT c.merchant, c.entity_type, c.num_records, c.num_bytes, count(r.size) AS held,"
+    " coalesce(sum(r.size), 0) AS held_bytes"
+    " FROM catalog_counts c LEFT JOIN catalog_records r ON r.merchant = c.merchant AND r.entity_type = c.entity_type"
+    " GROUP BY c.merchant, c.entity_type, c.num_records, c.num_bytes"
+    " HAVING c.num_records <> count(r.size) OR c.num_bytes <> coalesce(sum(r.size), 0)"
+)
+
+# (was, became, does the token grow): all that docs/sync-states.md knows.
+LAWFUL = {
+    (None, "QUEUED", False),
+    ("QUEUED", "IN_PROGRESS", True),
+    ("IN_PROGRESS", "IN_PROGRESS", True),
+    ("IN_PROGRESS", "QUEUED", False),
+    ("IN_PROGRESS", "SUCCEEDED", False),
+    ("IN_PROGRESS", "FAILED", False),
+    ("IN_PROGRESS", "CANCELLED", False),
+    ("QUEUED", "CANCELLED", False),
+}
+
+
+class Witness(threading.Thread):
+    """Looks again and again, until told to stop. `looks` that found the database away are in `blind`."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(name="witness")
+        self.looks = 0
+        self.blind = 0
+        self.violations: list[str] = []
+        self._told_to_stop = threading.Event()
+        self._engine: Engine
+        if is_postgresql(url):
+            self._engine = create_engine(make_url(url).set(drivername="postgresql+psycopg"), pool_pre_ping=True)
+            with self._engine.begin() as connection:
+                connection.exec_driver_sql(TRIGGERS)
+        else:
+            self._engine = create_engine(url, connect_args={"timeout": 30})
+            with closing(sqlite3.connect(str(make_url(url).database), timeout=30)) as file:
+                file.executescript(SQLITE_TRIGGERS)
+
+    def stop(self) -> None:
+        """At the next pause."""
+        self._told_to_stop.set()
+
+    def close(self) -> None:
+        """Lets go of the connections."""
+        self._engine.dispose()
+
+    def run(self) -> None:
+        """Never two active, and the number of records is always exact."""
+        while not self._told_to_stop.wait(0.1):
+            try:
+                with self._engine.begin() as connection:
+                    self._note("two active at once", connection.execute(TWO_ACTIVE))
+                    self._note("counted wrongly", connection.execute(MISCOUNTED))
+                self.looks += 1
+            except DBAPIError:
+                self.blind += 1
+
+    def in_the_end(self, accepted: Iterable[str], cancelled: Iterable[str]) -> None:
+        """Nothing promised is lost, nothing has a token or a status that it should not have had."""
+        with self._engine.begin() as connection:
+            self._note("written without a claim", connection.execute(text("SELECT * FROM unclaimed_writes LIMIT 5")))
+            self._note(
+                "ids of pulls that nobody forgot", connection.execute(text("SELECT * FROM seen_records LIMIT 5"))
+            )
+            self._note_unlawful(connection)
+            rows = connection.execute(text("SELECT id, status FROM syncs")).all()
+            statuses = {str(UUID(str(row.id))): row.status for row in rows}
+        for each in accepted:
+            if statuses.get(each) not in ("SUCCEEDED", "FAILED", "CANCELLED"):
+                self.violations.append(f"{each} was answered with 202, and is {statuses.get(each)}")
+        for each in cancelled:
+            if statuses.get(each) != "CANCELLED":
+                self.violations.append(f"{each} was cancelled, and is {statuses.get(each)}")
+
+    def statuses(self) -> dict[str, int]:
+        """How many syncs ended how."""
+        how = "CASE WHEN failure_code IS NULL THEN status ELSE status || ' ' || failure_code END"
+        return self._ask(
+            lambda connection: {
+                row[0]: row[1]
+                for row in connection.execute(text(f"SELECT {how}, count(*) FROM syncs GROUP BY 1 ORDER BY 1")).all()
+            }
+        )
+
+    def takeovers(self) -> int:
+        """How often a worker went on with a sync that another one had lost."""
+        lost = "SELECT count(*) FROM witnessed WHERE was = 'IN_PROGRESS' AND became = was AND token > token_was"
+        return self._ask(lambda connection: int(connection.execute(text(lost)).scalar_one()))
+
+    def is_quiet_within(self, seconds: float) -> bool:
+        """No sync is active any more, and no id of a pull is left."""
+        left = "SELECT EXISTS (SELECT 1 FROM syncs WHERE finished_at IS NULL) OR EXISTS (SELECT 1 FROM seen_records)"
+        deadline = time.monotonic() + seconds
+        while self._ask(lambda connection: bool(connection.execute(text(left)).scalar_one())):
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.1)
+        return True
+
+    def _ask(self, question: Callable[[Connection], T]) -> T:
+        with self._engine.begin() as connection:
+            return question(connection)
+
+    def _note_unlawful(self, connection: Connection) -> None:
+        seen: dict[Any, Any] = collections.defaultdict(lambda: (None, 0))
+        for row in connection.execute(text("SELECT * FROM witnessed ORDER BY number")):
+            grows = (row.token or 0) > (row.token_was or 0)
+            early = row.was == row.became == "IN_PROGRESS" and not row.ran_out
+            status, token = seen[row.sync_id]
+            follows = status == row.was and token == (row.token_was or 0)
+            if (row.was, row.became, grows) not in LAWFUL or early or not follows:
+                self.violations.append(f"an unlawful change: {row._asdict()} after {status}, {token}")
+            seen[row.sync_id] = (row.became, row.token)
+
+    def _note(self, what: str, rows: Iterable[Any]) -> None:
+        self.violations += [f"{what}: {tuple(row)}" for row in rows]

@@ -1,0 +1,214 @@
+"""Writes down what this version says to its database, for the tests of all versions after it.
+
+Run by hand when a release is made, with a migration that the release before did not have:
+
+    .venv/bin/python tests/tools/record_statements.py
+"""
+
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import event, make_url
+
+from product_gateway.db import catalog, claims, merchants, migrate, syncs, webhooks
+from product_gateway.db.database import Database, open_database
+from product_gateway.errors import LeaseLost, SyncAlreadyActive
+from product_gateway.model.catalog import Page, Record, Rejection
+from product_gateway.model.merchants import Platform
+from product_gateway.model.syncs import Claim, EntityType, SyncStatus
+from product_gateway.model.webhooks import Delivery
+from tests.support import databases
+from tests.support.released_statements import FOLDER, Statement, dumped, path, replay
+
+PRODUCT, COLLECTION = EntityType.PRODUCT, EntityType.COLLECTION
+LEASE = 600.0
+NO_LEASE = -1.0  # lost when it is given: nobody has to wait
+SYNCS_AT_ONCE, WORKERS_LOST = 2, 5
+LATER = (datetime(2999, 1, 1, tzinfo=UTC), UUID(int=0))
+NOT_OF_THE_CODE = ("BEGIN", "SET LOCAL", "PRAGMA", "SELECT set_config")  # how it connects, not what it says
+
+
+def live(database: Database) -> None:
+    """All that merchants, clients, workers and operators can make the gateway do."""
+    call = database.call
+    call(migrate.current)
+    _keep_merchants(database)
+    _ask_for_syncs(database)
+    _run_to_success(database)
+    _end_in_other_ways(database)
+    for alone in (1, SYNCS_AT_ONCE):
+        call(claims.has_claimable, alone)
+    _tell(database)
+    call(syncs.active)
+    _read(database)
+    while call(catalog.delete_seen, "shop", 2):
+        pass
+    call(syncs.prune, -1.0, 200)
+    call(merchants.remove, "other")
+    call(merchants.remove, "shop")
+
+
+def _keep_merchants(database: Database) -> None:
+    call = database.call
+    call(merchants.add, "shop", Platform.BYOP, "https://shop.example", "encrypted", "GBP", 20)
+    call(merchants.add, "other", Platform.BENTO)
+    call(merchants.update_merchant, "other", platform=Platform.BYOP, product_service_url="https://other.example")
+    call(merchants.update_merchant, "other", disabled=True)
+    call(merchants.update_merchant, "other", disabled=False, currency="EUR", max_rejected_percent=5)
+    call(webhooks.put, "shop", url="https://receiver.example", secret="encrypted")
+    call(webhooks.put, "shop", url="https://receiver.example/hook")
+    call(webhooks.put, "other", url="https://receiver.example", secret="encrypted")
+    call(merchants.require_active, "shop")
+    call(merchants.list_all)
+
+
+def _ask_for_syncs(database: Database) -> None:
+    call = database.call
+    call(syncs.enqueue, "shop", PRODUCT)
+    with contextlib.suppress(SyncAlreadyActive):
+        call(syncs.enqueue, "shop", PRODUCT)
+    call(syncs.enqueue, "shop", COLLECTION, "a key")
+    call(syncs.enqueue, "shop", COLLECTION, "a key")
+    call(syncs.cancel, "shop", COLLECTION)
+    call(syncs.enqueue, "other", PRODUCT)
+    call(syncs.cancel, "other", PRODUCT)
+
+
+def _run_to_success(database: Database) -> None:
+    call = database.call
+    for first, last in ((0, 30), (20, 33)):  # the second one removes most of it
+        claim = claimed(database, PRODUCT)
+        call(claims.heartbeat, claim, LEASE)
+        for start in range(first, last, 10):
+            call(catalog.write_page, claim, page(start, min(10, last - start), start + 10 >= last), LEASE)
+        call(claims.may_remove, claim)
+        call(catalog.missing, claim, 1001)
+        call(catalog.count_missing, claim)
+        call(catalog.allow_mass_deletion, "shop", PRODUCT)
+        after: str | None = ""
+        while after is not None:
+            after = call(catalog.remove_missing, claim, after, 10)
+        call(catalog.succeed, claim)
+
+
+def _end_in_other_ways(database: Database) -> None:
+    call = database.call
+    claim = claimed(database, COLLECTION)
+    record = Record("c1", '{"id": "c1"}', ("p000020", "p000021", "gone"))
+    call(catalog.write_page, claim, Page((record,), (), None, 1), LEASE)
+    call(claims.hand_back, claim)
+    call(claims.fail, claimed(database, COLLECTION), "PRODUCT_SERVICE_UNREACHABLE", "No answer.")
+    lost = claimed(database, PRODUCT, NO_LEASE)
+    found = claimed(database, PRODUCT)
+    with contextlib.suppress(LeaseLost):
+        call(claims.heartbeat, lost, LEASE)
+    call(syncs.cancel, "shop", PRODUCT)
+    with contextlib.suppress(LeaseLost):
+        call(catalog.succeed, found)
+    claimed(database, PRODUCT, NO_LEASE)
+    call(claims.claim, "worker", LEASE, 1, SYNCS_AT_ONCE)  # gives it up: WORKER_LOST
+    call(syncs.enqueue, "shop", PRODUCT)
+    call(claims.claim, "worker", LEASE, WORKERS_LOST, 1)  # where a merchant's syncs run one after the other
+
+
+def _tell(database: Database) -> None:
+    call = database.call
+    call(webhooks.has_due, ("other",))
+    outcomes: tuple[Callable[[Delivery], bool], ...] = (
+        lambda delivery: call(webhooks.succeed, delivery, 200),
+        lambda delivery: call(webhooks.retry, delivery, 500, "No.", 60.0),
+        lambda delivery: call(webhooks.give_up, delivery, None, "No answer."),
+        lambda delivery: call(webhooks.disable_gone, delivery, "https://receiver.example/hook", 410, "Gone."),
+    )
+    for record_outcome in outcomes:
+        found = call(webhooks.claim, LEASE, ("other",))
+        assert found is not None
+        record_outcome(found[0])
+    call(webhooks.pending)
+    call(webhooks.latest, "shop", 5)
+    call(webhooks.remove, "other")
+
+
+def _read(database: Database) -> None:
+    call = database.call
+    for entity_type in EntityType:
+        call(catalog.state_and_latest_sync, "shop", entity_type)
+        call(catalog.page, "shop", entity_type, "", 5)
+        call(catalog.page, "shop", entity_type, "p000021", 5)
+    call(catalog.get, "shop", PRODUCT, "p000020")
+    call(catalog.collection, "shop", "c1", "", 2)
+    history, _ = call(syncs.history, "shop", None, None, None, 100)
+    call(syncs.history, "shop", PRODUCT, SyncStatus.SUCCEEDED, LATER, 1)
+    for sync in history:
+        call(syncs.get, "shop", sync.id)
+        call(syncs.problems, "shop", sync.id)
+        call(webhooks.of_sync, "shop", sync.id)
+
+
+def claimed(database: Database, entity_type: EntityType, lease: float = LEASE) -> Claim:
+    """The merchant's active sync of that type, or else a new one."""
+    with contextlib.suppress(SyncAlreadyActive):
+        database.call(syncs.enqueue, "shop", entity_type)
+    claim = database.call(claims.claim, "worker", lease, WORKERS_LOST, SYNCS_AT_ONCE)
+    assert claim is not None
+    return claim
+
+
+def page(start: int, size: int, last: bool) -> Page:
+    """Some records, two of which do not fit."""
+    records = tuple(Record(f"p{n:06d}", f'{{"id": "p{n:06d}", "of": {start}}}') for n in range(start, start + size))
+    rejections = (Rejection("INVALID", None, "/id", "no id"), Rejection("INVALID", f"x{start}", "/title", "no title"))
+    return Page(records, rejections, None if last else str(start), 30)
+
+
+def said(database: Database) -> Iterator[Statement]:
+    """What it says to the database while it lives through all that."""
+    found: list[Statement] = []
+
+    def note(_connection: Any, _cursor: Any, sql: str, parameters: Any, _context: Any, many: bool) -> None:
+        if not sql.startswith(NOT_OF_THE_CODE):
+            found.append(Statement(sql, list(parameters) if many else [parameters], 0))
+
+    event.listen(database.engine, "before_cursor_execute", note)
+    live(database)
+    event.remove(database.engine, "before_cursor_execute", note)
+    yield from found
+
+
+def record(dialect: str, living: str, fresh: str) -> None:
+    """Counts the rows in a second database, where no time passes between the statements."""
+    with open_database(living) as database:
+        database.call(migrate.upgrade)
+        statements = list(said(database))
+    with open_database(fresh) as database:
+        database.call(migrate.upgrade)
+        counted = database.call(replay, statements)
+    file = path(migrate.newest(), dialect)
+    file.write_text("".join(map(dumped, counted)))
+    nothing = sum(each.rows == 0 for each in counted)
+    print(f"{file.name}: {len(counted)} statements, {nothing} of them about no row")
+
+
+def main() -> None:
+    """Both databases, from nothing."""
+    FOLDER.mkdir(exist_ok=True)
+    folder = Path(tempfile.mkdtemp())
+    try:
+        record("sqlite", f"sqlite:///{folder / 'living.db'}", f"sqlite:///{folder / 'fresh.db'}")
+        with databases.postgresql() as server:
+            for name in ("living", "fresh"):
+                databases.run(server, f"CREATE DATABASE {name}")
+            living, fresh = (make_url(server).set(database=name) for name in ("living", "fresh"))
+            record("postgresql", *(each.render_as_string(hide_password=False) for each in (living, fresh)))
+    finally:
+        shutil.rmtree(folder)
+
+
+if __name__ == "__main__":
+    main()
