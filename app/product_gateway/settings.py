@@ -89,8 +89,8 @@ def _base_path(text: str) -> str:
     if not is_path_prefix(text):
         raise ValueError(
             f"{text[:100]!r} is not a path prefix. Write it like /gw or /shops/gw: a slash first, none at the end, and "
-            f"between slashes at least one letter, digit or . _ ~ - but not . or .. alone; {LONGEST_PATH_PREFIX} characters "
-            "at most. Without a prefix, leave this setting unset"
+            "between slashes at least one letter, digit or . _ ~ - but not . or .. alone; "
+            f"{LONGEST_PATH_PREFIX} characters at most. Without a prefix, leave this setting unset"
         )
     return text
 

@@ -42,7 +42,8 @@ RACER = """
 import sys
 from datetime import timedelta
 from pathlib import Path
-from product_gateway import keys, settings
+from product_gateway import settings
+from product_gateway.auth import keys
 print("ready", flush=True)
 sys.stdin.readline()
 for folder in sys.argv[1:]:

@@ -29,7 +29,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
     path = tmp_path_factory.mktemp("client") / "public_client.py"
     generate = [sys.executable, "-m", "datamodel_code_generator", "--input", str(DOCUMENTATION), "--output", str(path)]
     kind = ["--input-file-type", "openapi", "--output-model-type", "pydantic_v2.BaseModel", "--strict-types", "str"]
-    done = subprocess.run([*generate, *kind], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([*generate, *kind], cwd=path.parent, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(path.parent)

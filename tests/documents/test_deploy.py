@@ -190,7 +190,10 @@ def test_the_proxys_limit_answers_in_the_contracts_words(behind_nginx: tuple[str
         os.kill(int((tmp_path / "pid").read_text()), signal.SIGHUP)
 
         def limited() -> httpx2.Response | None:
-            answers = [client.get("/health/live") for _ in range(10)]
+            try:
+                answers = [client.get("/health/live") for _ in range(10)]
+            except httpx2.TransportError:  # nginx closes the connections of before its reload
+                return None
             return next((each for each in answers if each.status_code != 200), None)
 
         refused = within(20, limited)
@@ -220,7 +223,7 @@ def test_nothing_that_git_does_not_keep_is_sent_to_an_images_build() -> None:
     copied = re.findall(r"^COPY (?!--from)(\S+)", (TOP / "deploy" / "Containerfile").read_text(), re.M)
     assert copied
     assert not ignored & {each.rstrip("/") for each in copied}
-    assert not ignored & {"app", "openapi", "pyproject.toml", "README.md", "LICENSE", "requirements.txt"}
+    assert not ignored & {"app", "openapi", "pyproject.toml", "README.md", "LICENSE", "requirements"}
 
 
 def reachable(client: httpx2.Client) -> bool:

@@ -29,8 +29,8 @@ PANELS = [each for each in DASHBOARD["panels"] if each["type"] != "row"]
 PROMTOOL = shutil.which("promtool")
 OURS = "product_gateway_"
 # Where a sync's failures are named, and what else stands there in capitals.
-SOURCES = ("worker.py", "pull.py", "product_service.py", "db/catalog.py", "db/claims.py")
-WARNINGS = set(re.findall(r'"code": "([A-Z_]+)"', (HOUSE / "api_bodies.py").read_text()))  # of syncs that succeeded
+SOURCES = ("sync/worker.py", "sync/pull.py", "sync/product_service.py", "db/catalog.py", "db/claims.py")
+WARNINGS = set(re.findall(r'"code": "([A-Z_]+)"', (HOUSE / "openapi/bodies.py").read_text()))  # of syncs that succeeded
 NO_FAILURES = {"IN_PROGRESS", "HANDED_BACK"}
 
 needs_promtool = pytest.mark.skipif(PROMTOOL is None, reason="promtool is not on this machine (apt: prometheus)")
@@ -55,7 +55,7 @@ EXPRESSIONS = expressions()
 def codes() -> set[str]:
     """What a sync can fail with. In records.py, what stands in capitals is mostly why a record is left out."""
     sources = "".join((HOUSE / name).read_text() for name in SOURCES)
-    records = re.findall(r'PullFailed\(\s*"([A-Z_]+)"', (HOUSE / "records.py").read_text())
+    records = re.findall(r'PullFailed\(\s*"([A-Z_]+)"', (HOUSE / "sync/records.py").read_text())
     assert records
     return (set(re.findall(r'"([A-Z]+(?:_[A-Z]+)+)"', sources)) | set(records)) - NO_FAILURES
 

@@ -103,7 +103,9 @@ def test_the_text_says_what_to_do_about_every_error() -> None:
 
 def test_the_text_says_what_to_do_about_every_failure_of_a_sync() -> None:
     """A code that nobody explains is a support call: name it in the table under "Why a sync failed"."""
-    sources = "".join((HOUSE / name).read_text() for name in ("worker.py", "pull.py", "product_service.py"))
+    sources = "".join(
+        (HOUSE / name).read_text() for name in ("sync/worker.py", "sync/pull.py", "sync/product_service.py")
+    )
     codes = set(re.findall(r'"([A-Z]+(?:_[A-Z]+)+)"', sources)) - NO_FAILURES
     explained = set(re.findall(r"\b[A-Z]+(?:_[A-Z]+)+\b", DESCRIPTION.partition("**Why a sync failed**")[2]))
     assert len(codes) > 10
@@ -119,5 +121,5 @@ def test_the_text_names_every_scope_and_every_state() -> None:
     assert set(re.findall(r"^\| `([a-z]+:[a-z]+)`", DESCRIPTION, re.MULTILINE)) == scopes
     states = set(GATEWAY["components"]["schemas"]["SyncStatus"]["enum"])
     assert set(re.findall(r"^\| ([A-Z_]+) \|", DESCRIPTION.partition("# How to wait")[0], re.MULTILINE)) == states
-    picture = (HOUSE / "pages" / "assets" / "sync-states.svg").read_text()
+    picture = (HOUSE / "docs_pages" / "assets" / "sync-states.svg").read_text()
     assert set(re.findall(r">([A-Z_]{6,})</text>", picture)) - {"DELETE"} == states

@@ -426,10 +426,10 @@ def test_a_flood_of_connections_leaves_the_server_well(rooms: Rooms) -> None:
 def test_the_number_of_connections_fits_the_files_that_a_process_may_open() -> None:
     """Accepting one more than there are file descriptors would fail for the database, too."""
     program = (
-        "import resource\nfrom product_gateway import launch\n"
+        "import resource\nfrom product_gateway.services import processes\n"
         "for limits in (300, 1000), (256, 256), (150, 150):\n"
         "    resource.setrlimit(resource.RLIMIT_NOFILE, limits)\n"
-        "    print(launch.most_connections(), resource.getrlimit(resource.RLIMIT_NOFILE)[0])"
+        "    print(processes.most_connections(), resource.getrlimit(resource.RLIMIT_NOFILE)[0])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.split("\n") == ["800 1000", "56 256", "1 150", ""]

@@ -139,13 +139,13 @@ def test_a_process_ends_while_a_lookup_hangs() -> None:
     code = """
         import asyncio, time
         from product_gateway.errors import Unreachable
-        from product_gateway.outbound import Outbound
+        from product_gateway.http_client.client import HttpClient
 
         def lookup(host):
             time.sleep(60)
 
         async def main():
-            async with Outbound(allow_private_addresses=True, connect_timeout=0.1, lookup=lookup) as one:
+            async with HttpClient(allow_private_addresses=True, connect_timeout=0.1, lookup=lookup) as one:
                 try:
                     await one.get("http://slow.example/")
                 except Unreachable as error:

@@ -17,6 +17,7 @@ from product_gateway.errors import SettingsError
 from product_gateway.http.limits import LARGEST_BODY_BYTES
 from product_gateway.http.responses import EventStream, Response
 from product_gateway.model import syncs
+from product_gateway.model.merchants import Merchant
 from product_gateway.openapi import documents, types
 from product_gateway.openapi.scaffold import skeletons
 from tests.support import sample_api
@@ -46,7 +47,14 @@ def without(name: str) -> type:
 def pasted(text: str) -> Any:
     """Handlers of a class that skeletons were pasted into, among the imports that they need."""
     ast.parse(f"class Pasted:\n{text}")
-    names = {**vars(types), **vars(syncs), "Answer": Response, "UUID": UUID, "Colour": sample_api.Colour}
+    names = {
+        **vars(types),
+        **vars(syncs),
+        "Merchant": Merchant,
+        "Response": Response,
+        "UUID": UUID,
+        "Colour": sample_api.Colour,
+    }
     exec(f"class Pasted:\n{text}", names)
     return names["Pasted"]()
 
@@ -58,7 +66,7 @@ def test_an_operation_without_a_handler_stops_the_start_with_its_skeleton() -> N
     assert stop.value.detail == (
         "The spec has operations without a handler. Paste into Handlers:\n\n"
         "    async def search(self, size: int, ratio: float | None, flag: bool | None, colour: Colour | None, "
-        "ids: list[int] | None, ref: UUID | None, text: str | None, x_trace: str | None) -> Answer[bytes]:\n"
+        "ids: list[int] | None, ref: UUID | None, text: str | None, x_trace: str | None) -> Response[bytes]:\n"
         '        """search."""\n'
         "        raise NotImplementedError\n"
     )
@@ -136,7 +144,7 @@ def test_a_handler_with_other_parameters_stops_the_start(handler: Callable[..., 
     assert (
         "Handlers.get_thing does not take the parameters of GET /things/{thingId}. Its skeleton:" in stop.value.detail
     )
-    assert "async def get_thing(self, thing_id: str) -> Answer[bytes]:" in stop.value.detail
+    assert "async def get_thing(self, thing_id: str) -> Response[bytes]:" in stop.value.detail
 
 
 def test_a_handler_of_a_secured_operation_takes_who_is_asking() -> None:

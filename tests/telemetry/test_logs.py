@@ -204,8 +204,8 @@ def test_every_key_is_in_the_document_and_the_other_way_round() -> None:
 
 PROGRAM = """
 import asyncio, logging, sys, threading, time, warnings
-from product_gateway import logs
-logs.set_up("DEBUG", sys.argv[1])
+from product_gateway.telemetry import logs
+logs.configure("DEBUG", sys.argv[1])
 logging.getLogger("product_gateway.x").debug("ours")
 for name in ("httpx2", "uvicorn.error", "sqlalchemy.engine.Engine", "connexion", "somebody"):
     logging.getLogger(name).info("theirs")

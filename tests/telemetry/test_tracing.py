@@ -95,7 +95,7 @@ def test_a_request_and_its_sync_are_seen_from_end_to_end(house: Deployment) -> N
     inside = told.below(run)
     assert {each.trace for each in inside} == {run.trace}
     pages = [each.attributes for each in inside if each.name == "fetch page"]
-    numbers = [(each["product_gateway.page"], each["product_gateway.sync.records"]) for each in pages]
+    numbers = [(each["product_gateway.page"], each["product_gateway.records"]) for each in pages]
     assert numbers == [(1, 10), (2, 10), (3, 10)]
     assert {each["http.response.status_code"] for each in pages} == {200}
     assert len([each for each in inside if each.name == "database write_page"]) == 3
@@ -243,7 +243,9 @@ def test_what_is_left_is_sent_at_the_end(sqlite_house: Deployment) -> None:
 
 LOADED = """
 import sys
-from product_gateway import launch, settings, tracing
+from product_gateway import settings
+from product_gateway.services import processes
+from product_gateway.telemetry import tracing
 with tracing.exporting(settings.load()):
     pass
 print(sorted({name.split(".")[0] for name in sys.modules} & {"opentelemetry", "google"}))

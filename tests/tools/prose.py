@@ -26,10 +26,19 @@ VENDORED = (
     "tests/clients/",
     "tests/compatibility/public-documentation.yaml",
 )
-AMBIGUOUS = re.compile(
-    r"\b(whoever|whatever|whomever|nobody|somebody|so many|of ours|le(?:t|ts|tting) go of|what (?:\w+ ){0,3}is is|as it is)\b",
-    re.IGNORECASE,
+WORDS = (
+    "whoever",
+    "whatever",
+    "whomever",
+    "nobody",
+    "somebody",
+    "so many",
+    "of ours",
+    "let go of",
+    "lets go of",
+    "as it is",
 )
+AMBIGUOUS = re.compile(rf"\b({'|'.join(WORDS)}|what (?:\w+ ){{0,3}}is is)\b", re.IGNORECASE)
 
 
 def texts() -> Iterator[Path]:

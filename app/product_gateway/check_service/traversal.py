@@ -97,8 +97,8 @@ async def read(
             known.update(seen.ids)
             known_without_id |= without_id
             if without_new == PAGES_WITHOUT_NEW_RECORDS:
-                raise CheckFailed("paging-ends", f"The last {without_new} pages had no record that was new, and there are "
-                             "still more results.", answer.exchange)  # fmt: skip
+                detail = f"The last {without_new} pages held no new record, and there are still more results."
+                raise CheckFailed("paging-ends", detail, answer.exchange)
     except CheckFailed as broken:
         reading.broken = broken
         sheet.failed(broken.code, entity_type, broken.detail, broken.exchange.curl)

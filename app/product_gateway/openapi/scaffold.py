@@ -33,7 +33,7 @@ def _skeleton(document: documents.Document, path: str, operation: documents.Docu
     docstring = f'"""{summary}\n\n{description}\n"""' if description else f'"""{summary}"""'
     name, body = pythonic(operation["operationId"]), _body(document, operation)
     return textwrap.indent(
-        f"async def {name}({', '.join(arguments)}) -> Answer[{body}]:\n"
+        f"async def {name}({', '.join(arguments)}) -> Response[{body}]:\n"
         + textwrap.indent(f"{docstring}\nraise NotImplementedError\n", "    "),
         "    ",
     )

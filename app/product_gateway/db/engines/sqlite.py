@@ -121,7 +121,7 @@ def _begin(connection: Connection) -> None:
 def optimize(engine: Engine) -> None:
     """Renew the query planner's statistics. Takes milliseconds, whatever the size (ANALYSIS_LIMIT).
 
-    Do nothing where the database is locked or away: no plan depends on these statistics (tests/db/test_plans_sqlite.py).
+    Do nothing where the database is locked or away: no plan depends on these statistics.
     """
     with suppress(DBAPIError, InvalidatePoolError, PoolTimeout), engine.begin() as connection:
         connection.exec_driver_sql(OPTIMIZE)
