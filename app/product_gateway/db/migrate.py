@@ -8,8 +8,8 @@ on serving. Hence the rules for migrations:
 - A migration never breaks the version before it: it may add what that version does not notice. What is no longer
   wanted is taken away one release later, by a migration that sets `oldest_code` in the table `readiness` to the first
   revision whose code does without it.
-- When a version with new migrations is released, tests/tools/record_statements.py records the statements of that version.
-  The tests repeat them on the tables of all later versions.
+- When a version with new migrations is released, tests/tools/record_statements.py records its statements. The tests
+  repeat them on the tables of all later versions.
 """
 
 import re
