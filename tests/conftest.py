@@ -121,13 +121,13 @@ def database(database_url: str) -> Iterator[Database]:
 
 
 @pytest.fixture
-def house(database_url: str, tmp_path: Path) -> Deployment:
+def deployment(database_url: str, tmp_path: Path) -> Deployment:
     """Processes over a new database."""
     return Deployment(tmp_path, database_url)
 
 
 @pytest.fixture
-def sqlite_house(sqlite_template: Path, tmp_path: Path) -> Deployment:
+def sqlite_deployment(sqlite_template: Path, tmp_path: Path) -> Deployment:
     """The same on SQLite only, for what has nothing to do with the database."""
     shutil.copy(sqlite_template, tmp_path / "gateway.db")
     return Deployment(tmp_path, f"sqlite:///{tmp_path / 'gateway.db'}")

@@ -207,7 +207,7 @@ def test_the_records_of_another_merchant_are_not_there(served: Gateway, path: st
 
 def test_a_list_shows_each_record_as_it_is_alone(served: Gateway, shop: httpx2.Client) -> None:
     """Fields that the merchant does not have are left out, in the same way everywhere."""
-    with Deployment(served.house.folder, "").sample_service() as sample:
+    with Deployment(served.deployment.folder, "").sample_service() as sample:
         served.add("sample", sample)
         source = catalog_file.read(catalog_file.SAMPLE)
         with served.of("sample") as client:

@@ -91,21 +91,24 @@ def all_runs(folder: Path, template: Path) -> list[Run]:
     (folder / "operator.token").write_text(OPERATOR_TOKEN)
     write_catalog(folder / "catalog.json")
     more = {"worker_poll_seconds": "0.01", "operator_token_file": str(folder / "operator.token")}
-    house = Deployment(folder, f"sqlite:///{folder / 'gateway.db'}", validate_responses="true", **more)
+    deployment = Deployment(folder, f"sqlite:///{folder / 'gateway.db'}", validate_responses="true", **more)
     # A delay, so that a sync is active for long enough to be met and cancelled, and over soon enough for the next.
     sample = ("--catalog", str(folder / "catalog.json"), "--delay", "0.1")
-    with house.sample_service(*sample) as service, house.process("serve", "--port", "0", "--with-worker") as gateway:
+    with (
+        deployment.sample_service(*sample) as service,
+        deployment.process("serve", "--port", "0", "--with-worker") as gateway,
+    ):
         url = within(60, lambda: gateway.url() if is_ready(gateway.operations_url()) else None)
         for merchant in MERCHANTS:
-            house.run(
+            deployment.run(
                 *("merchant", "add", merchant, "--platform", "BYOP", "--currency", "GBP"),
                 *("--product-service-url", service, "--product-service-token-file", str(folder / "service.token")),
             )
-        with house.client(url, "shop") as client:
+        with deployment.client(url, "shop") as client:
             for entity_type in EntityType:
                 sync = client.put(f"{API}/sync/{entity_type}").json()["data"]
                 assert ended(client, sync)["status"] == "SUCCEEDED"
-        write_identities(folder / "identities.json", house)
+        write_identities(folder / "identities.json", deployment)
         write_config(folder / "operations.toml", sync["id"])
         urls = {name: gateway.operations_url() if name in SPECS else url for name in RUNS}
         return [run(folder, name, urls[name], *arguments) for name, arguments in RUNS.items()]
@@ -120,9 +123,9 @@ def write_catalog(path: Path) -> None:
     path.write_text(json.dumps({"products": products, "collections": collections}))
 
 
-def write_identities(path: Path, house: Deployment) -> None:
+def write_identities(path: Path, deployment: Deployment) -> None:
     """The merchants' tokens, in the form of Web Fuzzing Commons; they outlive the longest run."""
-    tokens = {merchant: house.token(merchant, "--expires", "7d") for merchant in MERCHANTS}
+    tokens = {merchant: deployment.token(merchant, "--expires", "7d") for merchant in MERCHANTS}
     header = {name: [{"name": "Authorization", "value": f"Bearer {token}"}] for name, token in tokens.items()}
     path.write_text(json.dumps({"auth": [{"name": name, "fixedHeaders": header[name]} for name in MERCHANTS]}))
 

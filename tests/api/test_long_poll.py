@@ -255,7 +255,7 @@ class Shop:
 
     def logged(self) -> str | None:
         """The line of the request that was sent as bytes."""
-        log = "".join(path.read_text() for path in self.served.house.folder.glob("serve-*.log"))
+        log = "".join(path.read_text() for path in self.served.deployment.folder.glob("serve-*.log"))
         lines = [line for line in log.splitlines() if f"request_id={self.name}" in line]
         return lines[0] if lines else None
 
@@ -285,7 +285,7 @@ def test_who_waits_is_answered_when_another_process_ends_the_sync(shop: Shop) ->
     """A worker of another machine, say: the database knows."""
     answer = shop.wait(f"wait={LONG}")
     time.sleep(0.3)
-    with open_database(shop.served.house.environment["PRODUCT_GATEWAY_DATABASE_URL"]) as database:
+    with open_database(shop.served.deployment.environment["PRODUCT_GATEWAY_DATABASE_URL"]) as database:
         database.call(syncs.cancel, shop.name, PRODUCT)
     assert answer.result(SOON).json()["data"]["status"] == "CANCELLED"
 
@@ -484,10 +484,10 @@ async def hundreds(counted: Counted, url: str) -> None:
     await asyncio.gather(*responses, return_exceptions=True)
 
 
-def test_a_server_that_is_to_end_tells_those_who_wait_how_it_is(sqlite_house: Deployment) -> None:
+def test_a_server_that_is_to_end_tells_those_who_wait_how_it_is(sqlite_deployment: Deployment) -> None:
     """At once, and without the word that it has waited: so they wait for Retry-After before they ask its successor."""
-    with sqlite_house.process("serve", "--port", "0") as process:
-        shop = Shop(Gateway(sqlite_house, process.url()), "shop")
+    with sqlite_deployment.process("serve", "--port", "0") as process:
+        shop = Shop(Gateway(sqlite_deployment, process.url()), "shop")
         shop.client.close()
         with ExitStack() as stack:
             wires = [stack.enter_context(Wire(process.url())) for _ in range(20)]

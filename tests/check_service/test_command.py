@@ -49,9 +49,9 @@ def terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 
 
 @pytest.fixture
-def token_file(sqlite_house: Deployment) -> Path:
+def token_file(sqlite_deployment: Deployment) -> Path:
     """The token that the services here expect."""
-    path = sqlite_house.folder / "service.token"
+    path = sqlite_deployment.folder / "service.token"
     path.write_text(TOKEN + "\n")
     return path
 
@@ -70,22 +70,22 @@ def crooked(fault: str | None, records: int = 24) -> Crooked:
 
 @pytest.mark.parametrize("catalog", [catalog_file.SAMPLE, *CATALOGS], ids=lambda path: path.stem)
 def test_the_sample_service_passes_without_a_finding(
-    catalog: Path, sqlite_house: Deployment, terminal: Terminal, token_file: Path
+    catalog: Path, sqlite_deployment: Deployment, terminal: Terminal, token_file: Path
 ) -> None:
     """Whoever copies it passes; and a finding in it would be a fault of the kit."""
     with serve(create_sample_app(catalog_file.read(catalog), token=TOKEN)) as url:
-        done = terminal.run(sqlite_house, f"check-service {url} --token-file {token_file} --examples 10")
+        done = terminal.run(sqlite_deployment, f"check-service {url} --token-file {token_file} --examples 10")
     assert (done.returncode, done.stderr) == (0, ""), done
     assert "errors: 0, warnings: 0, advice: 0." in done.stdout, done.stdout
 
 
 def test_a_list_is_read_as_far_as_max_pages_and_the_report_says_so(
-    sqlite_house: Deployment, terminal: Terminal, token_file: Path
+    sqlite_deployment: Deployment, terminal: Terminal, token_file: Path
 ) -> None:
     """Who reads "passed" must know of how much."""
     with serve(create_sample_app(catalog_file.generated(3000), token=TOKEN)) as url:
         options = f"--token-file {token_file} --examples 0 --max-pages 2 --only PRODUCT"
-        done = terminal.run(sqlite_house, f"check-service {url} {options}")
+        done = terminal.run(sqlite_deployment, f"check-service {url} {options}")
     assert done.returncode == 0, done
     assert "PRODUCT: read 500 records, pages: 2, NOT to the end: --max-pages is 2" in done.stdout
     assert "not read to its end" in done.stdout
@@ -93,37 +93,41 @@ def test_a_list_is_read_as_far_as_max_pages_and_the_report_says_so(
     assert re.search(r"products +500 +500 +[0-9.]+ +\d+ +\d+\n", done.stdout), "the speed of pages is not told"
 
 
-def test_errors_end_with_1_and_warnings_with_0(sqlite_house: Deployment, terminal: Terminal, token_file: Path) -> None:
+def test_errors_end_with_1_and_warnings_with_0(
+    sqlite_deployment: Deployment, terminal: Terminal, token_file: Path
+) -> None:
     """So that CI stops where a sync would."""
     for fault, status in (("open-with-any-token", 1), ("errors-of-its-own", 0), ("prices-in-pounds", 0)):
         with serve(crooked(fault)) as url:
-            done = terminal.run(sqlite_house, f"check-service {url} --token-file {token_file} --examples 0")
+            done = terminal.run(sqlite_deployment, f"check-service {url} --token-file {token_file} --examples 0")
         assert done.returncode == status, done.stdout
 
 
-def test_wrong_usage_ends_with_2(sqlite_house: Deployment, terminal: Terminal, token_file: Path) -> None:
+def test_wrong_usage_ends_with_2(sqlite_deployment: Deployment, terminal: Terminal, token_file: Path) -> None:
     """Before anything is asked."""
     for options in ("", f"--token-file {token_file} --only STOCK", f"--token-file {token_file} --page-size 501"):
-        assert terminal.run(sqlite_house, f"check-service https://shop.example {options}").returncode == 2
+        assert terminal.run(sqlite_deployment, f"check-service https://shop.example {options}").returncode == 2
 
 
-def test_what_it_cannot_begin_with_is_said(sqlite_house: Deployment, terminal: Terminal, token_file: Path) -> None:
+def test_what_it_cannot_begin_with_is_said(sqlite_deployment: Deployment, terminal: Terminal, token_file: Path) -> None:
     """As every command does."""
-    sqlite_house.environment["PRODUCT_GATEWAY_ALLOW_PRIVATE_ADDRESSES"] = "false"
+    sqlite_deployment.environment["PRODUCT_GATEWAY_ALLOW_PRIVATE_ADDRESSES"] = "false"
     http = f"check-service http://127.0.0.1:1 --token-file {token_file}"
-    assert_refused(terminal.run(sqlite_house, http), "without encryption", "https://")
-    assert_refused(terminal.run(sqlite_house, f"check-service shop --token-file {token_file}"), "'shop'", "address")
-    sqlite_house.run("merchant", "add", "shop", "--platform", "BENTO")
+    assert_refused(terminal.run(sqlite_deployment, http), "without encryption", "https://")
+    assert_refused(
+        terminal.run(sqlite_deployment, f"check-service shop --token-file {token_file}"), "'shop'", "address"
+    )
+    sqlite_deployment.run("merchant", "add", "shop", "--platform", "BENTO")
     unknown = f"check-service https://shop.example --token-file {token_file} --merchant shpo"
-    assert_refused(terminal.run(sqlite_house, unknown), "no merchant shpo")
-    nowhere = sqlite_house.folder / "nowhere.db"
-    sqlite_house.environment["PRODUCT_GATEWAY_DATABASE_URL"] = f"sqlite:///{nowhere}"
-    assert_refused(terminal.run(sqlite_house, unknown), "no database", "--merchant")
+    assert_refused(terminal.run(sqlite_deployment, unknown), "no merchant shpo")
+    nowhere = sqlite_deployment.folder / "nowhere.db"
+    sqlite_deployment.environment["PRODUCT_GATEWAY_DATABASE_URL"] = f"sqlite:///{nowhere}"
+    assert_refused(terminal.run(sqlite_deployment, unknown), "no database", "--merchant")
     assert not nowhere.exists()
 
 
 def test_without_the_extra_it_says_how_to_install_it(
-    sqlite_house: Deployment, terminal: Terminal, token_file: Path, monkeypatch: pytest.MonkeyPatch
+    sqlite_deployment: Deployment, terminal: Terminal, token_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Servers do without Schemathesis; so does everything here but the made-up requests."""
     for name in ("schemathesis", "hypothesis"):
@@ -131,16 +135,18 @@ def test_without_the_extra_it_says_how_to_install_it(
     monkeypatch.delitem(sys.modules, "product_gateway.check_service.fuzzing", raising=False)
     with serve(crooked(None)) as url:
         command = f"check-service {url} --token-file {token_file}"
-        assert_refused(terminal.run(sqlite_house, command), "pip install 'product-gateway[check]'", "--examples 0")
-        assert terminal.run(sqlite_house, f"{command} --examples 0").returncode == 0
+        assert_refused(terminal.run(sqlite_deployment, command), "pip install 'product-gateway[check]'", "--examples 0")
+        assert terminal.run(sqlite_deployment, f"{command} --examples 0").returncode == 0
 
 
 def test_a_service_that_cannot_be_reached_is_an_error_in_the_report(
-    sqlite_house: Deployment, terminal: Terminal, token_file: Path
+    sqlite_deployment: Deployment, terminal: Terminal, token_file: Path
 ) -> None:
     """CI shows it with the others, and which checks that kept from running."""
-    junit = sqlite_house.folder / "junit.xml"
-    done = terminal.run(sqlite_house, f"check-service http://127.0.0.1:1 --token-file {token_file} --junit {junit}")
+    junit = sqlite_deployment.folder / "junit.xml"
+    done = terminal.run(
+        sqlite_deployment, f"check-service http://127.0.0.1:1 --token-file {token_file} --junit {junit}"
+    )
     assert done.returncode == 1
     assert "ERROR reachable (service)" in done.stdout
     assert "The connection to 127.0.0.1 was refused" in done.stdout
@@ -150,13 +156,13 @@ def test_a_service_that_cannot_be_reached_is_an_error_in_the_report(
 
 @pytest.mark.parametrize("name", ["token-echoed", "token-echoed-in-records", "error-500-always", "id-with-nul"])
 def test_the_token_is_in_no_report(
-    name: str, misbehaving: hostile_service.Hostile, sqlite_house: Deployment, terminal: Terminal, token_file: Path
+    name: str, misbehaving: hostile_service.Hostile, sqlite_deployment: Deployment, terminal: Terminal, token_file: Path
 ) -> None:
     """Reports are kept by CI, and read by many. Nor is there anything that a terminal or XML would stumble over."""
-    paths = [sqlite_house.folder / each for each in ("junit.xml", "report.json")]
-    sqlite_house.environment["PRODUCT_GATEWAY_RETRY_WAIT_SECONDS"] = "0.01"
+    paths = [sqlite_deployment.folder / each for each in ("junit.xml", "report.json")]
+    sqlite_deployment.environment["PRODUCT_GATEWAY_RETRY_WAIT_SECONDS"] = "0.01"
     options = f"--examples 0 --page-size 5 --only PRODUCT --junit {paths[0]} --json {paths[1]}"
-    done = terminal.run(sqlite_house, f"check-service {misbehaving.url(name)} --token-file {token_file} {options}")
+    done = terminal.run(sqlite_deployment, f"check-service {misbehaving.url(name)} --token-file {token_file} {options}")
     said = [done.stdout, done.stderr, *(path.read_text() for path in paths)]
     assert all(TOKEN not in each for each in said)
     assert all(character.isprintable() or character == "\n" for character in done.stdout)
@@ -165,14 +171,14 @@ def test_the_token_is_in_no_report(
 
 
 def test_each_finding_has_a_command_that_shows_it_again(
-    sqlite_house: Deployment, terminal: Terminal, token_file: Path
+    sqlite_deployment: Deployment, terminal: Terminal, token_file: Path
 ) -> None:
     """With the token as the shell's $TOKEN."""
     if not shutil.which("curl"):
         pytest.skip("there is no curl on this machine to try the commands with")
     for fault, status in (("open-with-any-token", 200), ("falls-over-a-parameter", 500), ("nothing-with-200", 200)):
         with serve(crooked(fault)) as url:
-            done = terminal.run(sqlite_house, f"check-service {url} --token-file {token_file} --examples 0")
+            done = terminal.run(sqlite_deployment, f"check-service {url} --token-file {token_file} --examples 0")
             commands = CURL.findall(done.stdout)
             assert commands, done.stdout
             for each in commands:
@@ -182,11 +188,11 @@ def test_each_finding_has_a_command_that_shows_it_again(
                 assert shown.stdout.startswith(f"HTTP/1.1 {status} "), (each, shown)
 
 
-def test_junit_xml_keeps_its_schema(sqlite_house: Deployment, terminal: Terminal, token_file: Path) -> None:
+def test_junit_xml_keeps_its_schema(sqlite_deployment: Deployment, terminal: Terminal, token_file: Path) -> None:
     """Else a CI system shows nothing at all. Warnings are no failures, and each failure has its command."""
-    path = sqlite_house.folder / "junit.xml"
+    path = sqlite_deployment.folder / "junit.xml"
     with serve(crooked("no-single-records")) as url:
-        terminal.run(sqlite_house, f"check-service {url} --token-file {token_file} --examples 0 --junit {path}")
+        terminal.run(sqlite_deployment, f"check-service {url} --token-file {token_file} --examples 0 --junit {path}")
     top = Xml.fromstring(path.read_text())
     assert top.tag == "testsuites"
     for element in top.iter():
@@ -206,7 +212,7 @@ def test_junit_xml_keeps_its_schema(sqlite_house: Deployment, terminal: Terminal
     assert "curl" in (failing["page-sizes"].findtext("system-out") or "")
 
 
-def test_the_same_seed_makes_the_same_requests(sqlite_house: Deployment, token_file: Path) -> None:
+def test_the_same_seed_makes_the_same_requests(sqlite_deployment: Deployment, token_file: Path) -> None:
     """A finding that cannot be seen again cannot be mended."""
     asked: list[list[str]] = []
     for seed in (1, 1, 2):
@@ -234,12 +240,12 @@ class Counting(Crooked):
         await super().__call__(scope, receive, send)
 
 
-def test_ctrl_c_ends_with_what_was_found_so_far(sqlite_house: Deployment, token_file: Path) -> None:
+def test_ctrl_c_ends_with_what_was_found_so_far(sqlite_deployment: Deployment, token_file: Path) -> None:
     """In the middle of the made-up requests too, which are thought of on another thread."""
     service = crooked("open-with-any-token")
     with serve(service) as url:
         options = ("--token-file", str(token_file), "--examples", "100000", "--only", "PRODUCT")
-        with sqlite_house.process("check-service", url, *options) as process:
+        with sqlite_deployment.process("check-service", url, *options) as process:
             within(ENDS_WITHIN, lambda: service.number > 150)
             process.send(signal.SIGINT)
             within(ENDS_WITHIN, lambda: process.status() is not None)

@@ -85,12 +85,12 @@ def test_the_documents_table_of_checks_is_the_code() -> None:
 
 
 def test_the_documents_report_is_one_that_was_really_made(
-    sqlite_house: Deployment, terminal: Terminal, tmp_path: Path
+    sqlite_deployment: Deployment, terminal: Terminal, tmp_path: Path
 ) -> None:
     """The sample service without a token of its own takes any: an error, and the only one."""
     (tmp_path / "service.token").write_text(TOKEN)
     with serve(create_sample_app(catalog_file.read(catalog_file.SAMPLE), token=None)) as url:
-        done = terminal.run(sqlite_house, f"check-service {url} --token-file {tmp_path / 'service.token'}")
+        done = terminal.run(sqlite_deployment, f"check-service {url} --token-file {tmp_path / 'service.token'}")
     assert done.returncode == 1
     assert without_numbers(done.stdout.strip()) in without_numbers(DOCUMENT), done.stdout
 

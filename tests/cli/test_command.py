@@ -29,9 +29,9 @@ def terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 
 
 @pytest.fixture
-def shop(sqlite_house: Deployment) -> Iterator[Database]:
-    """The house's database with the merchant `shop`."""
-    with open_database(f"sqlite:///{sqlite_house.folder / 'gateway.db'}") as database:
+def shop(sqlite_deployment: Deployment) -> Iterator[Database]:
+    """The deployment's database with the merchant `shop`."""
+    with open_database(f"sqlite:///{sqlite_deployment.folder / 'gateway.db'}") as database:
         database.call(merchants.add, "shop", Platform.BYOP, product_service_url=URL)
         yield database
 
@@ -49,28 +49,28 @@ def found(database: Database, name: str = "shop") -> Merchant | None:
     return database.call(merchants.find, name)
 
 
-def test_every_command_explains_itself(sqlite_house: Deployment, terminal: Terminal) -> None:
+def test_every_command_explains_itself(sqlite_deployment: Deployment, terminal: Terminal) -> None:
     """`--help` is the manual; it needs no database and no settings."""
-    sqlite_house.environment["PRODUCT_GATEWAY_DATABASE_URL"] = "nonsense"
+    sqlite_deployment.environment["PRODUCT_GATEWAY_DATABASE_URL"] = "nonsense"
     for command in ("", *COMMANDS):
-        done = terminal.run(sqlite_house, f"{command} --help")
+        done = terminal.run(sqlite_deployment, f"{command} --help")
         assert (done.returncode, done.stderr) == (0, ""), done
         assert "Usage: " in done.stdout
         assert f"{command} [OPTIONS]".lstrip() in " ".join(done.stdout.split())
 
 
-def test_wrong_usage_ends_with_2(sqlite_house: Deployment, terminal: Terminal) -> None:
+def test_wrong_usage_ends_with_2(sqlite_deployment: Deployment, terminal: Terminal) -> None:
     """Scripts can tell a slip of the pen from a thing that must be mended."""
     wrong = ["nonsense", "merchant nonsense", "serve --port 65536", "merchant add shop", "token"]
     wrong += ["merchant add shop --platform SHOPIFY", "merchant add shop --platform BENTO --currency"]
     wrong += ["merchant add shop --platform BYOP --product-service-token-file missing.token"]
     for command in wrong:
-        done = terminal.run(sqlite_house, command)
+        done = terminal.run(sqlite_deployment, command)
         assert (done.returncode, done.stdout) == (2, ""), done
         assert "Error" in done.stderr
 
 
-def test_the_installed_command_and_the_module_are_the_same(sqlite_house: Deployment) -> None:
+def test_the_installed_command_and_the_module_are_the_same(sqlite_deployment: Deployment) -> None:
     """`product-gateway` is what documentation says; `python -m product_gateway` always works."""
     installed = Path(sys.executable).with_name("product-gateway")
     texts = [
@@ -81,19 +81,19 @@ def test_the_installed_command_and_the_module_are_the_same(sqlite_house: Deploym
 
 
 def test_a_merchant_is_added_shown_and_listed_without_its_secrets(
-    house: Deployment, terminal: Terminal, token_file: Path
+    deployment: Deployment, terminal: Terminal, token_file: Path
 ) -> None:
     """On both databases. The address leads nowhere: adding contacts nothing."""
-    added = house.run(
+    added = deployment.run(
         *("merchant", "add", "shop", "--platform", "BYOP", "--currency", "GBP"),
         *("--product-service-url", URL + "/", "--product-service-token-file", str(token_file)),
     )
     assert added.stdout == "Added shop.\n"
-    shown, listed = (terminal.run(house, f"merchant {command}") for command in ("show shop", "list"))
+    shown, listed = (terminal.run(deployment, f"merchant {command}") for command in ("show shop", "list"))
     assert listed.stdout == f"shop\tBYOP\tenabled\t{URL}\n"
     for word in ("shop", "BYOP", URL, "GBP", "set", "never synced"):
         assert word in shown.stdout
-    with open_database(house.environment["PRODUCT_GATEWAY_DATABASE_URL"]) as database:
+    with open_database(deployment.environment["PRODUCT_GATEWAY_DATABASE_URL"]) as database:
         stored = found(database)
     assert stored is not None
     assert stored.product_service_token is not None
@@ -103,10 +103,10 @@ def test_a_merchant_is_added_shown_and_listed_without_its_secrets(
 
 
 def test_a_merchant_without_a_platform_of_its_own_needs_no_address(
-    sqlite_house: Deployment, shop: Database, terminal: Terminal
+    sqlite_deployment: Deployment, shop: Database, terminal: Terminal
 ) -> None:
     """Bento keeps its products."""
-    assert terminal.run(sqlite_house, "merchant add bento --platform BENTO").stdout == "Added bento.\n"
+    assert terminal.run(sqlite_deployment, "merchant add bento --platform BENTO").stdout == "Added bento.\n"
     added = found(shop, "bento")
     assert added is not None
     assert (added.platform, added.product_service_url) == (Platform.BENTO, None)
@@ -114,11 +114,11 @@ def test_a_merchant_without_a_platform_of_its_own_needs_no_address(
 
 @pytest.mark.parametrize(("options", "disabled"), [("--disable", True), ("--enable --currency EUR", False)])
 def test_a_merchant_is_disabled_enabled_and_changed(
-    sqlite_house: Deployment, shop: Database, terminal: Terminal, options: str, disabled: bool
+    sqlite_deployment: Deployment, shop: Database, terminal: Terminal, options: str, disabled: bool
 ) -> None:
     """What is not named stays as it is."""
     shop.call(merchants.update_merchant, "shop", disabled=not disabled)
-    assert terminal.run(sqlite_house, f"merchant update shop {options}").stdout == "Updated shop.\n"
+    assert terminal.run(sqlite_deployment, f"merchant update shop {options}").stdout == "Updated shop.\n"
     now = found(shop)
     assert now is not None
     assert (now.disabled, now.product_service_url) == (disabled, URL)
@@ -127,20 +127,20 @@ def test_a_merchant_is_disabled_enabled_and_changed(
 
 @pytest.mark.parametrize("answer", ["n\n", "\n", "", "yellow\n"])
 def test_a_merchant_stays_unless_its_removal_is_meant(
-    sqlite_house: Deployment, shop: Database, terminal: Terminal, answer: str
+    sqlite_deployment: Deployment, shop: Database, terminal: Terminal, answer: str
 ) -> None:
     """It cannot be undone. Without an answer it is not meant either."""
-    done = terminal.run(sqlite_house, "merchant remove shop", answer)
+    done = terminal.run(sqlite_deployment, "merchant remove shop", answer)
     assert_refused(done, "Erase shop with its syncs and its catalog? [y/N] ", "Nothing was done.\n")
     assert found(shop) is not None
 
 
 @pytest.mark.parametrize(("option", "answer"), [("", "y\n"), ("", "YES\n"), ("--yes", "")])
 def test_a_merchant_is_removed_when_that_is_meant(
-    sqlite_house: Deployment, shop: Database, terminal: Terminal, option: str, answer: str
+    sqlite_deployment: Deployment, shop: Database, terminal: Terminal, option: str, answer: str
 ) -> None:
     """By hand or in a script."""
-    done = terminal.run(sqlite_house, f"merchant remove shop {option}", answer)
+    done = terminal.run(sqlite_deployment, f"merchant remove shop {option}", answer)
     assert (done.returncode, done.stdout) == (0, "Removed shop.\n")
     assert found(shop) is None
 
@@ -169,24 +169,24 @@ REFUSED = {
 
 @pytest.mark.parametrize(("command", "words"), REFUSED.items())
 def test_what_cannot_be_done_is_said_with_what_to_do(
-    sqlite_house: Deployment, shop: Database, terminal: Terminal, command: str, words: str
+    sqlite_deployment: Deployment, shop: Database, terminal: Terminal, command: str, words: str
 ) -> None:
     """On standard error, in plain words, with exit status 1; and nothing is changed."""
-    (sqlite_house.folder / "empty").touch()
+    (sqlite_deployment.folder / "empty").touch()
     before = shop.call(merchants.list_all)
-    assert_refused(terminal.run(sqlite_house, command), words)
+    assert_refused(terminal.run(sqlite_deployment, command), words)
     assert shop.call(merchants.list_all) == before
 
 
-def test_a_refusal_looks_the_same_from_outside(sqlite_house: Deployment) -> None:
+def test_a_refusal_looks_the_same_from_outside(sqlite_deployment: Deployment) -> None:
     """The only test of refusals here that starts a process of its own."""
-    done = sqlite_house.run("merchant", "show", "nobody", check=False, anew=True)
+    done = sqlite_deployment.run("merchant", "show", "nobody", check=False, anew=True)
     assert_refused(done, "There is no merchant nobody. `product-gateway merchant list` shows those that there are.\n")
 
 
-def test_a_token_is_printed_alone(sqlite_house: Deployment, terminal: Terminal) -> None:
+def test_a_token_is_printed_alone(sqlite_deployment: Deployment, terminal: Terminal) -> None:
     """So that TOKEN=$(product-gateway token …) works."""
-    done = sqlite_house.run(
+    done = sqlite_deployment.run(
         "token", "shop", "--scope", "sync:read", "--scope", "sync:write", "--expires", "2h", anew=True
     )
     assert done.stderr == ""
@@ -198,6 +198,6 @@ def test_a_token_is_printed_alone(sqlite_house: Deployment, terminal: Terminal) 
         7200,
     )
     everything = jwt.decode(
-        terminal.run(sqlite_house, "token shop").stdout.strip(), options={"verify_signature": False}
+        terminal.run(sqlite_deployment, "token shop").stdout.strip(), options={"verify_signature": False}
     )
     assert (everything["scope"].split(), everything["exp"] - everything["iat"]) == (list(keys.SCOPES), 3600)

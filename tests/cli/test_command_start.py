@@ -39,11 +39,11 @@ def test_migrate_makes_the_tables_and_may_be_run_again(
     """On both databases; a deployment runs it each time."""
     with empty_postgresql(postgresql_server, "for_migrate") as postgresql:
         for url in (f"sqlite:///{tmp_path / 'new' / 'gateway.db'}", postgresql):
-            house = Deployment(tmp_path, url)
-            first, again = terminal.run(house, "migrate"), terminal.run(house, "migrate")
+            deployment = Deployment(tmp_path, url)
+            first, again = terminal.run(deployment, "migrate"), terminal.run(deployment, "migrate")
             assert first.stdout == again.stdout
             assert first.stdout.startswith("The database is at revision ")
-            assert terminal.run(house, "merchant list").returncode == 0
+            assert terminal.run(deployment, "merchant list").returncode == 0
 
 
 def test_a_postgresql_without_the_tables_is_not_touched_and_sqlite_is_migrated_unasked(
@@ -51,9 +51,9 @@ def test_a_postgresql_without_the_tables_is_not_touched_and_sqlite_is_migrated_u
 ) -> None:
     """Who runs a PostgreSQL decides when its tables change; a file of ours just works."""
     with empty_postgresql(postgresql_server, "unmigrated_by_command") as postgresql:
-        house = Deployment(tmp_path, postgresql)
-        served = house.run("serve", "--port", "0", check=False, anew=True)
-        for done in (served, terminal.run(house, "merchant list")):
+        deployment = Deployment(tmp_path, postgresql)
+        served = deployment.run("serve", "--port", "0", check=False, anew=True)
+        for done in (served, terminal.run(deployment, "merchant list")):
             assert_refused(done, "The database's tables are not up to date. Run: product-gateway migrate")
     (tmp_path / "new.db").touch()
     assert terminal.run(Deployment(tmp_path, f"sqlite:///{tmp_path / 'new.db'}"), "merchant list").returncode == 0
@@ -86,18 +86,18 @@ def test_a_database_that_cannot_be_used_is_named_with_the_reason_and_without_its
     made = terminal.run(Deployment(tmp_path, f"sqlite:///{tmp_path / 'text' / 'gateway.db'}"), "migrate")
     assert_refused(made, "text, cannot be made: ")
     assert not (tmp_path / "nothing.db").exists()
-    house = Deployment(tmp_path, away)
-    for done in (house.run("worker", check=False, anew=True), terminal.run(house, "migrate")):
+    deployment = Deployment(tmp_path, away)
+    for done in (deployment.run("worker", check=False, anew=True), terminal.run(deployment, "migrate")):
         assert_refused(done, *refusals[away])
         assert PASSWORD not in done.stderr
 
 
 def test_a_setting_that_does_not_exist_is_pointed_out_but_does_no_harm(
-    sqlite_house: Deployment, terminal: Terminal
+    sqlite_deployment: Deployment, terminal: Terminal
 ) -> None:
     """Most often a slip of the pen: without a word, the default would be in force."""
-    sqlite_house.environment |= {"PRODUCT_GATEWAY_PAGESIZE": "5", "PRODUCT_GATEWAY_X": ""}
-    done = terminal.run(sqlite_house, "merchant list")
+    sqlite_deployment.environment |= {"PRODUCT_GATEWAY_PAGESIZE": "5", "PRODUCT_GATEWAY_X": ""}
+    done = terminal.run(sqlite_deployment, "merchant list")
     assert (done.returncode, done.stdout) == (0, "")
     assert done.stderr.splitlines() == [
         "There is no setting PRODUCT_GATEWAY_PAGESIZE; it has no effect.",
@@ -105,7 +105,7 @@ def test_a_setting_that_does_not_exist_is_pointed_out_but_does_no_harm(
     ]
 
 
-def test_settings_that_cannot_be_are_named_all_at_once(sqlite_house: Deployment, terminal: Terminal) -> None:
+def test_settings_that_cannot_be_are_named_all_at_once(sqlite_deployment: Deployment, terminal: Terminal) -> None:
     """Each by its variable; nothing starts half right."""
     wrong = {
         "PAGE_SIZE": "many",
@@ -115,9 +115,9 @@ def test_settings_that_cannot_be_are_named_all_at_once(sqlite_house: Deployment,
         "SECRET_KEY_FILE": "/no/such/file",
         "ALLOW_PRIVATE_ADDRESSES": "perhaps",
     }
-    sqlite_house.environment |= {f"PRODUCT_GATEWAY_{name}": value for name, value in wrong.items()}
+    sqlite_deployment.environment |= {f"PRODUCT_GATEWAY_{name}": value for name, value in wrong.items()}
     for command in ("merchant list", "serve --port 0", "worker", "migrate", "token shop"):
-        done = terminal.run(sqlite_house, command)
+        done = terminal.run(sqlite_deployment, command)
         assert_refused(done)
         named = {line.partition(":")[0].removeprefix("PRODUCT_GATEWAY_") for line in done.stderr.splitlines()}
         assert named == set(wrong)
@@ -125,17 +125,17 @@ def test_settings_that_cannot_be_are_named_all_at_once(sqlite_house: Deployment,
 
 
 def test_a_port_that_is_taken_or_a_host_that_is_not_ours_is_said_in_plain_words(
-    sqlite_house: Deployment, terminal: Terminal
+    sqlite_deployment: Deployment, terminal: Terminal
 ) -> None:
     """The commonest of all failures to start."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        ends = [terminal.run(sqlite_house, f"{each} {port}") for each in ("serve --port", "demo --port")]
-        ends.append(sqlite_house.run("sample-service", "--port", str(port), check=False, anew=True))
+        ends = [terminal.run(sqlite_deployment, f"{each} {port}") for each in ("serve --port", "demo --port")]
+        ends.append(sqlite_deployment.run("sample-service", "--port", str(port), check=False, anew=True))
         for done in ends:
             assert_refused(done, f"Port {port} of 127.0.0.1 is taken. Stop what listens there, or choose another port.")
     for host in ("192.0.2.1", "no-such-host.invalid"):
-        refused = terminal.run(sqlite_house, f"serve --host {host}")
+        refused = terminal.run(sqlite_deployment, f"serve --host {host}")
         assert_refused(refused, f"Cannot listen on port 8080 of {host}: ")
 
 
@@ -160,10 +160,10 @@ RUNS = [
 ]
 
 
-def test_what_runs_for_long_ends_in_good_order_when_it_is_told_to(sqlite_house: Deployment) -> None:
+def test_what_runs_for_long_ends_in_good_order_when_it_is_told_to(sqlite_deployment: Deployment) -> None:
     """Exit status 0 and no traceback, for a supervisor's TERM and for Ctrl-C alike."""
     with ExitStack() as stack:
-        running = [stack.enter_context(sqlite_house.process(*command.split(), anew=True)) for command, _ in RUNS]
+        running = [stack.enter_context(sqlite_deployment.process(*command.split(), anew=True)) for command, _ in RUNS]
         for process, (_, number) in zip(running, RUNS, strict=True):
             within(STARTS_WITHIN, functools.partial(is_ready, process))
             process.send(number)

@@ -26,17 +26,17 @@ def terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     return Terminal(monkeypatch, capsys)
 
 
-def refused(house: Deployment, terminal: Terminal, *words: str, commands: tuple[str, ...] = COMMANDS) -> None:
+def refused(deployment: Deployment, terminal: Terminal, *words: str, commands: tuple[str, ...] = COMMANDS) -> None:
     """Each of the commands is, in one line."""
     for command in commands:
-        done = terminal.run(house, command)
+        done = terminal.run(deployment, command)
         assert_refused(done, "PRODUCT_GATEWAY_DATABASE_URL", *words)
         assert len(done.stderr.splitlines()) == 1, done.stderr
 
 
-def use(house: Deployment, url: str) -> None:
-    """The database of the house from now on."""
-    house.environment["PRODUCT_GATEWAY_DATABASE_URL"] = url
+def use(deployment: Deployment, url: str) -> None:
+    """Point the deployment at another database."""
+    deployment.environment["PRODUCT_GATEWAY_DATABASE_URL"] = url
 
 
 def changed(url: str, **parts: str) -> str:
@@ -51,7 +51,7 @@ def postgresql(postgresql_server: str, postgresql_template: str) -> str:
 
 
 @pytest.fixture
-def postgresql_house(postgresql: str, tmp_path: Path) -> Deployment:
+def postgresql_deployment(postgresql: str, tmp_path: Path) -> Deployment:
     """The processes that use it."""
     return Deployment(tmp_path, postgresql)
 
@@ -66,21 +66,21 @@ def role(url: str, *grants: str) -> Iterator[str]:
     yield changed(url, username=name)
 
 
-def test_a_database_that_is_not_there(postgresql_house: Deployment, postgresql: str, terminal: Terminal) -> None:
+def test_a_database_that_is_not_there(postgresql_deployment: Deployment, postgresql: str, terminal: Terminal) -> None:
     """Its name may be misspelt."""
-    use(postgresql_house, changed(postgresql, database="nowhere"))
-    refused(postgresql_house, terminal, 'database "nowhere" does not exist')
+    use(postgresql_deployment, changed(postgresql, database="nowhere"))
+    refused(postgresql_deployment, terminal, 'database "nowhere" does not exist')
     for each in PROCESSES:
-        assert_refused(postgresql_house.run(*each.split(), check=False), 'database "nowhere" does not exist')
+        assert_refused(postgresql_deployment.run(*each.split(), check=False), 'database "nowhere" does not exist')
 
 
-def test_a_role_that_is_not_there(postgresql_house: Deployment, postgresql: str, terminal: Terminal) -> None:
+def test_a_role_that_is_not_there(postgresql_deployment: Deployment, postgresql: str, terminal: Terminal) -> None:
     """Nor is its password."""
-    use(postgresql_house, changed(postgresql, username="nobody", password="s3cret-of-nobody"))
-    refused(postgresql_house, terminal, 'role "nobody" does not exist')
+    use(postgresql_deployment, changed(postgresql, username="nobody", password="s3cret-of-nobody"))
+    refused(postgresql_deployment, terminal, 'role "nobody" does not exist')
 
 
-def test_a_wrong_password(sqlite_house: Deployment, terminal: Terminal) -> None:
+def test_a_wrong_password(sqlite_deployment: Deployment, terminal: Terminal) -> None:
     """The server says which role it is of."""
     with one_server() as server:
         with psycopg.connect(host=HOST, port=server.port, user=USER, dbname="postgres") as connection:
@@ -88,34 +88,34 @@ def test_a_wrong_password(sqlite_house: Deployment, terminal: Terminal) -> None:
         rules = server.data / "pg_hba.conf"
         rules.write_text("host all careful all scram-sha-256\n" + rules.read_text())
         server.run("pg_ctl", "reload", "-D", str(server.data))
-        use(sqlite_house, f"postgresql://careful:wr0ng-one@{HOST}:{server.port}/postgres")
-        refused(sqlite_house, terminal, 'password authentication failed for user "careful"')
+        use(sqlite_deployment, f"postgresql://careful:wr0ng-one@{HOST}:{server.port}/postgres")
+        refused(sqlite_deployment, terminal, 'password authentication failed for user "careful"')
 
 
-def test_no_rights(postgresql_house: Deployment, postgresql: str, terminal: Terminal) -> None:
+def test_no_rights(postgresql_deployment: Deployment, postgresql: str, terminal: Terminal) -> None:
     """None to the tables, and none to make some."""
     with role(postgresql) as url:
-        use(postgresql_house, url)
-        refused(postgresql_house, terminal, "permission denied", commands=COMMANDS[1:])
+        use(postgresql_deployment, url)
+        refused(postgresql_deployment, terminal, "permission denied", commands=COMMANDS[1:])
 
 
-def test_rights_to_read_alone(postgresql_house: Deployment, postgresql: str, terminal: Terminal) -> None:
+def test_rights_to_read_alone(postgresql_deployment: Deployment, postgresql: str, terminal: Terminal) -> None:
     """What reads works; what writes says why not."""
-    assert terminal.run(postgresql_house, "merchant add shop --platform BENTO").returncode == 0
+    assert terminal.run(postgresql_deployment, "merchant add shop --platform BENTO").returncode == 0
     with role(postgresql, "GRANT SELECT ON ALL TABLES IN SCHEMA public TO {}") as url:
-        use(postgresql_house, url)
-        assert terminal.run(postgresql_house, "merchant list").returncode == 0
-        refused(postgresql_house, terminal, "permission denied for table", commands=WRITING)
+        use(postgresql_deployment, url)
+        assert terminal.run(postgresql_deployment, "merchant list").returncode == 0
+        refused(postgresql_deployment, terminal, "permission denied for table", commands=WRITING)
 
 
 def test_no_right_to_make_tables(postgresql_server: str, tmp_path: Path, terminal: Terminal) -> None:
     """As roles have none in the schema `public` since PostgreSQL 15."""
     name = f"empty_{next(databases.numbers)}"
     databases.run(postgresql_server, f"CREATE DATABASE {name}")
-    house = Deployment(tmp_path, changed(postgresql_server, database=name))
+    deployment = Deployment(tmp_path, changed(postgresql_server, database=name))
     with role(changed(postgresql_server, database=name)) as url:
-        use(house, url)
-        refused(house, terminal, "permission denied for schema public", commands=("migrate",))
+        use(deployment, url)
+        refused(deployment, terminal, "permission denied for schema public", commands=("migrate",))
 
 
 @pytest.mark.parametrize(
@@ -125,10 +125,10 @@ def test_no_right_to_make_tables(postgresql_server: str, tmp_path: Path, termina
         "ALTER TABLE merchants RENAME TO shops",
     ],
 )
-def test_damaged_tables(damage: str, postgresql_house: Deployment, postgresql: str, terminal: Terminal) -> None:
+def test_damaged_tables(damage: str, postgresql_deployment: Deployment, postgresql: str, terminal: Terminal) -> None:
     """Somebody has changed them by hand."""
     databases.run(postgresql, damage)
-    refused(postgresql_house, terminal, commands=("merchant add x --platform BENTO",))
+    refused(postgresql_deployment, terminal, commands=("merchant add x --platform BENTO",))
 
 
 def test_tables_of_somebody_else(postgresql_server: str, tmp_path: Path, terminal: Terminal) -> None:
@@ -137,35 +137,35 @@ def test_tables_of_somebody_else(postgresql_server: str, tmp_path: Path, termina
     databases.run(postgresql_server, f"CREATE DATABASE {name}")
     url = changed(postgresql_server, database=name)
     databases.run(url, "CREATE TABLE syncs (id int)")
-    house = Deployment(tmp_path, url)
-    refused(house, terminal, "already exists", commands=("migrate",))
-    refused_words = terminal.run(house, "merchant list")
+    deployment = Deployment(tmp_path, url)
+    refused(deployment, terminal, "already exists", commands=("migrate",))
+    refused_words = terminal.run(deployment, "merchant list")
     assert_refused(refused_words, "Run: product-gateway migrate")
 
 
-def test_a_server_that_only_reads(postgresql_house: Deployment, postgresql: str, terminal: Terminal) -> None:
+def test_a_server_that_only_reads(postgresql_deployment: Deployment, postgresql: str, terminal: Terminal) -> None:
     """As a standby does."""
     name = make_url(postgresql).database
-    assert terminal.run(postgresql_house, "merchant add shop --platform BENTO").returncode == 0
+    assert terminal.run(postgresql_deployment, "merchant add shop --platform BENTO").returncode == 0
     databases.run(postgresql, f'ALTER DATABASE "{name}" SET default_transaction_read_only = on')
-    refused(postgresql_house, terminal, "read-only transaction", commands=WRITING)
+    refused(postgresql_deployment, terminal, "read-only transaction", commands=WRITING)
 
 
-def test_no_more_connections(postgresql_house: Deployment, postgresql: str, terminal: Terminal) -> None:
+def test_no_more_connections(postgresql_deployment: Deployment, postgresql: str, terminal: Terminal) -> None:
     """The database or the server has a limit."""
     name = make_url(postgresql).database
     databases.run(postgresql, f'ALTER DATABASE "{name}" CONNECTION LIMIT 0')
     with role(postgresql.replace(f"/{name}", "/postgres")) as url:
-        use(postgresql_house, changed(url, database=str(name)))
-        refused(postgresql_house, terminal, "too many connections")
+        use(postgresql_deployment, changed(url, database=str(name)))
+        refused(postgresql_deployment, terminal, "too many connections")
 
 
 def test_an_older_server(
-    postgresql_house: Deployment, terminal: Terminal, monkeypatch: pytest.MonkeyPatch, postgresql: str
+    postgresql_deployment: Deployment, terminal: Terminal, monkeypatch: pytest.MonkeyPatch, postgresql: str
 ) -> None:
     """It lacks something that our statements need."""
     monkeypatch.setattr("product_gateway.db.engines.postgresql.OLDEST", 990000)
-    refused(postgresql_house, terminal, "The server is PostgreSQL ", "version 99 or newer is needed")
+    refused(postgresql_deployment, terminal, "The server is PostgreSQL ", "version 99 or newer is needed")
 
 
 def no_database(path: Path) -> None:
@@ -209,40 +209,40 @@ def without_column(path: Path) -> None:
     ],
 )
 def test_a_file_that_cannot_be_used(
-    damage: Callable[[Path], None], words: str, sqlite_house: Deployment, terminal: Terminal
+    damage: Callable[[Path], None], words: str, sqlite_deployment: Deployment, terminal: Terminal
 ) -> None:
     """Whatever happened to it."""
-    damage(Path(str(make_url(sqlite_house.environment["PRODUCT_GATEWAY_DATABASE_URL"]).database)))
-    refused(sqlite_house, terminal, words, commands=("merchant list", "merchant add x --platform BENTO"))
+    damage(Path(str(make_url(sqlite_deployment.environment["PRODUCT_GATEWAY_DATABASE_URL"]).database)))
+    refused(sqlite_deployment, terminal, words, commands=("merchant list", "merchant add x --platform BENTO"))
     if damage in (no_database, a_folder):
-        refused(sqlite_house, terminal, words)
+        refused(sqlite_deployment, terminal, words)
         for each in PROCESSES:
-            assert_refused(sqlite_house.run(*each.split(), check=False), words)
+            assert_refused(sqlite_deployment.run(*each.split(), check=False), words)
 
 
-def test_a_file_that_somebody_holds(sqlite_house: Deployment, terminal: Terminal) -> None:
+def test_a_file_that_somebody_holds(sqlite_deployment: Deployment, terminal: Terminal) -> None:
     """A command waits for a while, and then says so."""
-    path = str(make_url(sqlite_house.environment["PRODUCT_GATEWAY_DATABASE_URL"]).database)
+    path = str(make_url(sqlite_deployment.environment["PRODUCT_GATEWAY_DATABASE_URL"]).database)
     holder = sqlite3.connect(path, isolation_level=None)
     try:
         holder.execute("BEGIN IMMEDIATE")
-        refused(sqlite_house, terminal, "database is locked", commands=("merchant add x --platform BENTO",))
+        refused(sqlite_deployment, terminal, "database is locked", commands=("merchant add x --platform BENTO",))
     finally:
         holder.close()
 
 
 @pytest.mark.parametrize("path", ["gateway.db/in-a-file.db", "/proc/gateway.db", "/dev/full/gateway.db"])
-def test_a_place_where_no_file_can_be(path: str, sqlite_house: Deployment, terminal: Terminal) -> None:
+def test_a_place_where_no_file_can_be(path: str, sqlite_deployment: Deployment, terminal: Terminal) -> None:
     """The folder cannot be made, or nothing can be written there."""
-    place = path if path.startswith("/") else f"{sqlite_house.folder}/{path}"
-    use(sqlite_house, f"sqlite:///{place}")
+    place = path if path.startswith("/") else f"{sqlite_deployment.folder}/{path}"
+    use(sqlite_deployment, f"sqlite:///{place}")
     for command in COMMANDS:
-        assert_refused(terminal.run(sqlite_house, command), path.rpartition("/")[0])
+        assert_refused(terminal.run(sqlite_deployment, command), path.rpartition("/")[0])
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_file_that_may_only_be_read(sqlite_house: Deployment, terminal: Terminal) -> None:
+def test_a_file_that_may_only_be_read(sqlite_deployment: Deployment, terminal: Terminal) -> None:
     """By its permissions."""
-    path = Path(str(make_url(sqlite_house.environment["PRODUCT_GATEWAY_DATABASE_URL"]).database))
+    path = Path(str(make_url(sqlite_deployment.environment["PRODUCT_GATEWAY_DATABASE_URL"]).database))
     path.chmod(0o444)
-    refused(sqlite_house, terminal, "readonly database", commands=("merchant add x --platform BENTO",))
+    refused(sqlite_deployment, terminal, "readonly database", commands=("merchant add x --platform BENTO",))

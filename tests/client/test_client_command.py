@@ -35,17 +35,17 @@ ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}"
 class Site:
     """A gateway with a worker, a service whose pages the test hands out, and the commands of a shop."""
 
-    def __init__(self, house: Deployment, url: str, service: PacedService, service_url: str) -> None:
-        self.house = house
+    def __init__(self, deployment: Deployment, url: str, service: PacedService, service_url: str) -> None:
+        self.deployment = deployment
         self.url = url
         self.service = service
         self._service_url = service_url
 
     def shop(self, name: str, service_url: str | None = None) -> None:
         """A new one; its token is in the file {name}.token."""
-        open_shops(self.house, service_url or f"{self._service_url}/{name}", [name])
-        token = keys.issue_token(self.house.settings(), name, list(keys.SCOPES), timedelta(hours=1))
-        (self.house.folder / f"{name}.token").write_text(token + "\n")
+        open_shops(self.deployment, service_url or f"{self._service_url}/{name}", [name])
+        token = keys.issue_token(self.deployment.settings(), name, list(keys.SCOPES), timedelta(hours=1))
+        (self.deployment.folder / f"{name}.token").write_text(token + "\n")
 
     def line(self, command: str, shop: str, url: str | None = None) -> str:
         """The command with its options."""
@@ -55,9 +55,9 @@ class Site:
 class Client:
     """A command in a process of its own, while it runs."""
 
-    def __init__(self, house: Deployment, line: str) -> None:
-        self._files = [house.folder / f"client-{os.urandom(4).hex()}.{name}" for name in ("out", "err")]
-        self._popen = Forked(line.split(), house.environment, house.folder, *self._files)
+    def __init__(self, deployment: Deployment, line: str) -> None:
+        self._files = [deployment.folder / f"client-{os.urandom(4).hex()}.{name}" for name in ("out", "err")]
+        self._popen = Forked(line.split(), deployment.environment, deployment.folder, *self._files)
 
     @property
     def out(self) -> str:
@@ -101,10 +101,10 @@ def site(tmp_path_factory: pytest.TempPathFactory, sqlite_template: Path) -> Ite
     """One for all tests; each has a shop of its own."""
     folder = tmp_path_factory.mktemp("client")
     (folder / "gateway.db").write_bytes(sqlite_template.read_bytes())
-    house = Deployment(folder, f"sqlite:///{folder / 'gateway.db'}", page_size=str(PAGE), request_attempts="1")
+    deployment = Deployment(folder, f"sqlite:///{folder / 'gateway.db'}", page_size=str(PAGE), request_attempts="1")
     service = PacedService()
-    with serve(service) as service_url, house.serving("--with-worker") as url:
-        yield Site(house, url, service, service_url)
+    with serve(service) as service_url, deployment.serving("--with-worker") as url:
+        yield Site(deployment, url, service, service_url)
 
 
 @pytest.fixture
@@ -113,7 +113,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], sit
     terminal = Terminal(monkeypatch, capsys)
 
     def to_its_end(line: str, status: int = 0, typed: str = "") -> Done:
-        done = terminal.run(site.house, line, typed)
+        done = terminal.run(site.deployment, line, typed)
         assert done.returncode == status, done
         return done
 
@@ -126,7 +126,7 @@ def start(site: Site) -> Iterator[Callable[[str], Client]]:
     clients: list[Client] = []
 
     def started(line: str) -> Client:
-        clients.append(Client(site.house, line))
+        clients.append(Client(site.deployment, line))
         return clients[-1]
 
     yield started
@@ -279,7 +279,7 @@ def test_a_gateway_that_is_killed_and_comes_back_does_not_end_the_watching(
 ) -> None:
     """A deployment of the gateway is no reason to leave."""
     site.shop("killed")
-    with site.house.process("serve", "--port", "0") as server:
+    with site.deployment.process("serve", "--port", "0") as server:
         url = server.url()
         client = start(site.line("sync PRODUCT --watch", "killed", url))
         site.service.allow("killed", 1)
@@ -288,7 +288,7 @@ def test_a_gateway_that_is_killed_and_comes_back_does_not_end_the_watching(
         server.wait()
         client.says(r"The connection to 127\.0\.0\.1 was refused\. Trying again for up to 60 s\.")
     site.service.allow("killed")
-    with site.house.process("serve", "--port", url.rpartition(":")[2]):
+    with site.deployment.process("serve", "--port", url.rpartition(":")[2]):
         assert "SUCCEEDED" in client.end(0)
 
 
@@ -315,11 +315,11 @@ def test_ctrl_c_leaves_the_sync_running_and_says_how_to_go_on(
 def in_a_terminal(site: Site, line: str, **more: str) -> Iterator[str]:
     """What a terminal would get, to the command's end with 0."""
     parent, child = pty.openpty()
-    environment = {**site.house.environment, "TERM": "xterm-256color", "COLUMNS": "100", **more}
+    environment = {**site.deployment.environment, "TERM": "xterm-256color", "COLUMNS": "100", **more}
     popen = subprocess.Popen(
         [sys.executable, "-m", "product_gateway", *line.split()],
         env=environment,
-        cwd=site.house.folder,
+        cwd=site.deployment.folder,
         stdin=child,
         stdout=child,
         stderr=child,
@@ -402,8 +402,8 @@ def test_what_the_gateway_refuses_is_said_with_its_title_detail_and_request_id(
 ) -> None:
     """The id is what its operator looks for."""
     site.shop("refused")
-    token = site.house.folder / "refused.token"
-    reader = keys.issue_token(site.house.settings(), "refused", ["sync:read"], timedelta(hours=1))
+    token = site.deployment.folder / "refused.token"
+    reader = keys.issue_token(site.deployment.settings(), "refused", ["sync:read"], timedelta(hours=1))
     for text, words in (("no.such.token", "401 Unauthorized: "), (reader, "403 Forbidden: The token does not carry")):
         token.write_text(text)
         done = run(site.line("sync PRODUCT", "refused"), 1)
@@ -444,7 +444,7 @@ USAGE = {
 @pytest.mark.parametrize("line", USAGE)
 def test_wrong_usage_ends_with_2_and_says_what_to_do(site: Site, run: Callable[..., Done], line: str) -> None:
     """Nothing is sent."""
-    (site.house.folder / "once.token").touch()
+    (site.deployment.folder / "once.token").touch()
     said = " ".join(run(line, 2).stderr.replace("│", " ").split())
     assert USAGE[line] in said
 

@@ -80,7 +80,7 @@ def test_the_running_servers_answers_are_what_the_client_expects(
                 refused(nobody.request(method, path), 401)
                 refused(bento.request(method, path), 403)
             refused(shop.put(path), 429)
-            with served.house.process("worker"):
+            with served.deployment.process("worker"):
                 ended(shop, accepted.json()["data"])
             there = shop.get(path)
             assert there.status_code == 200

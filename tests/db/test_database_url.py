@@ -47,13 +47,13 @@ def parts(password: str) -> set[str]:
 @pytest.mark.parametrize("password", PASSWORDS)
 @pytest.mark.parametrize("form", ["as it is", "percent-encoded"])
 def test_no_part_of_a_password_is_printed(
-    password: str, form: str, sqlite_house: Deployment, terminal: Terminal
+    password: str, form: str, sqlite_deployment: Deployment, terminal: Terminal
 ) -> None:
     """Where the URL is in doubt, nothing of it is; otherwise the rest helps the operator."""
     written = password if form == "as it is" else quote(password, safe="")
     for command in ("migrate", "merchant list"):
-        sqlite_house.environment["PRODUCT_GATEWAY_DATABASE_URL"] = f"postgresql://user:{written}@127.0.0.1:1/name"
-        done = terminal.run(sqlite_house, command)
+        sqlite_deployment.environment["PRODUCT_GATEWAY_DATABASE_URL"] = f"postgresql://user:{written}@127.0.0.1:1/name"
+        done = terminal.run(sqlite_deployment, command)
         assert_refused(done, "PRODUCT_GATEWAY_DATABASE_URL")
         for part in parts(password):
             assert part not in done.stderr
@@ -63,12 +63,12 @@ def test_no_part_of_a_password_is_printed(
 
 @pytest.mark.parametrize("command", ["serve --port 0", "serve --with-worker --port 0", "worker", "demo", "prune"])
 @pytest.mark.parametrize("password", [f"{FIRST}@{SECOND}", f"{FIRST}/{SECOND}", f"{FIRST}%40{SECOND}"])
-def test_no_process_prints_a_part_of_a_password(password: str, command: str, sqlite_house: Deployment) -> None:
+def test_no_process_prints_a_part_of_a_password(password: str, command: str, sqlite_deployment: Deployment) -> None:
     """The same for what runs for long, with its logs."""
-    sqlite_house.environment["PRODUCT_GATEWAY_DATABASE_URL"] = f"postgresql://user:{password}@127.0.0.1:1/name"
+    sqlite_deployment.environment["PRODUCT_GATEWAY_DATABASE_URL"] = f"postgresql://user:{password}@127.0.0.1:1/name"
     if command == "demo":
         command = f"demo --port {free_port()} --sample-port {free_port()}"
-    done = sqlite_house.run(*command.split(), check=False)
+    done = sqlite_deployment.run(*command.split(), check=False)
     assert_refused(done, "PRODUCT_GATEWAY_DATABASE_URL")
     for part in parts(password):
         assert part not in done.stderr + done.stdout
@@ -103,10 +103,10 @@ def test_a_url_that_cannot_be_used_is_refused_without_its_password(url: str) -> 
             assert part not in refused.value.detail
 
 
-def test_the_message_says_what_to_write(sqlite_house: Deployment, terminal: Terminal) -> None:
+def test_the_message_says_what_to_write(sqlite_deployment: Deployment, terminal: Terminal) -> None:
     """For each character that makes the URL doubtful."""
-    sqlite_house.environment["PRODUCT_GATEWAY_DATABASE_URL"] = "postgresql://user:p@ss@host/name"
-    done = terminal.run(sqlite_house, "migrate")
+    sqlite_deployment.environment["PRODUCT_GATEWAY_DATABASE_URL"] = "postgresql://user:p@ss@host/name"
+    done = terminal.run(sqlite_deployment, "migrate")
     assert_refused(done, *(f"{each} as %{ord(each):02X}" for each in "@/:#?%"))
 
 

@@ -11,11 +11,11 @@ from tests.support.deployment import API, Deployment
 REQUESTS = 200
 
 
-async def test_of_200_that_ask_at_once_one_is_accepted(house: Deployment) -> None:
+async def test_of_200_that_ask_at_once_one_is_accepted(deployment: Deployment) -> None:
     """The database decides, not a process: two servers share it, and no worker makes room in between."""
     limits = httpx2.Limits(max_connections=REQUESTS, max_keepalive_connections=REQUESTS)
-    with house.serving() as one, house.serving() as two:
-        gateway = Gateway(house, one)
+    with deployment.serving() as one, deployment.serving() as two:
+        gateway = Gateway(deployment, one)
         gateway.add("shop")
         gateway.add("other")
         async with asyncio.timeout(60), httpx2.AsyncClient(limits=limits, timeout=50) as client:

@@ -166,7 +166,9 @@ def test_another_encoding_is_refused_in_a_sentence(encoding: str, postgresql_ser
         postgresql_server,
         f"CREATE DATABASE {name} ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0",
     )
-    house = Deployment(tmp_path, make_url(postgresql_server).set(database=name).render_as_string(hide_password=False))
+    deployment = Deployment(
+        tmp_path, make_url(postgresql_server).set(database=name).render_as_string(hide_password=False)
+    )
     for command in ("migrate", "merchant list", "serve --port 0", "worker"):
-        done = house.run(*command.split(), check=False)
+        done = deployment.run(*command.split(), check=False)
         assert_refused(done, f'The database "{name}" has the encoding {encoding}', "ENCODING 'UTF8'")

@@ -253,12 +253,12 @@ def empty(connection: Connection) -> None:
 
 
 def change(connection: Connection, sync_id: UUID, /, **values: Any) -> None:
-    """What no function of the house does: time passes."""
+    """Move the recorded times back: no function of the product does this."""
     connection.execute(update(tables.syncs).where(tables.syncs.c.id == sync_id).values(**values))
 
 
 def everything(connection: Connection) -> tuple[list[Row], list[Row], dict[Any, tuple[int, Any]]]:
-    """All syncs, with how many problems and seen ids each has; all records; and how many the house says there are."""
+    """All syncs with their counts of problems and seen ids, all records, and the stored size of each catalog."""
     s, p, n = tables.syncs.c, tables.sync_problems.c, tables.seen_records.c
     problems = select(func.coalesce(func.sum(p["count"]), 0)).where(p.sync_id == s.id).scalar_subquery()
     seen = select(func.count()).where(n.sync_id == s.id).scalar_subquery()

@@ -76,7 +76,7 @@ def served(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> I
     (folder / "service.token").write_text(SERVICE_TOKEN)
     with gateway(folder, f"sqlite:///{folder / 'gateway.db'}") as served:
         arguments = ("--records", "40", "--token-file", str(folder / "service.token"))
-        with served.house.sample_service(*arguments) as service:
+        with served.deployment.sample_service(*arguments) as service:
             for name in ("shop", *(label.lower() for label in LANGUAGES)):
                 served.add(name, service)
             yield served
@@ -154,7 +154,7 @@ def test_the_samples_wait_for_a_sync_that_is_active_and_then_for_one_of_their_ow
     active = {label: ask(served, label, "PUT", path)["data"]["id"] for label, path in paths.items()}
     running = {label: reader(label.lower()).starts(label, alone(label)) for label in HERE}
     within(LONGEST, lambda: met(served) >= len(HERE))
-    with served.house.process("worker"):
+    with served.deployment.process("worker"):
         for label, process in running.items():
             assert "SUCCEEDED" in said(process)
             assert [each["id"] for each in history(served, label)] == [active[label]], f"{label} asked for another sync"
@@ -185,7 +185,7 @@ def history(served: Gateway, label: str) -> list[dict[str, Any]]:
 
 def met(served: Gateway) -> int:
     """How many requests have met an active sync, as the gateway's log has it."""
-    return sum(path.read_text().count("status=429") for path in served.house.folder.glob("serve-*.log"))
+    return sum(path.read_text().count("status=429") for path in served.deployment.folder.glob("serve-*.log"))
 
 
 def test_a_sample_of_the_specs_own_wins_over_one_that_is_made() -> None:

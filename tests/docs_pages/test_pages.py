@@ -190,10 +190,10 @@ def test_the_reference_is_the_spec_and_code_samples(reader: httpx2.Client) -> No
     assert "x-codeSamples" not in documents.load(documents.GATEWAY)["paths"]["/health/live"]["get"]
 
 
-def test_an_operator_who_wants_no_pages_has_none(sqlite_house: Deployment) -> None:
+def test_an_operator_who_wants_no_pages_has_none(sqlite_deployment: Deployment) -> None:
     """The spec stays: it is a part of the API."""
-    sqlite_house.environment["PRODUCT_GATEWAY_DOCS"] = "false"
-    with sqlite_house.serving() as url, httpx2.Client(base_url=url) as client:
+    sqlite_deployment.environment["PRODUCT_GATEWAY_DOCS"] = "false"
+    with sqlite_deployment.serving() as url, httpx2.Client(base_url=url) as client:
         for path in (*PAGES, "/docs/assets/sync-states.svg"):
             assert error(client.get(path), 404) == "There is nothing at this path."
         assert client.get("/openapi.yaml").status_code == 200

@@ -30,7 +30,7 @@ def served(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> I
     (folder / "service.token").write_text(SERVICE_TOKEN)
     with gateway(folder, f"sqlite:///{folder / 'gateway.db'}", "--with-worker") as served:
         arguments = ("--records", "40", "--token-file", str(folder / "service.token"))
-        with served.house.sample_service(*arguments) as service:
+        with served.deployment.sample_service(*arguments) as service:
             served.add("shop", service)
             yield served
 

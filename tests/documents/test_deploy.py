@@ -84,10 +84,10 @@ def test_the_sqlite_backup_holds_what_was_answered_before_it(sqlite_template: Pa
     (line,) = re.findall(r"^\$ (python3 -c .*VACUUM.*)$", GUIDE, re.M)
     (tmp_path / "var").mkdir()
     shutil.copy(sqlite_template, tmp_path / "var" / "gateway.db")
-    house = Deployment(tmp_path, f"sqlite:///{tmp_path / 'var' / 'gateway.db'}")
-    open_shops(house, "https://shop.example", ["shop"])
-    with house.serving() as url:
-        answer = httpx2.put(f"{url}{API}/sync/PRODUCT", headers=headers(house, "shop"))
+    deployment = Deployment(tmp_path, f"sqlite:///{tmp_path / 'var' / 'gateway.db'}")
+    open_shops(deployment, "https://shop.example", ["shop"])
+    with deployment.serving() as url:
+        answer = httpx2.put(f"{url}{API}/sync/PRODUCT", headers=headers(deployment, "shop"))
         subprocess.run([sys.executable, *shlex.split(line)[1:]], cwd=tmp_path, check=True, timeout=30)
     with open_database(f"sqlite:///{tmp_path / 'backup.db'}") as restored:
         found = restored.call(syncs.latest, "shop", EntityType.PRODUCT)
@@ -125,14 +125,14 @@ def test_the_postgresql_dump_restores_what_was_there(
 
 
 @pytest.fixture
-def behind_nginx(sqlite_house: Deployment, tmp_path: Path) -> Iterator[tuple[str, Deployment]]:
+def behind_nginx(sqlite_deployment: Deployment, tmp_path: Path) -> Iterator[tuple[str, Deployment]]:
     """A gateway behind nginx as deploy/nginx.conf has it, with a certificate of its own; the proxy's URL."""
     if NGINX is None:
         pytest.skip("nginx is not on this machine")
-    sqlite_house.environment[f"{PREFIX}TRUSTED_PROXIES"] = "127.0.0.1"
-    open_shops(sqlite_house, "https://shop.example", ["shop"])
+    sqlite_deployment.environment[f"{PREFIX}TRUSTED_PROXIES"] = "127.0.0.1"
+    open_shops(sqlite_deployment, "https://shop.example", ["shop"])
     pem = certificate(tmp_path)
-    with sqlite_house.serving() as url:
+    with sqlite_deployment.serving() as url:
         port = free_port()
         site = (TOP / "deploy" / "nginx.conf").read_text()
         for old, new in (
@@ -153,7 +153,7 @@ def behind_nginx(sqlite_house: Deployment, tmp_path: Path) -> Iterator[tuple[str
         with log.open("w") as said, subprocess.Popen(command, stderr=said) as proxy:
             watch(proxy, "nginx", log)
             try:
-                yield f"https://127.0.0.1:{port}", sqlite_house
+                yield f"https://127.0.0.1:{port}", sqlite_deployment
             finally:
                 unwatch(proxy)
                 proxy.terminate()
@@ -161,10 +161,10 @@ def behind_nginx(sqlite_house: Deployment, tmp_path: Path) -> Iterator[tuple[str
 
 def test_the_proxys_configuration_keeps_its_promises(behind_nginx: tuple[str, Deployment], tmp_path: Path) -> None:
     """TLS, one 202, ids with an encoded slash as they are, and the client's own word on its address dropped."""
-    base, house = behind_nginx
+    base, deployment = behind_nginx
     trusting = ssl.create_default_context(cafile=tmp_path / "server.pem")
     forged = {"X-Forwarded-For": "192.0.2.66", "X-Request-Id": "through-the-proxy"}
-    with httpx2.Client(base_url=base, headers=headers(house, "shop") | forged, verify=trusting) as client:
+    with httpx2.Client(base_url=base, headers=headers(deployment, "shop") | forged, verify=trusting) as client:
         within(20, lambda: reachable(client))
         answer = client.put(f"{API}/sync/PRODUCT")
         assert (answer.status_code, answer.headers["X-Request-Id"]) == (202, "through-the-proxy")
@@ -179,9 +179,9 @@ def test_the_proxys_configuration_keeps_its_promises(behind_nginx: tuple[str, De
 
 def test_the_proxys_limit_answers_in_the_contracts_words(behind_nginx: tuple[str, Deployment], tmp_path: Path) -> None:
     """A client must not meet a page of HTML where the spec promises a JSON error."""
-    base, house = behind_nginx
+    base, deployment = behind_nginx
     trusting = ssl.create_default_context(cafile=tmp_path / "server.pem")
-    with httpx2.Client(base_url=base, headers=headers(house, "shop"), verify=trusting) as client:
+    with httpx2.Client(base_url=base, headers=headers(deployment, "shop"), verify=trusting) as client:
         within(20, lambda: reachable(client))
         (site,) = tmp_path.glob("site.conf")
         text = site.read_text()

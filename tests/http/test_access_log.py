@@ -53,10 +53,10 @@ class Log:
 
 
 @contextmanager
-def serving(house: Deployment, form: str, *arguments: str) -> Iterator[tuple[str, Log]]:
+def serving(deployment: Deployment, form: str, *arguments: str) -> Iterator[tuple[str, Log]]:
     """A gateway with logs of this form: its URL, and its log."""
-    house.environment["PRODUCT_GATEWAY_LOG_FORMAT"] = form
-    with house.process("serve", "--port", "0", *arguments) as process:
+    deployment.environment["PRODUCT_GATEWAY_LOG_FORMAT"] = form
+    with deployment.process("serve", "--port", "0", *arguments) as process:
         url = process.url()
         within(STARTS_WITHIN, lambda: answers(url))
         yield url, Log(process, form)
@@ -81,10 +81,10 @@ def raw(url: str, request: bytes) -> bytes:
     return answer
 
 
-def test_each_request_has_its_line_with_what_it_is_about(sqlite_house: Deployment) -> None:
+def test_each_request_has_its_line_with_what_it_is_about(sqlite_deployment: Deployment) -> None:
     """A complaint with a request id must lead to the sync, and the merchant to both."""
-    open_shops(sqlite_house, "http://127.0.0.1:1", ["m"])
-    with serving(sqlite_house, "text") as (url, log), client(sqlite_house, url, "m") as merchant:
+    open_shops(sqlite_deployment, "http://127.0.0.1:1", ["m"])
+    with serving(sqlite_deployment, "text") as (url, log), client(sqlite_deployment, url, "m") as merchant:
         put = merchant.put(f"{API}/sync/PRODUCT")
         again = merchant.put(f"{API}/sync/PRODUCT", headers={"X-Request-Id": "complaint-7"})
         gone = merchant.delete(f"{API}/sync/PRODUCT")
@@ -120,9 +120,9 @@ FIT = ["a", "A-z_0.9~+/=", "x" * 128]
 UNFIT = [b"", b"x" * 129, b"a b", b"a\tb", b'"', b"\xff", b"a\x1b[31m", b"{}", b"a,b", "é".encode()]
 
 
-def test_a_fit_request_id_is_repeated_and_any_other_is_replaced(sqlite_house: Deployment) -> None:
+def test_a_fit_request_id_is_repeated_and_any_other_is_replaced(sqlite_deployment: Deployment) -> None:
     """Whoever sends it chooses what stands in our answers and logs."""
-    with serving(sqlite_house, "json") as (url, log):
+    with serving(sqlite_deployment, "json") as (url, log):
         for each in FIT:
             assert httpx2.get(f"{url}/x", headers={"X-Request-Id": each}).headers["X-Request-Id"] == each
         for unfit in UNFIT:
@@ -136,7 +136,7 @@ def test_a_fit_request_id_is_repeated_and_any_other_is_replaced(sqlite_house: De
     assert len(set(ids)) == len(ids)
 
 
-def test_a_hostile_path_stays_in_its_line(sqlite_house: Deployment) -> None:
+def test_a_hostile_path_stays_in_its_line(sqlite_deployment: Deployment) -> None:
     """As it was sent, and nothing that a terminal would obey."""
     paths = [
         b"/%0a%0dx",
@@ -147,7 +147,7 @@ def test_a_hostile_path_stays_in_its_line(sqlite_house: Deployment) -> None:
         b"/a=b\xc2\xa0merchant=x",
         b"/" + b"y" * 9000,
     ]
-    with serving(sqlite_house, "text") as (url, log):
+    with serving(sqlite_deployment, "text") as (url, log):
         for path in paths:
             raw(url, b"GET " + path + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         found = [each for each in log.lines() if each["event"] == "answered"]
@@ -158,9 +158,9 @@ def test_a_hostile_path_stays_in_its_line(sqlite_house: Deployment) -> None:
         assert each["path"].startswith("/")
 
 
-def test_probes_that_go_well_are_silent_and_others_are_not(sqlite_house: Deployment) -> None:
+def test_probes_that_go_well_are_silent_and_others_are_not(sqlite_deployment: Deployment) -> None:
     """Every few seconds for years; but one that fails is news."""
-    with serving(sqlite_house, "json") as (url, log):
+    with serving(sqlite_deployment, "json") as (url, log):
         for _ in range(3):
             assert httpx2.get(f"{url}/health/live").status_code == 200
             assert httpx2.get(f"{url}/health/ready").status_code == 200
@@ -169,29 +169,29 @@ def test_probes_that_go_well_are_silent_and_others_are_not(sqlite_house: Deploym
     assert (line["operation"], line["status"]) == ("getLiveness", 400)
 
 
-def test_the_access_log_can_be_switched_off(sqlite_house: Deployment) -> None:
+def test_the_access_log_can_be_switched_off(sqlite_deployment: Deployment) -> None:
     """A proxy in front may keep one already."""
-    sqlite_house.environment["PRODUCT_GATEWAY_ACCESS_LOG"] = "false"
-    with serving(sqlite_house, "json") as (url, log):
+    sqlite_deployment.environment["PRODUCT_GATEWAY_ACCESS_LOG"] = "false"
+    with serving(sqlite_deployment, "json") as (url, log):
         assert httpx2.get(f"{url}/x").status_code == 404
         assert [each for each in log.lines() if each["event"] == "answered"] == []
 
 
-def test_every_line_of_a_sync_names_it_while_others_run(sqlite_house: Deployment) -> None:
+def test_every_line_of_a_sync_names_it_while_others_run(sqlite_deployment: Deployment) -> None:
     """Four run at once in one worker; who looks for one must find all of it and nothing else."""
     names = ["m1", "m2", "m3"]
-    with sqlite_house.sample_service("--records", "30", "--delay", "0.05") as service:
-        open_shops(sqlite_house, service, names)
-        open_shops(sqlite_house, "http://127.0.0.1:1", ["bad"])
-        sqlite_house.environment["PRODUCT_GATEWAY_PAGE_SIZE"] = "10"
-        sqlite_house.environment["PRODUCT_GATEWAY_REQUEST_ATTEMPTS"] = "1"
-        with serving(sqlite_house, "json", "--with-worker") as (url, log):
+    with sqlite_deployment.sample_service("--records", "30", "--delay", "0.05") as service:
+        open_shops(sqlite_deployment, service, names)
+        open_shops(sqlite_deployment, "http://127.0.0.1:1", ["bad"])
+        sqlite_deployment.environment["PRODUCT_GATEWAY_PAGE_SIZE"] = "10"
+        sqlite_deployment.environment["PRODUCT_GATEWAY_REQUEST_ATTEMPTS"] = "1"
+        with serving(sqlite_deployment, "json", "--with-worker") as (url, log):
             syncs = {}
             for name in [*names, "bad"]:
-                answer = httpx2.put(f"{url}{API}/sync/PRODUCT", headers=headers(sqlite_house, name))
+                answer = httpx2.put(f"{url}{API}/sync/PRODUCT", headers=headers(sqlite_deployment, name))
                 syncs[name] = answer.json()["data"]["id"]
             for name, sync_id in syncs.items():
-                with client(sqlite_house, url, name) as merchant:
+                with client(sqlite_deployment, url, name) as merchant:
                     ended(merchant, {"id": sync_id})
                 begun, *_, end = lines = log.of_sync(sync_id)
                 assert begun["event"] == "The sync begins, attempt 1."
@@ -202,15 +202,15 @@ def test_every_line_of_a_sync_names_it_while_others_run(sqlite_house: Deployment
                 assert not any("request_id" in each or "operation" in each for each in lines)
 
 
-def test_a_failure_that_nobody_expected_is_one_object_of_json(sqlite_house: Deployment) -> None:
+def test_a_failure_that_nobody_expected_is_one_object_of_json(sqlite_deployment: Deployment) -> None:
     """With the traceback inside, and a request id that leads from the answer to it."""
-    open_shops(sqlite_house, "http://127.0.0.1:1", ["m"])
-    path = sqlite_house.environment["PRODUCT_GATEWAY_DATABASE_URL"].removeprefix("sqlite:///")
+    open_shops(sqlite_deployment, "http://127.0.0.1:1", ["m"])
+    path = sqlite_deployment.environment["PRODUCT_GATEWAY_DATABASE_URL"].removeprefix("sqlite:///")
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA ignore_check_constraints = ON")
         connection.execute("UPDATE merchants SET platform = 'nobody''s'")
         connection.commit()
-    with serving(sqlite_house, "json") as (url, log), client(sqlite_house, url, "m") as merchant:
+    with serving(sqlite_deployment, "json") as (url, log), client(sqlite_deployment, url, "m") as merchant:
         answer = merchant.get(f"{API}/products")
         log.requests(1)
         of_request = [each for each in log.lines() if each.get("request_id") == answer.headers["X-Request-Id"]]

@@ -106,11 +106,11 @@ async def test_the_scheme_is_the_one_of_the_proxy(told: str, scheme: str) -> Non
     assert (await client_of([("X-Forwarded-Proto", told)]))[1] == scheme
 
 
-def test_the_log_has_the_address_without_its_port(sqlite_house: Deployment) -> None:
+def test_the_log_has_the_address_without_its_port(sqlite_deployment: Deployment) -> None:
     """Over a real connection; what is no address is not repeated."""
-    sqlite_house.environment["PRODUCT_GATEWAY_TRUSTED_PROXIES"] = "127.0.0.1"
+    sqlite_deployment.environment["PRODUCT_GATEWAY_TRUSTED_PROXIES"] = "127.0.0.1"
     sent = ["203.0.113.7:4711", '"[2001:db8::1]:443"', "unknown", "evil client=1.2.3.4"]
-    with serving(sqlite_house, "json") as (url, log):
+    with serving(sqlite_deployment, "json") as (url, log):
         for each in sent:
             httpx2.get(f"{url}/x", headers={"X-Forwarded-For": each})
         lines = log.requests(len(sent))

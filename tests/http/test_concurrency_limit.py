@@ -28,7 +28,7 @@ PRODUCT = EntityType.PRODUCT
 
 
 @pytest.fixture
-def house(sqlite_template: Path, tmp_path: Path) -> Deployment:
+def deployment(sqlite_template: Path, tmp_path: Path) -> Deployment:
     """A small gateway: few places, so that it takes few clients to fill them."""
     shutil.copy(sqlite_template, tmp_path / "gateway.db")
     return Deployment(
@@ -37,19 +37,19 @@ def house(sqlite_template: Path, tmp_path: Path) -> Deployment:
 
 
 @pytest.fixture
-def process(house: Deployment) -> Iterator[Process]:
+def process(deployment: Deployment) -> Iterator[Process]:
     """Its process."""
-    with house.process("serve", "--port", "0") as process:
+    with deployment.process("serve", "--port", "0") as process:
         yield process
 
 
 @pytest.fixture
-def served(house: Deployment, process: Process) -> Gateway:
+def served(deployment: Deployment, process: Process) -> Gateway:
     """With the merchant `shop`, who has 500 products."""
-    served = Gateway(house, process.url())
+    served = Gateway(deployment, process.url())
     served.add("shop")
     records = tuple(Record(f"r{n:03}", json.dumps({"id": f"r{n:03}", "title": "t" * 300})) for n in range(500))
-    with open_database(house.environment["PRODUCT_GATEWAY_DATABASE_URL"]) as database:
+    with open_database(deployment.environment["PRODUCT_GATEWAY_DATABASE_URL"]) as database:
         database.call(syncs.enqueue, "shop", PRODUCT)
         claim = database.call(claims.claim, "tester", 30.0, 5, 2)
         assert claim is not None
@@ -138,12 +138,12 @@ def test_a_place_is_free_again_however_its_request_ended(served: Gateway) -> Non
 
 
 def test_a_server_that_is_told_to_stop_finishes_what_is_under_way_and_lets_nobody_new_in(
-    served: Gateway, process: Process, house: Deployment
+    served: Gateway, process: Process, deployment: Deployment
 ) -> None:
     """PUTs that wait for a locked database get their 202 and are kept; exit status 0 within ten seconds."""
     for n in range(5):
         served.add(f"shop{n}")
-    path = house.folder / "gateway.db"
+    path = deployment.folder / "gateway.db"
     lock = sqlite3.connect(path, isolation_level=None)
     lock.execute("BEGIN IMMEDIATE")
     answers: list[httpx2.Response] = []

@@ -61,23 +61,23 @@ def write(database: Database, entity_type: EntityType, records: Sequence[Record]
 
 
 @pytest.fixture
-def process(house: Deployment) -> Iterator[Process]:
+def process(deployment: Deployment) -> Iterator[Process]:
     """A gateway's process."""
-    with house.process("serve", "--port", "0") as process:
+    with deployment.process("serve", "--port", "0") as process:
         yield process
 
 
 @pytest.fixture
-def served(house: Deployment, process: Process) -> Gateway:
+def served(deployment: Deployment, process: Process) -> Gateway:
     """A gateway with the merchant `shop`."""
-    served = Gateway(house, process.url())
+    served = Gateway(deployment, process.url())
     served.add("shop")
     return served
 
 
 def fill_products(served: Gateway, records: Sequence[Record], entity_type: EntityType = PRODUCT) -> None:
     """Put records into the catalog of `shop`."""
-    fill(served.house.environment["PRODUCT_GATEWAY_DATABASE_URL"], entity_type, records)
+    fill(served.deployment.environment["PRODUCT_GATEWAY_DATABASE_URL"], entity_type, records)
 
 
 def read_all(client: httpx2.Client, path: str, member: str | None = None) -> tuple[list[str], list[int]]:
@@ -218,7 +218,7 @@ def test_clients_together_may_leave_so_much_unread(database_url: str, tmp_path: 
     url = processes.url_of(listening)
     limits = Limits(unsent_bytes=24 * MEGABYTE)
     served = Gateway(Deployment(tmp_path, database_url), url)
-    served.house.environment["PRODUCT_GATEWAY_DATA_DIR"] = str(tmp_path)
+    served.deployment.environment["PRODUCT_GATEWAY_DATA_DIR"] = str(tmp_path)
     with open_database(database_url) as database:
         database.call(merchants.add, "shop", Platform.BYOP, "https://shop.example")
         write(database, PRODUCT, [record(f"p{n:03}", MEGABYTE) for n in range(9)])

@@ -175,9 +175,9 @@ def test_the_commands_work_through_the_proxy(published: Published, tmp_path: Pat
     """`product-gateway sync` follows Location, too."""
     (tmp_path / "token").write_text(published.gateway.token("shop"))
     asked = ("PRODUCT", "--url", published.url, "--token-file", str(tmp_path / "token"))
-    said = published.gateway.house.run("status", *asked, check=False)
+    said = published.gateway.deployment.run("status", *asked, check=False)
     assert "no sync has succeeded yet" in said.stdout, said.stderr
-    begun = published.gateway.house.run("sync", *asked, check=False)
+    begun = published.gateway.deployment.run("sync", *asked, check=False)
     assert begun.returncode == 0, begun.stderr
 
 
@@ -223,21 +223,21 @@ def test_a_prefix_that_is_none_is_left_out_of_account(believing: str, forged: st
     assert 'href="docs"' in page.text
 
 
-def test_a_client_cannot_choose_the_prefix(sqlite_house: Deployment) -> None:
+def test_a_client_cannot_choose_the_prefix(sqlite_deployment: Deployment) -> None:
     """Without TRUSTED_PROXIES, or from another address than those, the header is a client's own word."""
     for trusted in ("", "192.0.2.0/24"):
-        sqlite_house.environment["PRODUCT_GATEWAY_TRUSTED_PROXIES"] = trusted
-        sqlite_house.environment["PRODUCT_GATEWAY_PUBLIC_BASE_PATH"] = "/own"
-        with sqlite_house.serving() as url:
+        sqlite_deployment.environment["PRODUCT_GATEWAY_TRUSTED_PROXIES"] = trusted
+        sqlite_deployment.environment["PRODUCT_GATEWAY_PUBLIC_BASE_PATH"] = "/own"
+        with sqlite_deployment.serving() as url:
             answer = httpx2.get(f"{url}/openapi.yaml", headers={"X-Forwarded-Prefix": "/evil"})
             assert yaml.safe_load(answer.text)["servers"][0]["url"] == "/own"
 
 
-def test_the_proxy_wins_over_the_setting(sqlite_house: Deployment) -> None:
+def test_the_proxy_wins_over_the_setting(sqlite_deployment: Deployment) -> None:
     """It knows better where it publishes the server; an empty prefix is one, too."""
-    sqlite_house.environment["PRODUCT_GATEWAY_TRUSTED_PROXIES"] = "127.0.0.1"
-    sqlite_house.environment["PRODUCT_GATEWAY_PUBLIC_BASE_PATH"] = "/own"
-    with sqlite_house.serving() as url:
+    sqlite_deployment.environment["PRODUCT_GATEWAY_TRUSTED_PROXIES"] = "127.0.0.1"
+    sqlite_deployment.environment["PRODUCT_GATEWAY_PUBLIC_BASE_PATH"] = "/own"
+    with sqlite_deployment.serving() as url:
         for said, server in (("/gw", "/gw"), ("/", "/"), ("", "/"), ("gw", "/own")):
             answer = httpx2.get(f"{url}/openapi.yaml", headers={"X-Forwarded-Prefix": said})
             assert yaml.safe_load(answer.text)["servers"][0]["url"] == server
@@ -257,15 +257,17 @@ def test_a_base_path_that_is_none_stops_the_start(name: str, wrong: str) -> None
 
 
 @pytest.mark.parametrize("how", ["setting", "header"])
-def test_the_monitor_works_behind_a_prefix(sqlite_house: Deployment, tmp_path: Path, how: str) -> None:
+def test_the_monitor_works_behind_a_prefix(sqlite_deployment: Deployment, tmp_path: Path, how: str) -> None:
     """Its links, its session, its actions, and the Location of a new sync."""
     (tmp_path / "operator.token").write_text(TOKEN)
-    sqlite_house.environment["PRODUCT_GATEWAY_OPERATOR_TOKEN_FILE"] = str(tmp_path / "operator.token")
+    sqlite_deployment.environment["PRODUCT_GATEWAY_OPERATOR_TOKEN_FILE"] = str(tmp_path / "operator.token")
     told = {"setting": "OPERATIONS_BASE_PATH", "header": "TRUSTED_PROXIES"}[how]
-    sqlite_house.environment[f"PRODUCT_GATEWAY_{told}"] = {"setting": "/ops", "header": "127.0.0.1"}[how]
-    open_shops(sqlite_house, "http://127.0.0.1:1", ["shop"])
-    with sqlite_house.process("serve", "--port", "0") as process:
-        sync = httpx2.put(f"{process.url()}{API}/sync/PRODUCT", headers=headers(sqlite_house, "shop")).json()["data"]
+    sqlite_deployment.environment[f"PRODUCT_GATEWAY_{told}"] = {"setting": "/ops", "header": "127.0.0.1"}[how]
+    open_shops(sqlite_deployment, "http://127.0.0.1:1", ["shop"])
+    with sqlite_deployment.process("serve", "--port", "0") as process:
+        sync = httpx2.put(f"{process.url()}{API}/sync/PRODUCT", headers=headers(sqlite_deployment, "shop")).json()[
+            "data"
+        ]
         proxy = StrippingProxy(
             process.operations_url(), "/ops", {"X-Forwarded-Prefix": "/ops"} if how == "header" else {}
         )
@@ -295,8 +297,8 @@ def test_the_monitor_works_behind_a_prefix(sqlite_house: Deployment, tmp_path: P
 
 def test_a_sandbox_can_be_published_too(tmp_path: Path) -> None:
     """Clients that are tested through their real proxy meet the same links."""
-    house = Deployment(tmp_path, "", public_base_path="/gw", log_format="json")
-    with house.process("sandbox", "--port", "0") as process:
+    deployment = Deployment(tmp_path, "", public_base_path="/gw", log_format="json")
+    with deployment.process("sandbox", "--port", "0") as process:
         said = orjson.loads(str(within(30, lambda: first_line(process.log))))
         with serve(StrippingProxy(said["baseUrl"], "/gw")) as base:
             url = f"{base}/gw{API}/sync/PRODUCT"

@@ -120,9 +120,9 @@ def test_every_head_of_the_gateway_says_what_get_says(served: Gateway) -> None:
     assert_head_is_get_without_its_body(served.url, paths, Authorization=f"Bearer {served.token('shop')}")
 
 
-def test_every_head_and_304_of_the_operations_port_leave_the_connection_open(sqlite_house: Deployment) -> None:
+def test_every_head_and_304_of_the_operations_port_leave_the_connection_open(sqlite_deployment: Deployment) -> None:
     """Metrics change from one answer to the next, so their length is left out."""
-    with sqlite_house.process("worker") as worker:
+    with sqlite_deployment.process("worker") as worker:
         url = worker.operations_url()
         paths = [each for each in get_paths(documents.load(documents.OPERATIONS)) if each != "/metrics"]
         host = url.removeprefix("http://")

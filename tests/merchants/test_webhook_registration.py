@@ -26,58 +26,58 @@ def terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     return Terminal(monkeypatch, capsys)
 
 
-def opened(house: Deployment) -> Database:
-    """The database of a house, to be closed."""
-    return connect(house.environment["PRODUCT_GATEWAY_DATABASE_URL"])
+def opened(deployment: Deployment) -> Database:
+    """The database of a deployment, to be closed."""
+    return connect(deployment.environment["PRODUCT_GATEWAY_DATABASE_URL"])
 
 
-def stored(house: Deployment, merchant: str = "shop") -> tuple[str, str] | None:
+def stored(deployment: Deployment, merchant: str = "shop") -> tuple[str, str] | None:
     """The address and the plain secret of a merchant's webhook."""
-    database = opened(house)
+    database = opened(deployment)
     found = database.call(webhooks.find, merchant)
     database.close()
-    return None if found is None else (found.url, Secrets(house.settings()).decrypt(found.secret))
+    return None if found is None else (found.url, Secrets(deployment.settings()).decrypt(found.secret))
 
 
-def test_a_secret_is_made_up_and_printed_once(sqlite_house: Deployment, terminal: Terminal) -> None:
+def test_a_secret_is_made_up_and_printed_once(sqlite_deployment: Deployment, terminal: Terminal) -> None:
     """With the merchant or later; nobody sees it again, and an address that moves keeps it."""
-    added = terminal.run(sqlite_house, f"merchant add shop --platform BENTO --webhook-url {URL}")
+    added = terminal.run(sqlite_deployment, f"merchant add shop --platform BENTO --webhook-url {URL}")
     printed = PRINTED.findall(added.stdout)
     assert added.returncode == 0, added.stderr
     assert len(printed) == 1
-    assert stored(sqlite_house) == (URL, printed[0])
-    shown = terminal.run(sqlite_house, "merchant show shop").stdout
+    assert stored(sqlite_deployment) == (URL, printed[0])
+    shown = terminal.run(sqlite_deployment, "merchant show shop").stdout
     assert "https://receiver.example/hook?***" in shown
     for each in (*printed, "of-the-receiver"):
         assert each not in shown
-    moved = terminal.run(sqlite_house, "merchant update shop --webhook-url https://new.example/")
+    moved = terminal.run(sqlite_deployment, "merchant update shop --webhook-url https://new.example/")
     assert moved.stdout == "Updated shop.\n"
-    assert stored(sqlite_house) == ("https://new.example/", printed[0])
-    another = PRINTED.findall(terminal.run(sqlite_house, "merchant update shop --new-webhook-secret").stdout)
-    assert stored(sqlite_house) == ("https://new.example/", *another)
+    assert stored(sqlite_deployment) == ("https://new.example/", printed[0])
+    another = PRINTED.findall(terminal.run(sqlite_deployment, "merchant update shop --new-webhook-secret").stdout)
+    assert stored(sqlite_deployment) == ("https://new.example/", *another)
     assert another != printed
-    content = b"".join(path.read_bytes() for path in sqlite_house.folder.glob("gateway.db*"))
+    content = b"".join(path.read_bytes() for path in sqlite_deployment.folder.glob("gateway.db*"))
     for secret in (*printed, *another):
         assert secret.removeprefix("whsec_").encode() not in content
 
 
 def test_a_secret_of_ones_own_is_read_from_a_file_and_never_printed(
-    sqlite_house: Deployment, terminal: Terminal, tmp_path: Path
+    sqlite_deployment: Deployment, terminal: Terminal, tmp_path: Path
 ) -> None:
     """Whoever has one already, for all environments or from a vault."""
     (tmp_path / "secret").write_text(f"{SECRET}\n")
-    terminal.run(sqlite_house, "merchant add shop --platform BENTO")
-    assert "webhook         -" in terminal.run(sqlite_house, "merchant show shop").stdout
-    done = terminal.run(sqlite_house, f"merchant update shop --webhook-url {URL} --webhook-secret-file secret")
+    terminal.run(sqlite_deployment, "merchant add shop --platform BENTO")
+    assert "webhook         -" in terminal.run(sqlite_deployment, "merchant show shop").stdout
+    done = terminal.run(sqlite_deployment, f"merchant update shop --webhook-url {URL} --webhook-secret-file secret")
     assert (done.returncode, done.stdout) == (0, "Updated shop.\n")
-    assert stored(sqlite_house) == (URL, SECRET)
+    assert stored(sqlite_deployment) == (URL, SECRET)
 
 
-def test_a_webhook_is_turned_off(sqlite_house: Deployment, terminal: Terminal) -> None:
+def test_a_webhook_is_turned_off(sqlite_deployment: Deployment, terminal: Terminal) -> None:
     """And everything else about the merchant stays."""
-    terminal.run(sqlite_house, f"merchant add shop --platform BENTO --webhook-url {URL}")
-    assert terminal.run(sqlite_house, "merchant update shop --no-webhook").stdout == "Updated shop.\n"
-    assert stored(sqlite_house) is None
+    terminal.run(sqlite_deployment, f"merchant add shop --platform BENTO --webhook-url {URL}")
+    assert terminal.run(sqlite_deployment, "merchant update shop --no-webhook").stdout == "Updated shop.\n"
+    assert stored(sqlite_deployment) is None
 
 
 @pytest.mark.parametrize(
@@ -98,15 +98,15 @@ def test_a_webhook_is_turned_off(sqlite_house: Deployment, terminal: Terminal) -
     ],
 )
 def test_what_could_not_work_is_refused_and_changes_nothing(
-    sqlite_house: Deployment, terminal: Terminal, tmp_path: Path, options: str, words: str
+    sqlite_deployment: Deployment, terminal: Terminal, tmp_path: Path, options: str, words: str
 ) -> None:
     """Better than a merchant who is never told."""
-    sqlite_house.environment["PRODUCT_GATEWAY_ALLOW_PRIVATE_ADDRESSES"] = "false"
+    sqlite_deployment.environment["PRODUCT_GATEWAY_ALLOW_PRIVATE_ADDRESSES"] = "false"
     for name, content in (("good", SECRET), ("short", "whsec_c2hvcnQ="), ("bare", SECRET.removeprefix("whsec_"))):
         (tmp_path / name).write_text(content)
-    database = opened(sqlite_house)
+    database = opened(sqlite_deployment)
     database.call(merchants.add, "shop", Platform.BENTO)
-    refused = terminal.run(sqlite_house, f"merchant update shop {options}")
+    refused = terminal.run(sqlite_deployment, f"merchant update shop {options}")
     assert_refused(refused, words)
     assert "hunter2" not in refused.stderr
     assert database.call(webhooks.find, "shop") is None
@@ -114,9 +114,9 @@ def test_what_could_not_work_is_refused_and_changes_nothing(
     database.close()
 
 
-def test_the_last_messages_and_how_they_went_are_shown(sqlite_house: Deployment, terminal: Terminal) -> None:
+def test_the_last_messages_and_how_they_went_are_shown(sqlite_deployment: Deployment, terminal: Terminal) -> None:
     """Who asks why they were not told gets an answer from one command."""
-    database = opened(sqlite_house)
+    database = opened(sqlite_deployment)
     database.call(merchants.add, "shop", Platform.BYOP, "https://shop.example")
     database.call(webhooks.put, "shop", url=URL, secret="encrypted")
     for _ in range(3):
@@ -129,7 +129,7 @@ def test_the_last_messages_and_how_they_went_are_shown(sqlite_house: Deployment,
             database.call(webhooks.succeed, held[0], 200)
         else:
             database.call(webhooks.retry, held[0], 500, "The receiver answered 500.", 3600.0)
-    shown = terminal.run(sqlite_house, "merchant show shop").stdout
+    shown = terminal.run(sqlite_deployment, "merchant show shop").stdout
     told = [line for line in shown.splitlines() if "sync.cancelled" in line]
     assert re.search(r": PENDING after 0 attempts, next [0-9: -]+$", told[0])
     assert re.search(r": PENDING after 1 attempt, next [0-9: -]+\. The receiver answered 500$", told[1])
@@ -137,34 +137,36 @@ def test_the_last_messages_and_how_they_went_are_shown(sqlite_house: Deployment,
     held = database.call(webhooks.claim, 60.0, ())
     assert held is not None
     database.call(webhooks.disable_gone, held[0], URL, 410, "The receiver answered 410.")
-    shown = terminal.run(sqlite_house, "merchant show shop").stdout
+    shown = terminal.run(sqlite_deployment, "merchant show shop").stdout
     assert re.search(r"hook\?\*\*\*, turned off by a 410 at [0-9-]+ [0-9:]+ UTC\n", shown)
     database.close()
 
 
-def test_a_changed_secret_is_shown_with_the_end_of_the_old_one(sqlite_house: Deployment, terminal: Terminal) -> None:
+def test_a_changed_secret_is_shown_with_the_end_of_the_old_one(
+    sqlite_deployment: Deployment, terminal: Terminal
+) -> None:
     """Without either."""
-    terminal.run(sqlite_house, f"merchant add shop --platform BENTO --webhook-url {URL}")
-    assert "previous secret" not in terminal.run(sqlite_house, "merchant show shop").stdout
-    terminal.run(sqlite_house, "merchant update shop --new-webhook-secret")
-    shown = terminal.run(sqlite_house, "merchant show shop").stdout
+    terminal.run(sqlite_deployment, f"merchant add shop --platform BENTO --webhook-url {URL}")
+    assert "previous secret" not in terminal.run(sqlite_deployment, "merchant show shop").stdout
+    terminal.run(sqlite_deployment, "merchant update shop --new-webhook-secret")
+    shown = terminal.run(sqlite_deployment, "merchant show shop").stdout
     assert re.search(r"signed with the previous secret too until [0-9-]{10} [0-9:]{8} UTC", shown)
     assert "whsec_" not in shown
 
 
-def test_a_secret_key_is_replaced_step_by_step(house: Deployment, tmp_path: Path) -> None:
+def test_a_secret_key_is_replaced_step_by_step(deployment: Deployment, tmp_path: Path) -> None:
     """As docs/deploy.md has it, with the real commands: in the end the old key is not needed any more."""
     old, new = Fernet.generate_key().decode(), Fernet.generate_key().decode()
     file = tmp_path / "secret.key"
-    house.environment["PRODUCT_GATEWAY_SECRET_KEY_FILE"] = str(file)
+    deployment.environment["PRODUCT_GATEWAY_SECRET_KEY_FILE"] = str(file)
     file.write_text(f"{old}\n")
-    house.run("merchant", "add", "shop", "--platform", "BENTO", "--webhook-url", URL)
+    deployment.run("merchant", "add", "shop", "--platform", "BENTO", "--webhook-url", URL)
     file.write_text(f"{new}\n{old}\n")
-    said = house.run("merchant", "reencrypt").stdout
+    said = deployment.run("merchant", "reencrypt").stdout
     assert said == "Encrypted 1 secrets with the first key; 0 already were.\n"
     file.write_text(f"{new}\n")
-    assert house.run("merchant", "reencrypt").stdout == "Encrypted 0 secrets with the first key; 1 already were.\n"
+    assert deployment.run("merchant", "reencrypt").stdout == "Encrypted 0 secrets with the first key; 1 already were.\n"
     file.write_text(f"{old}\n")
-    refused = house.run("merchant", "reencrypt", check=False)
+    refused = deployment.run("merchant", "reencrypt", check=False)
     assert refused.returncode == 1
     assert "No key in the key file reads 1: shop (webhook secret)." in refused.stderr

@@ -59,13 +59,13 @@ def served(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> I
     shutil.copy(sqlite_template, folder / "gateway.db")
     paced = PacedService()
     refusing = create_sample_app(catalog_file.generated(3), token="another-token")
-    house = Deployment(folder, f"sqlite:///{folder / 'gateway.db'}", validate_responses="true", page_size="10")
+    deployment = Deployment(folder, f"sqlite:///{folder / 'gateway.db'}", validate_responses="true", page_size="10")
     with (
         serve(paced) as service,
         serve(refusing) as refuses,
-        house.process("serve", "--port", "0", "--with-worker") as it,
+        deployment.process("serve", "--port", "0", "--with-worker") as it,
     ):
-        gateway = Gateway(house, it.url())
+        gateway = Gateway(deployment, it.url())
         for paced_one in ("acme", "initech"):
             gateway.add(paced_one, f"{service}/{paced_one}")
         gateway.add("globex", refuses)
@@ -155,7 +155,7 @@ def test_a_page_without_the_stream_asks_again_and_again(browser: Browser, served
 def test_with_a_token_an_operator_signs_in_and_out(browser: Browser, served: Served, tmp_path: Path) -> None:
     """The token is typed in once; a wrong one is refused in words."""
     (tmp_path / "operator.token").write_text(TOKEN)
-    url = served.gateway.house.environment["PRODUCT_GATEWAY_DATABASE_URL"]
+    url = served.gateway.deployment.environment["PRODUCT_GATEWAY_DATABASE_URL"]
     made = settings.load(database_url=url, operator_token_file=tmp_path / "operator.token")
     app, end_streams = create_operations_app(made, Metrics())
     with serve(app) as base:

@@ -26,14 +26,14 @@ TAKEN = "is meant for metrics and health: PRODUCT_GATEWAY_OPERATIONS_PORT"
 
 
 @pytest.fixture
-def postgresql_house(postgresql_server: str, postgresql_template: str, tmp_path: Path) -> Deployment:
+def postgresql_deployment(postgresql_server: str, postgresql_template: str, tmp_path: Path) -> Deployment:
     """Processes over a database that can be taken away."""
     return Deployment(tmp_path, databases.copy_of(postgresql_server, postgresql_template))
 
 
-def url_of(house: Deployment) -> str:
-    """The database of a house."""
-    return house.environment["PRODUCT_GATEWAY_DATABASE_URL"]
+def url_of(deployment: Deployment) -> str:
+    """The database of a deployment."""
+    return deployment.environment["PRODUCT_GATEWAY_DATABASE_URL"]
 
 
 @contextmanager
@@ -56,9 +56,9 @@ def hung(url: str) -> Iterator[None]:
         yield
 
 
-def test_health_and_metrics_are_beside_a_worker_too(sqlite_house: Deployment) -> None:
+def test_health_and_metrics_are_beside_a_worker_too(sqlite_deployment: Deployment) -> None:
     """An orchestrator has nowhere else to ask."""
-    with sqlite_house.process("worker") as worker:
+    with sqlite_deployment.process("worker") as worker:
         url = worker.operations_url()
         for path in ("/health/live", "/health/ready"):
             answer = httpx2.get(url + path)
@@ -67,29 +67,31 @@ def test_health_and_metrics_are_beside_a_worker_too(sqlite_house: Deployment) ->
         assert httpx2.get(f"{url}/product-gateway/v1/products").status_code == 404
 
 
-def test_the_gateways_own_port_has_no_metrics(sqlite_house: Deployment) -> None:
+def test_the_gateways_own_port_has_no_metrics(sqlite_deployment: Deployment) -> None:
     """They are nobody's business out there."""
-    with sqlite_house.process("serve", "--port", "0") as gateway:
+    with sqlite_deployment.process("serve", "--port", "0") as gateway:
         answer = httpx2.get(f"{gateway.url()}/metrics")
         assert answer.status_code == 404
         assert answer.json()["error"][0]["status"] == "404"
         assert "product_gateway" not in answer.text
 
 
-def test_a_sample_service_has_no_operations_port(sqlite_house: Deployment) -> None:
+def test_a_sample_service_has_no_operations_port(sqlite_deployment: Deployment) -> None:
     """It is for rehearsals."""
-    with sqlite_house.process("sample-service", "--port", "0") as service:
+    with sqlite_deployment.process("sample-service", "--port", "0") as service:
         assert httpx2.get(f"{service.url()}/metrics", headers={"Authorization": "Bearer any"}).status_code == 404
         assert "Metrics" not in service.log.read_text()
 
 
 @pytest.mark.parametrize("command", ["serve --port 0", "worker", "demo --port 0 --sample-port 0"])
-def test_a_port_that_is_taken_is_said_with_the_setting_that_names_it(sqlite_house: Deployment, command: str) -> None:
+def test_a_port_that_is_taken_is_said_with_the_setting_that_names_it(
+    sqlite_deployment: Deployment, command: str
+) -> None:
     """Two workers on one machine need a port each, and nobody knows that beforehand."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        sqlite_house.environment |= {"PRODUCT_GATEWAY_OPERATIONS_PORT": str(port)}
-        done = sqlite_house.run(*command.split(), check=False)
+        sqlite_deployment.environment |= {"PRODUCT_GATEWAY_OPERATIONS_PORT": str(port)}
+        done = sqlite_deployment.run(*command.split(), check=False)
     assert done.returncode == 1
     assert f"Port {port} of 127.0.0.1 is taken." in done.stderr
     assert TAKEN in done.stderr
@@ -108,10 +110,10 @@ def test_where_no_port_is_set_the_gateway_and_the_worker_have_different_ones() -
         assert listening.getsockname()[1] not in (0, port)
 
 
-def test_a_stop_takes_the_operations_port_along(sqlite_house: Deployment) -> None:
+def test_a_stop_takes_the_operations_port_along(sqlite_deployment: Deployment) -> None:
     """A client that keeps its connection open, as Prometheus does, holds nobody up."""
     for command in ("serve --port 0 --with-worker", "worker"):
-        with sqlite_house.process(*command.split()) as process, httpx2.Client() as prometheus:
+        with sqlite_deployment.process(*command.split()) as process, httpx2.Client() as prometheus:
             url = process.operations_url()
             assert prometheus.get(f"{url}/metrics").status_code == 200
             process.send(signal.SIGTERM)
@@ -126,13 +128,13 @@ def test_a_stop_takes_the_operations_port_along(sqlite_house: Deployment) -> Non
 @pytest.mark.parametrize("away", [stopped, hung])
 @pytest.mark.parametrize("command", ["serve --port 0", "worker"])
 def test_a_database_that_is_away_costs_a_scrape_nothing_but_what_only_it_knows(
-    postgresql_house: Deployment, away: Callable[[str], AbstractContextManager[None]], command: str
+    postgresql_deployment: Deployment, away: Callable[[str], AbstractContextManager[None]], command: str
 ) -> None:
     """When the database is away, the metrics are what everybody looks at."""
-    with postgresql_house.process(*command.split()) as process:
+    with postgresql_deployment.process(*command.split()) as process:
         url = process.operations_url()
         assert Scrape(url).total("database_up") == 1
-        with away(url_of(postgresql_house)):
+        with away(url_of(postgresql_deployment)):
             scrapes = [within(30, lambda: _without_database(url)), *(Scrape(url) for _ in range(3))]
             # of several, as a busy machine may delay one
             assert min(each.seconds for each in scrapes) < SOON
@@ -151,12 +153,12 @@ def _without_database(url: str) -> Scrape | None:
     return None if scrape.total("database_up") else scrape
 
 
-def test_readiness_follows_the_database_and_liveness_does_not(postgresql_house: Deployment) -> None:
+def test_readiness_follows_the_database_and_liveness_does_not(postgresql_deployment: Deployment) -> None:
     """Restarting a worker does not bring its database back."""
-    with postgresql_house.process("worker") as worker:
+    with postgresql_deployment.process("worker") as worker:
         url = worker.operations_url()
         assert httpx2.get(f"{url}/health/ready").status_code == 200
-        with stopped(url_of(postgresql_house)):
+        with stopped(url_of(postgresql_deployment)):
             within(30, lambda: httpx2.get(f"{url}/health/ready", timeout=30).status_code == 503)
             answer = httpx2.get(f"{url}/health/ready", timeout=30)
             assert int(answer.headers["retry-after"]) > 0
@@ -165,12 +167,12 @@ def test_readiness_follows_the_database_and_liveness_does_not(postgresql_house: 
         within(30, lambda: httpx2.get(f"{url}/health/ready", timeout=30).status_code == 200)
 
 
-def test_many_scrapes_ask_the_database_once(postgresql_house: Deployment) -> None:
+def test_many_scrapes_ask_the_database_once(postgresql_deployment: Deployment) -> None:
     """Five monitors that look every second must not be felt by anybody."""
-    url = url_of(postgresql_house)
+    url = url_of(postgresql_deployment)
     name, others = make_url(url).database, make_url(url).set(database="postgres").render_as_string(hide_password=False)
     commits = text(f"SELECT xact_commit FROM pg_stat_database WHERE datname = '{name}'")
-    with databases.engine_of(others) as engine, postgresql_house.process("serve", "--port", "0") as gateway:
+    with databases.engine_of(others) as engine, postgresql_deployment.process("serve", "--port", "0") as gateway:
 
         def asked() -> int:
             with engine.connect() as connection:

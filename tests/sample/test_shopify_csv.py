@@ -378,11 +378,11 @@ def test_bytes_that_are_not_utf_8_are_named_by_their_line(shop: Path, ends: str,
         catalog_file.read(shop)
 
 
-def test_the_sample_service_says_how_many_products_it_serves(sqlite_house: Deployment, tmp_path: Path) -> None:
+def test_the_sample_service_says_how_many_products_it_serves(sqlite_deployment: Deployment, tmp_path: Path) -> None:
     """A file of which nothing is visible looks like a service that does not work."""
     (tmp_path / "drafts.csv").write_text("Handle,Title,Status\nmug,Mug,draft\ncup,Cup,draft\n")
-    with sqlite_house.process("sample-service", "--port", "0", "--catalog", "drafts.csv") as process:
+    with sqlite_deployment.process("sample-service", "--port", "0", "--catalog", "drafts.csv") as process:
         process.url()
         assert "drafts.csv: 0 products, 2 left out (draft)\n" in process.log.read_text()
-    with sqlite_house.process("demo", "--port", "0", "--sample-port", "0", "--catalog", "drafts.csv") as process:
+    with sqlite_deployment.process("demo", "--port", "0", "--sample-port", "0", "--catalog", "drafts.csv") as process:
         within(STARTS_WITHIN, lambda: "drafts.csv: 0 products, 2 left out (draft)\n" in process.log.read_text())

@@ -275,13 +275,13 @@ async def test_a_script_is_that_of_the_newest_sync_and_waits_for_the_gateways_an
     assert (await looking).script is Scenario.REJECTING
 
 
-def test_a_production_gateway_heeds_none_of_it(sqlite_house: Deployment) -> None:
+def test_a_production_gateway_heeds_none_of_it(sqlite_deployment: Deployment) -> None:
     """A client that was tested with the sandbox may leave its wishes in: in production they are air."""
-    with sqlite_house.sample_service() as service:
-        (sqlite_house.folder / "service.token").write_text("any")
+    with sqlite_deployment.sample_service() as service:
+        (sqlite_deployment.folder / "service.token").write_text("any")
         add = f"merchant add shop --platform BYOP --product-service-url {service} --product-service-token-file"
-        sqlite_house.run(*add.split(), str(sqlite_house.folder / "service.token"))
-        with sqlite_house.serving("--with-worker") as url, sqlite_house.client(url, "shop") as client:
+        sqlite_deployment.run(*add.split(), str(sqlite_deployment.folder / "service.token"))
+        with sqlite_deployment.serving("--with-worker") as url, sqlite_deployment.client(url, "shop") as client:
             assert client.get(f"{API}/products", headers={"Prefer": "code=503"}).status_code == 200
             assert client.get(f"{API}/products", headers={"Prefer": "code=418"}).status_code == 200
             for wish in ("code=503", "sync=failing", "sync=rejecting", "sync=mass-deletion", "sync=exploding"):

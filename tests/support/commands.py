@@ -13,18 +13,18 @@ Done = subprocess.CompletedProcess[str]
 
 
 class Terminal:
-    """Runs commands in the folder and the environment of a house. Not for those that run for long."""
+    """Runs commands in the folder and the environment of a deployment. Not for those that run for long."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
         self._monkeypatch = monkeypatch
         self._capsys = capsys
 
-    def run(self, house: Deployment, command: str, answer: str = "") -> Done:
+    def run(self, deployment: Deployment, command: str, answer: str = "") -> Done:
         """The command to its end, with what somebody types; words are separated by spaces."""
         with self._monkeypatch.context() as here:
-            for name, value in house.environment.items():
+            for name, value in deployment.environment.items():
                 here.setenv(name, value)
-            here.chdir(house.folder)
+            here.chdir(deployment.folder)
             here.setattr(sys, "stdin", io.StringIO(answer))
             here.setattr(sys, "argv", ["product-gateway", *command.split()])
             self._capsys.readouterr()

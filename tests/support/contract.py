@@ -35,21 +35,21 @@ TITLES = {
 class Gateway:
     """`product-gateway serve`, and what its operator does."""
 
-    def __init__(self, house: Deployment, url: str) -> None:
-        self.house = house
+    def __init__(self, deployment: Deployment, url: str) -> None:
+        self.deployment = deployment
         self.url = url
-        self._settings = settings.load(data_dir=house.folder / "var")
+        self._settings = settings.load(data_dir=deployment.folder / "var")
 
     def add(self, name: str, service: str = "http://127.0.0.1:1", token: str = SERVICE_TOKEN, **more: Any) -> None:
         """A merchant, BYOP unless `more` says otherwise."""
         encrypted = keys.Secrets(self._settings).encrypt(token)
         values = {"product_service_url": service, "product_service_token": encrypted, **more}
-        with open_database(self.house.environment["PRODUCT_GATEWAY_DATABASE_URL"]) as database:
+        with open_database(self.deployment.environment["PRODUCT_GATEWAY_DATABASE_URL"]) as database:
             database.call(merchants.add, name, values.pop("platform", Platform.BYOP), **values)
 
     def change(self, name: str, **values: Any) -> None:
         """Changes a merchant."""
-        with open_database(self.house.environment["PRODUCT_GATEWAY_DATABASE_URL"]) as database:
+        with open_database(self.deployment.environment["PRODUCT_GATEWAY_DATABASE_URL"]) as database:
             database.call(merchants.update_merchant, name, **values)
 
     def token(self, merchant: str, *scopes: str) -> str:
@@ -70,9 +70,9 @@ class Gateway:
 @contextmanager
 def gateway(folder: Path, database_url: str, *arguments: str, **more: str) -> Iterator[Gateway]:
     """A gateway that checks its own answers, too: one that does not fit is a 500."""
-    house = Deployment(folder, database_url, validate_responses="true", **more)
-    with house.serving(*arguments) as url:
-        yield Gateway(house, url)
+    deployment = Deployment(folder, database_url, validate_responses="true", **more)
+    with deployment.serving(*arguments) as url:
+        yield Gateway(deployment, url)
 
 
 def error(answer: httpx2.Response, status: int) -> str:

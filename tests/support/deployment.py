@@ -98,9 +98,9 @@ class Deployment:
 class Process:
     """A process of `product-gateway`; what it says goes to `log`."""
 
-    def __init__(self, house: Deployment, arguments: tuple[str, ...], *, anew: bool = False) -> None:
-        self.log = house.folder / f"{arguments[0]}-{time.monotonic_ns()}.log"
-        self._popen = (_anew if anew else Forked)(arguments, house.environment, house.folder, self.log)
+    def __init__(self, deployment: Deployment, arguments: tuple[str, ...], *, anew: bool = False) -> None:
+        self.log = deployment.folder / f"{arguments[0]}-{time.monotonic_ns()}.log"
+        self._popen = (_anew if anew else Forked)(arguments, deployment.environment, deployment.folder, self.log)
         watch(self._popen, " ".join(arguments), self.log)
 
     def url(self) -> str:

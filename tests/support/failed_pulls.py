@@ -66,7 +66,7 @@ class FailingService:
 def growth(folder: Path, url: str) -> tuple[str, list[str]]:
     """Let a worker over the database make the pulls. Return a line about its memory, and what is wrong."""
     folder.mkdir(parents=True, exist_ok=True)
-    house = Deployment(folder, url, request_attempts="2", max_page_bytes=str(MAX_PAGE_BYTES))
+    deployment = Deployment(folder, url, request_attempts="2", max_page_bytes=str(MAX_PAGE_BYTES))
     service, seen = FailingService(), list[float]()
     name = url.partition(":")[0]
     with contextlib.ExitStack() as stack:
@@ -74,7 +74,7 @@ def growth(folder: Path, url: str) -> tuple[str, list[str]]:
         database = stack.enter_context(open_database(url))
         database.call(migrate.upgrade)
         database.call(merchants.add, "shop", Platform.BYOP, address, None)
-        worker = stack.enter_context(house.process("worker"))
+        worker = stack.enter_context(deployment.process("worker"))
         for kind in itertools.islice(itertools.cycle(KINDS), PULLS):
             service.kind = kind
             sync: Sync = database.call(syncs.enqueue, "shop", PRODUCT)

@@ -12,20 +12,20 @@ from product_gateway.model.merchants import Platform
 from tests.support.deployment import Deployment
 
 
-def open_shops(house: Deployment, service: str, names: Iterable[str]) -> None:
+def open_shops(deployment: Deployment, service: str, names: Iterable[str]) -> None:
     """Merchants with this product service, which takes any token."""
-    token = keys.Secrets(house.settings()).encrypt("any")
-    with open_database(house.environment["PRODUCT_GATEWAY_DATABASE_URL"]) as database:
+    token = keys.Secrets(deployment.settings()).encrypt("any")
+    with open_database(deployment.environment["PRODUCT_GATEWAY_DATABASE_URL"]) as database:
         for name in names:
             database.call(merchants.add, name, Platform.BYOP, service, token)
 
 
-def headers(house: Deployment, merchant: str) -> dict[str, str]:
+def headers(deployment: Deployment, merchant: str) -> dict[str, str]:
     """With a token of the merchant."""
-    token = keys.issue_token(house.settings(), merchant, list(keys.SCOPES), timedelta(hours=1))
+    token = keys.issue_token(deployment.settings(), merchant, list(keys.SCOPES), timedelta(hours=1))
     return {"Authorization": f"Bearer {token}"}
 
 
-def client(house: Deployment, url: str, merchant: str) -> httpx2.Client:
+def client(deployment: Deployment, url: str, merchant: str) -> httpx2.Client:
     """An HTTP client of the merchant."""
-    return httpx2.Client(base_url=url, headers=headers(house, merchant), timeout=30)
+    return httpx2.Client(base_url=url, headers=headers(deployment, merchant), timeout=30)

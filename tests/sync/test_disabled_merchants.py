@@ -26,12 +26,12 @@ CHANGES: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @contextmanager
-def one_slot(house: Deployment) -> Iterator[tuple[Gateway, PacedService]]:
+def one_slot(deployment: Deployment) -> Iterator[tuple[Gateway, PacedService]]:
     """A gateway with a worker of one slot, and the merchants `shop` and `other`, whose pages the test hands out."""
-    house.environment |= {"PRODUCT_GATEWAY_WORKER_CONCURRENCY": "1", "PRODUCT_GATEWAY_PAGE_SIZE": "20"}
+    deployment.environment |= {"PRODUCT_GATEWAY_WORKER_CONCURRENCY": "1", "PRODUCT_GATEWAY_PAGE_SIZE": "20"}
     service = PacedService()
-    with serve(service) as address, house.serving("--with-worker") as url:
-        gateway = Gateway(house, url)
+    with serve(service) as address, deployment.serving("--with-worker") as url:
+        gateway = Gateway(deployment, url)
         for name in ("shop", "other"):
             gateway.add(name, f"{address}/{name}")
         try:
@@ -72,27 +72,27 @@ def assert_the_slot_is_free(gateway: Gateway, service: PacedService) -> None:
 
 @pytest.mark.parametrize("option", CHANGES)
 def test_a_merchant_that_is_shut_out_has_no_active_sync_and_nobody_waits_for_one(
-    house: Deployment, option: str
+    deployment: Deployment, option: str
 ) -> None:
     """It could not cancel them itself any more: every request of its is answered 403."""
-    with one_slot(house) as (gateway, service), gateway.of("shop") as client:
+    with one_slot(deployment) as (gateway, service), gateway.of("shop") as client:
         service.allow("shop", 1)
         with waiting(gateway, client) as answers:
-            house.run("merchant", "update", "shop", *option.split())
+            deployment.run("merchant", "update", "shop", *option.split())
             for sync_id, answer in answers.items():
                 found = answer.result(SOON).json()["data"]
                 assert (found["id"], found["status"]) == (sync_id, "CANCELLED")
         error(client.delete(f"{API}/sync/PRODUCT"), 403)
         assert_the_slot_is_free(gateway, service)
-        house.run("merchant", "update", "shop", "--enable", "--platform", "BYOP")
+        deployment.run("merchant", "update", "shop", "--enable", "--platform", "BYOP")
         assert client.put(f"{API}/sync/PRODUCT").status_code == 202
 
 
-def test_whoever_waits_for_a_sync_of_a_merchant_that_is_removed_hears_so(house: Deployment) -> None:
+def test_whoever_waits_for_a_sync_of_a_merchant_that_is_removed_hears_so(deployment: Deployment) -> None:
     """There is nothing left to wait for, so the wait ends before its time."""
-    with one_slot(house) as (gateway, service), gateway.of("shop") as client:
+    with one_slot(deployment) as (gateway, service), gateway.of("shop") as client:
         with waiting(gateway, client) as answers:
-            house.run("merchant", "remove", "shop", "--yes")
+            deployment.run("merchant", "remove", "shop", "--yes")
             for answer in answers.values():
                 error(answer.result(SOON), 404)
         assert_the_slot_is_free(gateway, service)

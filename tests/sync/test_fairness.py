@@ -145,17 +145,17 @@ def test_the_queue_is_as_old_as_its_first_wait_not_as_its_first_request(database
     ],
 )
 def test_two_slow_merchants_that_have_all_slots_make_room_for_a_third(
-    house: Deployment, slots: str, each_runs: list[EntityType], turn: str
+    deployment: Deployment, slots: str, each_runs: list[EntityType], turn: str
 ) -> None:
     """Its sync is done long before theirs, which go on from where they were: no record is read twice."""
-    house.environment |= {
+    deployment.environment |= {
         "PRODUCT_GATEWAY_WORKER_CONCURRENCY": slots,
         "PRODUCT_GATEWAY_SYNC_TURN_SECONDS": turn,
         "PRODUCT_GATEWAY_PAGE_SIZE": "2",
     }
     service = Slow()
-    with serve(service) as address, house.serving("--with-worker") as url:
-        gateway = Gateway(house, url)
+    with serve(service) as address, deployment.serving("--with-worker") as url:
+        gateway = Gateway(deployment, url)
         for name in ("slow1", "slow2", "quick"):
             gateway.add(name, f"{address}/{name}")
             service.allow(name)
@@ -175,7 +175,7 @@ def test_two_slow_merchants_that_have_all_slots_make_room_for_a_third(
         assert sum(each["attempt"] > 1 for each in after) >= 1
         for each in slow:
             each.close()
-    with open_database(house.environment["PRODUCT_GATEWAY_DATABASE_URL"]) as database:
+    with open_database(deployment.environment["PRODUCT_GATEWAY_DATABASE_URL"]) as database:
         count = select(func.sum(tables.syncs.c.lost_workers))
         assert database.call(lambda connection: connection.execute(count).scalar_one()) == 0
 
@@ -200,12 +200,12 @@ def look(client: httpx2.Client, sync: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def test_a_sync_that_takes_too_long_ends_in_the_middle_of_a_page(house: Deployment) -> None:
+def test_a_sync_that_takes_too_long_ends_in_the_middle_of_a_page(deployment: Deployment) -> None:
     """However slowly a service answers, its slot is free again."""
-    house.environment |= {"PRODUCT_GATEWAY_MAX_SYNC_SECONDS": "2", "PRODUCT_GATEWAY_PAGE_SIZE": "20"}
+    deployment.environment |= {"PRODUCT_GATEWAY_MAX_SYNC_SECONDS": "2", "PRODUCT_GATEWAY_PAGE_SIZE": "20"}
     service = PacedService()
-    with serve(service) as address, house.serving("--with-worker") as url:
-        gateway = Gateway(house, url)
+    with serve(service) as address, deployment.serving("--with-worker") as url:
+        gateway = Gateway(deployment, url)
         gateway.add("shop", f"{address}/shop")
         service.allow("shop", 1)
         with gateway.of("shop") as shop:

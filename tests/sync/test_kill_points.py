@@ -29,9 +29,9 @@ PRODUCT = EntityType.PRODUCT
 SETTINGS = {"lease_seconds": "1", "page_size": str(PAGE_SIZE), "max_lost_workers": "100", "log_level": "WARNING"}
 
 
-def prepare(database: Database, house: Deployment, address: str, shop: Shop) -> Sync:
+def prepare(database: Database, deployment: Deployment, address: str, shop: Shop) -> Sync:
     """The merchant, a catalog with records that are to go, and a sync in the queue."""
-    token = keys.Secrets(house.settings()).encrypt("the-merchants-token")
+    token = keys.Secrets(deployment.settings()).encrypt("the-merchants-token")
     database.call(merchants.add, shop.name, Platform.BYOP, f"{address}/{shop.name}", token)
     database.call(syncs.enqueue, shop.name, PRODUCT)
     claim = database.call(claims.claim, "tester", 60.0, 5, 2)
@@ -66,12 +66,12 @@ def test_a_worker_killed_at_any_point_costs_two_pages_at_the_most(database_url: 
     shop.delay = 0.01
     least = -(-RECORDS // PAGE_SIZE)
     points = sorted(dice.sample(range(least + 1), KILLS))
-    house = Deployment(tmp_path, database_url, **SETTINGS)
+    deployment = Deployment(tmp_path, database_url, **SETTINGS)
     with contextlib.ExitStack() as stack:
         address = stack.enter_context(serve(MoodyService([shop])))
         database = stack.enter_context(open_database(database_url))
-        sync = prepare(database, house, address, shop)
-        workers = {str(each.pid): each for each in (Process(house, ("worker",)) for _ in range(KILLS + 1))}
+        sync = prepare(database, deployment, address, shop)
+        workers = {str(each.pid): each for each in (Process(deployment, ("worker",)) for _ in range(KILLS + 1))}
         for each in workers.values():
             stack.callback(each.end)
         kills = 0

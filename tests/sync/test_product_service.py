@@ -295,7 +295,7 @@ async def test_a_rate_limit_without_retry_after_is_waited_for(service: ProductSe
 
 
 async def test_by_default_a_request_is_made_again_for_half_a_minute() -> None:
-    """A deployment of the service takes as long, and a rate limit is often counted by the minute."""
+    """Restarting the service takes as long, and a rate limit is often counted by the minute."""
     made = settings.load()
     backoff = Backoff(made.request_attempts, made.retry_wait_seconds)
     waits = [backoff.wait(attempt, None, 0.0) for attempt in range(1, made.request_attempts + 1)]

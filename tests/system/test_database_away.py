@@ -130,9 +130,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         url = f"postgresql://{USER}@{HOST}:{{}}/postgres"
         with open_database(url.format(postgresql.port)) as database:
             database.call(migrate.upgrade)
-        house = Deployment(folder, url.format(between.port))
-        with house.process("serve", "--port", "0") as process:
-            gateway = Gateway(house, process.url())
+        deployment = Deployment(folder, url.format(between.port))
+        with deployment.process("serve", "--port", "0") as process:
+            gateway = Gateway(deployment, process.url())
             for outage in OUTAGES:
                 gateway.add(outage.__name__)
             yield Place(process, gateway, postgresql, between)
@@ -185,13 +185,13 @@ def test_who_waits_for_a_sync_waits_through_an_outage_and_is_told_where_it_outla
 
 def test_processes_end_in_good_order_while_postgresql_hangs(place: Place) -> None:
     """An orchestrator that restarts what is not ready need not kill it. And while they wait they cost nothing."""
-    house = place.gateway.house
+    deployment = place.gateway.deployment
     with contextlib.ExitStack() as stack:
-        service = stack.enter_context(house.sample_service("--records", "50", "--delay", "1"))
+        service = stack.enter_context(deployment.sample_service("--records", "50", "--delay", "1"))
         place.gateway.add("one", service)
-        both = stack.enter_context(house.process("serve", "--port", "0", "--with-worker"))
-        worker = stack.enter_context(house.process("worker"))
-        with Gateway(house, both.url()).of("one") as caller:
+        both = stack.enter_context(deployment.process("serve", "--port", "0", "--with-worker"))
+        worker = stack.enter_context(deployment.process("worker"))
+        with Gateway(deployment, both.url()).of("one") as caller:
             syncs = [caller.put(f"{API}/sync/{each}").json()["data"]["id"] for each in ("PRODUCT", "COLLECTION")]
             within(20, lambda: all(is_in_progress(caller, each) for each in syncs))
             with hung(place):

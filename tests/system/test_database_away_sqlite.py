@@ -83,9 +83,9 @@ def place(tmp_path_factory: pytest.TempPathFactory, sqlite_template: Path) -> It
     folder = tmp_path_factory.mktemp("away")
     file = folder / "gateway.db"
     shutil.copy(sqlite_template, file)
-    house = Deployment(folder, f"sqlite:///{file}")
-    with house.process("serve", "--port", "0") as process:
-        gateway = Gateway(house, process.url())
+    deployment = Deployment(folder, f"sqlite:///{file}")
+    with deployment.process("serve", "--port", "0") as process:
+        gateway = Gateway(deployment, process.url())
         for name in ("refused", *(each.__name__ for each in OUTAGES)):
             gateway.add(name)
         yield Place(process, gateway, file)
@@ -111,10 +111,10 @@ def test_a_file_in_the_place_of_another_is_used_at_once(tmp_path: Path, sqlite_t
         shutil.copy(sqlite_template, each)
         with open_database(f"sqlite:///{each}") as database:
             database.call(merchants.add, "shop", Platform.BYOP, "https://shop.example")
-    house = Deployment(tmp_path, f"sqlite:///{file}")
-    with house.process("serve", "--port", "0") as process, Gateway(house, process.url()).of("shop") as caller:
+    deployment = Deployment(tmp_path, f"sqlite:///{file}")
+    with deployment.process("serve", "--port", "0") as process, Gateway(deployment, process.url()).of("shop") as caller:
         assert caller.put(f"{API}/sync/PRODUCT").status_code == 202
-        place = Place(process, Gateway(house, process.url()), file)
+        place = Place(process, Gateway(deployment, process.url()), file)
         for each in place.files():
             each.unlink(missing_ok=True)
         new.replace(file)

@@ -1,4 +1,4 @@
-"""The whole house: real processes, real HTTP, real catalogs. What a merchant and an operator live through."""
+"""The whole deployment: real processes, real HTTP, real catalogs. What a merchant and an operator live through."""
 
 import signal
 from pathlib import Path
@@ -25,9 +25,9 @@ def token_file(tmp_path: Path) -> Path:
     return path
 
 
-def register(house: Deployment, url: str, token_file: Path) -> None:
+def register(deployment: Deployment, url: str, token_file: Path) -> None:
     """The merchant `shop`, with the service."""
-    house.run(
+    deployment.run(
         *("merchant", "add", "shop", "--platform", "BYOP", "--currency", "GBP"),
         *("--product-service-url", url, "--product-service-token-file", str(token_file)),
     )
@@ -54,15 +54,15 @@ def as_published(record: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", REAL)
-def test_a_real_catalog_arrives_whole(house: Deployment, token_file: Path, name: str) -> None:
+def test_a_real_catalog_arrives_whole(deployment: Deployment, token_file: Path, name: str) -> None:
     """PUT, wait, compare every record."""
     if not CATALOGS.is_dir():
         pytest.skip("the real catalogs are not beside this checkout (../shared/catalogs)")
     source = catalog_file.read(CATALOGS / name)
     arguments = ("--catalog", str(CATALOGS / name), "--token-file", str(token_file))
-    with house.sample_service(*arguments) as service, house.serving("--with-worker") as url:
-        register(house, service, token_file)
-        with house.client(url, "shop") as client:
+    with deployment.sample_service(*arguments) as service, deployment.serving("--with-worker") as url:
+        register(deployment, service, token_file)
+        with deployment.client(url, "shop") as client:
             for entity_type, path in PATHS.items():
                 put = client.put(f"{API}/sync/{entity_type}")
                 assert put.status_code == 202, put.text
@@ -79,80 +79,82 @@ def test_a_real_catalog_arrives_whole(house: Deployment, token_file: Path, name:
             assert [each["id"] for each in shown["products"]] == shown["productIds"]
 
 
-def test_a_worker_that_is_killed_leaves_nobody_at_429(house: Deployment, token_file: Path) -> None:
+def test_a_worker_that_is_killed_leaves_nobody_at_429(deployment: Deployment, token_file: Path) -> None:
     """The lease runs out, another worker goes on behind the last page, and every record is there once."""
-    house.environment |= {"PRODUCT_GATEWAY_LEASE_SECONDS": "1", "PRODUCT_GATEWAY_PAGE_SIZE": "20"}
+    deployment.environment |= {"PRODUCT_GATEWAY_LEASE_SECONDS": "1", "PRODUCT_GATEWAY_PAGE_SIZE": "20"}
     arguments = ("--records", "300", "--delay", "0.1", "--token-file", str(token_file))
-    with house.sample_service(*arguments) as service, house.serving() as url:
-        register(house, service, token_file)
-        with house.client(url, "shop") as client:
+    with deployment.sample_service(*arguments) as service, deployment.serving() as url:
+        register(deployment, service, token_file)
+        with deployment.client(url, "shop") as client:
             sync = client.put(f"{API}/sync/PRODUCT").json()["data"]
 
             def progress() -> int:
                 now: dict[str, Any] = client.get(f"{API}/syncs/{sync['id']}").json()["data"]
                 return int(now["progress"]["recordsRead"])
 
-            with house.process("worker") as worker:
+            with deployment.process("worker") as worker:
                 within(20, lambda: progress() >= 40)
                 worker.send(signal.SIGKILL)
                 worker.wait()
             assert client.put(f"{API}/sync/PRODUCT").status_code == 429
-            with house.process("worker"):
+            with deployment.process("worker"):
                 done = ended(client, sync)
             assert (done["status"], done["attempt"]) == ("SUCCEEDED", 2)
             assert done["result"] == {"created": 300, "updated": 0, "unchanged": 0, "deleted": 0, "rejected": 0}
             assert len(everything(client, "products")) == 300
 
 
-def test_a_worker_that_is_told_to_stop_hands_its_sync_back_at_once(sqlite_house: Deployment, token_file: Path) -> None:
+def test_a_worker_that_is_told_to_stop_hands_its_sync_back_at_once(
+    sqlite_deployment: Deployment, token_file: Path
+) -> None:
     """Ctrl-C and a rolling upgrade cost nobody a lease."""
-    house = sqlite_house
-    house.environment |= {"PRODUCT_GATEWAY_LEASE_SECONDS": "600", "PRODUCT_GATEWAY_PAGE_SIZE": "20"}
+    deployment = sqlite_deployment
+    deployment.environment |= {"PRODUCT_GATEWAY_LEASE_SECONDS": "600", "PRODUCT_GATEWAY_PAGE_SIZE": "20"}
     arguments = ("--records", "100", "--delay", "0.2", "--token-file", str(token_file))
-    with house.sample_service(*arguments) as service, house.serving() as url:
-        register(house, service, token_file)
-        with house.client(url, "shop") as client:
+    with deployment.sample_service(*arguments) as service, deployment.serving() as url:
+        register(deployment, service, token_file)
+        with deployment.client(url, "shop") as client:
             sync = client.put(f"{API}/sync/PRODUCT").json()["data"]
 
             def status() -> str:
                 return str(client.get(f"{API}/syncs/{sync['id']}").json()["data"]["status"])
 
             for number in (signal.SIGINT, signal.SIGTERM):
-                with house.process("worker") as worker:
+                with deployment.process("worker") as worker:
                     within(20, lambda: status() == "IN_PROGRESS")
                     worker.send(number)
                     assert worker.wait() == 0
                     assert "Traceback" not in worker.log.read_text()
                 assert status() == "QUEUED"
-            with house.process("worker"):
+            with deployment.process("worker"):
                 assert ended(client, sync)["result"]["created"] == 100
 
 
-def test_a_202_survives_the_death_of_the_server(house: Deployment, token_file: Path) -> None:
+def test_a_202_survives_the_death_of_the_server(deployment: Deployment, token_file: Path) -> None:
     """What was promised is kept: the answer goes out after the commit."""
-    with house.sample_service("--token-file", str(token_file)) as service:
-        register(house, service, token_file)
-        with house.process("serve", "--port", "0") as server:
-            with house.client(server.url(), "shop") as client:
+    with deployment.sample_service("--token-file", str(token_file)) as service:
+        register(deployment, service, token_file)
+        with deployment.process("serve", "--port", "0") as server:
+            with deployment.client(server.url(), "shop") as client:
                 sync = client.put(f"{API}/sync/PRODUCT").json()["data"]
             server.send(signal.SIGKILL)
             server.wait()
-        with house.serving("--with-worker") as url, house.client(url, "shop") as client:
+        with deployment.serving("--with-worker") as url, deployment.client(url, "shop") as client:
             assert ended(client, sync)["status"] == "SUCCEEDED"
 
 
 def test_a_large_catalog_goes_through_and_a_second_time_without_a_change(
-    sqlite_house: Deployment, token_file: Path
+    sqlite_deployment: Deployment, token_file: Path
 ) -> None:
     """20,000 records in 40 pages, each known again."""
-    house = sqlite_house
-    house.environment["PRODUCT_GATEWAY_PAGE_SIZE"] = "500"
+    deployment = sqlite_deployment
+    deployment.environment["PRODUCT_GATEWAY_PAGE_SIZE"] = "500"
     with (
-        house.sample_service("--records", "20000", "--token-file", str(token_file)) as service,
-        house.serving("--with-worker") as url,
+        deployment.sample_service("--records", "20000", "--token-file", str(token_file)) as service,
+        deployment.serving("--with-worker") as url,
     ):
-        register(house, service, token_file)
-        with house.client(url, "shop") as client:
+        register(deployment, service, token_file)
+        with deployment.client(url, "shop") as client:
             sync = ended(client, client.put(f"{API}/sync/PRODUCT").json()["data"], 60)
             assert sync["result"]["created"] == 20000
             again = ended(client, client.put(f"{API}/sync/PRODUCT").json()["data"], 60)

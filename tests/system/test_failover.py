@@ -64,16 +64,18 @@ def test_the_death_of_the_primary_loses_no_sync_and_needs_no_restart(tmp_path: P
         primary, standby = stack.enter_context(primary_and_standby())
         hosts = ",".join(f"{HOST}:{each.port}" for each in (primary, standby))
         url = f"postgresql://{USER}@{hosts}/postgres?target_session_attrs=read-write"
-        house = Deployment(tmp_path, url, lease_seconds="2", page_size="20", worker_concurrency="3")
-        service = stack.enter_context(house.sample_service("--records", str(RECORDS), "--delay", "0.1"))
+        deployment = Deployment(tmp_path, url, lease_seconds="2", page_size="20", worker_concurrency="3")
+        service = stack.enter_context(deployment.sample_service("--records", str(RECORDS), "--delay", "0.1"))
         with open_database(url) as database:
             database.call(migrate.upgrade)
-        open_shops(house, service, MERCHANTS)
-        processes = [stack.enter_context(house.process("serve", "--port", "0")) for _ in range(2)]
+        open_shops(deployment, service, MERCHANTS)
+        processes = [stack.enter_context(deployment.process("serve", "--port", "0")) for _ in range(2)]
         urls = [each.url() for each in processes]
-        processes += [stack.enter_context(house.process("worker")) for _ in range(2)]
+        processes += [stack.enter_context(deployment.process("worker")) for _ in range(2)]
         within(20, lambda: all("waiting for syncs" in each.log.read_text() for each in processes[2:]))
-        callers = [Caller(each, [stack.enter_context(client(house, url, each)) for url in urls]) for each in MERCHANTS]
+        callers = [
+            Caller(each, [stack.enter_context(client(deployment, url, each)) for url in urls]) for each in MERCHANTS
+        ]
 
         stop = threading.Event()
         with ThreadPoolExecutor(len(callers)) as threads:

@@ -189,10 +189,13 @@ def test_the_operator_is_told_which_hosts_and_no_password() -> None:
 
 def test_a_worker_outlives_its_database(url: str, tmp_path: Path) -> None:
     """It goes on where it was, and long before its lease has run out: nobody took the sync over, nobody restarted."""
-    house = Deployment(tmp_path, url, lease_seconds="60", page_size="10")
+    deployment = Deployment(tmp_path, url, lease_seconds="60", page_size="10")
     name, others = make_url(url).database, make_url(url).set(database="postgres").render_as_string(hide_password=False)
-    with house.sample_service("--records", "100", "--delay", "0.1") as service, house.process("worker") as worker:
-        open_shops(house, service, ["m"])
+    with (
+        deployment.sample_service("--records", "100", "--delay", "0.1") as service,
+        deployment.process("worker") as worker,
+    ):
+        open_shops(deployment, service, ["m"])
         with open_database(url) as database:
             sync = database.call(syncs.enqueue, "m", EntityType.PRODUCT)
             within(20, lambda: database.call(syncs.get, "m", sync.id).records_read)

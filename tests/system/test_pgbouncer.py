@@ -1,4 +1,4 @@
-"""PgBouncer in transaction mode between the house and its database: many of ours share a few sessions."""
+"""PgBouncer in transaction mode between the deployment and its database: many of ours share a few sessions."""
 
 import asyncio
 import collections
@@ -77,15 +77,15 @@ def listens(port: int) -> bool:
 
 async def test_everything_works_behind_pgbouncer(pgbouncer: str, tmp_path: Path) -> None:
     """With two sessions for four processes nothing can rely on a session: each transaction may have another."""
-    house = Deployment(tmp_path, pgbouncer, page_size="25")
-    house.run("migrate")
+    deployment = Deployment(tmp_path, pgbouncer, page_size="25")
+    deployment.run("migrate")
     with ExitStack() as stack:
-        service = stack.enter_context(house.sample_service("--records", str(RECORDS)))
-        open_shops(house, service, ["m"])
-        urls = [stack.enter_context(house.serving()) for _ in range(2)]
+        service = stack.enter_context(deployment.sample_service("--records", str(RECORDS)))
+        open_shops(deployment, service, ["m"])
+        urls = [stack.enter_context(deployment.serving()) for _ in range(2)]
 
         async with httpx2.AsyncClient(
-            headers=headers(house, "m"), timeout=30, limits=httpx2.Limits(max_connections=None)
+            headers=headers(deployment, "m"), timeout=30, limits=httpx2.Limits(max_connections=None)
         ) as crowd:
             answered = await asyncio.gather(
                 *[crowd.put(f"{urls[number % 2]}{API}/sync/PRODUCT") for number in range(CALLERS)]
@@ -95,9 +95,9 @@ async def test_everything_works_behind_pgbouncer(pgbouncer: str, tmp_path: Path)
         assert statuses[429] >= 2 * SESSIONS, statuses
         assert statuses.keys() <= {202, 429, 503}, statuses  # 503: for whom a busy machine has no time
 
-        workers = [stack.enter_context(house.process("worker")) for _ in range(2)]
+        workers = [stack.enter_context(deployment.process("worker")) for _ in range(2)]
         (accepted,) = [each.json()["data"] for each in answered if each.status_code == 202]
-        with client(house, urls[0], "m") as caller:
+        with client(deployment, urls[0], "m") as caller:
             assert ended(caller, accepted)["result"]["created"] == RECORDS
             for entity_type, count in (("PRODUCT", "unchanged"), ("COLLECTION", "created")):
                 sync = ended(caller, caller.put(f"{API}/sync/{entity_type}").json()["data"])

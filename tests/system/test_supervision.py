@@ -159,13 +159,13 @@ async def test_a_loop_is_stalled_where_it_hangs_or_fails_but_not_where_it_waits(
     await asyncio.gather(task, unneeded, return_exceptions=True)
 
 
-def test_syncs_run_again_after_an_error_that_no_list_has(house: Deployment) -> None:
+def test_syncs_run_again_after_an_error_that_no_list_has(deployment: Deployment) -> None:
     """With a column of `syncs` renamed for two seconds on PostgreSQL. SQLite's error for that says "away"."""
-    url = house.environment["PRODUCT_GATEWAY_DATABASE_URL"]
+    url = deployment.environment["PRODUCT_GATEWAY_DATABASE_URL"]
     fault: Any = renamed(url, "syncs", "queued_at") if is_postgresql(url) else raising(url, "sync_events")
     command = ("serve", "--port", "0", "--with-worker")
-    with house.sample_service("--records", "40") as service, house.process(*command) as process:
-        gateway = Gateway(house, process.url())
+    with deployment.sample_service("--records", "40") as service, deployment.process(*command) as process:
+        gateway = Gateway(deployment, process.url())
         gateway.add("shop", service)
         with gateway.of("shop") as shop:
             assert ended(shop, shop.put(f"{API}/sync/PRODUCT").json()["data"], SOON)["status"] == "SUCCEEDED"
@@ -184,12 +184,12 @@ def test_syncs_run_again_after_an_error_that_no_list_has(house: Deployment) -> N
     assert "The loop claims works again" in said
 
 
-def test_a_sync_whose_heartbeats_fail_goes_on(house: Deployment) -> None:
+def test_a_sync_whose_heartbeats_fail_goes_on(deployment: Deployment) -> None:
     """Its pages renew the lease as well. Both writes fail here while the one page is on its way; then all is well."""
-    house.environment["PRODUCT_GATEWAY_LEASE_SECONDS"] = "9"  # a heartbeat is due after three seconds
-    url, service = house.environment["PRODUCT_GATEWAY_DATABASE_URL"], PacedService()
-    with serve(service) as address, house.process("serve", "--port", "0", "--with-worker") as process:
-        gateway = Gateway(house, process.url())
+    deployment.environment["PRODUCT_GATEWAY_LEASE_SECONDS"] = "9"  # a heartbeat is due after three seconds
+    url, service = deployment.environment["PRODUCT_GATEWAY_DATABASE_URL"], PacedService()
+    with serve(service) as address, deployment.process("serve", "--port", "0", "--with-worker") as process:
+        gateway = Gateway(deployment, process.url())
         gateway.add("shop", f"{address}/shop")
         with gateway.of("shop") as shop:
             sync = shop.put(f"{API}/sync/PRODUCT").json()["data"]
@@ -201,32 +201,32 @@ def test_a_sync_whose_heartbeats_fail_goes_on(house: Deployment) -> None:
     assert (after["status"], after["attempt"]) == ("SUCCEEDED", 1)
 
 
-def test_the_worker_beside_a_server_starts_when_it_can(sqlite_house: Deployment) -> None:
+def test_the_worker_beside_a_server_starts_when_it_can(sqlite_deployment: Deployment) -> None:
     """It cannot without the secret key; the server beside it goes on, and so does the worker once the key is right."""
-    key = sqlite_house.folder / "secret.key"
+    key = sqlite_deployment.folder / "secret.key"
     key.write_text("no key")
-    sqlite_house.environment["PRODUCT_GATEWAY_SECRET_KEY_FILE"] = str(key)
+    sqlite_deployment.environment["PRODUCT_GATEWAY_SECRET_KEY_FILE"] = str(key)
     service = PacedService()
     service.allow("shop")
-    with serve(service) as address, sqlite_house.process("serve", "--port", "0", "--with-worker") as process:
+    with serve(service) as address, sqlite_deployment.process("serve", "--port", "0", "--with-worker") as process:
         url = process.url()
         within(SOON, lambda: "The loop worker met an unexpected error" in process.log.read_text())
         key.write_bytes(Fernet.generate_key())
         within(SOON, lambda: "The loop worker works again" in process.log.read_text())
-        token = sqlite_house.folder / "service.token"
+        token = sqlite_deployment.folder / "service.token"
         token.write_text("any")
         options = ("--product-service-url", f"{address}/shop", "--product-service-token-file", str(token))
-        sqlite_house.run("merchant", "add", "shop", "--platform", "BYOP", *options)
-        with sqlite_house.client(url, "shop") as shop:
+        sqlite_deployment.run("merchant", "add", "shop", "--platform", "BYOP", *options)
+        with sqlite_deployment.client(url, "shop") as shop:
             assert ended(shop, shop.put(f"{API}/sync/PRODUCT").json()["data"], SOON)["status"] == "SUCCEEDED"
 
 
-def test_a_worker_whose_slots_are_all_taken_ends_when_it_is_told(sqlite_house: Deployment) -> None:
+def test_a_worker_whose_slots_are_all_taken_ends_when_it_is_told(sqlite_deployment: Deployment) -> None:
     """It hands its syncs back at once: who stops it does not wait for a product service."""
-    sqlite_house.environment["PRODUCT_GATEWAY_WORKER_CONCURRENCY"] = "1"
+    sqlite_deployment.environment["PRODUCT_GATEWAY_WORKER_CONCURRENCY"] = "1"
     service = PacedService()
-    with serve(service) as address, sqlite_house.serving() as url, sqlite_house.process("worker") as worker:
-        gateway = Gateway(sqlite_house, url)
+    with serve(service) as address, sqlite_deployment.serving() as url, sqlite_deployment.process("worker") as worker:
+        gateway = Gateway(sqlite_deployment, url)
         gateway.add("shop", f"{address}/shop")
         with gateway.of("shop") as shop:
             sync = shop.put(f"{API}/sync/PRODUCT").json()["data"]

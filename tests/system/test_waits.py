@@ -1,4 +1,4 @@
-"""house.within: a wait ends when the condition is true, when a process has exited, and at the latest in time."""
+"""deployment.within: a wait ends when the condition is true, when a process has exited, and at the latest in time."""
 
 import os
 import signal
@@ -13,16 +13,16 @@ import pytest
 from tests.support.deployment import STARTS_WITHIN, Deployment, Process, free_port, unwatch, watch, within
 
 
-def test_a_wait_ends_as_soon_as_a_process_has_exited_and_shows_its_output(sqlite_house: Deployment) -> None:
+def test_a_wait_ends_as_soon_as_a_process_has_exited_and_shows_its_output(sqlite_deployment: Deployment) -> None:
     """Otherwise each failure to start costs the whole patience, and nothing says why."""
     with (
         socket.create_server(("127.0.0.1", 0)) as taken,
-        sqlite_house.process("serve", "--port", str(taken.getsockname()[1])) as process,
+        sqlite_deployment.process("serve", "--port", str(taken.getsockname()[1])) as process,
     ):
         started = time.monotonic()
         with pytest.raises(AssertionError, match=r"`serve --port \d+` has exited with 1: .*is taken"):
             process.url()
-        with sqlite_house.process("worker", "--nonsense"), pytest.raises(AssertionError, match="exited with 2"):
+        with sqlite_deployment.process("worker", "--nonsense"), pytest.raises(AssertionError, match="exited with 2"):
             within(60, lambda: False)
         assert time.monotonic() - started < STARTS_WITHIN
 
@@ -37,9 +37,9 @@ def test_the_last_words_of_a_process_count(tmp_path: Path) -> None:
     unwatch(process)
 
 
-def test_a_process_that_was_told_to_end_may_end(sqlite_house: Deployment) -> None:
+def test_a_process_that_was_told_to_end_may_end(sqlite_deployment: Deployment) -> None:
     """Tests kill processes to see what the others do then."""
-    with sqlite_house.process("sample-service", "--port", "0") as process:
+    with sqlite_deployment.process("sample-service", "--port", "0") as process:
         process.url()
         process.send(signal.SIGKILL)
         assert within(20, lambda: process.status() is not None)
@@ -47,9 +47,9 @@ def test_a_process_that_was_told_to_end_may_end(sqlite_house: Deployment) -> Non
             within(0, lambda: False)
 
 
-def test_a_process_that_has_exited_unnoticed_fails_the_test(sqlite_house: Deployment) -> None:
+def test_a_process_that_has_exited_unnoticed_fails_the_test(sqlite_deployment: Deployment) -> None:
     """A worker that dies silently must not pass, even where the test does not wait for anything afterwards."""
-    process = Process(sqlite_house, ("sample-service", "--port", "0"))
+    process = Process(sqlite_deployment, ("sample-service", "--port", "0"))
     process.url()
     os.kill(process.pid, signal.SIGKILL)
     assert within(20, lambda: not Path(f"/proc/{process.pid}").exists())

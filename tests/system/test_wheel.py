@@ -37,25 +37,27 @@ def wheel(dist: Path) -> Path:
 
 
 @pytest.fixture
-def house(wheel: Path, tmp_path: Path) -> Deployment:
+def deployment(wheel: Path, tmp_path: Path) -> Deployment:
     """An empty folder outside of the checkout, where Python finds the wheel's files before all others."""
     installed, folder = tmp_path / "installed", tmp_path / "empty"
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--target", str(installed)]
     subprocess.run([*pip, str(wheel)], check=True, timeout=60)
     folder.mkdir()
-    house = Deployment(folder, "")
-    plain = {name: value for name, value in house.environment.items() if not name.startswith(PREFIX)}
-    house.environment = {**plain, "PYTHONPATH": str(installed), f"{PREFIX}OPERATIONS_PORT": "0"}
-    return house
+    deployment = Deployment(folder, "")
+    plain = {name: value for name, value in deployment.environment.items() if not name.startswith(PREFIX)}
+    deployment.environment = {**plain, "PYTHONPATH": str(installed), f"{PREFIX}OPERATIONS_PORT": "0"}
+    return deployment
 
 
 def test_the_wheel_has_every_file_of_the_package_and_both_specs(wheel: Path) -> None:
     """What is no Python is easily forgotten: migrations, the sample catalog, the mark that there are types."""
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
-    house = TOP / "app" / "product_gateway"
+    deployment = TOP / "app" / "product_gateway"
     files = {
-        path.relative_to(house) for path in house.rglob("*") if path.is_file() and path.parent.name != "__pycache__"
+        path.relative_to(deployment)
+        for path in deployment.rglob("*")
+        if path.is_file() and path.parent.name != "__pycache__"
     }
     specs = {Path("openapi", path.name) for path in (TOP / "openapi").glob("*.yaml")}
     assert names == {f"product_gateway/{path.as_posix()}" for path in files | specs}
@@ -85,24 +87,26 @@ def test_the_source_distribution_has_what_make_needs(dist: Path) -> None:
     assert {"openapi/product-gateway.yaml", "tests/system/test_wheel.py", "README.md", "LICENSE"} <= names
 
 
-def assert_from_the_wheel(house: Deployment) -> None:
+def assert_from_the_wheel(deployment: Deployment) -> None:
     """Or else the checkout is what is tested."""
     where = [sys.executable, "-c", "import product_gateway; print(product_gateway.__file__)"]
-    file = subprocess.run(where, env=house.environment, cwd=house.folder, capture_output=True, text=True).stdout
-    assert Path(file.strip()).is_relative_to(house.folder.with_name("installed"))
+    file = subprocess.run(
+        where, env=deployment.environment, cwd=deployment.folder, capture_output=True, text=True
+    ).stdout
+    assert Path(file.strip()).is_relative_to(deployment.folder.with_name("installed"))
 
 
-def test_another_project_tests_its_client_with_the_wheel_and_pytest(house: Deployment) -> None:
+def test_another_project_tests_its_client_with_the_wheel_and_pytest(deployment: Deployment) -> None:
     """The recipe for Python, as it is: pytest finds the fixture by itself, and the sandbox leaves nothing behind."""
-    assert_from_the_wheel(house)
-    shutil.copy(TOP / "docs" / "recipes" / "test_client.py", house.folder)
-    temporary = house.folder / "temporary"
+    assert_from_the_wheel(deployment)
+    shutil.copy(TOP / "docs" / "recipes" / "test_client.py", deployment.folder)
+    temporary = deployment.folder / "temporary"
     temporary.mkdir()
     # of the plugins that happen to be here, this one alone
     alone = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "TMPDIR": str(temporary)}
     run = [sys.executable, "-m", "pytest", "-p", "product_gateway_sandbox", "-p", "no:cacheprovider", "test_client.py"]
     done = subprocess.run(
-        run, env={**house.environment, **alone}, cwd=house.folder, capture_output=True, text=True, timeout=180
+        run, env={**deployment.environment, **alone}, cwd=deployment.folder, capture_output=True, text=True, timeout=180
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "4 passed" in done.stdout
@@ -111,16 +115,16 @@ def test_another_project_tests_its_client_with_the_wheel_and_pytest(house: Deplo
     assert entry.value == "product_gateway.sandbox.pytest_plugin"
 
 
-def test_the_demo_runs_from_the_wheel_alone(house: Deployment) -> None:
+def test_the_demo_runs_from_the_wheel_alone(deployment: Deployment) -> None:
     """Nothing may be looked for beside a checkout, and Ctrl-C ends it without a word about Python."""
-    assert_from_the_wheel(house)
-    with house.process("demo", "--port", "0", "--sample-port", "0", "--delay", "0") as demo:
+    assert_from_the_wheel(deployment)
+    with deployment.process("demo", "--port", "0", "--sample-port", "0", "--delay", "0") as demo:
 
         def said() -> re.Match[str] | None:
             return re.search(r"The product gateway is at (\S+),.*Ctrl-C", demo.log.read_text(), re.DOTALL)
 
         url = within(STARTS_WITHIN, said)[1]
-        token = (house.folder / "var" / "demo.token").read_text().strip()
+        token = (deployment.folder / "var" / "demo.token").read_text().strip()
         with httpx2.Client(base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=30) as client:
             assert client.get("/health/ready").status_code == 200  # it listens already, and answers when it can
             asked = client.put(f"{API}/sync/PRODUCT")

@@ -29,10 +29,10 @@ ENDED = (SyncStatus.SUCCEEDED, SyncStatus.FAILED, SyncStatus.CANCELLED)
 
 
 @pytest.fixture
-def gateway(sqlite_house: Deployment) -> Iterator[Process]:
+def gateway(sqlite_deployment: Deployment) -> Iterator[Process]:
     """A gateway without a worker, and the merchant `shop`. Nothing has been asked of it yet."""
-    open_shops(sqlite_house, NOWHERE, ["shop"])
-    with sqlite_house.process("serve", "--port", "0") as process:
+    open_shops(sqlite_deployment, NOWHERE, ["shop"])
+    with sqlite_deployment.process("serve", "--port", "0") as process:
         yield process
 
 
@@ -43,9 +43,9 @@ def service() -> Iterator[Hostile]:
         yield server
 
 
-def test_every_request_is_counted_once_by_operation_and_status(gateway: Process, sqlite_house: Deployment) -> None:
+def test_every_request_is_counted_once_by_operation_and_status(gateway: Process, sqlite_deployment: Deployment) -> None:
     """Who looks at a rate must be able to believe it, to the last request."""
-    with client(sqlite_house, gateway.url(), "shop") as shop:
+    with client(sqlite_deployment, gateway.url(), "shop") as shop:
         sync = f"{API}/sync/PRODUCT"
         statuses = [shop.put(sync).status_code, shop.put(sync).status_code, shop.put(sync).status_code]
         assert statuses == [202, 429, 429]
@@ -56,7 +56,7 @@ def test_every_request_is_counted_once_by_operation_and_status(gateway: Process,
         assert shop.post(sync).status_code == 405
         assert shop.delete(sync).status_code == 202
         assert httpx2.put(f"{gateway.url()}{sync}").status_code == 401
-        assert httpx2.put(f"{gateway.url()}{sync}", headers=headers(sqlite_house, "nobody")).status_code == 403
+        assert httpx2.put(f"{gateway.url()}{sync}", headers=headers(sqlite_deployment, "nobody")).status_code == 403
     scrape = Scrape(gateway.operations_url())
     assert scrape.of("requests_total") == {
         "enqueueSync 202": 1,
@@ -77,9 +77,9 @@ def test_every_request_is_counted_once_by_operation_and_status(gateway: Process,
     assert scrape.total("requests_refused_total") == 0
 
 
-def test_nothing_that_a_request_brings_becomes_a_label(gateway: Process, sqlite_house: Deployment) -> None:
+def test_nothing_that_a_request_brings_becomes_a_label(gateway: Process, sqlite_deployment: Deployment) -> None:
     """A stranger who could make series would fill the memory of whoever keeps them."""
-    with client(sqlite_house, gateway.url(), "shop") as shop:
+    with client(sqlite_deployment, gateway.url(), "shop") as shop:
         before = len(Scrape(gateway.operations_url()).samples)
         for strange in ("stranger", "stranger/2", "sync/stranger", "syncs/stranger", "products/stranger"):
             shop.get(f"{API}/{strange}", headers={"X-Request-Id": "stranger"})
@@ -105,17 +105,17 @@ def test_names_labels_and_help_keep_the_rules_of_prometheus(gateway: Process) ->
             assert sample.name.endswith("_total") == (family.type == "counter"), sample.name
 
 
-def test_what_is_turned_away_and_what_is_under_way_can_be_seen(sqlite_house: Deployment) -> None:
+def test_what_is_turned_away_and_what_is_under_way_can_be_seen(sqlite_deployment: Deployment) -> None:
     """The first sign that a process has too much to do."""
-    sqlite_house.environment |= {"PRODUCT_GATEWAY_REQUESTS_AT_ONCE": "1"}
-    open_shops(sqlite_house, NOWHERE, ["shop"])
+    sqlite_deployment.environment |= {"PRODUCT_GATEWAY_REQUESTS_AT_ONCE": "1"}
+    open_shops(sqlite_deployment, NOWHERE, ["shop"])
     enough = threading.Event()
     refused = []
-    with sqlite_house.process("serve", "--port", "0") as gateway:
+    with sqlite_deployment.process("serve", "--port", "0") as gateway:
         url, seen = gateway.url(), gateway.operations_url()
 
         def ask() -> int:
-            with client(sqlite_house, url, "shop") as shop:
+            with client(sqlite_deployment, url, "shop") as shop:
                 answer = shop.put(f"{API}/sync/PRODUCT")
                 if "more requests than it can serve" in answer.text:
                     refused.append(answer)
@@ -126,7 +126,7 @@ def test_what_is_turned_away_and_what_is_under_way_can_be_seen(sqlite_house: Dep
                 ask()
 
         within(20, lambda: ask() == 202)
-        with closing(sqlite3.connect(sqlite_house.folder / "gateway.db", isolation_level=None)) as other:
+        with closing(sqlite3.connect(sqlite_deployment.folder / "gateway.db", isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")  # PUTs wait for it
             threads = [threading.Thread(target=keep_asking) for _ in range(2)]
             for thread in threads:
@@ -143,11 +143,14 @@ def test_what_is_turned_away_and_what_is_under_way_can_be_seen(sqlite_house: Dep
         assert Scrape(seen).total("requests_in_flight") == 0
 
 
-def test_a_limit_that_refuses_is_counted_by_its_reason(sqlite_house: Deployment) -> None:
+def test_a_limit_that_refuses_is_counted_by_its_reason(sqlite_deployment: Deployment) -> None:
     """An operator who has set a limit wants to know whom it meets."""
-    sqlite_house.environment |= {"PRODUCT_GATEWAY_RATE_LIMIT_PER_MERCHANT": "3/hour"}
-    open_shops(sqlite_house, NOWHERE, ["shop"])
-    with sqlite_house.process("serve", "--port", "0") as gateway, client(sqlite_house, gateway.url(), "shop") as shop:
+    sqlite_deployment.environment |= {"PRODUCT_GATEWAY_RATE_LIMIT_PER_MERCHANT": "3/hour"}
+    open_shops(sqlite_deployment, NOWHERE, ["shop"])
+    with (
+        sqlite_deployment.process("serve", "--port", "0") as gateway,
+        client(sqlite_deployment, gateway.url(), "shop") as shop,
+    ):
         statuses = [shop.get(f"{API}/products").status_code for _ in range(5)]
         assert statuses == [200, 200, 200, 429, 429]
         assert Scrape(gateway.operations_url()).of("requests_refused_total") == {"merchant": 2}
@@ -160,7 +163,7 @@ def run(database: Database, *merchants: str) -> None:
 
 
 def test_a_worker_counts_what_it_read_what_it_left_out_and_how_each_sync_ended(
-    house: Deployment, service: Hostile
+    deployment: Deployment, service: Hostile
 ) -> None:
     """From these an operator tells whether it is the gateway that fails, or one merchant's service."""
     shops = {
@@ -170,8 +173,8 @@ def test_a_worker_counts_what_it_read_what_it_left_out_and_how_each_sync_ended(
         "no": "unauthorized",
     }
     for merchant, behaviour in shops.items():
-        open_shops(house, service.url(behaviour), [merchant])
-    with house.process("worker") as worker, open_database(url_of(house)) as database:
+        open_shops(deployment, service.url(behaviour), [merchant])
+    with deployment.process("worker") as worker, open_database(url_of(deployment)) as database:
         run(database, *shops)
         seen = worker.operations_url()
         within(20, lambda: sum(Scrape(seen).of("syncs_ended_total").values()) == 4)
@@ -187,13 +190,13 @@ def test_a_worker_counts_what_it_read_what_it_left_out_and_how_each_sync_ended(
     assert (scrape.total("lease_losses_total"), scrape.total("lease_takeovers_total")) == (0, 0)
 
 
-def test_a_lost_lease_and_its_takeover_are_counted_and_a_cancelled_sync_is_neither(house: Deployment) -> None:
+def test_a_lost_lease_and_its_takeover_are_counted_and_a_cancelled_sync_is_neither(deployment: Deployment) -> None:
     """A worker that stands still now and then shows nowhere else; a client that cancels is no reason to look."""
-    house.environment |= {"PRODUCT_GATEWAY_LEASE_SECONDS": "1", "PRODUCT_GATEWAY_PAGE_SIZE": "10"}
+    deployment.environment |= {"PRODUCT_GATEWAY_LEASE_SECONDS": "1", "PRODUCT_GATEWAY_PAGE_SIZE": "10"}
     slow = ("--records", "100", "--delay", "0.3")
-    with house.sample_service(*slow) as sample, open_database(url_of(house)) as database:
-        open_shops(house, sample, ["shop"])
-        with house.process("worker") as first:
+    with deployment.sample_service(*slow) as sample, open_database(url_of(deployment)) as database:
+        open_shops(deployment, sample, ["shop"])
+        with deployment.process("worker") as first:
             seen = first.operations_url()
             sync = database.call(syncs.enqueue, "shop", EntityType.PRODUCT)
             within(20, lambda: Scrape(seen).total("syncs_running") == 1)
@@ -205,7 +208,7 @@ def test_a_lost_lease_and_its_takeover_are_counted_and_a_cancelled_sync_is_neith
             within(20, lambda: database.call(syncs.get, "shop", sync.id).records_read)
             first.send(signal.SIGSTOP)
             try:
-                with house.process("worker") as second:
+                with deployment.process("worker") as second:
                     within(30, lambda: database.call(syncs.get, "shop", sync.id).status is SyncStatus.SUCCEEDED)
                     took_over = Scrape(second.operations_url())
             finally:
@@ -216,27 +219,27 @@ def test_a_lost_lease_and_its_takeover_are_counted_and_a_cancelled_sync_is_neith
     assert took_over.total("lease_losses_total") == 0
 
 
-def test_a_sync_that_is_given_up_is_counted_by_who_gave_it_up(house: Deployment) -> None:
+def test_a_sync_that_is_given_up_is_counted_by_who_gave_it_up(deployment: Deployment) -> None:
     """It ends in a claim, without having been run: easily forgotten."""
-    house.environment |= {"PRODUCT_GATEWAY_LEASE_SECONDS": "1", "PRODUCT_GATEWAY_MAX_LOST_WORKERS": "1"}
+    deployment.environment |= {"PRODUCT_GATEWAY_LEASE_SECONDS": "1", "PRODUCT_GATEWAY_MAX_LOST_WORKERS": "1"}
     slow = ("--records", "1000", "--delay", "0.3")
-    with house.sample_service(*slow) as sample, open_database(url_of(house)) as database:
-        open_shops(house, sample, ["shop"])
+    with deployment.sample_service(*slow) as sample, open_database(url_of(deployment)) as database:
+        open_shops(deployment, sample, ["shop"])
         sync = database.call(syncs.enqueue, "shop", EntityType.PRODUCT)
-        with house.process("worker") as first:
+        with deployment.process("worker") as first:
             within(20, lambda: database.call(syncs.get, "shop", sync.id).records_read)
             first.send(signal.SIGKILL)
             first.wait()
-        with house.process("worker") as second:
+        with deployment.process("worker") as second:
             within(20, lambda: database.call(syncs.get, "shop", sync.id).status is SyncStatus.FAILED)
             ends = within(20, lambda: Scrape(second.operations_url()).of("syncs_ended_total"))
     assert ends == {"PRODUCT WORKER_LOST FAILED": 1}
 
 
-def test_the_age_of_the_oldest_grows_while_no_worker_runs(house: Deployment) -> None:
+def test_the_age_of_the_oldest_grows_while_no_worker_runs(deployment: Deployment) -> None:
     """The one number that says that nobody works; every process knows it."""
-    open_shops(house, NOWHERE, ["shop", "other"])
-    with house.process("serve", "--port", "0") as gateway, client(house, gateway.url(), "shop") as shop:
+    open_shops(deployment, NOWHERE, ["shop", "other"])
+    with deployment.process("serve", "--port", "0") as gateway, client(deployment, gateway.url(), "shop") as shop:
         seen = gateway.operations_url()
         empty = Scrape(seen)
         assert (empty.total("queue_depth"), empty.total("queue_oldest_seconds"), empty.total("syncs_active")) == (
@@ -251,7 +254,7 @@ def test_the_age_of_the_oldest_grows_while_no_worker_runs(house: Deployment) -> 
         assert 0 < early < 60
         within(30, lambda: (Scrape(seen).total("queue_oldest_seconds") or 0) > early + 4)
         assert Scrape(seen).of("syncs_active") == {"PRODUCT QUEUED": 1, "COLLECTION QUEUED": 1}
-        with house.process("worker") as worker:
+        with deployment.process("worker") as worker:
             sync = shop.get(f"{API}/syncs").json()["data"][0]
             assert ended(shop, sync)["status"] == "FAILED"
             within(30, lambda: Scrape(worker.operations_url()).total("queue_depth") == 0)
@@ -259,8 +262,8 @@ def test_the_age_of_the_oldest_grows_while_no_worker_runs(house: Deployment) -> 
 
 def test_a_demo_counts_both_of_its_halves_in_one_place(tmp_path: Path) -> None:
     """`serve --with-worker` is one process, so it is one target."""
-    house = Deployment(tmp_path, "")
-    with house.process("demo", "--port", "0", "--sample-port", "0", "--delay", "0") as demo:
+    deployment = Deployment(tmp_path, "")
+    with deployment.process("demo", "--port", "0", "--sample-port", "0", "--delay", "0") as demo:
         seen = demo.operations_url()
         url = re.findall(r"The product gateway is at (\S+),", demo.log.read_text())[0]
         token = (tmp_path / "var" / "demo.token").read_text().strip()
@@ -287,6 +290,6 @@ def test_counting_a_request_makes_no_series_twice() -> None:
     ]
 
 
-def url_of(house: Deployment) -> str:
-    """The database of a house."""
-    return house.environment["PRODUCT_GATEWAY_DATABASE_URL"]
+def url_of(deployment: Deployment) -> str:
+    """The database of a deployment."""
+    return deployment.environment["PRODUCT_GATEWAY_DATABASE_URL"]

@@ -62,10 +62,10 @@ def talkative(request: pytest.FixtureRequest, tmp_path: Path) -> Deployment:
     return Deployment(tmp_path, url.render_as_string(hide_password=False), **more)
 
 
-def open_merchants(house: Deployment, database: Database, echo: str) -> dict[str, str]:
+def open_merchants(deployment: Deployment, database: Database, echo: str) -> dict[str, str]:
     """One for each way, with a token of its own; answers them by name."""
-    made = house.settings()
-    ours, others = (keys.Secrets(each) for each in (made, made.model_copy(update={"data_dir": house.folder})))
+    made = deployment.settings()
+    ours, others = (keys.Secrets(each) for each in (made, made.model_copy(update={"data_dir": deployment.folder})))
     tokens = {}
     for name in ENDS:
         tokens[name] = new_secret(f"service-{name}")
@@ -77,9 +77,9 @@ def open_merchants(house: Deployment, database: Database, echo: str) -> dict[str
     return tokens
 
 
-def bearer(house: Deployment, merchant: str, lifetime: timedelta = timedelta(hours=1)) -> str:
+def bearer(deployment: Deployment, merchant: str, lifetime: timedelta = timedelta(hours=1)) -> str:
     """A token of the merchant."""
-    return keys.issue_token(house.settings(), merchant, list(keys.SCOPES), lifetime)
+    return keys.issue_token(deployment.settings(), merchant, list(keys.SCOPES), lifetime)
 
 
 def refuse_rows(database: Database, table: str) -> None:
@@ -152,14 +152,14 @@ class Visit:
 )
 def test_no_secret_is_told_whatever_happens(talkative: Deployment, echo: str, told: Told) -> None:
     """Logs are kept for long, shipped far and read by many; a sync's failure is read by the merchant's clients."""
-    house, url = talkative, talkative.environment["PRODUCT_GATEWAY_DATABASE_URL"]
+    deployment, url = talkative, talkative.environment["PRODUCT_GATEWAY_DATABASE_URL"]
     key, another_key, garbage, login = (new_secret(kind) for kind in ("key", "key", "token", "login"))
     with open_database(url) as database:
-        tokens = open_merchants(house, database, echo)
-        theirs = {name: bearer(house, name) for name in ENDS}
-        good, expired = theirs["accepted"], bearer(house, "accepted", timedelta(seconds=-1))
+        tokens = open_merchants(deployment, database, echo)
+        theirs = {name: bearer(deployment, name) for name in ENDS}
+        good, expired = theirs["accepted"], bearer(deployment, "accepted", timedelta(seconds=-1))
         forged = f"{good.rpartition('.')[0]}.{theirs['refused'].rpartition('.')[2]}"
-        with house.process("worker") as worker, house.process("serve", "--port", "0") as server:
+        with deployment.process("worker") as worker, deployment.process("serve", "--port", "0") as server:
             base = server.url()
             within(20, lambda: answers(base))
             visit = Visit(base, told)
@@ -205,12 +205,12 @@ def names_the_issuer(log: Log) -> bool:
     return any("PRODUCT_GATEWAY_JWKS_URL" in each["event"] for each in log.lines())
 
 
-def test_an_issuer_that_fails_is_not_quoted(sqlite_house: Deployment, echo: str, told: Told) -> None:
+def test_an_issuer_that_fails_is_not_quoted(sqlite_deployment: Deployment, echo: str, told: Told) -> None:
     """Some publish their keys at an address with a key in it, or answer with more than they should."""
     secret = new_secret("issuer").replace("?", "").replace("%", "").replace("\\", "").replace('"', "")
     for base in (f"{echo}/keys", "http://127.0.0.1:1/keys"):
-        sqlite_house.environment["PRODUCT_GATEWAY_JWKS_URL"] = f"{base}?key={quote(secret, safe='')}"
-        with serving(sqlite_house, "text") as (url, log):
+        sqlite_deployment.environment["PRODUCT_GATEWAY_JWKS_URL"] = f"{base}?key={quote(secret, safe='')}"
+        with serving(sqlite_deployment, "text") as (url, log):
             caller = {"Authorization": f"Bearer {signed(PRIVATE, kid='one')}"}
             assert told.answer(httpx2.get(f"{url}{API}/syncs", headers=caller)).status_code == 503
             within(20, partial(names_the_issuer, log))
@@ -243,15 +243,17 @@ HIDDEN = "h1dden-fr0m-all"
     ],
 )
 def test_a_command_that_cannot_be_done_quotes_no_secret(
-    command: str, settings: dict[str, str], sqlite_house: Deployment, terminal: Terminal
+    command: str, settings: dict[str, str], sqlite_deployment: Deployment, terminal: Terminal
 ) -> None:
     """It says what is wrong, and pipelines keep what it says."""
     pem = PRIVATE.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
     for name, content in {"private.pem": pem, "no-key": HIDDEN, "two-lines": f"{HIDDEN} {HIDDEN}\n{HIDDEN}"}.items():
-        (sqlite_house.folder / name).write_text(content)
-    sqlite_house.environment |= {f"PRODUCT_GATEWAY_{name}": value for name, value in settings.items()}
+        (sqlite_deployment.folder / name).write_text(content)
+    sqlite_deployment.environment |= {f"PRODUCT_GATEWAY_{name}": value for name, value in settings.items()}
     as_process = command.startswith(("serve", "worker"))
-    done = sqlite_house.run(*command.split(), check=False) if as_process else terminal.run(sqlite_house, command)
+    done = (
+        sqlite_deployment.run(*command.split(), check=False) if as_process else terminal.run(sqlite_deployment, command)
+    )
     assert_refused(done)
     for secret in (HIDDEN, *pem.splitlines()[1:-1]):
         assert secret not in done.stderr

@@ -24,10 +24,10 @@ PARENT = "00f067aa0ba902b7"
 ARRIVES_WITHIN = 30
 
 
-def tell(house: Deployment, url: str) -> None:
+def tell(deployment: Deployment, url: str) -> None:
     """Its processes send their traces there, soon."""
-    house.environment["OTEL_EXPORTER_OTLP_ENDPOINT"] = url
-    house.environment["OTEL_BSP_SCHEDULE_DELAY"] = "100"
+    deployment.environment["OTEL_EXPORTER_OTLP_ENDPOINT"] = url
+    deployment.environment["OTEL_BSP_SCHEDULE_DELAY"] = "100"
 
 
 def only(found: list[Span]) -> Span:
@@ -36,11 +36,11 @@ def only(found: list[Span]) -> Span:
     return found[0]
 
 
-def test_a_method_of_the_clients_own_names_no_span(house: Deployment) -> None:
+def test_a_method_of_the_clients_own_names_no_span(deployment: Deployment) -> None:
     """Names of spans are few, whatever strangers send (OpenTelemetry, HTTP semantic conventions)."""
     with trace_receiver.serve() as told:
-        tell(house, told.url)
-        with serving(house, "json") as (url, _):
+        tell(deployment, told.url)
+        with serving(deployment, "json") as (url, _):
             assert httpx2.request("BREW", f"{url}{API}/products").status_code == 405
             within(ARRIVES_WITHIN, lambda: told.named("HTTP"))
     span = only(told.named("HTTP"))
@@ -48,19 +48,19 @@ def test_a_method_of_the_clients_own_names_no_span(house: Deployment) -> None:
     assert methods == {"http.request.method": "_OTHER", "http.request.method_original": "BREW"}
 
 
-def test_a_request_and_its_sync_are_seen_from_end_to_end(house: Deployment) -> None:
+def test_a_request_and_its_sync_are_seen_from_end_to_end(deployment: Deployment) -> None:
     """The client's trace goes on in ours; a sync has its own, with each page and each write in it."""
-    with trace_receiver.serve() as told, house.sample_service("--records", "30") as service:
-        tell(house, told.url)
-        open_shops(house, service, ["m"])
-        house.environment["PRODUCT_GATEWAY_PAGE_SIZE"] = "10"
-        with house.process("worker"), serving(house, "json") as (url, log):
-            carried = {**headers(house, "m"), "traceparent": f"00-{TRACE}-{PARENT}-01"}
+    with trace_receiver.serve() as told, deployment.sample_service("--records", "30") as service:
+        tell(deployment, told.url)
+        open_shops(deployment, service, ["m"])
+        deployment.environment["PRODUCT_GATEWAY_PAGE_SIZE"] = "10"
+        with deployment.process("worker"), serving(deployment, "json") as (url, log):
+            carried = {**headers(deployment, "m"), "traceparent": f"00-{TRACE}-{PARENT}-01"}
             put = httpx2.put(f"{url}{API}/sync/PRODUCT?x=secret", headers=carried)
             assert put.status_code == 400
             put = httpx2.put(f"{url}{API}/sync/PRODUCT", headers=carried)
             sync = put.json()["data"]
-            with client(house, url, "m") as merchant:
+            with client(deployment, url, "m") as merchant:
                 ended(merchant, sync)
             httpx2.get(f"{url}/health/ready")
             answered = {each["request_id"]: each for each in log.lines() if "status" in each}
@@ -111,14 +111,14 @@ def test_a_request_and_its_sync_are_seen_from_end_to_end(house: Deployment) -> N
     assert not [body for body in told.bodies if b"secret" in body or bearer.encode() in body]
 
 
-def test_what_fails_is_seen_as_failed(sqlite_house: Deployment) -> None:
+def test_what_fails_is_seen_as_failed(sqlite_deployment: Deployment) -> None:
     """By the code, and without what the other side said."""
     with trace_receiver.serve() as told:
-        tell(sqlite_house, told.url)
-        sqlite_house.environment["PRODUCT_GATEWAY_REQUEST_ATTEMPTS"] = "1"
-        open_shops(sqlite_house, f"{told.url}/nothing", ["m"])  # it answers 501 to whoever wants to read
-        with serving(sqlite_house, "json", "--with-worker") as (url, log):
-            with client(sqlite_house, url, "m") as merchant:
+        tell(sqlite_deployment, told.url)
+        sqlite_deployment.environment["PRODUCT_GATEWAY_REQUEST_ATTEMPTS"] = "1"
+        open_shops(sqlite_deployment, f"{told.url}/nothing", ["m"])  # it answers 501 to whoever wants to read
+        with serving(sqlite_deployment, "json", "--with-worker") as (url, log):
+            with client(sqlite_deployment, url, "m") as merchant:
                 sync = merchant.put(f"{API}/sync/PRODUCT").json()["data"]
                 assert ended(merchant, sync)["failure"]["code"] == "PRODUCT_SERVICE_ERROR"
             (end,) = (each for each in log.of_sync(sync["id"]) if "FAILED" in each["event"])
@@ -133,15 +133,15 @@ def test_what_fails_is_seen_as_failed(sqlite_house: Deployment) -> None:
     assert end["trace_id"] == run.trace
 
 
-def test_a_client_that_does_not_sample_its_trace_is_not_traced(sqlite_house: Deployment) -> None:
+def test_a_client_that_does_not_sample_its_trace_is_not_traced(sqlite_deployment: Deployment) -> None:
     """W3C Trace Context, par. 3.2.2.5: the caller has decided. Neither the request nor the database's work is sent."""
     unsampled = "5bf92f3577b34da6a3ce929d0e0e4737"
     with trace_receiver.serve() as told:
-        tell(sqlite_house, told.url)
-        open_shops(sqlite_house, "http://127.0.0.1:1", ["m"])
-        with serving(sqlite_house, "json") as (url, log):
+        tell(sqlite_deployment, told.url)
+        open_shops(sqlite_deployment, "http://127.0.0.1:1", ["m"])
+        with serving(sqlite_deployment, "json") as (url, log):
             for trace, flags in ((unsampled, "00"), (unsampled, "02"), (TRACE, "01"), (TRACE, "03")):
-                sent = {**headers(sqlite_house, "m"), "traceparent": f"00-{trace}-{PARENT}-{flags}"}
+                sent = {**headers(sqlite_deployment, "m"), "traceparent": f"00-{trace}-{PARENT}-{flags}"}
                 assert httpx2.get(f"{url}{API}/products", headers=sent).status_code == 200
             lines = log.requests(4)
         within(ARRIVES_WITHIN, lambda: len(told.named("listProducts")) >= 2)
@@ -159,11 +159,11 @@ NO_PARENTS = [
 ]
 
 
-def test_a_traceparent_that_is_none_begins_a_new_trace(sqlite_house: Deployment) -> None:
+def test_a_traceparent_that_is_none_begins_a_new_trace(sqlite_deployment: Deployment) -> None:
     """W3C Trace Context, par. 3.2.2: such a header is as none at all."""
     with trace_receiver.serve() as told:
-        tell(sqlite_house, told.url)
-        with serving(sqlite_house, "json") as (url, log):
+        tell(sqlite_deployment, told.url)
+        with serving(sqlite_deployment, "json") as (url, log):
             for header in NO_PARENTS:
                 sent = [(b"traceparent", header.encode("latin-1"))]
                 assert httpx2.get(f"{url}/x", headers=sent).status_code == 404, header
@@ -185,7 +185,7 @@ def timed(url: str, times: int) -> float:
     return slowest
 
 
-def test_a_receiver_that_is_away_costs_nobody_anything(sqlite_house: Deployment) -> None:
+def test_a_receiver_that_is_away_costs_nobody_anything(sqlite_deployment: Deployment) -> None:
     """It hangs, it refuses, it says no: requests are answered, one line says so, and the end does not wait for it."""
     with socket.create_server(("127.0.0.1", 0)) as hangs, trace_receiver.serve() as refusing:
         refusing.status = 401
@@ -194,12 +194,12 @@ def test_a_receiver_that_is_away_costs_nobody_anything(sqlite_house: Deployment)
             ("http://127.0.0.1:1", "does not answer"),
             (refusing.url, "answers 401"),
         ):
-            tell(sqlite_house, url)
-            sqlite_house.environment["OTEL_EXPORTER_OTLP_TIMEOUT"] = "1"
-            sqlite_house.environment["OTEL_EXPORTER_OTLP_HEADERS"] = "api-key=s3cr3t-0f-the-rece1ver,broken"
-            sqlite_house.environment["PRODUCT_GATEWAY_ACCESS_LOG"] = "false"
-            sqlite_house.environment["PRODUCT_GATEWAY_LOG_FORMAT"] = "json"
-            with sqlite_house.process("serve", "--port", "0") as process:
+            tell(sqlite_deployment, url)
+            sqlite_deployment.environment["OTEL_EXPORTER_OTLP_TIMEOUT"] = "1"
+            sqlite_deployment.environment["OTEL_EXPORTER_OTLP_HEADERS"] = "api-key=s3cr3t-0f-the-rece1ver,broken"
+            sqlite_deployment.environment["PRODUCT_GATEWAY_ACCESS_LOG"] = "false"
+            sqlite_deployment.environment["PRODUCT_GATEWAY_LOG_FORMAT"] = "json"
+            with sqlite_deployment.process("serve", "--port", "0") as process:
                 base = process.url()
                 within(20, partial(is_there, base))
                 slowest = timed(base, 600)
@@ -229,12 +229,12 @@ def is_there(url: str) -> bool:
         return False
 
 
-def test_what_is_left_is_sent_at_the_end(sqlite_house: Deployment) -> None:
+def test_what_is_left_is_sent_at_the_end(sqlite_deployment: Deployment) -> None:
     """The requests before a stop are those that somebody will ask about."""
     with trace_receiver.serve() as told:
-        tell(sqlite_house, told.url)
-        sqlite_house.environment["OTEL_BSP_SCHEDULE_DELAY"] = "600000"
-        with serving(sqlite_house, "json") as (url, _):
+        tell(sqlite_deployment, told.url)
+        sqlite_deployment.environment["OTEL_BSP_SCHEDULE_DELAY"] = "600000"
+        with serving(sqlite_deployment, "json") as (url, _):
             for _ in range(3):
                 httpx2.get(f"{url}/x")
             assert told.spans == []
@@ -252,23 +252,25 @@ print(sorted({name.split(".")[0] for name in sys.modules} & {"opentelemetry", "g
 """
 
 
-def python(house: Deployment, program: str) -> subprocess.CompletedProcess[str]:
-    """In the house's environment."""
+def python(deployment: Deployment, program: str) -> subprocess.CompletedProcess[str]:
+    """In the deployment's environment."""
     command = [sys.executable, "-c", program]
-    return subprocess.run(command, env=house.environment, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, env=deployment.environment, capture_output=True, text=True, timeout=60)
 
 
-def test_without_a_receiver_nothing_of_it_is_loaded(sqlite_house: Deployment) -> None:
+def test_without_a_receiver_nothing_of_it_is_loaded(sqlite_deployment: Deployment) -> None:
     """Who has no use for traces does not wait for their import, and need not have it installed."""
-    done = python(sqlite_house, LOADED)
+    done = python(sqlite_deployment, LOADED)
     assert done.stdout == "[]\n", done.stderr
 
 
-def test_a_receiver_without_the_package_says_what_to_install(sqlite_house: Deployment) -> None:
+def test_a_receiver_without_the_package_says_what_to_install(sqlite_deployment: Deployment) -> None:
     """It is an extra."""
-    tell(sqlite_house, "http://127.0.0.1:1")
+    tell(sqlite_deployment, "http://127.0.0.1:1")
     hidden = "import sys\nsys.modules['opentelemetry'] = None\n"
-    done = python(sqlite_house, f"{hidden}from product_gateway.cli.main import main\nsys.argv[1:] = ['worker']\nmain()")
+    done = python(
+        sqlite_deployment, f"{hidden}from product_gateway.cli.main import main\nsys.argv[1:] = ['worker']\nmain()"
+    )
     assert done.returncode == 1
     assert "pip install 'product-gateway[tracing]'" in done.stderr
     assert "Traceback" not in done.stderr

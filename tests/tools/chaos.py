@@ -103,18 +103,20 @@ def chaos(seconds: float, folder: Path, seed: int, database_name: str) -> Report
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(databases.postgresql_server()) if database_name == POSTGRESQL else None
         url = server.get_uri() if server else f"sqlite:///{folder / 'gateway.db'}"
-        house = Deployment(folder, url, **SETTINGS)
+        deployment = Deployment(folder, url, **SETTINGS)
         address = stack.enter_context(serve(MoodyService(shops)))
         with open_database(url) as database:
             database.call(migrate.upgrade)
             for shop in shops:
-                token = keys.Secrets(house.settings()).encrypt("the-merchants-token")
+                token = keys.Secrets(deployment.settings()).encrypt("the-merchants-token")
                 database.call(merchants.add, shop.name, Platform.BYOP, f"{address}/{shop.name}", token)
-        urls = [stack.enter_context(house.serving()) for _ in range(SERVERS)]
-        customers = [customer(stack, house, urls, shop, random.Random(seed * n)) for n, shop in enumerate(shops, 1)]
+        urls = [stack.enter_context(deployment.serving()) for _ in range(SERVERS)]
+        customers = [
+            customer(stack, deployment, urls, shop, random.Random(seed * n)) for n, shop in enumerate(shops, 1)
+        ]
         witness = Witness(url)
         stack.callback(witness.close)
-        faults = Faults(house, server, shops, dice)
+        faults = Faults(deployment, server, shops, dice)
         stack.callback(faults.end)
         for each in customers:
             each.may_be_unexpected = faults.may_be_unexpected
@@ -141,10 +143,10 @@ def chaos(seconds: float, folder: Path, seed: int, database_name: str) -> Report
 
 
 def customer(
-    stack: contextlib.ExitStack, house: Deployment, urls: list[str], shop: Shop, dice: random.Random
+    stack: contextlib.ExitStack, deployment: Deployment, urls: list[str], shop: Shop, dice: random.Random
 ) -> Customer:
     """A client of every server, with the merchant's token."""
-    token = keys.issue_token(house.settings(), shop.name, list(keys.SCOPES), timedelta(days=1))
+    token = keys.issue_token(deployment.settings(), shop.name, list(keys.SCOPES), timedelta(days=1))
     headers = {"Authorization": f"Bearer {token}"}
     clients = [stack.enter_context(httpx2.Client(base_url=url, headers=headers, timeout=30)) for url in urls]
     return Customer(shop, clients, dice)

@@ -27,13 +27,13 @@ SECONDS_OF_AFTERMATH = 5.0  # a request that met the fault has been answered by 
 class Faults:
     """The faults. `workers` are replaced when they are gone."""
 
-    def __init__(self, house: Deployment, server: Any, shops: list[Shop], dice: random.Random) -> None:
+    def __init__(self, deployment: Deployment, server: Any, shops: list[Shop], dice: random.Random) -> None:
         self.injected: collections.Counter[str] = collections.Counter()
-        self.workers = [self._worker(house) for _ in range(WORKERS)]
+        self.workers = [self._worker(deployment) for _ in range(WORKERS)]
         self.died: list[str] = []
         self._unexpected_until = 0.0
-        self._house = house
-        self._url = house.environment["PRODUCT_GATEWAY_DATABASE_URL"]
+        self._deployment = deployment
+        self._url = deployment.environment["PRODUCT_GATEWAY_DATABASE_URL"]
         self._server = server  # None: it is SQLite
         self._shops = shops
         self._dice = dice
@@ -130,8 +130,8 @@ class Faults:
                     self.injected["start while PostgreSQL is away"] += 1
                 elif status not in ENDS:
                     self.died.append(f"a worker ended with {status}: {said[-2000:]}")
-                self.workers[index] = self._worker(self._house)
+                self.workers[index] = self._worker(self._deployment)
 
     @staticmethod
-    def _worker(house: Deployment) -> Process:
-        return Process(house, ("worker",))
+    def _worker(deployment: Deployment) -> Process:
+        return Process(deployment, ("worker",))

@@ -170,20 +170,20 @@ def soak(seconds: float, folder: Path) -> tuple[Watch, collections.Counter[str],
     shops = [Shop(f"shop{n}", random.Random(n), STEADY) for n in range(SHOPS)]
     with contextlib.ExitStack() as stack:
         url = stack.enter_context(databases.postgresql())
-        house = Deployment(folder, url, **SETTINGS)
+        deployment = Deployment(folder, url, **SETTINGS)
         address = stack.enter_context(serve(MoodyService(shops)))
         with open_database(url) as database:
             database.call(migrate.upgrade)
             for shop in shops:
-                token = keys.Secrets(house.settings()).encrypt("the-merchants-token")
+                token = keys.Secrets(deployment.settings()).encrypt("the-merchants-token")
                 database.call(merchants.add, shop.name, Platform.BYOP, f"{address}/{shop.name}", token)
-        server = stack.enter_context(house.process("serve", "--port", "0"))
-        worker = stack.enter_context(house.process("worker"))
+        server = stack.enter_context(deployment.process("serve", "--port", "0"))
+        worker = stack.enter_context(deployment.process("worker"))
         gateway = server.url()
         scraped = server.operations_url()
-        customers = [customer(stack, house, [gateway], shop, random.Random(n)) for n, shop in enumerate(shops, 1)]
+        customers = [customer(stack, deployment, [gateway], shop, random.Random(n)) for n, shop in enumerate(shops, 1)]
         stranger = stack.enter_context(httpx2.Client(base_url=gateway, timeout=30))
-        reader = stack.enter_context(house.client(gateway, shops[0].name, "--expires", "7d"))
+        reader = stack.enter_context(deployment.client(gateway, shops[0].name, "--expires", "7d"))
         others = [
             Repeated(functools.partial(refused, stranger, scraped), 0.5),
             Repeated(functools.partial(timed, reader, watch), 0.1),

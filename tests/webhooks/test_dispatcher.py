@@ -395,21 +395,21 @@ async def test_what_may_not_be_called_or_cannot_be_signed_is_not_sent(
 
 
 async def test_a_worker_killed_between_sending_and_writing_it_down_loses_nothing(
-    house: Deployment, made: Settings, receiver: Hooks
+    deployment: Deployment, made: Settings, receiver: Hooks
 ) -> None:
     """kill -9: the receiver has the message, the worker does not know; the next one sends it again, with its id.
 
     And while the receiver does not answer, the worker runs the syncs of others to their end.
     """
     more = {"WEBHOOK_TIMEOUT_SECONDS": "2", "WEBHOOK_RETRY_SECONDS": "0.1", "REQUEST_ATTEMPTS": "1"}
-    house.environment |= {f"PRODUCT_GATEWAY_{name}": value for name, value in more.items()}
-    with open_database(house.environment["PRODUCT_GATEWAY_DATABASE_URL"]) as database:
+    deployment.environment |= {f"PRODUCT_GATEWAY_{name}": value for name, value in more.items()}
+    with open_database(deployment.environment["PRODUCT_GATEWAY_DATABASE_URL"]) as database:
         for name in ("shop", "other"):
             database.call(merchants.add, name, Platform.BYOP, NOWHERE)
-        secret = Secrets(house.settings()).encrypt(SECRET)
+        secret = Secrets(deployment.settings()).encrypt(SECRET)
         database.call(webhooks.put, "shop", url=f"{receiver.url}/hang", secret=secret)
         sync = database.call(syncs.enqueue, "shop", PRODUCT)
-        with house.process("worker") as worker:
+        with deployment.process("worker") as worker:
             within(PATIENCE, lambda: receiver.messages)
             other = database.call(syncs.enqueue, "other", PRODUCT)
             within(PATIENCE, lambda: not database.call(syncs.get, "other", other.id).is_active)
@@ -420,7 +420,7 @@ async def test_a_worker_killed_between_sending_and_writing_it_down_loses_nothing
         killed = database.call(webhooks.of_sync, "shop", sync.id)[0]
         assert killed.status is PENDING
         receiver.let_go.set()
-        async with delivering(made.model_copy(update={"data_dir": house.folder / "var"}), database):
+        async with delivering(made.model_copy(update={"data_dir": deployment.folder / "var"}), database):
             done = await until(database, "shop", sync.id, lambda now: now.status is DELIVERED)
     assert done.attempts == killed.attempts + 1 == len(receiver.messages)
     assert {each.headers["webhook-id"] for each in receiver.messages} == {str(done.id)}
