@@ -68,20 +68,22 @@ class Pull:
 
     async def _run(self, claim: Claim, turn: Turn) -> None:
         merchant = await self._merchant(claim)
-        service = self._product_service(merchant, claim)
+        await self.run_from(self._product_service(merchant, claim), claim, turn, merchant.max_rejected_percent)
+
+    async def run_from(self, service: ProductService, claim: Claim, turn: Turn, max_rejected_percent: int) -> None:
+        """Run the claim's pull against this product service. Raises what `run` raises."""
         if claim.pull_complete:  # the worker that read the last page may have been lost before it judged
-            require_few_rejected(claim.records_read, claim.rejected, merchant.max_rejected_percent)
+            require_few_rejected(claim.records_read, claim.rejected, max_rejected_percent)
         else:
-            await self._read_pages(claim, merchant, service, turn)
+            await self._read_pages(claim, max_rejected_percent, service, turn)
         if await self._database.read(claims.may_remove, claim):
             await self._remove_what_is_gone(claim, service)
         else:
             await self._remove_what_is_certainly_gone(claim, service)
 
-    async def _read_pages(self, claim: Claim, merchant: Merchant, service: ProductService, turn: Turn) -> None:
+    async def _read_pages(self, claim: Claim, most: int, service: ProductService, turn: Turn) -> None:
         """While a page is written, the next one is on its way, unless the pull ends with this one."""
         read, rejected, number = claim.records_read, claim.rejected, claim.pages_read
-        most = merchant.max_rejected_percent
         given = service.pages(claim.entity_type, claim.cursor, claim.pages_read)
         async with contextlib.aclosing(Prefetcher(given)) as pages:
             async for page in pages:
