@@ -1,0 +1,71 @@
+"""Heartbeats: while a sync runs, they renew the lease of its claim."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+
+from product_gateway.db import claims
+from product_gateway.db.database import Database
+from product_gateway.errors import LeaseLost
+from product_gateway.model.syncs import Claim
+from product_gateway.supervisor import Loop, Supervisor
+from product_gateway.telemetry import metrics
+
+HEARTBEATS_PER_LEASE = 3
+MAX_INTERVAL = 4.0  # seconds: a worker learns from a heartbeat that its sync was cancelled
+NOT_RENEWED = "The sync's lease was not renewed"
+
+
+class Heartbeat:
+    """The heartbeats of one worker. `pop_retry_count` returns the retried requests that are not recorded yet."""
+
+    def __init__(
+        self,
+        database: Database,
+        supervisor: Supervisor,
+        lease_seconds: float,
+        pop_retry_count: Callable[[Claim], int],
+    ) -> None:
+        self._database = database
+        self._supervisor = supervisor
+        self._lease_seconds = lease_seconds
+        self._interval = min(lease_seconds / HEARTBEATS_PER_LEASE, MAX_INTERVAL)
+        self._pop_retry_count = pop_retry_count
+
+    @asynccontextmanager
+    async def renewing(self, claim: Claim) -> AsyncIterator[None]:
+        """Renew the lease while the block runs. When the lease is lost, cancel the block and raise LeaseLost.
+
+        Any other failure to renew is logged and retried: every write checks the claim anyway.
+        """
+        try:
+            async with asyncio.timeout(None) as block:
+                renewals = asyncio.create_task(self._renew_until_lost(claim))
+                renewals.add_done_callback(lambda task: None if task.cancelled() else block.reschedule(0))
+                try:
+                    yield
+                finally:
+                    renewals.cancel()
+                    await asyncio.wait({renewals})
+        except TimeoutError:
+            if not block.expired():
+                raise
+            renewals.result()  # raises LeaseLost
+
+    async def _renew_until_lost(self, claim: Claim) -> None:
+        await self._supervisor.keep(
+            metrics.HEARTBEATS,
+            partial(self._heartbeat_loop, claim),
+            ends_with=(LeaseLost,),
+            away=NOT_RENEWED,
+            longest_pause=self._interval,
+        )
+
+    async def _heartbeat_loop(self, claim: Claim, loop: Loop) -> None:
+        while True:
+            if not loop.is_failing:  # after a failure, the supervisor has paused already
+                with loop.idle():
+                    await asyncio.sleep(self._interval)
+            await self._database.write(claims.heartbeat, claim, self._lease_seconds, self._pop_retry_count(claim))
+            loop.progressed()
