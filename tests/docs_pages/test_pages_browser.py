@@ -60,7 +60,7 @@ def test_the_reference_shows_every_operation_and_the_states(
     """Drawn under its own policy, with no word on the console and no request to another host."""
     with opened(browser, f"{served.url}/docs") as page:
         headings = {each.strip() for each in page.locator("h1, h2, h3").all_inner_texts()}
-        wanted = {*SUMMARIES, "Quick start", "What a sync is", "How to wait", "Errors"}
+        wanted = {*SUMMARIES, "Quick start", "Sync lifecycle", "Waiting for a sync", "Errors"}
         assert wanted <= headings, f"not in the reference: {wanted - headings}"
         picture = page.locator("img[src$='sync-states.svg']")
         picture.scroll_into_view_if_needed()

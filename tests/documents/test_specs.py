@@ -13,7 +13,7 @@ import pytest
 from product_gateway.openapi import documents
 
 TOP = Path(__file__).parents[2]
-HOUSE = TOP / "app" / "product_gateway"
+PACKAGE = TOP / "app" / "product_gateway"
 DOCUMENTS = {path.name: documents.load(path.name) for path in sorted((TOP / "openapi").glob("*.yaml"))}
 GATEWAY = DOCUMENTS[documents.GATEWAY]
 DESCRIPTION: str = GATEWAY["info"]["description"]
@@ -104,13 +104,13 @@ def test_the_text_says_what_to_do_about_every_error() -> None:
 def test_the_text_says_what_to_do_about_every_failure_of_a_sync() -> None:
     """A code that nobody explains is a support call: name it in the table under "Why a sync failed"."""
     sources = "".join(
-        (HOUSE / name).read_text() for name in ("sync/worker.py", "sync/pull.py", "sync/product_service.py")
+        (PACKAGE / name).read_text() for name in ("sync/worker.py", "sync/pull.py", "sync/product_service.py")
     )
     codes = set(re.findall(r'"([A-Z]+(?:_[A-Z]+)+)"', sources)) - NO_FAILURES
     explained = set(re.findall(r"\b[A-Z]+(?:_[A-Z]+)+\b", DESCRIPTION.partition("**Why a sync failed**")[2]))
     assert len(codes) > 10
     assert codes <= explained, f"not explained: {codes - explained}"
-    everything = "".join(path.read_text() for path in HOUSE.rglob("*.py"))
+    everything = "".join(path.read_text() for path in PACKAGE.rglob("*.py"))
     gone = {code for code in explained if f'"{code}"' not in everything}
     assert not gone, f"explained, but no longer a code: {gone}"
 
@@ -120,6 +120,7 @@ def test_the_text_names_every_scope_and_every_state() -> None:
     scopes = {each["x-required-scope"] for _, _, each in documents.operations(GATEWAY) if "x-required-scope" in each}
     assert set(re.findall(r"^\| `([a-z]+:[a-z]+)`", DESCRIPTION, re.MULTILINE)) == scopes
     states = set(GATEWAY["components"]["schemas"]["SyncStatus"]["enum"])
-    assert set(re.findall(r"^\| ([A-Z_]+) \|", DESCRIPTION.partition("# How to wait")[0], re.MULTILINE)) == states
-    picture = (HOUSE / "docs_pages" / "assets" / "sync-states.svg").read_text()
+    before_waiting = DESCRIPTION.partition("# Waiting for a sync")[0]
+    assert set(re.findall(r"^\| ([A-Z_]+) \|", before_waiting, re.MULTILINE)) == states
+    picture = (PACKAGE / "docs_pages" / "assets" / "sync-states.svg").read_text()
     assert set(re.findall(r">([A-Z_]{6,})</text>", picture)) - {"DELETE"} == states

@@ -274,7 +274,7 @@ class Sync(TypedDict):
 
 class SyncEventData(Sync):
     """
-    The sync as it ended, as `GET /syncs/{syncId}` has it, and whose it was
+    The ended sync, in the form of `GET /syncs/{syncId}`, and its merchant
     """
 
     merchant: str
