@@ -15,7 +15,7 @@ from product_gateway import settings
 from product_gateway.api.app import SECONDS_FOR_THE_DATABASE, _admission
 from product_gateway.api.error_responses import describe_error
 from product_gateway.api.long_poll import SyncWaiters
-from product_gateway.api.syncs import Handlers
+from product_gateway.api.syncs import SyncHandlers
 from product_gateway.auth.keys import verification_key
 from product_gateway.auth.tokens import Caller, StaticKey, TokenVerifier
 from product_gateway.db.database import connect
@@ -27,7 +27,7 @@ from product_gateway.telemetry.metrics import Metrics
 loaded = settings.load()
 database = connect(loaded.database, deadline=SECONDS_FOR_THE_DATABASE)
 tokens = TokenVerifier(loaded, StaticKey(verification_key(loaded)))
-handlers = Handlers(database, Metrics(), SyncWaiters(database))
+handlers = SyncHandlers(database, Metrics(), SyncWaiters(database))
 admit = _admission(database, lambda _: None)
 
 

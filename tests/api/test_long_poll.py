@@ -23,7 +23,7 @@ from uuid_utils.compat import uuid7
 from product_gateway import settings
 from product_gateway.api.app import create_app
 from product_gateway.api.long_poll import SyncWaiters
-from product_gateway.api.syncs import Handlers
+from product_gateway.api.syncs import SyncHandlers
 from product_gateway.auth import keys
 from product_gateway.db import merchants, syncs
 from product_gateway.db.database import Database, open_database
@@ -175,12 +175,12 @@ async def test_a_client_that_has_closed_its_half_hears_how_the_sync_is_now(
 
 async def test_only_a_client_that_has_something_to_wait_for_waits(database: Database) -> None:
     """The others are answered from what was just read, also where nobody else may wait."""
-    handlers = Handlers(database, Metrics(), SyncWaiters(database, most=0))
+    handlers = SyncHandlers(database, Metrics(), SyncWaiters(database, most=0))
     active = database.call(syncs.enqueue, "shop", PRODUCT)
     database.call(syncs.enqueue, "other", PRODUCT)
     ended = database.call(syncs.cancel, "other", PRODUCT)
     database.start_deadline()
-    for roomy in (handlers, Handlers(database, Metrics(), SyncWaiters(database, most=1))):
+    for roomy in (handlers, SyncHandlers(database, Metrics(), SyncWaiters(database, most=1))):
         at_once = await roomy.get_sync("shop", active.id, None)
         assert isinstance(at_once, responses.Response)
         assert "Preference-Applied" not in at_once.headers

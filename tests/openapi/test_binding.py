@@ -13,12 +13,14 @@ import pytest
 from openapi_spec_validator import OpenAPIV30SpecValidator
 from starlette.types import Message
 
+from product_gateway.api.error_responses import describe_error
 from product_gateway.errors import SettingsError
 from product_gateway.http.limits import LARGEST_BODY_BYTES
 from product_gateway.http.responses import EventStream, Response
 from product_gateway.model import syncs
 from product_gateway.model.merchants import Merchant
 from product_gateway.openapi import documents, types
+from product_gateway.openapi.binding import bind
 from product_gateway.openapi.scaffold import skeletons
 from tests.support import sample_api
 from tests.support.sample_api import ask
@@ -118,8 +120,15 @@ def test_a_handler_without_an_operation_stops_the_start() -> None:
         async def _helper(self) -> None:
             """Names with an underscore are nobody's business."""
 
-    with pytest.raises(SettingsError, match=r"Handlers has handlers without an operation in the spec: forgotten$"):
+    with pytest.raises(SettingsError, match=r"Handlers without an operation in the spec: Handlers\.forgotten$"):
         sample_api.app(handlers=Handlers())
+
+
+def test_two_handlers_of_one_operation_stop_the_start() -> None:
+    """Otherwise the order of the handler objects would decide."""
+    with pytest.raises(SettingsError, match=r"Handlers\.boom and Handlers\.boom handle the same operation"):
+        bind(sample_api.document(), sample_api.Handlers(), sample_api.Handlers(), describe_error=describe_error)
+
 
 
 async def too_few(self: object) -> Any:

@@ -7,13 +7,16 @@ from typing import Any
 
 from starlette.types import ASGIApp
 
+from product_gateway.api.catalog import CatalogHandlers
 from product_gateway.api.error_responses import describe_error
+from product_gateway.api.health import HealthHandlers
 from product_gateway.api.long_poll import MOST_WAITING, SyncWaiters
-from product_gateway.api.syncs import Handlers
+from product_gateway.api.syncs import SyncHandlers
 from product_gateway.auth.claims import Caller
 from product_gateway.auth.keys import verification_key
 from product_gateway.auth.tokens import KeySource, StaticKey, TokenVerifier
 from product_gateway.db.database import Database, connect
+from product_gateway.docs_pages.handlers import PageHandlers
 from product_gateway.http.middleware.concurrency_limit import ConcurrencyLimiter
 from product_gateway.http.middleware.cors import Cors
 from product_gateway.http.middleware.request_context import RequestContextMiddleware
@@ -59,7 +62,10 @@ def create_app(
     always = [each for each, _, operation in documents.operations(document) if operation.get("x-never-refused")]
     app = bind(
         document,
-        Handlers(database, metrics, waiting, supervisor, docs=settings.docs),
+        SyncHandlers(database, metrics, waiting),
+        CatalogHandlers(database),
+        HealthHandlers(database, supervisor),
+        PageHandlers(shown=settings.docs),
         authenticate=TokenVerifier(settings, keys).authenticate,
         admit=_admission(database, _counting(settings.rate_limit_per_merchant, MERCHANT, metrics)),
         describe_error=describe_error,

@@ -99,6 +99,6 @@ def _request(document: documents.Document, path: str, method: str, operation: do
     return Request(
         method.upper(),
         path + ("?" + "&".join(query) if query else ""),
-        bool(operation.get("security", document.get("security"))),
+        documents.is_secured(document, operation),
         list(succeeded["content"]) == ["application/json"],
     )

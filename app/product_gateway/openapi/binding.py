@@ -5,7 +5,7 @@ not fit each other stop the start, with the missing handlers written out.
 """
 
 import inspect
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from types import NoneType, UnionType
 from typing import Any, get_args, get_type_hints
@@ -37,8 +37,7 @@ async def _identity(caller: Any) -> Any:
 
 def bind(
     document: documents.Document,
-    handlers: object,
-    *,
+    *handlers: object,
     authenticate: Authenticate | None = None,
     guard: AuthenticateRequest | None = None,
     describe_error: Callable[[Exception], Response[Any]],
@@ -58,16 +57,11 @@ def bind(
     operations = {each["operationId"]: each for _, _, each in documents.operations(document)}
     methods = _methods(document, handlers)
     calls = {
-        operation_id: _Endpoint(
-            methods[operation_id], admit if each.get("security", document.get("security")) else None
-        )
+        operation_id: _Endpoint(methods[operation_id], admit if documents.is_secured(document, each) else None)
         for operation_id, each in operations.items()
     }
-    if (
-        authenticate is None
-        and guard is None
-        and any(each.get("security", document.get("security")) for each in operations.values())
-    ):
+    secured = any(documents.is_secured(document, each) for each in operations.values())
+    if secured and authenticate is None and guard is None:
         raise SettingsError("The spec has operations that need a token, and nothing that checks it.")
     security = {}
     if authenticate:
@@ -99,28 +93,41 @@ def bind(
     return app  # type: ignore[no-any-return]
 
 
-def _methods(document: documents.Document, handlers: object) -> dict[str, Handler]:
-    wanted = {each["operationId"]: pythonic(each["operationId"]) for _, _, each in documents.operations(document)}
-    found = {name for name, _ in inspect.getmembers(handlers, inspect.iscoroutinefunction) if not name.startswith("_")}
-    owner = type(handlers).__qualname__
-    if missing := [operation_id for operation_id, name in wanted.items() if name not in found]:
+def _methods(document: documents.Document, handlers: Sequence[object]) -> dict[str, Handler]:
+    """Return the handler of each operationId. Raise SettingsError unless names and parameters fit the spec."""
+    found: dict[str, Handler] = {}
+    for owner in handlers:
+        for name, method in inspect.getmembers(owner, inspect.iscoroutinefunction):
+            if name in found:
+                raise SettingsError(f"{_label(found[name], name)} and {_label(method, name)} handle the same operation.")
+            if not name.startswith("_"):
+                found[name] = method
+    wanted = {pythonic(operation["operationId"]) for _, _, operation in documents.operations(document)}
+    if extra := [_label(method, name) for name, method in sorted(found.items()) if name not in wanted]:
+        raise SettingsError(f"Handlers without an operation in the spec: {', '.join(extra)}")
+    ids = [operation["operationId"] for _, _, operation in documents.operations(document)]
+    if missing := [each for each in ids if pythonic(each) not in found]:
+        owners = ", ".join(type(each).__name__ for each in handlers)
         raise SettingsError(
-            f"The spec has operations without a handler. Paste into {owner}:\n\n{skeletons(document, missing)}"
+            f"The spec has operations without a handler. Paste into {owners}:\n\n{skeletons(document, missing)}"
         )
-    if extra := sorted(found - set(wanted.values())):
-        raise SettingsError(f"{owner} has handlers without an operation in the spec: {', '.join(extra)}")
-    methods: dict[str, Handler] = {operation_id: getattr(handlers, name) for operation_id, name in wanted.items()}
-    for path, method, each in documents.operations(document):
-        parameters = [*document["paths"][path].get("parameters", []), *each.get("parameters", [])]
+    methods = {each: found[pythonic(each)] for each in ids}
+    for path, verb, operation in documents.operations(document):
+        method = methods[operation["operationId"]]
+        parameters = [*document["paths"][path].get("parameters", []), *operation.get("parameters", [])]
         names = {pythonic(documents.resolve(document, parameter)["name"]) for parameter in parameters}
-        secured = bool(each.get("security", document.get("security")))
-        signature = list(inspect.signature(methods[each["operationId"]]).parameters)
+        secured = documents.is_secured(document, operation)
+        signature = list(inspect.signature(method).parameters)
         if set(signature[secured:]) != names or (secured and not signature):
             raise SettingsError(
-                f"{owner}.{wanted[each['operationId']]} does not take the parameters of {method.upper()} {path}. "
-                f"Its skeleton:\n\n{skeletons(document, [each['operationId']])}"
+                f"{_label(method, pythonic(operation['operationId']))} does not take the parameters of {verb.upper()} {path}. "
+                f"Its skeleton:\n\n{skeletons(document, [operation['operationId']])}"
             )
     return methods
+
+
+def _label(handler: Any, name: str) -> str:
+    return f"{type(handler.__self__).__name__}.{name}"
 
 
 class _Endpoint:

@@ -43,6 +43,11 @@ def operations(document: Document) -> Iterator[tuple[str, str, Document]]:
                 yield template, method, item[method]
 
 
+def is_secured(document: Document, operation: Document) -> bool:
+    """Return whether the operation, or else the document, names a security requirement."""
+    return bool(operation.get("security", document.get("security")))
+
+
 def resolve(document: Document, node: Document) -> Document:
     """The node itself, or what its local `$ref` (JSON Pointer, RFC 6901) leads to."""
     while "$ref" in node:

@@ -21,7 +21,7 @@ def skeletons(document: documents.Document, operation_ids: list[str]) -> str:
 
 def _skeleton(document: documents.Document, path: str, operation: documents.Document) -> str:
     arguments = ["self"]
-    if operation.get("security", document.get("security")):
+    if documents.is_secured(document, operation):
         arguments.append("merchant: Merchant")
     for each in [*document["paths"][path].get("parameters", []), *operation.get("parameters", [])]:
         parameter = documents.resolve(document, each)
