@@ -12,7 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from peers import words
 from peers.words import API, Refused
 from product_gateway import settings
-from product_gateway.api.app import SECONDS_FOR_THE_DATABASE, _admission
+from product_gateway.api.app import SECONDS_FOR_THE_DATABASE, _authorization
 from product_gateway.api.error_responses import describe_error
 from product_gateway.api.long_poll import SyncWaiters
 from product_gateway.api.syncs import SyncHandlers
@@ -28,7 +28,7 @@ loaded = settings.load()
 database = connect(loaded.database, deadline=SECONDS_FOR_THE_DATABASE)
 tokens = TokenVerifier(loaded, StaticKey(verification_key(loaded)))
 handlers = SyncHandlers(database, Metrics(), SyncWaiters(database))
-admit = _admission(database, lambda _: None)
+authorize = _authorization(database, lambda _: None)
 
 
 @asynccontextmanager
@@ -62,13 +62,13 @@ Type = Annotated[EntityType, Path(alias="entityType")]
 @app.put(f"{API}/sync/{{entityType}}")
 async def enqueue(entity_type: Type, asking: Annotated[Caller, caller("sync:write")]) -> responses.Response:
     """As the gateway does it."""
-    return response(await handlers.enqueue_sync(await admit(asking), entity_type, None))
+    return response(await handlers.enqueue_sync(await authorize(asking), entity_type, None))
 
 
 @app.get(f"{API}/sync/{{entityType}}")
 async def status(entity_type: Type, asking: Annotated[Caller, caller("sync:read")]) -> responses.Response:
     """As the gateway does it."""
-    return response(await handlers.get_sync_status(await admit(asking), entity_type))
+    return response(await handlers.get_sync_status(await authorize(asking), entity_type))
 
 
 @app.get(f"{API}/syncs/{{syncId}}")
@@ -76,7 +76,7 @@ async def get(
     sync_id: Annotated[UUID, Path(alias="syncId")], asking: Annotated[Caller, caller("sync:read")]
 ) -> responses.Response:
     """As the gateway does it."""
-    return response(await handlers.get_sync(await admit(asking), sync_id, None))
+    return response(await handlers.get_sync(await authorize(asking), sync_id, None))
 
 
 @app.exception_handler(GatewayError)

@@ -130,7 +130,6 @@ def test_two_handlers_of_one_operation_stop_the_start() -> None:
         bind(sample_api.document(), sample_api.Handlers(), sample_api.Handlers(), describe_error=describe_error)
 
 
-
 async def too_few(self: object) -> Any:
     """Lacks the id."""
 

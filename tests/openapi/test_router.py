@@ -45,8 +45,8 @@ def test_no_other_path_has_operations(path: str) -> None:
 
 def test_what_is_at_a_template_is_found_there() -> None:
     """So that each method of a path goes to the same place."""
-    assert paths().at("/docs/{name}") == "/docs/{name}"
-    assert paths().at("/nothing") is None
+    assert paths().get("/docs/{name}") == "/docs/{name}"
+    assert paths().get("/nothing") is None
 
 
 @given(st.lists(st.sampled_from(["a", "b", "c", "docs", "try", "x y", ""]), min_size=1, max_size=4))

@@ -67,9 +67,9 @@ def create_app(
         HealthHandlers(database, supervisor),
         PageHandlers(shown=settings.docs),
         authenticate=TokenVerifier(settings, keys).authenticate,
-        admit=_admission(database, _counting(settings.rate_limit_per_merchant, MERCHANT, metrics)),
+        authorize=_authorization(database, _counting(settings.rate_limit_per_merchant, MERCHANT, metrics)),
         describe_error=describe_error,
-        gate=functools.partial(
+        middleware=functools.partial(
             ConcurrencyLimiter,
             at_once=settings.requests_at_once,
             always=always,
@@ -113,10 +113,10 @@ def _counting(notation: str | None, who: str, metrics: Metrics) -> Count:
     return rate_limit.rate_limiter(notation, who, key, metrics.refused)
 
 
-def _admission(database: Database, count: Count) -> Callable[[Caller], Any]:
-    async def admit(caller: Caller) -> str:
+def _authorization(database: Database, count: Count) -> Callable[[Caller], Any]:
+    async def authorize(caller: Caller) -> str:
         count(caller.merchant)  # before the merchant is looked up: it is the database that a limit spares
         database.start_deadline()
         return caller.merchant  # whether it may ask is looked up with what it asks for
 
-    return admit
+    return authorize

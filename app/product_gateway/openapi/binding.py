@@ -1,7 +1,7 @@
-"""Binds the operations of a spec to handlers, through Connexion's pipeline, as one ASGI application.
+"""Binding of a spec's operations to handlers: one ASGI application around Connexion's pipeline.
 
-A handler is an `async def` method with the operationId's name in snake_case. A spec and handlers that do
-not fit each other stop the start, with the missing handlers written out.
+A handler is an `async def` method named after the operationId, in snake_case. If spec and handlers do not fit, the
+start fails with a message that contains the source of the missing handlers.
 """
 
 import inspect
@@ -39,42 +39,41 @@ def bind(
     document: documents.Document,
     *handlers: object,
     authenticate: Authenticate | None = None,
-    guard: AuthenticateRequest | None = None,
+    authenticate_request: AuthenticateRequest | None = None,
     describe_error: Callable[[Exception], Response[Any]],
-    admit: Callable[[Any], Awaitable[Any]] = _identity,
-    gate: Callable[[ASGIApp], ASGIApp] = lambda app: app,
+    authorize: Callable[[Any], Awaitable[Any]] = _identity,
+    middleware: Callable[[ASGIApp], ASGIApp] = lambda app: app,
     lifespan: Callable[[Any], AbstractAsyncContextManager[None]] = lambda _: nullcontext(),
     validate_responses: bool = False,
 ) -> ASGIApp:
-    """The application that answers the operations of `document`.
+    """Return the application that serves the operations of `document`.
 
-    Where an operation has security, `authenticate` (token, operation) says who is asking before the parameters
-    are checked, and `admit` turns that into the handler's first argument after they are; or `guard`, which sees the
-    whole request, does both. `describe_error` is the
-    one table from error to HTTP answer. `gate` is an application around the rest, whose errors become answers too.
-    Raises SettingsError where spec and handlers do not fit, and where security has nobody to `authenticate`.
+    Secured operations: `authenticate` returns the caller, before the parameters are validated. `authorize` then turns
+    the caller into the handler's first argument. `authenticate_request` replaces `authenticate` where a token is not
+    enough: it gets the whole request. `describe_error` maps exceptions to responses, also those of `middleware`, which
+    wraps the pipeline. Raise SettingsError if spec and handlers do not fit, or no function authenticates.
     """
     operations = {each["operationId"]: each for _, _, each in documents.operations(document)}
     methods = _methods(document, handlers)
-    calls = {
-        operation_id: _Endpoint(methods[operation_id], admit if documents.is_secured(document, each) else None)
+    endpoints = {
+        operation_id: _Endpoint(methods[operation_id], authorize if documents.is_secured(document, each) else None)
         for operation_id, each in operations.items()
     }
     secured = any(documents.is_secured(document, each) for each in operations.values())
-    if secured and authenticate is None and guard is None:
-        raise SettingsError("The spec has operations that need a token, and nothing that checks it.")
+    if secured and authenticate is None and authenticate_request is None:
+        raise SettingsError("The spec has secured operations. Pass authenticate or authenticate_request.")
     security = {}
     if authenticate:
         bearer = Bearer(authenticate, operations)
         security = {"bearer": lambda: bearer}
-    elif guard:
-        guarded = RequestAuthenticator(guard)
-        security = {"bearer": lambda: guarded, "apiKey": lambda: guarded}
+    elif authenticate_request:
+        authenticator = RequestAuthenticator(authenticate_request)
+        security = {"bearer": lambda: authenticator, "apiKey": lambda: authenticator}
     app = ConnexionMiddleware(
-        Dispatch(calls),
+        Dispatch(endpoints),
         middlewares=[
             lambda app: Errors(app, describe_error),
-            gate,
+            middleware,
             Routing,
             Security,
             RequestValidation,
@@ -88,7 +87,7 @@ def bind(
         swagger_ui_options=SwaggerUIOptions(serve_spec=False, swagger_ui=False),
     )
     app.add_api(document if validate_responses else documents.without_responses(document))
-    # A fault of the spec must show now, not at the first request.
+    # Connexion would build the stack at the first request; an invalid spec must fail the start instead.
     app.app, app.middleware_stack = app._build_middleware_stack()
     return app  # type: ignore[no-any-return]
 
@@ -99,7 +98,9 @@ def _methods(document: documents.Document, handlers: Sequence[object]) -> dict[s
     for owner in handlers:
         for name, method in inspect.getmembers(owner, inspect.iscoroutinefunction):
             if name in found:
-                raise SettingsError(f"{_label(found[name], name)} and {_label(method, name)} handle the same operation.")
+                raise SettingsError(
+                    f"{_label(found[name], name)} and {_label(method, name)} handle the same operation."
+                )
             if not name.startswith("_"):
                 found[name] = method
     wanted = {pythonic(operation["operationId"]) for _, _, operation in documents.operations(document)}
@@ -113,15 +114,15 @@ def _methods(document: documents.Document, handlers: Sequence[object]) -> dict[s
         )
     methods = {each: found[pythonic(each)] for each in ids}
     for path, verb, operation in documents.operations(document):
-        method = methods[operation["operationId"]]
+        operation_id = operation["operationId"]
         parameters = [*document["paths"][path].get("parameters", []), *operation.get("parameters", [])]
         names = {pythonic(documents.resolve(document, parameter)["name"]) for parameter in parameters}
         secured = documents.is_secured(document, operation)
-        signature = list(inspect.signature(method).parameters)
+        signature = list(inspect.signature(methods[operation_id]).parameters)
         if set(signature[secured:]) != names or (secured and not signature):
             raise SettingsError(
-                f"{_label(method, pythonic(operation['operationId']))} does not take the parameters of {verb.upper()} {path}. "
-                f"Its skeleton:\n\n{skeletons(document, [operation['operationId']])}"
+                f"{_label(methods[operation_id], pythonic(operation_id))} does not take the parameters of "
+                f"{verb.upper()} {path}. Its skeleton:\n\n{skeletons(document, [operation_id])}"
             )
     return methods
 
@@ -131,13 +132,13 @@ def _label(handler: Any, name: str) -> str:
 
 
 class _Endpoint:
-    """One handler with the conversion of its arguments, as its annotations ask for it."""
+    """A handler that converts its arguments to the types of its annotations."""
 
-    def __init__(self, handler: Handler, admit: Callable[[Any], Awaitable[Any]] | None) -> None:
+    def __init__(self, handler: Handler, authorize: Callable[[Any], Awaitable[Any]] | None) -> None:
         self._handler = handler
-        self._admit = admit
+        self._authorize = authorize
         hints = get_type_hints(handler)
-        names = list(inspect.signature(handler).parameters)[1 if admit else 0 :]
+        names = list(inspect.signature(handler).parameters)[1 if authorize else 0 :]
         found = [(name, _converter(hints[name])) for name in names]
         self._convert = [(name, convert) for name, convert in found if convert is not None]
 
@@ -146,31 +147,31 @@ class _Endpoint:
         for name, convert in self._convert:
             if arguments[name] is not None:
                 arguments[name] = convert(arguments[name])
-        if self._admit is None:
+        if self._authorize is None:
             return await self._handler(**arguments)
         caller = scope["extensions"]["connexion_context"]["token_info"]["caller"]
-        return await self._handler(await self._admit(caller), **arguments)
+        return await self._handler(await self._authorize(caller), **arguments)
 
 
 def _converter(hint: Any) -> Callable[[Any], Any] | None:
-    """What makes a str into what the annotation asks for (an enum, a UUID); None where it is that already."""
+    """Return the type that converts a str (an enum, UUID), None if the annotation is a plain type."""
     kinds = [each for each in get_args(hint) if each is not NoneType] if isinstance(hint, UnionType) else [hint]
     plain = len(kinds) != 1 or not isinstance(kinds[0], type) or kinds[0] in (str, int, float, bool)
     return None if plain else kinds[0]
 
 
 class Dispatch:
-    """The innermost application: from operation id to handler."""
+    """The innermost application: calls the handler of the operation and sends its response."""
 
-    def __init__(self, calls: Mapping[str, _Endpoint]) -> None:
-        self._calls = calls
+    def __init__(self, endpoints: Mapping[str, _Endpoint]) -> None:
+        self._endpoints = endpoints
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers the request. Raises HTTPException 404 where no operation has the path."""
-        call = self._calls.get(scope["extensions"]["connexion_routing"]["operation_id"])
-        if call is None:
+        """Raise HTTPException 404 if no operation has the path."""
+        endpoint = self._endpoints.get(scope["extensions"]["connexion_routing"]["operation_id"])
+        if endpoint is None:
             raise HTTPException(404, "There is nothing at this path.")
-        answer = await call(scope)
+        answer = await endpoint(scope)
         if isinstance(answer, DeferredResponse):
             waited_for = await answer.answer(scope)
             if waited_for is None:
@@ -183,29 +184,29 @@ class Dispatch:
 
 
 class Errors:
-    """The outermost application: every exception becomes an answer, and none is lost."""
+    """The outermost application: maps every exception to a response."""
 
     def __init__(self, app: ASGIApp, describe: Callable[[Exception], Response[Any]]) -> None:
         self._app = app
         self._describe = describe
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers 413 for a body that is larger than any operation could want."""
+        """Answer 413 if Content-Length exceeds the limit of all operations."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         started = False
 
-        async def watched(message: Message) -> None:
+        async def send_and_note(message: Message) -> None:
             nonlocal started
             started = True
             await send(message)
 
         try:
             _refuse_large_body(scope)
-            await self._app(scope, receive, watched)
+            await self._app(scope, receive, send_and_note)
         except Exception as error:
-            if started:  # half an answer is out: the server closes the connection
+            if started:  # too late for another status: the server closes the connection
                 raise
             await self._describe(error).send(scope, send)
 

@@ -1,4 +1,4 @@
-"""A sync as a body of the API, for all who show one: answers, and messages to webhooks."""
+"""A sync as an API body, for responses and webhook messages."""
 
 from datetime import datetime
 
@@ -8,7 +8,6 @@ from product_gateway.openapi.types import SyncWarning
 
 
 def sync_body(sync: Sync) -> SyncBody:
-    """A sync as the spec has it."""
     return {
         "id": str(sync.id),
         "entityType": sync.entity_type.value,
@@ -50,5 +49,5 @@ def _warnings(sync: Sync) -> list[SyncWarning]:
 
 
 def rfc3339(instant: datetime) -> str:
-    """In UTC, with milliseconds."""
+    """Format an instant in UTC with milliseconds (RFC 3339)."""
     return instant.isoformat(timespec="milliseconds").replace("+00:00", "Z")

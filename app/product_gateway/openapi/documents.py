@@ -1,4 +1,4 @@
-"""The hand-written OpenAPI documents: one look-up that finds them in a wheel and in a checkout alike."""
+"""The hand-written OpenAPI documents, in a wheel or in a checkout."""
 
 from collections.abc import Iterator
 from functools import cache
@@ -16,27 +16,27 @@ Document = dict[str, Any]
 
 
 def path(name: str) -> Path:
-    """Where the document is: beside the code in a wheel, at the top of the project in a checkout."""
+    """Return the file: beside this module in a wheel, in the top-level openapi/ in a checkout."""
     here = Path(__file__).parent
     packaged = here / name
     return packaged if packaged.is_file() else here.parents[2] / "openapi" / name
 
 
 def text(name: str) -> bytes:
-    """The document as it was written (UTF-8 YAML)."""
+    """Return the document's YAML in UTF-8."""
     return path(name).read_bytes()
 
 
 @cache
 def load(name: str) -> Document:
-    """The document as data, with its `$ref`s as they stand. Shared: never change it."""
+    """Return the parsed document with unresolved `$ref`s. It is cached: never change it."""
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    document: Document = yaml.load(text(name), Loader=loader)  # noqa: S506 - a safe loader, in C where there is one
+    document: Document = yaml.load(text(name), Loader=loader)  # noqa: S506 - both loaders are safe
     return document
 
 
 def operations(document: Document) -> Iterator[tuple[str, str, Document]]:
-    """Every operation as (path, method in lower case, operation object)."""
+    """Yield every operation as (path, method in lower case, operation object)."""
     for template, item in document["paths"].items():
         for method in METHODS:
             if method in item:
@@ -49,7 +49,7 @@ def is_secured(document: Document, operation: Document) -> bool:
 
 
 def resolve(document: Document, node: Document) -> Document:
-    """The node itself, or what its local `$ref` (JSON Pointer, RFC 6901) leads to."""
+    """Return the node, or the target of its local `$ref` (JSON Pointer, RFC 6901)."""
     while "$ref" in node:
         target: Any = document
         for part in node["$ref"].removeprefix("#/").split("/"):
@@ -59,7 +59,7 @@ def resolve(document: Document, node: Document) -> Document:
 
 
 def without_responses(document: Document) -> Document:
-    """What is needed to route and check requests: what is left out takes most of the time that a start takes."""
+    """Return the document reduced to what routing and validation need: Connexion loads it several times as fast."""
     nothing = {"default": {"description": "left out"}}
     paths = {
         template: {key: {**value, "responses": nothing} if key in METHODS else value for key, value in item.items()}
@@ -78,7 +78,7 @@ def without_responses(document: Document) -> Document:
 
 
 def _collect(document: Document, node: Any, wanted: dict[str, Any]) -> None:
-    """The schemas that the node names, and those that they name."""
+    """Collect the schemas that the node references, directly or indirectly."""
     if isinstance(node, dict):
         name = str(node.get("$ref", "")).partition("#/components/schemas/")[2]
         if name and name not in wanted:
@@ -92,7 +92,7 @@ def _collect(document: Document, node: Any, wanted: dict[str, Any]) -> None:
 
 
 def json_schema(document: Document, name: str) -> Document:
-    """A component schema as JSON Schema (Draft 4), with the `$ref`s that it needs beside it."""
+    """Return a component schema as JSON Schema (Draft 4), together with all schemas that it may reference."""
     return {
         "$ref": f"#/components/schemas/{name}",
         "components": {"schemas": draft4(document["components"]["schemas"])},
@@ -100,7 +100,7 @@ def json_schema(document: Document, name: str) -> Document:
 
 
 def draft4(node: Any) -> Any:
-    """A schema of OpenAPI 3.0 as JSON Schema Draft 4: `nullable` becomes one more type."""
+    """Convert an OpenAPI 3.0 schema to JSON Schema Draft 4: `nullable` becomes the additional type null."""
     if isinstance(node, list):
         return [draft4(each) for each in node]
     if not isinstance(node, dict):

@@ -1,4 +1,4 @@
-"""An operation's parameters: compiled from the spec once, checked and converted at every request."""
+"""The parameters of an operation: compiled from the spec once, parsed and validated at every request."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -14,7 +14,7 @@ from product_gateway.openapi import documents
 UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,17})")
 NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,17})(\.[0-9]{1,18})?([eE][+-]?[0-9]{1,2})?")
-LONGEST_MESSAGE = 300
+MAX_MESSAGE_LENGTH = 300
 PLACES = ("path", "query", "header")
 
 Headers = Iterable[tuple[bytes, bytes]]
@@ -47,7 +47,7 @@ CONVERTERS: dict[str, Callable[[str], Any]] = {
 
 
 class Parameter:
-    """One parameter of the path or the query; arrays come separated by commas (`explode: false`)."""
+    """One parameter. Arrays are separated by commas (`explode: false`)."""
 
     def __init__(self, definition: documents.Document) -> None:
         schema = documents.draft4(definition["schema"])
@@ -55,8 +55,8 @@ class Parameter:
         self.argument: str = pythonic(self.name)
         self.required: bool = definition.get("required", False)
         self.default = schema.get("default")
-        self.never_refused: bool = definition.get("x-never-refused", False)  # such as Prefer, RFC 7240 §2
-        self.allows_empty: bool = definition.get("allowEmptyValue", False)  # as a form sends a field left alone
+        self.lenient: bool = definition.get("x-never-refused", False)  # such as Prefer, RFC 7240 §2
+        self.allows_empty: bool = definition.get("allowEmptyValue", False)  # an HTML form sends empty fields, too
         kind = "Header" if definition["in"] == "header" else f"{definition['in'].capitalize()} parameter"
         self.label = f"{kind} {self.name}"
         self._array = schema["type"] == "array"
@@ -65,8 +65,8 @@ class Parameter:
             schema, validate_formats=True, formats={"uuid": lambda text: UUID.fullmatch(text) is not None}
         )
 
-    def read(self, text: str) -> Any:
-        """The value that the text stands for; the default where it may be empty and is. Raises InvalidRequest."""
+    def parse(self, text: str) -> Any:
+        """Return the value, or the default for an empty text if that is allowed. Raise InvalidRequest."""
         if self.allows_empty and not text:
             return self.default
         try:
@@ -78,22 +78,22 @@ class Parameter:
             raise InvalidRequest(f"{self.label}: {shortened(message)}")
         return value
 
-    def read_if_it_fits(self, text: str, before: Any) -> Any:
-        """The same for what is no error whatever it is: a line more continues the list (RFC 9110 §5.3)."""
+    def parse_leniently(self, text: str, before: Any) -> Any:
+        """Append one more header line to the list `before` (RFC 9110 §5.3). Ignore the line if it is invalid."""
         try:
-            return self.read(text if before is None else f"{before},{text}")
+            return self.parse(text if before is None else f"{before},{text}")
         except InvalidRequest:
             return before
 
 
 def shortened(message: str) -> str:
-    """One line that repeats at most so much of what somebody sent."""
+    """Return the message as one line, cut to MAX_MESSAGE_LENGTH: it may quote the request."""
     line = " ".join(message.split())
-    return line if len(line) <= LONGEST_MESSAGE else line[: LONGEST_MESSAGE - 1] + "…"
+    return line if len(line) <= MAX_MESSAGE_LENGTH else line[: MAX_MESSAGE_LENGTH - 1] + "…"
 
 
 class Parameters:
-    """All parameters of one operation. Query parameters that it does not have are refused."""
+    """All parameters of one operation. Unknown query parameters are refused."""
 
     def __init__(self, definitions: list[documents.Document]) -> None:
         unsupported = [each["name"] for each in definitions if each["in"] not in PLACES]
@@ -106,35 +106,35 @@ class Parameters:
         self.query = {each["name"]: Parameter(each) for each in definitions if each["in"] == "query"}
         self._defaults = {each.argument: each.default for each in (*self.query.values(), *self.headers.values())}
 
-    def read(self, path: Mapping[str, str], query: bytes, headers: Headers) -> dict[str, Any]:
-        """Values by Python name, defaults filled in (None where there is none). Raises InvalidRequest."""
-        arguments = {each.argument: each.read(path[each.name]) for each in self.path}
+    def parse(self, path: Mapping[str, str], query: bytes, headers: Headers) -> dict[str, Any]:
+        """Return the values by Python name; an absent parameter has its default or None. Raise InvalidRequest."""
+        arguments = {each.argument: each.parse(path[each.name]) for each in self.path}
         arguments.update(self._defaults)
         if query:
-            arguments.update(self._read_query(query))
+            arguments.update(self._parse_query(query))
         if self.headers:
-            arguments.update(self._read_headers(headers))
+            arguments.update(self._parse_headers(headers))
         for each in (*self.query.values(), *self.headers.values()):
             if each.required and arguments[each.argument] is None:
                 raise InvalidRequest(f"{each.label} is missing.")
         return arguments
 
-    def _read_headers(self, headers: Headers) -> dict[str, Any]:
+    def _parse_headers(self, headers: Headers) -> dict[str, Any]:
         arguments: dict[str, Any] = {}
         for name, value in headers:
             parameter = self.headers.get(name)
             if parameter is None:
                 continue
             text = value.decode("latin-1")
-            if parameter.never_refused:
-                arguments[parameter.argument] = parameter.read_if_it_fits(text, arguments.get(parameter.argument))
+            if parameter.lenient:
+                arguments[parameter.argument] = parameter.parse_leniently(text, arguments.get(parameter.argument))
             elif parameter.argument in arguments:
                 raise InvalidRequest(f"{parameter.label} is given more than once.")
             else:
-                arguments[parameter.argument] = parameter.read(text)
+                arguments[parameter.argument] = parameter.parse(text)
         return arguments
 
-    def _read_query(self, query: bytes) -> dict[str, Any]:
+    def _parse_query(self, query: bytes) -> dict[str, Any]:
         try:
             pairs = parse_qsl(query.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=100)
         except UnicodeDecodeError:
@@ -149,5 +149,5 @@ class Parameters:
                 raise InvalidRequest(f"There is no query parameter {name[:100]!r} here; known: {known}.")
             if parameter.argument in arguments:
                 raise InvalidRequest(f"The query parameter {name} is given more than once.")
-            arguments[parameter.argument] = parameter.read(text)
+            arguments[parameter.argument] = parameter.parse(text)
         return arguments

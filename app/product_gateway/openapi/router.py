@@ -1,6 +1,6 @@
-"""Which operations a path has: by its segments, those that are written out before those that stand for a parameter.
+"""A trie of path templates. Static segments win over parameters, whatever the order of the paths in the spec.
 
-That is what OpenAPI 3.0.3 has (Paths Object, path templating matching), whatever the order of the paths in the spec.
+See OpenAPI 3.0.3, Paths Object, "Path Templating Matching".
 """
 
 from dataclasses import dataclass, field
@@ -11,55 +11,55 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class _Node(Generic[T]):
-    """Behind so many segments: where each next one leads, and what is here."""
+    """One segment: its children, and the value of the template that ends here."""
 
     static: dict[str, "_Node[T]"] = field(default_factory=dict)
     wildcard: "_Node[T] | None" = None
-    found: tuple[T, tuple[str, ...]] | None = None  # and the names of the parameters on the way here
+    value: tuple[T, tuple[str, ...]] | None = None  # with the names of the template's parameters
 
 
 class PathTrie(Generic[T]):
-    """What was put at each path template."""
+    """Values by path template."""
 
     def __init__(self) -> None:
         self._root: _Node[T] = _Node()
 
-    def at(self, template: str) -> T | None:
-        """What is at exactly this template."""
-        place = self._place(template)
-        return None if place.found is None else place.found[0]
+    def get(self, template: str) -> T | None:
+        """Return the value of exactly this template."""
+        value = self._node(template).value
+        return None if value is None else value[0]
 
-    def put(self, template: str, what: T) -> None:
-        """`{name}` stands for any segment that is not empty."""
+    def put(self, template: str, value: T) -> None:
+        """Set the value of a template, in which `{name}` matches any segment that is not empty."""
         names = tuple(each[1:-1] for each in template.split("/") if each.startswith("{"))
-        self._place(template).found = (what, names)
+        self._node(template).value = (value, names)
 
     def find(self, path: str) -> tuple[T, dict[str, str]] | None:
-        """What is at the path, and its parameters."""
+        """Return the value of the template that matches the path, and the path's parameters."""
         values: list[str] = []
         found = _find(self._root, path.split("/"), 0, values)
         return None if found is None else (found[0], dict(zip(found[1], values, strict=True)))
 
-    def _place(self, template: str) -> _Node[T]:
-        place = self._root
+    def _node(self, template: str) -> _Node[T]:
+        node = self._root
         for segment in template.split("/"):
             if segment.startswith("{"):
-                place.wildcard = place.wildcard or _Node()
-                place = place.wildcard
+                node.wildcard = node.wildcard or _Node()
+                node = node.wildcard
             else:
-                place = place.static.setdefault(segment, _Node())
-        return place
+                node = node.static.setdefault(segment, _Node())
+        return node
 
 
-def _find(place: _Node[T], segments: list[str], at: int, values: list[str]) -> tuple[T, tuple[str, ...]] | None:
-    if at == len(segments):
-        return place.found
-    segment = segments[at]
-    following = place.static.get(segment)
-    found = None if following is None else _find(following, segments, at + 1, values)
-    if found is None and place.wildcard is not None and segment:
+def _find(node: _Node[T], segments: list[str], index: int, values: list[str]) -> tuple[T, tuple[str, ...]] | None:
+    if index == len(segments):
+        return node.value
+    segment = segments[index]
+    child = node.static.get(segment)
+    found = None if child is None else _find(child, segments, index + 1, values)
+    if found is None and node.wildcard is not None and segment:
         values.append(segment)
-        found = _find(place.wildcard, segments, at + 1, values)
+        found = _find(node.wildcard, segments, index + 1, values)
         if found is None:
             values.pop()
     return found

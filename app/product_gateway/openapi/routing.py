@@ -14,19 +14,19 @@ from product_gateway.telemetry.logs import bind
 
 
 class PathOperations:
-    """All operations of one path: picks by method, and knows the whole `Allow` (RFC 9110 §10.2.1)."""
+    """The operations of one path by method, with a complete `Allow` header (RFC 9110 §10.2.1)."""
 
     def __init__(self) -> None:
         self._by_method: dict[str, RoutingOperation] = {}
 
     def add(self, method: str, operation: RoutingOperation) -> None:
-        """Answers `method`, and HEAD where it is GET (RFC 9110 §9.3.2)."""
+        """Add an operation. GET also serves HEAD (RFC 9110 §9.3.2)."""
         self._by_method[method.upper()] = operation
         if method == "get":
             self._by_method["HEAD"] = operation
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Hands over to the operation. Raises HTTPException 405."""
+        """Call the operation of the method. Raise HTTPException 405."""
         operation = self._by_method.get(scope["method"])
         if operation is None:
             methods = sorted(self._by_method)
@@ -34,35 +34,35 @@ class PathOperations:
             raise HTTPException(405, f"This path answers to {allow}; not to {scope['method'][:32]}.", {"Allow": allow})
         bind(operation=operation.operation_id)
         scope["path_params"] = {name: _decoded(value) for name, value in scope["path_params"].items()}
-        await _go_on(operation, scope, receive, send)
+        await _call(operation, scope, receive, send)
 
 
-async def _go_on(operation: RoutingOperation, scope: Scope, receive: Receive, send: Send) -> None:
-    """As the operation itself does, but for the copy of the scope, which only a mount of Starlette's would need."""
+async def _call(operation: RoutingOperation, scope: Scope, receive: Receive, send: Send) -> None:
+    """Do what RoutingOperation.__call__ does, without its copy of the scope, which only a Starlette mount needs."""
     routing = {"api_base_path": "", "operation_id": operation.operation_id}
     scope.setdefault("extensions", {})["connexion_routing"] = routing
     await operation.next_app(scope, receive, send)
 
 
 class PathRouter:
-    """In the place of Starlette's router, which tries one expression after the other."""
+    """A router that replaces Starlette's, which tries one regular expression after another."""
 
     def __init__(self, default: RoutingOperation) -> None:
         self.paths: PathTrie[PathOperations] = PathTrie()
         self._default = default
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Hands over to the operations of the path."""
+        """Call the operations of the path, or the default if no path matches."""
         found = self.paths.find(scope["path"])
         if found is None:
-            await _go_on(self._default, scope, receive, send)
+            await _call(self._default, scope, receive, send)
         else:
             operations, scope["path_params"] = found
             await operations(scope, receive, send)
 
 
 class PathsAPI(RoutingAPI):  # type: ignore[misc]  # Connexion has no types
-    """Connexion's routing with one place a path, and no redirects for a slash too many."""
+    """Connexion's routing by a trie, without redirects for a trailing slash."""
 
     def __init__(self, specification: Any, *, next_app: ASGIApp, **kwargs: Any) -> None:
         self.by_path = PathRouter(RoutingOperation(None, next_app))
@@ -71,8 +71,8 @@ class PathsAPI(RoutingAPI):  # type: ignore[misc]  # Connexion has no types
     def _add_operation_internal(
         self, method: str, path: str, operation: RoutingOperation, name: str | None = None
     ) -> None:
-        path = re.sub(r":\w+}", "}", path)  # what a parameter must look like is checked, and answered, later
-        operations = self.by_path.paths.at(path)
+        path = re.sub(r":\w+}", "}", path)  # Connexion's converters; validation reports wrong values
+        operations = self.by_path.paths.get(path)
         if operations is None:
             operations = PathOperations()
             self.by_path.paths.put(path, operations)
@@ -80,14 +80,14 @@ class PathsAPI(RoutingAPI):  # type: ignore[misc]  # Connexion has no types
 
 
 class Routing(RoutingMiddleware):  # type: ignore[misc]
-    """Routes by the path as it was sent, so that an id may hold an encoded slash (RFC 3986 §2.2)."""
+    """Connexion's routing by the raw path, so that an id may contain an encoded slash (RFC 3986 §2.2)."""
 
     def add_api(self, specification: Any, **kwargs: Any) -> None:
-        """One API for the whole server: its router is used as it is, without a mount around it."""
+        """Override: use the router of the one API directly, without a mount."""
         self.router = PathsAPI(specification, next_app=self.app, **kwargs).by_path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Raises InvalidRequest for a path that is not UTF-8."""
+        """Raise InvalidRequest if the path is not UTF-8."""
         raw: bytes = scope.get("raw_path") or b""
         if b"%" in raw:
             scope = {**scope, "path": _encoded(raw)}
@@ -97,7 +97,7 @@ class Routing(RoutingMiddleware):  # type: ignore[misc]
 
 
 def _encoded(raw: bytes) -> str:
-    """The path with everything decoded but the slashes (and percent signs) inside of segments."""
+    """Decode the path. Slashes and percent signs inside segments stay encoded, for `_decoded`."""
     try:
         segments = [unquote(segment, errors="strict") for segment in raw.decode("ascii").split("/")]
     except UnicodeDecodeError:

@@ -1,4 +1,4 @@
-"""Handlers written out from the spec, ready to paste, for operations that have none yet."""
+"""The scaffold: source code of the handlers that a spec still lacks, ready to paste."""
 
 import textwrap
 
@@ -11,7 +11,7 @@ FORMATS = {"uuid": "UUID"}
 
 
 def skeletons(document: documents.Document, operation_ids: list[str]) -> str:
-    """The source of a method for each of the operations: signature, docstring, `raise NotImplementedError`."""
+    """Return the source of one method for each operation: signature, docstring, `raise NotImplementedError`."""
     return "\n".join(
         _skeleton(document, path, operation)
         for path, _, operation in documents.operations(document)

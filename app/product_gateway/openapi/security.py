@@ -1,4 +1,4 @@
-"""Connexion's security: who makes a request, as the spec's security schemes say."""
+"""Connexion's security: authentication by the spec's security schemes."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
@@ -11,14 +11,14 @@ from product_gateway.errors import NotAuthenticated
 from product_gateway.openapi import documents
 
 Authenticate = Callable[[str, documents.Document], Awaitable[Any]]
-"""Bearer token and operation object -> who is asking. Raises NotAuthenticated or NotAllowed."""
+"""Return the caller for a bearer token and an operation object. Raise NotAuthenticated or NotAllowed."""
 
 AuthenticateRequest = Callable[[Scope], Awaitable[Any]]
-"""A whole request -> who is asking, where there is more to look at than a token. Raises the same."""
+"""Return the caller for a whole request. Raise NotAuthenticated or NotAllowed."""
 
 
 class _SecurityRequest:
-    """What is looked at to find out who is asking, in place of Connexion's request, which takes longer to make."""
+    """A cheap replacement of Connexion's request object, with what the security handlers below read."""
 
     def __init__(self, scope: Scope) -> None:
         self.scope = scope
@@ -26,40 +26,40 @@ class _SecurityRequest:
 
 
 class SecuredOperation(SecurityOperation):  # type: ignore[misc]
-    """Connexion's check of who is asking, as the spec has it for the operation."""
+    """Authentication of the requests of one operation."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Leaves who it is in the scope. Raises what the check raises."""
+        """Put the caller into the scope. Raise what the security handler raises."""
         if self.security:
             await self.verification_fn(_SecurityRequest(scope))
         await self.next_app(scope, receive, send)
 
 
 class SecuredAPI(SecurityAPI):  # type: ignore[misc]
-    """Makes a SecuredOperation of each operation."""
+    """A SecurityAPI of secured operations."""
 
     def make_operation(self, operation: Any) -> SecuredOperation:
-        """Called by Connexion for each operation of the spec."""
+        """Override: Connexion calls this for each operation of the spec."""
         return SecuredOperation.from_operation(  # type: ignore[no-any-return]
             operation, next_app=self.next_app, security_handler_factory=self.security_handler_factory
         )
 
 
 class Security(SecurityMiddleware):  # type: ignore[misc]
-    """Connexion's security over secured operations."""
+    """Connexion's security middleware over secured operations."""
 
     api_cls = SecuredAPI
 
 
 class Bearer(AbstractSecurityHandler):  # type: ignore[misc]
-    """The `bearer` scheme of the spec (RFC 6750): finds the token and asks `authenticate`."""
+    """The handler of the `bearer` scheme (RFC 6750): passes the token to `authenticate`."""
 
     def __init__(self, authenticate: Authenticate, operations: dict[str, documents.Document]) -> None:
         self._authenticate = authenticate
         self._operations = operations
 
     def get_fn(self, security_scheme: documents.Document, required_scopes: Sequence[str]) -> Callable[..., Any]:
-        """Called by Connexion for each operation that names the scheme."""
+        """Override: Connexion calls this for each operation that names the scheme."""
         return self._verify
 
     async def _verify(self, request: Any) -> dict[str, Any]:
@@ -70,21 +70,21 @@ class Bearer(AbstractSecurityHandler):  # type: ignore[misc]
 
 
 class RequestAuthenticator(AbstractSecurityHandler):  # type: ignore[misc]
-    """Every scheme of a spec whose requests a guard looks at: it decides about all of them at once."""
+    """The handler of all schemes at once: passes the whole request to `authenticate`."""
 
-    def __init__(self, guard: AuthenticateRequest) -> None:
-        self._guard = guard
+    def __init__(self, authenticate: AuthenticateRequest) -> None:
+        self._authenticate = authenticate
 
     def get_fn(self, security_scheme: documents.Document, required_scopes: Sequence[str]) -> Callable[..., Any]:
-        """Called by Connexion for each operation and scheme."""
+        """Override: Connexion calls this for each operation and scheme. One of them is enough."""
         return self._verify if security_scheme["type"] == "http" else lambda _: NO_VALUE
 
     async def _verify(self, request: Any) -> dict[str, Any]:
-        return {"caller": await self._guard(request.scope)}
+        return {"caller": await self._authenticate(request.scope)}
 
 
 def bearer_token(values: list[bytes]) -> str:
-    """The token in the Authorization headers. Raises NotAuthenticated."""
+    """Return the token of the Authorization header. Raise NotAuthenticated."""
     if not values:
         raise NotAuthenticated("A bearer token is needed: Authorization: Bearer …", presented=False)
     if len(values) > 1:

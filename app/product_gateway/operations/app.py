@@ -57,8 +57,8 @@ def create_operations_app(
     app = bind(
         documents.load(documents.OPERATIONS),
         operations,
-        guard=access.guard,
-        gate=functools.partial(HostCheck, require_host=access.require_host),
+        authenticate_request=access.guard,
+        middleware=functools.partial(HostCheck, require_host=access.require_host),
         describe_error=operations.describe_error,
         lifespan=lifespan,
         validate_responses=settings.validate_responses,
