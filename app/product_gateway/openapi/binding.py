@@ -61,7 +61,7 @@ def bind(
     }
     secured = any(documents.is_secured(document, each) for each in operations.values())
     if secured and authenticate is None and authenticate_request is None:
-        raise SettingsError("The spec has secured operations. Pass authenticate or authenticate_request.")
+        raise SettingsError("The spec has operations that need a token. Pass authenticate or authenticate_request.")
     security = {}
     if authenticate:
         bearer = Bearer(authenticate, operations)
