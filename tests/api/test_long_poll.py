@@ -140,7 +140,7 @@ def test_what_the_database_is_asked_does_not_grow_with_those_who_wait(database: 
         await asyncio.sleep(0)
         assert waiting.is_full
         found = await asyncio.gather(*responses)
-        assert waiting.number == 0
+        assert waiting.count == 0
         await waiting.aclose()
         return len([each for each in asked if "SELECT" in each]), found
 

@@ -10,7 +10,7 @@ from starlette.types import ASGIApp
 from product_gateway.api.catalog import CatalogHandlers
 from product_gateway.api.error_responses import describe_error
 from product_gateway.api.health import HealthHandlers
-from product_gateway.api.long_poll import MOST_WAITING, SyncWaiters
+from product_gateway.api.long_poll import MAX_WAITERS, SyncWaiters
 from product_gateway.api.syncs import SyncHandlers
 from product_gateway.auth.claims import Caller
 from product_gateway.auth.keys import verification_key
@@ -37,7 +37,7 @@ def create_app(
     metrics: Metrics | None = None,
     supervisor: Supervisor | None = None,
     *,
-    most_waiting: int = MOST_WAITING,
+    most_waiting: int = MAX_WAITERS,
 ) -> ASGIApp:
     """The gateway as an ASGI application. Raises SettingsError; contacts nothing before it is started.
 

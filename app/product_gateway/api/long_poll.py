@@ -1,9 +1,8 @@
-"""Clients that wait for syncs to end: one look at the database for all of them.
+"""Long polls: clients that wait for a sync to end (`Prefer: wait`, RFC 7240 §4.3) share one poll of the database.
 
-A client costs a future and a timer. While anybody waits, one task asks every half second which of the syncs have
-ended; a client whose time is up is told by the next look, which is at hand. Looks never come closer than
-`SECONDS_BETWEEN_LOOKS`, so what the database has to do depends on the time that passes and on how many different syncs
-are waited for, not on how many clients wait.
+A waiting client costs a future and a timer. While clients wait, one task polls the database every POLL_INTERVAL for
+the syncs that have ended. A client whose time is up gets the current state from an extra poll. Polls are at least
+MIN_POLL_INTERVAL apart. The load on the database therefore depends on the number of syncs, not of clients.
 """
 
 import asyncio
@@ -11,6 +10,7 @@ import contextlib
 import copy
 from collections.abc import Iterable
 from contextvars import Context
+from dataclasses import dataclass, field
 
 from product_gateway.db import syncs
 from product_gateway.db.database import Database
@@ -19,134 +19,136 @@ from product_gateway.model.syncs import Sync
 from product_gateway.supervisor import Loop, Supervisor
 from product_gateway.telemetry.metrics import LONG_POLLS, Metrics
 
-SECONDS_BETWEEN_LOOKS = 0.1
-SECONDS_BETWEEN_LOOKS_AT_ALL = 0.5
-LONGEST_PAUSE = 0.5  # after a look that failed: those whose time is up are to hear of it soon
-MOST_WAITING = 10_000
-NOT_LOOKED_AT = "Who waits for a sync goes on waiting without the database"
+MIN_POLL_INTERVAL = 0.1
+POLL_INTERVAL = 0.5
+LONGEST_PAUSE = 0.5  # after a failed poll: a client whose time is up must hear of the failure soon
+MAX_WAITERS = 10_000
+AWAY = "Long polls continue without the database"
 
-Key = syncs.Key
-Future = asyncio.Future[Sync]
+
+@dataclass(eq=False, slots=True)
+class _Waiter:
+    """One waiting client. Once timed out, the next poll answers it, whatever the state of the sync."""
+
+    result: asyncio.Future[Sync] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    timed_out: bool = False
 
 
 class SyncWaiters:
-    """All clients of one process that wait; `most` at a time."""
+    """The waiting clients of one process, at most `most` at a time."""
 
-    def __init__(self, database: Database, most: int = MOST_WAITING, supervisor: Supervisor | None = None) -> None:
+    def __init__(self, database: Database, most: int = MAX_WAITERS, supervisor: Supervisor | None = None) -> None:
         self._database = database
         self._supervisor = supervisor or Supervisor(Metrics())
         self._most = most
-        self._waiting: dict[Key, set[Future]] = {}
-        self._due: dict[Key, set[Future]] = {}  # those of them that the next look answers whatever it finds
-        self.number = 0
-        self._somebody_is_due = asyncio.Event()
-        self._looking: asyncio.Task[None] | None = None
+        self._waiters: dict[syncs.Key, set[_Waiter]] = {}
+        self.count = 0
+        self._has_timed_out = asyncio.Event()
+        self._poller: asyncio.Task[None] | None = None
 
     @property
     def is_full(self) -> bool:
-        """Whether nobody else may wait."""
-        return self.number >= self._most
+        """Whether no further client may wait."""
+        return self.count >= self._most
 
-    async def wait_until_ended(self, sync: Sync, seconds: float, hurry: asyncio.Future[bool]) -> Sync:
-        """The sync when it has ended; as it is then, when the time is up; or soon after `hurry` is done.
+    async def wait_until_ended(self, sync: Sync, seconds: float, disconnected: asyncio.Future[bool]) -> Sync:
+        """Return the sync when it has ended, or its state then when the time is up.
 
-        Where that is because the client is gone, it is the sync as it was. Raises Unavailable where the database is
-        away at the end, SyncNotFound where the sync is gone.
+        `disconnected` ends the wait early: with True, the client is gone and the result is `sync` unchanged; with
+        False, the result is the state of the next poll. Raise Unavailable if that poll fails, SyncNotFound if the
+        sync was removed.
         """
         loop = asyncio.get_running_loop()
         key = (sync.merchant, sync.id)
-        answer: Future = loop.create_future()
+        waiter = _Waiter()
 
-        def hurried(hurry: asyncio.Future[bool]) -> None:
-            if hurry.result() and not answer.done():
-                answer.set_result(sync)
+        def time_out() -> None:
+            waiter.timed_out = True
+            self._has_timed_out.set()
+
+        def on_disconnect(disconnected: asyncio.Future[bool]) -> None:
+            if disconnected.result():
+                _answer([waiter], sync)
             else:
-                self._is_due(key, answer)
+                time_out()
 
-        self._waiting.setdefault(key, set()).add(answer)
-        self.number += 1
-        # A look may take its time, and the answer, too: so it is begun before the time is up.
-        timer = loop.call_later(seconds - SECONDS_BETWEEN_LOOKS, self._is_due, key, answer)
-        hurry.add_done_callback(hurried)
-        if self._looking is None or self._looking.done():
-            # In a context of its own: it is not about this request, and has more time for the database.
-            looking = self._supervisor.keep(
-                LONG_POLLS, self._look_until_nobody_waits, away=NOT_LOOKED_AT, longest_pause=LONGEST_PAUSE
+        self._waiters.setdefault(key, set()).add(waiter)
+        self.count += 1
+        # The poll itself takes time, so it starts early.
+        timer = loop.call_later(seconds - MIN_POLL_INTERVAL, time_out)
+        disconnected.add_done_callback(on_disconnect)
+        if self._poller is None or self._poller.done():
+            polling = self._supervisor.keep(
+                LONG_POLLS, self._poll_while_clients_wait, away=AWAY, longest_pause=LONGEST_PAUSE
             )
-            self._looking = loop.create_task(looking, context=Context())
+            # An empty context: the poll has neither the deadline nor the log fields of this request.
+            self._poller = loop.create_task(polling, context=Context())
         try:
-            return await answer
+            return await waiter.result
         finally:
-            hurry.remove_done_callback(hurried)
+            disconnected.remove_done_callback(on_disconnect)
             timer.cancel()
-            self.number -= 1
-            for group in (self._waiting, self._due):
-                _remove(group, key, answer)
+            self.count -= 1
+            self._waiters[key].remove(waiter)
+            if not self._waiters[key]:
+                del self._waiters[key]
 
     def ended(self, sync: Sync) -> None:
-        """This process has ended the sync itself: who waits for it need not wait for a look."""
-        _answer(self._waiting.get((sync.merchant, sync.id), ()), sync)
+        """Answer the clients that wait for a sync that this process has ended itself, without a poll."""
+        _answer(self._waiters.get((sync.merchant, sync.id), ()), sync)
 
     async def aclose(self) -> None:
-        """Nobody looks any more."""
-        if self._looking is not None:
-            self._looking.cancel()
-            await asyncio.gather(self._looking, return_exceptions=True)
+        """Stop polling."""
+        if self._poller is not None:
+            self._poller.cancel()
+            await asyncio.gather(self._poller, return_exceptions=True)
 
-    def _is_due(self, key: Key, answer: Future) -> None:
-        if not answer.done():
-            self._due.setdefault(key, set()).add(answer)
-            self._somebody_is_due.set()
-
-    async def _look_until_nobody_waits(self, supervised: Loop) -> None:
+    async def _poll_while_clients_wait(self, supervised: Loop) -> None:
         loop = asyncio.get_running_loop()
-        look_at_all = loop.time() + SECONDS_BETWEEN_LOOKS_AT_ALL
-        while self._waiting:
+        next_poll = loop.time() + POLL_INTERVAL
+        while self._waiters:
             with supervised.idle(), contextlib.suppress(TimeoutError):
-                async with asyncio.timeout_at(look_at_all):
-                    await self._somebody_is_due.wait()
-            due, self._due = self._due, {}
-            self._somebody_is_due.clear()
-            is_at_all = loop.time() >= look_at_all
-            await self._look([each for each in self._waiting if each not in due] if is_at_all else [], due)
+                async with asyncio.timeout_at(next_poll):
+                    await self._has_timed_out.wait()
+            self._has_timed_out.clear()
+            is_due = loop.time() >= next_poll
+            await self._poll(timed_out_only=not is_due)
             supervised.progressed()
-            if is_at_all:
-                look_at_all = loop.time() + SECONDS_BETWEEN_LOOKS_AT_ALL
-            await asyncio.sleep(SECONDS_BETWEEN_LOOKS)
+            if is_due:
+                next_poll = loop.time() + POLL_INTERVAL
+            await asyncio.sleep(MIN_POLL_INTERVAL)
 
-    async def _look(self, others: list[Key], due: dict[Key, set[Future]]) -> None:
-        """Raises what the database raises; those that are due hear of it, and the others go on waiting."""
-        if not (others or due):
+    async def _poll(self, *, timed_out_only: bool) -> None:
+        """Answer the clients whose sync has ended or whose time is up. On an error, fail only the latter and raise."""
+        timed_out: dict[syncs.Key, list[_Waiter]] = {}
+        for key, group in self._waiters.items():
+            if late := [each for each in group if each.timed_out]:
+                timed_out[key] = late
+        others = [] if timed_out_only else [key for key in self._waiters if key not in timed_out]
+        if not (timed_out or others):
             return
         try:
-            found, gone = await self._database.read(syncs.ended_among, others, list(due))
+            found, gone = await self._database.read(syncs.ended_among, others, list(timed_out))
         except Exception as error:
-            for answers in due.values():
-                _fail(answers, error)
+            for waiters in timed_out.values():
+                _fail(waiters, error)
             raise
         for sync in found:
             key = (sync.merchant, sync.id)
-            _answer(due[key] if sync.is_active else self._waiting.get(key, ()), sync)
+            _answer(timed_out[key] if sync.is_active else self._waiters.get(key, ()), sync)
         for key in gone:
-            _fail(self._waiting.get(key, ()), SyncNotFound(key[1]))
+            _fail(self._waiters.get(key, ()), SyncNotFound(key[1]))
 
 
-def _answer(answers: Iterable[Future], sync: Sync) -> None:
-    for each in answers:
-        if not each.done():
-            each.set_result(sync)
+def _answer(waiters: Iterable[_Waiter], sync: Sync) -> None:
+    for each in waiters:
+        if not each.result.done():
+            each.result.set_result(sync)
 
 
-def _fail(answers: Iterable[Future], error: Exception) -> None:
-    for each in answers:
-        if not each.done():
-            own = copy.copy(error)  # who raises one adds to it
+def _fail(waiters: Iterable[_Waiter], error: Exception) -> None:
+    for each in waiters:
+        if not each.result.done():
+            own = copy.copy(error)  # raising an exception changes it, so each client needs its own
             own.__cause__ = error.__cause__
-            each.set_exception(own)
-
-
-def _remove(group: dict[Key, set[Future]], key: Key, answer: Future) -> None:
-    if (answers := group.get(key)) is not None:
-        answers.discard(answer)
-        if not answers:
-            del group[key]
+            each.result.set_exception(own)

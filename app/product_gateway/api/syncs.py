@@ -1,5 +1,6 @@
 """Handlers of syncs."""
 
+import asyncio
 from uuid import UUID
 
 from product_gateway.api.cursors import HISTORY, encoded, place
@@ -13,7 +14,7 @@ from product_gateway.db.merchants import for_active_merchant
 from product_gateway.db.syncs import Key, Wanted
 from product_gateway.errors import NeverSynced
 from product_gateway.http.prefer import wait_seconds
-from product_gateway.http.responses import DeferredResponse, Hurry, Response
+from product_gateway.http.responses import DeferredResponse, Response
 from product_gateway.model.syncs import EntityType, Sync, SyncStatus
 from product_gateway.openapi.bodies import rfc3339, sync_body
 from product_gateway.openapi.types import (
@@ -107,9 +108,9 @@ class SyncHandlers:
             sync = await self._syncs.ask((merchant, sync_id))
         seconds = wait_seconds(prefer)
 
-        async def wait(hurry: Hurry) -> Response[SyncResponse]:
-            now = await self._waiters.wait_until_ended(sync, seconds, hurry)
-            return one_sync(now, 0 if now.is_active and hurry.done() else seconds)
+        async def wait(disconnected: asyncio.Future[bool]) -> Response[SyncResponse]:
+            now = await self._waiters.wait_until_ended(sync, seconds, disconnected)
+            return one_sync(now, 0 if now.is_active and disconnected.done() else seconds)
 
         if not (seconds and sync.is_active):
             return one_sync(sync, seconds)
