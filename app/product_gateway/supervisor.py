@@ -7,12 +7,12 @@ made no progress for a minute.
 import asyncio
 import contextlib
 import logging
-import random
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
 from product_gateway.errors import Unavailable
+from product_gateway.http_client.backoff import exponential_delay
 from product_gateway.telemetry.metrics import Metrics
 
 logger = logging.getLogger(__name__)
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 FIRST_PAUSE = 0.5  # seconds after a failure; each further one is twice as long
 LONGEST_PAUSE = 15.0
 LONGEST_PAUSE_FOR_THE_DATABASE = 2.0  # while it is away: syncs go on soon after it is back
-JITTER = 0.25
+JITTER = (0.75, 1.0)
 STALLED_AFTER = 60.0  # seconds without progress
 WAITS_FOR_THE_DATABASE = "A background loop waits until the database is back"
 
@@ -83,8 +83,7 @@ class Loop:
             self._metrics.loop_failed(self.name)
         self._failures += 1
         longest = LONGEST_PAUSE_FOR_THE_DATABASE if is_away else LONGEST_PAUSE
-        pause = min(longest, FIRST_PAUSE * 2.0 ** min(self._failures - 1, 30))
-        return pause * random.uniform(1 - JITTER, 1)  # noqa: S311 - spreads load, hides nothing
+        return exponential_delay(self._failures, FIRST_PAUSE, longest, jitter=JITTER)
 
 
 class Supervisor:

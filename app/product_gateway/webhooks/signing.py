@@ -1,0 +1,29 @@
+"""Messages to webhooks and their signatures, as Standard Webhooks defines them."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import orjson
+from standardwebhooks import Webhook as Signer
+
+from product_gateway.model.syncs import Sync
+from product_gateway.openapi.bodies import rfc3339, sync_body
+
+
+def payload(event: str, sync: Sync) -> bytes:
+    """Return the body of a message (SyncEvent in the spec). It is the same at each attempt."""
+    ended = sync.finished_at or sync.as_of  # a table constraint: a sync that has ended has `finished_at`
+    data = {**sync_body(sync), "merchant": sync.merchant}
+    return orjson.dumps({"type": event, "timestamp": rfc3339(ended), "data": data})
+
+
+def signature_headers(message_id: str, secrets: Sequence[str], body: bytes) -> dict[str, str]:
+    """Return the headers of an attempt that is made now, with one signature for each secret."""
+    now = datetime.now(UTC)
+    signatures = [Signer(secret).sign(message_id, now, body.decode()) for secret in secrets]
+    return {
+        "Content-Type": "application/json",
+        "webhook-id": message_id,
+        "webhook-timestamp": str(int(now.timestamp())),
+        "webhook-signature": " ".join(signatures),
+    }
