@@ -18,7 +18,7 @@ from sqlalchemy import Engine, event
 from product_gateway import settings
 from product_gateway.api.app import create_app
 from product_gateway.auth import keys
-from product_gateway.db import catalog, claims, merchants, syncs
+from product_gateway.db import catalog_write, claims, merchants, syncs
 from product_gateway.db.database import Database
 from product_gateway.model.catalog import Page, Record, Rejection
 from product_gateway.model.merchants import Platform
@@ -88,8 +88,8 @@ def furnish(world: World) -> None:
         claim = database.call(claims.claim, "worker", 30.0, 5, 2)
         assert claim is not None
         problem = Rejection("WRONG_TYPE", f"{SECRET}-bad", "/title", SECRET)
-        database.call(catalog.write_page, claim, Page(records, (problem,), None, None), 30.0)
-        database.call(catalog.succeed, claim)
+        database.call(catalog_write.write_page, claim, Page(records, (problem,), None, None), 30.0)
+        database.call(catalog_write.succeed, claim)
         return str(sync.id)
 
     names = [f"{SECRET}-{n}" for n in range(3)]
@@ -238,7 +238,7 @@ def test_two_merchants_may_have_records_and_keys_of_the_same_name(world: World) 
         assert claim.merchant == "thief"
         name = world.loot["productId"][0]
         record = Record(name, json.dumps({"id": name, "title": "my own"}))
-        world.database.call(catalog.write_page, claim, Page((record,), (), None, None), 30.0)
+        world.database.call(catalog_write.write_page, claim, Page((record,), (), None, None), 30.0)
         assert thief.get(f"{API}/products/{name}").json()["data"]["title"] == "my own"
         assert victim.get(f"{API}/products/{name}").json()["data"]["title"] == SECRET
         assert [each["title"] for each in thief.get(f"{API}/products").json()["data"]] == ["my own"]

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import event
 
-from product_gateway.db import catalog, claims, merchants, syncs
+from product_gateway.db import catalog_write, claims, merchants, syncs
 from product_gateway.db.batch_reads import get_states, get_syncs
 from product_gateway.db.batcher import MOST, Batcher
 from product_gateway.db.database import Database
@@ -162,8 +162,8 @@ async def test_syncs_and_states_of_many_are_read_with_one_statement(database: Da
     newer = database.call(syncs.enqueue, "shop", PRODUCT)
     claim = database.call(claims.claim, "tester", 60.0, 5, 2)
     assert claim is not None
-    database.call(catalog.write_page, claim, Page((Record("1", "{}"),), (), None, None), 60.0)
-    database.call(catalog.succeed, claim)
+    database.call(catalog_write.write_page, claim, Page((Record("1", "{}"),), (), None, None), 60.0)
+    database.call(catalog_write.succeed, claim)
     statements: list[str] = []
     event.listen(database.engine, "before_cursor_execute", lambda _c, _k, statement, *_: statements.append(statement))
 

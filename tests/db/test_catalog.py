@@ -3,7 +3,7 @@
 import pytest
 from sqlalchemy import Connection, Table, func, select, text
 
-from product_gateway.db import catalog, claims, merchants, syncs, tables
+from product_gateway.db import catalog, catalog_removal, catalog_write, claims, merchants, syncs, tables
 from product_gateway.db.database import Database
 from product_gateway.errors import LeaseLost, RecordNotFound, SettingsError
 from product_gateway.model.catalog import Page, Record, Rejection
@@ -31,12 +31,12 @@ def pull(database: Database, *pages: Page, claim: Claim | None = None) -> Counts
     """A whole sync of the pages; what it did."""
     claim = claim or started(database)
     for each in pages:
-        database.call(catalog.write_page, claim, each, LEASE)
+        database.call(catalog_write.write_page, claim, each, LEASE)
     if database.call(claims.may_remove, claim):
         after: str | None = ""
         while after is not None:
-            after = database.call(catalog.remove_missing, claim, after, 2)
-    database.call(catalog.succeed, claim)
+            after = database.call(catalog_removal.remove_missing, claim, after, 2)
+    database.call(catalog_write.succeed, claim)
     return database.call(syncs.get, claim.merchant, claim.sync_id).counts
 
 
@@ -64,7 +64,7 @@ def test_the_number_of_records_is_live_and_exact(database: Database) -> None:
     """It is counted in the transactions that write, while a sync runs too."""
     claim = started(database)
     assert database.call(catalog.state, "shop", PRODUCT).num_records == 0
-    database.call(catalog.write_page, claim, page({"a": "1", "b": "1"}, cursor="2"), LEASE)
+    database.call(catalog_write.write_page, claim, page({"a": "1", "b": "1"}, cursor="2"), LEASE)
     state = database.call(catalog.state, "shop", PRODUCT)
     assert (state.num_records, state.updated_at) == (2, None)
     pull(database, page({"c": "1"}), claim=claim)
@@ -86,7 +86,7 @@ def test_a_failed_sync_removes_nothing(database: Database) -> None:
     """What it did not reach stays as it was; what it reached is newer."""
     pull(database, page({"a": "1", "b": "1"}))
     claim = started(database)
-    database.call(catalog.write_page, claim, page({"a": "2"}, cursor="2"), LEASE)
+    database.call(catalog_write.write_page, claim, page({"a": "2"}, cursor="2"), LEASE)
     database.call(claims.fail, claim, "INVALID_PAGE", "No JSON.")
     assert contents(database) == {"a": "2", "b": "1"}
 
@@ -127,7 +127,7 @@ def test_a_page_and_its_cursor_are_written_together_or_not_at_all(database: Data
     claim = started(database)
     too_long = Page((Record("a", '"1"'), Record("b", '"1"')), (), "next", total=2**70)
     with pytest.raises(Exception, match=r"(?i)integer|numeric|out of range|too large"):
-        database.call(catalog.write_page, claim, too_long, LEASE)
+        database.call(catalog_write.write_page, claim, too_long, LEASE)
     assert contents(database) == {}
     assert database.call(syncs.get, "shop", claim.sync_id).records_read == 0
 
@@ -142,9 +142,9 @@ def test_who_lost_the_lease_leaves_the_catalog_alone(database: Database) -> None
         pass
     database.call(claims.claim, "new", LEASE, *RULES)
     for write, arguments in (
-        (catalog.write_page, (page({"a": "2", "b": "1"}), LEASE)),
-        (catalog.remove_missing, ("", 10)),
-        (catalog.succeed, ()),
+        (catalog_write.write_page, (page({"a": "2", "b": "1"}), LEASE)),
+        (catalog_removal.remove_missing, ("", 10)),
+        (catalog_write.succeed, ()),
     ):
         with pytest.raises(LeaseLost):
             database.call(write, old, *arguments)
@@ -216,8 +216,8 @@ def test_what_ended_pulls_have_seen_is_forgotten_and_what_a_running_one_has_is_k
     """The ids are only of use to the pull that saw them."""
     pull(database, page({"a": "1", "b": "1", "c": "1"}))
     running = started(database)
-    database.call(catalog.write_page, running, page({"a": "1"}, cursor="2"), LEASE)
-    while database.call(catalog.delete_seen, "shop", 2):
+    database.call(catalog_write.write_page, running, page({"a": "1"}, cursor="2"), LEASE)
+    while database.call(catalog_removal.delete_seen, "shop", 2):
         pass
     count = text("SELECT count(*) FROM seen_records")
     assert database.call(lambda connection: connection.execute(count).scalar_one()) == 1
@@ -228,10 +228,10 @@ def test_removing_a_merchant_erases_all_that_is_its_own_and_stops_its_sync(datab
     for merchant in ("shop", "other"):
         pull(database, page({"a": "1"}, Rejection("WRONG_TYPE", "b", "/sku", "no")), claim=started(database, merchant))
     running = started(database)
-    database.call(catalog.write_page, running, page({"a": "1"}, cursor="2"), LEASE)
+    database.call(catalog_write.write_page, running, page({"a": "1"}, cursor="2"), LEASE)
     database.call(merchants.remove, "shop")
     with pytest.raises(LeaseLost):
-        database.call(catalog.write_page, running, page({"b": "1"}), LEASE)
+        database.call(catalog_write.write_page, running, page({"b": "1"}), LEASE)
     for table in (
         tables.syncs,
         tables.sync_problems,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from product_gateway.db import catalog, claims, events, merchants, monitor, syncs
+from product_gateway.db import catalog_write, claims, events, merchants, monitor, syncs
 from product_gateway.db.database import Database
 from product_gateway.db.enqueue import enqueue_many
 from product_gateway.errors import LeaseLost
@@ -38,11 +38,11 @@ def test_a_syncs_whole_life_is_told_in_order(database: Database) -> None:
     lost = claimed(database, lease=-1.0)
     claim = claimed(database, owner="worker-2:2")
     assert claim.taken_over
-    database.call(catalog.write_page, claim, page(1), LEASE, 3)
+    database.call(catalog_write.write_page, claim, page(1), LEASE, 3)
     database.call(claims.hand_back, claim)
     claim = claimed(database, owner="worker-3:3")
-    database.call(catalog.write_page, claim, page(2, last=True), LEASE)
-    database.call(catalog.succeed, claim)
+    database.call(catalog_write.write_page, claim, page(2, last=True), LEASE)
+    database.call(catalog_write.succeed, claim)
     assert [(each.kind, each.number, each.detail) for each in told(database, lost)] == [
         (events.QUEUED, None, None),
         (events.CLAIMED, 1, "worker-1:1"),
@@ -89,7 +89,11 @@ def test_what_is_not_done_is_not_told(database: Database) -> None:
     claim = claimed(database)
     database.call(syncs.cancel, "shop", PRODUCT)
     before = told(database, claim)
-    for work, more in ((catalog.write_page, (page(1), LEASE)), (catalog.succeed, ()), (claims.hand_back, ())):
+    for work, more in (
+        (catalog_write.write_page, (page(1), LEASE)),
+        (catalog_write.succeed, ()),
+        (claims.hand_back, ()),
+    ):
         with pytest.raises(LeaseLost):
             database.call(work, claim, *more)
     with pytest.raises(LeaseLost):
@@ -125,7 +129,7 @@ def test_events_go_with_their_sync_and_with_their_merchant(database: Database) -
     for _ in range(2):
         database.call(syncs.enqueue, "shop", PRODUCT)
         claim = claimed(database)
-        database.call(catalog.succeed, claim)
+        database.call(catalog_write.succeed, claim)
     (first, _) = reversed(database.call(syncs.history, "shop", PRODUCT, None, None, 10)[0])
     assert database.call(syncs.prune, -1, 10) == 1
     assert database.call(events.of_sync, "shop", first.id) == []

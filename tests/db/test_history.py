@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import text
 
-from product_gateway.db import catalog, claims, merchants, syncs
+from product_gateway.db import catalog_write, claims, merchants, syncs
 from product_gateway.db.database import Database
 from product_gateway.db.enqueue import enqueue_many
 from product_gateway.errors import InvalidRequest, LeaseLost, NoActiveSync, SyncAlreadyActive, SyncNotFound
@@ -31,7 +31,7 @@ def claim(database: Database, lease: float = LEASE, rules: tuple[int, int] = RUL
 def run(database: Database, merchant: str = "shop", entity_type: EntityType = PRODUCT) -> UUID:
     """A sync that succeeds at once."""
     sync = database.call(syncs.enqueue, merchant, entity_type)
-    database.call(catalog.succeed, claim(database))
+    database.call(catalog_write.succeed, claim(database))
     return sync.id
 
 
@@ -57,7 +57,7 @@ def test_cancelling_ends_the_active_sync_at_once(database: Database, in_progress
     assert cancelled.finished_at is not None
     assert database.call(claims.claim, "tester", LEASE, *RULES) is None
     if held is not None:
-        for write, arguments in ((claims.heartbeat, (LEASE,)), (catalog.succeed, ()), (claims.hand_back, ())):
+        for write, arguments in ((claims.heartbeat, (LEASE,)), (catalog_write.succeed, ()), (claims.hand_back, ())):
             with pytest.raises(LeaseLost):
                 database.call(write, held, *arguments)
     assert database.call(syncs.enqueue, "shop", PRODUCT).id != sync.id
@@ -79,7 +79,7 @@ def test_the_same_key_brings_the_same_sync(database: Database) -> None:
     """A client that lost its answer must not meet a 429 made by itself, nor start a second sync later."""
     first = database.call(syncs.enqueue, "shop", PRODUCT, "key")
     assert database.call(syncs.enqueue, "shop", PRODUCT, "key").id == first.id
-    database.call(catalog.succeed, claim(database))
+    database.call(catalog_write.succeed, claim(database))
     again = database.call(syncs.enqueue, "shop", PRODUCT, "key")
     assert (again.id, again.status) == (first.id, SyncStatus.SUCCEEDED)
     assert database.call(syncs.enqueue, "shop", PRODUCT, "another").id != first.id
@@ -140,7 +140,7 @@ def test_what_is_old_is_pruned_with_all_that_belongs_to_it(database: Database) -
     first = claim(database)
     bad = Page((), (Rejection("WRONG_TYPE", "a", "/sku", "no string"),), None, None)
     database.call(claims.record_page, first, bad, Counts(rejected=1))
-    database.call(catalog.succeed, first)
+    database.call(catalog_write.succeed, first)
     latest, collection = run(database), run(database, entity_type=COLLECTION)
     age(database, "merchant = 'shop'")
     recent = run(database, "other")
@@ -239,7 +239,7 @@ def test_a_merchants_syncs_run_one_after_the_other_where_that_is_set(database: D
     first = claim(database, rules=one_at_once)
     assert claim(database, rules=one_at_once).merchant == "other"
     assert database.call(claims.claim, "tester", LEASE, *one_at_once) is None
-    database.call(catalog.succeed, first)
+    database.call(catalog_write.succeed, first)
     assert claim(database, rules=one_at_once).entity_type is COLLECTION
 
 

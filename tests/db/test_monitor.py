@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, event, text
 
-from product_gateway.db import catalog, claims, merchants, monitor, syncs
+from product_gateway.db import catalog_write, claims, merchants, monitor, syncs
 from product_gateway.db.database import Database
 from product_gateway.errors import MerchantDisabled, NoActiveSync, SyncAlreadyActive, SyncNotFound
 from product_gateway.model.merchants import Platform
@@ -158,7 +158,7 @@ def test_a_merchant_fails_until_a_sync_of_the_same_type_succeeds(database: Datab
         claim = database.call(claims.claim, "worker", 600.0, *RULES)
         assert claim is not None
         if code is None:
-            database.call(catalog.succeed, claim)
+            database.call(catalog_write.succeed, claim)
         else:
             database.call(claims.fail, claim, code, "why")
 

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import Connection, event, insert, literal
 from uuid_utils.compat import uuid7
 
-from product_gateway.db import catalog, claims, merchants, syncs, tables, types
+from product_gateway.db import catalog_removal, catalog_write, claims, merchants, syncs, tables, types
 from product_gateway.db.batch_reads import get_states, get_syncs
 from product_gateway.db.database import Database, open_database
 from product_gateway.db.enqueue import enqueue_many
@@ -48,7 +48,7 @@ def started(database: Database, merchant: str, records: int) -> Claim:
     claim = database.call(claims.claim, "tester", 600.0, *RULES)
     assert claim is not None
     read = tuple(Record(f"{n:06d}", "{}") for n in range(records))
-    database.call(catalog.write_page, claim, Page(read, (), None, None), 600.0)
+    database.call(catalog_write.write_page, claim, Page(read, (), None, None), 600.0)
     return claim
 
 
@@ -78,7 +78,7 @@ def test_a_claim_from_a_long_queue_sorts_nothing(url: str) -> None:
         for _ in range(20):
             claim = database.call(claims.claim, "tester", 600.0, *RULES)
             assert claim is not None
-            database.call(catalog.succeed, claim)
+            database.call(catalog_write.succeed, claim)
         databases.run(url, "ANALYZE")
         add(database, *names[20:])
         database.call(queue, names[20:])
@@ -123,11 +123,13 @@ def test_a_removal_never_compares_each_record_with_each_id(url: str) -> None:
     """With the counts of yesterday, a join of the two looks like one of a row with a row."""
     with open_database(url) as database:
         add(database, "other", "shop")
-        database.call(catalog.succeed, started(database, "other", 500))
+        database.call(catalog_write.succeed, started(database, "other", 500))
         databases.run(url, "ANALYZE")
-        database.call(catalog.succeed, started(database, "shop", MANY + 1))
+        database.call(catalog_write.succeed, started(database, "shop", MANY + 1))
         claim = started(database, "shop", MANY)  # which lacks a record
-        looked = plans(database, catalog.count_missing, claim) + plans(database, catalog.missing, claim, 10)
-        plan = plans(database, catalog.remove_missing, claim, "", 1000)
+        looked = plans(database, catalog_removal.count_missing, claim) + plans(
+            database, catalog_removal.missing, claim, 10
+        )
+        plan = plans(database, catalog_removal.remove_missing, claim, "", 1000)
     assert "Nested Loop" not in looked + plan
     assert "record_id >=" in plan

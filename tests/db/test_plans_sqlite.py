@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import Connection, event, insert, inspect, literal, text
 from uuid_utils.compat import uuid7
 
-from product_gateway.db import catalog, claims, merchants, monitor, syncs, tables, types
+from product_gateway.db import catalog, catalog_removal, catalog_write, claims, merchants, monitor, syncs, tables, types
 from product_gateway.db.batch_reads import get_states, get_syncs
 from product_gateway.db.database import Database, open_database
 from product_gateway.db.enqueue import enqueue_many
@@ -151,13 +151,13 @@ def test_pages_and_removals_read_the_primary_key_of_the_catalog(path: Path) -> N
         claim = database.call(claims.claim, "tester", 600.0, *RULES)
         assert claim is not None
         page = Page(tuple(Record(f"{n:04d}", "{}") for n in range(1000)), (), None, None)
-        found = plan(database, catalog.write_page, claim, page, 600.0)
+        found = plan(database, catalog_write.write_page, claim, page, 600.0)
         found += plan(database, catalog.page, "new", EntityType.PRODUCT, "", 100)
         found += plan(database, catalog.find, "new", EntityType.PRODUCT, ["0001", "0002"])
-        found += plan(database, catalog.missing, claim, 10)
-        found += plan(database, catalog.count_missing, claim)
-        found += plan(database, catalog.remove_missing, claim, "", 1000)
-        found += plan(database, catalog.delete_seen, "new", 100)
+        found += plan(database, catalog_removal.missing, claim, 10)
+        found += plan(database, catalog_removal.count_missing, claim)
+        found += plan(database, catalog_removal.remove_missing, claim, "", 1000)
+        found += plan(database, catalog_removal.delete_seen, "new", 100)
     assert not SCAN.search(found), found
 
 

@@ -7,7 +7,18 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import make_url
 
-from product_gateway.db import catalog, claims, merchants, migrate, monitor, readiness, syncs, webhooks
+from product_gateway.db import (
+    catalog,
+    catalog_removal,
+    catalog_write,
+    claims,
+    merchants,
+    migrate,
+    monitor,
+    readiness,
+    syncs,
+    webhooks,
+)
 from product_gateway.db.batch_reads import get_states, get_syncs
 from product_gateway.db.database import Database, connect, open_database
 from product_gateway.db.enqueue import enqueue_many
@@ -80,10 +91,10 @@ async def work(database: Database) -> None:
         assert await database.read(claims.has_claimable, 2)
         claim = await database.write(claims.claim, "tester", 600.0, 5, 2)
     records = (Record("NULL", '{"id": "NULL"}'), Record(TEXT, f'{{"title": "{TEXT}"}}', ("1", "NULL", TEXT)))
-    await database.write(catalog.write_page, claim, Page(records, (), None, None), 600.0)
-    assert await database.read(catalog.missing, claim, 10) == []
-    await database.write(catalog.write_page, claim, Page(records, (), None, None), 600.0)
-    await database.write(catalog.succeed, claim)
+    await database.write(catalog_write.write_page, claim, Page(records, (), None, None), 600.0)
+    assert await database.read(catalog_removal.missing, claim, 10) == []
+    await database.write(catalog_write.write_page, claim, Page(records, (), None, None), 600.0)
+    await database.write(catalog_write.succeed, claim)
     found = await database.read(catalog.page, name, claim.entity_type, "", 10)
     assert {each.id for each in found.records} == {"NULL", TEXT}
     assert (await database.read(catalog.get, name, claim.entity_type, TEXT)).product_ids == ("1", "NULL", TEXT)

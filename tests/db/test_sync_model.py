@@ -23,7 +23,7 @@ from hypothesis.stateful import (
 )
 from sqlalchemy import Connection, func, literal, select, update
 
-from product_gateway.db import catalog, claims, syncs, tables, types
+from product_gateway.db import catalog_removal, catalog_write, claims, syncs, tables, types
 from product_gateway.db.database import Database
 from product_gateway.errors import InvalidRequest, LeaseLost, NoActiveSync, SyncAlreadyActive, SyncNotFound
 from product_gateway.model.catalog import Page, Record, Rejection
@@ -138,7 +138,7 @@ class Machine(RuleBasedStateMachine):
     @rule(claim=held, page=pages())
     def write_page(self, claim: Claim, page: Page) -> None:
         """A page of records, and the cursor behind it."""
-        if self.write(claim, catalog.write_page, page, LEASE):
+        if self.write(claim, catalog_write.write_page, page, LEASE):
             self.model.page(self.model.runs[claim.sync_id], page)
 
     @rule(claim=held)
@@ -148,11 +148,11 @@ class Machine(RuleBasedStateMachine):
         may = self.database.call(claims.may_remove, claim)
         assert may == (run is not None and run.complete and run.unidentified == 0)
         if run is None:
-            self.write(claim, catalog.remove_missing, "", 10)
+            self.write(claim, catalog_removal.remove_missing, "", 10)
         elif may:
             after: str | None = ""
             while after is not None:
-                after = self.database.call(catalog.remove_missing, claim, after, 2)
+                after = self.database.call(catalog_removal.remove_missing, claim, after, 2)
             self.model.remove_missing(run)
 
     @rule(claim=held)
@@ -166,7 +166,7 @@ class Machine(RuleBasedStateMachine):
     @rule(claim=held)
     def succeed(self, claim: Claim) -> None:
         """The end that everybody hopes for."""
-        if self.write(claim, catalog.succeed):
+        if self.write(claim, catalog_write.succeed):
             self.model.end(self.model.runs[claim.sync_id], SyncStatus.SUCCEEDED)
 
     @rule(claim=held, pages=st.lists(pages(), max_size=2), last=pages())
@@ -194,7 +194,7 @@ class Machine(RuleBasedStateMachine):
     @rule(merchant=merchants)
     def forget_seen(self, merchant: str) -> None:
         """What workers do behind a sync."""
-        while self.database.call(catalog.delete_seen, merchant, 3):
+        while self.database.call(catalog_removal.delete_seen, merchant, 3):
             pass
         self.model.forget_seen(merchant)
 

@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Connection, text
 
-from product_gateway.db import catalog, claims, merchants, syncs, webhooks
+from product_gateway.db import catalog_write, claims, merchants, syncs, webhooks
 from product_gateway.db.database import Database
 from product_gateway.errors import LeaseLost
 from product_gateway.model.syncs import EntityType
@@ -56,7 +56,7 @@ def only(database: Database, sync_id: UUID, merchant: str = "shop") -> Delivery:
 def succeed(database: Database) -> UUID:
     """A sync ends SUCCEEDED."""
     claim = claimed(database)
-    database.call(catalog.succeed, claim)
+    database.call(catalog_write.succeed, claim)
     return UUID(str(claim.sync_id))
 
 
@@ -119,7 +119,7 @@ def test_an_end_that_did_not_count_is_not_told(database: Database) -> None:
     claim = claimed(database)
     database.call(syncs.cancel, "shop", PRODUCT)
     with pytest.raises(LeaseLost):
-        database.call(catalog.succeed, claim)
+        database.call(catalog_write.succeed, claim)
     assert only(database, claim.sync_id).event == "sync.cancelled"
 
 

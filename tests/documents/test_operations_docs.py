@@ -29,7 +29,7 @@ PANELS = [each for each in DASHBOARD["panels"] if each["type"] != "row"]
 PROMTOOL = shutil.which("promtool")
 OURS = "product_gateway_"
 # Where a sync's failures are named, and what else stands there in capitals.
-SOURCES = ("sync/worker.py", "sync/pull.py", "sync/product_service.py", "db/catalog.py", "db/claims.py")
+SOURCES = ("sync/worker.py", "sync/pull.py", "sync/product_service.py", "db/catalog_write.py", "db/claims.py")
 WARNINGS = set(re.findall(r'"code": "([A-Z_]+)"', (HOUSE / "openapi/bodies.py").read_text()))  # of syncs that succeeded
 NO_FAILURES = {"IN_PROGRESS", "HANDED_BACK"}
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from product_gateway.db import catalog, claims, syncs
+from product_gateway.db import catalog_write, claims, syncs
 from product_gateway.db.database import open_database
 from product_gateway.model.catalog import Page, Record
 from product_gateway.model.syncs import EntityType
@@ -53,8 +53,8 @@ def served(deployment: Deployment, process: Process) -> Gateway:
         database.call(syncs.enqueue, "shop", PRODUCT)
         claim = database.call(claims.claim, "tester", 30.0, 5, 2)
         assert claim is not None
-        database.call(catalog.write_page, claim, Page(records, (), None, None), 30.0)
-        database.call(catalog.succeed, claim)
+        database.call(catalog_write.write_page, claim, Page(records, (), None, None), 30.0)
+        database.call(catalog_write.succeed, claim)
     return served
 
 

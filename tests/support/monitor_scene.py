@@ -5,7 +5,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, bindparam, select, update
 
-from product_gateway.db import catalog, claims, merchants, syncs, tables, types
+from product_gateway.db import catalog_write, claims, merchants, syncs, tables, types
 from product_gateway.db.database import Database
 from product_gateway.model.catalog import Page as Read
 from product_gateway.model.catalog import Record, Rejection
@@ -23,7 +23,7 @@ def paint(database: Database) -> None:
     for name, age, records in (("corner-books", 9000, 1204), ("bluebird-coffee", 5400, 812), ("dora", 3600, 4310)):
         sync = begun(database, name, EntityType.PRODUCT)
         read(database, sync, 1, records, records)
-        database.call(catalog.succeed, sync)
+        database.call(catalog_write.succeed, sync)
         database.call(aged, sync.sync_id, age, records / 95)
     for age in (3100, 1900, 720):
         sync = begun(database, "acme", EntityType.PRODUCT)
@@ -57,7 +57,7 @@ def read(database: Database, claim: Claim, number: int, size: int, total: int, r
     records = tuple(Record(f"{number:04d}{n:06d}", "{}") for n in range(size - rejected))
     message = "'12.50' is not of type 'integer'"
     bad = tuple(Rejection("INVALID_FIELD", f"mug-{number}{n}", "/listPrice", message) for n in range(rejected))
-    database.call(catalog.write_page, claim, Read(records, bad, str(number), total), 86400.0)
+    database.call(catalog_write.write_page, claim, Read(records, bad, str(number), total), 86400.0)
 
 
 def back(connection: Connection, sync_id: UUID, seconds: float) -> None:

@@ -11,7 +11,7 @@ import orjson
 from sqlalchemy import Connection, select
 
 from product_gateway.auth import keys
-from product_gateway.db import catalog, claims, merchants, syncs, tables
+from product_gateway.db import catalog, catalog_write, claims, merchants, syncs, tables
 from product_gateway.db.database import Database, open_database
 from product_gateway.model.catalog import Page, Record
 from product_gateway.model.merchants import Platform
@@ -37,8 +37,8 @@ def prepare(database: Database, deployment: Deployment, address: str, shop: Shop
     claim = database.call(claims.claim, "tester", 60.0, 5, 2)
     assert claim is not None
     gone = tuple(Record(f"{n:05d}-gone", "{}") for n in range(GONE))
-    database.call(catalog.write_page, claim, Page(gone, (), None, None), 60.0)
-    database.call(catalog.succeed, claim)
+    database.call(catalog_write.write_page, claim, Page(gone, (), None, None), 60.0)
+    database.call(catalog_write.succeed, claim)
     return database.call(syncs.enqueue, shop.name, PRODUCT)
 
 

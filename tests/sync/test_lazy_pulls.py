@@ -10,7 +10,7 @@ from product_gateway import settings
 from product_gateway.auth.keys import Secrets
 from product_gateway.db import merchants, syncs
 from product_gateway.db.database import Database
-from product_gateway.model.lazy_page import AnyPage, LazyPage
+from product_gateway.model.catalog import AnyPage, LazyPage
 from product_gateway.model.syncs import Counts
 from product_gateway.settings import Settings
 from product_gateway.sync import records

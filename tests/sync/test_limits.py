@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
 from product_gateway import settings
-from product_gateway.db import catalog, claims, merchants, syncs
+from product_gateway.db import catalog, catalog_removal, catalog_write, claims, merchants, syncs
 from product_gateway.db.database import Database
 from product_gateway.model.catalog import Page, Record, Rejection
 from product_gateway.model.syncs import Counts, Sync, SyncStatus
@@ -133,7 +133,7 @@ async def test_the_share_is_the_operators_to_set(served: Database, made: Setting
 async def test_a_mass_deletion_is_allowed_once(served: Database, made: Settings, shelf: FakeListService) -> None:
     """A sync that fails does not use it up; the one after the next success is guarded again."""
     await stocked(made, served, shelf, 20)
-    await served.write(catalog.allow_mass_deletion, "shop", PRODUCT)
+    await served.write(catalog_removal.allow_mass_deletion, "shop", PRODUCT)
     shelf.products([])
     shelf.status = 500
     assert (await run(made, served)).failure_code == "PRODUCT_SERVICE_ERROR"
@@ -344,7 +344,7 @@ async def test_a_list_that_only_repeats_records_ends_the_sync_whichever_worker_r
     assert claim is not None
     records = tuple(Record(each["id"], "{}") for each in items(5))
     for number in range(before):
-        await served.write(catalog.write_page, claim, Page(records, (), f"before-{number}", None), 30.0)
+        await served.write(catalog_write.write_page, claim, Page(records, (), f"before-{number}", None), 30.0)
     await served.write(claims.hand_back, claim)
     service = Endless()
     with serve(service) as url:
@@ -364,7 +364,7 @@ async def test_a_worker_that_takes_over_a_complete_pull_judges_it(
     claim = await served.write(claims.claim, "lost", 30.0, 5, 2)
     assert claim is not None
     rejections = tuple(Rejection("WRONG_TYPE", f"r{each:03}", "/title", "no") for each in range(20))
-    await served.write(catalog.write_page, claim, Page((), rejections, None, None), 30.0)
+    await served.write(catalog_write.write_page, claim, Page((), rejections, None, None), 30.0)
     await served.write(claims.hand_back, claim)
     asked = len(shelf.asked)
     sync = await served.read(syncs.get, "shop", claim.sync_id)

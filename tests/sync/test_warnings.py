@@ -7,7 +7,7 @@ import pytest
 from product_gateway.check_service.reports import console
 from product_gateway.check_service.results import CheckResults, DryRunResult
 from product_gateway.client import bodies, formatting
-from product_gateway.db import catalog, claims, syncs
+from product_gateway.db import catalog_write, claims, syncs
 from product_gateway.db.database import Database
 from product_gateway.model.catalog import Page, Rejection
 from product_gateway.model.syncs import Counts, EntityType, Sync
@@ -23,9 +23,9 @@ def sync(database: Database) -> Sync:
     claim = database.call(claims.claim, "worker", 30.0, 5, 2)
     assert claim is not None
     nameless = Page((), (Rejection("MISSING_FIELD", None, "/id", "id is missing."),), None, None)
-    database.call(catalog.write_page, claim, nameless, 30.0)
+    database.call(catalog_write.write_page, claim, nameless, 30.0)
     database.call(claims.record_not_removed, claim, 2)
-    database.call(catalog.succeed, claim)
+    database.call(catalog_write.succeed, claim)
     return database.call(syncs.get, "shop", claim.sync_id)
 
 

@@ -12,7 +12,7 @@ from product_gateway import settings
 from product_gateway.check_service.results import CheckResults
 from product_gateway.client import formatting
 from product_gateway.client.bodies import Problems
-from product_gateway.db import catalog, claims, merchants
+from product_gateway.db import catalog_write, claims, merchants
 from product_gateway.db.database import Database, open_database
 from product_gateway.docs_pages import pages
 from product_gateway.json_tools.faults import shown
@@ -97,7 +97,7 @@ def fill(database: Database, hidden: str) -> None:
     sync = begun(database, "shop", EntityType.PRODUCT)
     bad = (Rejection("INVALID_FIELD", f"id{hidden}", f"/meta/{hidden}", f"is {hidden}not <b>allowed</b>"),)
     database.call(claims.heartbeat, sync, 60.0)
-    database.call(catalog.write_page, sync, Page((Record("a", "{}"),), bad, "1", 2), 60.0)
+    database.call(catalog_write.write_page, sync, Page((Record("a", "{}"),), bad, "1", 2), 60.0)
     database.call(claims.fail, sync, "INVALID_PAGE", f"The service said {hidden}.")
 
 

@@ -16,7 +16,7 @@ from uuid import UUID
 
 from sqlalchemy import event, make_url
 
-from product_gateway.db import catalog, claims, merchants, migrate, syncs, webhooks
+from product_gateway.db import catalog, catalog_removal, catalog_write, claims, merchants, migrate, syncs, webhooks
 from product_gateway.db.database import Database, open_database
 from product_gateway.errors import LeaseLost, SyncAlreadyActive
 from product_gateway.model.catalog import Page, Record, Rejection
@@ -47,7 +47,7 @@ def live(database: Database) -> None:
     _tell(database)
     call(syncs.active)
     _read(database)
-    while call(catalog.delete_seen, "shop", 2):
+    while call(catalog_removal.delete_seen, "shop", 2):
         pass
     call(syncs.prune, -1.0, 200)
     call(merchants.remove, "other")
@@ -86,22 +86,22 @@ def _run_to_success(database: Database) -> None:
         claim = claimed(database, PRODUCT)
         call(claims.heartbeat, claim, LEASE)
         for start in range(first, last, 10):
-            call(catalog.write_page, claim, page(start, min(10, last - start), start + 10 >= last), LEASE)
+            call(catalog_write.write_page, claim, page(start, min(10, last - start), start + 10 >= last), LEASE)
         call(claims.may_remove, claim)
-        call(catalog.missing, claim, 1001)
-        call(catalog.count_missing, claim)
-        call(catalog.allow_mass_deletion, "shop", PRODUCT)
+        call(catalog_removal.missing, claim, 1001)
+        call(catalog_removal.count_missing, claim)
+        call(catalog_removal.allow_mass_deletion, "shop", PRODUCT)
         after: str | None = ""
         while after is not None:
-            after = call(catalog.remove_missing, claim, after, 10)
-        call(catalog.succeed, claim)
+            after = call(catalog_removal.remove_missing, claim, after, 10)
+        call(catalog_write.succeed, claim)
 
 
 def _end_in_other_ways(database: Database) -> None:
     call = database.call
     claim = claimed(database, COLLECTION)
     record = Record("c1", '{"id": "c1"}', ("p000020", "p000021", "gone"))
-    call(catalog.write_page, claim, Page((record,), (), None, 1), LEASE)
+    call(catalog_write.write_page, claim, Page((record,), (), None, 1), LEASE)
     call(claims.hand_back, claim)
     call(claims.fail, claimed(database, COLLECTION), "PRODUCT_SERVICE_UNREACHABLE", "No answer.")
     lost = claimed(database, PRODUCT, NO_LEASE)
@@ -110,7 +110,7 @@ def _end_in_other_ways(database: Database) -> None:
         call(claims.heartbeat, lost, LEASE)
     call(syncs.cancel, "shop", PRODUCT)
     with contextlib.suppress(LeaseLost):
-        call(catalog.succeed, found)
+        call(catalog_write.succeed, found)
     claimed(database, PRODUCT, NO_LEASE)
     call(claims.claim, "worker", LEASE, 1, SYNCS_AT_ONCE)  # gives it up: WORKER_LOST
     call(syncs.enqueue, "shop", PRODUCT)

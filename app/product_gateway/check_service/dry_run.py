@@ -124,7 +124,7 @@ class DryRun:
             async for page in pages:
                 number += 1
                 self._read += page.size
-                new = await self._compare(page if isinstance(page, Page) else page.read(()))
+                new = await self._compare(page if isinstance(page, Page) else page.decode(()))
                 without_new = 0 if new else without_new + 1
                 if page.next_cursor is not None:
                     pull.require_new_records(self._of, number, without_new)
@@ -145,7 +145,7 @@ class DryRun:
             self._add("rejected", rejection.record_id or "without a valid id")
         self._seen |= {each.id for each in page.records}
         self._seen |= {each.record_id for each in page.rejections if each.record_id is not None}
-        without_id = [each.sent for each in page.rejections if each.record_id is None]
+        without_id = [each.payload_digest for each in page.rejections if each.record_id is None]
         self._sent |= set(without_id)
         self._unidentified += len(without_id)
         return len(self._seen) + len(self._sent) - before

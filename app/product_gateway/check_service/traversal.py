@@ -92,7 +92,7 @@ async def read(
             if not seen.size:
                 sheet.failed("empty-pages", entity_type, "A page without records says that there are more.",
                              answer.exchange.curl)  # fmt: skip
-            without_id = {each.sent for each in answer.page.rejections if each.record_id is None}
+            without_id = {each.payload_digest for each in answer.page.rejections if each.record_id is None}
             without_new = 0 if set(seen.ids) - known or without_id - known_without_id else without_new + 1
             known.update(seen.ids)
             known_without_id |= without_id

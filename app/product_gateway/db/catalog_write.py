@@ -1,11 +1,11 @@
-"""A page's records as rows: what the database knows of them, and how all of them get there in one statement.
+"""Writing pages into the catalog. Only the holder of a sync's claim writes the records of its merchant and entity type.
 
-One statement for a page and not one for a record, because Python has one interpreter: with each row that SQLite
-takes by itself, its thread would have to wait for the thread that reads the next page. To PostgreSQL it is one way
-instead of hundreds. Ids go as one JSON text, rows as they are.
+Each page takes one statement per step, not one per record. SQLite's thread then releases the interpreter lock while it
+works, and PostgreSQL needs one round trip. Ids travel as one JSON text.
 """
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from itertools import chain
 from typing import Any, NamedTuple
@@ -27,13 +27,19 @@ from sqlalchemy import (
     insert,
     literal_column,
     select,
+    update,
 )
 
+from product_gateway.db import claims
+from product_gateway.db.catalog import in_catalog, product_ids_as_json, stored_size
 from product_gateway.db.engines.per_dialect import PerDialect
-from product_gateway.db.tables import catalog_records, seen_records
-from product_gateway.model.syncs import Claim
+from product_gateway.db.tables import catalog_counts, catalog_records, seen_records
+from product_gateway.errors import PullFailed
+from product_gateway.model.catalog import DIGEST_BYTES, Page, Record
+from product_gateway.model.syncs import Claim, Counts, Quota
 
-ROWS_IN_A_STATEMENT = 500  # of SQLite: five parameters each, and it takes no more than 32,766
+ROWS_IN_A_STATEMENT = 500  # SQLite allows 32,766 parameters, and a row has five
+_NO_ID = "\x01"  # marks the digest of a record without a usable id; ids have no control characters
 
 
 class Row(NamedTuple):
@@ -46,9 +52,36 @@ class Row(NamedTuple):
     digest: bytes
 
 
+class KnownIds(NamedTuple):
+    """What the database knows about the ids of a page: digests of stored records, and ids that the pull has seen."""
+
+    ids: Sequence[str]
+    digests: Mapping[str, bytes]
+    seen: Collection[str]
+
+
+class Changes(NamedTuple):
+    """The ids of a page's records by what they change in the catalog."""
+
+    new: list[str]
+    changed: list[str]
+    unchanged: list[str]
+
+
+class WriteResult(NamedTuple):
+    """The outcome of a page: numbers of rejected records, and of records whose raw bytes are the same as before.
+
+    `pages_without_new` counts the pages in a row, up to this one, without a record that is new to the pull.
+    """
+
+    rejected: int
+    same_bytes: int
+    pages_without_new: int
+
+
 COLUMNS = Row._fields
 
-_records, _seen = catalog_records.c, seen_records.c
+_records, _seen, _counts = catalog_records.c, seen_records.c, catalog_counts.c
 _json = bindparam("ids", type_=Text)
 _SENT = {
     "sqlite": func.json_each(_json).table_valued("key", column("value", Text), name="sent"),
@@ -60,9 +93,9 @@ _DIGEST = {"sqlite": func.lower(func.hex(_records.digest)), "postgresql": func.e
 _LIST = {"sqlite": func.json_group_array, "postgresql": func.json_agg}
 
 
-def _make_look_up(dialect: str) -> Select[str, str]:
-    """Subqueries of one row each, which PostgreSQL can only answer by the primary key: from a join or EXISTS it would
-    make a hash of all that the pull has seen, for each page again, while it takes that for little."""
+def _make_find_digests(dialect: str) -> Select[str, str]:
+    # Scalar subqueries, because PostgreSQL answers them by the primary key. From a join or EXISTS it would build a hash
+    # of all ids that the pull has seen, for every page, as long as it underestimates their number.
     in_catalog = (_records.merchant == bindparam("m")) & (_records.entity_type == bindparam("t"))
     in_pull = (_seen.merchant == bindparam("m")) & (_seen.sync_id == bindparam("s"))
     return select(
@@ -72,8 +105,11 @@ def _make_look_up(dialect: str) -> Select[str, str]:
 
 
 def _of_each(dialect: str, there: Any, where: ColumnElement[bool], value: Any) -> ColumnElement[str | None]:
-    """A list of what is found of each id. Null without a look at them where there is none between the smallest and the
-    largest: most services send records in their order. Not EXISTS: PostgreSQL would read the table for it."""
+    """Build a JSON array with one value or null per id; null if the table has no id between the smallest and largest.
+
+    Most services send records in order of id, so that a page of new records costs one probe of the index. The probe is
+    not EXISTS, for which PostgreSQL would scan the table.
+    """
     sent = _SENT[dialect]
     found = select(value).where(where, there == sent.c.value).scalar_subquery()
     each = select(found.label("found")).select_from(sent).order_by(sent.c.key).subquery()
@@ -82,18 +118,18 @@ def _of_each(dialect: str, there: Any, where: ColumnElement[bool], value: Any) -
     return case((first <= bindparam("high"), gathered))
 
 
-def _make_see(dialect: str) -> Insert:
+def _make_insert_seen(dialect: str) -> Insert:
     rows = select(bindparam("m"), bindparam("s", type_=Uuid), _SENT[dialect].c.value)
     return insert(seen_records).from_select(["merchant", "sync_id", "record_id"], rows)
 
 
-_look_up = PerDialect(_make_look_up)
-_see = PerDialect(_make_see)
+_find_digests = PerDialect(_make_find_digests)
+_insert_seen = PerDialect(_make_insert_seen)
 _OVERWRITE = "ON CONFLICT (merchant, entity_type, record_id) DO UPDATE SET " + ", ".join(
     f"{name} = excluded.{name}" for name in COLUMNS[1:]
 )
 _INTO = f"INSERT INTO catalog_records (merchant, entity_type, {', '.join(COLUMNS)})"
-# %b: in binary, for which nothing has to be quoted.
+# %b: psycopg sends these parameters in binary, which needs no quoting.
 _WRITE_POSTGRESQL = " ".join(
     (
         f"{_INTO} SELECT %(m)s, %(t)s, *",
@@ -101,29 +137,125 @@ _WRITE_POSTGRESQL = " ".join(
         "%(digest)b::bytea[])",
     )
 )
+_add_to_counts = (
+    update(catalog_counts)
+    .where(_counts.merchant == bindparam("m"), _counts.entity_type == bindparam("t"))
+    .values(
+        num_records=_counts.num_records + bindparam("more_records"),
+        num_bytes=_counts.num_bytes + bindparam("more_bytes"),
+    )
+    .returning(_counts.num_records, _counts.num_bytes)
+)
 
 
-def find_digests(connection: Connection, claim: Claim, ids: Sequence[str]) -> tuple[list[str | None], list[bool]]:
-    """Of each record, the digest (in hexadecimal) that the catalog has, and whether this pull has seen it before."""
+def find_digests(connection: Connection, claim: Claim, ids: Sequence[str]) -> KnownIds:
+    """Return the digests of the stored records with these ids, and which of the ids the pull has seen."""
     if not ids:
-        return [], []
-    statement = _look_up[connection.dialect.name]
+        return KnownIds(ids, {}, ())
+    statement = _find_digests[connection.dialect.name]
     values = {**_key(claim, ids), "t": claim.entity_type, "low": min(ids), "high": max(ids)}
-    known, again = connection.execute(statement, values).one()
-    nothing = [None] * len(ids)
-    digests = nothing if known is None else orjson.loads(known)
-    return digests, [each is not None for each in (nothing if again is None else orjson.loads(again))]
+    digests, seen = (json and orjson.loads(json) for json in connection.execute(statement, values).one())
+    return KnownIds(
+        ids,
+        {each: bytes.fromhex(digest) for each, digest in zip(ids, digests or (), strict=False) if digest is not None},
+        {each for each, found in zip(ids, seen or (), strict=False) if found is not None},
+    )
 
 
-def mark_seen(connection: Connection, claim: Claim, ids: Sequence[str]) -> None:
-    """The pull has seen these, and had not before."""
+def classify(rows: Mapping[str, Row], digests: Mapping[str, bytes], stored: Mapping[str, Row]) -> Changes:
+    """Compare a page's rows with the catalog.
+
+    `stored` has the stored rows whose digests differ. If only the digest differs, the record is unchanged: the product
+    service sent other bytes, such as a field that the catalog does not keep.
+    """
+    changes = Changes([], [], [])
+    for record_id, row in rows.items():
+        if record_id not in digests:
+            changes.new.append(record_id)
+        elif record_id in stored and row[:-1] != stored[record_id][:-1]:
+            changes.changed.append(record_id)
+        else:
+            changes.unchanged.append(record_id)
+    return changes
+
+
+def write_page(
+    connection: Connection,
+    claim: Claim,
+    page: Page,
+    lease_seconds: float,
+    repeated: int = 0,
+    quota: Quota | None = None,
+    known: KnownIds | None = None,
+) -> WriteResult:
+    """Write a page's records and the cursor of the next page. Does not rewrite unchanged rows.
+
+    `known` is the result of an earlier find_digests for this claim and page. It is still valid: only the holder of the
+    claim changes it. Raises LeaseLost, and PullFailed if the catalog would exceed its quota; then nothing is written.
+    """
+    claims.heartbeat(connection, claim, lease_seconds, repeated)  # the fence: locks the sync's row
+    ids, digests, seen = known or find_digests(connection, claim, _ids(page))
+    rows = {each.id: _row(each) for each in page.records}
+    differing = [each for each, row in rows.items() if digests.get(each, row.digest) != row.digest]
+    stored = _find_rows(connection, claim, differing)
+    new, changed, unchanged = classify(rows, digests, stored)
+    _insert_rows(connection, claim, [rows[each] for each in new])
+    _insert_rows(connection, claim, [rows[each] for each in changed], overwrite=True)
+    first_seen = list(dict.fromkeys(each for each in ids if each not in seen))
+    _mark_seen(connection, claim, first_seen)
+    more_bytes = sum(rows[each].size for each in (*new, *changed)) - sum(stored[each].size for each in changed)
+    if new or more_bytes:
+        size = add_to_counts(connection, claim, len(new), more_bytes)
+        if quota is not None and (new or more_bytes > 0):
+            _require_room(claim, size, quota)
+    counts = Counts(
+        created=sum(each not in seen for each in new),
+        updated=sum(each not in seen for each in changed),
+        unchanged=sum(each not in seen for each in (*unchanged, *page.skipped)),
+        rejected=len(page.rejections),
+    )
+    pages_without_new = claims.record_page(connection, claim, page, counts, len(first_seen))
+    same_bytes = len(rows) - len(new) - len(stored) + len(page.skipped)
+    return WriteResult(len(page.rejections), same_bytes, pages_without_new)
+
+
+def succeed(connection: Connection, claim: Claim) -> None:
+    """End the sync as SUCCEEDED, and set the time of the catalog's last update. Raises LeaseLost."""
+    finished_at = claims.succeed(connection, claim)
+    add_to_counts(connection, claim, 0, 0)  # creates the row after a sync without records
+    connection.execute(
+        update(catalog_counts)
+        .where(_counts.merchant == claim.merchant, _counts.entity_type == claim.entity_type)
+        .values(updated_at=finished_at, mass_deletion_allowed=False)
+    )
+
+
+def add_to_counts(connection: Connection, claim: Claim, more_records: int, more_bytes: int) -> Quota:
+    """Add to the numbers of records and bytes of the merchant's catalog. Return the new numbers."""
+    change = {"m": claim.merchant, "t": claim.entity_type, "more_records": more_records, "more_bytes": more_bytes}
+    row = connection.execute(_add_to_counts, change).first()
+    if row is not None:
+        return Quota(row.num_records, row.num_bytes)
+    values = {"merchant": claim.merchant, "entity_type": claim.entity_type}
+    connection.execute(insert(catalog_counts), {**values, "num_records": more_records, "num_bytes": more_bytes})
+    return Quota(more_records, more_bytes)
+
+
+def _find_rows(connection: Connection, claim: Claim, ids: Collection[str]) -> dict[str, Row]:
+    if not ids:
+        return {}
+    here = in_catalog(claim.merchant, claim.entity_type) & _records.record_id.in_(ids)
+    found = connection.execute(select(*(_records[each] for each in COLUMNS)).where(here))
+    return {row.record_id: Row(*row) for row in found}
+
+
+def _mark_seen(connection: Connection, claim: Claim, ids: Sequence[str]) -> None:
     if ids:
-        connection.execute(_see[connection.dialect.name], _key(claim, ids))
+        connection.execute(_insert_seen[connection.dialect.name], _key(claim, ids))
 
 
-def write(connection: Connection, claim: Claim, rows: Sequence[Row], *, new: bool) -> None:
-    """They are in the catalog: `new` ones, or over what it had of the same ids."""
-    end = "" if new else _OVERWRITE  # to look for a conflict takes PostgreSQL half as long again
+def _insert_rows(connection: Connection, claim: Claim, rows: Sequence[Row], *, overwrite: bool = False) -> None:
+    end = _OVERWRITE if overwrite else ""  # checking for conflicts takes PostgreSQL half as long again
     if rows and connection.dialect.name == "postgresql":
         columns = dict(zip(COLUMNS, map(list, zip(*rows, strict=True)), strict=True))
         key = {"m": claim.merchant, "t": claim.entity_type}
@@ -135,14 +267,41 @@ def write(connection: Connection, claim: Claim, rows: Sequence[Row], *, new: boo
         connection.exec_driver_sql(_write_sqlite(len(some), end), values)
 
 
-@lru_cache(maxsize=50)  # a page's is as long as 20 KB
+@lru_cache(maxsize=50)  # a statement has up to 20 KB
 def _write_sqlite(rows: int, end: str) -> str:
-    # Only plain `?`: with numbered ones (`?1`) and a sequence of values, Python 3.12 warns of a use that ends in 3.14.
+    # Plain `?`: Python 3.12 deprecates numbered placeholders (`?1`) with a sequence of values.
     row = f"({', '.join('?' for _ in COLUMNS)})"
     values = ", ".join([row] * rows)
-    # SQLite would take ON CONFLICT after a SELECT without WHERE for a join's condition.
+    # WHERE true: after a SELECT without WHERE, SQLite parses ON CONFLICT as a join condition.
     return f"{_INTO} SELECT ?, ?, * FROM (VALUES {values}) WHERE true {end}"  # noqa: S608 - no values in it
 
 
 def _key(claim: Claim, ids: Sequence[str]) -> dict[str, Any]:
     return {"m": claim.merchant, "s": claim.sync_id, "ids": orjson.dumps(ids).decode()}
+
+
+def _require_room(claim: Claim, size: Quota, quota: Quota) -> None:
+    if size.records <= quota.records and size.bytes <= quota.bytes:
+        return
+    raise PullFailed(
+        "CATALOG_FULL",
+        f"With the next page, the catalog would have {size.records} records of {claim.entity_type} and {size.bytes} "
+        f"bytes. It may have {quota.records} records and {quota.bytes} bytes. That page was not written, and nothing "
+        "was removed. Send fewer or smaller records, or ask the gateway's operator for a larger limit.",
+    )
+
+
+def _ids(page: Page) -> list[str]:
+    # The digest of a rejected record without a usable id serves as its id, so that a pull recognises a repetition.
+    rejected = (
+        each.record_id or (each.payload_digest and f"{_NO_ID}{each.payload_digest.hex()}") for each in page.rejections
+    )
+    return [*(each.id for each in page.records), *(each for each in rejected if each)]
+
+
+def _row(record: Record) -> Row:
+    product_ids = product_ids_as_json(record.product_ids)
+    digest = record.payload_digest
+    if not digest:
+        digest = hashlib.blake2b(f"{record.document}\0{product_ids}".encode(), digest_size=DIGEST_BYTES).digest()
+    return Row(record.id, stored_size(record.document, product_ids), record.document, product_ids, digest)

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, or_, select, text, tuple_, union_all
 
-from product_gateway.db import catalog, events, merchants, syncs, webhooks
+from product_gateway.db import catalog_removal, events, merchants, syncs, webhooks
 from product_gateway.db.syncs import Place, columns, sync_of
 from product_gateway.db.tables import syncs as table
 from product_gateway.db.tables import waits_since
@@ -198,7 +198,7 @@ def allow_mass_deletion(connection: Connection, merchant: str, sync_id: UUID, wh
     """The next successful sync like this one may remove as much as it likes. Raises SyncNotFound, NotAllowed."""
     sync = syncs.get(connection, merchant, sync_id)
     merchants.require_active(connection, merchant)
-    catalog.allow_mass_deletion(connection, merchant, sync.entity_type)
+    catalog_removal.allow_mass_deletion(connection, merchant, sync.entity_type)
     detail = f"by an operator at {who}"
     events.append(connection, merchant, sync_id, events.MASS_DELETION_ALLOWED, detail=detail, most=events.MOST + 1)
     return sync

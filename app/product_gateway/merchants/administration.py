@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from product_gateway.auth.keys import Secrets, merchant_name
-from product_gateway.db import catalog, encrypted, merchants, syncs, webhooks
+from product_gateway.db import catalog, catalog_removal, encrypted, merchants, syncs, webhooks
 from product_gateway.db.database import Database
 from product_gateway.errors import SettingsError
 from product_gateway.model.merchants import Merchant, Platform
@@ -129,7 +129,7 @@ def update(
 def allow_mass_deletion(database: Database, name: str, entity_type: EntityType) -> None:
     """For the next successful sync of the entity type. Raises SettingsError."""
     database.call(merchants.get, name)
-    database.call(catalog.allow_mass_deletion, name, entity_type)
+    database.call(catalog_removal.allow_mass_deletion, name, entity_type)
 
 
 @dataclass(frozen=True, slots=True)

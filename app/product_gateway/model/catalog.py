@@ -1,42 +1,45 @@
-"""Records of the catalog, and the pages that they arrive in."""
+"""Records of the catalog, and the pages in which they arrive."""
 
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+
+DIGEST_BYTES = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A record as the catalog keeps it: JSON text of the known fields and, of a collection, its product ids.
+    """A record as the catalog stores it: JSON text of the known fields and, for a collection, its product ids.
 
-    `sent`: the digest of what was sent, where that is known.
+    `payload_digest` covers the raw bytes that the product service sent; it is empty if these are unknown.
     """
 
     id: str
     document: str
     product_ids: tuple[str, ...] = ()
-    sent: bytes = field(default=b"", compare=False)
+    payload_digest: bytes = field(default=b"", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
     """A record that does not fit product-service.yaml. `pointer` is a JSON Pointer (RFC 6901) into the record.
 
-    `sent`: a digest of what was sent, where it has no usable id.
+    `payload_digest` identifies a record without a usable id.
     """
 
     code: str
     record_id: str | None
     pointer: str
     message: str
-    sent: bytes = field(default=b"", compare=False)
+    payload_digest: bytes = field(default=b"", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One page of a pull. `next_cursor` None means that it was the last; `total` None that it is not known.
+    """One page of a pull. `next_cursor` is None on the last page, `total` if it is unknown.
 
-    `repeated` counts the records left out because the same id came again later in the page, `unread` those that did
-    not have to be read.
+    `repeated` counts the records that the page repeats later with the same id. `skipped` has the ids of records that
+    were not decoded because their bytes are unchanged.
     """
 
     records: tuple[Record, ...]
@@ -44,12 +47,32 @@ class Page:
     next_cursor: str | None
     total: int | None
     repeated: int = 0
-    unread: int = 0
+    skipped: tuple[str, ...] = ()
 
     @property
     def size(self) -> int:
-        """How many records the page had."""
-        return len(self.records) + len(self.rejections) + self.repeated + self.unread
+        """The number of records that the page was sent with."""
+        return len(self.records) + len(self.rejections) + self.repeated + len(self.skipped)
+
+
+@dataclass(frozen=True, slots=True)
+class LazyPage:
+    """A page with only its ids decoded. `digests` maps each id to the digest of the record's raw bytes.
+
+    `decode` takes the ids of the records to skip and returns the page. It raises PullFailed.
+    """
+
+    digests: Mapping[str, bytes]
+    decode: Callable[[Container[str]], Page]
+    next_cursor: str | None
+
+    @property
+    def size(self) -> int:
+        """The number of records that the page was sent with."""
+        return len(self.digests)
+
+
+AnyPage = Page | LazyPage
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +86,7 @@ class RejectionGroup:
 
 @dataclass(frozen=True, slots=True)
 class CatalogState:
-    """How many records there are now, and when the last successful sync finished."""
+    """The number of records now, and when the last successful sync finished."""
 
     num_records: int
     updated_at: datetime | None
@@ -71,7 +94,7 @@ class CatalogState:
 
 @dataclass(frozen=True, slots=True)
 class CatalogPage:
-    """A page of the catalog in order of id. `next_after` is the last id where more follow."""
+    """A page of the catalog in order of id. `next_after` is its last id if more records follow."""
 
     records: tuple[Record, ...]
     next_after: str | None

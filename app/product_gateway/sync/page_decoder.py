@@ -16,8 +16,7 @@ import msgspec
 import orjson
 from msgspec import Meta
 
-from product_gateway.model.catalog import Record, Rejection
-from product_gateway.model.lazy_page import DIGEST_BYTES
+from product_gateway.model.catalog import DIGEST_BYTES, Record, Rejection
 from product_gateway.openapi import documents
 
 # Numbers that msgspec and orjson read and write alike, and the same of any JSON as deep as people go.

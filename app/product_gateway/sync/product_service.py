@@ -1,7 +1,6 @@
 """Pages of records from a merchant: paging, new attempts, and what it is called when a pull fails."""
 
 import asyncio
-import contextvars
 import hashlib
 import itertools
 import math
@@ -22,8 +21,7 @@ from product_gateway.errors import (
 from product_gateway.http_client.backoff import Backoff
 from product_gateway.http_client.client import MEBIBYTE, HttpClient, Response, retry_after
 from product_gateway.http_client.status_advice import status_advice
-from product_gateway.model.catalog import Page
-from product_gateway.model.lazy_page import AnyPage
+from product_gateway.model.catalog import AnyPage, Page
 from product_gateway.model.syncs import EntityType
 from product_gateway.sync import records
 from product_gateway.telemetry import logs, tracing
@@ -296,11 +294,10 @@ def content_type(reply: Response) -> str:
 
 
 def _masked(page: AnyPage) -> AnyPage:
-    """A service may send our token back, as a record's id for one; the merchant's clients can read what is rejected."""
+    """Redact secrets in the ids of rejected records, which API clients can read: a service may send the token back."""
     if isinstance(page, Page):
         return _without_secrets(page)
-    here = contextvars.copy_context()  # it is read in a thread of the database's, which knows no secret
-    return replace(page, read=lambda but: here.run(lambda: _without_secrets(page.read(but))))
+    return replace(page, decode=lambda unchanged: _without_secrets(page.decode(unchanged)))
 
 
 def _without_secrets(page: Page) -> Page:

@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from product_gateway.auth.keys import Secrets
-from product_gateway.db import catalog, claims, merchants
+from product_gateway.db import catalog_removal, catalog_write, claims, merchants
 from product_gateway.db.database import Database
 from product_gateway.errors import PullFailed, SettingsError, TurnOver
 from product_gateway.http_client.client import HttpClient
 from product_gateway.http_client.tracebacks import release_locals
-from product_gateway.model.catalog import Page
-from product_gateway.model.lazy_page import AnyPage
+from product_gateway.model.catalog import AnyPage, LazyPage, Page
 from product_gateway.model.merchants import Merchant, Platform
 from product_gateway.model.syncs import MIN_SAMPLE, Claim, EntityType, Quota
 from product_gateway.settings import Settings
@@ -24,7 +23,7 @@ from product_gateway.sync import records
 from product_gateway.sync.product_service import PAGES_WITHOUT_NEW_RECORDS, Prefetcher, ProductService
 from product_gateway.telemetry.metrics import Metrics
 
-RECORDS_LOOKED_AT_PER_REMOVAL = 2000
+RECORDS_PER_REMOVAL = 2000
 MAX_IDS_VERIFIED = 1000  # records that a list lacks
 TRANSIENT_CODES = ("PRODUCT_SERVICE_UNREACHABLE", "PRODUCT_SERVICE_RATE_LIMITED")
 
@@ -99,29 +98,34 @@ class Pull:
                     require_new_records(claim.entity_type, number, written.pages_without_new)
                 if turn.is_over and not last:
                     raise TurnOver("Other merchants wait.")
-                service.skip_unchanged = written.as_before * 2 > page.size
+                service.skip_unchanged = written.same_bytes * 2 > page.size
 
     def _most_to_come(self, entity_type: EntityType, pages_read: int) -> int:
         """Return the largest number of records that more pages can have."""
         return max(0, self._settings.max_pages - pages_read) * records.contract(entity_type).most_records
 
-    async def _write(self, claim: Claim, page: AnyPage) -> catalog.WriteResult:
+    async def _write(self, claim: Claim, page: AnyPage) -> catalog_write.WriteResult:
+        """Write a page. Decode a lazy page before its transaction starts, so that no other write waits for that."""
+        known = None
+        if isinstance(page, LazyPage):
+            known = await self._database.read(catalog_write.find_digests, claim, list(page.digests))
+            page = page.decode({each for each, digest in page.digests.items() if known.digests.get(each) == digest})
         lease, repeated = self._settings.lease_seconds, self.pop_retry_count(claim)
         quota = Quota(self._settings.max_catalog_records, self._settings.max_catalog_bytes)
-        written = await self._database.write(catalog.write_page, claim, page, lease, repeated, quota)
+        written = await self._database.write(catalog_write.write_page, claim, page, lease, repeated, quota, known)
         self._metrics.read(claim.entity_type, page.size, written.rejected)
         return written
 
     async def _remove_what_is_gone(self, claim: Claim, service: ProductService) -> None:
-        missing = await self._database.read(catalog.missing, claim, MAX_IDS_VERIFIED + 1)
+        missing = await self._database.read(catalog_removal.missing, claim, MAX_IDS_VERIFIED + 1)
         if not missing:
             return
         await self._ask_for(missing, claim, service)
-        unseen, held, allowed = await self._database.read(catalog.count_missing, claim)
+        unseen, held, allowed = await self._database.read(catalog_removal.count_missing, claim)
         self._refuse_mass_deletion(claim, unseen, held, allowed=allowed)
         after: str | None = ""
         while after is not None:
-            after = await self._database.write(catalog.remove_missing, claim, after, RECORDS_LOOKED_AT_PER_REMOVAL)
+            after = await self._database.write(catalog_removal.remove_missing, claim, after, RECORDS_PER_REMOVAL)
 
     async def _ask_for(self, ids: list[str], claim: Claim, service: ProductService) -> None:
         """A list that changes while it is read may leave out what is still there: what is asked for by id comes back.
@@ -145,9 +149,9 @@ class Pull:
         A record is certainly gone if the service does not have it when asked by its id. All others stay, and the sync
         says how many. Raises LeaseLost.
         """
-        missing = await self._database.read(catalog.missing, claim, MAX_IDS_VERIFIED)
+        missing = await self._database.read(catalog_removal.missing, claim, MAX_IDS_VERIFIED)
         gone: list[str] = []
-        if missing and (known := await self._database.read(catalog.any_seen, claim)):
+        if missing and (known := await self._database.read(catalog_removal.any_seen, claim)):
             try:
                 async with contextlib.aclosing(service.look_up(claim.entity_type, missing, known)) as answers:
                     async for answer in answers:
@@ -157,10 +161,10 @@ class Pull:
             except PullFailed as failed:
                 if failed.code in TRANSIENT_CODES:
                     raise
-        unseen, held, allowed = await self._database.read(catalog.count_missing, claim)
+        unseen, held, allowed = await self._database.read(catalog_removal.count_missing, claim)
         self._refuse_mass_deletion(claim, len(gone), held, allowed=allowed)
         if gone:
-            await self._database.write(catalog.remove, claim, gone)
+            await self._database.write(catalog_removal.remove, claim, gone)
         await self._database.write(claims.record_not_removed, claim, unseen - len(gone))
 
     def _refuse_mass_deletion(self, claim: Claim, missing: int, held: int, *, allowed: bool) -> None:

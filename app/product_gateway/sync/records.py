@@ -12,7 +12,7 @@ from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache, partial
-from itertools import repeat
+from itertools import compress, repeat
 from typing import Any
 
 import jsonschema_rs
@@ -21,8 +21,7 @@ import orjson
 from product_gateway.errors import PullFailed
 from product_gateway.json_tools import faults
 from product_gateway.json_tools.tolerant import BYTE_ORDER_MARK, NotJSON, Unusable, is_text, loads
-from product_gateway.model.catalog import Page, Record, Rejection
-from product_gateway.model.lazy_page import DIGEST_BYTES, AnyPage, LazyPage
+from product_gateway.model.catalog import DIGEST_BYTES, AnyPage, LazyPage, Page, Record, Rejection
 from product_gateway.model.syncs import EntityType
 from product_gateway.openapi import documents
 from product_gateway.sync import record_faults
@@ -100,15 +99,16 @@ class ListSchema:
         cursor = sheet.next_cursor if sheet.more_results else None
         total = _total(sheet.total, len(ids))
 
-        def read(but: Container[str]) -> Page:
-            left_out = [each in but for each in ids]
-            digests = [digest for digest, out in zip(sheet.digests, left_out, strict=True) if not out]
+        def decode(unchanged: Container[str]) -> Page:
+            skip = [each in unchanged for each in ids]
+            digests = [digest for digest, skipped in zip(sheet.digests, skip, strict=True) if not skipped]
             found = DecodedPage([], [], sheet.more_results, cursor, total)
             if digests:
-                found = self._found(sheet.without(left_out), where, max_record_bytes, digests)
-            return Page(tuple(found.records), tuple(found.rejections), cursor, total, unread=len(ids) - len(digests))
+                found = self._found(sheet.without(skip), where, max_record_bytes, digests)
+            skipped = tuple(compress(ids, skip))
+            return Page(tuple(found.records), tuple(found.rejections), cursor, total, skipped=skipped)
 
-        return LazyPage(dict(zip(ids, sheet.digests, strict=True)), read, cursor)
+        return LazyPage(dict(zip(ids, sheet.digests, strict=True)), decode, cursor)
 
     def _found(
         self, content: bytes, where: str, max_record_bytes: int, digests: Sequence[bytes], content_type: str = ""

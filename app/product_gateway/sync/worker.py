@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from uuid import UUID
 
-from product_gateway.db import catalog, claims, events, syncs
+from product_gateway.db import catalog_removal, catalog_write, claims, events, syncs
 from product_gateway.db.database import Database
 from product_gateway.errors import LeaseLost, PullFailed, SyncNotFound, TurnOver, Unavailable
 from product_gateway.http_client.client import HttpClient
@@ -176,7 +176,7 @@ class Worker:
             tracing.ended(events.RELEASED)
             logger.info("The sync is released: other merchants wait.")
         else:
-            await self._database.write(catalog.succeed, claim)
+            await self._database.write(catalog_write.succeed, claim)
             seconds = time.monotonic() - began
             self._metrics.ended(claim.entity_type, SyncStatus.SUCCEEDED, seconds=seconds)
             tracing.ended(SyncStatus.SUCCEEDED)
@@ -242,5 +242,5 @@ class Worker:
 
     async def _delete_seen_ids(self, claim: Claim) -> None:
         with contextlib.suppress(Unavailable):
-            while await self._database.write(catalog.delete_seen, claim.merchant, SEEN_IDS_DELETED_AT_ONCE):
+            while await self._database.write(catalog_removal.delete_seen, claim.merchant, SEEN_IDS_DELETED_AT_ONCE):
                 pass
