@@ -157,11 +157,11 @@ async def test_a_client_that_has_closed_its_half_hears_how_the_sync_is_now(
     """Not how it was when the wait began: it may have ended in another process meanwhile."""
     sync = database.call(syncs.enqueue, "shop", PRODUCT)
     waiting = SyncWaiters(database)
-    hurry: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-    answer = asyncio.create_task(waiting.wait_until_ended(sync, LONG, hurry))
+    disconnected: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+    answer = asyncio.create_task(waiting.wait_until_ended(sync, LONG, disconnected))
     await asyncio.sleep(0)
     database.call(syncs.cancel, "shop", PRODUCT)
-    hurry.set_result(False)
+    disconnected.set_result(False)
     assert (await asyncio.wait_for(answer, SOON)).status is SyncStatus.CANCELLED
     gone: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
     answer = asyncio.create_task(waiting.wait_until_ended(sync, LONG, gone))

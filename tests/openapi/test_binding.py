@@ -213,7 +213,7 @@ async def test_a_stream_is_closed_even_where_its_client_takes_nothing_in() -> No
             await never.wait()
 
     stream = EventStream(parts())
-    request = asyncio.create_task(stream.send_while_there({"method": "GET"}, receive, send))
+    request = asyncio.create_task(stream.send_until_disconnected({"method": "GET"}, receive, send))
     await asyncio.wait_for(stuck.wait(), 5)
     request.cancel()
     await asyncio.gather(request, return_exceptions=True)

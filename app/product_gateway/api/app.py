@@ -18,7 +18,7 @@ from product_gateway.auth.tokens import KeySource, StaticKey, TokenVerifier
 from product_gateway.db.database import Database, connect
 from product_gateway.docs_pages.handlers import PageHandlers
 from product_gateway.http.middleware.concurrency_limit import ConcurrencyLimiter
-from product_gateway.http.middleware.cors import Cors
+from product_gateway.http.middleware.cors import StrictCORSMiddleware
 from product_gateway.http.middleware.request_context import RequestContextMiddleware
 from product_gateway.http.middleware.tracing import TracingMiddleware
 from product_gateway.openapi import documents
@@ -81,7 +81,7 @@ def create_app(
     )
     if settings.cors_origins:
         methods = sorted({method.upper() for _, method, _ in documents.operations(document)} | {"HEAD"})
-        app = Cors(app, origins=listed(settings.cors_origins), methods=methods)
+        app = StrictCORSMiddleware(app, origins=listed(settings.cors_origins), methods=methods)
     if settings.traces_endpoint:
         app = TracingMiddleware(app, untraced=always)
     edge = RequestContextMiddleware(app, answered=metrics.answered, access_log=settings.access_log, quiet=QUIET)

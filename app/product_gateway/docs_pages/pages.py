@@ -20,8 +20,8 @@ from starlette.types import Scope, Send
 
 from product_gateway.docs_pages.code_samples import with_code_samples
 from product_gateway.errors import PageNotFound
-from product_gateway.http.middleware.public_path import public_path
-from product_gateway.http.responses import STAMP, Response, send_whole
+from product_gateway.http.context import request_context
+from product_gateway.http.responses import Response, send_whole
 from product_gateway.openapi import documents
 
 HERE = Path(__file__).parent
@@ -73,7 +73,9 @@ class File(Response[bytes]):
     async def send(self, scope: Scope, send: Send) -> None:
         """200 with the file, or 304 (RFC 9110 §13.1.2) without it."""
         headers = [
-            *((name, value) for name, value in scope.get(STAMP, ()) if name != b"cache-control"),  # a file's own wins
+            *(
+                (name, value) for name, value in request_context(scope).headers if name != b"cache-control"
+            ),  # a file's own wins
             (b"etag", self.etag.encode()),
             *((name.lower().encode(), value.encode()) for name, value in self.headers.items()),
         ]
@@ -99,7 +101,7 @@ class FileAtPath(Response[Callable[[str], File]]):
 
     async def send(self, scope: Scope, send: Send) -> None:
         """Send the file for the prefix of this request."""
-        await self.body(public_path(scope)).send(scope, send)
+        await self.body(request_context(scope).public_path).send(scope, send)
 
 
 def _field(scope: Scope, name: bytes) -> str:

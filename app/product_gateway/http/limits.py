@@ -21,7 +21,6 @@ METHODS_OF_THE_PARSER |= frozenset((b"CONNECT", b"PRI"))  # which it refuses
 HOST = rb"(?:[A-Za-z0-9._~%!$&'()*+;=-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?"
 ONE_HOST = re.compile(HOST)
 ABSOLUTE = re.compile(rb"(?i:https?)://(?=[^/?:])" + HOST + rb"(?=[/?]|$)")
-HURRY = "product_gateway.hurry"  # in the scope: what says when a client that wants to wait should not wait any longer
 FRAMING_HEADERS = frozenset((b"host", b"content-length", b"transfer-encoding"))
 """The headers that say where a request ends and for whom it is: there may be one of each."""
 

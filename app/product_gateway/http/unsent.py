@@ -1,11 +1,10 @@
-"""The memory bound of responses: bytes that a server has written and its clients have not taken yet."""
+"""The memory bound of responses: bytes that the server has written and its clients have not read yet."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from product_gateway.errors import Overloaded
 
-UNSENT = "product_gateway.http.unsent"  # in the scope: the UnsentBytes of the server
 LARGE_BYTES = 64 * 1024  # a smaller response fits into the buffer that each connection may fill
 
 
@@ -20,7 +19,7 @@ class UnsentBytes:
         self._most = most
 
     def add(self, change: int) -> None:
-        """Count bytes that a connection has buffered, or with a negative number that its client has taken."""
+        """Count bytes that a connection has buffered, or with a negative number that its client has read."""
         self.total += change
 
     @contextmanager

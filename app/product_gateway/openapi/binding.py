@@ -20,13 +20,14 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from product_gateway.errors import SettingsError
+from product_gateway.http.context import request_context
 from product_gateway.http.limits import LARGEST_BODY_BYTES
 from product_gateway.http.responses import DeferredResponse, EventStream, Response
 from product_gateway.openapi import documents
 from product_gateway.openapi.routing import Routing
 from product_gateway.openapi.scaffold import skeletons
 from product_gateway.openapi.security import Authenticate, AuthenticateRequest, Bearer, RequestAuthenticator, Security
-from product_gateway.openapi.validation import ARGUMENTS, RequestValidation
+from product_gateway.openapi.validation import RequestValidation
 
 Handler = Callable[..., Awaitable[Response[Any] | DeferredResponse[Any]]]
 
@@ -143,7 +144,7 @@ class _Endpoint:
         self._convert = [(name, convert) for name, convert in found if convert is not None]
 
     async def __call__(self, scope: Scope) -> Response[Any] | DeferredResponse[Any]:
-        arguments = scope[ARGUMENTS]
+        arguments = request_context(scope).arguments
         for name, convert in self._convert:
             if arguments[name] is not None:
                 arguments[name] = convert(arguments[name])
@@ -173,12 +174,12 @@ class Dispatch:
             raise HTTPException(404, "There is nothing at this path.")
         answer = await endpoint(scope)
         if isinstance(answer, DeferredResponse):
-            waited_for = await answer.answer(scope)
+            waited_for = await answer.resolve(scope)
             if waited_for is None:
                 return
             answer = waited_for
         if isinstance(answer, EventStream):
-            await answer.send_while_there(scope, receive, send)
+            await answer.send_until_disconnected(scope, receive, send)
         else:
             await answer.send(scope, send)
 

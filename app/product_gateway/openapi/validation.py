@@ -9,9 +9,8 @@ from connexion.middleware.request_validation import (
 )
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from product_gateway.http.context import request_context
 from product_gateway.openapi.parameters import Parameters
-
-ARGUMENTS = "product_gateway.arguments"
 
 
 class CompiledOperation(RequestValidationOperation):  # type: ignore[misc]
@@ -24,8 +23,9 @@ class CompiledOperation(RequestValidationOperation):  # type: ignore[misc]
             raise NotImplementedError("request bodies: no operation has one yet")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Put the operation's arguments into the scope. Raise InvalidRequest."""
-        scope[ARGUMENTS] = self._compiled.parse(scope["path_params"], scope["query_string"], scope["headers"])
+        """Store the operation's arguments in the request context. Raise InvalidRequest."""
+        arguments = self._compiled.parse(scope["path_params"], scope["query_string"], scope["headers"])
+        request_context(scope).arguments = arguments
         await self.next_app(scope, receive, send)
 
 

@@ -6,18 +6,17 @@ from collections.abc import Callable, Collection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from product_gateway.errors import Overloaded
-from product_gateway.http.responses import LEAVE
+from product_gateway.http.context import request_context
 
-# Clients that ask again as soon as they are refused would take up the time of those who were let in: with 200 of them
-# and 8 places, 60 requests a second were served instead of 750. This is how often one connection can be refused.
-SECONDS_UNTIL_REFUSED = 0.25
+# A delay before each refusal: without it, 200 clients that retry at once left 60 requests per second of 750.
+REFUSAL_DELAY = 0.25  # seconds
 
 
 class ConcurrencyLimiter:
-    """Lets `at_once` requests in at the same time; one more is refused soon instead of waiting behind them.
+    """A limit of `at_once` concurrent requests (load shedding): one more is refused instead of queued.
 
-    A queue without an end makes every request late: with this one, those that are let in are answered in time. A
-    request whose client wants to wait leaves: nobody works for it.
+    An unbounded queue would make every request late. A long poll and a response being sent release their slot.
+    Paths in `always` have no limit. `count` gets the address of each request and may raise RateLimited.
     """
 
     def __init__(
@@ -34,31 +33,30 @@ class ConcurrencyLimiter:
         self._at_once = at_once
         self._always = frozenset(always)
         self._refused = refused
-        self._inside = 0
+        self._running = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Paths in `always` are let in whatever happens. Raises Overloaded, and what `count` of the address raises."""
         if scope["type"] != "http" or scope["path"] in self._always:
             await self._app(scope, receive, send)
             return
         self._count(scope["client"][0] if scope.get("client") else "")
-        if self._inside >= self._at_once:
+        if self._running >= self._at_once:
             self._refused()
-            await asyncio.sleep(SECONDS_UNTIL_REFUSED)
+            await asyncio.sleep(REFUSAL_DELAY)
             raise Overloaded
-        self._inside += 1
-        is_inside = True
+        self._running += 1
+        holds_slot = True
 
-        def leave() -> None:
-            nonlocal is_inside
-            self._inside -= is_inside
-            is_inside = False
+        def release() -> None:
+            nonlocal holds_slot
+            self._running -= holds_slot
+            holds_slot = False
 
-        scope[LEAVE] = leave
+        request_context(scope).release_slot = release
         try:
             await self._app(scope, receive, send)
         except Overloaded:
             self._refused()
             raise
         finally:
-            leave()
+            release()

@@ -1,4 +1,4 @@
-"""Which origins' pages may read the answers in a browser: CORS, by the Fetch standard (fetch.spec.whatwg.org)."""
+"""CORS: which origins' pages may read responses in a browser (Fetch standard, fetch.spec.whatwg.org)."""
 
 from collections.abc import Collection
 
@@ -7,18 +7,16 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from product_gateway.http.responses import STAMP
+from product_gateway.http.context import request_context
 
-SENT = ("Authorization", "Idempotency-Key", "Prefer", "X-Request-Id")
-READ = ("Location", "Retry-After", "Link", "Preference-Applied", "X-Request-Id", "WWW-Authenticate")
-SECONDS_TO_REMEMBER = 600
-NOBODY = Headers()
+ALLOWED_HEADERS = ("Authorization", "Idempotency-Key", "Prefer", "X-Request-Id")
+EXPOSED_HEADERS = ("Location", "Retry-After", "Link", "Preference-Applied", "X-Request-Id", "WWW-Authenticate")
 
 
-class Cors(CORSMiddleware):
-    """Answers the preflights of `origins` and lets their pages read every answer, refusals too; never with cookies.
+class StrictCORSMiddleware(CORSMiddleware):
+    """Starlette's CORS, which tells other origins nothing: an OPTIONS of theirs is a method that the path lacks.
 
-    To everybody else it adds nothing but `Vary`: their OPTIONS is a method that the path does not have.
+    Place it inside RequestContextMiddleware. Cookies are never allowed.
     """
 
     def __init__(self, app: ASGIApp, *, origins: Collection[str], methods: Collection[str]) -> None:
@@ -26,25 +24,23 @@ class Cors(CORSMiddleware):
             app,
             allow_origins=origins,
             allow_methods=methods,
-            allow_headers=SENT,
-            expose_headers=READ,
-            max_age=SECONDS_TO_REMEMBER,
+            allow_headers=ALLOWED_HEADERS,
+            expose_headers=EXPOSED_HEADERS,
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Stands inside of Edge: a preflight's answer gets the stamp of all answers."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         headers = Headers(scope=scope)
         if not self.is_allowed_origin(headers.get("origin", "")):
-            await self.simple_response(scope, receive, send, NOBODY)
+            await self.simple_response(scope, receive, send, Headers())  # adds Vary alone
         elif scope["method"] == "OPTIONS" and "access-control-request-method" in headers:
-            # What is allowed, whatever is asked for: the browser compares, and tells its developer what is missing.
+            # 204 also where Starlette says 400: the browser compares, and its console names what is not allowed.
             allowed = self.preflight_response(headers).headers
-            del allowed["content-length"], allowed["content-type"]  # of Starlette's own body, "OK", which 204 has not
+            del allowed["content-length"], allowed["content-type"]
             response = Response(status_code=204, headers=allowed)
-            response.raw_headers.extend(scope.get(STAMP, ()))
+            response.raw_headers.extend(request_context(scope).headers)
             await response(scope, receive, send)
         else:
             await self.simple_response(scope, receive, send, headers)

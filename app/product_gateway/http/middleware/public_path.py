@@ -11,17 +11,11 @@ from functools import lru_cache
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from product_gateway.http.context import request_context
 from product_gateway.settings import LONGEST_PATH_PREFIX, is_path_prefix
 
-PUBLIC_PATH = "product_gateway.public_path"  # in the scope: the prefix, "" where there is none
 LINKS = (b"location", b"link")
 _OUR_PATH = re.compile(rb"(\A|<)/(?!/)")
-
-
-def public_path(scope: Scope) -> str:
-    """Return the prefix of the paths that the client sees, "" where there is none."""
-    found: str = scope.get(PUBLIC_PATH, "")
-    return found
 
 
 class PublicPath:
@@ -38,7 +32,7 @@ class PublicPath:
         if not prefix:
             await self._app(scope, receive, send)
             return
-        scope[PUBLIC_PATH] = prefix
+        request_context(scope).public_path = prefix
         front = rb"\1" + prefix.encode() + b"/"
 
         async def prefixed(message: Message) -> None:

@@ -8,21 +8,24 @@ from collections.abc import Callable, Collection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uuid_utils import uuid7
 
-from product_gateway.http.responses import STAMP, WAITED
+from product_gateway.http.context import request_context
 from product_gateway.telemetry import logs
 
 logger = logging.getLogger("product_gateway.access")
 
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._~+/=-]{1,128}")
-# Nothing is guessed from a body, and nothing that belongs to a merchant stays in anybody's cache (RFC 9111 §5.2.2.5).
+# Browsers must not guess a media type, and caches must not keep a merchant's data (RFC 9111 §5.2.2.5).
 SAFE = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
 
 Answered = Callable[[str, int, float], None]
-"""Called after each answer with operation id (empty where there is none), status and seconds."""
+"""Called after each response with operation id ("" if there is none), status and seconds."""
 
 
 class RequestContextMiddleware:
-    """Gives each request a name, says it in the answer (`X-Request-Id`) and in the log, and reports how it went."""
+    """Names each request (`X-Request-Id`) in its response and in the log, and reports its status and time.
+
+    Requests of `quiet` operations are logged only when the status is not 200.
+    """
 
     def __init__(self, app: ASGIApp, *, answered: Answered, access_log: bool, quiet: Collection[str] = ()) -> None:
         self._app = app
@@ -32,7 +35,6 @@ class RequestContextMiddleware:
         self.in_flight = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """`quiet` operations are logged only where they do not go well."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -40,35 +42,28 @@ class RequestContextMiddleware:
         request_id = _request_id(scope)
         logs.clear()  # a pipelined request begins in the context of the one before it
         logs.bind(request_id=request_id)
-        scope[STAMP] = [(b"x-request-id", request_id.encode()), *SAFE]
-        status = 0
-        waited = 0.0
+        context = request_context(scope)
+        context.headers = [(b"x-request-id", request_id.encode()), *SAFE]
         self.in_flight += 1
 
-        async def watched(message: Message) -> None:
-            nonlocal status
+        async def send_and_note_status(message: Message) -> None:
             if message["type"] == "http.response.start":
-                status = message["status"]
+                context.status = message["status"]
             await send(message)
 
-        def has_waited(seconds: float) -> None:
-            nonlocal waited
-            waited = seconds
-
-        scope[WAITED] = has_waited
         try:
-            await self._app(scope, receive, watched)
+            await self._app(scope, receive, send_and_note_status)
         finally:
             self.in_flight -= 1
             seconds = time.perf_counter() - started
             operation = str(logs.context().get("operation", ""))
-            self._answered(operation, status, seconds - waited)  # that a client wants to wait does not make us slow
-            if self._access_log and not (status == 200 and operation in self._quiet):
-                _log(scope, status, seconds)
+            self._answered(operation, context.status, seconds - context.waited)
+            if self._access_log and not (context.status == 200 and operation in self._quiet):
+                _log(scope, context.status, seconds)
 
 
 def _request_id(scope: Scope) -> str:
-    """The one that the request brought where it is fit to be repeated, a new one otherwise."""
+    """Return the client's request id where it is safe to repeat, a new one otherwise."""
     for name, value in scope["headers"]:
         if name == b"x-request-id":
             return value.decode() if REQUEST_ID.fullmatch(value) else str(uuid7())
@@ -76,19 +71,16 @@ def _request_id(scope: Scope) -> str:
 
 
 def _log(scope: Scope, status: int, seconds: float) -> None:
-    client = scope["client"][0] if scope.get("client") else ""
-    milliseconds = round(seconds * 1000, 1)
-    # The query may hold what is nobody's business, so it is left out.
     extra = {
         "method": scope["method"],
-        "path": logged_path(scope),
+        "path": logged_path(scope),  # without the query, which may hold personal data
         "status": status,
-        "ms": milliseconds,
-        "client": client,
+        "ms": round(seconds * 1000, 1),
+        "client": scope["client"][0] if scope.get("client") else "",
     }
     logger.info("answered", extra=extra)
 
 
 def logged_path(scope: Scope) -> str:
-    """As it was sent, which shows more than what became of it; a client may have put its token there by mistake."""
+    """Return the path as the client sent it, without a token that it may contain by mistake."""
     return logs.redact((scope.get("raw_path") or scope["path"].encode()).decode("latin-1"))[:200]
