@@ -37,12 +37,12 @@ def body(*items: dict[str, Any], **pagination: Any) -> bytes:
 
 def read(content: bytes, entity_type: EntityType = PRODUCT, most_bytes: int = MOST_BYTES) -> Page:
     """Decode the whole page."""
-    return records.contract(entity_type).page(content, WHERE, most_bytes)
+    return records.list_schema(entity_type).page(content, WHERE, most_bytes)
 
 
 def lazy(content: bytes, entity_type: EntityType = PRODUCT, most_bytes: int = MOST_BYTES) -> AnyPage:
     """Decode the page's ids only, where possible."""
-    return records.contract(entity_type).unread_page(content, WHERE, most_bytes)
+    return records.list_schema(entity_type).lazy_page(content, WHERE, most_bytes)
 
 
 def outcome(page: Any, *arguments: Any) -> Page | str:

@@ -31,7 +31,7 @@ def made(tmp_path: Path) -> Settings:
 def unread(monkeypatch: pytest.MonkeyPatch) -> Unread:
     """The pages that are left so from now on."""
     found: Unread = []
-    real = records.ListSchema.unread_page
+    real = records.ListSchema.lazy_page
 
     def noted(self: records.ListSchema, *arguments: Any) -> AnyPage:
         page = real(self, *arguments)
@@ -39,7 +39,7 @@ def unread(monkeypatch: pytest.MonkeyPatch) -> Unread:
             found.append(page)
         return page
 
-    monkeypatch.setattr(records.ListSchema, "unread_page", noted)
+    monkeypatch.setattr(records.ListSchema, "lazy_page", noted)
     return found
 
 

@@ -20,13 +20,13 @@ PRODUCT, COLLECTION = EntityType.PRODUCT, EntityType.COLLECTION
 
 def by_types(entity_type: EntityType, content: bytes, most_bytes: int = MOST_BYTES) -> DecodedPage | None:
     """None where it is none of the pages that are read so."""
-    return records.contract(entity_type).typed.read(content, most_bytes)
+    return records.list_schema(entity_type).decoder.decode(content, most_bytes)
 
 
 def piece_by_piece(entity_type: EntityType, content: bytes) -> DecodedPage | str:
     """The same page as `records` reads it, or why it does not."""
     try:
-        return records.contract(entity_type).read(content, "Page 1", MOST_BYTES)
+        return records.list_schema(entity_type).decode_leniently(content, "Page 1", MOST_BYTES)
     except PullFailed as failed:
         return failed.detail
 
@@ -58,11 +58,11 @@ def test_a_value_that_nobody_can_keep_costs_its_record_at_most(page: tuple[Entit
     """Whichever way the page is read: by types, piece by piece, or later and in part."""
     entity_type, content, number = page
     check(entity_type, content)
-    contract = records.contract(entity_type)
+    contract = records.list_schema(entity_type)
     at_once = contract.page(content, "Page 1", MOST_BYTES)
     assert at_once.size == number
     assert all(each.pointer.startswith("/") for each in at_once.rejections)
-    later = contract.unread_page(content, "Page 1", MOST_BYTES)
+    later = contract.lazy_page(content, "Page 1", MOST_BYTES)
     assert at_once == (later if isinstance(later, Page) else later.decode(()))
 
 
@@ -107,7 +107,7 @@ def test_what_is_not_utf_8_is_no_page_even_where_nobody_keeps_it(text: bytes) ->
 @pytest.mark.parametrize("entity_type", EntityType)
 def test_the_examples_of_the_contract_are_read_by_types(entity_type: EntityType) -> None:
     """They are what people build from."""
-    path = records.contract(entity_type).path
+    path = records.list_schema(entity_type).path
     answer = documents.load(documents.PRODUCT_SERVICE)["paths"][path]["get"]["responses"]["200"]["content"][
         "application/json"
     ]

@@ -21,7 +21,7 @@ WHERE = "Page 7 of /products"
 def read(body: Any, entity_type: EntityType = PRODUCT, most_bytes: int = MOST_BYTES) -> Page:
     """The page in a body: JSON, or bytes as they are."""
     content = body if isinstance(body, bytes) else orjson.dumps(body)
-    return records.contract(entity_type).page(content, WHERE, most_bytes)
+    return records.list_schema(entity_type).page(content, WHERE, most_bytes)
 
 
 def page_of(*items: Any, **pagination: Any) -> dict[str, Any]:
@@ -510,7 +510,7 @@ NOT_JSON = [
 def test_what_is_not_json_is_said_in_words_for_a_merchant(body: bytes, says: str) -> None:
     """With the Content-Type, the first bytes and the record; never in the words of a parser."""
     with pytest.raises(PullFailed) as caught:
-        records.contract(PRODUCT).page(body, WHERE, MOST_BYTES, "text/html; charset=utf-8")
+        records.list_schema(PRODUCT).page(body, WHERE, MOST_BYTES, "text/html; charset=utf-8")
     detail = caught.value.detail
     assert caught.value.code == "INVALID_PAGE"
     assert says in detail

@@ -5,13 +5,13 @@ from product_gateway.check_service.id_checks import UNKNOWN
 from product_gateway.check_service.recording_client import WRONG_TOKEN, Service
 from product_gateway.check_service.results import CheckResults
 from product_gateway.model.syncs import EntityType
-from product_gateway.sync.records import contract
+from product_gateway.sync.records import list_schema
 from product_gateway.telemetry.logs import SHORTEST_SECRET
 
 
 async def check(service: Service, sheet: CheckResults, entity_type: EntityType) -> None:
     """Asks without a token, with another one, and for what is not there."""
-    path = f"{contract(entity_type).path}?page_size=1"
+    path = f"{list_schema(entity_type).path}?page_size=1"
     answers = {
         "token-required": await service.ask(path, anonymous=True),
         "token-checked": await service.ask(path, bearer=WRONG_TOKEN),

@@ -25,7 +25,7 @@ from product_gateway.check_service.results import CheckResults
 from product_gateway.check_service.traversal import ListTraversal
 from product_gateway.model.syncs import EntityType
 from product_gateway.openapi import documents
-from product_gateway.sync.records import contract
+from product_gateway.sync.records import list_schema
 
 # Each check of Schemathesis, and the rule that it looks after.
 CHECKED = {
@@ -91,7 +91,7 @@ class Fuzzing:
         load_all_checks()
         half = self._examples / len(GenerationMode)
         for path, _, operation in documents.operations(documents.load(documents.PRODUCT_SERVICE)):
-            if path.startswith(contract(self._of).path):
+            if path.startswith(list_schema(self._of).path):
                 self._operation(_right(path), GenerationMode.POSITIVE, half, send, seed)
                 for parameter in operation["parameters"]:
                     share = half / len(operation["parameters"])

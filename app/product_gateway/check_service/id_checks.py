@@ -11,7 +11,7 @@ from product_gateway.json_tools import faults
 from product_gateway.json_tools.tolerant import NotJSON, loads
 from product_gateway.model.syncs import EntityType
 from product_gateway.sync.product_service import LONGEST_IDS, MOST_IDS
-from product_gateway.sync.records import contract
+from product_gateway.sync.records import list_schema
 
 UNKNOWN = "no-such-record-7f3a"
 ASKED_FOR_SINGLY = 6
@@ -29,7 +29,7 @@ class IdChecks:
         self._service = service
         self._sheet = sheet
         self._of = entity_type
-        fit = contract(entity_type).record_id
+        fit = list_schema(entity_type).record_id
         self._all = [each for each in first.ids if fit.is_valid(each) and "," not in each]
         self._items = {key: item for key, item in first.items.items() if fit.is_valid(key) and key not in (".", "..")}
 

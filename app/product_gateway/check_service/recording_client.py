@@ -178,7 +178,7 @@ class Service:
 
     async def page(self, entity_type: EntityType, params: Mapping[str, str], query: str = "") -> PageAnswer:
         """The page, if it is one; `query` is a query string, as it is to be sent. Raises Broken."""
-        contract = records.contract(entity_type)
+        contract = records.list_schema(entity_type)
         answer = await self.ask(contract.path + query, params)
         reply = _good(answer)
         try:
@@ -198,7 +198,7 @@ class Service:
 
     async def record(self, entity_type: EntityType, record_id: str) -> Answer:
         """The record's own address."""
-        return await self.ask(f"{records.contract(entity_type).path}/{quote(record_id, safe='')}")
+        return await self.ask(f"{records.list_schema(entity_type).path}/{quote(record_id, safe='')}")
 
 
 def _may_pass(answer: Answer) -> bool:

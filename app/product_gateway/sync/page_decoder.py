@@ -1,7 +1,7 @@
-"""Pages as types, made of openapi/product-service.yaml: decoded, checked and made into documents at once.
+"""A fast decoder for pages of valid records, with msgspec types built from openapi/product-service.yaml.
 
-For pages of which every record fits, which most are: their bytes never become dicts. Any other page is for `records`,
-which says what is wrong with it. Of a page that both can read, both make the same.
+It decodes, validates and normalizes without building dicts. It returns None for any other page, which
+`records.ListSchema.decode_leniently` decodes. For pages that both can decode, both return the same.
 """
 
 import hashlib
@@ -19,20 +19,20 @@ from msgspec import Meta
 from product_gateway.model.catalog import DIGEST_BYTES, Record, Rejection
 from product_gateway.openapi import documents
 
-# Numbers that msgspec and orjson read and write alike, and the same of any JSON as deep as people go.
+# Numbers outside of these ranges are written differently by msgspec and orjson.
 _PLAIN = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | Annotated[float, Meta(gt=-1e15, lt=1e15)] | str | bool | None
-_DEEPEST = 4
-# A keyword that is not here would be a rule that nobody checks.
+_DEEPEST = 4  # levels of free-form JSON
+# The keywords that the types enforce. A spec with any other keyword is refused.
 _KEYWORDS = {"type", "nullable", "format", "minLength", "maxLength", "pattern", "minimum", "maximum", "items"}
 _KEYWORDS |= {"maxItems", "properties", "required", "additionalProperties", "description", "example"}
-_LARGEST_TOTAL = 2**53 - 1  # as the spec says
-_finer_than_microseconds = re.compile(rb"\.[0-9]{7}").search  # such a time is rounded here, and cut off by Python
+_LARGEST_TOTAL = 2**53 - 1  # as in the spec
+_finer_than_microseconds = re.compile(rb"\.[0-9]{7}").search  # msgspec rounds such a time, and Python truncates it
 
 _id = attrgetter("id")
 
 
 class DecodedPage(NamedTuple):
-    """What an answer's body has."""
+    """The content of a response body."""
 
     records: list[Record]
     rejections: list[Rejection]
@@ -42,7 +42,7 @@ class DecodedPage(NamedTuple):
 
 
 class RawPage(NamedTuple):
-    """An answer's body in parts: what each record is in bytes and a digest of that, and what is said of the list."""
+    """A response body, split into the raw bytes of each record, their digests, and the pagination."""
 
     parts: list[msgspec.Raw]
     digests: list[bytes]
@@ -50,14 +50,14 @@ class RawPage(NamedTuple):
     next_cursor: str | None
     total: int | None
 
-    def without(self, left_out: Sequence[bool]) -> bytes:
-        """A body of the records that are not left out: the last page, as far as it says."""
-        some = b",".join(part for part, out in zip(self.parts, left_out, strict=True) if not out)
-        return b'{"items":[%b],"pagination":{"moreResults":false}}' % some
+    def without(self, skip: Sequence[bool]) -> bytes:
+        """Return the body of a last page with the records that are not skipped."""
+        kept = b",".join(part for part, skipped in zip(self.parts, skip, strict=True) if not skipped)
+        return b'{"items":[%b],"pagination":{"moreResults":false}}' % kept
 
 
 class PageDecoder:
-    """The type of a list's pages. Of `members`, a field, the records' ids are kept, and their number as `count`."""
+    """The decoder of one list's pages. Of the field `members` it keeps the ids, and their number as `count`."""
 
     def __init__(self, document: documents.Document, page: str, members: str, count: str) -> None:
         types = _Types(document)
@@ -65,26 +65,26 @@ class PageDecoder:
         record, pagination = types.resolved(schema["items"]["items"]), types.resolved(schema["pagination"])
         fields = {name: types.resolved(each) for name, each in record["properties"].items()}
         self._times = [(name, attrgetter(name)) for name, each in fields.items() if each.get("format") == "date-time"]
-        # An object of which nothing is kept is left out, and no type can say so. Within a string, \ is before a quote.
+        # An object without known fields must be left out, which types cannot do. No string contains an unescaped quote.
         self._nothing = [f'"{name}":{{}}'.encode() for name, each in fields.items() if "properties" in each]
         self._integers = [(name, attrgetter(name)) for name, each in fields.items() if each["type"] == "integer"]
         self._members = members if members in fields else None
         self._count = count.encode()
         item = types.struct(record, {name: datetime | None for name, _ in self._times})
-        paging = types.struct(pagination, {"totalNumber": msgspec.Raw})  # whatever it is, it is no reason to fail
-        self._decode = _page(item, paging, schema["items"]["maxItems"])
-        self._decode_sheet = _page(msgspec.Raw, paging, schema["items"]["maxItems"])
+        paging = types.struct(pagination, {"totalNumber": msgspec.Raw})  # an invalid total never fails a page
+        self._decode_page = _page(item, paging, schema["items"]["maxItems"])
+        self._decode_raw = _page(msgspec.Raw, paging, schema["items"]["maxItems"])
         only_id = {"properties": {"id": record["properties"]["id"]}, "required": ["id"]}
         self._decode_ids = _page(types.struct(only_id, {}), paging, schema["items"]["maxItems"])
         self._encode = msgspec.json.Encoder().encode_lines
-        # What another version has accepted, or what another contract lets through, is looked at again.
+        # Part of each digest, so that another version or another spec makes every record be decoded again.
         self._rules = hashlib.blake2b(f"{version('product-gateway')} {document}".encode()).digest()
 
-    def sheet(self, content: bytes, max_record_bytes: int) -> RawPage | None:
-        """The parts of an answer's body; None where it has none. Digests are the same as long as the rules are."""
+    def split(self, content: bytes, max_record_bytes: int) -> RawPage | None:
+        """Split a body into its records; None if it is not a page. Equal digests mean equal bytes and equal rules."""
         try:
-            content.decode()  # what is skipped has to be UTF-8 all the same (RFC 8259 §8.1)
-            page = self._decode_sheet(content)
+            content.decode()  # msgspec does not check the encoding of what it skips (RFC 8259 §8.1)
+            page = self._decode_raw(content)
             total = _total(page.pagination.totalNumber)
         except (msgspec.DecodeError, ValueError, RecursionError):
             return None
@@ -93,22 +93,19 @@ class PageDecoder:
         return RawPage(page.items, digests, page.pagination.moreResults, page.pagination.nextCursor, total)
 
     def ids(self, content: bytes) -> list[str] | None:
-        """Of the page's records, in their order; None where one has none that fits."""
+        """Return the ids of the page's records in order; None if a record has no valid id."""
         try:
             return list(map(_id, self._decode_ids(content).items))
         except (msgspec.DecodeError, RecursionError):
             return None
 
-    def read(self, content: bytes, max_record_bytes: int, digests: Sequence[bytes] = ()) -> DecodedPage | None:
-        """The page in an answer's body; None where not all of it fits, or a record is too large.
-
-        `digests` are those of its sheet.
-        """
+    def decode(self, content: bytes, max_record_bytes: int, digests: Sequence[bytes] = ()) -> DecodedPage | None:
+        """Decode a page; return None if any of it is invalid or a record is too large. `digests` come from `split`."""
         if _finer_than_microseconds(content):
             return None
         try:
-            content.decode()  # what is not kept is skipped, and has to be UTF-8 all the same (RFC 8259 §8.1)
-            page = self._decode(content)
+            content.decode()  # msgspec does not check the encoding of what it skips (RFC 8259 §8.1)
+            page = self._decode_page(content)
             total = _total(page.pagination.totalNumber)
             self._to_utc(page.items)
             self._to_integers(page.items)
@@ -116,7 +113,7 @@ class PageDecoder:
             return None
         members: list[tuple[str, ...]] = [()] * len(page.items)
         if self._members:
-            members = [_taken(self._members, each) for each in page.items]
+            members = [_pop_ids(self._members, each) for each in page.items]
         lines = self._encode(page.items)
         if any(each in lines for each in self._nothing):
             return None
@@ -146,7 +143,7 @@ class PageDecoder:
 
 
 def whole_number(total: Any) -> int | None:
-    """Return a total as an integer, also where 1250.0 was written for it; None where it is no number of records."""
+    """Return a total as an integer, also if it was written as 1250.0; None if it is no valid number of records."""
     if isinstance(total, float) and total.is_integer():
         total = int(total)
     return total if type(total) is int and 0 <= total <= _LARGEST_TOTAL else None
@@ -155,7 +152,7 @@ def whole_number(total: Any) -> int | None:
 def _total(literal: msgspec.Raw) -> int | None:
     try:
         return whole_number(orjson.loads(memoryview(literal)))
-    except orjson.JSONDecodeError:  # a number that no float holds
+    except orjson.JSONDecodeError:  # a number beyond the range of a float
         return None
 
 
@@ -165,32 +162,32 @@ def _page(item: Any, pagination: type[msgspec.Struct], most: int) -> Callable[[b
 
 
 def ids_as_json(product_ids: tuple[str, ...]) -> bytes:
-    """Return a collection's product ids as the catalog keeps them; nothing where there are none."""
+    """Return a collection's product ids as the catalog stores them; nothing if there are none."""
     return orjson.dumps(product_ids) if product_ids else b""
 
 
-def _taken(name: str, item: Any) -> tuple[str, ...]:
-    """The ids of the records in the field, which is left out from now on."""
+def _pop_ids(name: str, item: Any) -> tuple[str, ...]:
+    """Return the ids of the records in the field, and empty the field."""
     found = getattr(item, name) or ()
     setattr(item, name, None)
     return tuple(dict.fromkeys(map(_id, found)))
 
 
 class _Types:
-    """From schemas of the document to types."""
+    """Builds msgspec types from schemas of the document."""
 
     def __init__(self, document: documents.Document) -> None:
         self._document = document
 
     def resolved(self, node: documents.Document) -> documents.Document:
-        """Without a `$ref`."""
+        """Follow a `$ref`."""
         return documents.resolve(self._document, node)
 
-    def struct(self, schema: documents.Document, instead: Mapping[str, Any]) -> type[msgspec.Struct]:
-        """An object with these properties, some of which have another type than the schema says."""
+    def struct(self, schema: documents.Document, overrides: Mapping[str, Any]) -> type[msgspec.Struct]:
+        """Build the type of an object. `overrides` replaces the types of some properties."""
         fields: list[Any] = []
         for name, each in schema["properties"].items():
-            made = instead[name] if name in instead else self._of(each)
+            made = overrides[name] if name in overrides else self._of(each)
             if name in schema.get("required", ()):
                 fields.append((name, made))
             else:
@@ -207,13 +204,13 @@ class _Types:
     def _not_null(self, schema: documents.Document) -> Any:
         match schema["type"]:
             case "string":
-                # in Python, $ matches before a last line feed as well
+                # In Python, $ also matches before a final line feed.
                 pattern = re.sub(r"\$$", r"\\Z", schema["pattern"]) if "pattern" in schema else None
                 lengths = {"min_length": schema.get("minLength"), "max_length": schema.get("maxLength")}
                 return Annotated[str, Meta(pattern=pattern, **lengths)]
             case "integer":
                 limits = {"ge": schema.get("minimum"), "le": schema.get("maximum")}
-                # 1250.0 and 1.25e3 are integers for JSON Schema, if not for Draft 4
+                # 1250.0 and 1.25e3 are integers in JSON Schema since Draft 6.
                 return Annotated[int, Meta(**limits)] | Annotated[float, Meta(multiple_of=1, **limits)]
             case "boolean":
                 return bool

@@ -109,7 +109,7 @@ class ProductService:
         `pages_read` are those before it. Raises PullFailed; as PullInterrupted, after all attempts, where starting
         again later may help.
         """
-        contract = records.contract(entity_type)
+        contract = records.list_schema(entity_type)
         asked = {_digest(cursor)}
         empty = 0
         for number in itertools.count(pages_read + 1):
@@ -149,7 +149,7 @@ class ProductService:
 
         Raises PullFailed, as `pages` does.
         """
-        contract = records.contract(entity_type)
+        contract = records.list_schema(entity_type)
         for some in _in_parts(ids):
             where = f"{len(some)} of {contract.path} by id"
             asked = some if known is None else some | {known}
@@ -175,7 +175,7 @@ class ProductService:
                 failures.append(failed.with_traceback(None))
                 self._page_size = _smaller(self._page_size, failures)
             else:
-                read = contract.unread_page if self.skip_unchanged else contract.page
+                read = contract.lazy_page if self.skip_unchanged else contract.page
                 return _masked(read(reply.content, where, self._max_record_bytes, content_type(reply)))
 
     async def _fetch_patiently(self, path: str, params: dict[str, str], where: str) -> Response:

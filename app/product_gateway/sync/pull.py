@@ -102,7 +102,7 @@ class Pull:
 
     def _most_to_come(self, entity_type: EntityType, pages_read: int) -> int:
         """Return the largest number of records that more pages can have."""
-        return max(0, self._settings.max_pages - pages_read) * records.contract(entity_type).most_records
+        return max(0, self._settings.max_pages - pages_read) * records.list_schema(entity_type).most_records
 
     async def _write(self, claim: Claim, page: AnyPage) -> catalog_write.WriteResult:
         """Write a page. Decode a lazy page before its transaction starts, so that no other write waits for that."""
@@ -229,7 +229,7 @@ def require_new_records(entity_type: EntityType, number: int, pages_without_new:
     if pages_without_new >= PAGES_WITHOUT_NEW_RECORDS:
         raise PullFailed(
             "INVALID_PAGING",
-            f"Page {number} of {records.contract(entity_type).path} is the {pages_without_new}th in a row without a "
+            f"Page {number} of {records.list_schema(entity_type).path} is the {pages_without_new}th in a row without a "
             "record that is new to this sync, and says that there are more. Each nextCursor must lead on to records "
             "that have not been sent yet. End the list with moreResults false.",
         )

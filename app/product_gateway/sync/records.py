@@ -1,10 +1,10 @@
-"""From the bytes of a page to what the catalog keeps of it, by what openapi/product-service.yaml says.
+"""Pages of a product service: from raw bytes to what the catalog keeps, as openapi/product-service.yaml describes it.
 
-A page that does not fit ends the pull. A record that does not fit is rejected, and the others go on. Of a record
-that fits the catalog keeps the fields that the document names: times in UTC, null as absent, and of a
-collection's products their ids alone.
+An invalid page ends the pull. An invalid record is rejected, and the other records are kept. The catalog keeps the
+fields that the spec names: times in UTC, null as absent, and the ids of a collection's products.
 
-`page_types` reads most pages, and this one the others: what has to be looked at piece by piece.
+`page_decoder` decodes pages of valid records, which most pages are. This module decodes all other pages record by
+record, to say what is wrong.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ from product_gateway.sync.known_fields import KnownFields, Unfit
 from product_gateway.sync.page_decoder import DecodedPage, PageDecoder, ids_as_json, whole_number
 from product_gateway.sync.record_faults import Parts
 
-# The path of each list, and the schema of its records; the page's schema is named after it.
+# The path of each list and the schema of its records. The page's schema is called the same with "Page".
 _LISTS = {
     EntityType.PRODUCT: ("/products", "Product"),
     EntityType.COLLECTION: ("/collections", "Collection"),
@@ -50,10 +50,10 @@ _TIMES_IN_UTC = orjson.OPT_NAIVE_UTC | orjson.OPT_UTC_Z
 
 @dataclass(frozen=True, slots=True)
 class ListSchema:
-    """What the spec says about one list, compiled. `path` is where the list is."""
+    """The compiled schema of one list. `path` is the list's path, `most_records` the maximum of a page."""
 
     path: str
-    typed: PageDecoder
+    decoder: PageDecoder
     envelope: jsonschema_rs.Draft4Validator
     page_fields: KnownFields
     pagination: KnownFields
@@ -63,24 +63,23 @@ class ListSchema:
     fields: tuple[str, ...]
     converted: tuple[tuple[str, Callable[[Any], Any]], ...]
     has_members: bool
-    most_records: int  # in a page
+    most_records: int
 
     def page(self, content: bytes, where: str, max_record_bytes: int, content_type: str = "") -> Page:
-        """The page in an answer's body. Raises PullFailed: INVALID_PAGE, INVALID_PAGING.
+        """Decode the page in a response body. Raises PullFailed: INVALID_PAGE, INVALID_PAGING.
 
-        A byte order mark at its beginning is ignored (RFC 8259 §8.1).
+        Ignores a byte order mark at the start (RFC 8259 §8.1).
         """
         content = content.removeprefix(BYTE_ORDER_MARK)
-        sheet = self.typed.sheet(content, max_record_bytes)
-        digests = sheet.digests if sheet else ()
-        page = self._found(content, where, max_record_bytes, digests, content_type)
+        raw = self.decoder.split(content, max_record_bytes)
+        page = self._decode(content, where, max_record_bytes, raw.digests if raw else (), content_type)
         if page.more_results and not page.next_cursor:
             raise PullFailed(
                 "INVALID_PAGING",
                 f"{where} says that there are more results but has no nextCursor. "
                 "Send the cursor of the next page, or moreResults false with the last.",
             )
-        by_id = {each.id: each for each in page.records}  # of records with the same id, the last counts
+        by_id = {each.id: each for each in page.records}  # the last of several records with the same id counts
         return Page(
             records=tuple(by_id.values()),
             rejections=tuple(page.rejections),
@@ -89,34 +88,33 @@ class ListSchema:
             repeated=len(page.records) - len(by_id),
         )
 
-    def unread_page(self, content: bytes, where: str, max_record_bytes: int, content_type: str = "") -> AnyPage:
-        """The same without a look at its records, where they can be told apart without one. Raises PullFailed."""
+    def lazy_page(self, content: bytes, where: str, max_record_bytes: int, content_type: str = "") -> AnyPage:
+        """Decode only the ids of the page, if its records have distinct valid ids; else the page. Raises PullFailed."""
         content = content.removeprefix(BYTE_ORDER_MARK)
-        sheet = self.typed.sheet(content, max_record_bytes)
-        ids = sheet and self.typed.ids(content)
-        if not sheet or not ids or len(set(ids)) < len(ids) or (sheet.more_results and not sheet.next_cursor):
+        raw = self.decoder.split(content, max_record_bytes)
+        ids = raw and self.decoder.ids(content)
+        if not raw or not ids or len(set(ids)) < len(ids) or (raw.more_results and not raw.next_cursor):
             return self.page(content, where, max_record_bytes, content_type)
-        cursor = sheet.next_cursor if sheet.more_results else None
-        total = _total(sheet.total, len(ids))
+        cursor = raw.next_cursor if raw.more_results else None
+        total = _total(raw.total, len(ids))
 
         def decode(unchanged: Container[str]) -> Page:
             skip = [each in unchanged for each in ids]
-            digests = [digest for digest, skipped in zip(sheet.digests, skip, strict=True) if not skipped]
-            found = DecodedPage([], [], sheet.more_results, cursor, total)
+            digests = [digest for digest, skipped in zip(raw.digests, skip, strict=True) if not skipped]
+            page = DecodedPage([], [], raw.more_results, cursor, total)
             if digests:
-                found = self._found(sheet.without(skip), where, max_record_bytes, digests)
-            skipped = tuple(compress(ids, skip))
-            return Page(tuple(found.records), tuple(found.rejections), cursor, total, skipped=skipped)
+                page = self._decode(raw.without(skip), where, max_record_bytes, digests)
+            return Page(tuple(page.records), tuple(page.rejections), cursor, total, skipped=tuple(compress(ids, skip)))
 
-        return LazyPage(dict(zip(ids, sheet.digests, strict=True)), decode, cursor)
+        return LazyPage(dict(zip(ids, raw.digests, strict=True)), decode, cursor)
 
-    def _found(
+    def _decode(
         self, content: bytes, where: str, max_record_bytes: int, digests: Sequence[bytes], content_type: str = ""
     ) -> DecodedPage:
-        found = self.typed.read(content, max_record_bytes, digests)
-        return found or self.read(content, where, max_record_bytes, digests, content_type)
+        page = self.decoder.decode(content, max_record_bytes, digests)
+        return page or self.decode_leniently(content, where, max_record_bytes, digests, content_type)
 
-    def read(
+    def decode_leniently(
         self,
         content: bytes,
         where: str,
@@ -124,7 +122,7 @@ class ListSchema:
         digests: Sequence[bytes] = (),
         content_type: str = "",
     ) -> DecodedPage:
-        """What the body of an answer has, whatever of it does not fit. Raises PullFailed: INVALID_PAGE."""
+        """Decode a page record by record, and reject invalid records. Raises PullFailed: INVALID_PAGE."""
         try:
             body, usable = loads(content)
         except (NotJSON, UnicodeDecodeError):
@@ -138,8 +136,8 @@ class ListSchema:
             raise PullFailed("INVALID_PAGE", f"{where} {fault} Send what the spec describes.") from None
         records: list[Record] = []
         rejections: list[Rejection] = []
-        for item, sent in zip(body["items"], digests or repeat(b""), strict=False):
-            outcome = self.record(item, max_record_bytes, sent, usable=usable)
+        for item, digest in zip(body["items"], digests or repeat(b""), strict=False):
+            outcome = self.record(item, max_record_bytes, digest, usable=usable)
             if isinstance(outcome, Record):
                 records.append(outcome)
             else:
@@ -148,7 +146,7 @@ class ListSchema:
         return DecodedPage(records, rejections, paging["moreResults"], paging.get("nextCursor"), total)
 
     def _paging(self, body: Any) -> dict[str, Any]:
-        """What a page says of the list. Raises Unfit where it is no page."""
+        """Validate the page without its records, and return its pagination. Raises Unfit."""
         page: Any = body
         if isinstance(body, dict):
             items, pagination = body.get("items"), body.get("pagination")
@@ -167,8 +165,8 @@ class ListSchema:
         paging: dict[str, Any] = page["pagination"]
         return paging
 
-    def record(self, item: Any, max_bytes: int, sent: bytes = b"", *, usable: bool = True) -> Record | Rejection:
-        """The record as the catalog keeps it, or why it does not fit. `usable`: as tolerant_json.loads says."""
+    def record(self, item: Any, max_bytes: int, digest: bytes = b"", *, usable: bool = True) -> Record | Rejection:
+        """Return the record as the catalog keeps it, or its rejection. `usable` comes from tolerant.loads."""
         try:
             known = item
             if not usable or not self.schema.is_valid(item):
@@ -176,11 +174,11 @@ class ListSchema:
                 _validate(self.schema, known, self.known)
         except Unfit as unfit:
             record_id = self._id_of(item)
-            key = b"" if record_id else _digest(item)
-            return Rejection(unfit.code, record_id, record_faults.pointer_to(unfit.parts), unfit.message, key)
-        return self._kept(known, max_bytes, sent)
+            own_digest = b"" if record_id else _digest(item)
+            return Rejection(unfit.code, record_id, record_faults.pointer_to(unfit.parts), unfit.message, own_digest)
+        return self._normalize(known, max_bytes, digest)
 
-    def _kept(self, item: Any, max_bytes: int, sent: bytes) -> Record | Rejection:
+    def _normalize(self, item: Any, max_bytes: int, digest: bytes) -> Record | Rejection:
         document: dict[str, Any] = {name: value for name in self.fields if (value := item.get(name)) is not None}
         name = ""
         try:
@@ -204,7 +202,7 @@ class ListSchema:
         if size > max_bytes:
             pointer = _largest(document | {_MEMBERS: product_ids})
             return Rejection("TOO_LARGE", item["id"], pointer, _too_large(size, max_bytes))
-        return Record(item["id"], text.decode(), product_ids, sent)
+        return Record(item["id"], text.decode(), product_ids, digest)
 
     def _id_of(self, item: Any) -> str | None:
         record_id = item.get("id") if isinstance(item, dict) else None
@@ -213,21 +211,21 @@ class ListSchema:
 
 
 @cache
-def contract(entity_type: EntityType) -> ListSchema:
-    """The contract of the list of these records, compiled once."""
+def list_schema(entity_type: EntityType) -> ListSchema:
+    """Return the schema of the list of these records, compiled once."""
     document = documents.load(documents.PRODUCT_SERVICE)
     path, name = _LISTS[entity_type]
     page = documents.json_schema(document, f"{name}Page")
     pagination = dict(document["components"]["schemas"]["Pagination"])
     pagination["properties"] = {key: each for key, each in pagination["properties"].items() if key != "totalNumber"}
     schemas = page["components"]["schemas"]
-    del schemas["Pagination"]["properties"]["totalNumber"]  # whatever it says, it is no reason to fail
-    # records are checked one by one, so that one that does not fit does not cost the page
+    del schemas["Pagination"]["properties"]["totalNumber"]  # an invalid total never fails a page
+    # Records are validated one by one, so that an invalid one does not fail the page.
     del schemas[f"{name}Page"]["properties"]["items"]["items"]
     properties = document["components"]["schemas"][name]["properties"]
     return ListSchema(
         path=path,
-        typed=PageDecoder(document, f"{name}Page", _MEMBERS, _MEMBER_COUNT),
+        decoder=PageDecoder(document, f"{name}Page", _MEMBERS, _MEMBER_COUNT),
         envelope=_validator(page),
         page_fields=KnownFields(document, document["components"]["schemas"][f"{name}Page"]),
         pagination=KnownFields(document, pagination),
@@ -252,7 +250,7 @@ def _validator(schema: documents.Document) -> jsonschema_rs.Draft4Validator:
 def _validate(
     validator: jsonschema_rs.Draft4Validator, value: Any, known: KnownFields, top: str = "The record"
 ) -> None:
-    """Raises Unfit with the first fault."""
+    """Raise Unfit with the first fault."""
     try:
         validator.validate(value)
     except jsonschema_rs.ValidationError as error:
@@ -278,7 +276,7 @@ def _words(code: str, parts: Parts, value: Any, known: KnownFields, top: str) ->
             return record_faults.too_long(parts, value, schema)
         case "TOO_SHORT":
             return record_faults.too_short(parts)
-    return record_faults.has_control_character(parts, value)  # the only pattern of the contract
+    return record_faults.has_control_character(parts, value)  # the spec has no other pattern
 
 
 def _converter(schema: documents.Document) -> Callable[[Any], Any] | None:
@@ -297,12 +295,12 @@ def _only(names: tuple[str, ...], value: dict[str, Any]) -> dict[str, Any] | Non
 
 
 def _digest(item: Any) -> bytes:
-    """Of a record as it was read: it stands for a record without an id, whether or not its page was read by types."""
+    # Of the parsed value, not of the raw bytes: these are unknown for pages that the page decoder cannot split.
     return hashlib.blake2b(faults.encodable(repr(item)).encode(), digest_size=DIGEST_BYTES).digest()
 
 
 def _total(total: int | None, on_page: int) -> int | None:
-    """The total where it can be the whole: merchants read the spec in two ways, and some count wrong."""
+    # Some merchants send the number of items on the page instead. Then the total of the list is unknown.
     return total if total is not None and on_page < total else None
 
 
