@@ -1,12 +1,15 @@
 """The data directory: keys, the embedded database and the demo's token. Other users must not read or replace them.
 
-`prepare` is for the commands that may make one: serve, demo, migrate and merchant add. All others call `require`: a
+Commands that may create it call `prepare`: serve, demo, migrate and merchant add. All others call `require`, because a
 wrong PRODUCT_GATEWAY_DATA_DIR must not lead to a new key or an empty database.
 """
 
 import os
 import shlex
 import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from product_gateway.errors import SettingsError
@@ -20,9 +23,9 @@ MAKERS = "`serve`, `demo`, `migrate` and `merchant add`"
 
 
 def prepare(settings: Settings, *, secrets: bool = False) -> None:
-    """Make the directory if this process needs it; `secrets`: it also uses the merchants' secrets.
+    """Create the directory if this process needs it. `secrets`: the process uses the merchants' secrets.
 
-    Without an embedded database and with all keys in files of their own, nothing is kept in it. Raise SettingsError.
+    A process with a database URL and with settings for all keys does not need it. Raise SettingsError.
     """
     make_files_private()
     if settings.database_url is None or signs(settings) or _has_secret_key(settings, secrets):
@@ -30,28 +33,28 @@ def prepare(settings: Settings, *, secrets: bool = False) -> None:
 
 
 def require(settings: Settings, *, secrets: bool = False) -> None:
-    """Raise SettingsError if the directory is needed, as by `prepare`, and not there; or the embedded database."""
+    """Raise SettingsError if this process needs the directory or the embedded database and it does not exist."""
     if settings.database_url is None or _has_secret_key(settings, secrets):
         _require_directory(settings.data_dir)
     if settings.database_url is None and not (settings.data_dir / DATABASE).exists():
         raise SettingsError(
             f"There is no database in {settings.data_dir.absolute()}. Set PRODUCT_GATEWAY_DATA_DIR to the server's "
-            f"data directory, or PRODUCT_GATEWAY_DATABASE_URL. A database is made by {MAKERS}."
+            f"data directory, or PRODUCT_GATEWAY_DATABASE_URL. {MAKERS} create a database."
         )
 
 
 def require_key(settings: Settings, name: str) -> None:
-    """Raise SettingsError if the key is not in the directory."""
+    """Raise SettingsError if the directory does not contain the key."""
     _require_directory(settings.data_dir)
     if not (settings.data_dir / name).exists():
         raise SettingsError(
             f"There is no {name} in {settings.data_dir.absolute()}. Set PRODUCT_GATEWAY_DATA_DIR to the server's data "
-            "directory. The key is made by `serve`, `demo` and `merchant add`."
+            "directory. `serve`, `demo` and `merchant add` create the key."
         )
 
 
 def make_files_private() -> None:
-    """From now on, files that this process makes are its user's alone."""
+    """Set the umask: only its user may access files that this process creates."""
     os.umask(UMASK)
 
 
@@ -67,21 +70,21 @@ def _require_directory(path: Path) -> None:
     else:
         raise SettingsError(
             f"There is no data directory at {path.absolute()}. Set PRODUCT_GATEWAY_DATA_DIR to the server's data "
-            f"directory. A data directory is made by {MAKERS}."
+            f"directory. {MAKERS} create one."
         )
 
 
 def signs(settings: Settings) -> bool:
-    """Return whether tokens are signed with a key in the directory."""
+    """Return whether tokens are signed with the key in the directory."""
     return settings.jwt_public_key_file is None and settings.jwks_url is None
 
 
 def make(path: Path) -> None:
-    """Make the directory for its owner alone, or check the one that is there. Raise SettingsError."""
+    """Create the directory for its owner alone, or check an existing one. Raise SettingsError."""
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        raise SettingsError(f"PRODUCT_GATEWAY_DATA_DIR: {path} cannot be made: {_reason(path, error)}.") from None
+        raise SettingsError(f"PRODUCT_GATEWAY_DATA_DIR: {path} cannot be created: {_reason(path, error)}.") from None
     check(path)
 
 
@@ -94,12 +97,12 @@ def check(path: Path) -> None:
     if mode & stat.S_IWOTH:
         raise SettingsError(
             f"PRODUCT_GATEWAY_DATA_DIR: every user may write to {path} (mode {mode:04o}) and could replace its keys. "
-            f"Run: chmod 700 {shlex.quote(str(path))}. Or name a directory in it that is not there yet."
+            f"Run: chmod 700 {shlex.quote(str(path))}. Or name a new directory inside it."
         )
 
 
 def warning(settings: Settings) -> str | None:
-    """Return what an operator should change, though the gateway works with it."""
+    """Return a warning for the operator if every user may read the directory."""
     path = settings.data_dir
     try:
         mode = stat.S_IMODE(path.stat().st_mode)
@@ -113,9 +116,9 @@ def warning(settings: Settings) -> str | None:
 
 
 def read_key(path: Path) -> bytes:
-    """Return the content of a key file in the directory. Raise SettingsError, also if every user may use the file.
+    """Return the content of a key file. Raise SettingsError if it is unreadable or if every user may access it.
 
-    Its group may: volumes of Kubernetes with an fsGroup give files to it.
+    Its group may access it: Kubernetes volumes with an fsGroup need that.
     """
     try:
         mode = stat.S_IMODE(path.stat().st_mode)
@@ -124,15 +127,51 @@ def read_key(path: Path) -> bytes:
         raise SettingsError(f"{path} cannot be read: {error.strerror}.") from None
     if mode & stat.S_IRWXO:
         raise SettingsError(
-            f"PRODUCT_GATEWAY_DATA_DIR: every user may use the key {path} (mode {mode:04o}). "
-            f"Run: chmod 600 {shlex.quote(str(path))}. If others may have read it, replace it."
+            f"PRODUCT_GATEWAY_DATA_DIR: every user may access the key {path} (mode {mode:04o}). "
+            f"Run: chmod 600 {shlex.quote(str(path))}. If other users may have read it, replace it."
         )
     return content
 
 
+def read_or_create(path: Path, content: bytes) -> bytes:
+    """Return the content of a key file. Create it with `content` unless it exists. Raise SettingsError."""
+    if not path.exists():
+        with _draft(path, content) as draft, suppress(FileExistsError):  # another process was faster: its key counts
+            os.link(draft, path)
+    return read_key(path)
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Replace the file atomically; only its owner may read it. Raise SettingsError."""
+    with _draft(path, content) as draft:
+        draft.replace(path)
+
+
+@contextmanager
+def _draft(path: Path, content: bytes) -> Iterator[Path]:
+    """Write the content to a temporary file beside `path` and remove it afterwards. Raise SettingsError."""
+    draft = None
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=path.parent)
+        draft = Path(name)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        yield draft
+    except OSError as error:
+        raise SettingsError(
+            f"PRODUCT_GATEWAY_DATA_DIR: {path.parent} cannot be written to: {error.strerror}."
+        ) from None
+    finally:
+        if draft is not None:
+            draft.unlink(missing_ok=True)
+
+
 def _reason(path: Path, error: OSError | None = None) -> str:
     if path.is_symlink() and not path.exists():
-        return f"it is a symbolic link to {path.readlink()}, which is not there"
+        return f"it is a symbolic link to {path.readlink()}, which does not exist"
     if path.exists():
         return "it is a file"
-    return (error.strerror if error else None) or "it is not there"
+    return (error.strerror if error else None) or "it does not exist"

@@ -38,7 +38,7 @@ def run(settings: Settings, port: int, sample_port: int, catalog: Path, delay: f
             migrate.prepare(database)
             register(settings, database, MERCHANT, processes.url_of(sample))
         token_file = settings.data_dir / "demo.token"
-        keys.write_private(
+        data_directory.write_private(
             token_file, keys.issue_token(settings, MERCHANT, list(keys.SCOPES), TOKEN_LIFETIME).encode() + b"\n"
         )
         print(

@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import NameOID
 
-from product_gateway import settings
+from product_gateway import data_directory, settings
 from product_gateway.auth import keys
 from product_gateway.auth.tokens import StaticKey, TokenVerifier
 from product_gateway.errors import NotAuthenticated, SettingsError
@@ -42,7 +42,7 @@ RACER = """
 import sys
 from datetime import timedelta
 from pathlib import Path
-from product_gateway import settings
+from product_gateway import data_directory, settings
 from product_gateway.auth import keys
 print("ready", flush=True)
 sys.stdin.readline()
@@ -100,7 +100,7 @@ def test_only_the_owner_may_read_the_keys(tmp_path: Path) -> None:
     theirs = settings.load(data_dir=tmp_path / "var")
     keys.issue_token(theirs, "shop", [], MINUTE)
     keys.Secrets(theirs)
-    keys.write_private(tmp_path / "var" / "demo.token", b"token")
+    data_directory.write_private(tmp_path / "var" / "demo.token", b"token")
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "var").iterdir()}
     assert modes == {"secret.key": 0o600, "signing-key.pem": 0o600, "demo.token": 0o600}
 
@@ -110,7 +110,7 @@ def test_a_private_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("old and longer")
     path.chmod(0o644)
-    keys.write_private(path, b"new")
+    data_directory.write_private(path, b"new")
     assert (path.read_bytes(), stat.S_IMODE(path.stat().st_mode)) == (b"new", 0o600)
     assert names_in(tmp_path) == ["file"]
 
@@ -331,7 +331,7 @@ def test_the_first_of_several_keys_encrypts_and_all_decrypt(tmp_path: Path, betw
 def test_a_line_that_is_no_key_is_named_by_its_number_alone(tmp_path: Path) -> None:
     """Nothing of the file is shown: half a key is a secret, too."""
     key = Fernet.generate_key()
-    with pytest.raises(SettingsError, match=r"one a line \(line 3 is none\)") as refusal:
+    with pytest.raises(SettingsError, match=r"one key per line \(line 3 is not a key\)") as refusal:
         with_secret_keys(tmp_path, key + b"\n\n" + key[:-4] + b"\n")
     assert key[:20].decode() not in refusal.value.detail
     with pytest.raises(SettingsError, match="it is empty"):

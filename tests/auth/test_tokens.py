@@ -474,16 +474,16 @@ async def test_a_token_that_was_believed_is_refused_when_it_has_expired(monkeypa
     monkeypatch.setattr(time, "time", lambda: int(now) + 99.9)
     await checked.authenticate(token, FREE)
     monkeypatch.setattr(time, "time", lambda: int(now) + 100)
-    assert await checked._known(hashlib.sha256(token.encode()).digest()) is None
-    assert not checked._remembered
+    with pytest.raises(NotAuthenticated, match="expired"):
+        await checked.authenticate(token, FREE)
 
 
-async def test_so_many_tokens_are_remembered_and_no_more() -> None:
-    """Whoever has a key may make as many as they like."""
-    checked = TokenVerifier(settings.load(), StaticKey(verifying(KEY)), most_remembered=2)
+async def test_the_cache_of_verified_tokens_is_bounded() -> None:
+    """An issuer can sign any number of tokens."""
+    checked = TokenVerifier(settings.load(), StaticKey(verifying(KEY)), cache_size=2)
     for name in ("one", "two", "three", "one"):
         assert (await checked.authenticate(signed(merchant=name), FREE)).merchant == name
-        assert len(checked._remembered) <= 2
+        assert len(checked._cache) <= 2
 
 
 def test_a_merchant_that_is_disabled_is_refused_at_once(database_url: str, database: Database, tmp_path: Path) -> None:

@@ -259,7 +259,7 @@ def test_a_key_in_it_that_every_user_may_use_is_refused(tmp_path: Path, name: st
         assert use(theirs)
         return
     with pytest.raises(
-        SettingsError, match=rf"every user may use the key .*{name} \(mode 0{mode:o}\)\. Run: chmod 600"
+        SettingsError, match=rf"every user may access the key .*{name} \(mode 0{mode:o}\)\. Run: chmod 600"
     ):
         use(theirs)
 

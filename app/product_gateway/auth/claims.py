@@ -1,7 +1,7 @@
-"""The claims of a token whose signature was verified (RFC 7519 §4.1): time, issuer, audience, merchant and scopes.
+"""Validation of the claims of a verified token (RFC 7519 §4.1): time, issuer, audience, merchant and scopes.
 
-Claims that the gateway does not use may have any value. A refusal names the claim at fault. Values that were expected
-are in the log only: the client must not learn this server's configuration from a 401.
+Other claims are ignored. A refusal names the invalid claim. Expected values appear only in the log, because a 401 must
+not reveal this server's configuration.
 """
 
 import json
@@ -27,14 +27,13 @@ SCOPE_CLAIMS = ("scope", "scp", "permissions")  # RFC 8693 §4.2; Entra ID and O
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who a token speaks for, and what it may do."""
+    """The merchant that a token authenticates, and the token's scopes."""
 
     merchant: str
     scopes: frozenset[str]
 
 
 def refuse(reason: str) -> NoReturn:
-    """Raise NotAuthenticated."""
     raise NotAuthenticated(f"Invalid token: {reason}")
 
 
@@ -52,15 +51,15 @@ def parse(payload: bytes) -> dict[str, Any]:
 
 
 def _integer(digits: str) -> int | float:
-    """Return the number. Python refuses to read integers of more than 4,300 digits; those become infinite here."""
+    """Return the number, infinity for a long one: Python refuses to parse integers of more than 4,300 digits."""
     return int(digits) if len(digits) <= MAX_DIGITS else math.inf
 
 
 def check_registered(claims: dict[str, Any], settings: Settings) -> float:
     """Check exp, nbf, iat, iss and aud. Return exp. Raise NotAuthenticated.
 
-    The leeway applies to nbf and iat: a token that was issued a moment ago must not be refused because two clocks
-    differ. It does not apply to exp: a client that gets a 401 for an expired token gets a new one.
+    The leeway for clock skew applies to nbf and iat, so that a new token is not refused. It does not apply to exp: a
+    client renews an expired token after a 401.
     """
     for name in ("exp", "iss", "aud"):
         if claims.get(name) is None:
@@ -143,7 +142,7 @@ def scope_claims(settings: Settings) -> tuple[str, ...]:
 
 
 def _scopes(claims: dict[str, Any], names: tuple[str, ...]) -> frozenset[str]:
-    """Return the scopes of all these claims. Each is a string with spaces between the scopes, or a list of scopes."""
+    """Return the scopes of all these claims. Each claim is a string separated by spaces, or a list."""
     found: set[str] = set()
     for name in names:
         value = claims.get(name)

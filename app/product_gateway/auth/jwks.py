@@ -1,4 +1,4 @@
-"""The keys of a token issuer, from where it publishes them (RFC 7517), with a cache that can't be made to hammer it."""
+"""The key set of a token issuer (JWKS, RFC 7517): a cache that limits how often it is fetched."""
 
 import asyncio
 import logging
@@ -16,10 +16,12 @@ from product_gateway.json_tools.depth import check
 
 logger = logging.getLogger(__name__)
 
-SECONDS_TO_ANSWER = 5
-SECONDS_TO_TRUST = 300
-SECONDS_BETWEEN_FETCHES = 60
-SECONDS_BETWEEN_TRIES = 5
+# Seconds:
+FETCH_TIMEOUT = 5
+MAX_AGE = 300
+MIN_FETCH_INTERVAL = 60
+RETRY_INTERVAL = 5  # after a failed fetch
+
 MAX_BYTES = 1024 * 1024
 MAX_KEYS = 100
 MAX_DEPTH = 64
@@ -27,32 +29,44 @@ MAX_MEMBER_LENGTH = 8192  # of a key: the modulus of the largest RSA key has 2,7
 EC_BY_CURVE = {"P-256": "ES256", "P-384": "ES384", "P-521": "ES512"}
 
 KeySet = dict[str | None, list[VerificationKey]]
-"""Usable keys by their `kid`; None for those without one."""
+"""Usable keys by `kid`, which is None for keys without one."""
 
 
 class Jwks:
-    """The keys by their `kid`. Old ones serve on while the issuer cannot be reached."""
+    """A key source that fetches a JWKS. Cached keys stay valid while the issuer is unreachable."""
 
-    def __init__(self, outbound: HttpClient, url: str) -> None:
-        self._outbound = outbound
+    def __init__(
+        self,
+        client: HttpClient,
+        url: str,
+        *,
+        timeout: float = FETCH_TIMEOUT,
+        max_age: float = MAX_AGE,
+        min_interval: float = MIN_FETCH_INTERVAL,
+        retry_interval: float = RETRY_INTERVAL,
+    ) -> None:
+        self._client = client
         self._url = url
+        self._timeout = timeout
+        self._max_age = max_age
+        self._min_interval = min_interval
+        self._retry_interval = retry_interval
         self._keys: KeySet = {}
         self._stale_at = self._may_fetch_at = time.monotonic()
         self._reachable = False
         self._fetching = asyncio.Lock()
 
     async def find(self, key_id: str | None, algorithm: str) -> VerificationKey:
-        """Return the key with this `kid` that `algorithm` fits.
+        """Return the key with this `kid` for `algorithm`. Without `kid`, return the only key for it.
 
-        A token without `kid` means the only key that fits. Raise NotAuthenticated for a key that the issuer does not
-        have, Unavailable where it cannot be asked.
+        Raise NotAuthenticated if the issuer does not publish the key, Unavailable if the issuer is unreachable.
         """
         if not self._has(key_id) or not (time.monotonic() < self._stale_at or self._fetching.locked()):
             async with self._fetching:
                 if time.monotonic() >= (self._stale_at if self._has(key_id) else self._may_fetch_at):
                     await self._fetch()
         if not self._has(key_id) and not self._reachable:
-            raise Unavailable("The keys that tokens are checked with cannot be fetched at the moment.")
+            raise Unavailable("The keys that verify tokens cannot be fetched at the moment.")
         return _chosen(self._keys, key_id, algorithm)
 
     def _has(self, key_id: str | None) -> bool:
@@ -62,15 +76,17 @@ class Jwks:
         fetched = await self._key_set()
         now = time.monotonic()
         self._reachable = fetched is not None
-        self._may_fetch_at = now + (SECONDS_BETWEEN_TRIES if fetched is None else SECONDS_BETWEEN_FETCHES)
-        self._stale_at = now + (SECONDS_BETWEEN_TRIES if fetched is None else SECONDS_TO_TRUST)
-        if fetched is not None:
+        if fetched is None:
+            self._may_fetch_at = self._stale_at = now + self._retry_interval
+        else:
+            self._may_fetch_at = now + self._min_interval
+            self._stale_at = now + self._max_age
             self._keys = fetched
 
     async def _key_set(self) -> KeySet | None:
         try:
-            async with asyncio.timeout(SECONDS_TO_ANSWER):
-                reply = await self._outbound.get(self._url)
+            async with asyncio.timeout(self._timeout):
+                reply = await self._client.get(self._url)
             if reply.status == 200:
                 keys = orjson.loads(check(reply.content, MAX_DEPTH))["keys"]
                 if len(keys) <= MAX_KEYS:
@@ -79,7 +95,7 @@ class Jwks:
             else:
                 reason = f"the answer was {reply.status} instead of 200."
         except TimeoutError:
-            reason = f"there was no answer within {SECONDS_TO_ANSWER} s."
+            reason = f"there was no answer within {self._timeout} s."
         except GatewayError as error:
             reason = error.detail
         except (ValueError, LookupError, TypeError):  # ValueError: not JSON, or nested too deep
@@ -89,7 +105,7 @@ class Jwks:
 
 
 def _chosen(keys: KeySet, key_id: str | None, algorithm: str) -> VerificationKey:
-    """Return the one key that the token can mean. Raise NotAuthenticated: nothing is tried out."""
+    """Return the one key that fits. Raise NotAuthenticated if several do: keys are never tried one by one."""
     if key_id is None:
         candidates = keys.get(None) or [key for each in keys.values() for key in each]
     else:
@@ -108,7 +124,7 @@ def _chosen(keys: KeySet, key_id: str | None, algorithm: str) -> VerificationKey
 
 
 def _usable(keys: list[Any]) -> KeySet:
-    """Return the public keys for signatures. Others, and those that make no sense, are ignored. Raise TypeError."""
+    """Return the public keys for signatures. Ignore other and invalid keys. Raise TypeError if it is not a list."""
     usable: defaultdict[str | None, list[VerificationKey]] = defaultdict(list)
     ignored: list[str] = []
     for number, each in enumerate(keys):
@@ -117,7 +133,7 @@ def _usable(keys: list[Any]) -> KeySet:
         except (jwt.PyJWTError, ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
             ignored.append(f"key {number + 1}: {_why(error)}")
         else:
-            if key not in usable[key_id]:  # the same key may be there twice
+            if key not in usable[key_id]:  # a key may be published twice
                 usable[key_id].append(key)
     if not usable:
         why = "; ".join(ignored[:5]) or "the list is empty"
@@ -130,7 +146,7 @@ def _why(error: Exception) -> str:
 
 
 def _key(document: Any) -> tuple[str | None, VerificationKey]:
-    """Return `kid` and key of a JWK. Raise ValueError with the reason, or what the parser raises."""
+    """Return `kid` and key of a JWK. Raise ValueError with the reason, or the parser's error."""
     if not isinstance(document, dict):
         raise ValueError("it is not an object")
     if any(isinstance(value, str) and len(value) > MAX_MEMBER_LENGTH for value in document.values()):

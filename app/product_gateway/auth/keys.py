@@ -1,17 +1,12 @@
-"""The keys: those that tokens are checked and signed with, and the one that merchants' tokens are encrypted with.
+"""Keys: those that verify and sign tokens, and those that encrypt the merchants' secrets.
 
-What no setting names is made in the data directory on first use, by whichever process comes first.
+A key that no setting names is created in the data directory on first use.
 """
 
-import os
 import re
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-# Nobody gives us keys in certificates, and to fetch them we have a client.
 import jwt
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
@@ -29,7 +24,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from product_gateway import data_directory
 from product_gateway.auth.public_keys import VerificationKey, algorithms_of, from_pem
-from product_gateway.data_directory import SECRET_KEY, SIGNING_KEY
+from product_gateway.data_directory import SECRET_KEY, SIGNING_KEY, read_or_create
 from product_gateway.errors import SettingsError
 from product_gateway.model.merchants import MERCHANT_NAME
 from product_gateway.settings import Settings
@@ -39,17 +34,17 @@ UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
 def merchant_name(text: str) -> str:
-    """The text, where a merchant may be called so. Raises SettingsError."""
+    """Return the text if it is a valid merchant name. Raise SettingsError."""
     if not MERCHANT_NAME.fullmatch(text):
         raise SettingsError(
-            f"{text[:200]!r} cannot be a merchant's name: up to 128 letters, digits and _.:@|~+- are possible, "
+            f"{text[:200]!r} cannot be a merchant's name: up to 128 letters, digits and _.:@|~+- are allowed, "
             "a letter, digit or _ first."
         )
     return text
 
 
 def verification_key(settings: Settings) -> VerificationKey:
-    """Return the public key that bearer tokens are checked with. Raise SettingsError."""
+    """Return the public key that verifies bearer tokens. Raise SettingsError."""
     path = settings.jwt_public_key_file
     if path is None:
         key = _signing_key(settings).public_key()
@@ -58,14 +53,14 @@ def verification_key(settings: Settings) -> VerificationKey:
 
 
 def issue_token(settings: Settings, merchant: str, scopes: list[str], lifetime: timedelta) -> str:
-    """A bearer token signed with the data directory's own key. Raises SettingsError."""
+    """Return a bearer token, signed with the key of the data directory. Raise SettingsError."""
     if settings.jwt_public_key_file or settings.jwks_url:
         raise SettingsError(
-            "This gateway checks tokens with a key of somebody else (PRODUCT_GATEWAY_JWT_PUBLIC_KEY_FILE or "
+            "This gateway trusts the tokens of another issuer (PRODUCT_GATEWAY_JWT_PUBLIC_KEY_FILE or "
             "PRODUCT_GATEWAY_JWKS_URL): get the token from there."
         )
     if unknown := sorted(set(scopes) - set(SCOPES)):
-        raise SettingsError(f"There is no scope {', '.join(unknown)}. There are: {', '.join(SCOPES)}.")
+        raise SettingsError(f"There is no scope {', '.join(unknown)}. Use: {', '.join(SCOPES)}.")
     now = datetime.now(UTC)
     claims = {
         settings.jwt_merchant_claim: merchant_name(merchant),
@@ -79,7 +74,7 @@ def issue_token(settings: Settings, merchant: str, scopes: list[str], lifetime: 
 
 
 def lifetime(text: str) -> timedelta:
-    """`90s`, `30m`, `1h` or `7d`. Raises SettingsError."""
+    """Parse a duration like `90s`, `30m`, `1h` or `7d`. Raise SettingsError."""
     match = re.fullmatch(r"([0-9]{1,6})([smhd])", text)
     if match is None or int(match[1]) == 0:
         raise SettingsError(f"{text!r} is not a length of time; write it like 90s, 30m, 1h or 7d.")
@@ -87,14 +82,14 @@ def lifetime(text: str) -> timedelta:
 
 
 class Secrets:
-    """Encrypts what the database keeps of other people's secrets (Fernet: AES-128-CBC and HMAC-SHA-256).
+    """Encryption of the merchants' secrets in the database (Fernet: AES-128-CBC and HMAC-SHA-256).
 
-    The key file holds one key a line. The first one encrypts, all of them decrypt: so a key can be replaced.
+    The key file contains one key per line. The first key encrypts. All keys decrypt, so a key can be rotated.
     """
 
     def __init__(self, settings: Settings) -> None:
         path = settings.secret_key_file or settings.data_dir / SECRET_KEY
-        content = _read(path) if settings.secret_key_file else _made_once(path, Fernet.generate_key())
+        content = _read(path) if settings.secret_key_file else read_or_create(path, Fernet.generate_key())
         lines = [(number, line.strip()) for number, line in enumerate(content.splitlines(), start=1)]
         keys = [(number, line) for number, line in lines if line and not line.startswith(b"#")]
         if not keys:
@@ -103,21 +98,20 @@ class Secrets:
         self._all = MultiFernet(self._keys)
 
     def encrypt(self, secret: str) -> str:
-        """As it may be stored."""
         return self._all.encrypt(secret.encode()).decode()
 
     def decrypt(self, stored: str, option: str = "--product-service-token-file") -> str:
-        """As it was. Raises SettingsError where it was encrypted with another key."""
+        """Return the secret. Raise SettingsError, which names `option`, if it was encrypted with another key."""
         try:
             return self._all.decrypt(stored).decode()
         except (InvalidToken, ValueError):
             raise SettingsError(
-                "It was encrypted with another secret key. Set it again: product-gateway merchant "
-                f"update NAME {option} FILE"
+                "It was encrypted with another secret key. Set it again: product-gateway merchant update NAME "
+                f"{option} FILE"
             ) from None
 
     def renewed(self, stored: str) -> str | None:
-        """Return it encrypted with the first key, None if it already is. Raise SettingsError as `decrypt` does."""
+        """Return the secret encrypted with the first key, None if it already is. Raise SettingsError."""
         try:
             self._keys[0].decrypt(stored)
         except (InvalidToken, ValueError):
@@ -129,19 +123,19 @@ def _fernet(path: Path, number: int, line: bytes) -> Fernet:
     try:
         return Fernet(line)
     except ValueError:
-        raise SettingsError(_no_secret_key(path, f"line {number} is none")) from None
+        raise SettingsError(_no_secret_key(path, f"line {number} is not a key")) from None
 
 
 def _no_secret_key(path: Path, reason: str) -> str:
     return (
-        f"PRODUCT_GATEWAY_SECRET_KEY_FILE: {path} does not hold keys, one a line ({reason}). A key is 32 bytes in "
-        "URL-safe base64. This makes one: python -c 'from cryptography.fernet import Fernet; "
+        f"PRODUCT_GATEWAY_SECRET_KEY_FILE: {path} must contain one key per line ({reason}). A key is 32 bytes in "
+        "URL-safe base64. To create one: python -c 'from cryptography.fernet import Fernet; "
         "print(Fernet.generate_key().decode())'"
     )
 
 
 def make_missing(settings: Settings) -> None:
-    """Make the keys that belong into the data directory, where it is used at all. Raise SettingsError."""
+    """Create the missing keys of the data directory if it is used at all. Raise SettingsError."""
     if settings.database_url is None or data_directory.signs(settings):
         if data_directory.signs(settings):
             _signing_key(settings)
@@ -153,51 +147,15 @@ def _signing_key(settings: Settings) -> EllipticCurvePrivateKey:
     path = settings.data_dir / SIGNING_KEY
     new = generate_private_key(SECP256R1()).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     try:
-        key = load_pem_private_key(_made_once(path, new), password=None)
-    except (ValueError, TypeError, UnsupportedAlgorithm):  # TypeError: it wants a password
+        key = load_pem_private_key(read_or_create(path, new), password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):  # TypeError: it needs a password
         key = None
     if not isinstance(key, EllipticCurvePrivateKey) or not isinstance(key.curve, SECP256R1):
         raise SettingsError(
-            f"PRODUCT_GATEWAY_DATA_DIR: {path} does not hold a private key of P-256 in PEM. Put it back as it was, or "
-            "remove it: then a new one is made, and tokens signed with the old one are not accepted any more."
+            f"PRODUCT_GATEWAY_DATA_DIR: {path} is not a P-256 private key in PEM. Restore it, or remove it: then a "
+            "new key is created, and tokens signed with the old key are refused."
         )
     return key
-
-
-def write_private(path: Path, content: bytes) -> None:
-    """Replaces the file as a whole; only its owner may read it. Raises SettingsError."""
-    with _draft(path, content) as draft:
-        draft.replace(path)
-
-
-def _made_once(path: Path, content: bytes) -> bytes:
-    """The file's content: `content` if nobody was quicker. Whole or not at all."""
-    if not path.exists():
-        with _draft(path, content) as draft, suppress(FileExistsError):  # somebody was quicker: theirs counts
-            os.link(draft, path)
-    return data_directory.read_key(path)
-
-
-@contextmanager
-def _draft(path: Path, content: bytes) -> Iterator[Path]:
-    """A file beside `path` with the content; gone at the end if it was not moved. Raises SettingsError."""
-    draft = None
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=path.parent)
-        draft = Path(name)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        yield draft
-    except OSError as error:
-        raise SettingsError(
-            f"PRODUCT_GATEWAY_DATA_DIR: {path.parent} cannot be written to: {error.strerror}."
-        ) from None
-    finally:
-        if draft is not None:
-            draft.unlink(missing_ok=True)
 
 
 def _read(path: Path) -> bytes:

@@ -1,4 +1,4 @@
-"""Public keys that bearer tokens are checked with: which algorithms fit a key, and reading one from a PEM file."""
+"""Public keys that verify bearer tokens: their algorithms, and reading one from a PEM file."""
 
 import re
 import shlex
@@ -17,7 +17,7 @@ from product_gateway.errors import SettingsError
 PublicKey = RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey | Ed448PublicKey
 
 MIN_RSA_BITS = 2048  # RFC 7518 §3.3
-MAX_RSA_BITS = 16384  # checking one signature takes longer with every bit
+MAX_RSA_BITS = 16384  # verification time grows with the length
 RSA_ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
 EC_ALGORITHMS = {"secp256r1": ("ES256",), "secp384r1": ("ES384",), "secp521r1": ("ES512",)}
 CURVE_NAMES = {"secp256r1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521"}
@@ -36,7 +36,7 @@ class VerificationKey:
 
 
 def algorithms_of(key: PublicKey) -> tuple[str, ...]:
-    """Return the algorithms that fit the key, none if it is too weak. What a token says of itself does not count."""
+    """Return the algorithms that fit the key, none if it is too weak. The header of a token has no influence."""
     if isinstance(key, RSAPublicKey):
         return RSA_ALGORITHMS if MIN_RSA_BITS <= key.key_size <= MAX_RSA_BITS else ()
     if isinstance(key, EllipticCurvePublicKey):
@@ -45,7 +45,7 @@ def algorithms_of(key: PublicKey) -> tuple[str, ...]:
 
 
 def from_pem(path: Path, content: bytes, setting: str) -> VerificationKey:
-    """Return the one public key in a PEM file. Raise SettingsError that says what the file holds instead."""
+    """Return the one public key in a PEM file. Raise SettingsError that names the actual content."""
     key: object = None
     reason = _unlike_a_public_key(path, content)
     if reason is None:
@@ -72,7 +72,7 @@ def _unsupported(key: PublicKey) -> str:
 
 
 def _unlike_a_public_key(path: Path, content: bytes) -> str | None:
-    """Return what the file holds instead of one public key in PEM, with the command that makes one of it."""
+    """Return why the file is not one public key in PEM, with the command that converts it. None if it may be one."""
     file = shlex.quote(str(path))
     if not content.strip():
         return "it is empty"

@@ -1,4 +1,4 @@
-"""From bearer token to caller: signed JWTs (RFC 6750, RFC 7515, RFC 7519)."""
+"""Verification of bearer tokens: signed JWTs (RFC 6750, RFC 7515, RFC 7519)."""
 
 import base64
 import binascii
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import jwt  # the server has imported it in keys before, without the parts that are not used
+import jwt
 
 from product_gateway.auth import claims
 from product_gateway.auth.claims import Caller, refuse
@@ -22,32 +22,31 @@ from product_gateway.telemetry.logs import bind
 
 logger = logging.getLogger(__name__)
 
-LONGEST_TOKEN = 8192
-MOST_REMEMBERED = 10_000  # tokens, of half a kilobyte each
+MAX_TOKEN_LENGTH = 8192
+CACHE_SIZE = 10_000  # verified tokens, half a kilobyte each
 JWS_PARTS, JWE_PARTS = 3, 5
 
 
 class KeySource(Protocol):
-    """Where the key for a token comes from."""
+    """The source of the keys that verify tokens."""
 
     async def find(self, key_id: str | None, algorithm: str) -> VerificationKey:
         """Return the key with this `kid`, for this `alg`. Raise NotAuthenticated or Unavailable."""
 
 
 class StaticKey:
-    """The same key for every token."""
+    """A key source with one key for all tokens."""
 
     def __init__(self, key: VerificationKey) -> None:
         self._key = key
 
     async def find(self, key_id: str | None, algorithm: str) -> VerificationKey:
-        """Return the key. What the token says does not matter."""
         return self._key
 
 
 @dataclass(frozen=True, slots=True)
-class _Checked:
-    """A token that was verified. Until it expires, only its key can change."""
+class _Verified:
+    """A verified token. Until it expires, only its key can change."""
 
     caller: Caller
     key_id: str | None
@@ -57,50 +56,50 @@ class _Checked:
 
 
 class TokenVerifier:
-    """Verifies bearer tokens. Each signature is verified once, as that takes longer than the rest of a request.
+    """Verification of bearer tokens, with a cache: a signature takes longer to verify than the rest of a request.
 
-    The caller is looked up at each request: the merchant may be disabled and the key be withdrawn meanwhile.
+    A cached token still needs its key at each request, because the issuer may withdraw a key.
     """
 
-    def __init__(self, settings: Settings, keys: KeySource, most_remembered: int = MOST_REMEMBERED) -> None:
+    def __init__(self, settings: Settings, keys: KeySource, cache_size: int = CACHE_SIZE) -> None:
         self._settings = settings
         self._keys = keys
-        self._most_remembered = most_remembered
-        self._remembered: dict[bytes, _Checked] = {}  # by a hash: no token stays in memory
+        self._cache_size = cache_size
+        self._cache: dict[bytes, _Verified] = {}  # by a hash, so that no token stays in memory
         self._scope_claims = claims.scope_claims(settings)
         self._jws = jwt.PyJWS()
 
     async def authenticate(self, token: str, operation: Mapping[str, Any]) -> Caller:
-        """Return who the token speaks for. Raise NotAuthenticated, MissingScope or Unavailable."""
-        if len(token) > LONGEST_TOKEN:
-            refuse(f"it is longer than {LONGEST_TOKEN} characters.")
+        """Return the caller. Raise NotAuthenticated, MissingScope or Unavailable."""
+        if len(token) > MAX_TOKEN_LENGTH:
+            refuse(f"it is longer than {MAX_TOKEN_LENGTH} characters.")
         digest = hashlib.sha256(token.encode()).digest()
-        caller = await self._known(digest) or await self._check(token, digest)
+        caller = await self._cached(digest) or await self._verify(token, digest)
         bind(merchant=caller.merchant)
         scope = operation.get("x-required-scope")
         if scope is not None and scope not in caller.scopes:
             raise MissingScope(scope, self._scope_claims)
         return caller
 
-    async def _known(self, digest: bytes) -> Caller | None:
-        """Return the caller of a token that was verified before with a key that is still in use."""
-        found = self._remembered.get(digest)
+    async def _cached(self, digest: bytes) -> Caller | None:
+        """Return the caller of a token that was verified before, if its key is still valid."""
+        found = self._cache.get(digest)
         if found is None:
             return None
         if time.time() < found.expires and await self._keys.find(found.key_id, found.algorithm) is found.key:
             return found.caller
-        self._remembered.pop(digest, None)  # another request may have removed it meanwhile
+        self._cache.pop(digest, None)  # another request may have removed it meanwhile
         return None
 
-    async def _check(self, token: str, digest: bytes) -> Caller:
+    async def _verify(self, token: str, digest: bytes) -> Caller:
         key_id, algorithm = _read_header(token)
         key = await self._find_key(key_id, algorithm)
         found = claims.parse(self._verified_payload(token, key, algorithm))
         expires = claims.check_registered(found, self._settings)
         caller = claims.caller(found, self._settings)
-        if len(self._remembered) >= self._most_remembered:
-            self._remembered.pop(next(iter(self._remembered)))  # the oldest
-        self._remembered[digest] = _Checked(caller, key_id, algorithm, key, expires)
+        if len(self._cache) >= self._cache_size:
+            self._cache.pop(next(iter(self._cache)))  # the oldest
+        self._cache[digest] = _Verified(caller, key_id, algorithm, key, expires)
         return caller
 
     async def _find_key(self, key_id: str | None, algorithm: str) -> VerificationKey:
@@ -133,7 +132,7 @@ class TokenVerifier:
 
 
 def _read_header(token: str) -> tuple[str | None, str]:
-    """Return kid and alg of the JOSE header, which nobody has vouched for yet. Raise NotAuthenticated."""
+    """Return kid and alg of the JOSE header, which is not verified yet. Raise NotAuthenticated."""
     parts = token.split(".")
     if len(parts) == JWE_PARTS:
         refuse("it is encrypted (JWE, five parts). This server reads signed tokens (JWS, three parts).")
@@ -146,7 +145,7 @@ def _read_header(token: str) -> tuple[str | None, str]:
     if algorithm.lower() == "none":
         refuse("it is not signed (its alg is none).")
     if algorithm in ("HS256", "HS384", "HS512"):
-        refuse(f"its alg {algorithm} needs a shared secret, which this server has not. Sign with a private key.")
+        refuse(f"its alg {algorithm} needs a shared secret, which this server does not have. Sign with a private key.")
     if algorithm not in ALGORITHMS:
         refuse(f"its alg must be {_one_of(ALGORITHMS)}.")
     if "kid" in header and not isinstance(key_id, str):
