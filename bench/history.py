@@ -92,7 +92,7 @@ def measured(dialect: str) -> dict[str, Values]:
 
 
 def fill(database: Database, past: int) -> None:
-    """So many syncs that ended, and the merchants of whom they were."""
+    """Insert `past` ended syncs and their merchants."""
     dialect = database.engine.dialect.name
     with database.engine.begin() as connection:
         connection.execute(text(_MERCHANTS[dialect]), {"count": past // SYNCS_OF_A_MERCHANT})

@@ -33,7 +33,7 @@ def run() -> Section:
 
 
 def peak_megabytes(dialect: str, service: str, records: int) -> float:
-    """Of a worker that has run one sync of so many products."""
+    """Return the peak memory of a worker that has run one sync of `records` products."""
     with tempfile.TemporaryDirectory() as folder, store(dialect) as url, worker(url, Path(folder)) as pid:
         with open_database(url) as database:
             register(database, "shop", f"{service}/{records}/0/shop")

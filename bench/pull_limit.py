@@ -1,8 +1,7 @@
 """The limit of the pull: what an HTTP client in C, msgspec and the driver's bulk path do when nothing is checked.
 
-The page and where it ends are in one transaction, as durable as ours, and the next page is fetched meanwhile. Nobody
-is asked whether the right to write still holds, nothing is compared, and what is gone is not noticed. Prints how many
-seconds that took, by the clock and of CPU.
+A page and its cursor are written in one transaction, as durable as the gateway's, while the next page is fetched. There
+is no check of the claim, no comparison with stored records, and no removal. Prints the wall-clock and CPU seconds.
 """
 
 import asyncio

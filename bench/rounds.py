@@ -22,8 +22,10 @@ Values = dict[str, list[float]]
 
 
 def interleaved(contenders: Mapping[str, Measure], rounds: int = ROUNDS) -> Values:
-    """Every contender once, then every one again, and so on; each round begins with another one, so that nobody always
-    comes behind the same one, whose writes the database may still be at."""
+    """Measure all contenders in each round, starting each round with another one.
+
+    Otherwise a contender would always follow the same one, whose writes the database may still be busy with.
+    """
     found: Values = {name: [] for name in contenders}
     names = list(contenders)
     for number in range(rounds):

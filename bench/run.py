@@ -22,7 +22,7 @@ SECTIONS = {
 
 
 def main(names: list[str]) -> int:
-    """Each section is written as soon as it is done, so that one that fails costs nothing but itself."""
+    """Run the sections, and write each result at once, so that a failing section loses no other result."""
     chosen = list(SECTIONS) if names in ([], ["all"]) else names
     if unknown := sorted(set(chosen) - set(SECTIONS)):
         print(f"There is no section {', '.join(unknown)}. There are: {', '.join(SECTIONS)}.", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Server processes that are measured: each on the one core, and gone at the end, whatever happens."""
+"""Server processes that are measured: each runs on one core and is ended in any case."""
 
 import os
 import signal
@@ -64,7 +64,7 @@ def serving(command: list[str], environment: Mapping[str, str], log: Path, port:
 
 
 def free_port() -> int:
-    """One that nobody listens on."""
+    """Return a free port."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return int(found.getsockname()[1])

@@ -39,7 +39,7 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What takes longest begins first, so that nobody waits for it in the end; else the order is random."""
+    """Start the slowest files first, so that they do not run alone at the end. Other files keep their order."""
     items.sort(key=lambda item: item.path.name not in SLOWEST)
     if config.getoption("--without-slowest"):
         slowest = [item for item in items if item.path.name in SLOWEST]

@@ -33,7 +33,7 @@ authorize = _authorization(database, lambda _: None)
 
 @asynccontextmanager
 async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-    """Lets go of the database."""
+    """Close the database at the end."""
     yield
     database.close()
 

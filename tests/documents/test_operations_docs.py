@@ -1,4 +1,4 @@
-"""docs/operations is held to account: every metric, alert, code and command in it exists, and none is left out."""
+"""docs/operations: every metric, alert, code and command in it exists, and none is missing."""
 
 import json
 import re
@@ -37,7 +37,7 @@ needs_promtool = pytest.mark.skipif(PROMTOOL is None, reason="promtool is not on
 
 
 def expressions() -> dict[str, str]:
-    """Every expression of alerts, dashboard and guide, by where it stands."""
+    """Return every expression of alerts, dashboard and guide, by its place."""
     found = {f"alert {each['alert']}": each["expr"] for each in ALERTS}
     for panel in PANELS:
         for target in panel["targets"]:
@@ -53,7 +53,7 @@ EXPRESSIONS = expressions()
 
 
 def codes() -> set[str]:
-    """What a sync can fail with. In records.py, what stands in capitals is mostly why a record is left out."""
+    """Return the failure codes of a sync. Most codes in records.py are those of rejected records."""
     sources = "".join((HOUSE / name).read_text() for name in SOURCES)
     records = re.findall(r'PullFailed\(\s*"([A-Z_]+)"', (HOUSE / "sync/records.py").read_text())
     assert records
@@ -61,13 +61,13 @@ def codes() -> set[str]:
 
 
 def headings(part: str) -> list[str]:
-    """Of the runbook's part."""
+    """Return the headings in one part of the runbook."""
     text = re.split(rf"^# {part}$", RUNBOOK, flags=re.MULTILINE)[1]
     return re.findall(r"^## (.+)$", re.split(r"^# ", text, flags=re.MULTILINE)[0], re.MULTILINE)
 
 
-def test_the_table_has_every_metric_as_it_is() -> None:
-    """Name, type, labels and meaning, in the order of the code: until they agree again, this fails."""
+def test_the_table_has_every_metric_of_the_code() -> None:
+    """With name, type, labels and meaning, in the order of the code."""
     shown = Metrics()
     shown.set_queue_stats([], PendingDeliveries(0, 0.0))
     shown.answered("getSync", 200, 0.1)
@@ -82,7 +82,7 @@ def test_the_table_has_every_metric_as_it_is() -> None:
 
 
 def test_every_metric_that_the_guide_names_exists() -> None:
-    """Also those of the process, which somebody else counts."""
+    """Including the process metrics of prometheus-client."""
     known = {name.removesuffix("_bucket") for name in exposed()} | exposed().keys()
     mentioned = set(re.findall(r"\b(?:product_gateway|process)_[a-z_]*[a-z]\b", GUIDE + RUNBOOK))
     assert {each for each in mentioned if not any(name.startswith(each) for name in known)} == set()
@@ -91,7 +91,7 @@ def test_every_metric_that_the_guide_names_exists() -> None:
 
 @pytest.mark.parametrize("where", EXPRESSIONS)
 def test_an_expression_names_what_there_is(where: str) -> None:
-    """A slip in a name or a label is an alert that never comes, and nobody misses it."""
+    """An alert with a misspelt name or label would never fire."""
     found = named(EXPRESSIONS[where].replace("$__rate_interval", "5m"))
     assert not found.unknown, f"neither a metric nor a word of PromQL: {found.unknown}"
     assert found.metrics
@@ -113,20 +113,20 @@ def test_an_expression_names_what_there_is(where: str) -> None:
         "sum by (operation) (up) and prodct_gateway_database_up",
     ],
 )
-def test_a_slip_in_an_expression_is_seen(wrong: str) -> None:
-    """Or the test above would be one that cannot fail."""
+def test_a_misspelt_expression_is_found(wrong: str) -> None:
+    """Otherwise the test above could not fail."""
     assert named(wrong).unknown
 
 
 def test_every_metric_of_ours_is_on_the_dashboard() -> None:
-    """What nobody looks at need not be counted."""
+    """A metric that is not displayed is not needed."""
     shown = {name for panel in PANELS for target in panel["targets"] for name in named(target["expr"]).metrics}
     bare = {re.sub(r"_(bucket|count|sum)$", "", name) for name in exposed() if name.startswith(OURS)}
     assert {re.sub(r"_bucket$", "", name) for name in shown if name.startswith(OURS)} == bare
 
 
 def test_the_dashboard_can_be_imported() -> None:
-    """Into any Grafana with any Prometheus: whose it is, is asked there."""
+    """Grafana asks for the Prometheus data source at import."""
     assert DASHBOARD["schemaVersion"] >= 36
     assert "id" not in DASHBOARD
     kinds = {each["name"]: each["type"] for each in DASHBOARD["templating"]["list"]}
@@ -143,14 +143,14 @@ def test_the_dashboard_can_be_imported() -> None:
 
 
 def test_the_runbook_has_every_alert_and_every_code_and_no_other() -> None:
-    """Who is woken up at night finds the paragraph by the name that woke them."""
+    """An operator finds the paragraph by the name of the alert."""
     assert headings("Alerts") == [each["alert"] for each in ALERTS]
     found = codes()
     assert len(found) > 10
     assert sorted(headings("Codes")) == sorted(found | WARNINGS)
 
 
-def test_what_a_merchant_is_told_and_what_the_operator_is_told_are_of_the_same_codes() -> None:
+def test_the_spec_and_the_runbook_explain_the_same_failure_codes() -> None:
     """The spec's own table of failures."""
     table = (
         documents.load(documents.GATEWAY)["info"]["description"]
@@ -162,7 +162,7 @@ def test_what_a_merchant_is_told_and_what_the_operator_is_told_are_of_the_same_c
 
 @pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: alert["alert"])
 def test_an_alert_leads_to_its_paragraph(alert: dict[str, Any]) -> None:
-    """With how bad it is, from the list in the guide."""
+    """Its severity is one of those in the guide."""
     path, _, anchor = alert["annotations"]["runbook"].partition("#")
     assert (TOP / path) == FOLDER / "runbook.md"
     assert anchor == alert["alert"].lower()
@@ -170,8 +170,8 @@ def test_an_alert_leads_to_its_paragraph(alert: dict[str, Any]) -> None:
     assert alert["annotations"]["summary"].endswith(".")
 
 
-def test_the_codes_that_the_gateway_answers_for_begin_at_zero() -> None:
-    """increase() does not see the first event of a series that begins with it, and the first one is one too many."""
+def test_counters_of_the_gateways_own_faults_start_at_zero() -> None:
+    """increase() misses the first event of a series that starts with it."""
     (alert,) = (each["expr"] for each in ALERTS if each["alert"] == "ProductGatewaySyncsFailOnOurSide")
     assert set(re.findall(r'failure_code=~"([^"]+)"', alert)[0].split("|")) == set(FAULTS_OF_OURS)
     said = Metrics().exposition().decode()
@@ -181,7 +181,7 @@ def test_the_codes_that_the_gateway_answers_for_begin_at_zero() -> None:
 
 @pytest.mark.parametrize("name", ["README.md", "runbook.md"])
 def test_links_commands_and_settings_exist(name: str) -> None:
-    """Every line that somebody could type at night is one that works."""
+    """An operator can copy every line."""
     text = (FOLDER / name).read_text()
     for link in re.findall(r"\]\(([^)#]+)\)", text):
         assert (FOLDER / link).is_file(), link
@@ -199,7 +199,7 @@ def test_links_commands_and_settings_exist(name: str) -> None:
 
 @needs_promtool
 def test_prometheus_understands_the_rules() -> None:
-    """Its own tool says so."""
+    """promtool accepts the file."""
     told = subprocess.run(
         [str(PROMTOOL), "check", "rules", str(FOLDER / "alerts.yaml")], capture_output=True, text=True, timeout=60
     )
@@ -259,8 +259,8 @@ WELL = {
 
 
 @needs_promtool
-def test_each_alert_comes_when_it_should_and_none_where_all_is_well(tmp_path: Path) -> None:
-    """In Prometheus itself: what is alerted by an expression that is true is what was meant by it."""
+def test_each_alert_fires_in_its_case_and_none_in_a_healthy_system(tmp_path: Path) -> None:
+    """Prometheus evaluates the rules over sample series."""
     assert set(FIRING) == {each["alert"] for each in ALERTS}
 
     def case(series: dict[str, str], at: str, alert: str, *, fires: bool) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The README is held to account: what it names exists, and what exists it names."""
+"""The README names every setting and command, and everything that it names exists."""
 
 import re
 from pathlib import Path
@@ -21,8 +21,8 @@ def cells(section: str) -> list[list[str]]:
     return [[cell.strip() for cell in row] for row in rows]
 
 
-def test_every_setting_is_in_the_readme_as_it_is() -> None:
-    """Name, default and meaning: `make test` fails until README and settings.py agree again."""
+def test_the_readme_lists_every_setting_with_default_and_meaning() -> None:
+    """README and settings.py must agree."""
     wanted = []
     for name, field in Settings.model_fields.items():
         default = "" if field.default is None else str(field.default)
@@ -32,13 +32,13 @@ def test_every_setting_is_in_the_readme_as_it_is() -> None:
 
 
 def test_every_setting_that_the_readme_names_exists() -> None:
-    """A name with a slip in it has no effect, and nobody likes to find out."""
+    """A misspelt setting has no effect and gives no error."""
     named = set(re.findall(rf"{PREFIX}([A-Z_]+[A-Z])", README))
     assert named <= {name.upper() for name in Settings.model_fields}
 
 
 def test_every_command_is_in_the_readme() -> None:
-    """And the other way round."""
+    """And every command in the README exists."""
     root = typer.main.get_command(app)
     assert isinstance(root, typer.core.TyperGroup)
     listed = {re.findall(r"`([a-z-]+)", row[0])[0] for row in cells("Commands")}
@@ -50,7 +50,7 @@ def test_every_command_is_in_the_readme() -> None:
 
 
 def test_every_option_in_the_readmes_commands_exists() -> None:
-    """Every line that somebody could type is one that works."""
+    """A reader can copy every line."""
     root = typer.main.get_command(app)
     lines = re.findall(r"bin/product-gateway ((?:[^\n]|\\\n)+)", README)
     assert lines
@@ -70,7 +70,7 @@ def test_every_make_target_in_the_readme_exists() -> None:
 
 
 def test_every_path_in_the_readme_is_in_the_spec() -> None:
-    """The session must be one that the server can have."""
+    """The example session uses real paths."""
     templates = [re.sub(r"\{\w+\}", "[^/]+", path) for path in documents.load(documents.GATEWAY)["paths"]]
     for path in set(re.findall(r"/product-gateway/v1/[\w/{}.-]+|/openapi\.yaml\b", README)):
         assert any(re.fullmatch(template, path.rstrip(".")) for template in templates), path

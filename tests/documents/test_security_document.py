@@ -1,4 +1,4 @@
-"""docs/security.md is held to account: every risk has its row, and every test that it names is there."""
+"""docs/security.md: every OWASP risk has a row, and every test that it names exists."""
 
 import ast
 import re
@@ -16,7 +16,7 @@ NAMED = re.findall(r"`([\w/]+\.py)::(\w+)`", GUIDE)
 
 
 def test_every_risk_has_its_row_in_order() -> None:
-    """OWASP's own list of 2023, with what is done and at least two tests."""
+    """The list of 2023; each row has the protection and at least two tests."""
     assert [row[0].split()[0] for row in ROWS] == [f"API{number}" for number in range(1, 11)]
     for risk, done, proof in ROWS:
         assert len(done) > 60, risk
@@ -25,15 +25,15 @@ def test_every_risk_has_its_row_in_order() -> None:
 
 
 @pytest.mark.parametrize("file", sorted({file for file, _ in NAMED}))
-def test_every_test_that_is_named_exists(file: str) -> None:
-    """A proof that was renamed proves nothing."""
+def test_every_named_test_exists(file: str) -> None:
+    """A renamed test breaks the proof."""
     tree = ast.parse((TESTS / file).read_text())
     there = {each.name for each in tree.body if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef)}
     assert {name for where, name in NAMED if where == file} <= there
 
 
-def test_what_is_said_to_need_no_token_is_all_that_needs_none() -> None:
-    """The list for reviewers is the spec's."""
+def test_the_listed_public_paths_are_those_of_the_spec() -> None:
+    """An unlisted public path would escape a review."""
     document = documents.load(documents.GATEWAY)
     public = {path for path, _, each in documents.operations(document) if each.get("security") == []}
     said = set(re.findall(r"`(/[^`]*)`", GUIDE.partition("**What is public.**")[2].partition("\n\n")[0]))
@@ -41,7 +41,7 @@ def test_what_is_said_to_need_no_token_is_all_that_needs_none() -> None:
 
 
 def test_settings_and_links_exist() -> None:
-    """As everywhere in the documents."""
+    """A reader can follow every one."""
     for setting in set(re.findall(r"`([A-Z]+(?:_[A-Z]+)+|DOCS)(?:=\w+)?`", GUIDE)):
         assert setting.lower() in Settings.model_fields, setting
     for link in re.findall(r"\]\(([^)#]+)\)", GUIDE):

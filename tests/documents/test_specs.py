@@ -1,6 +1,6 @@
-"""The documents that we write by hand: they say everything that a server sends, with examples that hold, and no more.
+"""The hand-written specs agree with the code, and their examples are valid.
 
-Redocly (redocly.yaml, `make specs`) looks for what a document lacks by itself; here it is held against the code.
+`make specs` (Redocly) checks the documents themselves.
 """
 
 import re
@@ -31,8 +31,8 @@ each_operation = pytest.mark.parametrize(("name", "path", "method", "operation")
     [(path, operation) for path, _, operation in documents.operations(GATEWAY)],
     ids=[operation["operationId"] for _, _, operation in documents.operations(GATEWAY)],
 )
-def test_an_operation_has_every_status_that_any_of_its_kind_is_answered_with(path: str, operation: Any) -> None:
-    """What the server refuses before it looks at the operation, it may refuse for each: add the lines that lack."""
+def test_an_operation_documents_every_status_that_the_server_can_send(path: str, operation: Any) -> None:
+    """Middleware can refuse any operation, so each one documents these statuses."""
     wanted = set(CHECKED_BY_THE_SERVER)
     if operation.get("security", GATEWAY["security"]):
         wanted |= {"401", "403"}
@@ -45,8 +45,8 @@ def test_an_operation_has_every_status_that_any_of_its_kind_is_answered_with(pat
 
 
 @each_operation
-def test_every_example_is_one(name: str, path: str, method: str, operation: documents.Document) -> None:
-    """Readers copy them, and mocks answer with them: of every parameter and every answer, and each validates."""
+def test_every_example_is_valid(name: str, path: str, method: str, operation: documents.Document) -> None:
+    """Readers copy examples and mocks answer with them, so every parameter and response has one."""
     document = DOCUMENTS[name]
     parameters = [*document["paths"][path].get("parameters", []), *operation.get("parameters", [])]
     for each in (documents.resolve(document, parameter) for parameter in parameters):
@@ -73,10 +73,10 @@ def _holds(document: documents.Document, schema: documents.Document, carrier: do
 
 
 @each_operation
-def test_the_status_of_an_errors_example_is_the_one_that_it_stands_under(
+def test_the_status_in_an_error_example_is_that_of_its_response(
     name: str, path: str, method: str, operation: documents.Document
 ) -> None:
-    """A slip there teaches a client to look for the wrong one."""
+    """A wrong one would mislead the authors of clients."""
     for status, found in operation["responses"].items():
         for content in documents.resolve(DOCUMENTS[name], found).get("content", {}).values():
             errors = content.get("example", {}).get("error", []) if isinstance(content.get("example"), dict) else []
@@ -85,7 +85,7 @@ def test_the_status_of_an_errors_example_is_the_one_that_it_stands_under(
 
 @each_document
 def test_every_version_has_its_entry_in_the_changelog(name: str) -> None:
-    """Whoever sees a new number finds what it means: CHANGELOG.md has a section for each document."""
+    """CHANGELOG.md has a section for each document."""
     changelog = (TOP / "CHANGELOG.md").read_text()
     section = re.search(rf"^## [^\n]*openapi/{re.escape(name)}\n(.*?)(?=^## |\Z)", changelog, re.MULTILINE | re.DOTALL)
     assert section is not None, f"CHANGELOG.md has no section for openapi/{name}"
@@ -94,15 +94,15 @@ def test_every_version_has_its_entry_in_the_changelog(name: str) -> None:
     assert entry is not None, f"CHANGELOG.md does not say what is new in {version} of openapi/{name}"
 
 
-def test_the_text_says_what_to_do_about_every_error() -> None:
-    """The table under "Errors" has each status that there is, and none that there is not."""
+def test_the_error_table_has_every_status_of_the_spec() -> None:
+    """And no other status."""
     table = set(re.findall(r"^\| (\d{3})", DESCRIPTION, re.MULTILINE))
     sent = {status for _, _, each in documents.operations(GATEWAY) for status in each["responses"] if status >= "400"}
     assert table == sent
 
 
-def test_the_text_says_what_to_do_about_every_failure_of_a_sync() -> None:
-    """A code that nobody explains is a support call: name it in the table under "Why a sync failed"."""
+def test_the_failure_table_has_every_failure_code() -> None:
+    """An unexplained code causes a support call."""
     sources = "".join(
         (PACKAGE / name).read_text() for name in ("sync/worker.py", "sync/pull.py", "sync/product_service.py")
     )
@@ -115,8 +115,8 @@ def test_the_text_says_what_to_do_about_every_failure_of_a_sync() -> None:
     assert not gone, f"explained, but no longer a code: {gone}"
 
 
-def test_the_text_names_every_scope_and_every_state() -> None:
-    """The tables are complete, and the picture shows the same."""
+def test_the_description_names_every_scope_and_every_state() -> None:
+    """The diagram shows the same states."""
     scopes = {each["x-required-scope"] for _, _, each in documents.operations(GATEWAY) if "x-required-scope" in each}
     assert set(re.findall(r"^\| `([a-z]+:[a-z]+)`", DESCRIPTION, re.MULTILINE)) == scopes
     states = set(GATEWAY["components"]["schemas"]["SyncStatus"]["enum"])

@@ -295,7 +295,7 @@ def test_who_asks_is_checked_before_what_is_asked(base: str) -> None:
     assert ask(base, target, headers={"Authorization": "Bearer now!"}).detail == "Say please."
     assert ask(base, target, headers={"Authorization": "Bearer please"}).status == 400
     polite = ask(base, "/secret?size=1", headers={"Authorization": "bEARER please"})
-    assert polite.body == {"caller": "'somebody polite'", "size": "1"}
+    assert polite.body == {"caller": "'polite caller'", "size": "1"}
 
 
 @pytest.mark.parametrize("name", [documents.GATEWAY, documents.OPERATIONS])

@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
 
 IMAGES = Path(__file__).parents[2] / "docs" / "images"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-# It asks nobody by itself, and runs as root, as CI does.
+# No background requests; CI runs it as root.
 QUIET = ["--no-sandbox", "--disable-quic", "--disable-background-networking", "--disable-component-update"]
 PATIENCE = 30_000  # milliseconds: a loaded machine draws slowly
 PHONE, DESK = (390, 800), (1440, 900)

@@ -20,7 +20,7 @@ class Terminal:
         self._capsys = capsys
 
     def run(self, deployment: Deployment, command: str, answer: str = "") -> Done:
-        """The command to its end, with what somebody types; words are separated by spaces."""
+        """Run the command to its end, with `answer` as typed input. Spaces separate its words."""
         with self._monkeypatch.context() as here:
             for name, value in deployment.environment.items():
                 here.setenv(name, value)

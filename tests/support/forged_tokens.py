@@ -1,6 +1,6 @@
-"""Tokens that somebody has thought about: forged ones, misshapen ones, and those that are not meant for us.
+"""Forged tokens, malformed tokens, and tokens for another audience.
 
-Each of them comes for a kind of key, EC or RSA, whose private half this module holds.
+Each function takes a kind of key, EC or RSA, whose private half this module holds.
 """
 
 import base64
@@ -112,10 +112,10 @@ def forged(kind: str) -> Iterator[tuple[str, str]]:
 
 def misshapen(kind: str) -> Iterator[tuple[str, str]]:
     """Tokens that a careless issuer would have signed, or that are none."""
-    yield "crit with what nobody knows", token(kind, {"crit": ["exp2"], "exp2": 1})  # RFC 7515 par. 4.1.11
+    yield "crit with an unknown extension", token(kind, {"crit": ["exp2"], "exp2": 1})  # RFC 7515 par. 4.1.11
     yield "crit that is empty", token(kind, {"crit": []})
     yield "crit that is no list", token(kind, {"crit": "b64"})
-    yield "crit with what is not there", token(kind, {"crit": ["nobody"]})
+    yield "crit with what is not there", token(kind, {"crit": ["absent"]})
     yield "b64 false", token(kind, {"b64": False})
     yield "b64 false in crit", token(kind, {"b64": False, "crit": ["b64"]})  # RFC 7797
     yield "b64 false without a payload", written({"alg": ALGORITHM[kind], "b64": False, "crit": ["b64"]}, "", by(kind))
@@ -165,7 +165,7 @@ def refused_claims(kind: str) -> Iterator[tuple[str, str]]:
     yield token(kind, nbf=now + 3600), "not valid yet"
     yield token(kind, aud="another-service"), "another audience"
     yield token(kind, aud=["product", "gateway"]), "another audience"
-    yield token(kind, iss="https://somebody.example"), "another issuer"
+    yield token(kind, iss="https://other.example"), "another issuer"
     yield token(kind, iss="product-gateway/"), "another issuer"
     yield token(kind, merchant=None), "names no merchant"
     yield token(kind, merchant=["shop"]), "names no merchant"

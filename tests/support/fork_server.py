@@ -119,7 +119,7 @@ class Forked:
 
 
 def obey(control: socket.socket) -> None:
-    """Until nobody is there to order anything. In each process that is started it returns at that one's end."""
+    """Serve orders until the control socket is closed. In each started process, return at the end of its command."""
     import psycopg
     import sqlalchemy.dialects.postgresql
     import sqlalchemy.dialects.sqlite

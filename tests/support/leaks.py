@@ -17,7 +17,7 @@ STANDARD, OF_URLS = b"+/", b"-_"
 
 
 def forms(secret: str) -> set[str]:
-    """As it is, and as it looks when it is sent, quoted or encoded; of base64, what does not depend on neighbours."""
+    """Return the plain, quoted and encoded forms. Of Base64, use the part that does not depend on neighbours."""
     content = secret.encode()
     found = {secret, quote(secret), quote(secret, safe=""), json.dumps(secret)[1:-1], repr(secret)[1:-1], content.hex()}
     for before in range(3):

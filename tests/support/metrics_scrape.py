@@ -18,7 +18,7 @@ class Scrape:
         self.samples = [sample for family in self.families for sample in family.samples]
 
     def of(self, name: str) -> Values:
-        """The values of a metric of ours that are not 0, each under its labels' values in the order of their names."""
+        """Return the non-zero values of a gateway metric by label values, in the order of the label names."""
         return {
             " ".join(sample.labels[label] for label in sorted(sample.labels)): sample.value
             for sample in self.samples
@@ -26,6 +26,6 @@ class Scrape:
         }
 
     def total(self, name: str) -> float | None:
-        """The sum of a metric of ours over all labels; None where it has no value."""
+        """Return the sum of a gateway metric over all labels, or None without a value."""
         found = [sample.value for sample in self.samples if sample.name == f"product_gateway_{name}"]
         return sum(found) if found else None

@@ -53,7 +53,7 @@ def begun(database: Database, merchant: str, entity_type: EntityType) -> Claim:
 
 
 def read(database: Database, claim: Claim, number: int, size: int, total: int, rejected: int = 0) -> None:
-    """A page of so many records."""
+    """Write a page of `size` records."""
     records = tuple(Record(f"{number:04d}{n:06d}", "{}") for n in range(size - rejected))
     message = "'12.50' is not of type 'integer'"
     bad = tuple(Rejection("INVALID_FIELD", f"mug-{number}{n}", "/listPrice", message) for n in range(rejected))

@@ -20,7 +20,7 @@ PUT, GET = f"{API}/sync/COLLECTION", f"{API}/syncs"
 
 
 def survives(caller: httpx2.Client, outage: AbstractContextManager[object], *, reads: int, detail: str = AWAY) -> None:
-    """While it lasts nobody waits for long, and what was accepted before is there when it is over."""
+    """Assert that no request waits long during the outage, and that no accepted sync is lost."""
     accepted = caller.put(f"{API}/sync/PRODUCT")
     assert accepted.status_code == 202, accepted.text
     within(SECONDS_TO_RECOVER, lambda: is_ready(caller, 200))
@@ -33,7 +33,7 @@ def survives(caller: httpx2.Client, outage: AbstractContextManager[object], *, r
 
 
 def refuses(caller: httpx2.Client, reads: int) -> set[str]:
-    """A crowd comes: each of it has its answer in time, whoever else waits. What the writes were told."""
+    """Send many requests at once, assert that each is answered in time, and return the details of the writes."""
     calls: list[Callable[[], httpx2.Response]] = [
         lambda: caller.put(PUT),
         lambda: caller.get(GET),
@@ -76,7 +76,7 @@ def is_ready(caller: httpx2.Client, status: int) -> bool:
 
 
 def is_quiet(log: str) -> None:
-    """Nothing happened that nobody expected."""
+    """Assert that the log has no unexpected error."""
     assert "Traceback" not in log, log
     assert " 500 " not in log, log
 

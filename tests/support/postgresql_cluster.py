@@ -114,7 +114,7 @@ class Server:
 
 @contextmanager
 def one_server(**settings: str) -> Iterator[Server]:
-    """A server with nobody beside it. It is gone afterwards."""
+    """Run a single server, and remove it afterwards."""
     folder = Path(tempfile.mkdtemp(prefix="pg"))
     try:
         server = Server(_initialised(folder / "data"), folder / "data")
@@ -137,7 +137,7 @@ def primary_and_standby() -> Iterator[tuple[Server, Server]]:
         give(folder)
         primary, standby = Server(binaries, folder / "primary"), Server(binaries, folder / "standby")
         try:
-            # as an option, so that the copy does not have it: once promoted, the standby has nobody to wait for
+            # as an option, so that the promoted standby does not wait for a standby of its own
             primary.start(synchronous_standby_names="*")
             source = f"host={HOST} port={primary.port} user={USER}"
             primary.run(

@@ -154,10 +154,10 @@ def arrived(**arguments: Any) -> Response[Any]:
 
 
 async def authenticate(token: str, operation: documents.Document) -> str:
-    """Whoever says please."""
+    """Accept the token `please`."""
     if token != "please":
         raise NotAuthenticated("Say please.")
-    return "somebody polite"
+    return "polite caller"
 
 
 def app(described: documents.Document | None = None, handlers: object = None) -> ASGIApp:
@@ -192,7 +192,7 @@ class Reply:
 def ask(
     base: str, target: str, method: str = "GET", headers: dict[str, str] | None = None, body: bytes | None = None
 ) -> Reply:
-    """Sends the target byte by byte as it is written here; other clients put it in order first."""
+    """Send the target unchanged; other clients normalise it."""
     connection = http.client.HTTPConnection(urlsplit(base).netloc, timeout=10)
     try:
         connection.putrequest(method, target)

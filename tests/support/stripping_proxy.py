@@ -18,7 +18,7 @@ class StrippingProxy:
     outside: list[str] = field(default_factory=list)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on; what is not under the prefix belongs to somebody else, and is 404."""
+        """Forward a request without the prefix; answer 404 for other paths."""
         if scope["type"] != "http":
             return
         path = scope["raw_path"].decode()

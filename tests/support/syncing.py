@@ -32,7 +32,7 @@ async def working(made: Settings, database: Database) -> AsyncIterator[asyncio.E
 
 
 async def until(database: Database, sync: Sync, *statuses: SyncStatus, read: int = 0) -> Sync:
-    """The sync when it has one of the statuses and has read so many records."""
+    """Wait until the sync has one of the statuses and has read `read` records, and return it."""
     async with asyncio.timeout(PATIENCE):
         while True:
             now = await database.read(syncs.get, sync.merchant, sync.id)

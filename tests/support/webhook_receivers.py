@@ -34,7 +34,7 @@ class Hooks:
         self.let_go = threading.Event()
 
     def at(self, path: str) -> list[Message]:
-        """What has come to the path, whatever its query."""
+        """Return the messages to the path, with any query."""
         return [each for each in list(self.messages) if each.path.partition("?")[0] == path]
 
 
@@ -42,7 +42,7 @@ class _Handler(BaseHTTPRequestHandler):
     hooks: Hooks
 
     def do_GET(self) -> None:
-        """Somebody has followed a redirect."""
+        """Record a followed redirect."""
         self.do_POST()
 
     def do_POST(self) -> None:
@@ -53,7 +53,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.hooks.messages.append(Message(self.path, headers, body))
         path = self.path.partition("?")[0]
         number = len(self.hooks.at(path))
-        with contextlib.suppress(OSError):  # whoever has enough hangs up
+        with contextlib.suppress(OSError):  # the sender may close the connection early
             if path == "/huge":
                 self._huge()
             elif path == "/half":

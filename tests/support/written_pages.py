@@ -49,7 +49,7 @@ def mostly(good: Anything, other: Anything = plain) -> Anything:
 
 
 def records(**more: Anything) -> Anything:
-    """What both kinds of records have, a field that nobody knows, and more."""
+    """Generate the fields that both kinds of records share, an unknown field, and `more`."""
     known: dict[str, Anything] = {
         "description": mostly(texts),
         "createdAt": mostly(st.sampled_from(PLAIN_TIMES), st.sampled_from(ODD_TIMES)),
@@ -74,7 +74,7 @@ paginations = st.fixed_dictionaries(
 
 @st.composite
 def pages(draw: st.DrawFn) -> tuple[EntityType, bytes]:
-    """As somebody writes them: in any order, with spaces or without, escaped or not."""
+    """Generate valid pages with any order of members, white space and escapes."""
     kind = draw(st.sampled_from(EntityType))
     items = products if kind is EntityType.PRODUCT else collections
     body = draw(st.fixed_dictionaries({"items": st.lists(items, max_size=3), "pagination": paginations}))
@@ -131,7 +131,7 @@ UNUSABLE = [
 
 @st.composite
 def pages_with_unusable_values(draw: st.DrawFn) -> tuple[EntityType, bytes, int]:
-    """Records that fit, and in some of them a value that nobody can keep: in any field, also one that nobody knows."""
+    """Generate records of which some have an unstorable value in a known or unknown field."""
     kind = draw(st.sampled_from(EntityType))
     number = draw(st.integers(1, 5))
     page: dict[str, Any] = {"items": [], "pagination": {"moreResults": False}}

@@ -28,7 +28,7 @@ OURS = "application_name = 'product-gateway'"
 
 
 class Place:
-    """A server of ours, PostgreSQL, and the wires between them."""
+    """A gateway, PostgreSQL, and the TCP proxies between them."""
 
     def __init__(self, process: Process, gateway: Gateway, postgresql: Server, between: Wires) -> None:
         self.process = process
@@ -37,7 +37,7 @@ class Place:
         self.between = between
 
     def connect(self) -> psycopg.Connection:
-        """A session of somebody else's; statements are outside of any transaction."""
+        """Open a session beside the gateway, in autocommit mode."""
         return psycopg.connect(host=HOST, port=self.postgresql.port, user=USER, dbname="postgres", autocommit=True)
 
     @contextmanager
@@ -46,7 +46,7 @@ class Place:
         with self.connect() as session:
             session.execute(f"ALTER SYSTEM SET {name} = {value}".encode())
             session.execute("SELECT pg_reload_conf()")
-            time.sleep(0.2)  # for the sessions to hear of it; more is not needed, less is not a fault of ours
+            time.sleep(0.2)  # the sessions reload their settings asynchronously
             try:
                 yield
             finally:
@@ -98,13 +98,13 @@ def read_only(place: Place) -> AbstractContextManager[None]:
 
 
 def without_standby(place: Place) -> AbstractContextManager[None]:
-    """Commits wait for somebody who does not come."""
-    return place.setting("synchronous_standby_names", "nobody")
+    """Commits wait for a standby that does not exist."""
+    return place.setting("synchronous_standby_names", "absent")
 
 
 @contextmanager
 def locked(place: Place) -> Iterator[None]:
-    """Somebody does maintenance."""
+    """Maintenance locks the tables."""
     with place.connect() as session, session.transaction():
         session.execute("LOCK TABLE syncs, readiness IN EXCLUSIVE MODE")
         yield
@@ -149,7 +149,7 @@ def caller(place: Place, request: pytest.FixtureRequest) -> Iterator[httpx2.Clie
 def test_an_outage_of_postgresql_is_a_503_in_time_and_passes(
     place: Place, caller: httpx2.Client, outage: Callable[[Place], AbstractContextManager[None]]
 ) -> None:
-    """Reads that are still possible are served, nothing that was accepted is lost, and nobody restarts anything."""
+    """Possible reads are served, no accepted sync is lost, and no restart is needed."""
     detail = {"detail": NOT_KNOWN} if outage is without_standby else {}
     survives(caller, outage(place), reads=OUTAGES[outage], **detail)
     is_quiet(place.process.log.read_text())

@@ -22,7 +22,7 @@ BYTES_OF_A_FULL_DISK = 64 * 1024  # more than the log has, less than the file wi
 
 
 class Place:
-    """A server of ours and its database file."""
+    """A gateway and its database file."""
 
     def __init__(self, process: Process, gateway: Gateway, file: Path) -> None:
         self.process = process
@@ -56,7 +56,7 @@ def full(place: Place) -> Iterator[None]:
 
 @contextmanager
 def removed(place: Place) -> Iterator[None]:
-    """Somebody takes the folder's files away, and brings them back."""
+    """Move the files of the folder away, and then back."""
     away = place.file.parent / "away"
     away.mkdir()
     for each in place.files():
@@ -95,7 +95,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, sqlite_template: Path) -> It
 def test_an_outage_of_sqlite_is_a_503_in_time_and_passes(
     place: Place, outage: Callable[[Place], AbstractContextManager[None]]
 ) -> None:
-    """Reads that are still possible are served, nothing that was accepted is lost, and nobody restarts anything."""
+    """Possible reads are served, no accepted sync is lost, and no restart is needed."""
     with place.gateway.of(outage.__name__) as caller:
         for _ in range(10):  # there is something in the file with the newest commits
             assert caller.put(f"{API}/sync/PRODUCT").status_code == 202
@@ -105,7 +105,7 @@ def test_an_outage_of_sqlite_is_a_503_in_time_and_passes(
 
 
 def test_a_file_in_the_place_of_another_is_used_at_once(tmp_path: Path, sqlite_template: Path) -> None:
-    """Who puts a backup in its place means it: what was written into the old file would be seen by nobody."""
+    """An operator restores a backup: writes into the old file would be lost."""
     file, new = tmp_path / "gateway.db", tmp_path / "new.db"
     for each in (file, new):
         shutil.copy(sqlite_template, each)

@@ -107,7 +107,7 @@ def test_a_worker_that_is_killed_leaves_nobody_at_429(deployment: Deployment, to
 def test_a_worker_that_is_told_to_stop_hands_its_sync_back_at_once(
     sqlite_deployment: Deployment, token_file: Path
 ) -> None:
-    """Ctrl-C and a rolling upgrade cost nobody a lease."""
+    """Ctrl-C and a rolling upgrade release their syncs at once."""
     deployment = sqlite_deployment
     deployment.environment |= {"PRODUCT_GATEWAY_LEASE_SECONDS": "600", "PRODUCT_GATEWAY_PAGE_SIZE": "20"}
     arguments = ("--records", "100", "--delay", "0.2", "--token-file", str(token_file))

@@ -1,4 +1,4 @@
-"""Failover: the primary dies, the standby is promoted, and nobody restarts anything of ours."""
+"""Failover: the primary dies and the standby is promoted; no process of the gateway restarts."""
 
 import collections
 import itertools

@@ -58,7 +58,7 @@ def test_a_server_that_only_reads_is_left(url: str) -> None:
 
 
 async def test_sessions_that_the_server_ended_cost_one_try(url: str) -> None:
-    """All of them were ended with the first; nobody has to find out one by one."""
+    """The pool drops all sessions after the first failure."""
     with open_database(url) as database:
 
         def hold(connection: Connection) -> None:
@@ -73,7 +73,7 @@ async def test_sessions_that_the_server_ended_cost_one_try(url: str) -> None:
 
 
 async def test_a_session_that_ends_in_a_transaction_is_unavailable(url: str) -> None:
-    """Whether the write arrived, nobody knows: so it is said, and not tried again."""
+    """The result of the write is unknown, so it is reported and not retried."""
     with open_database(url) as database:
         written = threading.Event()
         cut = threading.Event()
@@ -118,8 +118,8 @@ def silent_host() -> Iterator[str]:
 
 
 async def test_a_host_that_says_nothing_is_given_up(url: str) -> None:
-    """Within seconds, for the others to have their turn."""
-    with silent_host() as silent, open_database(f"postgresql://nobody@{silent},{DEAD}/none") as database:
+    """Within seconds, so that the next host is tried."""
+    with silent_host() as silent, open_database(f"postgresql://absent@{silent},{DEAD}/none") as database:
         async with asyncio.timeout(8):
             with pytest.raises(Unavailable) as away:
                 await database.read(migrate.current)
@@ -188,7 +188,7 @@ def test_the_operator_is_told_which_hosts_and_no_password() -> None:
 
 
 def test_a_worker_outlives_its_database(url: str, tmp_path: Path) -> None:
-    """It goes on where it was, and long before its lease has run out: nobody took the sync over, nobody restarted."""
+    """It continues the sync long before the lease expires, without a takeover or a restart."""
     deployment = Deployment(tmp_path, url, lease_seconds="60", page_size="10")
     name, others = make_url(url).database, make_url(url).set(database="postgres").render_as_string(hide_password=False)
     with (

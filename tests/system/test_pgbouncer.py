@@ -1,4 +1,4 @@
-"""PgBouncer in transaction mode between the deployment and its database: many of ours share a few sessions."""
+"""PgBouncer in transaction mode: many connections of the gateway share a few sessions."""
 
 import asyncio
 import collections
@@ -67,7 +67,7 @@ def pgbouncer(postgresql_server: str) -> Iterator[str]:
 
 
 def listens(port: int) -> bool:
-    """Whether somebody does, there."""
+    """Return whether a server listens on the port."""
     try:
         socket.create_connection((HOST, port)).close()
     except ConnectionRefusedError:

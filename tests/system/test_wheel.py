@@ -1,4 +1,4 @@
-"""The wheel, as somebody gets it who has no checkout: everything is in it, and it runs from anywhere."""
+"""The wheel without a checkout: it is complete, and it runs from any folder."""
 
 import re
 import shutil
@@ -97,7 +97,7 @@ def assert_from_the_wheel(deployment: Deployment) -> None:
 
 
 def test_another_project_tests_its_client_with_the_wheel_and_pytest(deployment: Deployment) -> None:
-    """The recipe for Python, as it is: pytest finds the fixture by itself, and the sandbox leaves nothing behind."""
+    """The unchanged Python recipe: pytest finds the fixture, and the sandbox leaves nothing behind."""
     assert_from_the_wheel(deployment)
     shutil.copy(TOP / "docs" / "recipes" / "test_client.py", deployment.folder)
     temporary = deployment.folder / "temporary"

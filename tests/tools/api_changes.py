@@ -36,7 +36,7 @@ class Comparison:
     _seen: set[tuple[str, str, bool]] = field(default_factory=set)
 
     def findings(self) -> list[str]:
-        """Everything that breaks a client of ours, or a service of a merchant."""
+        """Return every change that breaks a client of the gateway, or a merchant's service."""
         return sorted({*self._operations(), *self._names()})
 
     def _names(self) -> Iterator[str]:
@@ -213,7 +213,7 @@ def main() -> None:
         old, new = (yaml.safe_load((folder / name).read_bytes()) for folder in (RELEASED, OPENAPI))
         said += [f"openapi/{name}: {each}" for each in faults(name, old, new, accepted(name))]
         if not said:
-            print(f"openapi/{name} {new['info']['version']} breaks nobody who knows {old['info']['version']}")
+            print(f"openapi/{name} {new['info']['version']} is compatible with {old['info']['version']}")
     if said:
         sys.exit("\n".join(said))
 

@@ -56,7 +56,7 @@ INVARIANTS = (
     "the number of records is exact at every moment",
     "records that a shop always had are there from the first success on, each of one edition",
     "a key stands for one sync; after a DELETE a PUT is accepted at once",
-    "no answer but those of the contract, and no 500 but where the database raises what nobody expects",
+    "only responses of the contract; 500 only for injected unexpected database errors",
     "a last sync succeeds, and the catalog equals its source record by record",
     "no id of a pull is left behind",
 )

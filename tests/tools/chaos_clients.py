@@ -21,7 +21,7 @@ Answered = tuple[int, dict[str, Any]]
 
 
 class Customer(threading.Thread):
-    """PUTs, cancels and reads for one merchant, until told to stop; nobody else acts for the merchant.
+    """A client of one merchant: PUTs, cancels and reads until told to stop. It is the merchant's only client.
 
     `accepted` are the syncs of all 202s, `cancelled` those that a DELETE ended, `violations` broken promises.
     """
@@ -47,7 +47,7 @@ class Customer(threading.Thread):
         self._told_to_stop.set()
 
     def run(self) -> None:
-        """One thing after the other; an error of ours is a violation too, so that none goes unseen."""
+        """Run random actions in turn. An unexpected error here counts as a violation, too."""
         actions = [self.put, self.put, self.read_status, self.read_catalog, self.look_back]
         try:
             while not self._told_to_stop.wait(self._dice.uniform(0.02, 0.1)):

@@ -93,7 +93,7 @@ class Faults:
         self.injected[fault] += 1
 
     def _meet_unexpected_errors(self, fault: str) -> None:
-        """Nobody stands still meanwhile, or the change of the tables would wait for whoever does."""
+        """Resume all processes first: changing the tables waits for the locks of suspended ones."""
         self._let_recover(everybody=True)
         self._unexpected_until = math.inf
         try:

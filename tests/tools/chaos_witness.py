@@ -131,7 +131,7 @@ class Witness(threading.Thread):
         self._told_to_stop.set()
 
     def close(self) -> None:
-        """Lets go of the connections."""
+        """Close the connections."""
         self._engine.dispose()
 
     def run(self) -> None:
@@ -150,7 +150,7 @@ class Witness(threading.Thread):
         with self._engine.begin() as connection:
             self._note("written without a claim", connection.execute(text("SELECT * FROM unclaimed_writes LIMIT 5")))
             self._note(
-                "ids of pulls that nobody forgot", connection.execute(text("SELECT * FROM seen_records LIMIT 5"))
+                "ids of pulls that were not deleted", connection.execute(text("SELECT * FROM seen_records LIMIT 5"))
             )
             self._note_unlawful(connection)
             rows = connection.execute(text("SELECT id, status FROM syncs")).all()

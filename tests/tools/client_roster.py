@@ -39,7 +39,7 @@ class Client:
 
     @property
     def generator(self) -> str:
-        """With its version, as it is locked."""
+        """Return the generator with its locked version."""
         return " ".join(filter(None, (self.package.removesuffix("-cli"), VERSIONS[self.package], self.target)))
 
 

@@ -28,7 +28,7 @@ from tests.support.released_statements import FOLDER, Statement, dumped, path, r
 
 PRODUCT, COLLECTION = EntityType.PRODUCT, EntityType.COLLECTION
 LEASE = 600.0
-NO_LEASE = -1.0  # lost when it is given: nobody has to wait
+NO_LEASE = -1.0  # expired at once, so that no test waits
 SYNCS_AT_ONCE, WORKERS_LOST = 2, 5
 LATER = (datetime(2999, 1, 1, tzinfo=UTC), UUID(int=0))
 NOT_OF_THE_CODE = ("BEGIN", "SET LOCAL", "PRAGMA", "SELECT set_config")  # how it connects, not what it says

@@ -200,7 +200,7 @@ def soak(seconds: float, folder: Path) -> tuple[Watch, collections.Counter[str],
         wrong += [violation for each in others for violation in each.violations]
         for name, process in (("server", server), ("worker", worker)):
             if process.status() is not None or "Traceback" in process.log.read_text():
-                wrong.append(f"the {name} ended, or says what nobody expected: {process.log}")
+                wrong.append(f"the {name} ended, or logged a traceback: {process.log}")
         answers = sum((each.answers for each in customers), collections.Counter[str]())
     return watch, answers, wrong + watch.growth()
 

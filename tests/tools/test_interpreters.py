@@ -44,7 +44,7 @@ def test_one_interpreter_is_found_for_each_version(tmp_path: Path, monkeypatch: 
 
 
 def test_the_versions_that_are_promised_are_those_that_the_readme_says_were_run() -> None:
-    """A version that nobody has tried is not promised."""
+    """An untested version is not promised."""
     project = tomllib.loads((TOP / "pyproject.toml").read_text())["project"]
     promised = re.findall(r"Python :: (3\.\d+)", "\n".join(project["classifiers"]))
     (run,) = re.findall(r"The tests were run on Python (.+?\))\.", (TOP / "README.md").read_text(), re.DOTALL)

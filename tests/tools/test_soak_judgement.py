@@ -22,7 +22,7 @@ def watched(rss: float = 0, threads: float = 0, files: float = 0, slower: float 
 
 
 def test_what_is_uneven_has_not_grown() -> None:
-    """A machine that is busy in between, a list that is freed later: nobody should be called for that."""
+    """A busy machine, or a list that is freed later, is no leak."""
     assert watched().growth() == []
 
 

@@ -37,7 +37,7 @@ def packages() -> list[Package]:
 
 
 def shipped(name: str) -> bytes:
-    """A vendored file as it is in the package, decompressed."""
+    """Return a vendored file of the package, decompressed."""
     content = _path(name).read_bytes()
     return content if name.endswith(".txt") else gzip.decompress(content)
 
