@@ -17,6 +17,7 @@ from stores import DIALECTS, store
 
 from product_gateway.db import claims, merchants, syncs
 from product_gateway.db.database import Database, open_database
+from product_gateway.db.enqueue import enqueue
 from product_gateway.model.merchants import Platform
 from product_gateway.model.syncs import EntityType
 
@@ -115,7 +116,7 @@ def one_round(database: Database) -> dict[str, float]:
         taken[what].append((time.perf_counter() - started) * 1000)
 
     for _ in range(CALLS):
-        clock("PUT", lambda: database.call(syncs.enqueue, "shop", EntityType.PRODUCT))
+        clock("PUT", lambda: database.call(enqueue, "shop", EntityType.PRODUCT))
         clock("claim", lambda: database.call(claims.claim, "bench", 60.0, 5, 2))
         database.call(syncs.cancel, "shop", EntityType.PRODUCT)
     return {what: statistics.median(each) for what, each in taken.items()}

@@ -21,8 +21,9 @@ from wrk import CONNECTIONS, Load, press, written
 
 from product_gateway import settings
 from product_gateway.auth import keys
-from product_gateway.db import merchants, syncs
+from product_gateway.db import merchants
 from product_gateway.db.database import Database, open_database
+from product_gateway.db.enqueue import enqueue
 from product_gateway.db.tables import catalog_counts
 from product_gateway.db.types import now
 from product_gateway.model.merchants import Platform
@@ -200,7 +201,7 @@ def furnished(url: str, folder: Path) -> World:
         for number in range(MERCHANTS):
             for sort in ("busy", "free"):
                 merchants.add(connection, f"{sort}-{number}", Platform.BYOP, "https://shop.example")
-            sync = syncs.enqueue(connection, f"busy-{number}", EntityType.PRODUCT)
+            sync = enqueue(connection, f"busy-{number}", EntityType.PRODUCT)
             connection.execute(
                 catalog_counts.insert().values(
                     merchant=f"busy-{number}", entity_type="PRODUCT", num_records=150, updated_at=now()

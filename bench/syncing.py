@@ -13,6 +13,7 @@ from sqlalchemy import make_url
 
 from product_gateway.db import merchants, syncs
 from product_gateway.db.database import Database
+from product_gateway.db.enqueue import enqueue
 from product_gateway.model.merchants import Platform
 from product_gateway.model.syncs import EntityType, Sync, SyncStatus
 
@@ -55,7 +56,7 @@ def register(database: Database, name: str, address: str) -> None:
 def timed(database: Database, merchant: str, entity_type: EntityType = EntityType.PRODUCT) -> tuple[float, Sync]:
     """How many seconds a sync took, and the sync. Raises RuntimeError where it did not succeed."""
     started = time.perf_counter()
-    sync = database.call(syncs.enqueue, merchant, entity_type)
+    sync = database.call(enqueue, merchant, entity_type)
     while sync.is_active:
         time.sleep(0.05)  # more often would take time from the worker that is measured
         with database.engine.connect() as connection:  # without a write lock, as clients read it

@@ -13,6 +13,7 @@ from syncing import PATIENCE, register, worker
 
 from product_gateway.db import syncs
 from product_gateway.db.database import Database, open_database
+from product_gateway.db.enqueue import enqueue
 from product_gateway.model.syncs import EntityType, SyncStatus
 
 MERCHANTS = int(os.environ.get("BENCH_MERCHANTS", "200"))
@@ -54,7 +55,7 @@ def seconds(count: int, service: str) -> float:
             running.enter_context(worker(url, folder, page_size="100", worker_poll_seconds="0.1"))
         started = time.perf_counter()
         for name in names:
-            database.call(syncs.enqueue, name, EntityType.PRODUCT)
+            database.call(enqueue, name, EntityType.PRODUCT)
         while database.call(syncs.active):
             time.sleep(0.05)
             if time.perf_counter() - started > PATIENCE:

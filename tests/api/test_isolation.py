@@ -20,6 +20,7 @@ from product_gateway.api.app import create_app
 from product_gateway.auth import keys
 from product_gateway.db import catalog_write, claims, merchants, syncs
 from product_gateway.db.database import Database
+from product_gateway.db.enqueue import enqueue
 from product_gateway.model.catalog import Page, Record, Rejection
 from product_gateway.model.merchants import Platform
 from product_gateway.model.syncs import EntityType
@@ -84,7 +85,7 @@ def furnish(world: World) -> None:
     database = world.database
 
     def run(entity_type: EntityType, key: str, *records: Record) -> str:
-        sync = database.call(syncs.enqueue, "victim", entity_type, key)
+        sync = database.call(enqueue, "victim", entity_type, key)
         claim = database.call(claims.claim, "worker", 30.0, 5, 2)
         assert claim is not None
         problem = Rejection("WRONG_TYPE", f"{SECRET}-bad", "/title", SECRET)
@@ -97,7 +98,7 @@ def furnish(world: World) -> None:
     summaries = {each: json.dumps({"id": each, "title": SECRET, "productCount": 3}) for each in names}
     collections = [Record(each, summaries[each], tuple(names)) for each in names]
     ended = [run(PRODUCT, f"{SECRET}-key-1", *products), run(COLLECTION, f"{SECRET}-key-2", *collections)]
-    active = database.call(syncs.enqueue, "victim", PRODUCT, f"{SECRET}-key-3")
+    active = database.call(enqueue, "victim", PRODUCT, f"{SECRET}-key-3")
     world.loot = {
         "entityType": list(EntityType),
         "status": ["QUEUED", "SUCCEEDED"],

@@ -27,6 +27,7 @@ from product_gateway.api.syncs import SyncHandlers
 from product_gateway.auth import keys
 from product_gateway.db import merchants, syncs
 from product_gateway.db.database import Database, open_database
+from product_gateway.db.enqueue import enqueue
 from product_gateway.errors import SyncNotFound
 from product_gateway.http import responses
 from product_gateway.http.middleware.request_context import RequestContextMiddleware
@@ -92,8 +93,8 @@ def test_no_preference_takes_long_to_read() -> None:
 
 def test_a_look_finds_what_has_ended_and_what_is_wanted_anyway(database: Database) -> None:
     """By merchant and id: nobody hears of another's sync. And more keys than one statement takes."""
-    one, two = (database.call(syncs.enqueue, "shop", each) for each in EntityType)
-    other = database.call(syncs.enqueue, "other", PRODUCT)
+    one, two = (database.call(enqueue, "shop", each) for each in EntityType)
+    other = database.call(enqueue, "other", PRODUCT)
     nobodys = [("shop", uuid7()) for _ in range(2 * syncs.KEYS_AT_ONCE)]
     keys = [("shop", one.id), *nobodys, ("shop", two.id), ("other", other.id), ("other", one.id)]
     missing = {*nobodys, ("other", one.id)}
@@ -129,7 +130,7 @@ def test_a_look_reads_no_row_but_those_it_is_about(sqlite_template: Path, tmp_pa
 
 def test_what_the_database_is_asked_does_not_grow_with_those_who_wait(database: Database) -> None:
     """One statement every half second for all of them, and one more where somebody's time is up."""
-    waited_for = [database.call(syncs.enqueue, "shop", each) for each in EntityType]
+    waited_for = [database.call(enqueue, "shop", each) for each in EntityType]
     asked: list[str] = []
     event.listen(database.engine, "before_cursor_execute", lambda *arguments: asked.append(arguments[2]))
 
@@ -155,7 +156,7 @@ async def test_a_client_that_has_closed_its_half_hears_how_the_sync_is_now(
     database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Not how it was when the wait began: it may have ended in another process meanwhile."""
-    sync = database.call(syncs.enqueue, "shop", PRODUCT)
+    sync = database.call(enqueue, "shop", PRODUCT)
     waiting = SyncWaiters(database)
     disconnected: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
     answer = asyncio.create_task(waiting.wait_until_ended(sync, LONG, disconnected))
@@ -176,8 +177,8 @@ async def test_a_client_that_has_closed_its_half_hears_how_the_sync_is_now(
 async def test_only_a_client_that_has_something_to_wait_for_waits(database: Database) -> None:
     """The others are answered from what was just read, also where nobody else may wait."""
     handlers = SyncHandlers(database, Metrics(), SyncWaiters(database, most=0))
-    active = database.call(syncs.enqueue, "shop", PRODUCT)
-    database.call(syncs.enqueue, "other", PRODUCT)
+    active = database.call(enqueue, "shop", PRODUCT)
+    database.call(enqueue, "other", PRODUCT)
     ended = database.call(syncs.cancel, "other", PRODUCT)
     database.start_deadline()
     for roomy in (handlers, SyncHandlers(database, Metrics(), SyncWaiters(database, most=1))):
@@ -195,7 +196,7 @@ async def test_only_a_client_that_has_something_to_wait_for_waits(database: Data
 
 def test_a_sync_that_is_removed_meanwhile_is_not_found(database: Database) -> None:
     """With its merchant, say. That is what asking again would be answered, too."""
-    nobodys = database.call(syncs.enqueue, "shop", PRODUCT)
+    nobodys = database.call(enqueue, "shop", PRODUCT)
     object.__setattr__(nobodys, "id", uuid7())
 
     async def wait() -> None:
@@ -393,7 +394,7 @@ class Counted:
         self.statements = 0
         with open_database(database_url) as database:
             database.call(merchants.add, "shop", Platform.BYOP, "https://shop.example")
-            self.ids = [database.call(syncs.enqueue, "shop", each).id for each in EntityType]
+            self.ids = [database.call(enqueue, "shop", each).id for each in EntityType]
         self.token = keys.issue_token(self.settings, "shop", list(keys.SCOPES), timedelta(hours=1))
         self.requests = [
             written(f"{API}/syncs/{each}", self.token)[:-2] + b"Prefer: wait=50\r\n\r\n" for each in self.ids

@@ -12,7 +12,6 @@ import pytest
 from sqlalchemy import Connection, make_url, text
 
 from product_gateway.db import catalog, catalog_removal, merchants, migrate
-from product_gateway.db.batch_reads import get_states
 from product_gateway.db.database import THREADS, Database, connect, open_database
 from product_gateway.errors import Unavailable
 from product_gateway.model.merchants import Platform
@@ -60,7 +59,7 @@ async def test_clients_that_ask_again_leave_no_sessions_behind_a_lock(
         holder.execute("LOCK TABLE catalog_records, catalog_counts, webhooks IN ACCESS EXCLUSIVE MODE")
         kinds = (
             lambda: database.read(catalog.page, "shop", EntityType.PRODUCT, "", 10),
-            lambda: database.ask(get_states, [("shop", EntityType.PRODUCT)]),
+            lambda: database.read_autocommit(catalog.states, [("shop", EntityType.PRODUCT)]),
             lambda: database.write(catalog_removal.allow_mass_deletion, "shop", EntityType.PRODUCT),
         )
         crowd = [asyncio.create_task(asks(kind)) for kind in kinds for _ in range(CLIENTS)]

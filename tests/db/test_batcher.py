@@ -7,12 +7,10 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import event
 
-from product_gateway.db import catalog_write, claims, merchants, syncs
-from product_gateway.db.batch_reads import get_states, get_syncs
+from product_gateway.db import catalog, catalog_write, claims, merchants, syncs
 from product_gateway.db.batcher import MOST, Batcher
 from product_gateway.db.database import Database
-from product_gateway.db.enqueue import enqueue_many
-from product_gateway.db.syncs import Wanted
+from product_gateway.db.enqueue import enqueue, enqueue_many
 from product_gateway.errors import (
     MerchantDisabled,
     NotBringYourOwnPlatform,
@@ -37,10 +35,10 @@ async def test_who_comes_while_the_database_is_busy_is_in_the_next_batch() -> No
         await asyncio.sleep(0.01)
         return [2 * each for each in asked]
 
-    together: Batcher[int, int] = Batcher(write)
-    assert await asyncio.gather(*(together.ask(n) for n in range(500))) == [2 * n for n in range(500)]
+    batcher: Batcher[int, int] = Batcher(write)
+    assert await asyncio.gather(*(batcher.submit(n) for n in range(500))) == [2 * n for n in range(500)]
     assert len(batches) <= 500 / MOST + 2
-    assert await together.ask(7) == 14, "who comes later is not forgotten"
+    assert await batcher.submit(7) == 14, "who comes later is not forgotten"
 
 
 async def test_one_that_cannot_be_written_does_not_fail_the_others() -> None:
@@ -51,8 +49,8 @@ async def test_one_that_cannot_be_written_does_not_fail_the_others() -> None:
             raise ZeroDivisionError
         return [LookupError() if each == 4 else each for each in asked]
 
-    together: Batcher[int, int] = Batcher(write)
-    outcomes = await asyncio.gather(*(together.ask(n) for n in range(6)), return_exceptions=True)
+    batcher: Batcher[int, int] = Batcher(write)
+    outcomes = await asyncio.gather(*(batcher.submit(n) for n in range(6)), return_exceptions=True)
     assert outcomes[:3] + outcomes[5:] == [0, 1, 2, 5]
     assert [type(each) for each in outcomes[3:5]] == [ZeroDivisionError, LookupError]
 
@@ -66,8 +64,8 @@ async def test_a_database_that_is_away_is_so_for_all_and_is_asked_once() -> None
         asked_times += 1
         raise Unavailable("away")
 
-    together: Batcher[int, int] = Batcher(write)
-    outcomes = await asyncio.gather(*(together.ask(n) for n in range(20)), return_exceptions=True)
+    batcher: Batcher[int, int] = Batcher(write)
+    outcomes = await asyncio.gather(*(batcher.submit(n) for n in range(20)), return_exceptions=True)
     assert all(isinstance(each, Unavailable) for each in outcomes)
     assert len({id(each) for each in outcomes}) == 20
     assert asked_times == 1
@@ -78,10 +76,10 @@ async def test_each_of_a_batch_has_its_own_outcome(database: Database) -> None:
     database.call(merchants.add, "bento", Platform.BENTO)
     database.call(merchants.add, "gone", Platform.BYOP, "https://shop.example")
     database.call(merchants.update_merchant, "gone", disabled=True)
-    active = database.call(syncs.enqueue, "other", COLLECTION)
+    active = database.call(enqueue, "other", COLLECTION)
     wanted = [("shop", PRODUCT), ("other", PRODUCT), ("shop", PRODUCT), ("shop", COLLECTION), ("other", COLLECTION)]
     wanted += [("nobody", PRODUCT), ("bento", PRODUCT), ("gone", PRODUCT)]
-    found = await database.write_once(enqueue_many, wanted)
+    found = await database.write_autocommit(enqueue_many, [(*each, None) for each in wanted])
     accepted = [each for each in found if isinstance(each, Sync)]
     assert [(each.merchant, each.entity_type) for each in accepted] == [wanted[0], wanted[1], wanted[3]]
     assert all(each.status is SyncStatus.QUEUED for each in accepted)
@@ -103,16 +101,16 @@ async def test_what_is_refused_writes_nothing_and_the_others_take_two_statements
     names = [f"m{n}" for n in range(50)]
     for name in names:
         database.call(merchants.add, name, Platform.BYOP, "https://shop.example")
-    wanted: list[Wanted] = [(name, PRODUCT) for name in reversed(names)]
+    wanted = [(name, PRODUCT, None) for name in reversed(names)]
     event.listen(
         database.engine, "before_cursor_execute", lambda _c, _k, statement, *_: said.append(statement.split()[0])
     )
-    accepted = await database.write_once(enqueue_many, wanted)
+    accepted = await database.write_autocommit(enqueue_many, wanted)
     assert all(isinstance(each, Sync) for each in accepted)
     assert [each for each in said if each != "BEGIN"] == written
     assert ("BEGIN" in said) == (asked != written)
     said.clear()
-    refused = await database.write_once(enqueue_many, wanted)
+    refused = await database.write_autocommit(enqueue_many, wanted)
     assert all(isinstance(each, SyncAlreadyActive) for each in refused)
     assert [each for each in said if each != "BEGIN"] == asked
 
@@ -123,10 +121,10 @@ async def test_a_read_of_one_statement_is_nothing_else(database: Database) -> No
     event.listen(
         database.engine, "before_cursor_execute", lambda _c, _k, statement, *_: said.append(statement.split()[0])
     )
-    (found,) = await database.ask(get_states, [("shop", PRODUCT)])
+    (found,) = await database.read_autocommit(catalog.states, [("shop", PRODUCT)])
     assert isinstance(found, tuple)
     assert said == ["SELECT"]
-    await database.read(get_states, [("shop", PRODUCT)])
+    await database.read(catalog.states, [("shop", PRODUCT)])
     assert said == ["SELECT", "BEGIN", "SELECT"]
 
 
@@ -136,7 +134,7 @@ async def test_batches_of_the_same_syncs_in_any_order_do_not_wait_for_each_other
     for name in names:
         database.call(merchants.add, name, Platform.BYOP, "https://shop.example")
     orders = [names, names[::-1], names[15:] + names[:15]] * 3
-    asked = (database.write_once(enqueue_many, [(name, PRODUCT) for name in order]) for order in orders)
+    asked = (database.write_autocommit(enqueue_many, [(name, PRODUCT, None) for name in order]) for order in orders)
     async with asyncio.timeout(60):
         found = await asyncio.gather(*asked)
     accepted = [each.merchant for batch in found for each in batch if isinstance(each, Sync)]
@@ -146,7 +144,7 @@ async def test_batches_of_the_same_syncs_in_any_order_do_not_wait_for_each_other
 @pytest.mark.parametrize("name", ["it's", 'quo"ted', "back\\slash", "a,b", "{}", "ü"])
 async def test_a_name_is_a_name_whatever_is_in_it(database: Database, name: str) -> None:
     """Lists of names travel as JSON or as an array."""
-    [outcome] = await database.write_once(enqueue_many, [(name, PRODUCT)])
+    [outcome] = await database.write_autocommit(enqueue_many, [(name, PRODUCT, None)])
     assert isinstance(outcome, UnknownMerchant)
 
 
@@ -154,12 +152,12 @@ async def test_syncs_and_states_of_many_are_read_with_one_statement(database: Da
     """In the order in which they were asked for, the same one twice, too; and each hears of its own merchant."""
     database.call(merchants.add, "bento", Platform.BENTO)
     database.call(merchants.add, "gone", Platform.BYOP, "https://shop.example")
-    older = database.call(syncs.enqueue, "shop", PRODUCT)
+    older = database.call(enqueue, "shop", PRODUCT)
     database.call(syncs.cancel, "shop", PRODUCT)
-    of_gone = database.call(syncs.enqueue, "gone", PRODUCT)
+    of_gone = database.call(enqueue, "gone", PRODUCT)
     assert database.call(claims.claim, "tester", 60.0, 5, 2)
     database.call(merchants.update_merchant, "gone", disabled=True)
-    newer = database.call(syncs.enqueue, "shop", PRODUCT)
+    newer = database.call(enqueue, "shop", PRODUCT)
     claim = database.call(claims.claim, "tester", 60.0, 5, 2)
     assert claim is not None
     database.call(catalog_write.write_page, claim, Page((Record("1", "{}"),), (), None, None), 60.0)
@@ -168,13 +166,13 @@ async def test_syncs_and_states_of_many_are_read_with_one_statement(database: Da
     event.listen(database.engine, "before_cursor_execute", lambda _c, _k, statement, *_: statements.append(statement))
 
     keys = [("shop", newer.id), ("other", newer.id), ("shop", older.id), ("gone", of_gone.id), ("nobody", newer.id)]
-    found = await database.read(get_syncs, [*keys, keys[0]])
+    found = await database.read(syncs.get_many, [*keys, keys[0]])
     assert [each.id for each in found if isinstance(each, Sync)] == [newer.id, older.id, newer.id]
     assert isinstance(found[1], SyncNotFound)
     assert [type(each) for each in found[3:5]] == [MerchantDisabled, UnknownMerchant]
 
     wanted = [("bento", PRODUCT), ("shop", PRODUCT), ("other", PRODUCT), ("shop", COLLECTION)]
-    states = await database.read(get_states, wanted)
+    states = await database.read(catalog.states, wanted)
     assert isinstance(states[0], NotBringYourOwnPlatform)
     shop, *others = states[1:]
     assert isinstance(shop, tuple)

@@ -5,6 +5,7 @@ from sqlalchemy import Connection, Table, func, select, text
 
 from product_gateway.db import catalog, catalog_removal, catalog_write, claims, merchants, syncs, tables
 from product_gateway.db.database import Database
+from product_gateway.db.enqueue import enqueue
 from product_gateway.errors import LeaseLost, RecordNotFound, SettingsError
 from product_gateway.model.catalog import Page, Record, Rejection
 from product_gateway.model.syncs import Claim, Counts, EntityType
@@ -16,7 +17,7 @@ RULES = (5, 2)  # workers that a sync may lose, syncs of a merchant at once
 
 def started(database: Database, merchant: str = "shop", entity_type: EntityType = PRODUCT) -> Claim:
     """A claim on a new sync."""
-    database.call(syncs.enqueue, merchant, entity_type)
+    database.call(enqueue, merchant, entity_type)
     claim = database.call(claims.claim, "tester", LEASE, *RULES)
     assert claim is not None
     return claim
@@ -135,7 +136,7 @@ def test_a_page_and_its_cursor_are_written_together_or_not_at_all(database: Data
 def test_who_lost_the_lease_leaves_the_catalog_alone(database: Database) -> None:
     """Neither a page nor a removal of a worker that was thought dead may come through."""
     pull(database, page({"a": "1"}))
-    database.call(syncs.enqueue, "shop", PRODUCT)
+    database.call(enqueue, "shop", PRODUCT)
     old = database.call(claims.claim, "old", 0.001, *RULES)
     assert old is not None
     while not database.call(claims.has_claimable, 2):

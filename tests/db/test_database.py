@@ -22,6 +22,7 @@ from uuid_utils.compat import uuid7
 from product_gateway.db import merchants, migrate, syncs
 from product_gateway.db.batcher import Batcher
 from product_gateway.db.database import Database, connect, open_database
+from product_gateway.db.enqueue import enqueue
 from product_gateway.db.tables import metadata
 from product_gateway.errors import SettingsError, SyncAlreadyActive, SyncNotFound, Unavailable
 from product_gateway.model.merchants import Platform
@@ -85,11 +86,11 @@ async def test_an_error_is_gone_with_whoever_heard_of_it(database: Database) -> 
     async def fail(asked: Sequence[UUID]) -> Sequence[SyncNotFound]:
         return [SyncNotFound(each) for each in asked]
 
-    together: Batcher[UUID, None] = Batcher(fail)
+    batcher: Batcher[UUID, None] = Batcher(fail)
     ways: list[Callable[[], Awaitable[object]]] = [
         lambda: database.read(syncs.get, "shop", uuid7()),
         lambda: database.write(syncs.get, "shop", uuid7()),
-        lambda: together.ask(uuid7()),
+        lambda: batcher.submit(uuid7()),
     ]
     loop = asyncio.get_running_loop()
     gc.disable()
@@ -159,7 +160,7 @@ async def test_one_that_fails_does_not_take_others_of_its_commit_along(database:
 
 async def test_a_write_that_was_answered_is_there_for_everybody(database: Database, database_url: str) -> None:
     """The answer comes after the commit, never before."""
-    sync = await database.write(syncs.enqueue, "shop", EntityType.PRODUCT)
+    sync = await database.write(enqueue, "shop", EntityType.PRODUCT)
     with open_database(database_url) as another:
         assert (await another.read(syncs.get, "shop", sync.id)).id == sync.id
 
@@ -170,7 +171,7 @@ async def test_two_processes_worth_of_connections_share_a_file(database: Databas
 
         async def put(through: Database, merchant: str) -> bool:
             try:
-                await through.write(syncs.enqueue, merchant, EntityType.COLLECTION)
+                await through.write(enqueue, merchant, EntityType.COLLECTION)
             except SyncAlreadyActive:
                 return False
             return True

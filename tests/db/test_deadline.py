@@ -149,7 +149,7 @@ async def test_a_process_can_end_while_the_database_hangs(
     await asyncio.sleep(0.2)
     began = time.monotonic()
     if kind == "hurry":
-        worker.hurry(DEADLINE)
+        worker.shorten_deadline(DEADLINE)
         await given_up(AWAY, *waiting, worker.read(endless))
     await asyncio.to_thread(worker.close)
     assert time.monotonic() - began < PATIENCE

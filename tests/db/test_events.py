@@ -4,7 +4,7 @@ import pytest
 
 from product_gateway.db import catalog_write, claims, events, merchants, monitor, syncs
 from product_gateway.db.database import Database
-from product_gateway.db.enqueue import enqueue_many
+from product_gateway.db.enqueue import enqueue, enqueue_many
 from product_gateway.errors import LeaseLost
 from product_gateway.model.catalog import Page, Record
 from product_gateway.model.syncs import Claim, EntityType, Sync, SyncEvent
@@ -34,7 +34,7 @@ def told(database: Database, claim: Claim) -> list[SyncEvent]:
 
 def test_a_syncs_whole_life_is_told_in_order(database: Database) -> None:
     """Asked for, taken up, lost, taken over, handed back, and its end."""
-    database.call(syncs.enqueue, "shop", PRODUCT)
+    database.call(enqueue, "shop", PRODUCT)
     lost = claimed(database, lease=-1.0)
     claim = claimed(database, owner="worker-2:2")
     assert claim.taken_over
@@ -59,7 +59,7 @@ def test_a_syncs_whole_life_is_told_in_order(database: Database) -> None:
 
 def test_syncs_that_are_asked_for_together_are_told_each(database: Database) -> None:
     """As the gateway does it when many clients ask at once."""
-    for sync in database.call(enqueue_many, [("shop", PRODUCT), ("other", PRODUCT)]):
+    for sync in database.call(enqueue_many, [("shop", PRODUCT, None), ("other", PRODUCT, None)]):
         assert isinstance(sync, Sync)
         assert [each.kind for each in database.call(events.of_sync, sync.merchant, sync.id)] == [events.QUEUED]
 
@@ -67,7 +67,7 @@ def test_syncs_that_are_asked_for_together_are_told_each(database: Database) -> 
 @pytest.mark.parametrize("end", ["FAILED", "CANCELLED", "WORKER_LOST"])
 def test_every_end_is_told_with_its_reason(database: Database, end: str) -> None:
     """Whoever looks later finds out what happened without a log."""
-    sync = database.call(syncs.enqueue, "shop", PRODUCT)
+    sync = database.call(enqueue, "shop", PRODUCT)
     if end == "CANCELLED":
         database.call(monitor.cancel, "shop", sync.id, "192.0.2.7")
     elif end == "FAILED":
@@ -85,7 +85,7 @@ def test_every_end_is_told_with_its_reason(database: Database, end: str) -> None
 
 def test_what_is_not_done_is_not_told(database: Database) -> None:
     """The event and the transition are one transaction."""
-    database.call(syncs.enqueue, "shop", PRODUCT)
+    database.call(enqueue, "shop", PRODUCT)
     claim = claimed(database)
     database.call(syncs.cancel, "shop", PRODUCT)
     before = told(database, claim)
@@ -111,7 +111,7 @@ def test_a_long_pull_has_some_dozens_of_pages_in_its_timeline() -> None:
 
 def test_no_sync_has_more_events_than_the_most_and_its_end_is_told_all_the_same(database: Database) -> None:
     """A sync that goes wrong for days must not fill the database."""
-    sync = database.call(syncs.enqueue, "shop", PRODUCT)
+    sync = database.call(enqueue, "shop", PRODUCT)
     claim = claimed(database)
     for _ in range(events.MOST + 50):
         database.call(claims.heartbeat, claim, LEASE, 1)
@@ -127,7 +127,7 @@ def test_no_sync_has_more_events_than_the_most_and_its_end_is_told_all_the_same(
 def test_events_go_with_their_sync_and_with_their_merchant(database: Database) -> None:
     """Nothing is kept about what is no longer there."""
     for _ in range(2):
-        database.call(syncs.enqueue, "shop", PRODUCT)
+        database.call(enqueue, "shop", PRODUCT)
         claim = claimed(database)
         database.call(catalog_write.succeed, claim)
     (first, _) = reversed(database.call(syncs.history, "shop", PRODUCT, None, None, 10)[0])

@@ -10,7 +10,7 @@ from sqlalchemy import text
 
 from product_gateway.db import catalog_write, claims, merchants, syncs
 from product_gateway.db.database import Database
-from product_gateway.db.enqueue import enqueue_many
+from product_gateway.db.enqueue import enqueue, enqueue_many
 from product_gateway.errors import InvalidRequest, LeaseLost, NoActiveSync, SyncAlreadyActive, SyncNotFound
 from product_gateway.model.catalog import Page, Rejection
 from product_gateway.model.merchants import Platform
@@ -30,7 +30,7 @@ def claim(database: Database, lease: float = LEASE, rules: tuple[int, int] = RUL
 
 def run(database: Database, merchant: str = "shop", entity_type: EntityType = PRODUCT) -> UUID:
     """A sync that succeeds at once."""
-    sync = database.call(syncs.enqueue, merchant, entity_type)
+    sync = database.call(enqueue, merchant, entity_type)
     database.call(catalog_write.succeed, claim(database))
     return sync.id
 
@@ -50,7 +50,7 @@ def everything(database: Database, size: int, *filters: EntityType | SyncStatus 
 @pytest.mark.parametrize("in_progress", [False, True])
 def test_cancelling_ends_the_active_sync_at_once(database: Database, in_progress: bool) -> None:
     """The next may be asked for, and the cancelled one never runs again."""
-    sync = database.call(syncs.enqueue, "shop", PRODUCT)
+    sync = database.call(enqueue, "shop", PRODUCT)
     held = claim(database) if in_progress else None
     cancelled = database.call(syncs.cancel, "shop", PRODUCT)
     assert (cancelled.id, cancelled.status) == (sync.id, SyncStatus.CANCELLED)
@@ -60,14 +60,14 @@ def test_cancelling_ends_the_active_sync_at_once(database: Database, in_progress
         for write, arguments in ((claims.heartbeat, (LEASE,)), (catalog_write.succeed, ()), (claims.hand_back, ())):
             with pytest.raises(LeaseLost):
                 database.call(write, held, *arguments)
-    assert database.call(syncs.enqueue, "shop", PRODUCT).id != sync.id
+    assert database.call(enqueue, "shop", PRODUCT).id != sync.id
 
 
 def test_there_must_be_something_to_cancel(database: Database) -> None:
     """And another merchant's, another type's or an ended sync is not it."""
     run(database, entity_type=PRODUCT)
-    database.call(syncs.enqueue, "shop", COLLECTION)
-    database.call(syncs.enqueue, "other", PRODUCT)
+    database.call(enqueue, "shop", COLLECTION)
+    database.call(enqueue, "other", PRODUCT)
     with pytest.raises(NoActiveSync):
         database.call(syncs.cancel, "shop", PRODUCT)
     assert database.call(syncs.cancel, "other", PRODUCT).merchant == "other"
@@ -77,34 +77,34 @@ def test_there_must_be_something_to_cancel(database: Database) -> None:
 
 def test_the_same_key_brings_the_same_sync(database: Database) -> None:
     """A client that lost its answer must not meet a 429 made by itself, nor start a second sync later."""
-    first = database.call(syncs.enqueue, "shop", PRODUCT, "key")
-    assert database.call(syncs.enqueue, "shop", PRODUCT, "key").id == first.id
+    first = database.call(enqueue, "shop", PRODUCT, "key")
+    assert database.call(enqueue, "shop", PRODUCT, "key").id == first.id
     database.call(catalog_write.succeed, claim(database))
-    again = database.call(syncs.enqueue, "shop", PRODUCT, "key")
+    again = database.call(enqueue, "shop", PRODUCT, "key")
     assert (again.id, again.status) == (first.id, SyncStatus.SUCCEEDED)
-    assert database.call(syncs.enqueue, "shop", PRODUCT, "another").id != first.id
+    assert database.call(enqueue, "shop", PRODUCT, "another").id != first.id
 
 
 def test_a_new_key_meets_an_active_sync_like_any_request(database: Database) -> None:
     """The key is no way around the rule, and it is not used up by a refusal."""
-    first = database.call(syncs.enqueue, "shop", PRODUCT, "first")
+    first = database.call(enqueue, "shop", PRODUCT, "first")
     with pytest.raises(SyncAlreadyActive):
-        database.call(syncs.enqueue, "shop", PRODUCT, "second")
+        database.call(enqueue, "shop", PRODUCT, "second")
     database.call(syncs.cancel, "shop", PRODUCT)
-    assert database.call(syncs.enqueue, "shop", PRODUCT, "second").id != first.id
+    assert database.call(enqueue, "shop", PRODUCT, "second").id != first.id
 
 
 def test_a_key_stands_for_one_entity_type_of_one_merchant(database: Database) -> None:
     """Used for something else it is a mistake; with somebody else it is another key."""
-    database.call(syncs.enqueue, "shop", PRODUCT, "key")
+    database.call(enqueue, "shop", PRODUCT, "key")
     with pytest.raises(InvalidRequest, match="PRODUCT already"):
-        database.call(syncs.enqueue, "shop", COLLECTION, "key")
-    assert database.call(syncs.enqueue, "other", COLLECTION, "key").entity_type is COLLECTION
+        database.call(enqueue, "shop", COLLECTION, "key")
+    assert database.call(enqueue, "other", COLLECTION, "key").entity_type is COLLECTION
 
 
 async def test_many_requests_with_one_key_are_one_sync(database: Database) -> None:
     """However close together they come."""
-    found = await asyncio.gather(*[database.write(syncs.enqueue, "shop", PRODUCT, "key") for _ in range(40)])
+    found = await asyncio.gather(*[database.write(enqueue, "shop", PRODUCT, "key") for _ in range(40)])
     assert len({each.id for each in found}) == 1
 
 
@@ -120,7 +120,7 @@ def test_the_history_is_newest_first_and_complete(database: Database, size: int)
 def test_the_history_can_be_asked_for_one_status(database: Database) -> None:
     """What failed is what people look for."""
     run(database)
-    database.call(syncs.enqueue, "shop", PRODUCT)
+    database.call(enqueue, "shop", PRODUCT)
     held = claim(database)
     database.call(claims.fail, held, "INVALID_PAGE", "No JSON.")
     assert [each.id for each in everything(database, 10, None, SyncStatus.FAILED)] == [held.sync_id]
@@ -136,7 +136,7 @@ def age(database: Database, change: str) -> None:
 
 def test_what_is_old_is_pruned_with_all_that_belongs_to_it(database: Database) -> None:
     """Except the latest of each entity type: the status that clients ask for refers to it."""
-    database.call(syncs.enqueue, "shop", PRODUCT)
+    database.call(enqueue, "shop", PRODUCT)
     first = claim(database)
     bad = Page((), (Rejection("WRONG_TYPE", "a", "/sku", "no string"),), None, None)
     database.call(claims.record_page, first, bad, Counts(rejected=1))
@@ -158,9 +158,9 @@ def test_cancelled_syncs_are_kept_for_a_shorter_time(database: Database) -> None
     """They say little, and a client can make many of them."""
     succeeded = run(database)
     for entity_type in (PRODUCT, COLLECTION, PRODUCT):
-        database.call(syncs.enqueue, "shop", entity_type)
+        database.call(enqueue, "shop", entity_type)
         database.call(syncs.cancel, "shop", entity_type)
-    young = database.call(syncs.enqueue, "other", PRODUCT).id
+    young = database.call(enqueue, "other", PRODUCT).id
     database.call(syncs.cancel, "other", PRODUCT)
     run(database, "other")
     weeks_ago = {"sqlite": "datetime('now', '-8 days') || '.000'", "postgresql": "now() - interval '8 days'"}
@@ -184,17 +184,17 @@ def test_cancelled_syncs_are_kept_for_a_shorter_time(database: Database) -> None
 def test_a_loop_of_put_and_delete_does_not_fill_the_database(database: Database) -> None:
     """Only so many cancelled syncs are kept, with what belongs to them; every other sync stays."""
     succeeded = run(database)
-    database.call(syncs.enqueue, "shop", COLLECTION)
+    database.call(enqueue, "shop", COLLECTION)
     database.call(syncs.cancel, "shop", COLLECTION)
     made = []
     for number in range(syncs.MAX_CANCELLED_KEPT + 5):
-        made.append(database.call(syncs.enqueue, "shop", PRODUCT).id)
+        made.append(database.call(enqueue, "shop", PRODUCT).id)
         if number >= syncs.MAX_CANCELLED_KEPT:  # as a client does it; the others in less time
             database.call(syncs.cancel, "shop", PRODUCT)
         else:
             cancelled = "UPDATE syncs SET status = 'CANCELLED', finished_at = queued_at WHERE status = 'QUEUED'"
             database.call(lambda connection, sql: connection.execute(text(sql)), cancelled)
-    failing = database.call(syncs.enqueue, "shop", PRODUCT).id
+    failing = database.call(enqueue, "shop", PRODUCT).id
     database.call(claims.fail, claim(database), "INVALID_PAGE", "No JSON.")
     kept = everything(database, 500, PRODUCT, None)
     assert [each.id for each in kept] == [failing, *made[: -syncs.MAX_CANCELLED_KEPT - 1 : -1], succeeded]
@@ -205,14 +205,14 @@ def test_a_loop_of_put_and_delete_does_not_fill_the_database(database: Database)
 
 def test_what_is_active_is_never_pruned(database: Database) -> None:
     """However long it has been waiting: it has not ended."""
-    sync = database.call(syncs.enqueue, "shop", PRODUCT)
+    sync = database.call(enqueue, "shop", PRODUCT)
     assert database.call(syncs.prune, 0.000001, 100) == 0
     assert database.call(syncs.get, "shop", sync.id).is_active
 
 
 def test_a_sync_that_loses_worker_after_worker_fails(database: Database) -> None:
     """One that kills its workers must not do so for ever; the merchant gets a reason, and may try again."""
-    sync = database.call(syncs.enqueue, "shop", PRODUCT)
+    sync = database.call(enqueue, "shop", PRODUCT)
     for attempt in (1, 2, 3):
         assert claim(database, 0.001).attempt == attempt
         wait_until_claimable(database)
@@ -220,12 +220,12 @@ def test_a_sync_that_loses_worker_after_worker_fails(database: Database) -> None
     ended = database.call(syncs.get, "shop", sync.id)
     assert (ended.status, ended.failure_code, ended.attempt) == (SyncStatus.FAILED, "WORKER_LOST", 3)
     assert "3 workers" in (ended.failure_detail or "")
-    database.call(syncs.enqueue, "shop", PRODUCT)
+    database.call(enqueue, "shop", PRODUCT)
 
 
 def test_handing_back_is_not_losing_a_worker(database: Database) -> None:
     """A rolling upgrade of ten workers is nobody's fault."""
-    database.call(syncs.enqueue, "shop", PRODUCT)
+    database.call(enqueue, "shop", PRODUCT)
     for _ in range(10):
         database.call(claims.hand_back, claim(database))
     assert claim(database).attempt == 11
@@ -235,7 +235,7 @@ def test_a_merchants_syncs_run_one_after_the_other_where_that_is_set(database: D
     """One request at a time to a merchant's service; other merchants do not wait."""
     one_at_once = (3, 1)
     for merchant, entity_type in (("shop", PRODUCT), ("shop", COLLECTION), ("other", PRODUCT)):
-        database.call(syncs.enqueue, merchant, entity_type)
+        database.call(enqueue, merchant, entity_type)
     first = claim(database, rules=one_at_once)
     assert claim(database, rules=one_at_once).merchant == "other"
     assert database.call(claims.claim, "tester", LEASE, *one_at_once) is None
@@ -251,9 +251,9 @@ def test_claims_take_syncs_in_the_order_of_the_requests(database: Database, at_o
     for each in names:
         database.call(merchants.add, each, Platform.BYOP, "https://shop.example")
     for each in names[:10]:
-        database.call(syncs.enqueue, each, PRODUCT)
+        database.call(enqueue, each, PRODUCT)
     for batch in (names[10:20], names[20:40]):
-        database.call(enqueue_many, [(each, PRODUCT) for each in batch])
+        database.call(enqueue_many, [(each, PRODUCT, None) for each in batch])
     if at_one_moment:
         same = text("UPDATE syncs SET queued_at = (SELECT min(queued_at) FROM syncs)")
         database.call(lambda connection: connection.execute(same))
@@ -262,8 +262,8 @@ def test_claims_take_syncs_in_the_order_of_the_requests(database: Database, at_o
 
 async def test_not_even_two_workers_at_the_same_moment_start_two_syncs_of_such_a_merchant(database: Database) -> None:
     """Each may have chosen another one; the second to write sees the first."""
-    await database.write(syncs.enqueue, "shop", PRODUCT)
-    await database.write(syncs.enqueue, "shop", COLLECTION)
+    await database.write(enqueue, "shop", PRODUCT)
+    await database.write(enqueue, "shop", COLLECTION)
     found = await asyncio.gather(*[database.write(claims.claim, f"worker {n}", LEASE, 3, 1) for n in range(20)])
     assert len([each for each in found if each is not None]) == 1
 

@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 from product_gateway.db import claims, merchants, syncs
 from product_gateway.db.database import open_database
 from product_gateway.db.engines import postgresql
+from product_gateway.db.enqueue import enqueue
 from product_gateway.errors import SyncAlreadyActive, Unavailable
 from product_gateway.model.catalog import Page
 from product_gateway.model.merchants import Platform
@@ -41,7 +42,7 @@ def test_a_worker_that_stands_still_in_a_write_keeps_nobody_from_cancelling(
 
     with open_database(url) as database, open_database(url) as sleeper:
         database.call(merchants.add, "shop", Platform.BYOP, "https://shop.example")
-        database.call(syncs.enqueue, "shop", PRODUCT)
+        database.call(enqueue, "shop", PRODUCT)
         claim = database.call(claims.claim, "tester", 1.0, 5, 2)
         assert claim is not None
         thread = threading.Thread(target=worker, args=(claim,))
@@ -50,9 +51,9 @@ def test_a_worker_that_stands_still_in_a_write_keeps_nobody_from_cancelling(
             assert asleep.wait(30)
             started = time.monotonic()
             with pytest.raises(SyncAlreadyActive):
-                database.call(syncs.enqueue, "shop", PRODUCT)
+                database.call(enqueue, "shop", PRODUCT)
             assert database.call(syncs.cancel, "shop", PRODUCT).status is SyncStatus.CANCELLED
-            assert database.call(syncs.enqueue, "shop", PRODUCT).status is SyncStatus.QUEUED
+            assert database.call(enqueue, "shop", PRODUCT).status is SyncStatus.QUEUED
             assert time.monotonic() - started < 10
         finally:
             may_wake.set()

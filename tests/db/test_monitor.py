@@ -12,6 +12,7 @@ from sqlalchemy import Connection, event, text
 
 from product_gateway.db import catalog_write, claims, merchants, monitor, syncs
 from product_gateway.db.database import Database
+from product_gateway.db.enqueue import enqueue
 from product_gateway.errors import MerchantDisabled, NoActiveSync, SyncAlreadyActive, SyncNotFound
 from product_gateway.model.merchants import Platform
 from product_gateway.model.syncs import EntityType, SyncStatus
@@ -66,7 +67,7 @@ def crowd(connection: Connection) -> None:
     """Three hundred active syncs, half of them in progress."""
     for n in range(300):
         merchants.add(connection, f"merchant{n}", Platform.BYOP, "https://shop.example")
-        syncs.enqueue(connection, f"merchant{n}", PRODUCT)
+        enqueue(connection, f"merchant{n}", PRODUCT)
     for _ in range(150):
         claims.claim(connection, "worker", 600.0, *RULES)
 
@@ -154,7 +155,7 @@ def test_a_merchant_fails_until_a_sync_of_the_same_type_succeeds(database: Datab
     """Its last failure is shown once, with how many there were; a cancelled sync mends nothing."""
 
     def ends(code: str | None, entity_type: EntityType = PRODUCT) -> None:
-        database.call(syncs.enqueue, "shop", entity_type)
+        database.call(enqueue, "shop", entity_type)
         claim = database.call(claims.claim, "worker", 600.0, *RULES)
         assert claim is not None
         if code is None:
@@ -165,13 +166,13 @@ def test_a_merchant_fails_until_a_sync_of_the_same_type_succeeds(database: Datab
     ends(None)
     ends("INVALID_PAGE")
     ends("INVALID_PAGING")
-    database.call(syncs.enqueue, "shop", PRODUCT)
+    database.call(enqueue, "shop", PRODUCT)
     database.call(syncs.cancel, "shop", PRODUCT)
     ends(None, COLLECTION)
     found = database.call(monitor.overview)
     ((last, times, again),) = [(each.last.failure_code, each.times, each.runs_again) for each in found.failing]
     assert (last, times, again, found.failing_in_all) == ("INVALID_PAGING", 2, False, 1)
-    database.call(syncs.enqueue, "shop", PRODUCT)
+    database.call(enqueue, "shop", PRODUCT)
     assert database.call(monitor.overview).failing[0].runs_again
     database.call(syncs.cancel, "shop", PRODUCT)
     ends(None)
@@ -180,7 +181,7 @@ def test_a_merchant_fails_until_a_sync_of_the_same_type_succeeds(database: Datab
 
 def test_a_sync_whose_lease_has_run_out_is_stuck(database: Database) -> None:
     """Until another worker takes it over."""
-    database.call(syncs.enqueue, "shop", PRODUCT)
+    database.call(enqueue, "shop", PRODUCT)
     claim = database.call(claims.claim, "worker-1:1", -1.0, *RULES)
     assert claim is not None
     (stuck,) = database.call(monitor.overview).stuck
@@ -194,7 +195,7 @@ def test_a_sync_whose_lease_has_run_out_is_stuck(database: Database) -> None:
 
 def test_actions_are_those_of_the_sync_that_was_meant(database: Database) -> None:
     """A page may be old when somebody clicks."""
-    first = database.call(syncs.enqueue, "shop", PRODUCT)
+    first = database.call(enqueue, "shop", PRODUCT)
     with pytest.raises(SyncAlreadyActive):
         database.call(monitor.run_again, "shop", first.id)
     database.call(syncs.cancel, "shop", PRODUCT)

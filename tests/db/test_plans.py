@@ -7,10 +7,9 @@ import pytest
 from sqlalchemy import Connection, event, insert, literal
 from uuid_utils.compat import uuid7
 
-from product_gateway.db import catalog_removal, catalog_write, claims, merchants, syncs, tables, types
-from product_gateway.db.batch_reads import get_states, get_syncs
+from product_gateway.db import catalog, catalog_removal, catalog_write, claims, merchants, syncs, tables, types
 from product_gateway.db.database import Database, open_database
-from product_gateway.db.enqueue import enqueue_many
+from product_gateway.db.enqueue import enqueue, enqueue_many
 from product_gateway.model.catalog import Page, Record
 from product_gateway.model.merchants import Platform
 from product_gateway.model.syncs import Claim, EntityType
@@ -44,7 +43,7 @@ def queue(connection: Connection, names: list[str]) -> None:
 
 def started(database: Database, merchant: str, records: int) -> Claim:
     """A sync that has read so many records."""
-    database.call(syncs.enqueue, merchant, EntityType.PRODUCT)
+    database.call(enqueue, merchant, EntityType.PRODUCT)
     claim = database.call(claims.claim, "tester", 600.0, *RULES)
     assert claim is not None
     read = tuple(Record(f"{n:06d}", "{}") for n in range(records))
@@ -98,9 +97,9 @@ def test_what_many_ask_for_at_once_is_found_by_keys(url: str) -> None:
         database.call(lambda connection: connection.execute(statement, rows))
         databases.run(url, "ANALYZE")
         wanted = [(name, EntityType.PRODUCT) for name in names[:5]]
-        active = plans(database, enqueue_many, [(names[-1], EntityType.PRODUCT), *wanted])
-        by_id = plans(database, get_syncs, [(rows[n]["merchant"], rows[n]["id"]) for n in range(5)])
-        state = plans(database, get_states, wanted)
+        active = plans(database, enqueue_many, [(*each, None) for each in ((names[-1], EntityType.PRODUCT), *wanted)])
+        by_id = plans(database, syncs.get_many, [(rows[n]["merchant"], rows[n]["id"]) for n in range(5)])
+        state = plans(database, catalog.states, wanted)
     for plan, index in ((active, "ux_syncs_one_active"), (by_id, "pk_syncs"), (state, "ix_syncs_latest")):
         assert index in plan, plan
         assert "Seq Scan on syncs" not in plan, plan

@@ -13,9 +13,8 @@ from sqlalchemy import Connection, event, insert, inspect, literal, text
 from uuid_utils.compat import uuid7
 
 from product_gateway.db import catalog, catalog_removal, catalog_write, claims, merchants, monitor, syncs, tables, types
-from product_gateway.db.batch_reads import get_states, get_syncs
 from product_gateway.db.database import Database, open_database
-from product_gateway.db.enqueue import enqueue_many
+from product_gateway.db.enqueue import enqueue, enqueue_many
 from product_gateway.db.executor import BEGIN, WRITE, InFlight, WorkItem
 from product_gateway.db.group_commit import GroupCommit
 from product_gateway.model.catalog import Page, Record
@@ -122,9 +121,12 @@ def test_what_many_ask_for_at_once_is_found_by_keys(path: Path) -> None:
         wanted = [(f"merchant{n}", EntityType.PRODUCT) for n in range(5)]
         added = [(f"merchant{n}", EntityType.COLLECTION) for n in range(5)]
         looks = {
-            "(merchant=? AND status=? AND entity_type=?)": plan(database, enqueue_many, [*wanted, *added]),
-            "sqlite_autoindex_syncs_1": plan(database, get_syncs, keys) + plan(database, syncs.ended_among, keys, keys),
-            "ix_syncs_latest": plan(database, get_states, wanted),
+            "(merchant=? AND status=? AND entity_type=?)": plan(
+                database, enqueue_many, [(*each, None) for each in (*wanted, *added)]
+            ),
+            "sqlite_autoindex_syncs_1": plan(database, syncs.get_many, keys)
+            + plan(database, syncs.ended_among, keys, keys),
+            "ix_syncs_latest": plan(database, catalog.states, wanted),
         }
     for index, found in looks.items():
         assert index in found, found
@@ -147,7 +149,7 @@ def test_pages_and_removals_read_the_primary_key_of_the_catalog(path: Path) -> N
     with open_database(f"sqlite:///{path}") as database:
         database.call(merchants.add, "new", Platform.BYOP, "https://shop.example")
         database.call(clear_queue)
-        database.call(syncs.enqueue, "new", EntityType.PRODUCT)
+        database.call(enqueue, "new", EntityType.PRODUCT)
         claim = database.call(claims.claim, "tester", 600.0, *RULES)
         assert claim is not None
         page = Page(tuple(Record(f"{n:04d}", "{}") for n in range(1000)), (), None, None)

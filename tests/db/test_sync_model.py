@@ -25,6 +25,7 @@ from sqlalchemy import Connection, func, literal, select, update
 
 from product_gateway.db import catalog_removal, catalog_write, claims, syncs, tables, types
 from product_gateway.db.database import Database
+from product_gateway.db.enqueue import enqueue
 from product_gateway.errors import InvalidRequest, LeaseLost, NoActiveSync, SyncAlreadyActive, SyncNotFound
 from product_gateway.model.catalog import Page, Record, Rejection
 from product_gateway.model.syncs import Claim, EntityType, SyncStatus
@@ -70,7 +71,7 @@ class Machine(RuleBasedStateMachine):
         """A PUT."""
         known, active = self.model.of_key(merchant, key), self.model.active((merchant, kind))
         try:
-            sync = self.database.call(syncs.enqueue, merchant, kind, key)
+            sync = self.database.call(enqueue, merchant, kind, key)
         except SyncAlreadyActive as refused:
             assert known is None
             assert (active and active.id) == refused.active.id  # noqa: PT017 - one of three ways that it may go

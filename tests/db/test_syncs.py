@@ -9,6 +9,7 @@ from sqlalchemy.exc import IntegrityError
 
 from product_gateway.db import claims, syncs
 from product_gateway.db.database import Database
+from product_gateway.db.enqueue import enqueue
 from product_gateway.errors import LeaseLost, SyncAlreadyActive, SyncNotFound
 from product_gateway.model.catalog import Page, Record, Rejection
 from product_gateway.model.syncs import Claim, Counts, EntityType, Sync, SyncStatus
@@ -20,7 +21,7 @@ RULES = (5, 2)  # workers that a sync may lose, syncs of a merchant at once
 
 def claimed(database: Database, merchant: str = "shop", lease: float = LEASE) -> Claim:
     """A new sync in progress."""
-    database.call(syncs.enqueue, merchant, PRODUCT)
+    database.call(enqueue, merchant, PRODUCT)
     return claim(database, lease)
 
 
@@ -43,7 +44,7 @@ def page(*ids: str, cursor: str | None = None, total: int | None = None) -> Page
 
 def test_a_new_sync_is_queued(database: Database) -> None:
     """Nothing has happened to it yet, and it knows when it came."""
-    sync = database.call(syncs.enqueue, "shop", PRODUCT)
+    sync = database.call(enqueue, "shop", PRODUCT)
     assert (sync.status, sync.attempt, sync.started_at, sync.finished_at) == (SyncStatus.QUEUED, 0, None, None)
     assert sync.id.version == 7
     assert sync.queued_at.utcoffset() == timedelta(0)
@@ -52,22 +53,20 @@ def test_a_new_sync_is_queued(database: Database) -> None:
 
 def test_a_second_sync_of_a_type_is_refused_while_one_is_queued_or_in_progress(database: Database) -> None:
     """The contract's 429; the error names the one that is active."""
-    first = database.call(syncs.enqueue, "shop", PRODUCT)
+    first = database.call(enqueue, "shop", PRODUCT)
     with pytest.raises(SyncAlreadyActive) as refusal:
-        database.call(syncs.enqueue, "shop", PRODUCT)
+        database.call(enqueue, "shop", PRODUCT)
     assert refusal.value.active.id == first.id
     claim(database)
     with pytest.raises(SyncAlreadyActive) as refusal:
-        database.call(syncs.enqueue, "shop", PRODUCT)
+        database.call(enqueue, "shop", PRODUCT)
     assert refusal.value.active.status is SyncStatus.IN_PROGRESS
 
 
 def test_other_types_and_other_merchants_are_not_in_the_way(database: Database) -> None:
     """The rule is per merchant and entity type."""
     ids = {
-        database.call(syncs.enqueue, merchant, kind).id
-        for merchant in ("shop", "other")
-        for kind in (PRODUCT, COLLECTION)
+        database.call(enqueue, merchant, kind).id for merchant in ("shop", "other") for kind in (PRODUCT, COLLECTION)
     }
     assert len(ids) == 4
 
@@ -80,12 +79,12 @@ def test_a_sync_that_has_ended_makes_room_for_the_next(database: Database, end: 
         database.call(claims.succeed, held)
     else:
         database.call(claims.fail, held, "INVALID_PAGE", "No JSON.")
-    assert database.call(syncs.enqueue, "shop", PRODUCT).id != held.sync_id
+    assert database.call(enqueue, "shop", PRODUCT).id != held.sync_id
 
 
 def test_the_database_itself_refuses_a_second_active_sync(database: Database) -> None:
     """The rule must hold whoever writes, so it is the table's."""
-    database.call(syncs.enqueue, "shop", PRODUCT)
+    database.call(enqueue, "shop", PRODUCT)
     second = text(
         "INSERT INTO syncs (merchant, id, entity_type, status, queued_at) SELECT merchant, :id, entity_type, 'QUEUED',"
         " queued_at FROM syncs"
@@ -99,7 +98,7 @@ async def test_of_many_at_once_one_gets_through(database: Database) -> None:
 
     async def put() -> bool:
         try:
-            await database.write(syncs.enqueue, "shop", PRODUCT)
+            await database.write(enqueue, "shop", PRODUCT)
         except SyncAlreadyActive:
             return False
         return True
@@ -117,7 +116,7 @@ def test_a_claim_starts_the_sync(database: Database) -> None:
 
 def test_syncs_are_claimed_once_and_in_the_order_they_came(database: Database) -> None:
     """First come, first served; and none twice."""
-    wanted = [database.call(syncs.enqueue, merchant, PRODUCT).id for merchant in ("other", "shop")]
+    wanted = [database.call(enqueue, merchant, PRODUCT).id for merchant in ("other", "shop")]
     assert [claim(database).sync_id for _ in wanted] == wanted
     assert database.call(claims.claim, "tester", LEASE, *RULES) is None
     assert not database.call(claims.has_claimable, 2)
@@ -127,7 +126,7 @@ async def test_many_workers_never_claim_the_same_sync(database: Database) -> Non
     """Two workers on one sync would write over each other."""
     for merchant in ("shop", "other"):
         for kind in (PRODUCT, COLLECTION):
-            await database.write(syncs.enqueue, merchant, kind)
+            await database.write(enqueue, merchant, kind)
     found = await asyncio.gather(*[database.write(claims.claim, f"worker {n}", LEASE, *RULES) for n in range(40)])
     ids = [each.sync_id for each in found if each is not None]
     assert len(ids) == len(set(ids)) == 4
@@ -249,7 +248,7 @@ def test_rejections_are_grouped_by_code_with_the_first_few_as_samples(database: 
 
 def test_nobody_sees_another_merchants_sync(database: Database) -> None:
     """Not even that there is one."""
-    sync = database.call(syncs.enqueue, "shop", PRODUCT)
+    sync = database.call(enqueue, "shop", PRODUCT)
     for look in (syncs.get, syncs.problems):
         with pytest.raises(SyncNotFound):
             database.call(look, "other", sync.id)
@@ -259,7 +258,7 @@ def test_nobody_sees_another_merchants_sync(database: Database) -> None:
 def test_the_age_of_what_is_active_is_that_of_the_oldest(database: Database) -> None:
     """An alert on a queue that stands still looks at it."""
     for merchant in ("shop", "other"):
-        database.call(syncs.enqueue, merchant, EntityType.PRODUCT)
+        database.call(enqueue, merchant, EntityType.PRODUCT)
     hour_ago = {"sqlite": "datetime('now', '-1 hour') || '.000'", "postgresql": "now() - interval '1 hour'"}
     then = text(f"UPDATE syncs SET queued_at = {hour_ago[database.engine.dialect.name]} WHERE merchant = 'other'")
     database.call(lambda connection: connection.execute(then))

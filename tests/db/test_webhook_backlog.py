@@ -11,6 +11,7 @@ from sqlalchemy import Connection, event, text
 
 from product_gateway.db import merchants, syncs, webhooks
 from product_gateway.db.database import Database, open_database
+from product_gateway.db.enqueue import enqueue
 from product_gateway.model.merchants import Platform
 from product_gateway.model.syncs import EntityType
 from tests.support import databases
@@ -166,5 +167,5 @@ def test_a_scrape_counts_up_to_a_limit(backlog: Database) -> None:
 
 def end_sync(connection: Connection, merchant: str) -> None:
     """A sync ends, and its message is due at once."""
-    syncs.enqueue(connection, merchant, EntityType.PRODUCT)
+    enqueue(connection, merchant, EntityType.PRODUCT)
     syncs.cancel(connection, merchant, EntityType.PRODUCT)

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, text
 
 from product_gateway.db import catalog_write, claims, merchants, syncs, webhooks
 from product_gateway.db.database import Database
+from product_gateway.db.enqueue import enqueue
 from product_gateway.errors import LeaseLost
 from product_gateway.model.syncs import EntityType
 from product_gateway.model.webhooks import Delivery, DeliveryStatus, Webhook
@@ -28,7 +29,7 @@ def register(database: Database, merchant: str = "shop") -> None:
 
 def claimed(database: Database, merchant: str = "shop", lease: float = LEASE) -> Any:
     """A sync of the merchant that is in progress."""
-    database.call(syncs.enqueue, merchant, PRODUCT)
+    database.call(enqueue, merchant, PRODUCT)
     claim = database.call(claims.claim, "tester", lease, *RULES)
     assert claim is not None
     return claim
@@ -36,7 +37,7 @@ def claimed(database: Database, merchant: str = "shop", lease: float = LEASE) ->
 
 def cancelled(database: Database, merchant: str = "shop") -> UUID:
     """A sync that was cancelled."""
-    database.call(syncs.enqueue, merchant, PRODUCT)
+    database.call(enqueue, merchant, PRODUCT)
     return database.call(syncs.cancel, merchant, PRODUCT).id
 
 
@@ -126,7 +127,7 @@ def test_an_end_that_did_not_count_is_not_told(database: Database) -> None:
 def test_the_end_and_what_is_to_be_told_are_written_together_or_not_at_all(database: Database) -> None:
     """Otherwise there is a moment at which a crash loses the message."""
     register(database)
-    sync = database.call(syncs.enqueue, "shop", PRODUCT)
+    sync = database.call(enqueue, "shop", PRODUCT)
 
     def die(connection: Connection) -> None:
         syncs.cancel(connection, "shop", PRODUCT)

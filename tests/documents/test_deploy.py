@@ -19,6 +19,7 @@ from sqlalchemy import make_url
 from product_gateway.cli.main import app
 from product_gateway.db import merchants, syncs
 from product_gateway.db.database import open_database
+from product_gateway.db.enqueue import enqueue
 from product_gateway.model.merchants import Platform
 from product_gateway.model.syncs import EntityType
 from product_gateway.settings import PREFIX, Settings
@@ -107,7 +108,7 @@ def test_the_postgresql_dump_restores_what_was_there(
     address = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
     with open_database(url) as database:
         database.call(merchants.add, "shop", Platform.BYOP, "https://shop.example", None, None)
-        kept = database.call(syncs.enqueue, "shop", EntityType.PRODUCT)
+        kept = database.call(enqueue, "shop", EntityType.PRODUCT)
 
     def run(line: str, folder: Path) -> None:
         program, *arguments = shlex.split(line.replace("$DATABASE", address))

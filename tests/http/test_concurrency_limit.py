@@ -14,8 +14,9 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from product_gateway.db import catalog_write, claims, syncs
+from product_gateway.db import catalog_write, claims
 from product_gateway.db.database import open_database
+from product_gateway.db.enqueue import enqueue
 from product_gateway.model.catalog import Page, Record
 from product_gateway.model.syncs import EntityType
 from tests.support.contract import Gateway
@@ -50,7 +51,7 @@ def served(deployment: Deployment, process: Process) -> Gateway:
     served.add("shop")
     records = tuple(Record(f"r{n:03}", json.dumps({"id": f"r{n:03}", "title": "t" * 300})) for n in range(500))
     with open_database(deployment.environment["PRODUCT_GATEWAY_DATABASE_URL"]) as database:
-        database.call(syncs.enqueue, "shop", PRODUCT)
+        database.call(enqueue, "shop", PRODUCT)
         claim = database.call(claims.claim, "tester", 30.0, 5, 2)
         assert claim is not None
         database.call(catalog_write.write_page, claim, Page(records, (), None, None), 30.0)

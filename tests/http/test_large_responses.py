@@ -17,6 +17,7 @@ from product_gateway.api.app import create_app
 from product_gateway.auth import keys
 from product_gateway.db import catalog_write, claims, merchants, syncs
 from product_gateway.db.database import Database, open_database
+from product_gateway.db.enqueue import enqueue
 from product_gateway.db.page_budget import MAX_PAGE_BYTES, fitting
 from product_gateway.errors import Overloaded
 from product_gateway.http.limits import Limits
@@ -51,7 +52,7 @@ def fill(url: str, entity_type: EntityType, records: Sequence[Record], merchant:
 
 def write(database: Database, entity_type: EntityType, records: Sequence[Record], merchant: str = "shop") -> None:
     """The same with an open database."""
-    database.call(syncs.enqueue, merchant, entity_type)
+    database.call(enqueue, merchant, entity_type)
     claim = database.call(claims.claim, "tester", 60.0, 5, 2)
     assert claim is not None
     for start in range(0, len(records), 20):
@@ -165,7 +166,7 @@ def test_a_history_of_long_reasons_is_read_in_pages_of_the_budget(database: Data
     """A failure's detail may have 8,000 characters, and a character four bytes."""
     asked: list[str] = []
     for _ in range(300):
-        asked.append(str(database.call(syncs.enqueue, "shop", PRODUCT).id))
+        asked.append(str(database.call(enqueue, "shop", PRODUCT).id))
         claim = database.call(claims.claim, "tester", 60.0, 5, 2)
         assert claim is not None
         database.call(claims.fail, claim, "INVALID_PAGE", "🧵" * 9000)

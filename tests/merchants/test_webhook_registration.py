@@ -9,6 +9,7 @@ from cryptography.fernet import Fernet
 from product_gateway.auth.keys import Secrets
 from product_gateway.db import merchants, syncs, webhooks
 from product_gateway.db.database import Database, connect
+from product_gateway.db.enqueue import enqueue
 from product_gateway.model.merchants import Platform
 from product_gateway.model.syncs import EntityType
 from tests.support.commands import Terminal, assert_refused
@@ -120,7 +121,7 @@ def test_the_last_messages_and_how_they_went_are_shown(sqlite_deployment: Deploy
     database.call(merchants.add, "shop", Platform.BYOP, "https://shop.example")
     database.call(webhooks.put, "shop", url=URL, secret="encrypted")
     for _ in range(3):
-        database.call(syncs.enqueue, "shop", PRODUCT)
+        database.call(enqueue, "shop", PRODUCT)
         database.call(syncs.cancel, "shop", PRODUCT)
     for number in range(2):
         held = database.call(webhooks.claim, 60.0, ())

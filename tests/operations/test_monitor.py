@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message
 from product_gateway import settings
 from product_gateway.db import claims, events, syncs, webhooks
 from product_gateway.db.database import Database
+from product_gateway.db.enqueue import enqueue
 from product_gateway.errors import SettingsError
 from product_gateway.model.syncs import EntityType
 from product_gateway.openapi import documents
@@ -412,7 +413,7 @@ async def test_every_action_is_done_and_logged_with_who_and_what(
 ) -> None:
     """Cancel, run again, allow mass deletion; on both databases."""
     caplog.set_level(logging.INFO, "product_gateway.operations.monitor.handlers")
-    sync = await database.write(syncs.enqueue, "shop", EntityType.PRODUCT)
+    sync = await database.write(enqueue, "shop", EntityType.PRODUCT)
     path = f"/monitor/api/syncs/shop/{sync.id}"
     cancelled = await ask(app, "POST", f"{path}/cancel")
     assert (cancelled.status, orjson.loads(cancelled.body)["data"]["status"]) == (200, "CANCELLED")
@@ -436,7 +437,7 @@ async def test_every_action_is_done_and_logged_with_who_and_what(
 
 async def test_the_page_says_who_has_a_problem_and_what_to_do(app: ASGIApp, database: Database) -> None:
     """In the first thing on it; whatever a product service has said is text there."""
-    await database.write(syncs.enqueue, "shop", EntityType.PRODUCT)
+    await database.write(enqueue, "shop", EntityType.PRODUCT)
     claim = await database.write(claims.claim, "<script>alert(1)</script>", 60.0, 5, 2)
     assert claim is not None
     detail = "Page 1 of /products could not be read: the product service answered 401, <script>alert(2)</script>"
@@ -475,7 +476,7 @@ def test_every_failure_has_words_and_something_to_do() -> None:
 async def test_what_the_webhook_was_told_stands_in_the_timeline(app: ASGIApp, database: Database) -> None:
     """A merchant who was not told asks the operator."""
     await database.write(webhooks.put, "shop", url="https://shop.example/hook", secret="encrypted")
-    sync = await database.write(syncs.enqueue, "shop", EntityType.PRODUCT)
+    sync = await database.write(enqueue, "shop", EntityType.PRODUCT)
     await database.write(syncs.cancel, "shop", EntityType.PRODUCT)
     story = orjson.loads((await ask(app, "GET", f"/monitor/api/syncs/shop/{sync.id}")).body)["data"]
     assert [each["kind"] for each in story["timeline"]] == ["QUEUED", "CANCELLED", "WEBHOOK_PENDING"]

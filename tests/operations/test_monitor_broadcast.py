@@ -9,8 +9,8 @@ import pytest
 from sqlalchemy import Engine, event
 
 from product_gateway import settings
-from product_gateway.db import syncs
 from product_gateway.db.database import Database
+from product_gateway.db.enqueue import enqueue
 from product_gateway.model.syncs import EntityType
 from product_gateway.operations.app import create_operations_app
 from product_gateway.operations.monitor import broadcast
@@ -58,7 +58,7 @@ async def test_many_viewers_cost_the_database_as_much_as_one(
         watching = [asyncio.create_task(view(client, number)) for number in range(viewers)]
         await asyncio.wait_for(began.wait(), 30)
         before, started = len(asked), asyncio.get_running_loop().time()
-        await database.write(syncs.enqueue, "shop", EntityType.PRODUCT)
+        await database.write(enqueue, "shop", EntityType.PRODUCT)
         await asyncio.wait_for(asyncio.gather(*(each.wait() for each in heard)), 30)
         await asyncio.sleep(4)
         seconds = asyncio.get_running_loop().time() - started

@@ -14,8 +14,9 @@ import pytest
 from playwright.sync_api import expect
 
 from product_gateway import settings
-from product_gateway.db import claims, merchants, syncs
+from product_gateway.db import claims, merchants
 from product_gateway.db.database import open_database
+from product_gateway.db.enqueue import enqueue
 from product_gateway.model.merchants import Platform
 from product_gateway.model.syncs import EntityType
 from product_gateway.operations.app import create_operations_app
@@ -47,7 +48,7 @@ def base(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
         for number in range(60):
             name = f"waiting-{number}"
             database.call(merchants.add, name, Platform.BYOP, "https://shop.example")
-            database.call(syncs.enqueue, name, EntityType.COLLECTION)
+            database.call(enqueue, name, EntityType.COLLECTION)
     app, end_streams = create_operations_app(settings.load(database_url=url), Metrics())
     with serve(app) as served:
         yield served

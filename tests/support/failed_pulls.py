@@ -11,6 +11,7 @@ from starlette.responses import Response, StreamingResponse
 
 from product_gateway.db import merchants, migrate, syncs
 from product_gateway.db.database import Database, open_database
+from product_gateway.db.enqueue import enqueue
 from product_gateway.model.merchants import Platform
 from product_gateway.model.syncs import EntityType, Sync, SyncStatus
 from tests.support import databases
@@ -77,7 +78,7 @@ def growth(folder: Path, url: str) -> tuple[str, list[str]]:
         worker = stack.enter_context(deployment.process("worker"))
         for kind in itertools.islice(itertools.cycle(KINDS), PULLS):
             service.kind = kind
-            sync: Sync = database.call(syncs.enqueue, "shop", PRODUCT)
+            sync: Sync = database.call(enqueue, "shop", PRODUCT)
             ended = within(ENDS_WITHIN, functools.partial(_ended, database, sync))
             if ended.status is not SyncStatus.FAILED or ended.failure_code == "INTERNAL_ERROR":
                 return name, [f"{name}: {kind}: {ended.status} {ended.failure_code} {ended.failure_detail}"]

@@ -5,8 +5,9 @@ from uuid import UUID
 
 from sqlalchemy import Connection, bindparam, select, update
 
-from product_gateway.db import catalog_write, claims, merchants, syncs, tables, types
+from product_gateway.db import catalog_write, claims, merchants, tables, types
 from product_gateway.db.database import Database
+from product_gateway.db.enqueue import enqueue
 from product_gateway.model.catalog import Page as Read
 from product_gateway.model.catalog import Record, Rejection
 from product_gateway.model.merchants import Platform
@@ -41,12 +42,12 @@ def paint(database: Database) -> None:
             read(database, sync, page, 250, 1500)
         database.call(claims.heartbeat, sync, 86400.0)
     for name in ("corner-books", "elm-street-tea"):
-        database.call(syncs.enqueue, name, EntityType.PRODUCT)
+        database.call(enqueue, name, EntityType.PRODUCT)
 
 
 def begun(database: Database, merchant: str, entity_type: EntityType) -> Claim:
     """A sync in progress."""
-    database.call(syncs.enqueue, merchant, entity_type)
+    database.call(enqueue, merchant, entity_type)
     claim = database.call(claims.claim, "worker-1:4711", 86400.0, 5, 2)
     assert claim is not None
     return claim

@@ -8,6 +8,7 @@ import orjson
 
 from product_gateway.db import catalog, syncs
 from product_gateway.db.database import Database
+from product_gateway.db.enqueue import enqueue
 from product_gateway.model.syncs import EntityType, Sync, SyncStatus
 from product_gateway.services import processes
 from product_gateway.settings import Settings
@@ -43,7 +44,7 @@ async def until(database: Database, sync: Sync, *statuses: SyncStatus, read: int
 
 async def run(made: Settings, database: Database, entity_type: EntityType = PRODUCT) -> Sync:
     """A whole sync of the merchant `shop`."""
-    return await finish(made, database, await database.write(syncs.enqueue, "shop", entity_type))
+    return await finish(made, database, await database.write(enqueue, "shop", entity_type))
 
 
 async def finish(made: Settings, database: Database, sync: Sync) -> Sync:

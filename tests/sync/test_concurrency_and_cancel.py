@@ -10,6 +10,7 @@ import pytest
 from product_gateway import settings
 from product_gateway.db import merchants, syncs
 from product_gateway.db.database import Database
+from product_gateway.db.enqueue import enqueue
 from product_gateway.model.syncs import EntityType, SyncStatus
 from product_gateway.settings import Settings
 from tests.support.fake_list_service import FakeListService, items
@@ -49,8 +50,8 @@ async def test_a_merchants_syncs_run_one_after_the_other(
 ) -> None:
     """Where the operator says so, with two workers too; the service never gets two requests at once."""
     shelf.delays = itertools.repeat(0.02)
-    first = await served.write(syncs.enqueue, "shop", PRODUCT)
-    second = await served.write(syncs.enqueue, "shop", COLLECTION)
+    first = await served.write(enqueue, "shop", PRODUCT)
+    second = await served.write(enqueue, "shop", COLLECTION)
     async with working(made, served), working(made, served):
         first = await until(served, first, SyncStatus.SUCCEEDED)
         second = await until(served, second, SyncStatus.SUCCEEDED)
@@ -65,7 +66,7 @@ async def test_two_merchants_do_not_wait_for_each_other(
 ) -> None:
     """The limit is for each of them."""
     shelf.delays = itertools.repeat(0.1)
-    both = [await served.write(syncs.enqueue, name, PRODUCT) for name in ("shop", "other")]
+    both = [await served.write(enqueue, name, PRODUCT) for name in ("shop", "other")]
     async with working(made, served):
         for each in both:
             await until(served, each, SyncStatus.IN_PROGRESS)
@@ -79,12 +80,12 @@ async def test_a_cancelled_pull_stops_at_the_next_page_and_never_runs_again(
 ) -> None:
     """What was written stays, what was not is not; the next sync is accepted at once and finds its own way."""
     shelf.delays = itertools.repeat(0.05)
-    cancelled = await served.write(syncs.enqueue, "shop", PRODUCT)
+    cancelled = await served.write(enqueue, "shop", PRODUCT)
     async with working(made, served):
         await until(served, cancelled, SyncStatus.IN_PROGRESS, read=5)
         await served.write(syncs.cancel, "shop", PRODUCT)
         asked = len(shelf.asked)
-        again = await served.write(syncs.enqueue, "shop", PRODUCT)
+        again = await served.write(enqueue, "shop", PRODUCT)
         again = await until(served, again, SyncStatus.SUCCEEDED)
     assert len(shelf.asked) <= asked + 1 + 4  # the page that was on its way, and the four of the second sync
     assert (again.attempt, again.counts.created + again.counts.unchanged) == (1, 20)
@@ -97,9 +98,9 @@ async def test_a_cancelled_pull_stops_at_the_next_page_and_never_runs_again(
 
 async def test_a_cancelled_sync_that_waits_never_runs(served: Database, made: Settings, shelf: FakeListService) -> None:
     """Nobody asks the merchant for it."""
-    waiting = await served.write(syncs.enqueue, "shop", PRODUCT)
+    waiting = await served.write(enqueue, "shop", PRODUCT)
     await served.write(syncs.cancel, "shop", PRODUCT)
-    other = await served.write(syncs.enqueue, "shop", COLLECTION)
+    other = await served.write(enqueue, "shop", COLLECTION)
     async with working(made, served):
         await until(served, other, SyncStatus.SUCCEEDED)
     after = await served.read(syncs.get, "shop", waiting.id)
@@ -117,14 +118,14 @@ async def test_a_cancel_is_noticed_within_five_seconds_during_a_slow_page(
     else:
         shelf.status, shelf.wait = 503, 60
         made = made.model_copy(update={"lease_seconds": 1})  # so the heart beats quicker, and so does this test
-    cancelled = await served.write(syncs.enqueue, "shop", PRODUCT)
+    cancelled = await served.write(enqueue, "shop", PRODUCT)
     async with working(made, served):
         await until(served, cancelled, SyncStatus.IN_PROGRESS)
         while not shelf.asked:
             await until(served, cancelled, SyncStatus.IN_PROGRESS)
         started = time.monotonic()
         await served.write(syncs.cancel, "shop", PRODUCT)
-        again = await served.write(syncs.enqueue, "shop", PRODUCT)
+        again = await served.write(enqueue, "shop", PRODUCT)
         shelf.status = 200
         await until(served, again, SyncStatus.SUCCEEDED)
         assert time.monotonic() - started < 6

@@ -10,6 +10,7 @@ import pytest
 
 from product_gateway.db import events, merchants, syncs, webhooks
 from product_gateway.db.database import Database
+from product_gateway.db.enqueue import enqueue
 from product_gateway.model.merchants import Platform
 from product_gateway.model.syncs import EntityType, SyncStatus
 from tests.support.contract import Gateway, error
@@ -103,8 +104,8 @@ def test_what_is_cancelled_with_its_merchant_says_why_and_is_announced(database:
     """The merchant's receiver hears of every end of a sync, and the timeline of the monitor of the reason."""
     values, why = CHANGES[option]
     database.call(webhooks.put, "shop", url="https://receiver.example", secret="encrypted")
-    active = [database.call(syncs.enqueue, "shop", each) for each in EntityType]
-    others = database.call(syncs.enqueue, "other", EntityType.PRODUCT)
+    active = [database.call(enqueue, "shop", each) for each in EntityType]
+    others = database.call(enqueue, "other", EntityType.PRODUCT)
     database.call(merchants.update_merchant, "shop", **values)
     for sync in active:
         assert database.call(syncs.get, "shop", sync.id).status is SyncStatus.CANCELLED
@@ -117,6 +118,6 @@ def test_what_is_cancelled_with_its_merchant_says_why_and_is_announced(database:
 
 def test_a_change_that_shuts_nobody_out_leaves_the_active_syncs(database: Database) -> None:
     """An operator who changes the currency does not expect a sync to end."""
-    sync = database.call(syncs.enqueue, "shop", EntityType.PRODUCT)
+    sync = database.call(enqueue, "shop", EntityType.PRODUCT)
     database.call(merchants.update_merchant, "shop", currency="EUR", disabled=False, platform=Platform.BYOP)
     assert database.call(syncs.get, "shop", sync.id).status is SyncStatus.QUEUED

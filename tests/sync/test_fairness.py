@@ -12,6 +12,7 @@ from sqlalchemy import func, literal, select, update
 from product_gateway import settings
 from product_gateway.db import catalog_write, claims, events, merchants, syncs, tables
 from product_gateway.db.database import Database, open_database
+from product_gateway.db.enqueue import enqueue
 from product_gateway.db.types import now
 from product_gateway.http_client.client import HttpClient
 from product_gateway.model.merchants import Platform
@@ -44,7 +45,7 @@ async def test_ten_quick_syncs_finish_beside_one_that_does_not_end(
         ids = {}
         for shop in (slow, *quick):
             database.call(merchants.add, shop.name, Platform.BYOP, f"{address}/{shop.name}")
-            ids[shop.name] = database.call(syncs.enqueue, shop.name, PRODUCT).id
+            ids[shop.name] = database.call(enqueue, shop.name, PRODUCT).id
         async with HttpClient(allow_private_addresses=True) as outbound, asyncio.timeout(PATIENCE):
             stop = asyncio.Event()
             running = asyncio.create_task(Worker(made, database, outbound).run(stop))
@@ -73,8 +74,8 @@ def claim(database: Database) -> Claim:
 def test_a_merchants_second_sync_comes_behind_those_of_merchants_that_have_none(database: Database) -> None:
     """Whatever the order of the requests. Without others, nothing is held back."""
     for each in EntityType:
-        database.call(syncs.enqueue, "shop", each)
-    database.call(syncs.enqueue, "other", PRODUCT)
+        database.call(enqueue, "shop", each)
+    database.call(enqueue, "other", PRODUCT)
     taken = [claim(database) for _ in range(3)]
     assert [each.merchant for each in taken] == ["shop", "other", "shop"]
     assert database.call(claims.claim, "tester", 60.0, *RULES) is None
@@ -82,9 +83,9 @@ def test_a_merchants_second_sync_comes_behind_those_of_merchants_that_have_none(
 
 def test_a_released_sync_stands_behind_all_that_wait_and_keeps_its_place_for_clients(database: Database) -> None:
     """It is not taken up again at once, no worker counts as lost, and what comes later stands behind it."""
-    asked = database.call(syncs.enqueue, "shop", PRODUCT)
+    asked = database.call(enqueue, "shop", PRODUCT)
     first = claim(database)
-    database.call(syncs.enqueue, "other", PRODUCT)
+    database.call(enqueue, "other", PRODUCT)
     database.call(claims.release, first)
     released = database.call(syncs.get, "shop", asked.id)
     assert (released.status, released.queued_at) == (SyncStatus.QUEUED, asked.queued_at)
@@ -94,7 +95,7 @@ def test_a_released_sync_stands_behind_all_that_wait_and_keeps_its_place_for_cli
     database.call(catalog_write.succeed, second)
     database.call(merchants.add, "late", Platform.BYOP, "https://shop.example")
     wait_a_moment(database)
-    database.call(syncs.enqueue, "late", PRODUCT)
+    database.call(enqueue, "late", PRODUCT)
     third = claim(database)
     assert (third.sync_id, third.attempt, third.taken_over) == (asked.id, 2, False)
     told = [each.kind for each in database.call(events.of_sync, "shop", asked.id)]
@@ -111,11 +112,11 @@ def wait_a_moment(database: Database) -> None:
 def test_the_demand_is_of_merchants_without_a_slot_and_names_the_second_syncs(database: Database) -> None:
     """Who has one in progress does not wait; who has waited for a moment only will be served by a free slot."""
     for each in EntityType:
-        database.call(syncs.enqueue, "shop", each)
+        database.call(enqueue, "shop", each)
     held = [claim(database) for _ in range(2)]
     assert database.call(claims.demand, 0.0, 4) == Demand(frozenset(), frozenset())
     for each in EntityType:
-        database.call(syncs.enqueue, "other", each)
+        database.call(enqueue, "other", each)
     assert database.call(claims.demand, 60.0, 4) == Demand(frozenset(), frozenset())
     wait_a_moment(database)
     found = database.call(claims.demand, 0.0, 4)
@@ -127,7 +128,7 @@ def test_the_demand_is_of_merchants_without_a_slot_and_names_the_second_syncs(da
 
 def test_the_queue_is_as_old_as_its_first_wait_not_as_its_first_request(database: Database) -> None:
     """Or a sync that has shared its slot for an hour would look as if nobody had served it for an hour."""
-    sync = database.call(syncs.enqueue, "shop", PRODUCT)
+    sync = database.call(enqueue, "shop", PRODUCT)
     long_ago = update(tables.syncs).where(tables.syncs.c.id == sync.id).values(queued_at=now(literal(-3600)))
     database.call(lambda connection: connection.execute(long_ago))
     (group,) = database.call(syncs.active)
@@ -218,7 +219,7 @@ def test_a_sync_that_takes_too_long_ends_in_the_middle_of_a_page(deployment: Dep
 
 def test_what_a_sync_may_take_counts_from_its_first_start(database: Database) -> None:
     """Its turns and its time in the queue included: a merchant knows when it ends at the latest."""
-    sync = database.call(syncs.enqueue, "shop", PRODUCT)
+    sync = database.call(enqueue, "shop", PRODUCT)
     first = claim(database)
     assert first.seconds_since_start < 60
     database.call(claims.release, first)

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, select
 from product_gateway.auth import keys
 from product_gateway.db import catalog, catalog_write, claims, merchants, syncs, tables
 from product_gateway.db.database import Database, open_database
+from product_gateway.db.enqueue import enqueue
 from product_gateway.model.catalog import Page, Record
 from product_gateway.model.merchants import Platform
 from product_gateway.model.syncs import EntityType, Sync, SyncStatus
@@ -33,13 +34,13 @@ def prepare(database: Database, deployment: Deployment, address: str, shop: Shop
     """The merchant, a catalog with records that are to go, and a sync in the queue."""
     token = keys.Secrets(deployment.settings()).encrypt("the-merchants-token")
     database.call(merchants.add, shop.name, Platform.BYOP, f"{address}/{shop.name}", token)
-    database.call(syncs.enqueue, shop.name, PRODUCT)
+    database.call(enqueue, shop.name, PRODUCT)
     claim = database.call(claims.claim, "tester", 60.0, 5, 2)
     assert claim is not None
     gone = tuple(Record(f"{n:05d}-gone", "{}") for n in range(GONE))
     database.call(catalog_write.write_page, claim, Page(gone, (), None, None), 60.0)
     database.call(catalog_write.succeed, claim)
-    return database.call(syncs.enqueue, shop.name, PRODUCT)
+    return database.call(enqueue, shop.name, PRODUCT)
 
 
 def owner(connection: Connection, sync: Sync) -> str:

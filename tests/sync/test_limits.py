@@ -15,6 +15,7 @@ from starlette.types import Receive, Scope, Send
 from product_gateway import settings
 from product_gateway.db import catalog, catalog_removal, catalog_write, claims, merchants, syncs
 from product_gateway.db.database import Database
+from product_gateway.db.enqueue import enqueue
 from product_gateway.model.catalog import Page, Record, Rejection
 from product_gateway.model.syncs import Counts, Sync, SyncStatus
 from product_gateway.openapi import bodies
@@ -339,7 +340,7 @@ async def test_a_list_that_only_repeats_records_ends_the_sync_whichever_worker_r
     served: Database, made: Settings, before: int
 ) -> None:
     """Its cursors are all new. The pages of the worker before, which was stopped, count too."""
-    sync = await served.write(syncs.enqueue, "shop", PRODUCT)
+    sync = await served.write(enqueue, "shop", PRODUCT)
     claim = await served.write(claims.claim, "stopped", 30.0, 5, 2)
     assert claim is not None
     records = tuple(Record(each["id"], "{}") for each in items(5))
@@ -360,7 +361,7 @@ async def test_a_worker_that_takes_over_a_complete_pull_judges_it(
 ) -> None:
     """The one that read the last page may have been lost before it did."""
     await stocked(made, served, shelf, 20)
-    await served.write(syncs.enqueue, "shop", PRODUCT)
+    await served.write(enqueue, "shop", PRODUCT)
     claim = await served.write(claims.claim, "lost", 30.0, 5, 2)
     assert claim is not None
     rejections = tuple(Rejection("WRONG_TYPE", f"r{each:03}", "/title", "no") for each in range(20))

@@ -10,6 +10,7 @@ from starlette.responses import Response
 from product_gateway import settings
 from product_gateway.db import merchants, syncs
 from product_gateway.db.database import Database
+from product_gateway.db.enqueue import enqueue
 from product_gateway.model.syncs import SyncStatus
 from product_gateway.settings import Settings
 from tests.support.scripted_answers import Merchant, as_bytes, item, page_of
@@ -36,7 +37,7 @@ async def test_a_wait_longer_than_the_lease_keeps_the_claim(database: Database, 
         busy = Response(status_code=429, headers={"Retry-After": "3"})
         merchant.answers = [busy, Response(as_bytes(page_of(item())))]
         await database.write(merchants.update_merchant, "shop", product_service_url=url)
-        sync = await database.write(syncs.enqueue, "shop", PRODUCT)
+        sync = await database.write(enqueue, "shop", PRODUCT)
         began = time.monotonic()
         async with working(made, database), working(made, database):
             done = await until(database, sync, *ENDED)
@@ -50,7 +51,7 @@ async def test_a_sync_that_waits_can_be_cancelled(database: Database, made: Sett
     with serve(merchant) as url:
         merchant.answers = [Response(status_code=503, headers={"Retry-After": "290"})]
         await database.write(merchants.update_merchant, "shop", product_service_url=url)
-        sync = await database.write(syncs.enqueue, "shop", PRODUCT)
+        sync = await database.write(enqueue, "shop", PRODUCT)
         async with working(made, database):
             async with asyncio.timeout(20):
                 while not merchant.asked:  # noqa: ASYNC110 - it is asked in another thread
@@ -58,7 +59,7 @@ async def test_a_sync_that_waits_can_be_cancelled(database: Database, made: Sett
             await database.write(syncs.cancel, "shop", PRODUCT)
             assert (await database.read(syncs.get, "shop", sync.id)).status is SyncStatus.CANCELLED
             began = time.monotonic()
-            await database.write(syncs.enqueue, "shop", PRODUCT)
+            await database.write(enqueue, "shop", PRODUCT)
             async with asyncio.timeout(20):
                 while len(merchant.asked) < 2:  # noqa: ASYNC110
                     await asyncio.sleep(0.02)

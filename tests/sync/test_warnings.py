@@ -9,6 +9,7 @@ from product_gateway.check_service.results import CheckResults, DryRunResult
 from product_gateway.client import bodies, formatting
 from product_gateway.db import catalog_write, claims, syncs
 from product_gateway.db.database import Database
+from product_gateway.db.enqueue import enqueue
 from product_gateway.model.catalog import Page, Rejection
 from product_gateway.model.syncs import Counts, EntityType, Sync
 from product_gateway.openapi.bodies import sync_body as api_body
@@ -19,7 +20,7 @@ PRODUCT = EntityType.PRODUCT
 @pytest.fixture
 def sync(database: Database) -> Sync:
     """A sync that succeeded, with two records that it could not remove."""
-    database.call(syncs.enqueue, "shop", PRODUCT)
+    database.call(enqueue, "shop", PRODUCT)
     claim = database.call(claims.claim, "worker", 30.0, 5, 2)
     assert claim is not None
     nameless = Page((), (Rejection("MISSING_FIELD", None, "/id", "id is missing."),), None, None)

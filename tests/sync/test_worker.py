@@ -14,6 +14,7 @@ from product_gateway import settings
 from product_gateway.auth.keys import Secrets
 from product_gateway.db import catalog, merchants, syncs, tables
 from product_gateway.db.database import Database
+from product_gateway.db.enqueue import enqueue
 from product_gateway.model.syncs import Counts, EntityType, SyncStatus
 from product_gateway.sample import catalog_file
 from product_gateway.sample.service import create_sample_app
@@ -128,7 +129,7 @@ async def test_what_has_changed_since_the_sync_was_queued_counts(
 
     The values are written past `merchants.change`, which cancels active syncs: a PUT at the same moment may come later.
     """
-    sync = await served.write(syncs.enqueue, "shop", PRODUCT)
+    sync = await served.write(enqueue, "shop", PRODUCT)
     await served.write(lambda connection: connection.execute(update(tables.merchants).values(**change)))
     async with working(made, served):
         ended = await until(served, sync, SyncStatus.FAILED)
@@ -140,7 +141,7 @@ async def test_a_worker_that_is_stopped_hands_back_and_the_next_goes_on_from_the
 ) -> None:
     """At once, and no page is fetched twice but the one that was being written and the one on its way meanwhile."""
     service.app = create_sample_app(SAMPLE, token=TOKEN, delay=0.05)
-    sync = await served.write(syncs.enqueue, "shop", PRODUCT)
+    sync = await served.write(enqueue, "shop", PRODUCT)
     async with working(made, served):
         await until(served, sync, SyncStatus.IN_PROGRESS, read=5)
     handed_back = await served.read(syncs.get, "shop", sync.id)
@@ -156,7 +157,7 @@ async def test_a_worker_that_is_stopped_hands_back_and_the_next_goes_on_from_the
 async def test_a_slow_page_does_not_cost_the_lease(served: Database, made: Settings, service: Service) -> None:
     """The heart beats while the merchant thinks, for longer than a lease."""
     service.app = create_sample_app(SAMPLE, token=TOKEN, delay=2.5)
-    sync = await served.write(syncs.enqueue, "shop", PRODUCT)
+    sync = await served.write(enqueue, "shop", PRODUCT)
     made = made.model_copy(update={"page_size": 500})
     async with working(made, served), working(made, served):
         ended = await until(served, sync, SyncStatus.SUCCEEDED)
@@ -166,8 +167,8 @@ async def test_a_slow_page_does_not_cost_the_lease(served: Database, made: Setti
 async def test_a_worker_runs_several_syncs_at_a_time(served: Database, made: Settings, service: Service) -> None:
     """One merchant's slow service keeps nobody else waiting while there are free slots."""
     service.app = create_sample_app(SAMPLE, token=TOKEN, delay=0.1)
-    first = await served.write(syncs.enqueue, "shop", PRODUCT)
-    second = await served.write(syncs.enqueue, "shop", COLLECTION)
+    first = await served.write(enqueue, "shop", PRODUCT)
+    second = await served.write(enqueue, "shop", COLLECTION)
     async with working(made, served):
         await until(served, second, SyncStatus.SUCCEEDED)
         assert (await served.read(syncs.get, "shop", first.id)).status is SyncStatus.IN_PROGRESS

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, make_url, text
 
 from product_gateway.db import merchants, migrate, syncs
 from product_gateway.db.database import Database, connect, open_database
+from product_gateway.db.enqueue import enqueue
 from product_gateway.errors import SettingsError, Unavailable
 from product_gateway.model.merchants import Platform
 from product_gateway.model.syncs import EntityType, SyncStatus
@@ -32,9 +33,9 @@ def url(postgresql_server: str, postgresql_template: str) -> str:
     return url
 
 
-def enqueue(database: Database) -> None:
+def enqueue_product(database: Database) -> None:
     """Any write."""
-    database.call(syncs.enqueue, "shop", EntityType.PRODUCT)
+    database.call(enqueue, "shop", EntityType.PRODUCT)
 
 
 def cut_off(url: str) -> None:
@@ -50,11 +51,11 @@ def test_a_server_that_only_reads_is_left(url: str) -> None:
     databases.run(url, f"ALTER DATABASE {name} SET default_transaction_read_only = on")
     with open_database(url) as database:
         with pytest.raises(Unavailable, match=r"cannot be used at the moment\.$") as away:
-            enqueue(database)
+            enqueue_product(database)
         assert "read-only" in away.value.with_cause
         reset = f"ALTER DATABASE {name} RESET default_transaction_read_only"
         databases.run(make_url(url).set(database="postgres").render_as_string(hide_password=False), reset)
-        enqueue(database)  # in a new session: the old one would still be read-only
+        enqueue_product(database)  # in a new session: the old one would still be read-only
 
 
 async def test_sessions_that_the_server_ended_cost_one_try(url: str) -> None:
@@ -79,7 +80,7 @@ async def test_a_session_that_ends_in_a_transaction_is_unavailable(url: str) -> 
         cut = threading.Event()
 
         def write(connection: Connection) -> None:
-            syncs.enqueue(connection, "shop", EntityType.PRODUCT)
+            enqueue(connection, "shop", EntityType.PRODUCT)
             written.set()
             assert cut.wait(10)
 
@@ -101,7 +102,7 @@ async def test_no_write_is_tried_a_second_time_by_itself(url: str) -> None:
 
         def count(connection: Connection) -> None:
             calls.append(connection)
-            syncs.enqueue(connection, "shop", EntityType.PRODUCT)
+            enqueue(connection, "shop", EntityType.PRODUCT)
 
         with pytest.raises(Unavailable):
             await database.write(count)
@@ -138,7 +139,7 @@ def test_the_host_that_answers_is_found(url: str, form: Callable[[str, int, str]
     """In SQLAlchemy's forms; libpq's is what the failover test uses."""
     parsed = make_url(url)
     with open_database(form(str(parsed.query["host"]), parsed.port or 5432, str(parsed.database))) as database:
-        enqueue(database)
+        enqueue_product(database)
 
 
 @pytest.mark.parametrize(
@@ -197,7 +198,7 @@ def test_a_worker_outlives_its_database(url: str, tmp_path: Path) -> None:
     ):
         open_shops(deployment, service, ["m"])
         with open_database(url) as database:
-            sync = database.call(syncs.enqueue, "m", EntityType.PRODUCT)
+            sync = database.call(enqueue, "m", EntityType.PRODUCT)
             within(20, lambda: database.call(syncs.get, "m", sync.id).records_read)
             databases.run(others, f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
             cut_off(url)

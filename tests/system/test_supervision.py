@@ -17,6 +17,7 @@ from product_gateway.api.app import create_app
 from product_gateway.api.long_poll import SyncWaiters
 from product_gateway.db import syncs
 from product_gateway.db.database import Database
+from product_gateway.db.enqueue import enqueue
 from product_gateway.errors import LeaseLost, Unavailable
 from product_gateway.model.syncs import EntityType, SyncStatus
 from product_gateway.operations.app import create_operations_app
@@ -251,7 +252,7 @@ async def test_readiness_names_a_loop_that_makes_no_progress(database: Database,
             try:
                 await until_ready((here, there), 200)
                 with raising(url, "sync_events"):
-                    await database.write(syncs.enqueue, "shop", PRODUCT)
+                    await database.write(enqueue, "shop", PRODUCT)
                     for said in await until_ready((here, there), 503):
                         assert "make no progress: claims (" in said
                 await until_ready((here, there), 200)
@@ -276,7 +277,7 @@ async def test_who_waits_goes_on_waiting_through_an_error_that_no_list_has(datab
     metrics = Metrics()
     waiting = SyncWaiters(database, supervisor=Supervisor(metrics))
     never: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-    sync = await database.write(syncs.enqueue, "shop", PRODUCT)
+    sync = await database.write(enqueue, "shop", PRODUCT)
     patient = asyncio.create_task(waiting.wait_until_ended(sync, NEVER, never))
     with renamed(databases.url_of(database), "syncs", "finished_at"):
         with pytest.raises((DBAPIError, Unavailable)):

@@ -13,6 +13,7 @@ import pytest
 
 from product_gateway.db import syncs
 from product_gateway.db.database import Database, open_database
+from product_gateway.db.enqueue import enqueue
 from product_gateway.model.syncs import EntityType, SyncStatus
 from product_gateway.telemetry.metrics import Metrics
 from tests.support import hostile_service
@@ -158,7 +159,7 @@ def test_a_limit_that_refuses_is_counted_by_its_reason(sqlite_deployment: Deploy
 
 def run(database: Database, *merchants: str) -> None:
     """A sync of products for each merchant, to its end."""
-    asked = [database.call(syncs.enqueue, each, EntityType.PRODUCT) for each in merchants]
+    asked = [database.call(enqueue, each, EntityType.PRODUCT) for each in merchants]
     within(30, lambda: all(database.call(syncs.get, each.merchant, each.id).status in ENDED for each in asked))
 
 
@@ -198,13 +199,13 @@ def test_a_lost_lease_and_its_takeover_are_counted_and_a_cancelled_sync_is_neith
         open_shops(deployment, sample, ["shop"])
         with deployment.process("worker") as first:
             seen = first.operations_url()
-            sync = database.call(syncs.enqueue, "shop", EntityType.PRODUCT)
+            sync = database.call(enqueue, "shop", EntityType.PRODUCT)
             within(20, lambda: Scrape(seen).total("syncs_running") == 1)
             database.call(syncs.cancel, "shop", EntityType.PRODUCT)
             within(20, lambda: Scrape(seen).total("syncs_running") == 0)
             assert Scrape(seen).total("lease_losses_total") == 0
 
-            sync = database.call(syncs.enqueue, "shop", EntityType.PRODUCT)
+            sync = database.call(enqueue, "shop", EntityType.PRODUCT)
             within(20, lambda: database.call(syncs.get, "shop", sync.id).records_read)
             first.send(signal.SIGSTOP)
             try:
@@ -225,7 +226,7 @@ def test_a_sync_that_is_given_up_is_counted_by_who_gave_it_up(deployment: Deploy
     slow = ("--records", "1000", "--delay", "0.3")
     with deployment.sample_service(*slow) as sample, open_database(url_of(deployment)) as database:
         open_shops(deployment, sample, ["shop"])
-        sync = database.call(syncs.enqueue, "shop", EntityType.PRODUCT)
+        sync = database.call(enqueue, "shop", EntityType.PRODUCT)
         with deployment.process("worker") as first:
             within(20, lambda: database.call(syncs.get, "shop", sync.id).records_read)
             first.send(signal.SIGKILL)

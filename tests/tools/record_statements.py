@@ -16,8 +16,19 @@ from uuid import UUID
 
 from sqlalchemy import event, make_url
 
-from product_gateway.db import catalog, catalog_removal, catalog_write, claims, merchants, migrate, syncs, webhooks
+from product_gateway.db import (
+    admission,
+    catalog,
+    catalog_removal,
+    catalog_write,
+    claims,
+    merchants,
+    migrate,
+    syncs,
+    webhooks,
+)
 from product_gateway.db.database import Database, open_database
+from product_gateway.db.enqueue import enqueue
 from product_gateway.errors import LeaseLost, SyncAlreadyActive
 from product_gateway.model.catalog import Page, Record, Rejection
 from product_gateway.model.merchants import Platform
@@ -64,19 +75,19 @@ def _keep_merchants(database: Database) -> None:
     call(webhooks.put, "shop", url="https://receiver.example", secret="encrypted")
     call(webhooks.put, "shop", url="https://receiver.example/hook")
     call(webhooks.put, "other", url="https://receiver.example", secret="encrypted")
-    call(merchants.require_active, "shop")
+    call(admission.require_active, "shop")
     call(merchants.list_all)
 
 
 def _ask_for_syncs(database: Database) -> None:
     call = database.call
-    call(syncs.enqueue, "shop", PRODUCT)
+    call(enqueue, "shop", PRODUCT)
     with contextlib.suppress(SyncAlreadyActive):
-        call(syncs.enqueue, "shop", PRODUCT)
-    call(syncs.enqueue, "shop", COLLECTION, "a key")
-    call(syncs.enqueue, "shop", COLLECTION, "a key")
+        call(enqueue, "shop", PRODUCT)
+    call(enqueue, "shop", COLLECTION, "a key")
+    call(enqueue, "shop", COLLECTION, "a key")
     call(syncs.cancel, "shop", COLLECTION)
-    call(syncs.enqueue, "other", PRODUCT)
+    call(enqueue, "other", PRODUCT)
     call(syncs.cancel, "other", PRODUCT)
 
 
@@ -113,7 +124,7 @@ def _end_in_other_ways(database: Database) -> None:
         call(catalog_write.succeed, found)
     claimed(database, PRODUCT, NO_LEASE)
     call(claims.claim, "worker", LEASE, 1, SYNCS_AT_ONCE)  # gives it up: WORKER_LOST
-    call(syncs.enqueue, "shop", PRODUCT)
+    call(enqueue, "shop", PRODUCT)
     call(claims.claim, "worker", LEASE, WORKERS_LOST, 1)  # where a merchant's syncs run one after the other
 
 
@@ -154,7 +165,7 @@ def _read(database: Database) -> None:
 def claimed(database: Database, entity_type: EntityType, lease: float = LEASE) -> Claim:
     """The merchant's active sync of that type, or else a new one."""
     with contextlib.suppress(SyncAlreadyActive):
-        database.call(syncs.enqueue, "shop", entity_type)
+        database.call(enqueue, "shop", entity_type)
     claim = database.call(claims.claim, "worker", lease, WORKERS_LOST, SYNCS_AT_ONCE)
     assert claim is not None
     return claim

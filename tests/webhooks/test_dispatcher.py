@@ -26,6 +26,7 @@ from product_gateway import settings
 from product_gateway.auth.keys import Secrets
 from product_gateway.db import merchants, syncs, tables, webhooks
 from product_gateway.db.database import Database, open_database
+from product_gateway.db.enqueue import enqueue
 from product_gateway.model.merchants import Platform
 from product_gateway.model.syncs import EntityType
 from product_gateway.model.webhooks import Delivery, DeliveryStatus
@@ -87,7 +88,7 @@ def end_sync(made: Settings, database: Database, merchant: str, url: str) -> UUI
     if database.call(merchants.find, merchant) is None:
         database.call(merchants.add, merchant, Platform.BYOP, NOWHERE)
     database.call(webhooks.put, merchant, url=url, secret=Secrets(made).encrypt(SECRET))
-    database.call(syncs.enqueue, merchant, PRODUCT)
+    database.call(enqueue, merchant, PRODUCT)
     return database.call(syncs.cancel, merchant, PRODUCT).id
 
 
@@ -155,7 +156,7 @@ async def test_for_a_day_after_a_change_messages_are_signed_with_both_secrets(
         ), "receivers that read one signature read the first"
         assert [believed_with(both, each) for each in (NEW_SECRET, SECRET)] == [True, True]
         database.call(age_previous_secrets)
-        database.call(syncs.enqueue, "shop", PRODUCT)
+        database.call(enqueue, "shop", PRODUCT)
         database.call(syncs.cancel, "shop", PRODUCT)
         await asyncio.to_thread(within, PATIENCE, lambda: len(receiver.messages) == 2)
     assert [believed_with(receiver.messages[1], each) for each in (NEW_SECRET, SECRET)] == [True, False]
@@ -409,10 +410,10 @@ async def test_a_worker_killed_between_sending_and_writing_it_down_loses_nothing
             database.call(merchants.add, name, Platform.BYOP, NOWHERE)
         secret = Secrets(deployment.settings()).encrypt(SECRET)
         database.call(webhooks.put, "shop", url=f"{receiver.url}/hang", secret=secret)
-        sync = database.call(syncs.enqueue, "shop", PRODUCT)
+        sync = database.call(enqueue, "shop", PRODUCT)
         with deployment.process("worker") as worker:
             within(PATIENCE, lambda: receiver.messages)
-            other = database.call(syncs.enqueue, "other", PRODUCT)
+            other = database.call(enqueue, "other", PRODUCT)
             within(PATIENCE, lambda: not database.call(syncs.get, "other", other.id).is_active)
             sent = len(receiver.messages)
             within(PATIENCE, lambda: len(receiver.messages) > sent)  # it has just arrived, and nobody has answered

@@ -8,8 +8,8 @@ import orjson
 
 from product_gateway.api.cursors import decoded, encoded
 from product_gateway.db import catalog
+from product_gateway.db.admission import for_active_merchant
 from product_gateway.db.database import THREADS, Database
-from product_gateway.db.merchants import for_active_merchant
 from product_gateway.http.responses import Response
 from product_gateway.model.catalog import Record
 from product_gateway.model.merchants import Merchant

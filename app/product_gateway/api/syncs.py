@@ -5,13 +5,12 @@ from uuid import UUID
 
 from product_gateway.api.cursors import HISTORY, encoded, place
 from product_gateway.api.long_poll import SyncWaiters
-from product_gateway.db import syncs
-from product_gateway.db.batch_reads import State, get_states, get_syncs
+from product_gateway.db import catalog, syncs
+from product_gateway.db.admission import for_active_merchant
 from product_gateway.db.batcher import Batcher
 from product_gateway.db.database import Database
-from product_gateway.db.enqueue import enqueue_many
-from product_gateway.db.merchants import for_active_merchant
-from product_gateway.db.syncs import Key, Wanted
+from product_gateway.db.enqueue import EnqueueRequest, enqueue, enqueue_many
+from product_gateway.db.syncs import Key
 from product_gateway.errors import NeverSynced
 from product_gateway.http.prefer import wait_seconds
 from product_gateway.http.responses import DeferredResponse, Response
@@ -38,21 +37,20 @@ class SyncHandlers:
         self._database = database
         self._metrics = metrics
         self._waiters = waiters
-        self._enqueue: Batcher[Wanted, Sync] = Batcher(lambda wanted: database.write_once(enqueue_many, wanted))
-        self._syncs: Batcher[Key, Sync] = Batcher(lambda keys: database.ask(get_syncs, keys))
-        self._states: Batcher[Wanted, State] = Batcher(lambda wanted: database.ask(get_states, wanted))
+        self._enqueue: Batcher[EnqueueRequest, Sync] = Batcher(
+            lambda requests: database.write_autocommit(enqueue_many, requests)
+        )
+        self._syncs: Batcher[Key, Sync] = Batcher(lambda keys: database.read_autocommit(syncs.get_many, keys))
+        self._states: Batcher[tuple[str, EntityType], catalog.StateAndLatest] = Batcher(
+            lambda keys: database.read_autocommit(catalog.states, keys)
+        )
 
     async def enqueue_sync(
         self, merchant: str, entity_type: EntityType, idempotency_key: str | None
     ) -> Response[SyncResponse]:
         """Raise SyncAlreadyActive."""
-        if idempotency_key is None:
-            with tracing.db_span(syncs.enqueue):
-                sync = await self._enqueue.ask((merchant, entity_type))
-        else:
-            _, sync = await self._database.write(
-                for_active_merchant(syncs.enqueue), merchant, entity_type, idempotency_key
-            )
+        with tracing.db_span(enqueue):
+            sync = await self._enqueue.submit((merchant, entity_type, idempotency_key))
         bind(sync_id=str(sync.id))
         headers = {"Location": f"{SYNCS}{sync.id}", "Retry-After": str(sync.seconds_left)}
         return Response({"data": sync_body(sync), "meta": {}}, 202, headers)
@@ -67,8 +65,8 @@ class SyncHandlers:
 
     async def get_sync_status(self, merchant: str, entity_type: EntityType) -> Response[SyncStatusResponse]:
         """Raise NeverSynced."""
-        with tracing.db_span(get_states):
-            state, latest = await self._states.ask((merchant, entity_type))
+        with tracing.db_span(catalog.states):
+            state, latest = await self._states.submit((merchant, entity_type))
         if state.updated_at is None or latest is None:
             raise NeverSynced(entity_type, latest)
         return Response(
@@ -104,8 +102,8 @@ class SyncHandlers:
         self, merchant: str, sync_id: UUID, prefer: str | None
     ) -> Response[SyncResponse] | DeferredResponse[SyncResponse]:
         """Raise SyncNotFound."""
-        with tracing.db_span(get_syncs):
-            sync = await self._syncs.ask((merchant, sync_id))
+        with tracing.db_span(syncs.get):
+            sync = await self._syncs.submit((merchant, sync_id))
         seconds = wait_seconds(prefer)
 
         async def wait(disconnected: asyncio.Future[bool]) -> Response[SyncResponse]:

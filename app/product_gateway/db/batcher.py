@@ -30,7 +30,7 @@ class Batcher(Generic[Asked, T]):
         self._is_running = False
         self._tasks: set[asyncio.Task[None]] = set()  # the event loop itself keeps no hold of them
 
-    async def ask(self, asked: Asked) -> T:
+    async def submit(self, asked: Asked) -> T:
         """What came of it. Raises what its own part of the batch raises."""
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._waiting.append((asked, deadline.get(), future))

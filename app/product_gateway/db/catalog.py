@@ -4,17 +4,50 @@ from collections.abc import Sequence
 from typing import Any
 
 import orjson
-from sqlalchemy import ColumnElement, Connection, Row, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, select
 
 from product_gateway.db import syncs
+from product_gateway.db.admission import ADMISSION_COLUMNS, refusal_of
+from product_gateway.db.engines.per_dialect import PerDialect
+from product_gateway.db.engines.values_table import ValuesTable
 from product_gateway.db.page_budget import MAX_PAGE_BYTES, fitting
-from product_gateway.db.tables import catalog_counts, catalog_records
-from product_gateway.errors import RecordNotFound
+from product_gateway.db.tables import catalog_counts, catalog_records, merchants
+from product_gateway.db.tables import syncs as sync_table
+from product_gateway.errors import GatewayError, RecordNotFound
 from product_gateway.model.catalog import CatalogPage, CatalogState, Record
 from product_gateway.model.syncs import EntityType, Sync
 
 _records = catalog_records.c
 _counts = catalog_counts.c
+_by_type = ValuesTable("merchant", "entity_type")
+
+
+def _make_select_states(dialect: str) -> Select[Any]:
+    merchant, entity_type = _by_type.columns[dialect]
+    each = sync_table.alias()
+    latest = (
+        select(each.c.id)
+        .where(each.c.merchant == merchant, each.c.entity_type == entity_type)
+        .order_by(each.c.queued_at.desc(), each.c.id.desc())
+        .limit(1)
+        .scalar_subquery()
+    )
+    return (
+        select(*ADMISSION_COLUMNS, _counts.num_records, _counts.updated_at, *syncs.columns)
+        .select_from(
+            _by_type.tables[dialect]
+            .outerjoin(merchants, merchants.c.name == merchant)
+            .outerjoin(catalog_counts, (_counts.merchant == merchant) & (_counts.entity_type == entity_type))
+            .outerjoin(sync_table, (sync_table.c.merchant == merchant) & (sync_table.c.id == latest))
+        )
+        .order_by(_by_type.place[dialect])
+    )
+
+
+_select_states = PerDialect(_make_select_states)
+
+StateAndLatest = tuple[CatalogState, Sync | None]
+"""A catalog's state, and the latest sync of its entity type."""
 
 
 def state(connection: Connection, merchant: str, entity_type: EntityType) -> CatalogState:
@@ -38,6 +71,16 @@ def size_in_bytes(connection: Connection, merchant: str, entity_type: EntityType
     """Return the total size of the merchant's records of the entity type."""
     here = (_counts.merchant == merchant) & (_counts.entity_type == entity_type)
     return connection.scalar(select(_counts.num_bytes).where(here)) or 0
+
+
+def states(connection: Connection, keys: Sequence[tuple[str, EntityType]]) -> list[StateAndLatest | GatewayError]:
+    """Return state and latest sync of each merchant and entity type, or the merchant's refusal."""
+    rows = connection.execute(_select_states[connection.dialect.name], _by_type.parameters(connection, keys)).all()
+    return [
+        refusal_of(row)
+        or (CatalogState(row.num_records or 0, row.updated_at), None if row.id is None else syncs.sync_of(row))
+        for row in rows
+    ]
 
 
 def collection(

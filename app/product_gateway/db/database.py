@@ -3,7 +3,7 @@
 Functions of this package take a connection and are called through a Database, which runs them in a
 transaction, on threads of its own:
 
-    sync = await database.write(syncs.enqueue, "demo", EntityType.PRODUCT)
+    sync = await database.write(enqueue, "demo", EntityType.PRODUCT)
 """
 
 import asyncio
@@ -61,7 +61,9 @@ class Database:
         """Runs `work(connection, …)` in a transaction that sees one state of the database."""
         return await self._in_thread(self._readers, work, args, kwargs)
 
-    async def ask(self, work: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    async def read_autocommit(
+        self, work: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T:
         """The same as `read`, for work with one statement: it sees one state by itself, and needs no transaction."""
         return await self._in_thread(self._readers, work, args, kwargs, once=True)
 
@@ -69,7 +71,7 @@ class Database:
         """Runs `work(connection, …)` in a transaction, which is durable when this returns."""
         return await self._in_thread(self._writers, work, args, kwargs, writes=True)
 
-    async def write_once(
+    async def write_autocommit(
         self, work: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """The same as `write`, for work of which each statement is right by itself: PostgreSQL hears of no other."""
@@ -85,7 +87,7 @@ class Database:
         if self._deadline is not None:
             deadline.set(asyncio.get_running_loop().time() + self._deadline)
 
-    def hurry(self, seconds: float) -> None:
+    def shorten_deadline(self, seconds: float) -> None:
         """The process is to end: what is under way has so many seconds, and what comes is over after twice as many."""
         self._deadline = 2 * seconds
         self._end = asyncio.get_running_loop().time() + self._deadline

@@ -1,118 +1,166 @@
-"""Many syncs asked for at once, of many merchants: the statements are the same, however many they are."""
+"""Enqueue syncs: one statement (two on SQLite) for any number of requests, of any merchants."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from functools import cache, partial
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, Select, select, text
+from sqlalchemy import ColumnElement, Connection, Row, Select, select, text
 from uuid_utils.compat import uuid7
 
-from product_gateway.db.engines.per_dialect import insert_into
+from product_gateway.db.admission import ADMISSION_COLUMNS, refusal_of
+from product_gateway.db.engines.per_dialect import PerDialect, insert_into
 from product_gateway.db.engines.values_table import ValuesTable
-from product_gateway.db.merchants import refusal_of
-from product_gateway.db.syncs import Wanted, columns, sync_of
+from product_gateway.db.syncs import columns, sync_of
 from product_gateway.db.tables import ACTIVE, merchants, syncs
 from product_gateway.db.types import now
-from product_gateway.errors import GatewayError, SyncAlreadyActive
+from product_gateway.errors import GatewayError, InvalidRequest, SyncAlreadyActive
 from product_gateway.model.merchants import Platform
 from product_gateway.model.syncs import Counts, EntityType, Sync, SyncStatus
 
-Outcomes = dict[Wanted, Iterator[Sync | GatewayError]]
-"""What each who asked for it has to hear, one after the other."""
+EnqueueRequest = tuple[str, EntityType, str | None]
+"""Merchant, entity type and idempotency key."""
 
-WithId = tuple[str, EntityType, UUID]
-"""Merchant, entity type, and the id that a new sync of them gets."""
+_NewRow = tuple[str, EntityType, str | None, UUID]
+_Attempt = tuple[Row[Any], datetime | None]
+"""The row that the look-up found, and when the request's sync was inserted, if it was."""
 
-_sent = ValuesTable("merchant", "entity_type", "id")
-_NAMES = ["merchant", "id", "entity_type", "status", "queued_at"]
+_requests = ValuesTable("merchant", "entity_type", "idempotency_key", "id")
+_keys = ValuesTable("merchant", "idempotency_key")
+_INSERTED = ["merchant", "entity_type", "idempotency_key", "id", "status", "queued_at"]
 
 
 def _make_look_up(dialect: str, *more: ColumnElement[Any]) -> Select[Any]:
-    merchant, entity_type, _ = _sent.columns[dialect]
+    """Return each request with its merchant's admission and the active sync in its way, in order."""
+    merchant, entity_type, *_ = _requests.columns[dialect]
     active = (syncs.c.merchant == merchant) & (syncs.c.entity_type == entity_type) & text(ACTIVE)
-    asked = (merchant.label("wanted_by"), entity_type.label("wanted_type"), merchants.c.disabled, merchants.c.platform)
-    return select(*asked, *more, *columns).select_from(
-        _sent.tables[dialect].outerjoin(merchants, merchants.c.name == merchant).outerjoin(syncs, active)
+    return (
+        select(*more, *ADMISSION_COLUMNS, *columns)
+        .select_from(
+            _requests.tables[dialect].outerjoin(merchants, merchants.c.name == merchant).outerjoin(syncs, active)
+        )
+        .order_by(_requests.place[dialect])
     )
 
 
 def _make_insert() -> Any:
-    merchant, entity_type, sync_id = _sent.columns["sqlite"]
-    # SQLite takes ON for a join's, unless there is a WHERE before it.
-    rows = select(merchant, sync_id, entity_type, text("'QUEUED'"), now()).select_from(_sent.tables["sqlite"])
-    new = insert_into("sqlite", syncs).from_select(_NAMES, rows.where(text("true")))
-    return new.on_conflict_do_nothing().returning(syncs.c.id, syncs.c.merchant, syncs.c.entity_type, syncs.c.queued_at)
+    rows = select(*_requests.columns["sqlite"], text("'QUEUED'"), now()).select_from(_requests.tables["sqlite"])
+    # SQLite would read the ON as a join's, were there no WHERE before it.
+    new = insert_into("sqlite", syncs).from_select(_INSERTED, rows.where(text("true")))
+    return new.on_conflict_do_nothing().returning(syncs.c.id, syncs.c.queued_at)
 
 
-def _make_both() -> Select[Any]:
-    """The look-up and the INSERT of what may be, in one statement."""
-    sync_id = _sent.columns["postgresql"][2]
-    asked = _make_look_up("postgresql", sync_id.label("new_id")).cte("asked")
-    free = asked.c.id.is_(None) & (asked.c.platform == Platform.BYOP) & ~asked.c.disabled
+def _make_look_up_and_insert() -> Select[Any]:
+    """Combine both statements, which saves PostgreSQL a round trip."""
+    merchant, entity_type, key, sync_id = _requests.columns["postgresql"]
+    request = (
+        merchant.label("for_merchant"),
+        entity_type.label("for_type"),
+        key.label("with_key"),
+        sync_id.label("new_id"),
+        _requests.place["postgresql"].label("place"),
+    )
+    found = _make_look_up("postgresql", *request).cte("found")
+    free = found.c.id.is_(None) & (found.c.platform == Platform.BYOP) & ~found.c.disabled
     at = select(now()).scalar_subquery()  # evaluated once, not for each row
-    rows = select(asked.c.wanted_by, asked.c.new_id, asked.c.wanted_type, text("'QUEUED'"), at).where(free)
-    # Always in this order: else two batches could wait for each other.
-    in_order = rows.order_by(asked.c.wanted_by, asked.c.wanted_type)
-    new = insert_into("postgresql", syncs).from_select(_NAMES, in_order).on_conflict_do_nothing()
-    made = new.returning(syncs.c.id, syncs.c.queued_at).cte("made")
-    found = select(made.c.id.label("made_id"), made.c.queued_at.label("made_at"), *asked.c)
-    return found.select_from(asked.outerjoin(made, made.c.id == asked.c.new_id))
+    rows = select(found.c.for_merchant, found.c.for_type, found.c.with_key, found.c.new_id, text("'QUEUED'"), at)
+    # One order for all batches: otherwise two of them could deadlock.
+    in_order = rows.where(free).order_by(found.c.for_merchant, found.c.for_type, found.c.place)
+    new = insert_into("postgresql", syncs).from_select(_INSERTED, in_order).on_conflict_do_nothing()
+    inserted = new.returning(syncs.c.id, syncs.c.queued_at).cte("inserted")
+    return (
+        select(inserted.c.queued_at.label("inserted_at"), *found.c)
+        .select_from(found.outerjoin(inserted, inserted.c.id == found.c.new_id))
+        .order_by(found.c.place)
+    )
 
 
-# Made when they are first wanted: nobody waits for the other database's at a start.
-_look_up, _insert, _both = cache(partial(_make_look_up, "sqlite")), cache(_make_insert), cache(_make_both)
+def _make_find_keys(dialect: str) -> Select[Any]:
+    merchant, key = _keys.columns[dialect]
+    return select(syncs.c.idempotency_key, *columns).join_from(
+        _keys.tables[dialect], syncs, (syncs.c.merchant == merchant) & (syncs.c.idempotency_key == key)
+    )
 
 
-def enqueue_many(connection: Connection, wanted: Sequence[Wanted]) -> list[Sync | GatewayError]:
-    """Nothing -> QUEUED for each, or why not: SyncAlreadyActive, UnknownMerchant, MerchantDisabled or
-    NotBringYourOwnPlatform. Right with each statement by itself, too.
+# Built at first use: a start does not build the other database's statements.
+_look_up, _insert = cache(partial(_make_look_up, "sqlite")), cache(_make_insert)
+_look_up_and_insert = cache(_make_look_up_and_insert)
+_find_keys = PerDialect(_make_find_keys)
+
+
+def enqueue(connection: Connection, merchant: str, entity_type: EntityType, idempotency_key: str | None = None) -> Sync:
+    """Nothing -> QUEUED. Raise what `enqueue_many` returns instead of a sync."""
+    [outcome] = enqueue_many(connection, [(merchant, entity_type, idempotency_key)])
+    if isinstance(outcome, GatewayError):
+        raise outcome
+    return outcome
+
+
+def enqueue_many(connection: Connection, requests: Sequence[EnqueueRequest]) -> list[Sync | GatewayError]:
+    """Nothing -> QUEUED for each request; return its sync, or why there is none.
+
+    A known idempotency key returns its sync as it is now, or InvalidRequest if that has another entity type.
+    Other errors: SyncAlreadyActive, UnknownMerchant, MerchantDisabled, NotBringYourOwnPlatform.
+    Every statement is right by itself, so no transaction is needed.
     """
-    outcomes: Outcomes = {}
-    enqueue = _look_up_and_insert if connection.dialect.name == "sqlite" else _do_both
+    attempt = _attempt_sqlite if connection.dialect.name == "sqlite" else _attempt_postgresql
     # All rows of a statement have one time: the ids keep the order of the requests, in which claims take the syncs.
-    ids = {each: uuid7() for each in dict.fromkeys(wanted)}
-    left = sorted(ids)
-    while left:
-        enqueue(connection, [(*each, ids[each]) for each in left], outcomes)
-        left = [each for each in left if each not in outcomes]  # another process was quicker: its sync is seen now
-    return [next(outcomes[each]) for each in wanted]
+    ids = [uuid7() for _ in requests]
+    outcomes: dict[int, Sync | GatewayError] = {}
+    # A second round sees what the first one lost to: a request of the same batch, or another process.
+    while left := [place for place in range(len(requests)) if place not in outcomes]:
+        rows = attempt(connection, [(*requests[place], ids[place]) for place in left])
+        refused: list[tuple[int, Row[Any]]] = []
+        for place, (row, inserted_at) in zip(left, rows, strict=True):
+            if inserted_at is None:
+                refused.append((place, row))
+            else:
+                outcomes[place] = _queued(ids[place], *requests[place][:2], inserted_at)
+        known = _find_keys_of(connection, [requests[place] for place, _ in refused])
+        for place, row in refused:
+            merchant, entity_type, key = requests[place]
+            if refusal := refusal_of(row):
+                outcomes[place] = refusal
+            elif sync := known.get((merchant, key or "")):
+                outcomes[place] = sync if sync.entity_type is entity_type else _key_is_taken(sync)
+            elif row.id is not None:
+                outcomes[place] = SyncAlreadyActive(sync_of(row))
+    return [outcomes[place] for place in range(len(requests))]
 
 
-def _look_up_and_insert(connection: Connection, with_ids: Sequence[WithId], outcomes: Outcomes) -> None:
-    """Where all are refused, nothing is written."""
-    for row in connection.execute(_look_up(), _sent.parameters(connection, with_ids)).all():
-        _note(row, outcomes)
-    free = [each for each in with_ids if each[:2] not in outcomes]
+def _attempt_sqlite(connection: Connection, rows: Sequence[_NewRow]) -> list[_Attempt]:
+    """Insert only where the look-up allows it: refusals then need no write lock."""
+    found = connection.execute(_look_up(), _requests.parameters(connection, rows)).all()
+    free = [new for new, row in zip(rows, found, strict=True) if row.id is None and not refusal_of(row)]
+    inserted: dict[UUID, datetime] = {}
     if free:
-        for row in connection.execute(_insert(), _sent.parameters(connection, free)).all():
-            sync = _made(*row)
-            outcomes[sync.merchant, sync.entity_type] = _enqueued(sync)
+        new_rows = connection.execute(_insert(), _requests.parameters(connection, free)).all()
+        inserted = {row.id: row.queued_at for row in new_rows}
+    return [(row, inserted.get(new[-1])) for new, row in zip(rows, found, strict=True)]
 
 
-def _do_both(connection: Connection, with_ids: Sequence[WithId], outcomes: Outcomes) -> None:
-    """In one statement, and so in one way to PostgreSQL and back."""
-    for row in connection.execute(_both(), _sent.parameters(connection, with_ids)).all():
-        if row.made_id is None:
-            _note(row, outcomes)
-        else:
-            sync = _made(row.made_id, row.wanted_by, row.wanted_type, row.made_at)
-            outcomes[sync.merchant, sync.entity_type] = _enqueued(sync)
+def _attempt_postgresql(connection: Connection, rows: Sequence[_NewRow]) -> list[_Attempt]:
+    found = connection.execute(_look_up_and_insert(), _requests.parameters(connection, rows)).all()
+    return [(row, row.inserted_at) for row in found]
 
 
-def _note(row: Any, outcomes: Outcomes) -> None:
-    each = row.wanted_by, EntityType(row.wanted_type)
-    if refusal_of(disabled=row.disabled, platform=row.platform):
-        outcomes[each] = _refused(row.disabled, row.platform)
-    elif row.id is not None:
-        outcomes[each] = _active(sync_of(row))
+def _find_keys_of(connection: Connection, requests: Sequence[EnqueueRequest]) -> dict[tuple[str, str], Sync]:
+    keys = [(merchant, key) for merchant, _, key in requests if key is not None]
+    if not keys:
+        return {}
+    rows = connection.execute(_find_keys[connection.dialect.name], _keys.parameters(connection, keys)).all()
+    return {(row.merchant, row.idempotency_key): sync_of(row) for row in rows}
 
 
-def _made(sync_id: UUID, merchant: str, entity_type: str, queued_at: datetime) -> Sync:
-    """As a sync is when it has just been asked for: so the database need not tell."""
+def _key_is_taken(sync: Sync) -> InvalidRequest:
+    return InvalidRequest(f"Header Idempotency-Key: this key stands for a sync of {sync.entity_type} already.")
+
+
+def _queued(sync_id: UUID, merchant: str, entity_type: EntityType, queued_at: datetime) -> Sync:
+    """Build the new sync without reading it again."""
     return Sync(
-        *(sync_id, merchant, EntityType(entity_type), SyncStatus.QUEUED, queued_at, None, None),
+        *(sync_id, merchant, entity_type, SyncStatus.QUEUED, queued_at, None, None),
         attempt=0,
         records_read=0,
         records_total=None,
@@ -121,19 +169,3 @@ def _made(sync_id: UUID, merchant: str, entity_type: str, queued_at: datetime) -
         failure_detail=None,
         as_of=queued_at,
     )
-
-
-def _refused(disabled: bool | None, platform: str | None) -> Iterator[GatewayError]:
-    while refusal := refusal_of(disabled=disabled, platform=platform):
-        yield refusal
-
-
-def _active(sync: Sync) -> Iterator[GatewayError]:
-    while True:
-        yield SyncAlreadyActive(sync)
-
-
-def _enqueued(sync: Sync) -> Iterator[Sync | GatewayError]:
-    """The first who asked has it; the others of the same batch meet it."""
-    yield sync
-    yield from _active(sync)

@@ -1,29 +1,19 @@
 """The merchants: who may ask, and where their products come from."""
 
-from collections.abc import Callable
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, delete, insert, select, update
 
 from product_gateway.db import syncs, tables
+from product_gateway.db.admission import find as find
+from product_gateway.db.admission import merchant_of, refusal_of
 from product_gateway.db.tables import merchants
 from product_gateway.db.types import now
-from product_gateway.errors import MerchantDisabled, NotAllowed, NotBringYourOwnPlatform, SettingsError, UnknownMerchant
+from product_gateway.errors import SettingsError
 from product_gateway.model.merchants import Merchant, Platform
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 DISABLED = "because its merchant was disabled"
 NO_LONGER_BYOP = "because its merchant no longer brings its own platform"
-
-_select_one = select(merchants).where(merchants.c.name == bindparam("m"))
-
-
-def find(connection: Connection, name: str) -> Merchant | None:
-    """The merchant of this name."""
-    row = connection.execute(_select_one, {"m": name}).first()
-    return None if row is None else _merchant(row)
 
 
 def get(connection: Connection, name: str) -> Merchant:
@@ -34,44 +24,9 @@ def get(connection: Connection, name: str) -> Merchant:
     return merchant
 
 
-def require_active(connection: Connection, name: str) -> Merchant:
-    """The merchant, if it may use the merchant operations.
-
-    Raises UnknownMerchant, MerchantDisabled or NotBringYourOwnPlatform.
-    """
-    merchant = find(connection, name)
-    if merchant is None:
-        raise UnknownMerchant
-    if refusal := refusal_of(disabled=merchant.disabled, platform=merchant.platform):
-        raise refusal
-    return merchant
-
-
-def refusal_of(*, disabled: bool | None, platform: str | None) -> NotAllowed | None:
-    """What a merchant has to hear instead of an answer, if anything; None stands for one that there is not."""
-    if platform is None:
-        return UnknownMerchant()
-    if disabled:
-        return MerchantDisabled()
-    return None if platform == Platform.BYOP else NotBringYourOwnPlatform()
-
-
-def for_active_merchant(
-    work: Callable[Concatenate[Connection, str, P], T],
-) -> Callable[Concatenate[Connection, str, P], tuple[Merchant, T]]:
-    """`work` for the merchant of this name, if it is admitted, and the merchant: of one moment, in one transaction."""
-
-    def both(connection: Connection, name: str, /, *args: P.args, **kwargs: P.kwargs) -> tuple[Merchant, T]:
-        merchant = require_active(connection, name)
-        return merchant, work(connection, name, *args, **kwargs)
-
-    both.__name__ = work.__name__  # in traces
-    return both
-
-
 def list_all(connection: Connection) -> list[Merchant]:
     """In order of their names."""
-    return [_merchant(row) for row in connection.execute(select(merchants).order_by(merchants.c.name))]
+    return [merchant_of(row) for row in connection.execute(select(merchants).order_by(merchants.c.name))]
 
 
 def add(
@@ -116,7 +71,7 @@ def update_merchant(connection: Connection, name: str, /, **values: Any) -> Merc
         raise SettingsError(f"{name} needs a product service to bring its own platform: add --product-service-url.")
     connection.execute(update(merchants).where(merchants.c.name == name).values(**values, updated_at=now()))
     changed = get(connection, name)
-    if refusal_of(disabled=changed.disabled, platform=changed.platform):
+    if refusal_of(changed):
         syncs.cancel_all(connection, name, DISABLED if changed.disabled else NO_LONGER_BYOP)
     return changed
 
@@ -136,17 +91,3 @@ def remove(connection: Connection, name: str) -> None:
     ):
         connection.execute(delete(table).where(table.c.merchant == name))
     connection.execute(delete(merchants).where(merchants.c.name == name))
-
-
-def _merchant(row: Row[Any]) -> Merchant:
-    return Merchant(
-        name=row.name,
-        platform=Platform(row.platform),
-        product_service_url=row.product_service_url,
-        product_service_token=row.product_service_token,
-        currency=row.currency,
-        max_rejected_percent=row.max_rejected_percent,
-        disabled=row.disabled,
-        created_at=row.created_at,
-        updated_at=row.updated_at,
-    )

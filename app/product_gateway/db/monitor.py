@@ -10,7 +10,9 @@ from uuid import UUID
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, or_, select, text, tuple_, union_all
 
-from product_gateway.db import catalog_removal, events, merchants, syncs, webhooks
+from product_gateway.db import catalog_removal, events, syncs, webhooks
+from product_gateway.db.admission import require_active
+from product_gateway.db.enqueue import enqueue
 from product_gateway.db.syncs import Place, columns, sync_of
 from product_gateway.db.tables import syncs as table
 from product_gateway.db.tables import waits_since
@@ -190,14 +192,13 @@ def cancel(connection: Connection, merchant: str, sync_id: UUID, who: str) -> Sy
 def run_again(connection: Connection, merchant: str, sync_id: UUID) -> Sync:
     """Nothing -> QUEUED: a new sync like this one. Raises SyncNotFound, NotAllowed, SyncAlreadyActive."""
     sync = syncs.get(connection, merchant, sync_id)
-    merchants.require_active(connection, merchant)
-    return syncs.enqueue(connection, merchant, sync.entity_type)
+    return enqueue(connection, merchant, sync.entity_type)
 
 
 def allow_mass_deletion(connection: Connection, merchant: str, sync_id: UUID, who: str) -> Sync:
     """The next successful sync like this one may remove as much as it likes. Raises SyncNotFound, NotAllowed."""
     sync = syncs.get(connection, merchant, sync_id)
-    merchants.require_active(connection, merchant)
+    require_active(connection, merchant)
     catalog_removal.allow_mass_deletion(connection, merchant, sync.entity_type)
     detail = f"by an operator at {who}"
     events.append(connection, merchant, sync_id, events.MASS_DELETION_ALLOWED, detail=detail, most=events.MOST + 1)

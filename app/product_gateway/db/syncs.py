@@ -23,14 +23,15 @@ from sqlalchemy import (
     type_coerce,
     update,
 )
-from uuid_utils.compat import uuid7
 
 from product_gateway.db import events
-from product_gateway.db.engines.per_dialect import PerDialect, insert_into
+from product_gateway.db.admission import ADMISSION_COLUMNS, refusal_of
+from product_gateway.db.engines.per_dialect import PerDialect
 from product_gateway.db.engines.values_table import ValuesTable
 from product_gateway.db.page_budget import fitting
 from product_gateway.db.tables import (
     ACTIVE,
+    merchants,
     seen_records,
     sync_events,
     sync_problems,
@@ -40,7 +41,7 @@ from product_gateway.db.tables import (
 )
 from product_gateway.db.types import now
 from product_gateway.db.webhooks import enqueue_delivery, pending
-from product_gateway.errors import InvalidRequest, NoActiveSync, SyncAlreadyActive, SyncNotFound
+from product_gateway.errors import GatewayError, NoActiveSync, SyncNotFound
 from product_gateway.model.catalog import Rejection, RejectionGroup
 from product_gateway.model.syncs import ActiveSyncs, Counts, EntityType, Sync, SyncStatus
 from product_gateway.model.webhooks import PendingDeliveries
@@ -50,9 +51,6 @@ Place = tuple[datetime, UUID]
 
 Key = tuple[str, UUID]
 """A sync's merchant and its id."""
-
-Wanted = tuple[str, EntityType]
-"""Merchant and entity type."""
 
 KEYS_AT_ONCE = 1000
 MAX_CANCELLED_KEPT = 1000  # of each merchant and entity type
@@ -73,21 +71,6 @@ _failed = "unidentified not_removed failure_code failure_detail"
 columns = [*(syncs.c[name] for name in f"{_told} {_counted} {_failed}".split()), now().label("as_of")]
 _of_type = (syncs.c.merchant == bindparam("m")) & (syncs.c.entity_type == bindparam("t"))
 
-_new: dict[str, Any] = {
-    "merchant": bindparam("m"),
-    "id": bindparam("i"),
-    "entity_type": bindparam("t"),
-    "idempotency_key": bindparam("k"),
-}
-_insert = PerDialect(
-    lambda dialect: (
-        insert_into(dialect, syncs)
-        .values(**_new, status="QUEUED", queued_at=now())
-        .on_conflict_do_nothing()
-        .returning(*columns)
-    )
-)
-_select_active = select(*columns).where(_of_type, text(ACTIVE))
 _select_all_active = (
     select(syncs.c.entity_type, syncs.c.status, func.count(), func.min(syncs.c.queued_at), now())
     .where(text(ACTIVE))
@@ -96,7 +79,6 @@ _select_all_active = (
 _select_first_in_line = (
     select(waits_since).where(syncs.c.status == text("'QUEUED'")).order_by(waits_since, syncs.c.id).limit(1)
 )
-_select_of_key = select(*columns).where(syncs.c.merchant == bindparam("m"), syncs.c.idempotency_key == bindparam("k"))
 _select_latest = select(*columns).where(_of_type).order_by(syncs.c.queued_at.desc(), syncs.c.id.desc()).limit(1)
 _select_one = select(*columns).where(syncs.c.merchant == bindparam("m"), syncs.c.id == bindparam("i"))
 _select_keyed = PerDialect(lambda dialect: select(*columns).join_from(_sent.tables[dialect], syncs, _is_sent(dialect)))
@@ -119,6 +101,19 @@ def _make_select_ended(dialect: str) -> Select[Any]:
 _select_ended = PerDialect(_make_select_ended)
 
 
+def _make_select_many(dialect: str) -> Select[Any]:
+    merchant, _ = _sent.columns[dialect]
+    admitted = _sent.tables[dialect].outerjoin(merchants, merchants.c.name == merchant)
+    return (
+        select(*ADMISSION_COLUMNS, *columns)
+        .select_from(admitted.outerjoin(syncs, _is_sent(dialect)))
+        .order_by(_sent.place[dialect])
+    )
+
+
+_select_many = PerDialect(_make_select_many)
+
+
 _select_surplus = (
     select(syncs.c.merchant, syncs.c.id)
     .where(_of_type, syncs.c.status == text("'CANCELLED'"))
@@ -126,27 +121,6 @@ _select_surplus = (
     .offset(MAX_CANCELLED_KEPT)
     .limit(10)
 )
-
-
-def enqueue(connection: Connection, merchant: str, entity_type: EntityType, idempotency_key: str | None = None) -> Sync:
-    """Nothing -> QUEUED; or the sync that the key stands for already, as it is now (a write).
-
-    Raises SyncAlreadyActive where one is queued or in progress, InvalidRequest where the key stands for a sync of
-    another entity type.
-    """
-    key = {"m": merchant, "t": entity_type, "k": idempotency_key}
-    while True:
-        row = connection.execute(_insert[connection.dialect.name], {**key, "i": uuid7()}).first()
-        if row is not None:
-            return sync_of(row)
-        known = None if idempotency_key is None else connection.execute(_select_of_key, key).first()
-        if known is not None and known.entity_type != entity_type:
-            raise InvalidRequest(f"Header Idempotency-Key: this key stands for a sync of {known.entity_type} already.")
-        if known is not None:
-            return sync_of(known)
-        active = connection.execute(_select_active, key).first()
-        if active is not None:  # None: it ended between the two statements, so the next try may succeed
-            raise SyncAlreadyActive(sync_of(active))
 
 
 def cancel(
@@ -184,6 +158,15 @@ def get(connection: Connection, merchant: str, sync_id: UUID) -> Sync:
     if row is None:
         raise SyncNotFound(sync_id)
     return sync_of(row)
+
+
+def get_many(connection: Connection, keys: Sequence[Key]) -> list[Sync | GatewayError]:
+    """Return the sync of each key, or why there is none: SyncNotFound or the merchant's refusal."""
+    rows = connection.execute(_select_many[connection.dialect.name], _sent.parameters(connection, keys)).all()
+    return [
+        refusal_of(row) or (SyncNotFound(sync_id) if row.id is None else sync_of(row))
+        for row, (_, sync_id) in zip(rows, keys, strict=True)
+    ]
 
 
 def ended_among(

@@ -294,7 +294,7 @@ async def _run_services(
 async def _expire_on_stop(stop: asyncio.Event, database: Database) -> None:
     """A database that hangs must not keep a worker from ending."""
     await stop.wait()
-    database.hurry(SECONDS_TO_HAND_BACK)
+    database.shorten_deadline(SECONDS_TO_HAND_BACK)
 
 
 def to_product_services(settings: Settings) -> "HttpClient":

@@ -1,6 +1,6 @@
-"""Rows that a statement is about, sent along as one value (SQLite, as JSON) or one array a column (PostgreSQL).
+"""A parameterised VALUES table: one statement for any number of rows, which travel in one parameter a column.
 
-So the statement is the same for one and for a thousand.
+json_each on SQLite (one parameter for all columns), unnest on PostgreSQL.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from sqlalchemy.sql.selectable import FromClause
 
 
 class ValuesTable:
-    """So many columns of text, or of UUIDs where the name ends in `id`, as a table of either database."""
+    """A table of values for each dialect. Columns whose name ends in `id` hold UUIDs, all others text."""
 
     def __init__(self, *names: str) -> None:
         self._names = names
@@ -27,15 +27,15 @@ class ValuesTable:
             "sqlite": [func.json_extract(each.c.value, f"$[{at}]", type_=String) for at in range(len(names))],
             "postgresql": [row.c[name] for name in names],
         }
-        self.place: dict[str, Any] = {"sqlite": each.c.key, "postgresql": row.c.key}  # by which rows keep their order
+        self.place: dict[str, Any] = {"sqlite": each.c.key, "postgresql": row.c.key}  # the row's position
 
-    def parameters(self, connection: Connection, rows: Sequence[Sequence[str | UUID]]) -> dict[str, Any]:
-        """What a statement with this table is executed with."""
+    def parameters(self, connection: Connection, rows: Sequence[Sequence[str | UUID | None]]) -> dict[str, Any]:
+        """Return the parameters of a statement that uses this table."""
         if connection.dialect.name == "sqlite":
             return {"sent": orjson.dumps([[_text(value) for value in row] for row in rows]).decode()}
         columns = zip(*rows, strict=True)
         return {f"sent_{name}": list(column) for name, column in zip(self._names, columns, strict=True)}
 
 
-def _text(value: str | UUID) -> str:
-    return value if isinstance(value, str) else value.hex
+def _text(value: str | UUID | None) -> str | None:
+    return value.hex if isinstance(value, UUID) else value

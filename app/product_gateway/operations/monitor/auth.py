@@ -152,7 +152,7 @@ class Access:
 
     async def _look_up(self, session_id: str) -> bool:
         self._database.start_deadline()
-        return await self._database.ask(sessions.has_ended, session_id)
+        return await self._database.read_autocommit(sessions.has_ended, session_id)
 
     def _require_token(self, token: str, address: str) -> None:
         self._attempts.require_few(address)
