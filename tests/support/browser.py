@@ -1,4 +1,4 @@
-"""A real browser for tests of pages: a silent console, no request to another host, and pictures of what it shows."""
+"""A real browser for tests of pages: no console messages, no requests to other hosts, and screenshots."""
 
 import re
 import shutil
@@ -22,7 +22,7 @@ wants_a_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here 
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """One for all tests of a file; each opens a window with nothing in it."""
+    """Run one browser for all tests of a file; each test opens its own window."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
         yield browser
@@ -31,7 +31,7 @@ def chromium() -> Iterator[Browser]:
 
 @contextmanager
 def window(browser: Browser, url: str, size: tuple[int, int] = DESK, light: str = "light") -> Iterator[Page]:
-    """A page that has been asked for; fails where something was said on the console or asked of another host."""
+    """Open a page; fail on console messages and on requests to other hosts."""
     viewport: ViewportSize = {"width": size[0], "height": size[1]}
     context = browser.new_context(viewport=viewport)
     context.set_default_timeout(PATIENCE)
@@ -53,14 +53,14 @@ def window(browser: Browser, url: str, size: tuple[int, int] = DESK, light: str 
 
 
 def keep(request: pytest.FixtureRequest, page: Page, name: str) -> None:
-    """A screenshot for the README, where one is wanted."""
+    """Store a screenshot for the README, if requested."""
     if request.config.getoption("--screenshots"):
         IMAGES.mkdir(exist_ok=True)
         page.screenshot(path=IMAGES / name, animations="disabled")
 
 
 def assert_readable(page: Page, selector: str) -> None:
-    """Letters stand out from what is behind them, by day and by night."""
+    """Assert the contrast of all text, in the light and the dark theme."""
     for light in ("light", "dark"):
         page.emulate_media(color_scheme=light)
         for text, ink, paper in page.locator(selector).evaluate_all(COLOURS):

@@ -1,4 +1,4 @@
-"""The command line inside of the test's own process, where starting one for each line would only take time."""
+"""Run commands inside the test process, which is faster than starting a process for each."""
 
 import io
 import subprocess
@@ -13,7 +13,7 @@ Done = subprocess.CompletedProcess[str]
 
 
 class Terminal:
-    """Runs commands in the folder and the environment of a deployment. Not for those that run for long."""
+    """Runs short commands in the folder and the environment of a deployment."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
         self._monkeypatch = monkeypatch
@@ -35,7 +35,7 @@ class Terminal:
 
 
 def assert_refused(done: Done, *words: str) -> None:
-    """Exit status 1, and a text on standard error that has the words."""
+    """Assert exit status 1 and these words on standard error."""
     assert done.returncode == 1, done
     assert done.stdout == ""
     assert "Traceback" not in done.stderr

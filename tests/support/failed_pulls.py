@@ -1,4 +1,4 @@
-"""Part of `make soak`: fifty pulls that fail after much was read, and the memory of the worker that made them."""
+"""Part of `make soak`: the memory of a worker over fifty pulls that fail late."""
 
 import contextlib
 import functools
@@ -29,7 +29,7 @@ PRODUCT = EntityType.PRODUCT
 
 
 def streamed(size: int, end: bytes = b"", *, whole: bool = True) -> StreamingResponse:
-    """Blank bytes, then `end`; or a connection that breaks off instead."""
+    """Stream blank bytes, then `end` or a broken connection."""
 
     async def chunks() -> AsyncIterator[bytes]:
         for _ in range(size // len(CHUNK)):
@@ -52,7 +52,7 @@ KINDS: dict[str, Callable[[], Response]] = {
 
 
 class FailingService:
-    """A product service that fails in each way in turn: another one for each pull."""
+    """A product service that fails in another way at each pull."""
 
     def __init__(self) -> None:
         self.kind = "too large"
@@ -65,7 +65,7 @@ class FailingService:
 
 
 def growth(folder: Path, url: str) -> tuple[str, list[str]]:
-    """Let a worker over the database make the pulls. Return a line about its memory, and what is wrong."""
+    """Run the pulls in a worker. Return a line about its memory, and a list of problems."""
     folder.mkdir(parents=True, exist_ok=True)
     deployment = Deployment(folder, url, request_attempts="2", max_page_bytes=str(MAX_PAGE_BYTES))
     service, seen = FailingService(), list[float]()
@@ -94,7 +94,7 @@ def growth(folder: Path, url: str) -> tuple[str, list[str]]:
 
 
 def on_both_databases(folder: Path) -> tuple[list[str], list[str]]:
-    """Lines about each database, and what is wrong."""
+    """Return lines about each database, and a list of problems."""
     with databases.postgresql() as postgresql:
         found = [
             growth(folder / "sqlite", f"sqlite:///{folder / 'sqlite' / 'gateway.db'}"),

@@ -26,23 +26,23 @@ NESTED = "[" * 10_000 + "]" * 10_000
 
 
 def public(private: Any, encoding: Encoding, form: PublicFormat = PublicFormat.SubjectPublicKeyInfo) -> bytes:
-    """The half that everybody may have."""
+    """Return the public key."""
     return bytes(private.public_key().public_bytes(encoding, form))
 
 
 def by(kind: str, key: Any = None) -> Callable[[bytes], bytes]:
-    """Signs as the issuer does, or with another key."""
+    """Return a signing function for the issuer's key, or for another key."""
     return lambda message: bytes(jwt.get_algorithm_by_name(ALGORITHM[kind]).sign(message, key or KEYS[kind]))
 
 
 def token(kind: str, header: Any = None, payload: Any = None, **changes: Any) -> str:
-    """One that the issuer has signed, with more in its header, other claims, or another payload altogether."""
+    """Return a token of the issuer with other headers, claims or payload."""
     content = claims(scope="catalog:read", **changes) if payload is None else payload
     return written({"alg": ALGORITHM[kind], "typ": "JWT", **(header or {})}, content, by(kind))
 
 
 def confused(kind: str, algorithm: str = "HS256") -> Iterator[tuple[str, str]]:
-    """Tokens whose secret is the public key, in every form in which a server may have it at hand."""
+    """Generate tokens signed with the public key as an HMAC secret, in every encoding of that key."""
     key = KEYS[kind]
     published = jwk(key)
     forms = {
@@ -68,12 +68,12 @@ def confused(kind: str, algorithm: str = "HS256") -> Iterator[tuple[str, str]]:
 
 
 def good(**changes: Any) -> dict[str, Any]:
-    """The claims of a token that would be enough."""
+    """Return sufficient claims."""
     return claims(scope="catalog:read", **changes)
 
 
 def forged(kind: str) -> Iterator[tuple[str, str]]:
-    """Tokens that the issuer has not signed."""
+    """Generate tokens that the issuer has not signed."""
     for name in ("none", "None", "NONE", "nOnE", ""):
         yield f"alg {name!r} without a signature", written({"alg": name}, good(), always(b""))
         yield f"alg {name!r} with a signature", written({"alg": name}, good(), by(kind))
@@ -111,7 +111,7 @@ def forged(kind: str) -> Iterator[tuple[str, str]]:
 
 
 def misshapen(kind: str) -> Iterator[tuple[str, str]]:
-    """Tokens that a careless issuer would have signed, or that are none."""
+    """Generate malformed tokens, and tokens of a careless issuer."""
     yield "crit with an unknown extension", token(kind, {"crit": ["exp2"], "exp2": 1})  # RFC 7515 par. 4.1.11
     yield "crit that is empty", token(kind, {"crit": []})
     yield "crit that is no list", token(kind, {"crit": "b64"})
@@ -151,12 +151,12 @@ def misshapen(kind: str) -> Iterator[tuple[str, str]]:
 
 
 def replaced(name: str, text: str) -> str:
-    """Good claims with something in place of a claim's value that `json` would not write."""
+    """Return valid claims with raw JSON in place of one value, which `json` would not write."""
     return json.dumps(good(**{name: "@@"})).replace('"@@"', text)
 
 
 def refused_claims(kind: str) -> Iterator[tuple[str, str]]:
-    """Tokens of the issuer that are not meant for now, for us or for any merchant; with what the answer says."""
+    """Generate tokens for another time, audience or merchant, with a part of the error message."""
     now = int(time.time())
     yield token(kind, exp=now - 60), "expired"
     yield token(kind, exp=0), "expired"

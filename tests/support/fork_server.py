@@ -1,7 +1,7 @@
-"""Starts processes of `product-gateway` as forks of one that has imported what they need.
+"""A fork server: starts processes of `product-gateway` as forks of one that has imported its modules.
 
-They are processes like any others, with arguments, environment and signals of their own; only the second of CPU that
-each would spend on imports is spent once. Whether the command starts by itself is seen by those who ask for it `anew`.
+Each fork has its own arguments, environment and signals, and saves a second of imports. Tests of the real start use
+`anew`.
 """
 
 import atexit
@@ -23,7 +23,7 @@ LONGEST_ORDER = 1 << 20
 
 
 class Starter:
-    """The process that forks. One order at a time, from any thread."""
+    """The process that forks. It takes one order at a time, from any thread."""
 
     def __init__(self) -> None:
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -43,7 +43,7 @@ class Starter:
         self._popen.wait(10)
 
     def ask(self, **order: object) -> int | None:
-        """The answer of `obey`."""
+        """Send an order to `obey` and return its answer."""
         with self._turn:
             self._control.send(json.dumps(order).encode())
             answer = self._control.recv(LONGEST_ORDER)
@@ -54,12 +54,12 @@ class Starter:
 
 @functools.cache
 def starter() -> Starter:
-    """The one of this process."""
+    """Return the fork server of this process."""
     return Starter()
 
 
 class Forked:
-    """A process that was started so, with the part of subprocess.Popen's interface that tests use."""
+    """A forked process with the parts of subprocess.Popen's interface that tests use."""
 
     def __init__(
         self,
@@ -149,7 +149,7 @@ def obey(control: socket.socket) -> None:
 
 
 def become(start: list[str], environment: dict[str, str], folder: str, files: list[str], umask: int | None) -> None:
-    """What `python -m product_gateway` would be."""
+    """Run what `python -m product_gateway` would run."""
     from product_gateway.cli.main import main
 
     os.setsid()

@@ -1,4 +1,4 @@
-"""Loaded by Schemathesis (schemathesis.toml): what is excepted from its checks, and a check that it lacks."""
+"""Hooks for Schemathesis (schemathesis.toml): exceptions from its checks, and one more check."""
 
 import html
 from typing import Any
@@ -18,7 +18,7 @@ KNOWN_TO_THE_SERVER_ONLY = (
 
 @schemathesis.hook
 def filter_failure(context: Any, failure: Any, case: Any, response: Any) -> bool:
-    """Whether the failure is one: all are but these three."""
+    """Return whether the failure counts; three known cases do not."""
     if isinstance(failure, RejectedPositiveData) and response.status_code == 400:
         return not any(known in html.unescape(response.text) for known in KNOWN_TO_THE_SERVER_ONLY)
     # What cannot be read of a preference is as good as absent, and never an error (RFC 7240 §2).
@@ -30,7 +30,7 @@ def filter_failure(context: Any, failure: Any, case: Any, response: Any) -> bool
 
 @schemathesis.check
 def location_leads_to_the_sync(ctx: Any, response: Any, case: Any) -> None:
-    """What a 202 promises is there: ensure_resource_availability looks at POST only."""
+    """Check that the sync of a 202 exists: ensure_resource_availability looks at POST only."""
     if response.status_code != 202:
         return
     url = urljoin(response.request.url, response.headers["location"][0])

@@ -1,4 +1,4 @@
-"""A token issuer for tests: signs, and publishes its keys over HTTP."""
+"""A token issuer for tests: signs tokens and publishes its keys over HTTP."""
 
 import asyncio
 import threading
@@ -17,7 +17,7 @@ NEXT = ec.generate_private_key(ec.SECP256R1())
 
 
 def jwk(private: Any, **members: Any) -> dict[str, Any]:
-    """The public half as issuers publish it (RFC 7517)."""
+    """Return the public key as a JWK (RFC 7517)."""
     kinds = {rsa.RSAPrivateKey: "RS256", ed25519.Ed25519PrivateKey: "EdDSA"}
     name = next((name for kind, name in kinds.items() if isinstance(private, kind)), "ES256")
     document: dict[str, Any] = jwt.get_algorithm_by_name(name).to_jwk(private.public_key(), as_dict=True)
@@ -25,27 +25,27 @@ def jwk(private: Any, **members: Any) -> dict[str, Any]:
 
 
 def verifying(private: Any) -> VerificationKey:
-    """The public half, with all algorithms that fit it."""
+    """Return the public key, with all algorithms that fit it."""
     key = private.public_key()
     return VerificationKey(key, algorithms_of(key))
 
 
 def signed(private: Any, algorithm: str = "ES256", **headers: Any) -> str:
-    """A good token but for what the headers say."""
+    """Return a valid token with these headers."""
     claims = {"iss": "product-gateway", "aud": "product-gateway", "merchant": "shop", "scope": "sync:read"}
     end = datetime.now(UTC) + timedelta(minutes=1)
     return jwt.encode({**claims, "exp": end}, private, algorithm, headers)
 
 
 class Issuer:
-    """Publishes keys over HTTP, counts who asks, and can be made to fail."""
+    """Publishes keys over HTTP, counts requests, and can be made to fail."""
 
     def __init__(self) -> None:
         self.asked = threading.Event()
         self.reset()
 
     def reset(self) -> None:
-        """As if it were new."""
+        """Restore the initial state."""
         self.asked.clear()
         self.requests = 0
         self.status = 200
@@ -54,7 +54,7 @@ class Issuer:
         self.publish(jwk(PRIVATE, kid="one"))
 
     def publish(self, *keys: Any) -> None:
-        """From now on these."""
+        """Replace the published keys."""
         self.content = orjson.dumps({"keys": keys})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

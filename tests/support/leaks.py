@@ -1,4 +1,4 @@
-"""Where secrets leak: what is looked for, where, and a product service that says back the token it is called with."""
+"""Search for leaked secrets, with a product service that repeats the token of the request."""
 
 import base64
 import json
@@ -28,31 +28,31 @@ def forms(secret: str) -> set[str]:
 
 
 def new_secret(kind: str) -> str:
-    """One that every encoding changes."""
+    """Return a secret that every encoding changes."""
     return f'{kind}/{secrets.token_urlsafe(9)}+"{secrets.token_hex(3)}\\~%=?'
 
 
 class Told:
-    """All that anybody could read, by where it stood."""
+    """Collected output, by its place."""
 
     def __init__(self) -> None:
         self._texts: dict[str, str] = {}
 
     def hear(self, where: str, said: str) -> None:
-        """Adds to it."""
+        """Collect output."""
         self._texts[f"{where} ({len(self._texts)})"] = said
 
     def answer(self, answer: httpx2.Response) -> httpx2.Response:
-        """A whole answer, with its headers."""
+        """Collect a response with its headers."""
         self.hear(f"{answer.request.method} {answer.request.url.path}", f"{answer.headers.multi_items()} {answer.text}")
         return answer
 
     def says(self, text: str) -> bool:
-        """Anywhere."""
+        """Return whether any output has the text."""
         return any(text in said for said in self._texts.values())
 
     def lacks(self, what: str, secret: str) -> None:
-        """Nowhere, in no form."""
+        """Assert that no output has the secret in any form."""
         for where, said in self._texts.items():
             for each in forms(secret):
                 place = said.find(each)
@@ -61,7 +61,7 @@ class Told:
 
 
 class Echo(BaseHTTPRequestHandler):
-    """A product service that says the token back, in the way that its address names."""
+    """A product service that repeats the token in the way that its address names."""
 
     def do_GET(self) -> None:
         """One page, or what it calls one."""
@@ -144,7 +144,7 @@ ENDS = {
 
 @contextmanager
 def serve() -> Iterator[str]:
-    """Where it is, until the block ends."""
+    """Serve until the block ends; yield the address."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), Echo)
     server.daemon_threads = True
     thread = Thread(target=server.serve_forever, name="echo", daemon=True)

@@ -1,4 +1,4 @@
-"""Merchants and clients of theirs, made in this process: as a command, each takes a second."""
+"""Merchants and their clients, created in this process, because each command takes a second."""
 
 from collections.abc import Iterable
 from datetime import timedelta
@@ -13,7 +13,7 @@ from tests.support.deployment import Deployment
 
 
 def open_shops(deployment: Deployment, service: str, names: Iterable[str]) -> None:
-    """Merchants with this product service, which takes any token."""
+    """Add merchants with this product service, which accepts any token."""
     token = keys.Secrets(deployment.settings()).encrypt("any")
     with open_database(deployment.environment["PRODUCT_GATEWAY_DATABASE_URL"]) as database:
         for name in names:
@@ -21,11 +21,11 @@ def open_shops(deployment: Deployment, service: str, names: Iterable[str]) -> No
 
 
 def headers(deployment: Deployment, merchant: str) -> dict[str, str]:
-    """With a token of the merchant."""
+    """Return headers with a token of the merchant."""
     token = keys.issue_token(deployment.settings(), merchant, list(keys.SCOPES), timedelta(hours=1))
     return {"Authorization": f"Bearer {token}"}
 
 
 def client(deployment: Deployment, url: str, merchant: str) -> httpx2.Client:
-    """An HTTP client of the merchant."""
+    """Return an HTTP client of the merchant."""
     return httpx2.Client(base_url=url, headers=headers(deployment, merchant), timeout=30)

@@ -1,4 +1,4 @@
-"""What a process counts, as Prometheus reads it."""
+"""The metrics of a process, as Prometheus parses them."""
 
 import httpx2
 from prometheus_client.parser import text_string_to_metric_families
@@ -7,7 +7,7 @@ Values = dict[str, float]
 
 
 class Scrape:
-    """One answer of /metrics. Raises where Prometheus' own parser cannot read it."""
+    """One response of /metrics. Raises if Prometheus' own parser cannot read it."""
 
     def __init__(self, url: str, timeout: float = 30) -> None:
         answer = httpx2.get(f"{url}/metrics", timeout=timeout)

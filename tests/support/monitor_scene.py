@@ -1,4 +1,4 @@
-"""A database for tests of the monitor's pages: a day on which something of everything is the matter."""
+"""A database for tests of the monitor's pages, with one of each kind of problem."""
 
 from datetime import timedelta
 from uuid import UUID
@@ -18,7 +18,7 @@ WHY_REFUSED = "Page 1 of /products could not be read: the product service answer
 
 
 def paint(database: Database) -> None:
-    """Merchants and what became of their syncs."""
+    """Insert merchants and their syncs."""
     for name in ("acme", "bluebird-coffee", "corner-books", "dora", "elm-street-tea", "globex"):
         database.call(merchants.add, name, Platform.BYOP, "https://shop.example")
     for name, age, records in (("corner-books", 9000, 1204), ("bluebird-coffee", 5400, 812), ("dora", 3600, 4310)):
@@ -46,7 +46,7 @@ def paint(database: Database) -> None:
 
 
 def begun(database: Database, merchant: str, entity_type: EntityType) -> Claim:
-    """A sync in progress."""
+    """Insert a sync in progress."""
     database.call(enqueue, merchant, entity_type)
     claim = database.call(claims.claim, "worker-1:4711", 86400.0, 5, 2)
     assert claim is not None
@@ -62,7 +62,7 @@ def read(database: Database, claim: Claim, number: int, size: int, total: int, r
 
 
 def back(connection: Connection, sync_id: UUID, seconds: float) -> None:
-    """All that has happened to the sync so far was so much earlier."""
+    """Move all events of the sync back in time."""
     for table, key in ((tables.syncs, tables.syncs.c.id), (tables.sync_events, tables.sync_events.c.sync_id)):
         names = [name for name in ("queued_at", "started_at", "at") if name in table.c]
         for row in connection.execute(select(table).where(key == sync_id)).all():
@@ -71,7 +71,7 @@ def back(connection: Connection, sync_id: UUID, seconds: float) -> None:
 
 
 def aged(connection: Connection, sync_id: UUID, age: float, took: float) -> None:
-    """The sync was asked for so long ago."""
+    """Move the request of the sync back in time."""
     began, ended = types.now(bindparam("began")), types.now(bindparam("ended"))
     values = {"queued_at": began, "started_at": began, "finished_at": ended}
     changed = update(tables.syncs).where(tables.syncs.c.id == sync_id).values(values)

@@ -1,4 +1,4 @@
-"""A gateway of a later version, as far as its clients can tell: in front of a real one, it adds to the answers."""
+"""A gateway of a later version: a proxy that adds members and headers to real responses."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ OF_THE_CONNECTION = {b"host", b"content-length", b"connection", b"transfer-encod
 
 
 class LaterGateway:
-    """Passes requests on, as ASGI. The spec says what may be added: members of `data` and `meta`, and headers."""
+    """An ASGI proxy that adds what the spec allows: members of `data` and `meta`, and headers."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -36,7 +36,7 @@ def _passed_on(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
 
 
 def _grown(node: Any) -> Any:
-    """With a member more in every object."""
+    """Return the value with an extra member in every object."""
     if isinstance(node, list):
         return [_grown(each) for each in node]
     if isinstance(node, dict):

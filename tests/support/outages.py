@@ -1,4 +1,4 @@
-"""A gateway whose database goes away: what its clients and its load balancer see, and that it comes back."""
+"""The behaviour of a gateway without its database, seen by clients and a load balancer, and its recovery."""
 
 import os
 import time
@@ -49,7 +49,7 @@ def refuses(caller: httpx2.Client, reads: int) -> set[str]:
 
 
 def recovers(caller: httpx2.Client) -> None:
-    """By itself: all that went before the outage goes again, and goes on doing so."""
+    """Assert that all requests succeed again without a restart, and keep succeeding."""
     began = time.monotonic()
 
     def goes() -> bool:
@@ -62,7 +62,7 @@ def recovers(caller: httpx2.Client) -> None:
 
 
 def in_time(call: Callable[[], httpx2.Response]) -> httpx2.Response:
-    """The answer, which must not take long."""
+    """Return the response; fail if it takes too long."""
     began = time.monotonic()
     answer = call()
     seconds = time.monotonic() - began
@@ -71,7 +71,7 @@ def in_time(call: Callable[[], httpx2.Response]) -> httpx2.Response:
 
 
 def is_ready(caller: httpx2.Client, status: int) -> bool:
-    """Whether that is what a load balancer hears."""
+    """Return whether readiness has this state."""
     return in_time(lambda: caller.get("/health/ready")).status_code == status
 
 
@@ -82,7 +82,7 @@ def is_quiet(log: str) -> None:
 
 
 def idles(pid: int) -> None:
-    """A process that has nothing to do does nearly nothing."""
+    """Assert that an idle process uses almost no CPU."""
     before, seconds = _seconds_of_cpu(pid), 1.5
     time.sleep(seconds)
     used = _seconds_of_cpu(pid) - before

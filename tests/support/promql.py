@@ -1,4 +1,4 @@
-"""What a PromQL expression names: metrics, the labels that it looks at, and nothing that Prometheus does not know."""
+"""Parse the names in a PromQL expression: metrics, labels and functions."""
 
 import re
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ GROUPING = re.compile(r"\b(?:by|without|on|ignoring)\s*\(([^)]*)\)")
 
 @dataclass(frozen=True)
 class Named:
-    """Metrics, each with the labels and their values that are looked for, and the labels that are grouped by."""
+    """The metrics with their label matchers, the grouping labels, and unknown words."""
 
     metrics: dict[str, dict[str, str]]
     grouped: set[str]
@@ -26,7 +26,7 @@ class Named:
 
 
 def named(expression: str) -> Named:
-    """Everything in the expression that is a name. Raises ValueError for matchers that are none."""
+    """Return all names in the expression. Raises ValueError for invalid matchers."""
     metrics: dict[str, dict[str, str]] = {}
     for name, inside in SELECTOR.findall(expression):
         if re.sub(r"[,\s]", "", MATCHER.sub("", inside)):
@@ -44,7 +44,7 @@ def named(expression: str) -> Named:
 
 
 def exposed() -> dict[str, set[str]]:
-    """Each series' name that a process with some history shows, with its labels."""
+    """Return each series name with its labels, of a process with some history."""
     metrics = Metrics()
     metrics.set_queue_stats([ActiveSyncs(EntityType.PRODUCT, SyncStatus.QUEUED, 1, 2.0)], PendingDeliveries(1, 2.0))
     metrics.answered("getSync", 200, 0.1)

@@ -1,7 +1,7 @@
-"""What released versions say to the database: statements that later migrations must go on understanding.
+"""The SQL statements of released versions, which later migrations must keep working.
 
-`tests/released/REVISION.DIALECT.jsonl` holds them in the order in which a version at that revision said them, one a
-line, with the number of rows that each answered. `record_statements.py` makes such files.
+`tests/released/REVISION.DIALECT.jsonl` holds them in their order, one a line, with the number of rows of each.
+`record_statements.py` makes these files.
 """
 
 import json
@@ -19,7 +19,7 @@ DIALECTS = ("sqlite", "postgresql")
 
 
 class Statement(NamedTuple):
-    """SQL, one or many sets of parameters, and how many rows it answered or changed."""
+    """A statement, its sets of parameters, and the number of rows that it returned or changed."""
 
     sql: str
     parameters: list[Any]
@@ -27,12 +27,12 @@ class Statement(NamedTuple):
 
 
 def path(revision: str, dialect: str) -> Path:
-    """Where they are kept."""
+    """Return the file of a revision and dialect."""
     return FOLDER / f"{revision}.{dialect}.jsonl"
 
 
 def replay(connection: Connection, statements: Iterable[Statement]) -> list[Statement]:
-    """Says them again, in one transaction; the same statements with the numbers of rows as they are now."""
+    """Run the statements in one transaction, and return them with the current numbers of rows."""
     return [each._replace(rows=_rows(connection, each)) for each in statements]
 
 

@@ -1,4 +1,4 @@
-"""A tiny API for tests: a spec with one of everything that requests may hold, and handlers that say what arrived."""
+"""A small API for tests: its spec has every kind of parameter, and its handlers return their arguments."""
 
 import http.client
 import json
@@ -96,14 +96,14 @@ def document() -> documents.Document:
 
 
 class Colour(StrEnum):
-    """What `colour` is made into."""
+    """The type of the parameter `colour`."""
 
     RED = "RED"
     BLUE = "BLUE"
 
 
 class Handlers:
-    """Say what arrived, and as what."""
+    """Handlers that return their arguments and the types of these."""
 
     async def get_thing(self, thing_id: str) -> Response[Any]:
         """The id."""
@@ -149,7 +149,7 @@ class Handlers:
 
 
 def arrived(**arguments: Any) -> Response[Any]:
-    """The arguments as Python writes them."""
+    """Return the arguments as Python literals."""
     return Response({name: repr(value) for name, value in arguments.items() if value is not None})
 
 
@@ -161,7 +161,7 @@ async def authenticate(token: str, operation: documents.Document) -> str:
 
 
 def app(described: documents.Document | None = None, handlers: object = None) -> ASGIApp:
-    """The API, with the gateway's table of errors."""
+    """Return the API, with the gateway's error responses."""
     return bind(
         described or document(), handlers or Handlers(), authenticate=authenticate, describe_error=describe_error
     )
@@ -169,7 +169,7 @@ def app(described: documents.Document | None = None, handlers: object = None) ->
 
 @dataclass(frozen=True)
 class Reply:
-    """What came back."""
+    """A response."""
 
     status: int
     headers: dict[str, str]
@@ -182,7 +182,7 @@ class Reply:
 
     @property
     def detail(self) -> str:
-        """Of the contract's error body, which it must be."""
+        """Return the detail of a body in the contract's error form."""
         (error,) = self.body["error"]
         assert set(error) == {"status", "title", "detail"}
         assert error["status"] == str(self.status)

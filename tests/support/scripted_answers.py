@@ -16,7 +16,7 @@ TOKEN = "s3cret-t0ken"
 
 
 class Merchant:
-    """A product service that says what the test tells it to, and remembers what it was asked."""
+    """A product service that sends scripted responses and records requests."""
 
     def __init__(self) -> None:
         self.url = ""
@@ -31,7 +31,7 @@ class Merchant:
             await answer(scope, receive, send)
 
     def says(self, *answers: Any) -> None:
-        """Bodies (as JSON, or as they are in bytes), or statuses with an empty body."""
+        """Set the responses: JSON bodies, raw bytes, or statuses with an empty body."""
         self.asked.clear()
         self.answers = [
             Response(status_code=answer) if isinstance(answer, int) else Response(as_bytes(answer))
@@ -45,25 +45,25 @@ def as_bytes(body: Any) -> bytes:
 
 
 def page_of(*items: Any, next_cursor: str | None = None, **pagination: Any) -> dict[str, Any]:
-    """A page as merchants send it."""
+    """Return a page in the form of the contract."""
     more = {"moreResults": next_cursor is not None, "nextCursor": next_cursor}
     return {"items": list(items), "pagination": {**more, **pagination}}
 
 
 def item(record_id: Any = "hat", **fields: Any) -> dict[str, Any]:
-    """The least that a record must have, and more."""
+    """Return a minimal record with more members."""
     return {"id": record_id, "title": "Hat", **fields}
 
 
 async def pull(
     service: ProductService, entity_type: EntityType = EntityType.PRODUCT, cursor: str | None = None
 ) -> list[Page]:
-    """All pages."""
+    """Read all pages."""
     return [page async for page in service.pages(entity_type, cursor) if isinstance(page, Page)]
 
 
 async def failure(service: ProductService, entity_type: EntityType = EntityType.PRODUCT) -> PullFailed:
-    """How the pull ends."""
+    """Return the failure of a pull."""
     with pytest.raises(PullFailed) as caught:
         await pull(service, entity_type)
     assert TOKEN not in repr(caught.value)

@@ -1,4 +1,4 @@
-"""The sync table and the catalog in a few lines of Python: what test_sync_model.py holds the database to."""
+"""A reference model of the sync table and the catalog, which test_sync_model.py compares with the database."""
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -41,7 +41,7 @@ class Run:
         return self.status in ACTIVE
 
     def row(self) -> Row:
-        """What the table should have of it."""
+        """Return the expected row of the table."""
         counts = (*self._counted(), self.code, self.problems, len(self.seen))
         of = (self.id, *self.of, self.key, self.status, self.token, self.lost)
         return (*of, self.cursor, self.complete, self.unidentified, self.pages, self.read, *counts)
@@ -52,7 +52,7 @@ class Run:
 
 
 class Model:
-    """All syncs that are kept, and the catalogs."""
+    """The stored syncs and the catalogs."""
 
     def __init__(self) -> None:
         self.runs: dict[UUID, Run] = {}
@@ -60,25 +60,25 @@ class Model:
         self.succeeded: dict[Kind, UUID] = {}
 
     def active(self, of: Kind) -> Run | None:
-        """The one that there may be."""
+        """Return the active sync, if any."""
         return next((run for run in self.runs.values() if run.of == of and run.is_active), None)
 
     def of_key(self, merchant: str, key: str | None) -> Run | None:
-        """The sync that the key stands for."""
+        """Return the sync of an idempotency key."""
         return next((run for run in self.runs.values() if key and run.of[0] == merchant and run.key == key), None)
 
     def enqueued(self, sync: Sync, key: str | None) -> None:
-        """A new one."""
+        """Return a new sync."""
         assert sync.id not in self.runs
         self.runs[sync.id] = Run(sync.id, (sync.merchant, sync.entity_type), sync.queued_at, key, sync.queued_at)
 
     def owner(self, claim: Claim) -> Run | None:
-        """The sync of the claim, where the claim still holds."""
+        """Return the sync of the claim, if the claim is still valid."""
         run = self.runs.get(claim.sync_id)
         return run if run and run.status is SyncStatus.IN_PROGRESS and run.token == claim.token else None
 
     def claim(self, max_lost: int, at_once: int) -> Run | None:
-        """One that lost its worker, or else the next one in the queue; those that lost too many fail on the way."""
+        """Claim an expired sync, or else the next queued one. Syncs that lost too many workers fail."""
 
         def place(run: Run) -> tuple[object, ...]:
             return self._running(run.of[0]) > 0, not run.ran_out, run.queued_at if run.ran_out else run.waits_since
@@ -95,7 +95,7 @@ class Model:
         return None
 
     def page(self, run: Run, page: Page) -> None:
-        """What a page does to its sync and to the catalog."""
+        """Apply a page to its sync and to the catalog."""
         catalog = self.catalogs.setdefault(run.of, {})
         new = updated = unchanged = 0
         for each in page.records:
@@ -113,31 +113,31 @@ class Model:
         self._add(run, Counts(new, updated, unchanged, 0, len(page.rejections)))
 
     def remove_missing(self, run: Run) -> None:
-        """What a complete pull did not see goes."""
+        """Remove the records that a complete pull did not see."""
         catalog = self.catalogs.setdefault(run.of, {})
         missing = set(catalog) - run.seen
         self.catalogs[run.of] = {key: value for key, value in catalog.items() if key not in missing}
         self._add(run, Counts(deleted=len(missing)))
 
     def release(self, run: Run) -> None:
-        """Other merchants have their turn first."""
+        """Queue the sync again, behind the other merchants."""
         run.status, run.ran_out, run.waits_since = SyncStatus.QUEUED, False, datetime.now(UTC)
 
     def end(self, run: Run, status: SyncStatus, code: str | None = None) -> None:
-        """The last thing that happens to a sync."""
+        """End the sync."""
         run.status, run.code, run.ran_out = status, code, False
         if status is SyncStatus.SUCCEEDED:
             self.catalogs.setdefault(run.of, {})
             self.succeeded[run.of] = run.id
 
     def forget_seen(self, merchant: str) -> None:
-        """Ids that only ended pulls have seen."""
+        """Delete the ids that only ended pulls have seen."""
         for run in self.runs.values():
             if run.of[0] == merchant and not run.is_active:
                 run.seen = set()
 
     def prune(self) -> int:
-        """Old syncs go, but for the latest of their kind."""
+        """Delete old syncs, except the latest of each kind."""
         latest: dict[Kind, Run] = {}
         for run in self.runs.values():
             if run.of not in latest or run.queued_at > latest[run.of].queued_at:

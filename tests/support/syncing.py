@@ -1,4 +1,4 @@
-"""Syncs run by a real worker in the test's own process, and what they leave in the catalog."""
+"""Run syncs with a real worker in the test process, and read the resulting catalog."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -21,7 +21,7 @@ ENDED = (SyncStatus.SUCCEEDED, SyncStatus.FAILED, SyncStatus.CANCELLED)
 
 @asynccontextmanager
 async def working(made: Settings, database: Database) -> AsyncIterator[asyncio.Event]:
-    """A worker, until the block ends or the event is set."""
+    """Run a worker until the block ends or the event is set."""
     stop = asyncio.Event()
     async with processes.to_product_services(made) as outbound:
         running = asyncio.create_task(Worker(made, database, outbound).run(stop))
@@ -43,18 +43,18 @@ async def until(database: Database, sync: Sync, *statuses: SyncStatus, read: int
 
 
 async def run(made: Settings, database: Database, entity_type: EntityType = PRODUCT) -> Sync:
-    """A whole sync of the merchant `shop`."""
+    """Run a whole sync of the merchant `shop`."""
     return await finish(made, database, await database.write(enqueue, "shop", entity_type))
 
 
 async def finish(made: Settings, database: Database, sync: Sync) -> Sync:
-    """The sync, after a worker has run it to its end."""
+    """Return the sync after a worker has ended it."""
     async with working(made, database):
         return await until(database, sync, *ENDED)
 
 
 async def titles(database: Database) -> dict[str, str]:
-    """The products in the catalog: id and title."""
+    """Return the products of the catalog, as id -> title."""
     listing = await database.read(catalog.page, "shop", PRODUCT, "", 1000)
     state = await database.read(catalog.state, "shop", PRODUCT)
     assert state.num_records == len(listing.records)

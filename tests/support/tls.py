@@ -1,4 +1,4 @@
-"""A certificate for servers of tests."""
+"""A self-signed certificate for test servers."""
 
 import datetime
 import ssl
@@ -14,7 +14,7 @@ NAMES = [x509.DNSName("shop.example"), x509.IPAddress(ip_address("127.0.0.1"))]
 
 
 def certificate(folder: Path) -> Path:
-    """Key and certificate in one file (PEM), for shop.example and 127.0.0.1; no authority has signed it."""
+    """Write key and certificate for shop.example and 127.0.0.1 into one PEM file."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "shop.example")])
     now = datetime.datetime.now(datetime.UTC)
@@ -34,7 +34,7 @@ def certificate(folder: Path) -> Path:
 
 
 def self_signed(folder: Path) -> ssl.SSLContext:
-    """TLS for a server with such a certificate, which is then in server.pem."""
+    """Return a server's TLS context with such a certificate, stored in server.pem."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate(folder))
     return context

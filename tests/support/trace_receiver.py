@@ -1,4 +1,4 @@
-"""A receiver of traces on loopback: what a collector would be told, decoded (OTLP over HTTP, protobuf)."""
+"""An OTLP receiver on loopback (HTTP, protobuf) that decodes spans."""
 
 import gzip
 import threading
@@ -18,7 +18,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Status
 
 @dataclass(frozen=True)
 class Span:
-    """A span as it arrived. Ids in hexadecimal; `parent` is empty where there is none."""
+    """A received span. Ids are hexadecimal; `parent` is empty for a root span."""
 
     name: str
     trace: str
@@ -31,7 +31,7 @@ class Span:
 
 
 class Receiver:
-    """What has arrived, and how it answers."""
+    """The received spans, and the receiver's behaviour."""
 
     def __init__(self) -> None:
         self.url = ""
@@ -41,7 +41,7 @@ class Receiver:
         self.bodies: list[bytes] = []
 
     def take(self, body: bytes) -> None:
-        """A batch of spans."""
+        """Store a batch of spans."""
         request = ExportTraceServiceRequest.FromString(body)
         self.bodies.append(body)
         for of_resource in request.resource_spans:
@@ -49,11 +49,11 @@ class Receiver:
             self.spans += [_span(each) for of_scope in of_resource.scope_spans for each in of_scope.spans]
 
     def named(self, name: str) -> list[Span]:
-        """Those with this name, in the order in which they ended."""
+        """Return the spans with this name, in the order of their ends."""
         return [each for each in self.spans if each.name == name]
 
     def below(self, parent: Span) -> list[Span]:
-        """Its children."""
+        """Return the children of a span."""
         return [each for each in self.spans if each.parent == parent.id]
 
 
@@ -76,7 +76,7 @@ def _plain(attributes: Any) -> dict[str, Any]:
 
 @contextmanager
 def serve() -> Iterator[Receiver]:
-    """The receiver, in a thread, until the block ends."""
+    """Run the receiver in a thread until the block ends."""
     receiver = Receiver()
 
     class Handler(BaseHTTPRequestHandler):

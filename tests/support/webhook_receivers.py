@@ -1,4 +1,4 @@
-"""A receiver of messages to webhooks on loopback, with one path for each way to be a bad one."""
+"""A webhook receiver on loopback, with one path for each kind of misbehaviour."""
 
 import contextlib
 import threading
@@ -13,7 +13,7 @@ LONGEST_WAIT = 60.0
 
 @dataclass(frozen=True)
 class Message:
-    """A request as it came. The names of headers are in small letters."""
+    """A received request. Header names are lower-case."""
 
     path: str
     headers: dict[str, str]
@@ -21,11 +21,11 @@ class Message:
 
 
 class Hooks:
-    """What has come, in its order, and how the paths behave.
+    """The received messages in order, and the behaviour of the paths.
 
     /ok, /500, /302, /410: at once. /later: 503 with Retry-After. /third: 500, but 204 for every third message.
-    /huge: 200 with a body that does not end. /half: 200 with a body that stands still. /packed: 200 with a body in a
-    coding that was not asked for. /hang: no answer until let go.
+    /huge: 200 with an endless body. /half: 200 with a body that stops halfway. /packed: 200 with a body in a content
+    coding that was not requested. /hang: no response until released.
     """
 
     def __init__(self) -> None:
@@ -92,7 +92,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def receiving() -> Iterator[Hooks]:
-    """The receiver, in a thread, until the block ends."""
+    """Run the receiver in a thread until the block ends."""
     hooks = Hooks()
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hooks": hooks}))
     server.daemon_threads = True

@@ -1,4 +1,4 @@
-"""Pages as merchants write them, made up: most of them fit, the others nearly."""
+"""Hypothesis strategies for pages of merchants: most of them valid, the others nearly valid."""
 
 import json
 from typing import Any
@@ -44,7 +44,7 @@ deep = st.recursive(plain, lambda each: st.lists(each, max_size=3) | st.dictiona
 
 
 def mostly(good: Anything, other: Anything = plain) -> Anything:
-    """What fits, and now and then something else."""
+    """Generate valid values, and sometimes another one."""
     return st.integers(0, 59).flatmap(lambda number: good if number else other)
 
 
@@ -87,7 +87,7 @@ def pages(draw: st.DrawFn) -> tuple[EntityType, bytes]:
 
 @st.composite
 def damaged_pages(draw: st.DrawFn) -> tuple[EntityType, bytes]:
-    """A page that fits, with a few bytes that are others, too many or too few."""
+    """Generate valid pages with a few bytes changed, added or removed."""
     kind, page = draw(st.sampled_from([(EntityType.PRODUCT, PRODUCT_PAGE), (EntityType.COLLECTION, COLLECTION_PAGE)]))
     found = bytearray(json.dumps(page, ensure_ascii=draw(st.booleans())).encode())
     for _ in range(draw(st.integers(1, 3))):
