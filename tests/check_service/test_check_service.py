@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from product_gateway import settings
-from product_gateway.check_service.dry_run import Baseline
+from product_gateway.check_service.dry_run import Catalog
 from product_gateway.check_service.fuzzing import UNANSWERED_AT_MOST, Fuzzing
 from product_gateway.check_service.recording_client import RecordingClient, Service
 from product_gateway.check_service.results import CheckResults, Outcome, Result
@@ -49,20 +49,20 @@ def impatient(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 async def checked(url: str, made: Settings, **more: object) -> CheckResults:
     """A run for products, with small pages and without made-up requests."""
     plan = Plan(url, TOKEN, (EntityType.PRODUCT,), page_size=PAGE_SIZE, max_pages=30, examples=0)
-    sheet = CheckResults(TOKEN, plan.only)
-    await run(plan, made, sheet, Baseline())
-    return sheet
+    results = CheckResults(TOKEN, plan.only)
+    await run(plan, made, results, Catalog())
+    return results
 
 
-def failed(sheet: CheckResults) -> dict[str, Outcome]:
+def failed(results: CheckResults) -> dict[str, Outcome]:
     """What failed, by the rule's code."""
-    return {each.rule.code: each for each in sheet.outcomes() if each.result is Result.FAILED}
+    return {each.rule.code: each for each in results.outcomes() if each.result is Result.FAILED}
 
 
 async def test_nothing_is_found_where_nothing_is_wrong(service: Hostile, impatient: Settings) -> None:
     """Else what is found with a misbehaviour would not be its doing."""
-    sheet = await checked(service.url(HONEST), impatient)
-    assert set(failed(sheet)) - OF_A_BUSY_MACHINE == set()
+    results = await checked(service.url(HONEST), impatient)
+    assert set(failed(results)) - OF_A_BUSY_MACHINE == set()
 
 
 def test_every_misbehaviour_has_a_check_that_finds_it() -> None:
@@ -75,26 +75,26 @@ async def test_a_misbehaviour_is_found(name: str, service: Hostile, impatient: S
     """By the check that is there for it; and nothing is found that is not so."""
     expected = FOUND[name].split()
     noise = OF_A_BUSY_MACHINE - {expected[0]}
-    sheet = await checked(service.url(name), impatient)
-    found = set(failed(sheet)) - noise
+    results = await checked(service.url(name), impatient)
+    found = set(failed(results)) - noise
     assert expected[0] in found, f"{name} is not found by {expected[0]}, but by {sorted(found)}"
     assert found == set(expected) - noise
-    assert not [each for each in sheet.outcomes() if each.reason.startswith("the run was stopped")]
+    assert not [each for each in results.outcomes() if each.reason.startswith("the run was stopped")]
 
 
 async def test_it_waits_as_long_as_the_service_says(service: Hostile, impatient: Settings) -> None:
     """A kit that hammers a service that asks for a pause tests something else."""
     started = time.monotonic()
-    sheet = await checked(service.url("rate-limited-once"), impatient)
+    results = await checked(service.url("rate-limited-once"), impatient)
     assert time.monotonic() - started >= 1, "Retry-After: 1 was not heeded"
-    assert "answered 429" in failed(sheet)["first-try"].findings[0].seen
+    assert "answered 429" in failed(results)["first-try"].findings[0].seen
 
 
 async def test_made_up_requests_end_soon_where_nobody_answers(impatient: Settings) -> None:
     """Each would cost a time-out."""
-    sheet = CheckResults(TOKEN, (EntityType.PRODUCT,))
+    results = CheckResults(TOKEN, (EntityType.PRODUCT,))
     async with RecordingClient(impatient, TOKEN) as recorder:
         nobody = Service(recorder, "http://127.0.0.1:1", TOKEN, impatient)
-        await Fuzzing(nobody, sheet, ListTraversal(PAGE_SIZE), EntityType.PRODUCT, 1000).run(1)
+        await Fuzzing(nobody, results, ListTraversal(PAGE_SIZE), EntityType.PRODUCT, 1000).run(1)
         assert len(recorder.exchanges) == UNANSWERED_AT_MOST * impatient.request_attempts
-    assert "fuzz-failures" in failed(sheet)
+    assert "fuzz-failures" in failed(results)

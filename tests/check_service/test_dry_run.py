@@ -64,9 +64,9 @@ async def stocked(url: str, made: Settings) -> None:
 async def rehearsed(url: str, made: Settings) -> CheckResults:
     """A run against the merchant's catalog, on a thread: the command has an event loop of its own."""
     plan = Plan(url, TOKEN, (EntityType.PRODUCT,), page_size=made.page_size, examples=0)
-    sheet = CheckResults(plan.token, plan.only)
-    await asyncio.to_thread(check, plan, made, sheet, "shop")
-    return sheet
+    results = CheckResults(plan.token, plan.only)
+    await asyncio.to_thread(check, plan, made, results, "shop")
+    return results
 
 
 def contents(database: Database) -> dict[str, list[str]]:
@@ -94,7 +94,7 @@ async def test_it_says_what_the_sync_then_does_and_writes_nothing(
     service.products(items(30, start=5), items(3, title="changed"), items(2, start=100), unfit(1, start=200))
     service.by_id = items(1, start=36)
     before = stored(made)
-    (rehearsal,) = (await rehearsed(url, made)).rehearsals
+    (rehearsal,) = (await rehearsed(url, made)).dry_runs
     assert stored(made) == before
     with open_database(made.database) as database:
         sync = await run(made, database)
@@ -116,12 +116,12 @@ async def test_it_foretells_what_stops_a_sync_at_its_end(
     """The guards look at what was read only when it is read."""
     service.products(records)
     service.by_id = []
-    sheet = await rehearsed(url, made)
+    results = await rehearsed(url, made)
     with open_database(made.database) as database:
         assert (await run(made, database)).failure_code == code
-    (rehearsal,) = sheet.rehearsals
+    (rehearsal,) = results.dry_runs
     assert rehearsal.code == code
-    (outcome,) = (each for each in sheet.outcomes() if each.rule.code == "dry-run")
+    (outcome,) = (each for each in results.outcomes() if each.rule.code == "dry-run")
     assert outcome.result is Result.FAILED
     assert code in outcome.findings[0].seen
 
@@ -134,7 +134,7 @@ async def test_it_foretells_what_stays_beside_a_record_without_an_id(
     """Where the service shows by id that it no longer has the others, they go."""
     service.products(items(30, start=5), [{"title": "no id"}])
     service.by_id = by_id
-    (rehearsal,) = (await rehearsed(url, made)).rehearsals
+    (rehearsal,) = (await rehearsed(url, made)).dry_runs
     with open_database(made.database) as database:
         sync = await run(made, database)
     assert rehearsal.counts == sync.counts
@@ -149,7 +149,7 @@ async def test_its_verdict_on_rejected_records_does_not_depend_on_their_order(
 ) -> None:
     """As that of the sync: a tenth of the records may be rejected, and the first page is full of them."""
     service.products(unfit(rejected), items(40 - rejected, start=rejected))
-    (rehearsal,) = (await rehearsed(url, made)).rehearsals
+    (rehearsal,) = (await rehearsed(url, made)).dry_runs
     with open_database(made.database) as database:
         assert (await run(made, database)).failure_code == rehearsal.code
     assert rehearsal.code == (None if rejected == 4 else "TOO_MANY_REJECTED")

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from product_gateway import settings
-from product_gateway.check_service.dry_run import Baseline
+from product_gateway.check_service.dry_run import Catalog
 from product_gateway.check_service.results import CheckResults, Result
 from product_gateway.check_service.rules import RULES
 from product_gateway.check_service.runner import Plan, run
@@ -64,9 +64,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 async def failed(url: str, made: Settings, *only: EntityType, examples: int = 0) -> set[str]:
     """The codes of the rules that do not hold."""
     plan = Plan(url, TOKEN, only or tuple(EntityType), page_size=60, examples=examples)
-    sheet = CheckResults(TOKEN, plan.only)
-    await run(plan, made, sheet, Baseline())
-    return {each.rule.code for each in sheet.outcomes() if each.result is Result.FAILED}
+    results = CheckResults(TOKEN, plan.only)
+    await run(plan, made, results, Catalog())
+    return {each.rule.code for each in results.outcomes() if each.result is Result.FAILED}
 
 
 @pytest.fixture(scope="module")

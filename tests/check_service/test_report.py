@@ -31,7 +31,7 @@ class Screen(io.StringIO):
 
 
 @pytest.fixture
-def sheet() -> CheckResults:
+def results() -> CheckResults:
     """An error with long words, a warning, and checks that were not reached."""
     made = CheckResults(TOKEN, tuple(EntityType))
     seen = f"The record {'x' * 200!r} came with {TOKEN} \x1b[2J and 商品 " + "and so on " * 20
@@ -42,15 +42,15 @@ def sheet() -> CheckResults:
     return made
 
 
-def shown(sheet: CheckResults, stream: io.StringIO) -> str:
+def shown(results: CheckResults, stream: io.StringIO) -> str:
     """The report."""
-    console.show(sheet, URL, 1, stream)
+    console.show(results, URL, 1, stream)
     return stream.getvalue()
 
 
-def test_it_is_plain_text_where_there_is_no_terminal(sheet: CheckResults) -> None:
+def test_it_is_plain_text_where_there_is_no_terminal(results: CheckResults) -> None:
     """It goes into files and logs."""
-    said = shown(sheet, io.StringIO())
+    said = shown(results, io.StringIO())
     assert all(character.isprintable() or character == "\n" for character in said)
     assert not [line for line in said.splitlines() if line != line.rstrip()]
     assert "ERROR json (products)" in said
@@ -58,21 +58,21 @@ def test_it_is_plain_text_where_there_is_no_terminal(sheet: CheckResults) -> Non
     assert "products, not reached: the list could not be read: dry-run" in said
 
 
-def test_a_terminal_has_colours_unless_no_color_is_set(sheet: CheckResults, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_terminal_has_colours_unless_no_color_is_set(results: CheckResults, monkeypatch: pytest.MonkeyPatch) -> None:
     """As https://no-color.org asks."""
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.delenv("NO_COLOR", raising=False)
-    assert COLOUR.search(shown(sheet, Screen()))
+    assert COLOUR.search(shown(results, Screen()))
     monkeypatch.setenv("NO_COLOR", "1")
-    assert not COLOUR.search(shown(sheet, Screen()))
+    assert not COLOUR.search(shown(results, Screen()))
 
 
-def test_it_fits_into_a_narrow_terminal(sheet: CheckResults, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_fits_into_a_narrow_terminal(results: CheckResults, monkeypatch: pytest.MonkeyPatch) -> None:
     """But for the commands, which are in one line so that they can be copied."""
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "50")
-    lines = re.sub(r"\x1b\[[0-9;]*m", "", shown(sheet, Screen())).splitlines()
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", shown(results, Screen())).splitlines()
     assert [line for line in lines if len(line) > 50 and not line.startswith("  $ curl ")] == []
     assert [line for line in lines if line.startswith("  $ curl ") and len(line) > 150]
 

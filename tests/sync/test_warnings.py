@@ -41,8 +41,8 @@ def test_the_client_command_shows_a_syncs_warnings(sync: Sync) -> None:
 
 def test_the_report_of_check_service_says_how_many_records_would_stay() -> None:
     """In the dry run's part."""
-    sheet = CheckResults("any-token", [PRODUCT])
-    sheet.rehearsals.append(DryRunResult(PRODUCT, "an empty catalog", Counts(), 12, {}, complete=True, code=None))
+    results = CheckResults("any-token", [PRODUCT])
+    results.dry_runs.append(DryRunResult(PRODUCT, "an empty catalog", Counts(), 12, {}, complete=True, code=None))
     printed = StringIO()
-    console.show(sheet, "http://service.example", None, printed)
+    console.show(results, "http://service.example", None, printed)
     assert "products not removed: 12 that the list lacks." in printed.getvalue()

@@ -9,7 +9,7 @@ from product_gateway.sync.records import list_schema
 from product_gateway.telemetry.logs import SHORTEST_SECRET
 
 
-async def check(service: Service, sheet: CheckResults, entity_type: EntityType) -> None:
+async def check(service: Service, results: CheckResults, entity_type: EntityType) -> None:
     """Asks without a token, with another one, and for what is not there."""
     path = f"{list_schema(entity_type).path}?page_size=1"
     answers = {
@@ -18,29 +18,29 @@ async def check(service: Service, sheet: CheckResults, entity_type: EntityType) 
     }
     for code, answer in answers.items():
         if answer.status != 401:
-            sheet.failed(code, entity_type, answer.exchange.said, answer.exchange.curl)
-        sheet.passed(entity_type, code)
+            results.failed(code, entity_type, answer.exchange.summary, answer.exchange.curl)
+        results.passed(entity_type, code)
     unknown = await service.record(entity_type, UNKNOWN)
     for answer in (*answers.values(), unknown):
         fault = ""
         if answer.reply is not None and answer.status in (401, 404):
             fault = problems.fault(answer.reply.content, answer.exchange.content_type)
         if fault:
-            sheet.failed("problem-details", entity_type, f"{answer.exchange.said} {fault}", answer.exchange.curl)
-    sheet.passed(entity_type, "problem-details")
+            results.failed("problem-details", entity_type, f"{answer.exchange.summary} {fault}", answer.exchange.curl)
+    results.passed(entity_type, "problem-details")
 
 
-def look_back(service: Service, sheet: CheckResults) -> None:
+def check_exchanges(service: Service, results: CheckResults) -> None:
     """What only all requests together tell."""
     for exchange in service.recorder.exchanges:
         if exchange.echoed:
-            sheet.failed("token-kept", None, "The answer has the token in its body or headers.", exchange.curl)
+            results.failed("token-kept", None, "The answer has the token in its body or headers.", exchange.curl)
         if exchange.again:
-            sheet.failed("first-try", None, f"{exchange.said} The request was then made again.", exchange.curl)
+            results.failed("first-try", None, f"{exchange.summary} The request was then made again.", exchange.curl)
     if len(service.token) < SHORTEST_SECRET:
-        sheet.skipped(None, "the token is so short that it is part of many a word", "token-kept")
+        results.skipped(None, "the token is so short that it is part of many a word", "token-kept")
     if any(exchange.status is not None for exchange in service.recorder.exchanges):
-        sheet.passed(None, "first-try", "reachable", "token-kept")
+        results.passed(None, "first-try", "reachable", "token-kept")
     elif service.recorder.exchanges:
         last = service.recorder.exchanges[-1]
-        sheet.failed("reachable", None, last.said, last.curl)
+        results.failed("reachable", None, last.summary, last.curl)

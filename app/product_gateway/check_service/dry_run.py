@@ -1,63 +1,60 @@
-"""A sync that writes nothing: what it would create, update, delete, leave as it is and reject."""
+"""A dry run: the worker's own pull of one list, into a temporary copy of the catalog."""
 
 import contextlib
-from collections.abc import Iterable
-from dataclasses import replace
+import tempfile
+from collections.abc import AsyncGenerator, Iterable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from product_gateway.check_service.recording_client import Service
 from product_gateway.check_service.results import CheckResults, DryRunResult
-from product_gateway.db import catalog, merchants, migrate
-from product_gateway.db.database import Database, is_embedded
-from product_gateway.errors import PullFailed, SettingsError
+from product_gateway.db import catalog, claims, merchants, migrate, syncs
+from product_gateway.db.database import Database, connect, is_embedded
+from product_gateway.errors import PullFailed, SettingsError, TurnOver
 from product_gateway.model.catalog import Page, Record
-from product_gateway.model.merchants import Merchant
-from product_gateway.model.syncs import MIN_SAMPLE, Counts, EntityType
-from product_gateway.sync import pull
+from product_gateway.model.lazy_page import AnyPage
+from product_gateway.model.merchants import Merchant, Platform
+from product_gateway.model.syncs import Claim, EntityType
 from product_gateway.sync.product_service import ProductService
+from product_gateway.sync.pull import Pull, Turn
+from product_gateway.telemetry.metrics import Metrics
 
-REJECTED_AT_MOST = 10  # percent, as merchants have it by default
+DEFAULT_MAX_REJECTED_PERCENT = 10  # that of a new merchant
+LEASE_SECONDS = 60.0  # no other worker exists that could take the sync over
 CATALOG_PAGE = 500
 SAMPLES = 3
 
 
-class Baseline:
-    """The catalog that a sync would meet: a merchant's, or an empty one. Only reads."""
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """A merchant's catalog in a database. Without them, an empty catalog."""
 
-    def __init__(self, database: Database | None = None, merchant: Merchant | None = None) -> None:
-        self._database = database
-        self._merchant = merchant
-
-    @property
-    def name(self) -> str:
-        """What the counts are compared with, in words."""
-        return f"the catalog of {self._merchant.name}" if self._merchant else "an empty catalog"
+    database: Database | None = None
+    merchant: Merchant | None = None
 
     @property
-    def rejected_at_most(self) -> int:
-        """Percent of the records."""
-        return self._merchant.max_rejected_percent if self._merchant else REJECTED_AT_MOST
+    def description(self) -> str:
+        """The catalog's name for the report."""
+        return f"the catalog of {self.merchant.name}" if self.merchant else "an empty catalog"
 
-    async def find(self, entity_type: EntityType, ids: Iterable[str]) -> dict[str, Record]:
-        """Those of the records that it has."""
-        if self._database is None or self._merchant is None:
-            return {}
-        found = await self._database.read(catalog.find, self._merchant.name, entity_type, list(ids))
-        return {each.id: each for each in found}
+    async def find(self, entity_type: EntityType, ids: Iterable[str]) -> tuple[Record, ...]:
+        """Return the records that the catalog has of these ids."""
+        if self.database is None or self.merchant is None:
+            return ()
+        return tuple(await self.database.read(catalog.find, self.merchant.name, entity_type, list(ids)))
 
-    async def ids(self, entity_type: EntityType) -> list[str]:
-        """All that it has."""
-        ids: list[str] = []
+    async def pages(self, entity_type: EntityType) -> AsyncGenerator[tuple[Record, ...], None]:
+        """Yield all records, a page at a time."""
         after: str | None = ""
-        while after is not None and self._database is not None and self._merchant is not None:
-            page = await self._database.read(catalog.page, self._merchant.name, entity_type, after, CATALOG_PAGE)
-            ids += [each.id for each in page.records]
+        while after is not None and self.database is not None and self.merchant is not None:
+            page = await self.database.read(catalog.page, self.merchant.name, entity_type, after, CATALOG_PAGE)
+            yield await self.find(entity_type, [each.id for each in page.records])
             after = page.next_after
-        return ids
 
 
-async def stock_of(database: Database, name: str) -> Baseline:
-    """The merchant's catalog. Raises SettingsError where the database has no such merchant, or is not up to date."""
+async def catalog_of(database: Database, name: str) -> Catalog:
+    """Return the merchant's catalog. Raise SettingsError for an unknown merchant and for an outdated database."""
     if is_embedded(database):
         _require_file(str(database.engine.url.database))
     await database.read(migrate.require_fit)
@@ -66,128 +63,126 @@ async def stock_of(database: Database, name: str) -> Baseline:
         raise SettingsError(
             f"The database has no merchant {name}. `product-gateway merchant list` shows its merchants."
         )
-    return Baseline(database, merchant)
+    return Catalog(database, merchant)
 
 
 def _require_file(path: str) -> None:
-    if not Path(path).is_file():  # a look into it would make it
+    if not Path(path).is_file():  # connecting would create it
         raise SettingsError(f"There is no database {path}. Leave out --merchant to compare with an empty catalog.")
 
 
-class DryRun:
-    """A sync of one list, as the worker would run it, but for what it writes. `fit` are the ids that it read."""
+class _BoundedProductService(ProductService):
+    """A product service that ends the pull's turn after `max_pages` pages and keeps the ids that it lists."""
 
-    def __init__(self, service: Service, entity_type: EntityType, stock: Baseline, page_size: int) -> None:
-        self._service = service
-        self._of = entity_type
-        self._stock = stock
-        self._made = service.settings
-        self._reader = ProductService(
-            service.recorder,
-            service.url,
-            service.token,
-            page_size,
-            max_pages=self._made.max_pages,
-            max_record_bytes=self._made.max_record_bytes,
-            attempts=self._made.request_attempts,
-            wait_initial=self._made.retry_wait_seconds,
+    def __init__(self, *arguments: Any, turn: Turn, pages_left: int, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._turn = turn
+        self._pages_left = pages_left
+        self.ids: list[str] = []
+
+    async def pages(
+        self, entity_type: EntityType, cursor: str | None, pages_read: int = 0
+    ) -> AsyncGenerator[AnyPage, None]:
+        async with contextlib.aclosing(super().pages(entity_type, cursor, pages_read)) as pages:
+            async for page in pages:
+                self._pages_left -= 1
+                self._turn.is_over = self._pages_left <= 0
+                self.ids += [each.id for each in page.records] if isinstance(page, Page) else page.sent
+                yield page
+
+
+async def run(
+    service: Service,
+    results: CheckResults,
+    entity_type: EntityType,
+    baseline: Catalog,
+    *,
+    page_size: int,
+    max_pages: int,
+) -> list[str]:
+    """Pull at most `max_pages` pages into a copy of the baseline. Add what a sync would do to the results.
+
+    Return the ids of the records that the sync would keep, in the order of the list.
+    """
+    with (
+        tempfile.TemporaryDirectory(prefix="product-gateway-dry-run-") as folder,
+        contextlib.closing(connect(f"sqlite:///{folder}/copy.db")) as database,
+    ):
+        copy = await _copy(baseline, entity_type, database)
+        claim = await _start_sync(database, _name(baseline), entity_type)
+        settings = service.settings.model_copy(update={"data_dir": Path(folder), "secret_key_file": None})
+        turn = Turn()
+        product_service = _BoundedProductService(
+            *(service.recorder, service.url, service.token, page_size),
+            max_pages=settings.max_pages,
+            max_record_bytes=settings.max_record_bytes,
+            attempts=settings.request_attempts,
+            wait_initial=settings.retry_wait_seconds,
+            turn=turn,
+            pages_left=max_pages,
         )
-        self.fit: list[str] = []
-        self._seen: set[str] = set()
-        self._sent: set[bytes] = set()
-        self._unidentified = 0
-        self._not_removed = 0
-        self._counts = Counts()
-        self._read = 0
-        self._samples: dict[str, tuple[str, ...]] = {}
-
-    async def run(self, sheet: CheckResults, max_pages: int) -> None:
-        """Reads at most `max_pages`, and puts what a sync would do into the sheet."""
         complete, code = False, None
+        most = baseline.merchant.max_rejected_percent if baseline.merchant else DEFAULT_MAX_REJECTED_PERCENT
         try:
-            complete = await self._pull(max_pages)
-            if complete:
-                pull.require_few_rejected(self._read, self._counts.rejected, self._stock.rejected_at_most)
-                await self._remove()
+            await Pull(settings, database, service.recorder, Metrics()).run_from(product_service, claim, turn, most)
+            complete = True
+        except TurnOver:
+            pass
         except PullFailed as failed:
             code = failed.code
-            last = self._service.recorder.exchanges[-1]
+            last = service.recorder.exchanges[-1]
             curl = last.curl if last.status != 200 or code in ("INVALID_PAGE", "INVALID_PAGING") else None
-            sheet.failed("dry-run", self._of, f"It would end FAILED with {code}: {failed.detail}", curl)
-        sheet.passed(self._of, "dry-run")
-        counts = (self._counts, self._not_removed)
-        sheet.rehearsals.append(DryRunResult(self._of, self._stock.name, *counts, self._samples, complete, code))
+            results.failed("dry-run", entity_type, f"It would end FAILED with {code}: {failed.detail}", curl)
+        results.passed(entity_type, "dry-run")
+        sync = await database.read(syncs.get, claim.merchant, claim.sync_id)
+        problems = await database.read(syncs.problems, claim.merchant, claim.sync_id)
+        samples = await _changed(baseline, copy, entity_type) | {
+            "rejected": tuple(each.record_id or "without a valid id" for group in problems for each in group.samples)[
+                :SAMPLES
+            ]
+        }
+        results.dry_runs.append(
+            DryRunResult(entity_type, baseline.description, sync.counts, sync.not_removed, samples, complete, code)
+        )
+        return product_service.ids
 
-    async def _pull(self, max_pages: int) -> bool:
-        number = without_new = 0
-        async with contextlib.aclosing(self._reader.pages(self._of, None)) as pages:
-            async for page in pages:
-                number += 1
-                self._read += page.size
-                new = await self._compare(page if isinstance(page, Page) else page.decode(()))
-                without_new = 0 if new else without_new + 1
-                if page.next_cursor is not None:
-                    pull.require_new_records(self._of, number, without_new)
-                    if number == max_pages:
-                        return False
-        return True
 
-    async def _compare(self, page: Page) -> int:
-        """Compare a page with the catalog. Return how many of its records are new to the dry run."""
-        before = len(self._seen) + len(self._sent)
-        self.fit += [each.id for each in page.records]
-        held = await self._stock.find(self._of, [each.id for each in page.records])
-        for record in page.records:
-            if record.id not in self._seen:
-                known = held.get(record.id)
-                self._add("created" if known is None else "unchanged" if known == record else "updated", record.id)
-        for rejection in page.rejections:
-            self._add("rejected", rejection.record_id or "without a valid id")
-        self._seen |= {each.id for each in page.records}
-        self._seen |= {each.record_id for each in page.rejections if each.record_id is not None}
-        without_id = [each.payload_digest for each in page.rejections if each.record_id is None]
-        self._sent |= set(without_id)
-        self._unidentified += len(without_id)
-        return len(self._seen) + len(self._sent) - before
+async def _copy(baseline: Catalog, entity_type: EntityType, database: Database) -> Catalog:
+    """Create the tables and copy the merchant and its records of the entity type. Return the new catalog."""
+    await database.write(migrate.create)
+    name = _name(baseline)
+    merchant = await database.write(merchants.add, name, Platform.BYOP, "https://service.invalid")
+    claim = await _start_sync(database, name, entity_type)
+    async for records in baseline.pages(entity_type):
+        page = Page(records, rejections=(), next_cursor=None, total=None)
+        await database.write(catalog.write_page, claim, page, LEASE_SECONDS)
+    await database.write(catalog.succeed, claim)
+    return Catalog(database, merchant)
 
-    async def _remove(self) -> None:
-        """What the list lacks and the service does not have by id either, as the worker asks before it removes."""
-        ids = await self._stock.ids(self._of)
-        missing = [each for each in ids if each not in self._seen]
-        certain = await self._look_up(missing)
-        gone = [each for each in missing if each not in self._seen]
-        if self._unidentified:
-            self._not_removed = len(gone) - len(certain)
-            gone = [each for each in gone if each in certain]
-        for each in gone:
-            self._add("deleted", each)
-        most = self._made.max_deleted_percent
-        if len(ids) >= MIN_SAMPLE and len(gone) * 100 > most * len(ids):
-            raise PullFailed(
-                "MASS_DELETION",
-                f"{len(gone)} of the {len(ids)} records in the catalog are gone, and a sync may remove {most} % at the "
-                "most, unless the operator allows it: product-gateway merchant allow-mass-deletion",
-            )
 
-    async def _look_up(self, missing: list[str]) -> set[str]:
-        """Ask for what the list lacks, as the worker does. Return the ids that are certainly gone."""
-        certain: set[str] = set()
-        known = min((each for each in self._seen if "," not in each), default=None) if self._unidentified else None
-        if self._unidentified:
-            missing = missing[: pull.MAX_IDS_VERIFIED] if known else []
-        if missing and len(missing) <= pull.MAX_IDS_VERIFIED:
-            try:
-                async with contextlib.aclosing(self._reader.look_up(self._of, missing, known)) as answers:
-                    async for answer in answers:
-                        certain |= answer.gone
-                        await self._compare(answer.page)
-            except PullFailed as failed:
-                if failed.code in pull.TRANSIENT_CODES:
-                    raise
-        return certain
+def _name(baseline: Catalog) -> str:
+    return baseline.merchant.name if baseline.merchant else "check-service"
 
-    def _add(self, what: str, record_id: str) -> None:
-        self._counts = replace(self._counts, **{what: getattr(self._counts, what) + 1})
-        kept = self._samples.get(what, ())
-        if len(kept) < SAMPLES:
-            self._samples[what] = (*kept, record_id)
+
+async def _start_sync(database: Database, merchant: str, entity_type: EntityType) -> Claim:
+    await database.write(syncs.enqueue, merchant, entity_type)
+    claim = await database.write(claims.claim, "check-service", LEASE_SECONDS, 1, len(EntityType))
+    if claim is None:
+        raise AssertionError("The only sync of the temporary database cannot be claimed.")
+    return claim
+
+
+async def _changed(baseline: Catalog, copy: Catalog, entity_type: EntityType) -> dict[str, tuple[str, ...]]:
+    """Return ids of records that the sync created, updated and deleted in the copy, a few of each."""
+    created: list[str] = []
+    updated: list[str] = []
+    deleted: list[str] = []
+    async for records in baseline.pages(entity_type):
+        now = {each.id: each for each in await copy.find(entity_type, [each.id for each in records])}
+        deleted += [each.id for each in records if each.id not in now]
+        updated += [each.id for each in records if each.id in now and now[each.id] != each]
+    async for records in copy.pages(entity_type):
+        before = {each.id for each in await baseline.find(entity_type, [each.id for each in records])}
+        created += [each.id for each in records if each.id not in before]
+    samples = {"created": created, "updated": updated, "deleted": deleted}
+    return {what: tuple(ids[:SAMPLES]) for what, ids in samples.items()}

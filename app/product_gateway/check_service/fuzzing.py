@@ -53,11 +53,11 @@ class Fuzzing:
     of them keep the contract, and each of the others breaks it by one parameter."""
 
     def __init__(
-        self, service: Service, sheet: CheckResults, first: ListTraversal, entity_type: EntityType, examples: int
+        self, service: Service, results: CheckResults, first: ListTraversal, entity_type: EntityType, examples: int
     ) -> None:
         self._service = service
-        self._sheet = sheet
-        self._of = entity_type
+        self._results = results
+        self._entity_type = entity_type
         self._examples = examples
         self._ids = [each for each in first.items if each not in (".", "..")]
         self._cursors = [page.asked for page in first.pages if page.asked is not None]
@@ -84,14 +84,14 @@ class Fuzzing:
         finally:
             self._stopped.set()
             for code, seen, curl in sorted(self._found, key=lambda each: len(each[2])):  # the simplest come first
-                self._sheet.failed(code, self._of, seen, curl)
-        self._sheet.passed(self._of, *dict.fromkeys(CHECKED.values()))
+                self._results.failed(code, self._entity_type, seen, curl)
+        self._results.passed(self._entity_type, *dict.fromkeys(CHECKED.values()))
 
     def _all_operations(self, send: Sender, seed: int) -> None:
         load_all_checks()
         half = self._examples / len(GenerationMode)
         for path, _, operation in documents.operations(documents.load(documents.PRODUCT_SERVICE)):
-            if path.startswith(list_schema(self._of).path):
+            if path.startswith(list_schema(self._entity_type).path):
                 self._operation(_right(path), GenerationMode.POSITIVE, half, send, seed)
                 for parameter in operation["parameters"]:
                     share = half / len(operation["parameters"])
@@ -135,7 +135,7 @@ class Fuzzing:
         answer = send(path)
         if answer.reply is None:
             self._unanswered += 1
-            self._found.append(("fuzz-failures", answer.exchange.said, answer.exchange.curl))
+            self._found.append(("fuzz-failures", answer.exchange.summary, answer.exchange.curl))
             if self._unanswered == UNANSWERED_AT_MOST:  # a service that is gone would cost a time-out for each
                 raise _EnoughError
             return
@@ -155,7 +155,7 @@ class Fuzzing:
                 case.validate_response(response, checks=[CHECKS.get_one(name)])
             except FailureGroup as group:
                 for failure in group.exceptions:
-                    words = f"{answer.exchange.said} {_in_words(failure)}"
+                    words = f"{answer.exchange.summary} {_in_words(failure)}"
                     self._found.append((code, words, answer.exchange.curl))
 
     def _use_what_is_known(self, case: Any) -> None:

@@ -16,7 +16,7 @@ from product_gateway.sync.records import list_schema
 UNKNOWN = "no-such-record-7f3a"
 ASKED_FOR_SINGLY = 6
 SEVERAL = 5
-OF_IDS = (
+ID_RULES = (
     *("ids-known", "ids-several", "ids-many", "ids-unknown", "ids-duplicates", "ids-encoded"),
     *("record-by-id", "unknown-id"),
 )
@@ -25,10 +25,10 @@ OF_IDS = (
 class IdChecks:
     """The checks of one list's records by id, with the ids that its first reading brought."""
 
-    def __init__(self, service: Service, sheet: CheckResults, entity_type: EntityType, first: ListTraversal) -> None:
+    def __init__(self, service: Service, results: CheckResults, entity_type: EntityType, first: ListTraversal) -> None:
         self._service = service
-        self._sheet = sheet
-        self._of = entity_type
+        self._results = results
+        self._entity_type = entity_type
         fit = list_schema(entity_type).record_id
         self._all = [each for each in first.ids if fit.is_valid(each) and "," not in each]
         self._items = {key: item for key, item in first.items.items() if fit.is_valid(key) and key not in (".", "..")}
@@ -36,7 +36,7 @@ class IdChecks:
     async def run(self) -> None:
         """All of them."""
         if not self._all:
-            self._sheet.skipped(self._of, "no record has an id that can be asked for", *OF_IDS)
+            self._results.skipped(self._entity_type, "no record has an id that can be asked for", *ID_RULES)
             return
         plain = [each for each in self._all if not is_odd(each)]
         odd = [each for each in self._all if is_odd(each)]
@@ -54,20 +54,20 @@ class IdChecks:
             many = self._as_many_as_a_sync()
             await self._brings("ids-many", many, set(many))
         else:
-            self._sheet.skipped(self._of, "the list has one record", "ids-several", "ids-many")
+            self._results.skipped(self._entity_type, "the list has one record", "ids-several", "ids-many")
         if odd:
             await self._brings("ids-encoded", odd[:SEVERAL], set(odd[:SEVERAL]))
         else:
-            self._sheet.skipped(self._of, "no id has reserved characters", "ids-encoded")
+            self._results.skipped(self._entity_type, "no id has reserved characters", "ids-encoded")
         await self._singly()
 
     async def _brings(self, code: str, ids: Sequence[str], wanted: set[str], query: str = "") -> None:
         """Asks for the ids, by a query string where there is one, and compares what comes."""
         params: Mapping[str, str] = {} if query else {"ids": ",".join(ids), "page_size": str(len(ids))}
         try:
-            answer = await self._service.page(self._of, params, query)
+            answer = await self._service.page(self._entity_type, params, query)
         except CheckFailed as broken:
-            self._sheet.failed(code, self._of, broken.detail, broken.exchange.curl)
+            self._results.failed(code, self._entity_type, broken.detail, broken.exchange.curl)
             return
         found = ids_of(answer.items)
         more, lacking = [each for each in found if each not in wanted], [each for each in ids if each in wanted]
@@ -80,8 +80,8 @@ class IdChecks:
         elif len(found) != len(set(found)):
             seen = f"{len(found)} records came for {len(wanted)} ids."
         if seen:
-            self._sheet.failed(code, self._of, seen, answer.exchange.curl)
-        self._sheet.passed(self._of, code)
+            self._results.failed(code, self._entity_type, seen, answer.exchange.curl)
+        self._results.passed(self._entity_type, code)
 
     def _as_many_as_a_sync(self) -> list[str]:
         many: list[str] = []
@@ -96,21 +96,21 @@ class IdChecks:
     async def _singly(self) -> None:
         odd_first = sorted(self._items, key=is_odd, reverse=True)[:ASKED_FOR_SINGLY]
         for record_id in odd_first:
-            answer = await self._service.record(self._of, record_id)
-            seen = answer.exchange.said
+            answer = await self._service.record(self._entity_type, record_id)
+            seen = answer.exchange.summary
             if answer.reply is not None and answer.status == 200:
                 seen = _difference(self._items[record_id], answer.reply.content, answer.exchange.content_type)
             if seen:
                 words = f"The record {record_id!r}: {seen}"
-                self._sheet.failed("record-by-id", self._of, words, answer.exchange.curl)
+                self._results.failed("record-by-id", self._entity_type, words, answer.exchange.curl)
         if odd_first:
-            self._sheet.passed(self._of, "record-by-id")
+            self._results.passed(self._entity_type, "record-by-id")
         else:
-            self._sheet.skipped(self._of, "no record can be asked for by its id", "record-by-id")
-        answer = await self._service.record(self._of, UNKNOWN)
+            self._results.skipped(self._entity_type, "no record can be asked for by its id", "record-by-id")
+        answer = await self._service.record(self._entity_type, UNKNOWN)
         if answer.status != 404:
-            self._sheet.failed("unknown-id", self._of, answer.exchange.said, answer.exchange.curl)
-        self._sheet.passed(self._of, "unknown-id")
+            self._results.failed("unknown-id", self._entity_type, answer.exchange.summary, answer.exchange.curl)
+        self._results.passed(self._entity_type, "unknown-id")
 
 
 def _difference(listed: Any, content: bytes, content_type: str) -> str:

@@ -58,7 +58,7 @@ class Exchange:
         return f"curl -sS -i --compressed {header}{shlex.quote(self.url)}"
 
     @property
-    def said(self) -> str:
+    def summary(self) -> str:
         """How it was answered, in words."""
         return self.failure or f"The service answered {self.status}."
 
@@ -218,7 +218,7 @@ def _good(answer: Answer) -> Response:
             code = "compression"
         elif not isinstance(error, Unreachable):
             code = "reachable"
-        raise CheckFailed(code, exchange.said, exchange)
+        raise CheckFailed(code, exchange.summary, exchange)
     if reply.status == 200:
         return reply
     advice = status_advice(
@@ -228,13 +228,13 @@ def _good(answer: Answer) -> Response:
         url=exchange.url.partition("?")[0],
         has_token=exchange.bearer is not None,
     )
-    seen = f"{exchange.said.rstrip('.')}{advice.meaning}. {advice.what_to_do.rstrip(',.')}."
+    seen = f"{exchange.summary.rstrip('.')}{advice.meaning}. {advice.what_to_do.rstrip(',.')}."
     if 300 <= reply.status < 400:
         code = "no-redirects" if reply.status != 304 else "status-200"
     elif reply.status in (401, 403):
         code = "token-accepted"
     elif reply.status == 429:
-        code, seen = "rate-limit", f"{exchange.said} {_wait_in_words(reply)}"
+        code, seen = "rate-limit", f"{exchange.summary} {_wait_in_words(reply)}"
     else:
         code = "no-failures" if reply.status >= 500 else "status-200"
     raise CheckFailed(code, seen, exchange)

@@ -83,7 +83,7 @@ class CheckResults:
         self.notes: list[str] = []
         self.stopped = False
         self.measurements: list[Measurement] = []
-        self.rehearsals: list[DryRunResult] = []
+        self.dry_runs: list[DryRunResult] = []
 
     def failed(self, code: str, subject: Subject, seen: str, curl: str | None = None) -> None:
         """The rule does not hold."""

@@ -1,30 +1,51 @@
-"""A whole run: which checks there are for a list, in which order, and what stands in the way of which."""
+"""Runs of the conformance kit: the order of the checks, and the command's reports and exit status."""
 
 import asyncio
+import importlib.util
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from product_gateway import data_directory, gc_tuning
-from product_gateway.check_service import auth_checks
-from product_gateway.check_service.dry_run import Baseline, DryRun, stock_of
-from product_gateway.check_service.id_checks import OF_IDS, IdChecks
-from product_gateway.check_service.list_checks import OF_PAGE_SIZES, OF_PAGING, ListChecks
-from product_gateway.check_service.record_checks import OF_RECORDS, Contents
+from product_gateway.check_service import auth_checks, dry_run
+from product_gateway.check_service.dry_run import Catalog
+from product_gateway.check_service.id_checks import ID_RULES, IdChecks
+from product_gateway.check_service.list_checks import PAGE_SIZE_RULES, PAGING_RULES, ListChecks
+from product_gateway.check_service.record_checks import RECORD_RULES, RecordChecks
 from product_gateway.check_service.recording_client import RecordingClient, Service
+from product_gateway.check_service.reports import console, files
 from product_gateway.check_service.results import CheckResults
 from product_gateway.check_service.rules import RULES
-from product_gateway.check_service.traversal import OF_A_READING, ListTraversal, read
+from product_gateway.check_service.traversal import TRAVERSAL_RULES, ListTraversal, traverse
 from product_gateway.db.database import open_database
+from product_gateway.errors import SettingsError
+from product_gateway.merchants import administration
 from product_gateway.model.syncs import EntityType
 from product_gateway.settings import Settings
 
 FUZZ = tuple(code for code in RULES if code.startswith("fuzz-"))
-ONCE = ("reachable", "first-try", "token-kept")  # for the service as a whole
-NOT_WHOLE = ("answers-whole", "reachable")  # what costs a time-out each time
+SERVICE_RULES = ("reachable", "first-try", "token-kept")
+UNANSWERED = ("answers-whole", "reachable")  # each further request would end in a time-out, too
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The arguments and options of the command."""
+
+    url: str
+    token_file: Path
+    only: tuple[EntityType, ...]
+    max_pages: int
+    examples: int
+    seed: int
+    merchant: str | None
+    junit: Path | None
+    json: Path | None
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is to be checked. `max_pages` bounds each reading, `examples` the made-up requests of each operation."""
+    """What to check. `max_pages` limits each traversal, `examples` the generated requests of each operation."""
 
     url: str
     token: str
@@ -35,122 +56,138 @@ class Plan:
     seed: int = 1
 
 
-async def run(plan: Plan, settings: Settings, sheet: CheckResults, stock: Baseline) -> None:
-    """Checks the service; what comes out is in the sheet, also of a run that is cancelled."""
-    contents: dict[EntityType, Contents] = {}
-    readings: dict[EntityType, ListTraversal] = {}
+def overrides(allow_private_addresses: bool, page_size: int | None, timeout: float | None) -> dict[str, Any]:
+    """Return the settings that the command's options set."""
+    values: dict[str, Any] = {"allow_private_addresses": True} if allow_private_addresses else {}
+    if page_size is not None:
+        values["page_size"] = page_size
+    if timeout is not None:
+        values |= {"read_timeout_seconds": timeout, "request_timeout_seconds": timeout}
+    return values
+
+
+def execute(options: Options, settings: Settings) -> int:
+    """Check the service, write the reports and return the exit status. Raise SettingsError for wrong options."""
+    if options.examples and importlib.util.find_spec("schemathesis") is None:
+        raise SettingsError(
+            "Generated requests need Schemathesis. Install it: pip install 'product-gateway[check]', or do without "
+            "them: --examples 0."
+        )
+    url = str(administration.validated(settings, options.url, None, None, None)["product_service_url"])
+    token = administration.token_in(options.token_file)
+    only = tuple(dict.fromkeys(options.only))
+    plan = Plan(url, token, only, settings.page_size, options.max_pages, options.examples, options.seed)
+    results = CheckResults(token, only)
+    check(plan, settings, results, options.merchant)
+    if options.junit is not None:
+        files.write_junit(results, options.junit)
+    if options.json is not None:
+        files.write_json(results, options.json)
+    console.show(results, results.plain(url), options.seed if options.examples else None)
+    return console.status(results)
+
+
+def check(plan: Plan, settings: Settings, results: CheckResults, merchant: str | None = None) -> None:
+    """Run the checks in an event loop, against the catalog of `merchant` if given. Raises SettingsError.
+
+    Ctrl-C stops the run and adds a note to the results.
+    """
+    gc_tuning.freeze_startup_objects()
+    try:
+        asyncio.run(_run_against(merchant, plan, settings, results))
+    except KeyboardInterrupt:
+        results.note("The run was stopped early. These are the results so far.")
+        results.stopped = True
+
+
+async def _run_against(merchant: str | None, plan: Plan, settings: Settings, results: CheckResults) -> None:
+    if merchant is None:
+        await run(plan, settings, results, Catalog())
+        return
+    data_directory.require(settings)
+    with open_database(settings.database, may_create=False) as database:
+        await run(plan, settings, results, await dry_run.catalog_of(database, merchant))
+
+
+async def run(plan: Plan, settings: Settings, results: CheckResults, baseline: Catalog) -> None:
+    """Check the service and add the outcomes to the results, even if the run is cancelled."""
+    contents: dict[EntityType, RecordChecks] = {}
+    products: set[str] | None = None
     async with RecordingClient(settings, plan.token) as recorder:
         service = Service(recorder, plan.url, plan.token, settings)
         try:
             for entity_type in plan.only:
-                contents[entity_type] = Contents(sheet, entity_type)
-                readings[entity_type] = await _list(plan, service, sheet, entity_type, contents[entity_type], stock)
+                contents[entity_type] = RecordChecks(results, entity_type)
+                first = await _check_list(plan, service, results, entity_type, contents[entity_type], baseline)
+                if entity_type is EntityType.PRODUCT and first.ended:
+                    products = set(first.ids)
             if EntityType.COLLECTION in contents:
-                contents[EntityType.COLLECTION].members_known(_ids(readings.get(EntityType.PRODUCT)))
+                contents[EntityType.COLLECTION].members_known(products)
         finally:
-            auth_checks.look_back(service, sheet)
-            sheet.note(f"Requests made: {len(recorder.exchanges)}.")
+            auth_checks.check_exchanges(service, results)
+            results.note(f"Requests made: {len(recorder.exchanges)}.")
             for entity_type in plan.only:
-                sheet.not_reached(entity_type, "the run was stopped before", *_of_lists(entity_type))
+                results.not_reached(entity_type, "the run was stopped before", *_list_rules(entity_type))
 
 
-async def _list(
-    plan: Plan, service: Service, sheet: CheckResults, entity_type: EntityType, contents: Contents, stock: Baseline
+async def _check_list(
+    plan: Plan,
+    service: Service,
+    results: CheckResults,
+    entity_type: EntityType,
+    contents: RecordChecks,
+    baseline: Catalog,
 ) -> ListTraversal:
-    first = await read(service, sheet, entity_type, plan.page_size, plan.max_pages, contents.look)
+    first = await traverse(service, results, entity_type, plan.page_size, plan.max_pages, contents.add)
     contents.finish()
-    _say_how_far(plan, sheet, entity_type, first)
+    results.note(_describe(plan, entity_type, first))
     broken = first.broken
     if broken is not None and not first.pages:
-        sheet.not_reached(entity_type, f"the list could not be read ({broken.code})", *_of_lists(entity_type))
+        results.not_reached(entity_type, f"the list could not be read ({broken.code})", *_list_rules(entity_type))
         return first
     if first.size:
-        sheet.passed(entity_type, "not-empty")
+        results.passed(entity_type, "not-empty")
     else:
-        sheet.failed("not-empty", entity_type, "The list has no records.", first.pages[0].exchange.curl)
-    await auth_checks.check(service, sheet, entity_type)
+        results.failed("not-empty", entity_type, "The list has no records.", first.pages[0].exchange.curl)
+    await auth_checks.check(service, results, entity_type)
+    checks = ListChecks(service, results, entity_type, first)
     if not first.size:
-        sheet.skipped(
-            entity_type,
-            "the list is empty",
-            "total-number",
-            *OF_PAGING,
-            *OF_PAGE_SIZES,
-            *OF_IDS,
-            *OF_RECORDS[entity_type],
-        )
+        codes = ("total-number", *PAGING_RULES, *PAGE_SIZE_RULES, *ID_RULES, *RECORD_RULES[entity_type])
+        results.skipped(entity_type, "the list is empty", *codes)
     elif broken is not None:
         reason = f"page {len(first.pages) + 1} could not be read ({broken.code})"
-        sheet.not_reached(entity_type, reason, *OF_A_READING, *OF_PAGING, *OF_PAGE_SIZES, "total-number")
+        codes = (*TRAVERSAL_RULES, *PAGING_RULES, *PAGE_SIZE_RULES, "total-number")
+        results.not_reached(entity_type, reason, *codes)
     else:
-        await (checks := ListChecks(service, sheet, entity_type, first)).run()
+        await checks.run()
     if first.size:
-        await IdChecks(service, sheet, entity_type, first).run()
-    if broken is not None and broken.code in NOT_WHOLE:
-        reason = f"page {len(first.pages) + 1} never came"
-        sheet.not_reached(entity_type, reason, "dry-run", *FUZZ)
+        await IdChecks(service, results, entity_type, first).run()
+    if broken is not None and broken.code in UNANSWERED:
+        results.not_reached(entity_type, f"page {len(first.pages) + 1} never came", "dry-run", *FUZZ)
         return first
-    dry_run = DryRun(service, entity_type, stock, plan.page_size)
-    await dry_run.run(sheet, plan.max_pages)
-    if first.size and broken is None:
-        _compare_order(checks, first, dry_run)
-    await _fuzz(plan, service, sheet, entity_type, first)
+    limits = {"page_size": plan.page_size, "max_pages": plan.max_pages}
+    kept = await dry_run.run(service, results, entity_type, baseline, **limits)
+    if len(first.fit) > 1 and broken is None:
+        checks.same_order(kept, "in the dry run")
+    if plan.examples == 0:
+        results.skipped(entity_type, "no made-up requests were asked for (--examples 0)", *FUZZ)
+    else:
+        from product_gateway.check_service.fuzzing import Fuzzing  # an optional dependency
+
+        await Fuzzing(service, results, first, entity_type, plan.examples).run(plan.seed)
     return first
 
 
-async def _fuzz(
-    plan: Plan, service: Service, sheet: CheckResults, entity_type: EntityType, first: ListTraversal
-) -> None:
-    if plan.examples == 0:
-        sheet.skipped(entity_type, "no made-up requests were asked for (--examples 0)", *FUZZ)
-        return
-    from product_gateway.check_service.fuzzing import Fuzzing  # the extra is needed here and nowhere else
-
-    await Fuzzing(service, sheet, first, entity_type, plan.examples).run(plan.seed)
-
-
-def _compare_order(checks: ListChecks, first: ListTraversal, dry_run: DryRun) -> None:
-    if len(first.fit) > 1:
-        checks.same_order(dry_run.fit, "in the dry run")
-
-
-def _say_how_far(plan: Plan, sheet: CheckResults, entity_type: EntityType, first: ListTraversal) -> None:
+def _describe(plan: Plan, entity_type: EntityType, first: ListTraversal) -> str:
     what = f"{entity_type}: read {first.size} records, pages: {len(first.pages)}"
     if first.ended:
-        sheet.note(f"{what}, to the end.")
-    elif first.broken is None:
-        sheet.note(f"{what}, NOT to the end: --max-pages is {plan.max_pages}, and what is behind was not looked at.")
-    else:
-        sheet.note(f"{what}, until {first.broken.code} stopped it.")
+        return f"{what}, to the end."
+    if first.broken is None:
+        return f"{what}, NOT to the end: --max-pages is {plan.max_pages}. Later pages were not checked."
+    return f"{what}, until {first.broken.code} stopped it."
 
 
-def _ids(reading: ListTraversal | None) -> set[str] | None:
-    return set(reading.ids) if reading is not None and reading.ended else None
-
-
-def _of_lists(entity_type: EntityType) -> list[str]:
-    """The rules that there are for a list."""
-    not_here = (*ONCE, "prices") if entity_type is EntityType.COLLECTION else (*ONCE, "members-known")
-    return [code for code in RULES if code not in not_here]
-
-
-def check(plan: Plan, settings: Settings, sheet: CheckResults, merchant: str | None = None) -> None:
-    """The same as `run`, for code without an event loop, against a merchant's catalog where one is named.
-
-    Ctrl-C ends it, with a note in the sheet. Raises SettingsError.
-    """
-    gc_tuning.freeze_startup_objects()
-    try:
-        asyncio.run(_with_stock(plan, settings, sheet, merchant))
-    except KeyboardInterrupt:
-        sheet.note("It was stopped before its end: this is what was found so far.")
-        sheet.stopped = True
-
-
-async def _with_stock(plan: Plan, settings: Settings, sheet: CheckResults, merchant: str | None) -> None:
-    if merchant is None:
-        await run(plan, settings, sheet, Baseline())
-        return
-    data_directory.require(settings)
-    with open_database(settings.database, may_create=False) as database:
-        await run(plan, settings, sheet, await stock_of(database, merchant))
+def _list_rules(entity_type: EntityType) -> list[str]:
+    """Return the codes of the rules that apply to a list."""
+    others = (*SERVICE_RULES, "prices" if entity_type is EntityType.COLLECTION else "members-known")
+    return [code for code in RULES if code not in others]

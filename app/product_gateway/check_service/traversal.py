@@ -1,4 +1,4 @@
-"""One reading of a list, page by page, and what can be said of it while it is read."""
+"""One traversal of a list, page by page, and what can be said of it while it is read."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -13,12 +13,12 @@ from product_gateway.sync.product_service import PAGES_WITHOUT_NEW_RECORDS
 
 LARGE_ANSWER = 1024 * 1024
 # What is known to hold of a list when a page of it came.
-OF_EACH_PAGE = (
+PAGE_RULES = (
     *("answers-whole", "rate-limit", "token-accepted", "no-redirects", "no-failures", "status-200", "answer-size"),
     *("compression", "json", "page-shape", "content-type", "compressed", "page-bytes", "largest-page", "page-size"),
     *("next-cursor", "no-next-after-last"),
 )
-OF_A_READING = ("cursor-leads-on", "paging-ends", "pages-disjoint", "empty-pages", "speed")
+TRAVERSAL_RULES = ("cursor-leads-on", "paging-ends", "pages-disjoint", "empty-pages", "speed")
 
 Look = Callable[[Page, list[Any], Exchange], None]
 
@@ -59,38 +59,38 @@ class ListTraversal:
         return sum(page.size for page in self.pages)
 
 
-async def read(
-    service: Service, sheet: CheckResults, entity_type: EntityType, page_size: int, max_pages: int, look: Look
+async def traverse(
+    service: Service, results: CheckResults, entity_type: EntityType, page_size: int, max_pages: int, look: Look
 ) -> ListTraversal:
     """Reads the list from its first page on, `max_pages` at the most; `look` is shown every page.
 
-    Stops at what would stop a sync, which is then in the sheet and in `broken`.
+    Stops at what would stop a sync, which is then in the results and in `broken`.
     """
-    reading = ListTraversal(page_size)
+    traversal = ListTraversal(page_size)
     asked: set[str | None] = {None}
     known: set[str] = set()
     known_without_id: set[bytes] = set()
     cursor, without_new = None, 0
     try:
-        while len(reading.pages) < max_pages:
-            answer = await _page(service, sheet, entity_type, reading, cursor)
-            _judge(service, sheet, entity_type, answer, reading.page_size)
+        while len(traversal.pages) < max_pages:
+            answer = await _page(service, results, entity_type, traversal, cursor)
+            _judge(service, results, entity_type, answer, traversal.page_size)
             seen = _seen(cursor, answer)
-            reading.pages.append(seen)
-            reading.fit += [each.id for each in answer.page.records]
-            _keep_some(reading.items, answer.items)
+            traversal.pages.append(seen)
+            traversal.fit += [each.id for each in answer.page.records]
+            _keep_some(traversal.items, answer.items)
             look(answer.page, answer.items, answer.exchange)
-            _twice(sheet, entity_type, seen, known)
+            _twice(results, entity_type, seen, known)
             cursor = answer.page.next_cursor
             if cursor is None:
-                reading.ended = True
+                traversal.ended = True
                 break
             if cursor in asked:
-                raise CheckFailed("cursor-leads-on", f"nextCursor is {cursor!r}, which this reading already asked for.",
+                raise CheckFailed("cursor-leads-on", f"nextCursor is {cursor!r}, which was requested already.",
                              answer.exchange)  # fmt: skip
             asked.add(cursor)
             if not seen.size:
-                sheet.failed("empty-pages", entity_type, "A page without records says that there are more.",
+                results.failed("empty-pages", entity_type, "A page without records says that there are more.",
                              answer.exchange.curl)  # fmt: skip
             without_id = {each.payload_digest for each in answer.page.rejections if each.record_id is None}
             without_new = 0 if set(seen.ids) - known or without_id - known_without_id else without_new + 1
@@ -100,33 +100,33 @@ async def read(
                 detail = f"The last {without_new} pages held no new record, and there are still more results."
                 raise CheckFailed("paging-ends", detail, answer.exchange)
     except CheckFailed as broken:
-        reading.broken = broken
-        sheet.failed(broken.code, entity_type, broken.detail, broken.exchange.curl)
-    if reading.pages:
-        sheet.passed(entity_type, *OF_EACH_PAGE)
-        if reading.broken is None:
-            sheet.passed(entity_type, *OF_A_READING)
-    return reading
+        traversal.broken = broken
+        results.failed(broken.code, entity_type, broken.detail, broken.exchange.curl)
+    if traversal.pages:
+        results.passed(entity_type, *PAGE_RULES)
+        if traversal.broken is None:
+            results.passed(entity_type, *TRAVERSAL_RULES)
+    return traversal
 
 
 async def _page(
-    service: Service, sheet: CheckResults, entity_type: EntityType, reading: ListTraversal, cursor: str | None
+    service: Service, results: CheckResults, entity_type: EntityType, traversal: ListTraversal, cursor: str | None
 ) -> PageAnswer:
     """The page at the cursor, with fewer records where so many are refused, as a sync asks."""
     refused: CheckFailed | None = None
     while True:
-        params = {"page_size": str(reading.page_size)} | ({} if cursor is None else {"cursor": cursor})
+        params = {"page_size": str(traversal.page_size)} | ({} if cursor is None else {"cursor": cursor})
         try:
             answer = await service.page(entity_type, params)
         except CheckFailed as broken:
-            if reading.page_size == 1 or not wants_a_smaller_page(broken):
+            if traversal.page_size == 1 or not wants_a_smaller_page(broken):
                 raise
             refused = refused or broken
-            reading.page_size //= 2
+            traversal.page_size //= 2
         else:
             if refused is not None:
-                seen = f"{refused.detail} With page_size={reading.page_size} it is served."
-                sheet.failed("largest-page", entity_type, seen, refused.exchange.curl)
+                seen = f"{refused.detail} With page_size={traversal.page_size} it is served."
+                results.failed("largest-page", entity_type, seen, refused.exchange.curl)
             return answer
 
 
@@ -135,27 +135,29 @@ def wants_a_smaller_page(broken: CheckFailed) -> bool:
     return broken.code == "answer-size" or broken.exchange.status in (400, 413)
 
 
-def _judge(service: Service, sheet: CheckResults, entity_type: EntityType, answer: PageAnswer, page_size: int) -> None:
+def _judge(
+    service: Service, results: CheckResults, entity_type: EntityType, answer: PageAnswer, page_size: int
+) -> None:
     exchange, made = answer.exchange, service.settings
     if len(answer.items) > page_size:
         seen = f"The page has {len(answer.items)} records, and page_size is {page_size}."
-        sheet.failed("page-size", entity_type, seen, exchange.curl)
+        results.failed("page-size", entity_type, seen, exchange.curl)
     content_type = exchange.content_type.partition(";")[0].strip().lower()
     if content_type != JSON:
         seen = f"The Content-Type is {content_type!r}." if content_type else "There is no Content-Type."
-        sheet.failed("content-type", entity_type, seen, exchange.curl)
+        results.failed("content-type", entity_type, seen, exchange.curl)
     if exchange.size * 2 > made.max_page_bytes:
         seen = f"The page has {exchange.size} bytes, and {made.max_page_bytes} are the most."
-        sheet.failed("page-bytes", entity_type, seen, exchange.curl)
+        results.failed("page-bytes", entity_type, seen, exchange.curl)
     if exchange.size > LARGE_ANSWER and not exchange.compressed:
-        sheet.failed("compressed", entity_type, f"The page has {exchange.size} bytes, as they are.", exchange.curl)
+        results.failed("compressed", entity_type, f"The page has {exchange.size} bytes, as they are.", exchange.curl)
     longest = min(made.read_timeout_seconds, made.request_timeout_seconds)
     if exchange.seconds * 2 > longest:
         seen = f"The page took {exchange.seconds:.2f} s, and the gateway waits for {longest:g} s."
-        sheet.failed("speed", entity_type, seen, exchange.curl)
+        results.failed("speed", entity_type, seen, exchange.curl)
     if not answer.pagination["moreResults"] and answer.pagination.get("nextCursor"):
         seen = f"moreResults is false, and nextCursor is {answer.pagination['nextCursor']!r}."
-        sheet.failed("no-next-after-last", entity_type, seen, exchange.curl)
+        results.failed("no-next-after-last", entity_type, seen, exchange.curl)
 
 
 def _seen(cursor: str | None, answer: PageAnswer) -> Seen:
@@ -177,12 +179,12 @@ def ids_of(items: Iterable[Any]) -> list[str]:
     return [each for each in ids if isinstance(each, str) and is_text(each)]
 
 
-def _twice(sheet: CheckResults, entity_type: EntityType, seen: Seen, known: set[str]) -> None:
+def _twice(results: CheckResults, entity_type: EntityType, seen: Seen, known: set[str]) -> None:
     here: set[str] = set()
     for each in seen.ids:
         if each in known or each in here:
             where = "on an earlier page too" if each in known else "twice on this page"
-            sheet.failed("pages-disjoint", entity_type, f"The record {each!r} is {where}.", seen.exchange.curl)
+            results.failed("pages-disjoint", entity_type, f"The record {each!r} is {where}.", seen.exchange.curl)
             return  # one for a page is enough: pages that overlap share many
         here.add(each)
 

@@ -33,10 +33,12 @@ def check_service(
 ) -> None:
     """Hold a product service to its contract, and rehearse a sync that writes nothing. Exit status 1: an error."""
     from product_gateway import settings
-    from product_gateway.check_service import entry
+    from product_gateway.check_service import runner
 
-    made = settings.load(**entry.overrides(allow_private_addresses, page_size, timeout))
+    made = settings.load(**runner.overrides(allow_private_addresses, page_size, timeout))
     for name in settings.unknown_names():
         typer.echo(f"There is no setting {name}; it has no effect.", err=True)
-    asked = entry.Options(url, token_file, tuple(only or EntityType), max_pages, examples, seed, merchant, junit, json)
-    raise typer.Exit(entry.run(asked, made))
+    options = runner.Options(
+        url, token_file, tuple(only or EntityType), max_pages, examples, seed, merchant, junit, json
+    )
+    raise typer.Exit(runner.execute(options, made))

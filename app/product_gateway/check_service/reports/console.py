@@ -16,7 +16,7 @@ COLOURS = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.ADVI
 PLAIN_WIDTH = 100
 
 
-def show(sheet: CheckResults, url: str, seed: int | None, stream: TextIO | None = None) -> None:
+def show(results: CheckResults, url: str, seed: int | None, stream: TextIO | None = None) -> None:
     """Writes the report; in colour on a terminal alone, and there not where NO_COLOR is set (no-color.org)."""
     stream = stream or sys.stdout
     if hasattr(stream, "reconfigure"):
@@ -25,22 +25,22 @@ def show(sheet: CheckResults, url: str, seed: int | None, stream: TextIO | None 
     if not console.is_terminal:
         console = Console(file=stream, highlight=False, markup=False, emoji=False, width=PLAIN_WIDTH, color_system=None)
     console.print(Text(f"Product service {url}"), soft_wrap=True)
-    for note in sheet.notes:
+    for note in results.notes:
         console.print(Text(note))
     if seed is not None:
         console.print(Text(f"Seed of the made-up requests: {seed}"))
     for severity in Severity:
-        for outcome in sheet.failures(severity):
+        for outcome in results.failures(severity):
             _finding(console, outcome)
-    _measurements(console, sheet)
-    _rehearsals(console, sheet)
-    _not_checked(console, sheet)
-    _summary(console, sheet)
+    _measurements(console, results)
+    _dry_runs(console, results)
+    _not_checked(console, results)
+    _summary(console, results)
 
 
-def status(sheet: CheckResults) -> int:
+def status(results: CheckResults) -> int:
     """The exit status: 0 where nothing is broken, 1 where something is or the run was stopped."""
-    return 1 if sheet.stopped or sheet.failures(Severity.ERROR) else 0
+    return 1 if results.stopped or results.failures(Severity.ERROR) else 0
 
 
 def name(subject: Subject) -> str:
@@ -68,38 +68,38 @@ def _indented(console: Console, text: str) -> None:
         console.print(Text("  ").append(line), soft_wrap=True)
 
 
-def _measurements(console: Console, sheet: CheckResults) -> None:
-    if sheet.measurements:
+def _measurements(console: Console, results: CheckResults) -> None:
+    if results.measurements:
         table = _table("", "page_size", "records", "seconds", "records/s", "KiB")
-        for each in sheet.measurements:
+        for each in results.measurements:
             speed = f"{each.records / each.seconds:.0f}"
             row = (str(each.page_size), str(each.records), f"{each.seconds:.3f}", speed, f"{each.bytes / 1024:.0f}")
             table.add_row(name(each.subject), *row)
         _section(console, "Speed of the first page", table)
 
 
-def _rehearsals(console: Console, sheet: CheckResults) -> None:
-    if sheet.rehearsals:
+def _dry_runs(console: Console, results: CheckResults) -> None:
+    if results.dry_runs:
         table = _table("", "created", "updated", "deleted", "unchanged", "rejected", "it would end")
-        for each in sheet.rehearsals:
+        for each in results.dry_runs:
             counts = each.counts
             row = (counts.created, counts.updated, counts.deleted, counts.unchanged, counts.rejected)
             end = f"FAILED ({each.code})" if each.code else "SUCCEEDED" if each.complete else "not read to its end"
             table.add_row(name(each.subject), *map(str, row), end)
-        _section(console, f"A sync into {sheet.rehearsals[0].against} (nothing was written)", table)
-        for each in sheet.rehearsals:
+        _section(console, f"A sync into {results.dry_runs[0].against} (nothing was written)", table)
+        for each in results.dry_runs:
             if each.not_removed:
                 _indented(console, f"{name(each.subject)} not removed: {each.not_removed} that the list lacks. "
                           "It has records without a usable id, and each could be one of them.")  # fmt: skip
             for what in ("updated", "deleted", "rejected"):
                 if each.samples.get(what):
                     samples = ", ".join(map(repr, each.samples[what]))
-                    _indented(console, sheet.plain(f"{name(each.subject)} {what}, such as {samples}"))
+                    _indented(console, results.plain(f"{name(each.subject)} {what}, such as {samples}"))
 
 
-def _not_checked(console: Console, sheet: CheckResults) -> None:
+def _not_checked(console: Console, results: CheckResults) -> None:
     reasons: dict[tuple[Subject, str, str], list[str]] = {}
-    for each in sheet.outcomes():
+    for each in results.outcomes():
         if each.result in (Result.SKIPPED, Result.NOT_REACHED):
             reasons.setdefault((each.subject, each.result, each.reason), []).append(each.rule.code)
     if reasons:
@@ -109,14 +109,14 @@ def _not_checked(console: Console, sheet: CheckResults) -> None:
             _indented(console, f"{name(subject)}, {result}: {reason}: {', '.join(codes)}")
 
 
-def _summary(console: Console, sheet: CheckResults) -> None:
-    results = Counter(each.result for each in sheet.outcomes())
-    found = {severity: len(sheet.failures(severity)) for severity in Severity}
+def _summary(console: Console, results: CheckResults) -> None:
+    counts = Counter(each.result for each in results.outcomes())
+    found = {severity: len(results.failures(severity)) for severity in Severity}
     console.print()
     console.print(
         Text.assemble(
-            f"Checks passed: {results[Result.PASSED]}, skipped: {results[Result.SKIPPED]}, "
-            f"not reached: {results[Result.NOT_REACHED]}; ",
+            f"Checks passed: {counts[Result.PASSED]}, skipped: {counts[Result.SKIPPED]}, "
+            f"not reached: {counts[Result.NOT_REACHED]}; ",
             (f"errors: {found[Severity.ERROR]}", COLOURS[Severity.ERROR] if found[Severity.ERROR] else "green"),
             f", warnings: {found[Severity.WARNING]}, advice: {found[Severity.ADVICE]}.",
         )

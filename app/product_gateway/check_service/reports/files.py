@@ -14,13 +14,13 @@ from product_gateway.errors import SettingsError
 LEFT_OUT = (Result.SKIPPED, Result.NOT_REACHED)
 
 
-def write_junit(sheet: CheckResults, path: Path) -> None:
+def write_junit(results: CheckResults, path: Path) -> None:
     """A test suite for each list and for the service, a test case for each rule. Warnings and advice are no failures:
     they are in the case's output. Raises SettingsError where the file cannot be written."""
     by_subject: dict[Subject, list[Outcome]] = {}
-    for each in sheet.outcomes():
+    for each in results.outcomes():
         by_subject.setdefault(each.subject, []).append(each)
-    top = Xml.Element("testsuites", {"name": "product-gateway check-service", **_totals(sheet.outcomes())})
+    top = Xml.Element("testsuites", {"name": "product-gateway check-service", **_totals(results.outcomes())})
     for subject, outcomes in by_subject.items():
         suite = Xml.SubElement(top, "testsuite", {"name": name(subject), "time": "0", **_totals(outcomes)})
         for outcome in outcomes:
@@ -29,11 +29,11 @@ def write_junit(sheet: CheckResults, path: Path) -> None:
     _write(path, b'<?xml version="1.0" encoding="UTF-8"?>\n' + Xml.tostring(top, encoding="utf-8") + b"\n")
 
 
-def write_json(sheet: CheckResults, path: Path) -> None:
+def write_json(results: CheckResults, path: Path) -> None:
     """Everything, for programs. Raises SettingsError where the file cannot be written."""
     content: dict[str, Any] = {
-        "notes": sheet.notes,
-        "stopped": sheet.stopped,
+        "notes": results.notes,
+        "stopped": results.stopped,
         "checks": [
             {
                 "code": each.rule.code,
@@ -44,10 +44,10 @@ def write_json(sheet: CheckResults, path: Path) -> None:
                 "findings": each.findings,
                 "count": each.count,
             }
-            for each in sheet.outcomes()
+            for each in results.outcomes()
         ],
-        "measurements": sheet.measurements,
-        "rehearsals": sheet.rehearsals,
+        "measurements": results.measurements,
+        "rehearsals": results.dry_runs,
     }
     _write(path, orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
 
