@@ -7,9 +7,9 @@ import pytest
 
 from product_gateway import settings
 from product_gateway.check_service.dry_run import Catalog
-from product_gateway.check_service.fuzzing import UNANSWERED_AT_MOST, Fuzzing
+from product_gateway.check_service.fuzzing import MAX_UNANSWERED, Fuzzing
 from product_gateway.check_service.recording_client import RecordingClient, Service
-from product_gateway.check_service.results import CheckResults, Outcome, Result
+from product_gateway.check_service.results import CheckResults, ListResults, Outcome, Result
 from product_gateway.check_service.runner import Plan, run
 from product_gateway.check_service.traversal import ListTraversal
 from product_gateway.model.syncs import EntityType
@@ -95,6 +95,7 @@ async def test_made_up_requests_end_soon_where_nobody_answers(impatient: Setting
     results = CheckResults(TOKEN, (EntityType.PRODUCT,))
     async with RecordingClient(impatient, TOKEN) as recorder:
         nobody = Service(recorder, "http://127.0.0.1:1", TOKEN, impatient)
-        await Fuzzing(nobody, results, ListTraversal(PAGE_SIZE), EntityType.PRODUCT, 1000).run(1)
-        assert len(recorder.exchanges) == UNANSWERED_AT_MOST * impatient.request_attempts
+        of_list = ListResults(results, EntityType.PRODUCT)
+        await Fuzzing(nobody, of_list, ListTraversal(PAGE_SIZE), 1000).run(1)
+        assert len(recorder.exchanges) == MAX_UNANSWERED * impatient.request_attempts
     assert "fuzz-failures" in failed(results)

@@ -251,6 +251,6 @@ def test_ctrl_c_ends_with_what_was_found_so_far(sqlite_deployment: Deployment, t
             within(ENDS_WITHIN, lambda: process.status() is not None)
             assert process.status() == 1, process.log.read_text()
     said = process.log.read_text()
-    assert "It was stopped before its end" in said
+    assert "The run was stopped early" in said
     assert "ERROR token-checked (products)" in said
     assert "Traceback" not in said

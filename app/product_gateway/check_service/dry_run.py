@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from product_gateway.check_service.recording_client import Service
-from product_gateway.check_service.results import CheckResults, DryRunResult
-from product_gateway.db import catalog, claims, merchants, migrate, syncs
+from product_gateway.check_service.results import DryRunResult, ListResults
+from product_gateway.db import catalog, catalog_write, claims, merchants, migrate, syncs
 from product_gateway.db.database import Database, connect, is_embedded
 from product_gateway.errors import PullFailed, SettingsError, TurnOver
-from product_gateway.model.catalog import Page, Record
-from product_gateway.model.lazy_page import AnyPage
+from product_gateway.model.catalog import AnyPage, Page, Record
 from product_gateway.model.merchants import Merchant, Platform
 from product_gateway.model.syncs import Claim, EntityType
 from product_gateway.sync.product_service import ProductService
@@ -87,23 +86,18 @@ class _BoundedProductService(ProductService):
             async for page in pages:
                 self._pages_left -= 1
                 self._turn.is_over = self._pages_left <= 0
-                self.ids += [each.id for each in page.records] if isinstance(page, Page) else page.sent
+                self.ids += [each.id for each in page.records] if isinstance(page, Page) else page.digests
                 yield page
 
 
 async def run(
-    service: Service,
-    results: CheckResults,
-    entity_type: EntityType,
-    baseline: Catalog,
-    *,
-    page_size: int,
-    max_pages: int,
+    service: Service, results: ListResults, baseline: Catalog, *, page_size: int, max_pages: int
 ) -> list[str]:
     """Pull at most `max_pages` pages into a copy of the baseline. Add what a sync would do to the results.
 
     Return the ids of the records that the sync would keep, in the order of the list.
     """
+    entity_type = results.entity_type
     with (
         tempfile.TemporaryDirectory(prefix="product-gateway-dry-run-") as folder,
         contextlib.closing(connect(f"sqlite:///{folder}/copy.db")) as database,
@@ -131,9 +125,10 @@ async def run(
         except PullFailed as failed:
             code = failed.code
             last = service.recorder.exchanges[-1]
-            curl = last.curl if last.status != 200 or code in ("INVALID_PAGE", "INVALID_PAGING") else None
-            results.failed("dry-run", entity_type, f"It would end FAILED with {code}: {failed.detail}", curl)
-        results.passed(entity_type, "dry-run")
+            shows_it = last.status != 200 or code in ("INVALID_PAGE", "INVALID_PAGING")
+            detail = f"It would end FAILED with {code}: {failed.detail}"
+            results.failed("dry-run", detail, last if shows_it else None)
+        results.passed("dry-run")
         sync = await database.read(syncs.get, claim.merchant, claim.sync_id)
         problems = await database.read(syncs.problems, claim.merchant, claim.sync_id)
         samples = await _changed(baseline, copy, entity_type) | {
@@ -141,7 +136,7 @@ async def run(
                 :SAMPLES
             ]
         }
-        results.dry_runs.append(
+        results.all.dry_runs.append(
             DryRunResult(entity_type, baseline.description, sync.counts, sync.not_removed, samples, complete, code)
         )
         return product_service.ids
@@ -155,8 +150,8 @@ async def _copy(baseline: Catalog, entity_type: EntityType, database: Database) 
     claim = await _start_sync(database, name, entity_type)
     async for records in baseline.pages(entity_type):
         page = Page(records, rejections=(), next_cursor=None, total=None)
-        await database.write(catalog.write_page, claim, page, LEASE_SECONDS)
-    await database.write(catalog.succeed, claim)
+        await database.write(catalog_write.write_page, claim, page, LEASE_SECONDS)
+    await database.write(catalog_write.succeed, claim)
     return Catalog(database, merchant)
 
 

@@ -1,6 +1,6 @@
-"""Made-up requests: Schemathesis thinks of them and judges the answers, and the one HTTP client sends them.
+"""Fuzzing: Schemathesis generates requests and checks the answers. The recording client sends the requests.
 
-The only place that knows Schemathesis, which is not installed where nobody asks for it (`product-gateway[check]`).
+Only this module imports Schemathesis, an optional dependency (`product-gateway[check]`).
 """
 
 import asyncio
@@ -20,15 +20,13 @@ from schemathesis.config import SchemathesisConfig
 from schemathesis.core.failures import FailureGroup
 
 from product_gateway.check_service import problems
-from product_gateway.check_service.recording_client import Answer, Service
-from product_gateway.check_service.results import CheckResults
+from product_gateway.check_service.recording_client import Answer, Exchange, Service
+from product_gateway.check_service.results import ListResults
 from product_gateway.check_service.traversal import ListTraversal
-from product_gateway.model.syncs import EntityType
 from product_gateway.openapi import documents
 from product_gateway.sync.records import list_schema
 
-# Each check of Schemathesis, and the rule that it looks after.
-CHECKED = {
+RULE_OF_CHECK = {  # by name of Schemathesis' check
     "not_a_server_error": "fuzz-failures",
     "status_code_conformance": "fuzz-documented",
     "content_type_conformance": "fuzz-documented",
@@ -38,79 +36,78 @@ CHECKED = {
 }
 IDS = {"$ref": "#/components/parameters/Ids"}
 BETWEEN_COMMAS = r"^[^\x00-\x1f\x7f,]+$"
-KNOWN_EVERY = 3  # of so many requests for a record, one is for a record that there is
-LONGEST_ADDRESS = 60_000  # characters; HTTP clients and servers have their limits at 65,536
-UNANSWERED_AT_MOST = 3
+KNOWN_EVERY = 3  # every third request for a record has a known id
+MAX_TARGET = 60_000  # characters of path and query; HTTP clients and servers have their limits at 65,536
+MAX_UNANSWERED = 3
 Sender = Callable[[str], Answer]
 
 
-class _EnoughError(BaseException):
-    """Ends Hypothesis's run, which would take an Exception for a failure of the test."""
+class _StopFuzzing(BaseException):
+    """Ends a run of Hypothesis."""
 
 
 class Fuzzing:
-    """The made-up requests for one list: its page, and its records by id. `examples` are those of each operation: half
-    of them keep the contract, and each of the others breaks it by one parameter."""
+    """The generated requests for one list and its single records.
 
-    def __init__(
-        self, service: Service, results: CheckResults, first: ListTraversal, entity_type: EntityType, examples: int
-    ) -> None:
+    Each operation gets `examples` requests. Half of them are valid, the others have one invalid parameter.
+    """
+
+    def __init__(self, service: Service, results: ListResults, first: ListTraversal, examples: int) -> None:
         self._service = service
         self._results = results
-        self._entity_type = entity_type
         self._examples = examples
         self._ids = [each for each in first.items if each not in (".", "..")]
-        self._cursors = [page.asked for page in first.pages if page.asked is not None]
+        self._cursors = [page.requested_cursor for page in first.pages if page.requested_cursor is not None]
         self._stopped = threading.Event()
         self._sent = 0
         self._unanswered = 0
-        self._found: list[tuple[str, str, str]] = []
+        self._found: list[tuple[str, str, Exchange]] = []
 
     async def run(self, seed: int) -> None:
-        """All of them, on a thread of their own, whose requests are sent from here."""
+        """Generate requests in a thread and send them from this event loop."""
         loop = asyncio.get_running_loop()
 
         def send(url: str) -> Answer:
             if self._stopped.is_set():
-                raise _EnoughError
+                raise _StopFuzzing
             try:
                 return asyncio.run_coroutine_threadsafe(self._service.ask(url), loop).result()
             except CancelledError:  # Ctrl-C
-                raise _EnoughError from None
+                raise _StopFuzzing from None
 
         working = asyncio.create_task(asyncio.to_thread(self._all_operations, send, seed))
         try:
             await asyncio.shield(working)
         finally:
             self._stopped.set()
-            for code, seen, curl in sorted(self._found, key=lambda each: len(each[2])):  # the simplest come first
-                self._results.failed(code, self._entity_type, seen, curl)
-        self._results.passed(self._entity_type, *dict.fromkeys(CHECKED.values()))
+            for found in sorted(self._found, key=lambda each: len(each[2].url)):  # the simplest first
+                self._results.failed(*found)
+        self._results.passed(*RULE_OF_CHECK.values())
 
     def _all_operations(self, send: Sender, seed: int) -> None:
         load_all_checks()
         half = self._examples / len(GenerationMode)
         for path, _, operation in documents.operations(documents.load(documents.PRODUCT_SERVICE)):
-            if path.startswith(list_schema(self._entity_type).path):
-                self._operation(_right(path), GenerationMode.POSITIVE, half, send, seed)
+            if path.startswith(list_schema(self._results.entity_type).path):
+                self._fuzz_operation(_valid(path), GenerationMode.POSITIVE, half, send, seed)
                 for parameter in operation["parameters"]:
                     share = half / len(operation["parameters"])
-                    self._operation(_wrong(path, parameter), GenerationMode.NEGATIVE, share, send, seed)
+                    self._fuzz_operation(_one_parameter(path, parameter), GenerationMode.NEGATIVE, share, send, seed)
 
-    def _operation(
+    def _fuzz_operation(
         self, document: documents.Document, mode: GenerationMode, examples: float, send: Sender, seed: int
     ) -> None:
-        """So many requests for the one operation of the document."""
+        """Send generated requests for the only operation of the document."""
 
-        def one(case: Any) -> None:
+        def send_case(case: Any) -> None:
             self._try(case, mode, send)
 
         ((_, _, described),) = documents.operations(document)
-        # A parameter that nobody knows makes nothing wrong: they come with ids, which may be anything.
+        # Any text is a valid `ids`, so only unknown parameters can make that operation's requests invalid.
         generation = {"allow-extra-parameters": IDS in described["parameters"]}
         config = SchemathesisConfig.from_dict({"seed": seed, "generation": generation})
         (found,) = schemathesis.openapi.from_dict(document, config=config).get_all_operations()
-        operation: Any = found.ok()  # type: ignore[union-attr]  # our own contract has no fault
+        operation: Any = found.ok()  # type: ignore[union-attr]  # the contract is valid
         settings = hypothesis.settings(
             max_examples=math.ceil(examples),
             database=None,
@@ -118,26 +115,26 @@ class Fuzzing:
             suppress_health_check=list(HealthCheck),
             phases=[Phase.explicit, Phase.generate],
         )
-        test = settings(hypothesis.given(case=operation.as_strategy(generation_mode=mode))(one))
+        test = settings(hypothesis.given(case=operation.as_strategy(generation_mode=mode))(send_case))
         try:
             hypothesis.seed(seed)(test)()
-        except _EnoughError:
+        except _StopFuzzing:
             self._stopped.set()
 
     def _try(self, case: Any, mode: GenerationMode, send: Sender) -> None:
         self._sent += 1
         if mode is GenerationMode.POSITIVE:
-            self._use_what_is_known(case)
+            self._use_known_values(case)
         sent = case.as_transport_kwargs(base_url="http://service.invalid")
         prepared = requests.Request(method="GET", url=sent["url"], params=sent.get("params")).prepare()
         path = str(prepared.url).removeprefix("http://service.invalid")
-        hypothesis.assume(len(path) <= LONGEST_ADDRESS)
+        hypothesis.assume(len(path) <= MAX_TARGET)
         answer = send(path)
         if answer.reply is None:
             self._unanswered += 1
-            self._found.append(("fuzz-failures", answer.exchange.summary, answer.exchange.curl))
-            if self._unanswered == UNANSWERED_AT_MOST:  # a service that is gone would cost a time-out for each
-                raise _EnoughError
+            self._found.append(("fuzz-failures", answer.exchange.summary, answer.exchange))
+            if self._unanswered == MAX_UNANSWERED:  # each further request would end in a time-out
+                raise _StopFuzzing
             return
         prepared.url = self._service.url + path
         response = schemathesis.Response(
@@ -148,18 +145,18 @@ class Fuzzing:
             elapsed=answer.exchange.seconds,
             verify=True,
         )
-        for name, code in CHECKED.items():
+        for name, code in RULE_OF_CHECK.items():
             if name == "negative_data_rejection" and isinstance((case.query or {}).get("ids"), str):
-                continue  # between commas in a query, all text is a list of ids
+                continue  # any text is a valid list of ids
             try:
                 case.validate_response(response, checks=[CHECKS.get_one(name)])
             except FailureGroup as group:
                 for failure in group.exceptions:
-                    words = f"{answer.exchange.summary} {_in_words(failure)}"
-                    self._found.append((code, words, answer.exchange.curl))
+                    seen = f"{answer.exchange.summary} {_describe(failure)}"
+                    self._found.append((code, seen, answer.exchange))
 
-    def _use_what_is_known(self, case: Any) -> None:
-        """Random ids are never known, and random cursors were never given out: a service may refuse those."""
+    def _use_known_values(self, case: Any) -> None:
+        """Insert known ids and cursors: random ids do not exist, and a service may refuse random cursors."""
         if "cursor" in (case.query or {}):
             if self._cursors:
                 case.query["cursor"] = self._cursors[self._sent % len(self._cursors)]
@@ -169,15 +166,17 @@ class Fuzzing:
             case.path_parameters["id"] = self._ids[self._sent // KNOWN_EVERY % len(self._ids)]
 
 
-def _in_words(failure: Any) -> str:
-    """What Schemathesis says of a failure, in one line."""
+def _describe(failure: Any) -> str:
+    """Return Schemathesis' description of a failure, in one line."""
     lines = [line.strip().rstrip(".") for line in (failure.title, *str(failure.message).splitlines()) if line.strip()]
     return ": ".join(lines[:4])
 
 
-def _right(path: str) -> documents.Document:
-    """The contract's operation at the path. Not with its tokens, which have checks of their own: every request here has
-    the right one. Nor with its examples, which are tried anyway, nor ids with a comma, which would be taken for two."""
+def _valid(path: str) -> documents.Document:
+    """Return a document with only the contract's operation at the path, without security and examples.
+
+    Ids have no comma, which would separate two ids.
+    """
     document = problems.contract()
     del document["security"], document["components"]["securitySchemes"]
     document["paths"] = {path: document["paths"][path]}
@@ -188,12 +187,12 @@ def _right(path: str) -> documents.Document:
     return document
 
 
-def _wrong(path: str, parameter: documents.Document) -> documents.Document:
-    """The same with one parameter alone: a request that others make wrong as well says nothing of this one.
+def _one_parameter(path: str, parameter: documents.Document) -> documents.Document:
+    """Return the same document with this parameter only, so that no other one can make a request invalid.
 
-    Ids are any text: five hundred and more that fit a pattern take seconds to make up.
+    Ids are any text, because generating 500 ids by a pattern takes seconds.
     """
-    document = _right(path)
+    document = _valid(path)
     document["paths"][path]["get"]["parameters"] = [parameter]
     del document["components"]["parameters"]["Ids"]["schema"]["items"]["pattern"]
     return document

@@ -1,7 +1,7 @@
-"""The error bodies that a product service may send: the contract's, and those of Bento's public documentation.
+"""Error bodies that a product service may send: those of the contract and of Bento's public documentation.
 
-The public page shows `status` as a string, and the string "401" in the body of any status. Merchants copy it. The
-gateway goes by the status of the response, so such bodies do no harm.
+The public page shows the string "401" as `status` in the body of any error, and merchants copy it. Such bodies are
+harmless, because the gateway reads the status of the response.
 """
 
 import copy
@@ -33,7 +33,7 @@ def contract() -> documents.Document:
 
 
 def fault(content: bytes, content_type: str) -> str:
-    """Return what keeps an answer from being problem details; "" where nothing does."""
+    """Return why an answer is not problem details (RFC 9457); "" if it is."""
     media_type = content_type.partition(";")[0].strip().lower()
     if media_type not in (PROBLEM_JSON, JSON):
         return f"The Content-Type is {media_type!r}." if media_type else "There is no Content-Type."
@@ -43,7 +43,7 @@ def fault(content: bytes, content_type: str) -> str:
         return "The body is not JSON."
     if _validator().is_valid(body):
         return ""
-    return "The body is not a problem as the schema has it: type, title and status."
+    return "The body does not match the schema Problem: type, title and status."
 
 
 @cache

@@ -1,11 +1,11 @@
-"""The records themselves: which a sync would leave out, and what is odd in those that it would keep."""
+"""Checks of the records: those that a sync would reject, and oddities in the others."""
 
 from collections import Counter
 from datetime import datetime
 from typing import Any
 
 from product_gateway.check_service.recording_client import Exchange
-from product_gateway.check_service.results import CheckResults
+from product_gateway.check_service.results import ListResults
 from product_gateway.model.catalog import Page, Rejection
 from product_gateway.model.syncs import EntityType
 
@@ -18,86 +18,86 @@ RECORD_RULES = {EntityType.PRODUCT: (*COMMON_RULES, "prices"), EntityType.COLLEC
 
 
 class RecordChecks:
-    """Looks at the records of one list as their pages come. Holds ids and counts, never records."""
+    """The checks of a list's records, page by page. Keeps ids and counts, not records."""
 
-    def __init__(self, results: CheckResults, entity_type: EntityType) -> None:
+    def __init__(self, results: ListResults) -> None:
         self._results = results
-        self._entity_type = entity_type
         self._rejected: Counter[str] = Counter()
-        self._samples: dict[str, tuple[Rejection, str]] = {}
+        self._samples: dict[str, tuple[Rejection, Exchange]] = {}
         self._prices: Counter[bool] = Counter()
-        self._members: dict[str, str] = {}
-        self.looked_at = 0
+        self._collection_of: dict[str, str] = {}  # by product id
+        self._size = 0
 
     def add(self, page: Page, items: list[Any], exchange: Exchange) -> None:
-        """A page of records, and as they came."""
-        self.looked_at += len(items)
+        """Check the records of a page. `items` are the records as they were sent."""
+        self._size += len(items)
         for rejection in page.rejections:
             self._rejected[rejection.code] += 1
-            self._samples.setdefault(rejection.code, (rejection, exchange.curl))
+            self._samples.setdefault(rejection.code, (rejection, exchange))
         fit = {each.id for each in page.records}
         for item in items:
             if isinstance(item, dict) and isinstance(item.get("id"), str) and item["id"] in fit:
-                self._look_at(item, exchange)
+                self._check(item, exchange)
 
     def finish(self) -> None:
-        """What all records together tell."""
-        results = self._results
+        """Check the records as a whole, after the last page."""
         for code, number in self._rejected.most_common():
-            rejection, curl = self._samples[code]
+            rejection, exchange = self._samples[code]
             who = "one without a valid id" if rejection.record_id is None else repr(rejection.record_id)
-            seen = f"{code}: {number} of {self.looked_at} records, such as {who}, at {rejection.pointer or 'its top'}: "
-            results.failed("records-fit", self._entity_type, seen + rejection.message, curl)
+            where = rejection.pointer or "its top"
+            seen = f"{code}: {number} of {self._size} records, such as {who}, at {where}: {rejection.message}"
+            self._results.failed("records-fit", seen, exchange)
         if self._prices.total() >= ENOUGH_PRICES and not self._prices[False]:
             seen = f"Each of the {self._prices.total()} prices is below {MAJOR_UNITS_BELOW}."
-            results.failed("prices", self._entity_type, seen)
-        if self.looked_at:
-            results.passed(self._entity_type, *RECORD_RULES[self._entity_type])
+            self._results.failed("prices", seen)
+        if self._size:
+            self._results.passed(*RECORD_RULES[self._results.entity_type])
 
-    def _look_at(self, item: dict[str, Any], exchange: Exchange) -> None:
+    def check_members(self, products: set[str] | None) -> None:
+        """Check that the collections' products are among these ids. None: not all products were read."""
+        if products is None:
+            self._results.skipped("the products were not read to their end", "members-known")
+            return
+        for product, collection in self._collection_of.items():
+            if product not in products:
+                seen = f"The collection {collection!r} has the product {product!r}, which no page listed."
+                self._results.failed("members-known", seen)
+        self._results.passed("members-known")
+
+    def _check(self, item: dict[str, Any], exchange: Exchange) -> None:
         record_id = item["id"]
         if "," in record_id or record_id != record_id.strip():
-            self._results.failed("plain-ids", self._entity_type, f"The id is {record_id!r}.", exchange.curl)
+            self._results.failed("plain-ids", f"The id is {record_id!r}.", exchange)
         for name in TEXTS:
             control = [each for each in item.get(name) or "" if _is_control(each)]
             if control:
                 seen = f"The record {record_id!r} has U+{ord(control[0]):04X} in its {name}."
-                self._results.failed("plain-text", self._entity_type, seen, exchange.curl)
-        self._times(record_id, item, exchange)
-        if self._entity_type is EntityType.COLLECTION:
+                self._results.failed("plain-text", seen, exchange)
+        self._check_times(record_id, item, exchange)
+        if self._results.entity_type is EntityType.COLLECTION:
             for member in item.get("products") or ():
-                self._members.setdefault(member["id"], record_id)
+                self._collection_of.setdefault(member["id"], record_id)
         elif item.get("listPrice") is not None:
             self._prices[item["listPrice"] < MAJOR_UNITS_BELOW] += 1
 
-    def _times(self, record_id: str, item: dict[str, Any], exchange: Exchange) -> None:
+    def _check_times(self, record_id: str, item: dict[str, Any], exchange: Exchange) -> None:
         times = {name: item[name] for name in TIMES if item.get(name)}
         for name, value in times.items():
-            if "T" not in value.upper() or not _has_offset(value):
-                seen = f"The record {record_id!r} has {name} {value!r}."
-                self._results.failed("times", self._entity_type, seen, exchange.curl)
+            if not _has_offset(value):
+                self._results.failed("times", f"The record {record_id!r} has {name} {value!r}.", exchange)
                 return
-        if len(times) == len(TIMES) and _moment(times["updatedAt"]) < _moment(times["createdAt"]):
+        if len(times) == len(TIMES) and _parse_time(times["updatedAt"]) < _parse_time(times["createdAt"]):
             seen = f"The record {record_id!r} was updated {times['updatedAt']}, created {times['createdAt']}."
-            self._results.failed("times", self._entity_type, seen, exchange.curl)
-
-    def members_known(self, products: set[str] | None) -> None:
-        """Whether the collections' products are among these ids; None where the products were not all read."""
-        if products is None:
-            self._results.skipped(self._entity_type, "the products were not read to their end", "members-known")
-            return
-        for member in [each for each in self._members if each not in products]:
-            seen = f"The collection {self._members[member]!r} has the product {member!r}, which no page listed."
-            self._results.failed("members-known", self._entity_type, seen)
-        self._results.passed(self._entity_type, "members-known")
+            self._results.failed("times", seen, exchange)
 
 
 def _has_offset(value: str) -> bool:
+    """Return whether a date-time has a time of day with an offset."""
     clock = value.upper().partition("T")[2]
     return clock.endswith("Z") or "+" in clock or "-" in clock
 
 
-def _moment(value: str) -> datetime:
+def _parse_time(value: str) -> datetime:
     return datetime.fromisoformat(value.upper())
 
 

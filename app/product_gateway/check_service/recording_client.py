@@ -1,4 +1,4 @@
-"""Requests to the product service, each of them kept so that a finding can show how to make it again."""
+"""An HTTP client that records its exchanges, so that each finding can show how to repeat its request."""
 
 import asyncio
 import itertools
@@ -30,15 +30,17 @@ from product_gateway.sync import records
 from product_gateway.sync.product_service import RETRIED_4XX
 from product_gateway.telemetry.logs import SHORTEST_SECRET
 
-WRONG_TOKEN = "not-the-token-of-this-service"  # noqa: S105 - that it is wrong is its use
-MOST_ATTEMPTS = 3  # of a request: somebody waits for the report
+WRONG_TOKEN = "not-the-token-of-this-service"  # noqa: S105 - no secret
+MAX_ATTEMPTS = 3  # per request; a user waits for the report
 JSON = "application/json"
 
 
 @dataclass(slots=True)
 class Exchange:
-    """A request and how it was answered. `bearer` is what a shell fills in for the token, `echoed` whether the answer
-    repeats it, `again` whether the same request went through later."""
+    """A request and its answer.
+
+    `bearer` is the token or `$TOKEN`. `echoed`: the answer repeats the token. `retried`: a later attempt succeeded.
+    """
 
     url: str
     bearer: str | None
@@ -49,23 +51,22 @@ class Exchange:
     echoed: bool
     content_type: str
     compressed: bool
-    again: bool = False
+    retried: bool = False
 
     @property
     def curl(self) -> str:
-        """A command that makes the request again; the token is the shell's variable TOKEN."""
+        """A shell command that repeats the request, with the token in the variable TOKEN."""
         header = "" if self.bearer is None else f'-H "Authorization: Bearer {self.bearer}" '
         return f"curl -sS -i --compressed {header}{shlex.quote(self.url)}"
 
     @property
     def summary(self) -> str:
-        """How it was answered, in words."""
         return self.failure or f"The service answered {self.status}."
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came of a request: a reply, or the error that there was instead."""
+    """The outcome of a request: a reply or an error."""
 
     exchange: Exchange
     reply: Response | None
@@ -73,13 +74,12 @@ class Answer:
 
     @property
     def status(self) -> int | None:
-        """None where there was no answer."""
         return None if self.reply is None else self.reply.status
 
 
 @dataclass(frozen=True, slots=True)
 class PageAnswer:
-    """A page as a sync sees it, and its items as they came."""
+    """A page as a sync decodes it, and its items as they were sent."""
 
     exchange: Exchange
     page: Page
@@ -88,7 +88,7 @@ class PageAnswer:
 
 
 class CheckFailed(GatewayError):
-    """A request did not bring what it should have; `code` is the rule that was broken."""
+    """An answer that breaks the rule `code`, so that it has no page."""
 
     def __init__(self, code: str, seen: str, exchange: Exchange) -> None:
         super().__init__(seen)
@@ -97,7 +97,7 @@ class CheckFailed(GatewayError):
 
 
 class RecordingClient(HttpClient):
-    """The one HTTP client, with a record of what it was asked for and how long that took."""
+    """The gateway's HTTP client, with a record of all exchanges."""
 
     def __init__(self, settings: Settings, token: str) -> None:
         super().__init__(
@@ -111,14 +111,13 @@ class RecordingClient(HttpClient):
         self.exchanges: list[Exchange] = []
 
     async def get(self, url: str, *, params: Mapping[str, str] | None = None, bearer: str | None = None) -> Response:
-        """The same, and recorded."""
         answer = await self.exchange(url, params, bearer)
         if answer.reply is None:
             raise answer.error or Unreachable("There was no answer.")
         return answer.reply
 
     async def exchange(self, url: str, params: Mapping[str, str] | None, bearer: str | None) -> Answer:
-        """The answer, whatever came of it. Raises nothing."""
+        """Send and record a request. An error of the client is part of the answer."""
         reply, error = None, None
         started = time.perf_counter()
         try:
@@ -147,40 +146,40 @@ class RecordingClient(HttpClient):
 
 
 class Service:
-    """The product service at `url`, asked as the gateway asks: again after 429, 5xx and broken connections."""
+    """The product service at `url`. Retries requests as the gateway does: after 429, 5xx and broken connections."""
 
     def __init__(self, recorder: RecordingClient, url: str, token: str, settings: Settings) -> None:
         self.recorder = recorder
         self.url = url.rstrip("/")
         self.token = token
         self.settings = settings
-        self._backoff = Backoff(min(settings.request_attempts, MOST_ATTEMPTS), settings.retry_wait_seconds)
+        self._backoff = Backoff(min(settings.request_attempts, MAX_ATTEMPTS), settings.retry_wait_seconds)
 
     async def ask(
         self, path: str, params: Mapping[str, str] | None = None, *, bearer: str | None = None, anonymous: bool = False
     ) -> Answer:
-        """The answer; `bearer` takes the token's place, and `anonymous` leaves it out."""
+        """Send a GET request, with `bearer` instead of the token or, if `anonymous`, without a token."""
         token = None if anonymous else bearer or self.token
         waited = 0.0
         before: list[Exchange] = []
         for attempt in itertools.count(1):
             answer = await self.recorder.exchange(self.url + path, params, token)
             asked = retry_after(answer.reply) if answer.reply else None
-            wait = self._backoff.wait(attempt, asked, waited) if _may_pass(answer) else None
+            wait = self._backoff.wait(attempt, asked, waited) if _is_transient(answer) else None
             if wait is None:
                 break
             before.append(answer.exchange)
             waited += wait
             await asyncio.sleep(wait)
         for exchange in before:
-            exchange.again = not _may_pass(answer)
+            exchange.retried = not _is_transient(answer)
         return answer
 
     async def page(self, entity_type: EntityType, params: Mapping[str, str], query: str = "") -> PageAnswer:
-        """The page, if it is one; `query` is a query string, as it is to be sent. Raises Broken."""
+        """Request a page, with a ready query string if given. Raises CheckFailed for an answer that is no page."""
         contract = records.list_schema(entity_type)
         answer = await self.ask(contract.path + query, params)
-        reply = _good(answer)
+        reply = _require_200(answer)
         try:
             body, _ = loads(reply.content)
         except (NotJSON, UnicodeDecodeError):
@@ -197,18 +196,18 @@ class Service:
         return PageAnswer(answer.exchange, page, body["items"], body["pagination"])
 
     async def record(self, entity_type: EntityType, record_id: str) -> Answer:
-        """The record's own address."""
+        """Request the record's own URL."""
         return await self.ask(f"{records.list_schema(entity_type).path}/{quote(record_id, safe='')}")
 
 
-def _may_pass(answer: Answer) -> bool:
+def _is_transient(answer: Answer) -> bool:
     if answer.status is None:
         return isinstance(answer.error, Unreachable)
     return answer.status in RETRIED_4XX or answer.status >= 500
 
 
-def _good(answer: Answer) -> Response:
-    """The reply of an answer with 200. Raises Broken with the rule that says why it has another status, or none."""
+def _require_200(answer: Answer) -> Response:
+    """Return the reply if its status is 200. Raises CheckFailed with the rule that the answer breaks."""
     reply, error, exchange = answer.reply, answer.error, answer.exchange
     if reply is None:
         code = "answers-whole"
@@ -234,13 +233,13 @@ def _good(answer: Answer) -> Response:
     elif reply.status in (401, 403):
         code = "token-accepted"
     elif reply.status == 429:
-        code, seen = "rate-limit", f"{exchange.summary} {_wait_in_words(reply)}"
+        code, seen = "rate-limit", f"{exchange.summary} {_requested_wait(reply)}"
     else:
         code = "no-failures" if reply.status >= 500 else "status-200"
     raise CheckFailed(code, seen, exchange)
 
 
-def _wait_in_words(reply: Response) -> str:
+def _requested_wait(reply: Response) -> str:
     asked = retry_after(reply)
     if asked is None:
         return f"It does not say for how long: its Retry-After is {reply.header('Retry-After')!r}."

@@ -1,23 +1,24 @@
-"""What came out of each check: passed, failed with what was seen, or not checked and why. Holds no token."""
+"""Check results: passed, failed with findings, or not checked with a reason. They never contain the token."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from urllib.parse import quote
 
+from product_gateway.check_service.recording_client import Exchange
 from product_gateway.check_service.rules import RULES, Rule, Severity
 from product_gateway.model.syncs import Counts, EntityType
 from product_gateway.telemetry.logs import SHORTEST_SECRET
 from product_gateway.telemetry.visible_text import visible
 
-FINDINGS_KEPT = 3  # of each rule and list; the others are counted
-LONGEST_TEXT = 600
+FINDINGS_KEPT = 3  # for each rule and list; further ones are only counted
+MAX_TEXT = 600
 
 Subject = EntityType | None  # a list, or the service as a whole
 
 
 class Result(StrEnum):
-    """How a check ended."""
+    """The state of a check."""
 
     PASSED = "passed"
     FAILED = "failed"
@@ -27,7 +28,7 @@ class Result(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What was seen where a rule does not hold, and the command that shows it again (None: no request does)."""
+    """An observation that breaks a rule, and a curl command that reproduces it, if one request can."""
 
     seen: str
     curl: str | None
@@ -35,7 +36,7 @@ class Finding:
 
 @dataclass(slots=True)
 class Outcome:
-    """How a rule's check ended for a subject. `count` is the number of findings, of which the first are kept."""
+    """The result of one rule for a subject. `count` is the number of all findings, `findings` has the first ones."""
 
     rule: Rule
     subject: Subject
@@ -47,7 +48,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """How long a page of so many records took, in seconds, and its size in bytes."""
+    """The duration of one page request, and the size of the page."""
 
     subject: EntityType
     page_size: int
@@ -58,9 +59,9 @@ class Measurement:
 
 @dataclass(frozen=True, slots=True)
 class DryRunResult:
-    """What a sync would do. `complete` is False where only the first pages were read; then nothing is deleted.
+    """The expected result of a sync. `complete` is False if it read only the first pages, and deleted nothing.
 
-    `not_removed` records stay although the list lacks them, since it has records without a usable id.
+    `not_removed` records stay although the list lacks them, because the list has records without a usable id.
     """
 
     subject: EntityType
@@ -73,7 +74,7 @@ class DryRunResult:
 
 
 class CheckResults:
-    """The outcomes of a run, in the order of the rules. Every text that goes in is freed of the token."""
+    """The outcomes of a run, in the order of the rules. The token is removed from all texts."""
 
     def __init__(self, token: str, subjects: Iterable[EntityType]) -> None:
         secrets = {token, quote(token, safe="")} if len(token) >= SHORTEST_SECRET else set()
@@ -86,7 +87,7 @@ class CheckResults:
         self.dry_runs: list[DryRunResult] = []
 
     def failed(self, code: str, subject: Subject, seen: str, curl: str | None = None) -> None:
-        """The rule does not hold."""
+        """Record a finding against the rule."""
         before = self._outcomes.get((code, subject))
         findings = before.findings if before is not None else ()
         if len(findings) < FINDINGS_KEPT:
@@ -95,49 +96,68 @@ class CheckResults:
         self._outcomes[code, subject] = Outcome(RULES[code], subject, Result.FAILED, "", findings, count)
 
     def passed(self, subject: Subject, *codes: str) -> None:
-        """The rules hold, unless they are known not to."""
+        """Record that the rules hold, except for those that failed."""
         for code in codes:
             before = self._outcomes.get((code, subject))
             if before is None or before.result is Result.PASSED:
                 self._outcomes[code, subject] = Outcome(RULES[code], subject, Result.PASSED)
 
     def skipped(self, subject: Subject, reason: str, *codes: str) -> None:
-        """There was nothing to check the rules with."""
-        for code in codes:
-            outcome = Outcome(RULES[code], subject, Result.SKIPPED, self.plain(reason))
-            self._outcomes.setdefault((code, subject), outcome)
+        """Record that the service has no data to check these rules with."""
+        self._not_checked(Result.SKIPPED, subject, reason, codes)
 
     def not_reached(self, subject: Subject, reason: str, *codes: str) -> None:
-        """What stands in the way of checking the rules; of all that have no outcome, where none is named."""
-        for code in codes or RULES:
-            outcome = Outcome(RULES[code], subject, Result.NOT_REACHED, self.plain(reason))
-            self._outcomes.setdefault((code, subject), outcome)
+        """Record what prevented the checks of these rules, except for those that have an outcome."""
+        self._not_checked(Result.NOT_REACHED, subject, reason, codes)
 
-    def holds(self, code: str, subject: Subject) -> bool:
-        """Whether the rule is not known to be broken."""
-        outcome = self._outcomes.get((code, subject))
-        return outcome is None or outcome.result is not Result.FAILED
+    def _not_checked(self, result: Result, subject: Subject, reason: str, codes: Iterable[str]) -> None:
+        for code in codes:
+            self._outcomes.setdefault((code, subject), Outcome(RULES[code], subject, result, self.plain(reason)))
 
     def note(self, text: str) -> None:
-        """Something that the reader should know, and that is no finding."""
+        """Add a line to the head of the report."""
         self.notes.append(self.plain(text))
 
     def outcomes(self) -> list[Outcome]:
-        """All of them, list by list."""
+        """Return all outcomes, list by list."""
         order = {code: number for number, code in enumerate(RULES)}
         subjects = (*self.subjects, None)
         return sorted(self._outcomes.values(), key=lambda each: (subjects.index(each.subject), order[each.rule.code]))
 
     def failures(self, severity: Severity) -> list[Outcome]:
-        """Those of this severity that failed."""
+        """Return the failed outcomes of this severity."""
         return [each for each in self.outcomes() if each.result is Result.FAILED and each.rule.severity is severity]
 
     def plain(self, text: str) -> str:
-        """In one line that no terminal takes for a command: what a service sends may hold anything."""
+        """Return one line without the token and without control characters, shortened if necessary."""
         text = visible(self._without_token(text))
-        return text if len(text) <= LONGEST_TEXT else text[: LONGEST_TEXT - 1] + "…"
+        return text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 1] + "…"
 
     def _without_token(self, text: str) -> str:
         for secret in self._secrets:
             text = text.replace(secret, "$TOKEN")
         return text
+
+
+@dataclass(frozen=True, slots=True)
+class ListResults:
+    """The part of the results that is about one list."""
+
+    all: CheckResults
+    entity_type: EntityType
+
+    def failed(self, code: str, seen: str, exchange: Exchange | None = None) -> None:
+        """Record a finding against the rule, with the exchange that shows it."""
+        self.all.failed(code, self.entity_type, seen, None if exchange is None else exchange.curl)
+
+    def passed(self, *codes: str) -> None:
+        """Record that the rules hold, except for those that failed."""
+        self.all.passed(self.entity_type, *codes)
+
+    def skipped(self, reason: str, *codes: str) -> None:
+        """Record that the list has no data to check these rules with."""
+        self.all.skipped(self.entity_type, reason, *codes)
+
+    def not_reached(self, reason: str, *codes: str) -> None:
+        """Record what prevented the checks of these rules, except for those that have an outcome."""
+        self.all.not_reached(self.entity_type, reason, *codes)

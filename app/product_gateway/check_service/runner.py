@@ -14,7 +14,7 @@ from product_gateway.check_service.list_checks import PAGE_SIZE_RULES, PAGING_RU
 from product_gateway.check_service.record_checks import RECORD_RULES, RecordChecks
 from product_gateway.check_service.recording_client import RecordingClient, Service
 from product_gateway.check_service.reports import console, files
-from product_gateway.check_service.results import CheckResults
+from product_gateway.check_service.results import CheckResults, ListResults
 from product_gateway.check_service.rules import RULES
 from product_gateway.check_service.traversal import TRAVERSAL_RULES, ListTraversal, traverse
 from product_gateway.db.database import open_database
@@ -111,18 +111,20 @@ async def _run_against(merchant: str | None, plan: Plan, settings: Settings, res
 
 async def run(plan: Plan, settings: Settings, results: CheckResults, baseline: Catalog) -> None:
     """Check the service and add the outcomes to the results, even if the run is cancelled."""
-    contents: dict[EntityType, RecordChecks] = {}
     products: set[str] | None = None
+    collections: RecordChecks | None = None
     async with RecordingClient(settings, plan.token) as recorder:
         service = Service(recorder, plan.url, plan.token, settings)
         try:
             for entity_type in plan.only:
-                contents[entity_type] = RecordChecks(results, entity_type)
-                first = await _check_list(plan, service, results, entity_type, contents[entity_type], baseline)
+                records = RecordChecks(of_list := ListResults(results, entity_type))
+                first = await _check_list(plan, service, of_list, records, baseline)
                 if entity_type is EntityType.PRODUCT and first.ended:
                     products = set(first.ids)
-            if EntityType.COLLECTION in contents:
-                contents[EntityType.COLLECTION].members_known(products)
+                if entity_type is EntityType.COLLECTION:
+                    collections = records
+            if collections is not None:
+                collections.check_members(products)
         finally:
             auth_checks.check_exchanges(service, results)
             results.note(f"Requests made: {len(recorder.exchanges)}.")
@@ -131,50 +133,43 @@ async def run(plan: Plan, settings: Settings, results: CheckResults, baseline: C
 
 
 async def _check_list(
-    plan: Plan,
-    service: Service,
-    results: CheckResults,
-    entity_type: EntityType,
-    contents: RecordChecks,
-    baseline: Catalog,
+    plan: Plan, service: Service, results: ListResults, records: RecordChecks, baseline: Catalog
 ) -> ListTraversal:
-    first = await traverse(service, results, entity_type, plan.page_size, plan.max_pages, contents.add)
-    contents.finish()
-    results.note(_describe(plan, entity_type, first))
+    first = await traverse(service, results, plan.page_size, plan.max_pages, records.add)
+    records.finish()
+    results.all.note(_describe(plan, results.entity_type, first))
     broken = first.broken
     if broken is not None and not first.pages:
-        results.not_reached(entity_type, f"the list could not be read ({broken.code})", *_list_rules(entity_type))
+        results.not_reached(f"the list could not be read ({broken.code})", *_list_rules(results.entity_type))
         return first
     if first.size:
-        results.passed(entity_type, "not-empty")
+        results.passed("not-empty")
     else:
-        results.failed("not-empty", entity_type, "The list has no records.", first.pages[0].exchange.curl)
-    await auth_checks.check(service, results, entity_type)
-    checks = ListChecks(service, results, entity_type, first)
+        results.failed("not-empty", "The list has no records.", first.pages[0].exchange)
+    await auth_checks.check(service, results)
+    checks = ListChecks(service, results, first)
     if not first.size:
-        codes = ("total-number", *PAGING_RULES, *PAGE_SIZE_RULES, *ID_RULES, *RECORD_RULES[entity_type])
-        results.skipped(entity_type, "the list is empty", *codes)
+        codes = ("total-number", *PAGING_RULES, *PAGE_SIZE_RULES, *ID_RULES, *RECORD_RULES[results.entity_type])
+        results.skipped("the list is empty", *codes)
     elif broken is not None:
         reason = f"page {len(first.pages) + 1} could not be read ({broken.code})"
-        codes = (*TRAVERSAL_RULES, *PAGING_RULES, *PAGE_SIZE_RULES, "total-number")
-        results.not_reached(entity_type, reason, *codes)
+        results.not_reached(reason, *TRAVERSAL_RULES, *PAGING_RULES, *PAGE_SIZE_RULES, "total-number")
     else:
         await checks.run()
     if first.size:
-        await IdChecks(service, results, entity_type, first).run()
+        await IdChecks(service, results, first).run()
     if broken is not None and broken.code in UNANSWERED:
-        results.not_reached(entity_type, f"page {len(first.pages) + 1} never came", "dry-run", *FUZZ)
+        results.not_reached(f"page {len(first.pages) + 1} never came", "dry-run", *FUZZ)
         return first
-    limits = {"page_size": plan.page_size, "max_pages": plan.max_pages}
-    kept = await dry_run.run(service, results, entity_type, baseline, **limits)
+    kept = await dry_run.run(service, results, baseline, page_size=plan.page_size, max_pages=plan.max_pages)
     if len(first.fit) > 1 and broken is None:
         checks.same_order(kept, "in the dry run")
     if plan.examples == 0:
-        results.skipped(entity_type, "no made-up requests were asked for (--examples 0)", *FUZZ)
+        results.skipped("no made-up requests were asked for (--examples 0)", *FUZZ)
     else:
         from product_gateway.check_service.fuzzing import Fuzzing  # an optional dependency
 
-        await Fuzzing(service, results, first, entity_type, plan.examples).run(plan.seed)
+        await Fuzzing(service, results, first, plan.examples).run(plan.seed)
     return first
 
 

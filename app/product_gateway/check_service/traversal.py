@@ -1,35 +1,37 @@
-"""One traversal of a list, page by page, and what can be said of it while it is read."""
+"""Traversals of a list, page by page, with the checks that each page allows.
+
+The worker's `ProductService` is not used here: it stops at the first fault, discards the items as they were sent, and
+its failure codes are coarser than the rules.
+"""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from product_gateway.check_service.recording_client import JSON, CheckFailed, Exchange, PageAnswer, Service
-from product_gateway.check_service.results import CheckResults
+from product_gateway.check_service.results import ListResults
 from product_gateway.json_tools.tolerant import is_text
 from product_gateway.model.catalog import Page
-from product_gateway.model.syncs import EntityType
 from product_gateway.sync.product_service import PAGES_WITHOUT_NEW_RECORDS
 
-LARGE_ANSWER = 1024 * 1024
-# What is known to hold of a list when a page of it came.
+LARGE_PAGE = 1024 * 1024  # bytes
 PAGE_RULES = (
     *("answers-whole", "rate-limit", "token-accepted", "no-redirects", "no-failures", "status-200", "answer-size"),
     *("compression", "json", "page-shape", "content-type", "compressed", "page-bytes", "largest-page", "page-size"),
     *("next-cursor", "no-next-after-last"),
 )
 TRAVERSAL_RULES = ("cursor-leads-on", "paging-ends", "pages-disjoint", "empty-pages", "speed")
+ITEMS_KEPT, ORDINARY_ITEMS_KEPT_PER_PAGE, ODD_ITEMS_KEPT = 100, 3, 8
 
-Look = Callable[[Page, list[Any], Exchange], None]
+PageCheck = Callable[[Page, list[Any], Exchange], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """A page: the cursor that it was asked for with, those that it names, and the ids of its records."""
+class SeenPage:
+    """A page: the cursor in its request, the cursor and total that it states, and the ids of its records."""
 
-    asked: str | None
+    requested_cursor: str | None
     cursor: str | None
-    more: bool
     total: Any
     ids: tuple[str, ...]
     size: int
@@ -38,11 +40,13 @@ class Seen:
 
 @dataclass(slots=True)
 class ListTraversal:
-    """The pages of a list as far as they were read. `ended` is whether the last one was, `fit` the ids of records that
-    a sync would keep, `items` some records as they came."""
+    """The pages that a traversal has read. `ended` is True if it read the last one.
+
+    `fit` are the ids of records that a sync would keep, `items` some records as they were sent.
+    """
 
     page_size: int
-    pages: list[Seen] = field(default_factory=list)
+    pages: list[SeenPage] = field(default_factory=list)
     fit: list[str] = field(default_factory=list)
     items: dict[str, Any] = field(default_factory=dict)
     ended: bool = False
@@ -50,74 +54,79 @@ class ListTraversal:
 
     @property
     def ids(self) -> list[str]:
-        """The ids of the records, each once, in their order."""
+        """The distinct ids of the records, in the order of the list."""
         return list(dict.fromkeys(each for page in self.pages for each in page.ids))
 
     @property
     def size(self) -> int:
-        """How many records were read."""
+        """The number of records, with repeated ones."""
         return sum(page.size for page in self.pages)
 
 
 async def traverse(
-    service: Service, results: CheckResults, entity_type: EntityType, page_size: int, max_pages: int, look: Look
+    service: Service, results: ListResults, page_size: int, max_pages: int, check_page: PageCheck
 ) -> ListTraversal:
-    """Reads the list from its first page on, `max_pages` at the most; `look` is shown every page.
+    """Read at most `max_pages` from the beginning of the list. Call `check_page` for every page.
 
-    Stops at what would stop a sync, which is then in the results and in `broken`.
+    A fault that would stop a sync ends the traversal. It is added to the results and is in `broken`.
     """
     traversal = ListTraversal(page_size)
-    asked: set[str | None] = {None}
-    known: set[str] = set()
-    known_without_id: set[bytes] = set()
-    cursor, without_new = None, 0
     try:
-        while len(traversal.pages) < max_pages:
-            answer = await _page(service, results, entity_type, traversal, cursor)
-            _judge(service, results, entity_type, answer, traversal.page_size)
-            seen = _seen(cursor, answer)
-            traversal.pages.append(seen)
-            traversal.fit += [each.id for each in answer.page.records]
-            _keep_some(traversal.items, answer.items)
-            look(answer.page, answer.items, answer.exchange)
-            _twice(results, entity_type, seen, known)
-            cursor = answer.page.next_cursor
-            if cursor is None:
-                traversal.ended = True
-                break
-            if cursor in asked:
-                raise CheckFailed("cursor-leads-on", f"nextCursor is {cursor!r}, which was requested already.",
-                             answer.exchange)  # fmt: skip
-            asked.add(cursor)
-            if not seen.size:
-                results.failed("empty-pages", entity_type, "A page without records says that there are more.",
-                             answer.exchange.curl)  # fmt: skip
-            without_id = {each.payload_digest for each in answer.page.rejections if each.record_id is None}
-            without_new = 0 if set(seen.ids) - known or without_id - known_without_id else without_new + 1
-            known.update(seen.ids)
-            known_without_id |= without_id
-            if without_new == PAGES_WITHOUT_NEW_RECORDS:
-                detail = f"The last {without_new} pages held no new record, and there are still more results."
-                raise CheckFailed("paging-ends", detail, answer.exchange)
+        await _read_pages(service, results, traversal, max_pages, check_page)
     except CheckFailed as broken:
         traversal.broken = broken
-        results.failed(broken.code, entity_type, broken.detail, broken.exchange.curl)
+        results.failed(broken.code, broken.detail, broken.exchange)
     if traversal.pages:
-        results.passed(entity_type, *PAGE_RULES)
+        results.passed(*PAGE_RULES)
         if traversal.broken is None:
-            results.passed(entity_type, *TRAVERSAL_RULES)
+            results.passed(*TRAVERSAL_RULES)
     return traversal
 
 
-async def _page(
-    service: Service, results: CheckResults, entity_type: EntityType, traversal: ListTraversal, cursor: str | None
+async def _read_pages(
+    service: Service, results: ListResults, traversal: ListTraversal, max_pages: int, check_page: PageCheck
+) -> None:
+    cursor: str | None = None
+    requested: set[str | None] = {None}
+    known: set[str | bytes] = set()  # ids, and digests of records without one
+    without_new = 0
+    while len(traversal.pages) < max_pages:
+        answer = await _request_page(service, results, traversal, cursor)
+        exchange = answer.exchange
+        _check_page(service, results, answer, traversal.page_size)
+        seen = _seen(cursor, answer)
+        traversal.pages.append(seen)
+        traversal.fit += [each.id for each in answer.page.records]
+        _keep_some(traversal.items, answer.items)
+        check_page(answer.page, answer.items, exchange)
+        _check_repeated(results, seen, known)
+        cursor = answer.page.next_cursor
+        if cursor is None:
+            traversal.ended = True
+            return
+        if cursor in requested:
+            raise CheckFailed("cursor-leads-on", f"nextCursor is {cursor!r}, which was requested already.", exchange)
+        requested.add(cursor)
+        if not seen.size:
+            results.failed("empty-pages", "A page without records says that there are more.", exchange)
+        keys: set[str | bytes] = {each.payload_digest for each in answer.page.rejections if each.record_id is None}
+        keys.update(seen.ids)
+        without_new = 0 if keys - known else without_new + 1
+        known |= keys
+        if without_new == PAGES_WITHOUT_NEW_RECORDS:
+            detail = f"The last {without_new} pages held no new record, and there are still more results."
+            raise CheckFailed("paging-ends", detail, exchange)
+
+
+async def _request_page(
+    service: Service, results: ListResults, traversal: ListTraversal, cursor: str | None
 ) -> PageAnswer:
-    """The page at the cursor, with fewer records where so many are refused, as a sync asks."""
+    """Request the page at the cursor. Halve the page size while the service refuses it, as a sync does."""
     refused: CheckFailed | None = None
     while True:
         params = {"page_size": str(traversal.page_size)} | ({} if cursor is None else {"cursor": cursor})
         try:
-            answer = await service.page(entity_type, params)
+            answer = await service.page(results.entity_type, params)
         except CheckFailed as broken:
             if traversal.page_size == 1 or not wants_a_smaller_page(broken):
                 raise
@@ -126,47 +135,42 @@ async def _page(
         else:
             if refused is not None:
                 seen = f"{refused.detail} With page_size={traversal.page_size} it is served."
-                results.failed("largest-page", entity_type, seen, refused.exchange.curl)
+                results.failed("largest-page", seen, refused.exchange)
             return answer
 
 
 def wants_a_smaller_page(broken: CheckFailed) -> bool:
-    """Whether a smaller page may go through."""
+    """Return whether a request with a smaller page size may succeed."""
     return broken.code == "answer-size" or broken.exchange.status in (400, 413)
 
 
-def _judge(
-    service: Service, results: CheckResults, entity_type: EntityType, answer: PageAnswer, page_size: int
-) -> None:
-    exchange, made = answer.exchange, service.settings
+def _check_page(service: Service, results: ListResults, answer: PageAnswer, page_size: int) -> None:
+    exchange, settings = answer.exchange, service.settings
     if len(answer.items) > page_size:
-        seen = f"The page has {len(answer.items)} records, and page_size is {page_size}."
-        results.failed("page-size", entity_type, seen, exchange.curl)
+        results.failed(
+            "page-size", f"The page has {len(answer.items)} records, and page_size is {page_size}.", exchange
+        )
     content_type = exchange.content_type.partition(";")[0].strip().lower()
     if content_type != JSON:
         seen = f"The Content-Type is {content_type!r}." if content_type else "There is no Content-Type."
-        results.failed("content-type", entity_type, seen, exchange.curl)
-    if exchange.size * 2 > made.max_page_bytes:
-        seen = f"The page has {exchange.size} bytes, and {made.max_page_bytes} are the most."
-        results.failed("page-bytes", entity_type, seen, exchange.curl)
-    if exchange.size > LARGE_ANSWER and not exchange.compressed:
-        results.failed("compressed", entity_type, f"The page has {exchange.size} bytes, as they are.", exchange.curl)
-    longest = min(made.read_timeout_seconds, made.request_timeout_seconds)
-    if exchange.seconds * 2 > longest:
-        seen = f"The page took {exchange.seconds:.2f} s, and the gateway waits for {longest:g} s."
-        results.failed("speed", entity_type, seen, exchange.curl)
-    if not answer.pagination["moreResults"] and answer.pagination.get("nextCursor"):
-        seen = f"moreResults is false, and nextCursor is {answer.pagination['nextCursor']!r}."
-        results.failed("no-next-after-last", entity_type, seen, exchange.curl)
+        results.failed("content-type", seen, exchange)
+    if exchange.size * 2 > settings.max_page_bytes:
+        seen = f"The page has {exchange.size} bytes. The maximum is {settings.max_page_bytes}."
+        results.failed("page-bytes", seen, exchange)
+    if exchange.size > LARGE_PAGE and not exchange.compressed:
+        results.failed("compressed", f"The page has {exchange.size} bytes, uncompressed.", exchange)
+    timeout = min(settings.read_timeout_seconds, settings.request_timeout_seconds)
+    if exchange.seconds * 2 > timeout:
+        results.failed("speed", f"The page took {exchange.seconds:.2f} s. The timeout is {timeout:g} s.", exchange)
+    if not answer.pagination["moreResults"] and (cursor := answer.pagination.get("nextCursor")):
+        results.failed("no-next-after-last", f"moreResults is false, and nextCursor is {cursor!r}.", exchange)
 
 
-def _seen(cursor: str | None, answer: PageAnswer) -> Seen:
-    pagination = answer.pagination
-    return Seen(
-        asked=cursor,
-        cursor=pagination.get("cursor") or None,
-        more=pagination["moreResults"],
-        total=pagination.get("totalNumber"),
+def _seen(requested_cursor: str | None, answer: PageAnswer) -> SeenPage:
+    return SeenPage(
+        requested_cursor=requested_cursor,
+        cursor=answer.pagination.get("cursor") or None,
+        total=answer.pagination.get("totalNumber"),
         ids=tuple(ids_of(answer.items)),
         size=len(answer.items),
         exchange=answer.exchange,
@@ -174,32 +178,35 @@ def _seen(cursor: str | None, answer: PageAnswer) -> Seen:
 
 
 def ids_of(items: Iterable[Any]) -> list[str]:
-    """The ids of items as they came, where they have one that is text."""
+    """Return the ids of items as they were sent, without those that are not valid text."""
     ids = (item.get("id") for item in items if isinstance(item, dict))
     return [each for each in ids if isinstance(each, str) and is_text(each)]
 
 
-def _twice(results: CheckResults, entity_type: EntityType, seen: Seen, known: set[str]) -> None:
+def _check_repeated(results: ListResults, seen: SeenPage, known: set[str | bytes]) -> None:
     here: set[str] = set()
     for each in seen.ids:
         if each in known or each in here:
             where = "on an earlier page too" if each in known else "twice on this page"
-            results.failed("pages-disjoint", entity_type, f"The record {each!r} is {where}.", seen.exchange.curl)
-            return  # one for a page is enough: pages that overlap share many
+            results.failed("pages-disjoint", f"The record {each!r} is {where}.", seen.exchange)
+            return  # pages that overlap share many records: report one
         here.add(each)
 
 
 def _keep_some(kept: dict[str, Any], items: list[Any]) -> None:
-    """The first records of a page, and those with odd ids: what is asked for by id later."""
+    """Keep the first records of a page and those with odd ids, for requests by id."""
     ordinary = 0
     for item in items:
         for record_id in ids_of([item]):
-            odd = is_odd(record_id)
-            if sum(map(is_odd, kept)) < 8 if odd else ordinary < 3 and len(kept) < 100:
+            if is_odd(record_id):
+                wanted = sum(map(is_odd, kept)) < ODD_ITEMS_KEPT
+            else:
+                wanted = ordinary < ORDINARY_ITEMS_KEPT_PER_PAGE and len(kept) < ITEMS_KEPT
+                ordinary += 1
+            if wanted:
                 kept.setdefault(record_id, item)
-            ordinary += not odd
 
 
 def is_odd(record_id: str) -> bool:
-    """Whether an id has characters that are percent-encoded in an address."""
+    """Return whether an id has characters that a URL percent-encodes."""
     return not all(each.isascii() and (each.isalnum() or each in "-._~") for each in record_id)
