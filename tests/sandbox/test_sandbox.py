@@ -19,7 +19,7 @@ import pytest
 
 from product_gateway.model.syncs import EntityType
 from product_gateway.openapi import documents
-from product_gateway.sandbox.examples import NOT_SO
+from product_gateway.sandbox.examples import OMITTED_HEADERS
 from product_gateway.sandbox.pytest_plugin import Answer, Sandbox
 from product_gateway.sandbox.scenarios import Run, Scenario, Scenarios
 from tests.support.deployment import API, ENDS_WITHIN, Deployment, ended
@@ -145,7 +145,7 @@ def test_every_documented_status_of_every_operation_can_be_had(sandbox: Sandbox)
             answer = raw(sandbox, method, path_of(template), f"code={status}")
             assert answer.status == int(status), (template, method, status)
             assert answer.headers["preference-applied"] == f"code={status}"
-            assert {name.lower() for name in response["headers"] if name not in NOT_SO} <= set(answer.headers)
+            assert {name.lower() for name in response["headers"] if name not in OMITTED_HEADERS} <= set(answer.headers)
             content = next(iter(response.get("content", {}).values()), None)
             if content:
                 several = content.get("examples")
@@ -265,14 +265,14 @@ async def test_a_script_is_that_of_the_newest_sync_and_waits_for_the_gateways_an
     scripts.begin(Run("shop", EntityType.PRODUCT, new, Scenario.SLOW))
     scripts.begin(Run("shop", EntityType.PRODUCT, old, Scenario.FAILING))
     scripts.begin(Run("shop", EntityType.PRODUCT, new, Scenario.FAILING))
-    assert (await scripts.current("shop", EntityType.PRODUCT)).script is Scenario.SLOW
-    assert (await scripts.current("shop", EntityType.COLLECTION)).script is Scenario.ORDINARY
-    with scripts.asking(("shop", "PRODUCT")):
+    assert (await scripts.current("shop", EntityType.PRODUCT)).scenario is Scenario.SLOW
+    assert (await scripts.current("shop", EntityType.COLLECTION)).scenario is Scenario.ORDINARY
+    with scripts.pending(("shop", "PRODUCT")):
         looking = asyncio.create_task(scripts.current("shop", EntityType.PRODUCT))
         await asyncio.sleep(0.05)
         assert not looking.done()
         scripts.begin(Run("shop", EntityType.PRODUCT, "119364f0", Scenario.REJECTING))
-    assert (await looking).script is Scenario.REJECTING
+    assert (await looking).scenario is Scenario.REJECTING
 
 
 def test_a_production_gateway_heeds_none_of_it(sqlite_deployment: Deployment) -> None:

@@ -1,4 +1,4 @@
-"""What the sandbox sees and does in the database, behind the gateway's back."""
+"""Direct access to the gateway's database, for what no API request can cause or show."""
 
 import asyncio
 from uuid import UUID
@@ -9,41 +9,41 @@ from product_gateway.errors import LeaseLost, SyncNotFound
 from product_gateway.model.syncs import Claim, EntityType
 from product_gateway.sandbox.scenarios import Run
 
-SECONDS_BETWEEN_LOOKS = 0.02
-SECONDS_UNTIL_SOMEBODY_TAKES_OVER = 20.0
+POLL_SECONDS = 0.02
+TAKEOVER_TIMEOUT = 20.0  # seconds
 
 
 class DatabaseControl:
-    """Waits, where it waits, on threads: gateway and product service have event loops of their own."""
+    """Reads and changes syncs. Uses threads, because the event loops of gateway and product service share it."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def records(self, merchant: str, entity_type: EntityType) -> int:
-        """How many the catalog has."""
+    async def count_records(self, merchant: str, entity_type: EntityType) -> int:
+        """Return the number of records in the catalog."""
         state = await asyncio.to_thread(self._database.call, catalog.state, merchant, entity_type)
         return state.num_records
 
-    async def end(self, run: Run) -> None:
-        """Waits until the sync has ended."""
-        active = True
-        while active:
-            await asyncio.sleep(SECONDS_BETWEEN_LOOKS)
+    async def wait_until_ended(self, run: Run) -> None:
+        """Poll until the sync has ended."""
+        is_active = True
+        while is_active:
+            await asyncio.sleep(POLL_SECONDS)
             sync = await asyncio.to_thread(self._database.call, syncs.get, run.merchant, UUID(run.sync_id))
-            active = sync.is_active
+            is_active = sync.is_active
 
-    async def lose(self, run: Run) -> None:
-        """The sync's lease runs out, as that of a worker that died, until another claim has the sync."""
+    async def expire_lease(self, run: Run) -> None:
+        """Let the sync's lease expire, as if its worker had died, until another claim has the sync."""
         try:
             sync = await asyncio.to_thread(self._database.call, syncs.get, run.merchant, UUID(run.sync_id))
-        except (SyncNotFound, ValueError):  # of an id: somebody asks the service without a sync
+        except (SyncNotFound, ValueError):  # a request to the product service without a sync
             return
-        # Attempts and tokens are counted together.
+        # Each claim increments both the attempt and the token.
         claim = Claim(run.merchant, sync.id, run.entity_type, sync.attempt, sync.attempt, None, 0, 0, 0, False)
         try:
-            async with asyncio.timeout(SECONDS_UNTIL_SOMEBODY_TAKES_OVER):
-                while True:  # the worker that has it renews it now and then
+            async with asyncio.timeout(TAKEOVER_TIMEOUT):
+                while True:  # the worker's heartbeats renew the lease
                     await asyncio.to_thread(self._database.call, claims.heartbeat, claim, 0)
-                    await asyncio.sleep(SECONDS_BETWEEN_LOOKS)
+                    await asyncio.sleep(POLL_SECONDS)
         except (LeaseLost, TimeoutError):
             return

@@ -1,4 +1,4 @@
-"""Answers made of the spec's examples: any status that an operation documents, without anything behind it."""
+"""Responses from the spec's examples, for any status that an operation documents."""
 
 import re
 from dataclasses import dataclass
@@ -7,23 +7,23 @@ from typing import Any
 from product_gateway.http.responses import Response
 from product_gateway.openapi import documents
 
-STAMPED = ("X-Request-Id", "X-Content-Type-Options", "Cache-Control")  # which every answer gets anyway
-NOT_SO = ("Content-Encoding", "Preference-Applied")  # the body is sent as it stands in the spec, and nobody waited
+ADDED_HEADERS = ("X-Request-Id", "X-Content-Type-Options", "Cache-Control")  # the middleware adds them
+OMITTED_HEADERS = ("Content-Encoding", "Preference-Applied")  # examples are uncompressed, and no preference applied
 
 
 @dataclass(frozen=True)
 class Operation:
-    """An operation of the spec, and the answers that it documents."""
+    """An operation of the spec, with its documented responses by status."""
 
     operation_id: str
     responses: dict[int, documents.Document]
 
     def example(self, document: documents.Document, status: int) -> Response[Any]:
-        """The first example of a documented status, with an example of each of its headers."""
+        """Return the first example of a documented status, with an example of each header."""
         response = documents.resolve(document, self.responses[status])
         headers = {}
         for name, reference in response.get("headers", {}).items():
-            if name not in STAMPED + NOT_SO:
+            if name not in ADDED_HEADERS + OMITTED_HEADERS:
                 headers[name] = str(_example(documents.resolve(document, reference)))
         for media_type, content in response.get("content", {}).items():
             body = _example(content)
@@ -38,7 +38,7 @@ def _example(holder: documents.Document) -> Any:
 
 
 class Operations:
-    """Finds the operation of a request."""
+    """The operations of a spec, by method and path."""
 
     def __init__(self, document: documents.Document) -> None:
         self._by_path: list[tuple[re.Pattern[str], dict[str, Operation]]] = []
@@ -51,7 +51,7 @@ class Operations:
             known[path][method.upper()] = Operation(each["operationId"], responses)
 
     def find(self, method: str, path: str) -> Operation | None:
-        """None where the spec has none: then the gateway says so."""
+        """Return the operation of a request, or None if the spec has none."""
         for pattern, methods in self._by_path:
             if pattern.fullmatch(path):
                 return methods.get("GET" if method == "HEAD" else method)

@@ -1,4 +1,4 @@
-"""Around the gateway: what clients wish of a sandbox by `Prefer`, latency, faults. The gateway knows nothing of it."""
+"""Middleware that adds the sandbox's preferences, latency and faults in front of an unchanged gateway."""
 
 import asyncio
 import random
@@ -23,127 +23,128 @@ from product_gateway.sandbox.scenarios import NAMES, Run, Scenario, Scenarios
 
 API = "/product-gateway/v1/"
 FAULTS = (500, 503)
-ANSWER = "product_gateway.sandbox.answer"  # in the scope: what we answer ourselves
+RESPONSE = "product_gateway.sandbox.response"  # scope key of a response that does not come from the gateway
 
 
 class UnsupportedPreference(GatewayError):
-    """What a client wishes cannot be had; answered 400."""
+    """A preference that the sandbox cannot apply. It becomes a 400."""
 
 
 @dataclass(frozen=True)
 class FaultInjection:
-    """What every request to the API has to expect."""
+    """The latency in seconds and the share of faults that requests to the API get."""
 
     latency: float = 0.0
     fault_percent: float = 0.0
 
 
 class SandboxMiddleware:
-    """The gateway, with all that is only a sandbox's in front of it."""
+    """ASGI middleware for `Prefer: code=`, `Prefer: sync=`, latency and faults."""
 
     def __init__(
         self,
         app: ASGIApp,
-        scripts: Scenarios,
-        backstage: DatabaseControl,
+        scenarios: Scenarios,
+        database_control: DatabaseControl,
         *,
         merchant_claim: str,
-        weather: FaultInjection,
+        faults: FaultInjection,
         access_log: bool,
     ) -> None:
         self._app = app
-        self._scripts = scripts
-        self._backstage = backstage
+        self._scenarios = scenarios
+        self._database_control = database_control
         self._merchant_claim = merchant_claim
-        self._weather = weather
+        self._faults = faults
         self._document = documents.load(documents.GATEWAY)
         self._operations = Operations(self._document)
-        self._dice = random.Random(0)  # noqa: S311 - the same requests meet the same faults
-        self._own = RequestContextMiddleware(_answer, answered=lambda *_: None, access_log=access_log)
+        self._random = random.Random(0)  # noqa: S311 - the same sequence of requests gets the same faults
+        self._respond = RequestContextMiddleware(_send_response, answered=lambda *_: None, access_log=access_log)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Hands on to the gateway what asks for nothing of a sandbox's."""
+        """Apply the request's preferences, or pass the request on to the gateway."""
         operation = self._operations.find(scope["method"], scope["path"]) if scope["type"] == "http" else None
         if operation is None:
             await self._app(scope, receive, send)
             return
-        wishes = preferences(",".join(_headers(scope["headers"], b"prefer")))
+        preferred = preferences(",".join(_headers(scope["headers"], b"prefer")))
         try:
-            answer = await self._instead(operation, wishes, scope["path"].startswith(API))
-            script = _script(wishes) if operation.operation_id == "enqueueSync" else None
+            response = await self._short_circuit(operation, preferred, scope["path"].startswith(API))
+            scenario = _scenario(preferred) if operation.operation_id == "enqueueSync" else None
         except UnsupportedPreference as error:
-            answer, script = error_answer(HTTPStatus.BAD_REQUEST, error.detail, {}), None
-        if answer is not None:
-            await self._own({**scope, ANSWER: answer}, receive, send)
-        elif script is not None:
-            await self._enqueue(scope, receive, send, script)
+            response, scenario = error_answer(HTTPStatus.BAD_REQUEST, error.detail, {}), None
+        if response is not None:
+            await self._respond({**scope, RESPONSE: response}, receive, send)
+        elif scenario is not None:
+            await self._enqueue(scope, receive, send, scenario)
         else:
             await self._app(scope, receive, send)
 
-    async def _instead(self, operation: Operation, wishes: dict[str, str], is_api: bool) -> Response[Any] | None:
+    async def _short_circuit(
+        self, operation: Operation, preferred: dict[str, str], is_api: bool
+    ) -> Response[Any] | None:
         if is_api:
-            await asyncio.sleep(self._weather.latency)
-        if "code" in wishes:
-            return self._example(operation, wishes["code"])
-        if is_api and self._dice.random() * 100 < self._weather.fault_percent:
-            return operation.example(self._document, self._dice.choice(FAULTS))
+            await asyncio.sleep(self._faults.latency)
+        if "code" in preferred:
+            return self._example(operation, preferred["code"])
+        if is_api and self._random.random() * 100 < self._faults.fault_percent:
+            return operation.example(self._document, self._random.choice(FAULTS))
         return None
 
     def _example(self, operation: Operation, code: str) -> Response[Any]:
         if not code.isascii() or not code.isdigit() or int(code[:4]) not in operation.responses:
             raise UnsupportedPreference(
-                f"Prefer: code={code[:80]} cannot be had: {operation.operation_id} documents "
+                f"Prefer: code={code[:80]} has no example: {operation.operation_id} documents "
                 f"{', '.join(str(each) for each in operation.responses)}."
             )
         answer = operation.example(self._document, int(code))
         return replace(answer, headers={**answer.headers, "Preference-Applied": f"code={code}"})
 
-    async def _enqueue(self, scope: Scope, receive: Receive, send: Send, script: Scenario) -> None:
+    async def _enqueue(
+        self, scope: Scope, receive: Receive, send: Send, scenario: Scenario, *, hurried: bool = False
+    ) -> Run | None:
+        """Pass a PUT on to the gateway. If it enqueues a sync, store and return the sync's scenario."""
         merchant, entity_type = self._merchant(scope), scope["path"].rsplit("/", 1)[1]
-        if script is Scenario.MASS_DELETION and entity_type in set(EntityType):
+        if scenario is Scenario.MASS_DELETION and entity_type in set(EntityType):
             await self._fill(scope, merchant, EntityType(entity_type))
+        run: Run | None = None
 
-        async def watched(message: Message) -> None:
+        async def send_and_begin(message: Message) -> None:
+            nonlocal run
             if message["type"] == "http.response.start" and message["status"] == HTTPStatus.ACCEPTED:
-                self._begin(message, merchant, entity_type, script)
-                if script is not Scenario.ORDINARY:
-                    applied = (b"preference-applied", f"sync={script}".encode())
+                sync_id = _header(message["headers"], b"location").removeprefix(SYNCS)
+                run = Run(merchant, EntityType(entity_type), sync_id, scenario, hurried)
+                self._scenarios.begin(run)
+                if scenario is not Scenario.ORDINARY:
+                    applied = (b"preference-applied", f"sync={scenario}".encode())
                     message = {**message, "headers": [*message["headers"], applied]}
             await send(message)
 
-        with self._scripts.asking((merchant, entity_type)):
-            await self._app(scope, receive, watched)
-
-    def _begin(
-        self, accepted: Message, merchant: str, entity_type: str, script: Scenario, *, hurried: bool = False
-    ) -> Run:
-        sync_id = _header(accepted["headers"], b"location").removeprefix(SYNCS)
-        run = Run(merchant, EntityType(entity_type), sync_id, script, hurried)
-        self._scripts.begin(run)
+        with self._scenarios.pending((merchant, entity_type)):
+            await self._app(scope, receive, send_and_begin)
         return run
 
     async def _fill(self, scope: Scope, merchant: str, entity_type: EntityType) -> None:
-        """An ordinary sync runs first where the catalog has too little for a mass deletion to be noticed."""
-        if await self._backstage.records(merchant, entity_type) >= MIN_SAMPLE:
+        """Run an ordinary sync first if the catalog is too small for a mass deletion.
+
+        The gateway gets it as a request of the client, and so checks the token.
+        """
+        if await self._database_control.count_records(merchant, entity_type) >= MIN_SAMPLE:
             return
         headers = [each for each in scope["headers"] if each[0] not in (b"prefer", b"idempotency-key")]
-        answers: list[Message] = []
 
-        async def nothing() -> Message:
+        async def no_body() -> Message:
             return {"type": "http.request", "body": b"", "more_body": False}
 
-        async def kept(message: Message) -> None:
-            answers.append(message)
+        async def discard(message: Message) -> None:
+            """A refusal need not be sent: the client's own request gets the same one."""
 
-        with self._scripts.asking((merchant, entity_type)):
-            await self._app({**scope, "headers": headers}, nothing, kept)
-            if answers[0]["status"] != HTTPStatus.ACCEPTED:
-                return  # the client will be told the same
-            run = self._begin(answers[0], merchant, entity_type, Scenario.ORDINARY, hurried=True)
-        await self._backstage.end(run)
+        run = await self._enqueue({**scope, "headers": headers}, no_body, discard, Scenario.ORDINARY, hurried=True)
+        if run is not None:
+            await self._database_control.wait_until_ended(run)
 
     def _merchant(self, scope: Scope) -> str:
-        """Whom the token names; the gateway checks it, and nothing is done before it has."""
+        """Return the merchant that the token names. The gateway verifies the token."""
         token = _header(scope["headers"], b"authorization").partition(" ")[2].strip()
         try:
             return str(jwt.decode(token, options={"verify_signature": False}).get(self._merchant_claim))
@@ -151,13 +152,11 @@ class SandboxMiddleware:
             return ""
 
 
-def _script(wishes: dict[str, str]) -> Scenario:
-    wish = wishes.get("sync", "")
-    if wish == "":
-        return Scenario.ORDINARY
-    if wish not in set(Scenario):
-        raise UnsupportedPreference(f"Prefer: sync={wish[:80]} cannot be had. There are: {NAMES}.")
-    return Scenario(wish)
+def _scenario(preferred: dict[str, str]) -> Scenario:
+    name = preferred.get("sync") or Scenario.ORDINARY
+    if name not in set(Scenario):
+        raise UnsupportedPreference(f"Prefer: sync={name[:80]} does not exist. Use one of {NAMES}.")
+    return Scenario(name)
 
 
 def _headers(headers: list[tuple[bytes, bytes]], wanted: bytes) -> list[str]:
@@ -168,5 +167,5 @@ def _header(headers: list[tuple[bytes, bytes]], wanted: bytes) -> str:
     return next(iter(_headers(headers, wanted)), "")
 
 
-async def _answer(scope: Scope, receive: Receive, send: Send) -> None:
-    await scope[ANSWER].send(scope, send)
+async def _send_response(scope: Scope, receive: Receive, send: Send) -> None:
+    await scope[RESPONSE].send(scope, send)

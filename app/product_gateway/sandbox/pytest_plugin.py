@@ -1,6 +1,6 @@
-"""A pytest plugin for tests of the gateway's clients: the fixture `product_gateway_sandbox`. See docs/sandbox.md.
+"""A pytest plugin with the fixture `product_gateway_sandbox`, for tests of the gateway's clients. See docs/sandbox.md.
 
-pytest imports it at every start, whether it is used or not: hence what takes time is imported where it is wanted.
+pytest imports plugins at every start. Slow imports are therefore in the functions that need them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ SECONDS_TO_END = 15
 
 
 class Answer(NamedTuple):
-    """What the gateway answered. Names of headers are in lower case; `body` is the JSON, None where there is none."""
+    """A response of the gateway. Header names are in lower case. `body` is the JSON, or None without a body."""
 
     status: int
     headers: dict[str, str]
@@ -25,7 +25,7 @@ class Answer(NamedTuple):
 
 
 class Sandbox:
-    """A running sandbox. Its `tokens` are those of byop, otherByop, notByop, readOnly and expired: `who` asks."""
+    """A running sandbox. `who` selects one of its `tokens`: byop, otherByop, notByop, readOnly, expired."""
 
     def __init__(self, said: Mapping[str, Any]) -> None:
         self.said = said
@@ -40,7 +40,7 @@ class Sandbox:
     def request(
         self, method: str, path: str, *, who: str = "byop", prefer: str | None = None, seconds: float = 30
     ) -> Answer:
-        """Asks the gateway. `path` begins behind the API's prefix, or is whole, as in Location."""
+        """Send a request. `path` is relative to the API's prefix, or complete as in a Location header."""
         import json
         import urllib.error
         import urllib.request
@@ -58,14 +58,14 @@ class Sandbox:
             return Answer(reply.status, found, json.loads(content) if content else None)
 
     def enqueue(self, entity_type: str = "PRODUCT", *, script: str | None = None, who: str = "byop") -> str:
-        """Asks for a sync; where it is to be watched. `script` is one of docs/sandbox.md: slow, failing, …"""
+        """Enqueue a sync and return its Location. `script` is a scenario, such as slow or failing."""
         answer = self.request("PUT", f"/sync/{entity_type}", who=who, prefer=script and f"sync={script}")
         if answer.status != 202:
             raise AssertionError(f"The sync was not enqueued: {answer.status} {answer.body}")
         return answer.headers["location"]
 
     def wait(self, sync: str, *, who: str = "byop", seconds: float = 60) -> dict[str, Any]:
-        """The sync, when it has ended. `sync` is what `enqueue` gave, a Location or an id."""
+        """Wait until the sync has ended and return it. `sync` is a Location, as `enqueue` returns it, or an id."""
         import threading
         import time
 
@@ -85,13 +85,13 @@ class Sandbox:
 
 @pytest.fixture(scope="session")
 def product_gateway_sandbox_options() -> list[str]:
-    """Options of `product-gateway sandbox`; a project that wants others has a fixture of this name."""
+    """Return options for `product-gateway sandbox`. A project can override this fixture."""
     return []
 
 
 @pytest.fixture(scope="session")
 def product_gateway_sandbox(product_gateway_sandbox_options: list[str]) -> Iterator[Sandbox]:
-    """A sandbox for all tests of the run, on a free port; gone afterwards, whatever becomes of the run."""
+    """Start one sandbox for all tests of the run, on a free port. It ends with the run, even after a crash."""
     import json
     import subprocess
     import sys
@@ -99,7 +99,7 @@ def product_gateway_sandbox(product_gateway_sandbox_options: list[str]) -> Itera
 
     command = [sys.executable, "-m", "product_gateway", "sandbox", "--port", "0", "--until-eof"]
     with tempfile.TemporaryFile("w+") as errors:
-        process = subprocess.Popen(  # noqa: S603 - of our own
+        process = subprocess.Popen(  # noqa: S603 - a fixed command
             [*command, *product_gateway_sandbox_options],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -109,7 +109,7 @@ def product_gateway_sandbox(product_gateway_sandbox_options: list[str]) -> Itera
         try:
             line = process.stdout.readline() if process.stdout else ""
             if not line:
-                raise RuntimeError(f"The sandbox did not start:\n{_said(errors)}")
+                raise RuntimeError(f"The sandbox did not start:\n{_read(errors)}")
             yield Sandbox(json.loads(line))
         finally:
             try:
@@ -119,6 +119,6 @@ def product_gateway_sandbox(product_gateway_sandbox_options: list[str]) -> Itera
                 raise
 
 
-def _said(errors: IO[str]) -> str:
+def _read(errors: IO[str]) -> str:
     errors.seek(0)
     return errors.read()

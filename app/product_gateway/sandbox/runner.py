@@ -1,4 +1,4 @@
-"""Starts the gateway, a worker and the product service, says where they are, and leaves nothing behind."""
+"""The sandbox's process: gateway, worker and product service, with all data in a temporary folder."""
 
 import contextlib
 import os
@@ -29,16 +29,16 @@ from product_gateway.supervisor import Supervisor
 from product_gateway.telemetry import logs
 from product_gateway.telemetry.metrics import Metrics
 
-MERCHANT, OTHER, WITHOUT = "sandbox-shop", "other-shop", "bento-shop"
+MERCHANT, OTHER_MERCHANT, BENTO_MERCHANT = "sandbox-shop", "other-shop", "bento-shop"
 TOKEN_LIFETIME = timedelta(days=1)
-READING = ["sync:read", "catalog:read"]
-PAGE_SIZE = 6  # records: so that there is progress to see
+READ_SCOPES = ["sync:read", "catalog:read"]
+PAGE_SIZE = 6  # several pages per sync, so that clients see progress
 STOPS = (signal.SIGTERM, signal.SIGINT)
 
 
 @dataclass(frozen=True)
 class Options:
-    """What the command was told."""
+    """The options of the command."""
 
     host: str
     port: int
@@ -50,52 +50,55 @@ class Options:
     verbose: bool
 
 
-def run(asked: Options, say: Callable[[str], None]) -> None:
-    """Until SIGTERM, Ctrl-C or the end of standard input, where that is asked for. Raises SettingsError."""
-    # For the threads that are still to come, too: the signal waits until somebody asks for it.
+def run(options: Options, announce: Callable[[str], None]) -> None:
+    """Run until SIGTERM, SIGINT or, with `until_eof`, the end of standard input. Raises SettingsError.
+
+    Announces one line of JSON when the gateway accepts requests.
+    """
+    # Block the signals in all threads to come: only sigwait below receives them.
     signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
-    logs.configure("INFO" if asked.verbose else "ERROR")
-    scripts, metrics = Scenarios(), Metrics()
+    logs.configure("INFO" if options.verbose else "ERROR")
+    scenarios, metrics = Scenarios(), Metrics()
     supervisor = Supervisor(metrics)
     with contextlib.ExitStack() as stack:
         made = _settings(Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="product-gateway-sandbox-"))))
-        gateway, service = processes.bind(asked.host, asked.port), processes.bind("127.0.0.1", 0)
+        gateway, service = processes.bind(options.host, options.port), processes.bind("127.0.0.1", 0)
         database = stack.enter_context(open_database(made.database))
         _fill(made, database, processes.url_of(service))
-        backstage = DatabaseControl(database)
-        layer = SandboxMiddleware(
+        database_control = DatabaseControl(database)
+        app = SandboxMiddleware(
             create_app(made, metrics, supervisor),
-            scripts,
-            backstage,
+            scenarios,
+            database_control,
             merchant_claim=made.jwt_merchant_claim,
-            weather=FaultInjection(asked.latency, asked.fault_percent),
-            access_log=asked.verbose,
+            faults=FaultInjection(options.latency, options.fault_percent),
+            access_log=options.verbose,
         )
-        stack.enter_context(processes.http_server_thread(layer, gateway, proxies=processes.Proxies.of_gateway(made)))
-        say(orjson.dumps(_description(made, processes.url_of(gateway), processes.url_of(service))).decode())
-        # Syncs can be asked for from here on. What runs them is loaded only now: nobody has to wait for that.
+        stack.enter_context(processes.http_server_thread(app, gateway, proxies=processes.Proxies.of_gateway(made)))
+        announce(orjson.dumps(_description(made, processes.url_of(gateway), processes.url_of(service))).decode())
+        # The gateway accepts requests from here on. Import what runs syncs only now, for a faster start.
         from product_gateway.sample import catalog_file
-        from product_gateway.sandbox.product_service import ScriptedService
+        from product_gateway.sandbox.product_service import ScenarioService
 
-        scripted = ScriptedService(
+        product_service = ScenarioService(
             catalog_file.read(catalog_file.SAMPLE),
-            scripts,
-            backstage.lose,
+            scenarios,
+            database_control.expire_lease,
             token=demo.SAMPLE_SERVICE_TOKEN,
             page_size=made.page_size,
-            seconds=asked.sync_seconds,
-            slow_seconds=asked.slow_seconds,
+            seconds=options.sync_seconds,
+            slow_seconds=options.slow_seconds,
         )
-        stack.enter_context(processes.http_server_thread(scripted, service))
+        stack.enter_context(processes.http_server_thread(product_service, service))
         stack.enter_context(processes.worker_thread(made, metrics, supervisor))
         gc_tuning.freeze_startup_objects()
-        if asked.until_eof:
+        if options.until_eof:
             threading.Thread(target=_end_with_stdin, name="stdin", daemon=True).start()
         signal.sigwait(STOPS)
 
 
 def _settings(folder: Path) -> Settings:
-    """Whatever the environment says, for tests fare alike everywhere."""
+    """Return settings that ignore the environment where it would change the sandbox's behaviour."""
     return settings.load(
         data_dir=folder,
         database_url=None,
@@ -112,9 +115,9 @@ def _settings(folder: Path) -> Settings:
 
 def _fill(made: Settings, database: Database, service: str) -> None:
     database.call(migrate.create)
-    for name in (MERCHANT, OTHER):
+    for name in (MERCHANT, OTHER_MERCHANT):
         demo.register(made, database, name, f"{service}/{name}")
-    database.call(merchants.add, WITHOUT, Platform.BENTO)
+    database.call(merchants.add, BENTO_MERCHANT, Platform.BENTO)
 
 
 def _description(made: Settings, gateway: str, service: str) -> dict[str, Any]:
@@ -126,15 +129,15 @@ def _description(made: Settings, gateway: str, service: str) -> dict[str, Any]:
         "apiPrefix": API.rstrip("/"),
         "tokens": {
             "byop": token(MERCHANT),
-            "otherByop": token(OTHER),
-            "notByop": token(WITHOUT),
-            "readOnly": token(MERCHANT, READING),
+            "otherByop": token(OTHER_MERCHANT),
+            "notByop": token(BENTO_MERCHANT),
+            "readOnly": token(MERCHANT, READ_SCOPES),
             "expired": token(MERCHANT, lifetime=-TOKEN_LIFETIME),
         },
         "merchants": [
             {"name": MERCHANT, "platform": Platform.BYOP},
-            {"name": OTHER, "platform": Platform.BYOP},
-            {"name": WITHOUT, "platform": Platform.BENTO},
+            {"name": OTHER_MERCHANT, "platform": Platform.BYOP},
+            {"name": BENTO_MERCHANT, "platform": Platform.BENTO},
         ],
         "productServiceUrl": f"{service}/{MERCHANT}",
         "productServiceToken": demo.SAMPLE_SERVICE_TOKEN,

@@ -1,7 +1,8 @@
-"""What each sync is to be like: said by whoever asks for it, and read by the product service when it is pulled."""
+"""Scenarios: how each sync is to go. Clients choose them, and the product service follows them."""
 
 import asyncio
 import collections
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,14 +10,12 @@ from enum import StrEnum
 
 from product_gateway.model.syncs import EntityType
 
-SECONDS_BETWEEN_LOOKS = 0.005
-
 Key = tuple[str, str]
-"""A merchant and an entity type: of those, one sync is active."""
+"""A merchant and an entity type, which have at most one active sync."""
 
 
 class Scenario(StrEnum):
-    """How a sync goes, as `Prefer: sync=` names it."""
+    """The values of `Prefer: sync=`, and `ordinary` without it."""
 
     ORDINARY = "ordinary"
     SLOW = "slow"
@@ -31,42 +30,50 @@ NAMES = ", ".join(each for each in Scenario if each is not Scenario.ORDINARY)
 
 @dataclass
 class Run:
-    """A sync and its script. `lost` when it has lost its worker."""
+    """A sync and its scenario. `hurried` runs without delays. `lost` is True once its worker has lost it."""
 
     merchant: str
     entity_type: EntityType
     sync_id: str
-    script: Scenario
+    scenario: Scenario
     hurried: bool = False
     lost: bool = False
 
 
 class Scenarios:
-    """The latest sync of each merchant and entity type. Written by the gateway's thread, read by the service's."""
+    """The latest run of each merchant and entity type. Shared by the threads of the gateway and the product service."""
 
     def __init__(self) -> None:
         self._latest: dict[Key, Run] = {}
-        self._asked: collections.Counter[Key] = collections.Counter()
+        self._pending: collections.Counter[Key] = collections.Counter()
+        self._changed = threading.Condition()
 
     @contextmanager
-    def asking(self, key: Key) -> Iterator[None]:
-        """While the gateway answers: a worker may be quicker with the sync than we are with its script."""
-        self._asked[key] += 1
+    def pending(self, key: Key) -> Iterator[None]:
+        """Let `current` wait during this block, because a worker may claim a sync before its scenario is known."""
+        with self._changed:
+            self._pending[key] += 1
         try:
             yield
         finally:
-            self._asked[key] -= 1
+            with self._changed:
+                self._pending[key] -= 1
+                self._changed.notify_all()
 
     def begin(self, run: Run) -> None:
-        """Unless it is known: an Idempotency-Key brings an earlier sync again. Ids are in the order of time."""
+        """Store a run, unless it is older: an Idempotency-Key may return an earlier sync. Ids are ordered by time."""
         key = run.merchant, run.entity_type.value
         known = self._latest.get(key)
         if known is None or run.sync_id > known.sync_id:
             self._latest[key] = run
 
     async def current(self, merchant: str, entity_type: EntityType) -> Run:
-        """That of the active sync; an ordinary one where nobody has asked for any."""
+        """Return the run of the active sync, by default an ordinary one. Wait until no request is pending."""
         key = merchant, entity_type.value
-        while self._asked[key]:  # noqa: ASYNC110 - counted by another thread
-            await asyncio.sleep(SECONDS_BETWEEN_LOOKS)
+        if self._pending[key]:
+            await asyncio.to_thread(self._wait_until_settled, key)
         return self._latest.get(key) or Run(merchant, entity_type, "", Scenario.ORDINARY)
+
+    def _wait_until_settled(self, key: Key) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._pending[key])
