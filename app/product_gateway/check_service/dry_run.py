@@ -11,6 +11,7 @@ from product_gateway.check_service.recording_client import Service
 from product_gateway.check_service.results import DryRunResult, ListResults
 from product_gateway.db import catalog, catalog_write, claims, merchants, migrate, syncs
 from product_gateway.db.database import Database, connect, is_embedded
+from product_gateway.db.enqueue import enqueue
 from product_gateway.errors import PullFailed, SettingsError, TurnOver
 from product_gateway.model.catalog import AnyPage, Page, Record
 from product_gateway.model.merchants import Merchant, Platform
@@ -160,7 +161,7 @@ def _name(baseline: Catalog) -> str:
 
 
 async def _start_sync(database: Database, merchant: str, entity_type: EntityType) -> Claim:
-    await database.write(syncs.enqueue, merchant, entity_type)
+    await database.write(enqueue, merchant, entity_type)
     claim = await database.write(claims.claim, "check-service", LEASE_SECONDS, 1, len(EntityType))
     if claim is None:
         raise AssertionError("The only sync of the temporary database cannot be claimed.")
