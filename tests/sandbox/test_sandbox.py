@@ -84,32 +84,6 @@ def test_it_says_one_line_and_leaves_nothing_behind(tmp_path: Path, number: sign
     assert (tmp_path / "errors.log").read_text() == ""
 
 
-@pytest.mark.parametrize(
-    ("first", "then", "without"),
-    [
-        (
-            "pytest",
-            "product_gateway.sandbox.pytest_plugin",
-            ["subprocess", "json", "urllib.request", "product_gateway.openapi.documents"],
-        ),
-        (
-            "gc",
-            "product_gateway.sandbox.runner",
-            ["alembic", "psycopg", "sqlalchemy.orm", "opentelemetry", "hypothesis"],
-        ),
-    ],
-)
-def test_a_start_imports_no_more_than_it_wants(first: str, then: str, without: list[str]) -> None:
-    """Every run of pytest imports the plugin, and imports are most of what a sandbox does until it is ready."""
-    code = f"import sys, {first}; before = set(sys.modules); import {then}; print(*set(sys.modules) - before)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    new = done.stdout.split()
-    assert then in new
-    assert not set(without) & set(new)
-    if first == "pytest":
-        assert set(new) == {"product_gateway", then}
-
-
 def test_what_the_environment_says_of_a_production_gateway_is_not_heeded(tmp_path: Path) -> None:
     """A developer's shell has the address of a database in it: a rehearsal must not touch that. Latency and faults are
     the sandbox's own."""
