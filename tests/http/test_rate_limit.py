@@ -157,7 +157,7 @@ def test_an_address_stands_for_whom_it_is_given_to(address: str, counted: str) -
 def ask(limit: RateLimiter, times: int) -> None:
     """So many requests of the same merchant."""
     for _ in range(times):
-        limit.count("shop")
+        limit.hit("shop")
 
 
 @pytest.mark.parametrize("notation", ["3/second", "2/2 seconds", "1/second"])
@@ -168,7 +168,7 @@ def test_who_waits_as_long_as_it_is_told_is_welcome(notation: str) -> None:
         with pytest.raises(RateLimited) as refusal:
             ask(limit, 4)
         time.sleep(refusal.value.seconds)
-        limit.count("shop")
+        limit.hit("shop")
 
 
 def test_what_is_refused_is_not_counted() -> None:
@@ -179,7 +179,7 @@ def test_what_is_refused_is_not_counted() -> None:
     while accepted < 5:
         assert time.monotonic() < deadline, f"only {accepted} of a client's requests got in within 20 s"
         try:
-            limit.count("shop")
+            limit.hit("shop")
             accepted += 1
         except RateLimited:
             time.sleep(0.01)
@@ -192,23 +192,23 @@ def test_a_hundred_thousand_addresses_cost_no_more_memory_than_as_many_as_are_co
     for n in range(100_000):
         if n == 85_000:
             tracemalloc.start()  # slow, so the last ones stand for all
-        limit.count(f"2001:db8:0:{n:x}::/64")
+        limit.hit(f"2001:db8:0:{n:x}::/64")
         if n in (90_000, 99_999):
             sizes.append(tracemalloc.get_traced_memory()[0])
     tracemalloc.stop()
     assert sizes[1] - sizes[0] < 100_000, f"10,000 addresses have cost {sizes[1] - sizes[0]} bytes"
     with pytest.raises(RateLimited):
-        limit.count("2001:db8:0:1869f::/64")
+        limit.hit("2001:db8:0:1869f::/64")
 
 
 def test_what_is_over_is_forgotten() -> None:
     """A busy second long ago is not kept."""
     limit = RateLimiter("5/second", "address")
     for n in range(1000):
-        limit.count(str(n))
+        limit.hit(str(n))
     assert len(limit) == 1000
     time.sleep(2.1)
-    limit.count("another")
+    limit.hit("another")
     assert len(limit) == 1
 
 
@@ -216,10 +216,10 @@ def test_a_merchant_may_ask_6000_times_a_minute_unless_the_operator_says_otherwi
     """More than any client has a use for, and less than what keeps the others waiting."""
     limit = RateLimiter(settings.load().rate_limit_per_merchant, "merchant")
     for _ in range(6000):
-        limit.count("shop")
+        limit.hit("shop")
     with pytest.raises(RateLimited, match=r"^This merchant has made more than 6000 requests in 1 minute\."):
-        limit.count("shop")
-    limit.count("other")
+        limit.hit("shop")
+    limit.hit("other")
 
 
 def test_a_limit_is_switched_off_by_a_word(sqlite_template: Path, tmp_path: Path) -> None:

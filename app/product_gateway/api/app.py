@@ -110,7 +110,7 @@ def _counting(notation: str | None, who: str, metrics: Metrics) -> Count:
     from product_gateway.http.middleware import rate_limit
 
     key = rate_limit.network if who == ADDRESS else str
-    return rate_limit.rate_limiter(notation, who, key, metrics.refused)
+    return rate_limit.RateLimiter(notation, who, key, metrics.refused).hit
 
 
 def _authorization(database: Database, count: Count) -> Callable[[Caller], Any]:

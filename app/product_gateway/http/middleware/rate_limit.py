@@ -1,7 +1,6 @@
-"""How often somebody may ask. Counted in memory, by each process for itself: with four, four times as much may pass.
+"""Rate limits: a sliding window counter for each merchant or address, in the memory of one process.
 
-A window slides over the requests (`limits`' sliding window counter): it needs two numbers for each who asks, however
-much may be asked.
+Each process counts for itself: with four processes, four times as many requests can pass.
 """
 
 import ipaddress
@@ -10,84 +9,129 @@ from collections.abc import Callable
 from math import floor
 
 import limits
-from limits.storage import MemoryStorage
+from limits.storage import SlidingWindowCounterSupport, Storage
 from limits.strategies import SlidingWindowCounterRateLimiter
 
 from product_gateway.errors import RateLimited
 
 MOST_COUNTED = 50_000
-LONGEST_WAIT_SECONDS = 3600  # what the spec lets Retry-After be
-
-
-Count = Callable[[str], None]
-"""Called with the name of whoever makes a request; raises RateLimited."""
-
-
-def rate_limiter(notation: str, who: str, key: Callable[[str], str], refused: Callable[[str], None]) -> Count:
-    """Counts by the `key` of each name, and calls `refused` with `who` for what is too much."""
-    limit = RateLimiter(notation, who)
-
-    def count(name: str) -> None:
-        try:
-            limit.count(key(name))
-        except RateLimited:
-            refused(who)
-            raise
-
-    return count
+LONGEST_WAIT_SECONDS = 3600  # the spec's maximum of Retry-After
 
 
 class RateLimiter:
-    """At most so many requests in so much time, for each who asks; `notation` is that of `limits`: 100/minute."""
+    """A limit for each `key` of a name, in the notation of the `limits` package (100/minute).
 
-    def __init__(self, notation: str, who: str, most_counted: int = MOST_COUNTED) -> None:
+    `who` is what names stand for, such as "merchant". `refused` is called with it for each refusal.
+    """
+
+    def __init__(
+        self,
+        notation: str,
+        who: str,
+        key: Callable[[str], str] = str,
+        refused: Callable[[str], None] = lambda _: None,
+        most_counted: int = MOST_COUNTED,
+    ) -> None:
+        self._who = who
+        self._key = key
+        self._refused = refused
         self._limit = limits.parse(notation)
-        self._counts = _Counts(most_counted)
-        self._counter = SlidingWindowCounterRateLimiter(self._counts)
-        self._refusal = (
-            f"This {who} has made more than {_times(self._limit.amount, 'request')} in {_span(self._limit)}."
-        )
+        self._storage = BoundedStorage(most_counted)
+        self._strategy = SlidingWindowCounterRateLimiter(self._storage)
 
-    def count(self, name: str) -> None:
-        """One more request of this name. Raises RateLimited; what is refused is not counted."""
-        if self._counter.hit(self._limit, name):
+    def hit(self, name: str) -> None:
+        """Count a request. Raise RateLimited beyond the limit; a refused request is not counted."""
+        key = self._key(name)
+        limit = self._limit
+        if self._strategy.hit(limit, key):
             return
-        wait = self._counter.get_window_stats(self._limit, name).reset_time - time.time()
+        self._refused(self._who)
+        wait = self._strategy.get_window_stats(limit, key).reset_time - time.time()
         seconds = min(max(floor(wait) + 1, 1), LONGEST_WAIT_SECONDS)
-        raise RateLimited(f"{self._refusal} Ask again in {_times(seconds, 'second')}.", seconds)
+        most, span = _plural(limit.amount, "request"), _plural(limit.multiples, limit.GRANULARITY.name)
+        detail = f"This {self._who} has made more than {most} in {span}. Ask again in {_plural(seconds, 'second')}."
+        raise RateLimited(detail, seconds)
 
     def __len__(self) -> int:
-        """How many are remembered."""
-        return len(self._counts.expirations)
+        return len(self._storage)
 
 
-class _Counts(MemoryStorage):
-    """Forgets by itself what is over, and the oldest where there are too many; the one it extends walks through all
-    of them, on a thread of its own, a hundred times a second."""
+class BoundedStorage(Storage, SlidingWindowCounterSupport):
+    """A storage of `limits` in memory with at most `most` names: the oldest counts are dropped.
+
+    The package's own MemoryStorage has no bound, and a thread that walks through all counts 100 times a second.
+    """
+
+    STORAGE_SCHEME = None
+    base_exceptions = ()
 
     def __init__(self, most: int) -> None:
         super().__init__()
-        self._most = 2 * most  # the window before this one has a count of its own
+        self._most = 2 * most  # each name has a count for this window and for the one before
+        self._counts: dict[str, tuple[int, float]] = {}  # by key: count, end; all live equally long, so ordered by end
 
-    def incr(self, key: str, expiry: float, amount: int = 1) -> int:
-        """The count after it. Keys are in the order of their end: all live equally long."""
-        if key not in self.expirations:
-            now = time.time()
-            while self.expirations:
-                oldest, end = next(iter(self.expirations.items()))
-                if end > now and len(self.expirations) < self._most:
+    def incr(self, key: str, expiry: int, amount: int = 1) -> int:
+        """Add to a count. Before a new one, drop those that have expired or are too many."""
+        now = time.time()
+        if key not in self._counts:
+            while self._counts:
+                oldest, (_, end) = next(iter(self._counts.items()))
+                if end > now and len(self._counts) < self._most:
                     break
                 self.clear(oldest)
-            self.expirations[key] = now + expiry
-        self.storage[key] += amount
-        return self.storage[key]
+        count, end = self._counts.get(key, (0, now + expiry))
+        self._counts[key] = count + amount, end
+        return count + amount
+
+    def acquire_sliding_window_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
+        """Count a request where the limit allows it: the earlier window counts by its share of the sliding window."""
+        previous, left, current, _ = self.get_sliding_window(key, expiry)
+        if floor(previous * left / expiry + current) + amount > limit:
+            return False
+        self.incr(_window(key, time.time() // expiry), 2 * expiry, amount)
+        return True
+
+    def get_sliding_window(self, key: str, expiry: int) -> tuple[int, float, int, float]:
+        """Return count and seconds to live of the previous window, then of the current one."""
+        number, elapsed = divmod(time.time(), expiry)
+        left = expiry - elapsed
+        return self.get(_window(key, number - 1)), left, self.get(_window(key, number)), left + expiry
+
+    def clear_sliding_window(self, key: str, expiry: int) -> None:
+        number = time.time() // expiry
+        self.clear(_window(key, number - 1))
+        self.clear(_window(key, number))
+
+    def get(self, key: str) -> int:
+        return self._counts.get(key, (0, 0.0))[0]
+
+    def get_expiry(self, key: str) -> float:
+        return self._counts.get(key, (0, time.time()))[1]
+
+    def clear(self, key: str) -> None:
+        self._counts.pop(key, None)
+
+    def reset(self) -> int:
+        count = len(self._counts)
+        self._counts.clear()
+        return count
+
+    def check(self) -> bool:
+        return True
+
+    def __len__(self) -> int:
+        return len(self._counts)
+
+
+def _window(key: str, number: float) -> str:
+    return f"{key}/{number:.0f}"
 
 
 def network(address: str) -> str:
-    """Whom an address stands for: itself, and with IPv6 the /64, of which everybody has one (RFC 6177 §2)."""
+    """Return the key of an address: itself, or of IPv6 the /64 that one subscriber has (RFC 6177 §2)."""
     try:
         found = ipaddress.ip_address(address)
-    except ValueError:  # a trusted proxy did not know it, or there is none
+    except ValueError:  # unknown, for example to a trusted proxy
         return ""
     if isinstance(found, ipaddress.IPv4Address):
         return address
@@ -96,9 +140,5 @@ def network(address: str) -> str:
     return str(ipaddress.IPv6Network((int(found) >> 64 << 64, 64)))
 
 
-def _times(number: int, thing: str) -> str:
+def _plural(number: int, thing: str) -> str:
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
-
-
-def _span(limit: limits.RateLimitItem) -> str:
-    return _times(limit.multiples, limit.GRANULARITY.name)
