@@ -164,4 +164,4 @@ def test_no_application_can_send_a_body_where_the_status_allows_none(
         said = exchanged(processes.url_of(listening), each, request("GET", "/200"), each, pipelined=True)
         assert (said.statuses, said.end) == ([status, 200, status], "open")
         assert said.replies[1].body == b"OK"
-    assert f"An answer to {method} had a body, which its status does not allow." in caplog.text
+    assert f"A response to {method} had a body, which its status does not allow." in caplog.text

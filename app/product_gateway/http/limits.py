@@ -1,47 +1,47 @@
-"""What a request may be, as bytes: how large, how slow, and what two readers could take for two things (RFC 9112)."""
+"""Limits of a request: its size, its time, and headers that invite request smuggling (RFC 9112)."""
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 
-LARGEST_HEAD_BYTES = 96 * 1024  # request line and headers; a token of 64 KiB still gets our own 401
+LARGEST_HEAD_BYTES = 96 * 1024  # request line and headers; a token of 64 KiB must still get a 401
 LARGEST_TARGET_BYTES = 2**16 - 1  # httptools counts with 16 bits
 LARGEST_BODY_BYTES = 1024 * 1024
 MOST_HEADERS = 100
-LONGEST_METHOD_CHARACTERS = 32  # as METHOD has it
+LONGEST_METHOD_CHARACTERS = 32  # as in METHOD
 
-# A method is a token (RFC 9110 §9.1). It must begin with a letter and have no small letters, as all registered methods
-# do: anything else is more likely a mistake ("get"), or the rest of a body, than a method.
+# A method is a token (RFC 9110 §9.1). Like all registered methods, it must begin with a letter and have no lower case:
+# anything else is probably a mistake ("get") or the rest of a body.
 METHOD = re.compile(rb"[A-Z][A-Z0-9!#$%&'*+.^_`|~-]{0,31}")
 COMMON_METHODS = (b"GET ", b"PUT ", b"HEAD ", b"POST ", b"DELETE ", b"OPTIONS ")
 METHODS_OF_THE_PARSER = frozenset((b"GET", b"PUT", b"HEAD", b"POST", b"DELETE", b"OPTIONS", b"PATCH", b"TRACE"))
-METHODS_OF_THE_PARSER |= frozenset((b"CONNECT", b"PRI"))  # which it refuses
+METHODS_OF_THE_PARSER |= frozenset((b"CONNECT", b"PRI"))  # both refused by the parser
 
 HOST = rb"(?:[A-Za-z0-9._~%!$&'()*+;=-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?"
 ONE_HOST = re.compile(HOST)
 ABSOLUTE = re.compile(rb"(?i:https?)://(?=[^/?:])" + HOST + rb"(?=[/?]|$)")
 FRAMING_HEADERS = frozenset((b"host", b"content-length", b"transfer-encoding"))
-"""The headers that say where a request ends and for whom it is: there may be one of each."""
+"""Headers that say where a request ends and which host it is for: at most one of each."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How long a client may take, in seconds, and how many connections there may be."""
+    """Timeouts of a client, in seconds, and bounds over all connections."""
 
     header_timeout: float = 10  # from the first byte to the end of the headers
     body_timeout: float = 30  # from there to the end of the body
-    keep_alive_timeout: float = 75  # longer than load balancers keep theirs: who closes first loses what was on its way
-    write_timeout: float = 30  # to take in another part of an answer that the kernel has no room for
-    # An answer as a whole may take `reading_seconds`, and its size at this rate: 94 s for the largest page of records.
+    keep_alive_timeout: float = 75  # longer than load balancers' own, or requests in flight would be lost
+    write_timeout: float = 30  # to read the next 16 KiB of a response
+    # A whole response may take `write_timeout`, and its size at this rate: 94 s for the largest page of records.
     reading_bytes_per_second: int = 128 * 1024
-    unsent_bytes: int = 256 * 1024 * 1024  # of large answers that clients have not taken yet, over all connections
-    lingering_timeout: float = 2  # from our last word to the client's
+    unsent_bytes: int = 256 * 1024 * 1024  # of large responses that clients have not read yet, over all connections
+    lingering_timeout: float = 2  # from closing our half to the client closing its half
     connections: int = 12_000
 
 
 class MalformedRequest(Exception):
-    """A request that is not served: the answer's status, and why."""
+    """A refused request: the status of the response, and the reason."""
 
     def __init__(self, status: HTTPStatus, detail: str) -> None:
         super().__init__(detail)
@@ -50,18 +50,15 @@ class MalformedRequest(Exception):
 
 
 def bad_request(detail: str) -> MalformedRequest:
-    """A request that is not HTTP, or not as it should be."""
     return MalformedRequest(HTTPStatus.BAD_REQUEST, detail)
 
 
 def too_many_headers() -> MalformedRequest:
-    """One more than there may be."""
     detail = f"A request may have at most {MOST_HEADERS} headers."
     return MalformedRequest(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, detail)
 
 
 def head_too_large() -> MalformedRequest:
-    """The request line and the headers together, or the target alone."""
     detail = (
         f"The request line and headers may have at most {LARGEST_HEAD_BYTES} bytes, the request target alone "
         f"{LARGEST_TARGET_BYTES}."
@@ -70,33 +67,31 @@ def head_too_large() -> MalformedRequest:
 
 
 def body_too_large() -> MalformedRequest:
-    """The body itself, however it is cut."""
     return MalformedRequest(
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"A request body may have at most {LARGEST_BODY_BYTES} bytes."
     )
 
 
 def framing_too_large() -> MalformedRequest:
-    """What comes with a chunked body and is not the body (RFC 9112 §7.1.1 asks for such a limit)."""
+    """Refuse too many bytes around the data of a chunked body (RFC 9112 §7.1.1)."""
     detail = f"Chunk sizes, chunk extensions and trailers may have at most {LARGEST_HEAD_BYTES} bytes."
     return MalformedRequest(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail)
 
 
 def too_slow(what: str, seconds: float) -> MalformedRequest:
-    """Something that did not arrive in time."""
     return MalformedRequest(HTTPStatus.REQUEST_TIMEOUT, f"The {what} did not arrive within {seconds:g} seconds.")
 
 
-def check_framing(version: str, telling: Mapping[bytes, bytes]) -> None:
-    """`version` is "1.1" and the like; `telling` has the headers in TELLING. Raises Refused (RFC 9112 §3.2, §6)."""
+def check_framing(version: str, framing: Mapping[bytes, bytes]) -> None:
+    """Raise MalformedRequest for an invalid version, such as "1.1", or FRAMING_HEADERS (RFC 9112 §3.2, §6)."""
     if version not in ("1.1", "1.0"):
         raise bad_request(f"HTTP/{version} is not spoken here; HTTP/1.1 is.")
-    coding = telling.get(b"transfer-encoding")
+    coding = framing.get(b"transfer-encoding")
     if coding is not None and (version == "1.0" or coding.lower() != b"chunked"):
         raise bad_request("The only transfer coding known here is chunked, and only in HTTP/1.1.")
-    if len(telling.get(b"content-length", b"")) > 20:  # the parser lets any number of zeros pass
+    if len(framing.get(b"content-length", b"")) > 20:  # the parser accepts any number of zeros
         raise bad_request("The Content-Length header has more digits than a number of bytes can have.")
-    host = telling.get(b"host")
+    host = framing.get(b"host")
     if host is None:
         if version == "1.1":
             raise bad_request("The Host header is missing.")
@@ -105,7 +100,7 @@ def check_framing(version: str, telling: Mapping[bytes, bytes]) -> None:
 
 
 def origin_form(method: bytes, target: bytes) -> bytes:
-    """The target as path and query. Raises Refused for what only a proxy is asked (RFC 9112 §3.2)."""
+    """Return the target as path and query. Raise MalformedRequest for a target for proxies (RFC 9112 §3.2)."""
     if b"#" in target:
         raise bad_request("The request target has a fragment.")
     if target[:1] == b"/" or (target == b"*" and method == b"OPTIONS"):

@@ -1,4 +1,4 @@
-"""What a client would like, if it can be had (RFC 7240). What cannot be read is no error, and is as good as absent."""
+"""The Prefer header (RFC 7240). A malformed preference is ignored."""
 
 import re
 
@@ -12,17 +12,17 @@ BETWEEN_COMMAS = re.compile(r'(?:[^",]|"(?:[^"\\]|\\.)*+(?:"|\\?\Z))++', re.DOTA
 SECONDS = re.compile(r"[0-9]+", re.ASCII)
 
 LONGEST_WAIT = 50
-"""Seconds. Load balancers and proxies commonly give up after 60 without a byte of an answer."""
+"""Seconds. Load balancers and proxies commonly give up after 60 seconds without a byte of the response."""
 
 
 def wait_seconds(prefer: str | None) -> int:
-    """For how many seconds the client would wait (§4.3), as far as we do; 0 where it would not."""
+    """Return the seconds of `wait` (§4.3), at most LONGEST_WAIT; 0 where it is absent or malformed."""
     value = None if prefer is None else preferences(prefer).get("wait")
     return 0 if value is None or not SECONDS.fullmatch(value) else min(int(value), LONGEST_WAIT)
 
 
 def preferences(prefer: str) -> dict[str, str]:
-    """The values by name in lower case, empty where there is none. Of a repeated name, the first counts (§2)."""
+    """Return the values by lower-case name; "" for a name without a value. The first of a repeated name counts (§2)."""
     found: dict[str, str] = {}
     for each in BETWEEN_COMMAS.findall(prefer):
         if (one := PREFERENCE.fullmatch(each)) is not None:

@@ -1,6 +1,6 @@
 """The address and scheme of a client behind trusted proxies: `X-Forwarded-For` and `X-Forwarded-Proto`.
 
-`Forwarded` (RFC 7239) is not read: most proxies pass a client's own on, so it could claim any address.
+`Forwarded` (RFC 7239) is ignored: most proxies pass it on unchanged, so a client could claim any address.
 """
 
 import ipaddress
@@ -13,13 +13,13 @@ from product_gateway.http.middleware.public_path import trusting
 
 LONGEST_ENTRY = 100
 SCHEMES = ("http", "https")
-# An address, and perhaps a port (RFC 7239 §6, whose obfuscated ports begin with _). IPv6 with a port is in brackets.
+# An address and optionally a port (RFC 7239 §6; obfuscated ports begin with _). IPv6 with a port is in brackets.
 _BRACKETED = re.compile(r"\[([^\[\]]+)\](?::([0-9]{1,5}|_[A-Za-z0-9._-]+))?")
 _IPV4 = re.compile(r"([0-9.]+)(?::([0-9]{1,5}|_[A-Za-z0-9._-]+))?")
 
 
 def parse_entry(text: str) -> tuple[str, int] | None:
-    """Return address and port (0: not given) of an entry; None for `unknown`, a name, or what is no address."""
+    """Return address and port (0: not given) of an entry. Return None for `unknown` and for any other non-address."""
     entry = text.strip(" \t")
     if len(entry) >= 2 and entry[0] == entry[-1] == '"':
         entry = entry[1:-1]
@@ -38,14 +38,16 @@ def parse_entry(text: str) -> tuple[str, int] | None:
 
 
 class ClientAddress:
-    """Puts the client's address and scheme into the scope of requests that come from a trusted proxy."""
+    """Replaces the address and scheme of a trusted proxy by its client's.
+
+    Place it inside middleware that needs the proxy's own address.
+    """
 
     def __init__(self, app: ASGIApp, *, trusted_proxies: Sequence[str]) -> None:
         self._app = app
         self._trusts = trusting(trusted_proxies)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Stands inside of what has to know the proxy's own address."""
         peer = scope.get("client")
         if scope["type"] == "http" and peer and self._trusts(peer[0]):
             told = [value.decode("latin-1") for name, value in scope["headers"] if name == b"x-forwarded-for"]
@@ -57,9 +59,9 @@ class ClientAddress:
         await self._app(scope, receive, send)
 
     def _client(self, peer: tuple[str, int], told: str) -> tuple[str, int]:
-        """Return the last address that a trusted proxy vouches for. Each proxy adds its own client at the end.
+        """Return the first address from the right that is not a trusted proxy: each proxy appends its client.
 
-        What stands before an entry that is no address was written by nobody who is trusted.
+        Stop at an invalid entry: everything before it may be forged.
         """
         found = peer
         for text in reversed(told.split(",")):

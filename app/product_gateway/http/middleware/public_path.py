@@ -1,7 +1,7 @@
-"""The path prefix under which a proxy publishes this server: what we send leads back through the proxy.
+"""The path prefix under which a proxy publishes this server.
 
-The proxy removes the prefix from requests. Where a header or a document holds a path, it is put back: the prefix is
-the one that a trusted proxy names in `X-Forwarded-Prefix`, or else the one in the settings.
+The proxy removes the prefix from requests. Links in responses need it again. A trusted proxy names it in
+`X-Forwarded-Prefix`; otherwise the setting applies.
 """
 
 import ipaddress
@@ -19,7 +19,10 @@ _OUR_PATH = re.compile(rb"(\A|<)/(?!/)")
 
 
 class PublicPath:
-    """Puts the prefix into the scope, and in front of the paths in `Location` and `Link`."""
+    """Stores the prefix in the request context, and adds it to the paths in `Location` and `Link`.
+
+    Place it outside ClientAddress, which replaces the proxy's address.
+    """
 
     def __init__(self, app: ASGIApp, *, base_path: str = "", trusted_proxies: Sequence[str] = ()) -> None:
         self._app = app
@@ -27,7 +30,6 @@ class PublicPath:
         self._trusts = trusting(trusted_proxies) if trusted_proxies else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Stands outside of what replaces the proxy's address by its client's."""
         prefix = self._prefix(scope) if scope["type"] == "http" else ""
         if not prefix:
             await self._app(scope, receive, send)
@@ -57,18 +59,15 @@ class PublicPath:
 
 
 def _joined(values: Sequence[str]) -> str | None:
-    """Return the prefixes of several proxies as one, the outermost first; None where it cannot be a prefix."""
+    """Join the prefixes of several proxies, the outermost first. Return None if the result is no valid prefix."""
     parts = [each.strip(" \t").removesuffix("/") for value in values for each in value.split(",")]
     joined = "".join(parts)
-    return (
-        joined
-        if len(joined) <= LONGEST_PATH_PREFIX and all(not each or is_path_prefix(each) for each in parts)
-        else None
-    )
+    is_valid = len(joined) <= LONGEST_PATH_PREFIX and all(not each or is_path_prefix(each) for each in parts)
+    return joined if is_valid else None
 
 
 def trusting(proxies: Sequence[str]) -> Callable[[str], bool]:
-    """Return a function that tells whether an address is one of the proxies, or in one of the networks."""
+    """Return a predicate: is this address one of the proxies, or in one of the networks?"""
     networks = [ipaddress.ip_network(each) for each in proxies]
 
     @lru_cache(maxsize=4096)

@@ -1,4 +1,4 @@
-"""Framing of responses: an answer whose status allows no content is sent without any (RFC 9110 §6.4.1, §8.6)."""
+"""Response framing: a response whose status allows no content gets none (RFC 9110 §6.4.1, §8.6)."""
 
 import logging
 
@@ -15,17 +15,16 @@ def allows_content(status: int) -> bool:
 
 
 class Framed:
-    """The outermost application of every server: removes a body and its length where the status allows none.
+    """The outermost middleware: removes and logs a body that the status does not allow, and removes its length.
 
-    Otherwise the server closes the connection in the middle, or the client reads the body as the next response. Both
-    would be a fault of the application, so it is logged. HEAD needs no such care: the server drops the body by itself.
+    Otherwise uvicorn closes the connection, or the client reads the body as the next response. uvicorn itself drops
+    the body of a HEAD response.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass everything on, except the content of a response that cannot have any."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -37,7 +36,10 @@ class Framed:
                 bare = not allows_content(message["status"])
                 message = _without_length(message) if bare else message
             elif bare and message.get("body"):
-                _log(scope, "a body")
+                logger.error(
+                    "A response to %s had a body, which its status does not allow. The body was removed.",
+                    scope["method"],
+                )
                 message = {**message, "body": b""}
             await send(message)
 
@@ -47,7 +49,3 @@ class Framed:
 def _without_length(message: Message) -> Message:
     kept = [(name, value) for name, value in message["headers"] if name.lower() not in CONTENT_HEADERS]
     return {**message, "headers": kept}
-
-
-def _log(scope: Scope, what: str) -> None:
-    logger.error("An answer to %s had %s, which its status does not allow. It was left out.", scope["method"], what)
