@@ -1,1 +1,1 @@
-"""Implements openapi/product-gateway.yaml: handlers, error responses, long poll, cursors."""
+"""The implementation of openapi/product-gateway.yaml: handlers, error responses, long polls, cursors."""

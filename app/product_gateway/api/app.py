@@ -1,4 +1,4 @@
-"""The gateway's ASGI application: its parts put together."""
+"""Composition of the gateway's ASGI application."""
 
 import functools
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -27,7 +27,7 @@ from product_gateway.settings import OFF, Settings, listed
 from product_gateway.supervisor import Supervisor
 from product_gateway.telemetry.metrics import ADDRESS, MERCHANT, OVERLOAD, Metrics
 
-SECONDS_FOR_THE_DATABASE = 1.7  # of one request: what cannot be had is answered within 2 s
+SECONDS_FOR_THE_DATABASE = 1.7  # per request, so that a request without the database fails within 2 s
 QUIET = ("getLiveness", "getReadiness")
 Count = Callable[[str], None]
 
@@ -39,42 +39,42 @@ def create_app(
     *,
     most_waiting: int = MAX_WAITERS,
 ) -> ASGIApp:
-    """The gateway as an ASGI application. Raises SettingsError; contacts nothing before it is started.
+    """Return the gateway as an ASGI application, which connects to nothing before it starts. Raise SettingsError.
 
-    No more than `most_waiting` clients may wait for a sync at a time, so that others find a connection that is free.
+    At most `most_waiting` clients may wait for a sync at a time, so that connections remain for other requests.
     """
     metrics = metrics or Metrics()
     supervisor = supervisor or Supervisor(metrics)
     database = connect(settings.database, deadline=SECONDS_FOR_THE_DATABASE, may_create=False)
-    waiting = SyncWaiters(database, most_waiting, supervisor)
-    keys, let_go = _keys(settings)
+    waiters = SyncWaiters(database, most_waiting, supervisor)
+    keys, close_keys = _keys(settings)
 
     @asynccontextmanager
     async def lifespan(_: Any) -> AsyncIterator[None]:
         try:
             yield
         finally:
-            await waiting.aclose()
-            await let_go()
+            await waiters.aclose()
+            await close_keys()
             database.close()
 
     document = documents.load(documents.GATEWAY)
     always = [each for each, _, operation in documents.operations(document) if operation.get("x-never-refused")]
     app = bind(
         document,
-        SyncHandlers(database, metrics, waiting),
+        SyncHandlers(database, metrics, waiters),
         CatalogHandlers(database),
         HealthHandlers(database, supervisor),
         PageHandlers(shown=settings.docs),
         authenticate=TokenVerifier(settings, keys).authenticate,
-        authorize=_authorization(database, _counting(settings.rate_limit_per_merchant, MERCHANT, metrics)),
+        authorize=_authorization(database, _rate_limiter(settings.rate_limit_per_merchant, MERCHANT, metrics)),
         describe_error=describe_error,
         middleware=functools.partial(
             ConcurrencyLimiter,
             at_once=settings.requests_at_once,
             always=always,
             refused=functools.partial(metrics.refused, OVERLOAD),
-            count=_counting(settings.rate_limit_per_address, ADDRESS, metrics),
+            count=_rate_limiter(settings.rate_limit_per_address, ADDRESS, metrics),
         ),
         lifespan=lifespan,
         validate_responses=settings.validate_responses,
@@ -84,27 +84,27 @@ def create_app(
         app = StrictCORSMiddleware(app, origins=listed(settings.cors_origins), methods=methods)
     if settings.traces_endpoint:
         app = TracingMiddleware(app, untraced=always)
-    edge = RequestContextMiddleware(app, answered=metrics.answered, access_log=settings.access_log, quiet=QUIET)
-    metrics.count_in_flight(lambda: edge.in_flight)
-    return edge
+    outermost = RequestContextMiddleware(app, answered=metrics.answered, access_log=settings.access_log, quiet=QUIET)
+    metrics.count_in_flight(lambda: outermost.in_flight)
+    return outermost
 
 
 def _keys(settings: Settings) -> tuple[KeySource, Callable[[], Awaitable[None]]]:
-    """What tokens are checked with, and what lets go of it."""
+    """Return the key source for tokens and the function that closes it."""
     if not settings.jwks_url:
         return StaticKey(verification_key(settings)), _nothing
     from product_gateway.auth.jwks import MAX_BYTES, Jwks
     from product_gateway.http_client.client import HttpClient
 
-    outbound = HttpClient(allow_private_addresses=settings.allow_private_addresses, max_bytes=MAX_BYTES)
-    return Jwks(outbound, settings.jwks_url), outbound.aclose
+    client = HttpClient(allow_private_addresses=settings.allow_private_addresses, max_bytes=MAX_BYTES)
+    return Jwks(client, settings.jwks_url), client.aclose
 
 
 async def _nothing() -> None:
     pass
 
 
-def _counting(notation: str | None, who: str, metrics: Metrics) -> Count:
+def _rate_limiter(notation: str | None, who: str, metrics: Metrics) -> Count:
     if notation in (None, OFF):
         return lambda _: None
     from product_gateway.http.middleware import rate_limit
@@ -115,8 +115,8 @@ def _counting(notation: str | None, who: str, metrics: Metrics) -> Count:
 
 def _authorization(database: Database, count: Count) -> Callable[[Caller], Any]:
     async def authorize(caller: Caller) -> str:
-        count(caller.merchant)  # before the merchant is looked up: it is the database that a limit spares
+        count(caller.merchant)  # before any query: the limit protects the database
         database.start_deadline()
-        return caller.merchant  # whether it may ask is looked up with what it asks for
+        return caller.merchant  # each query checks whether the merchant is active
 
     return authorize

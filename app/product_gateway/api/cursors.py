@@ -1,4 +1,4 @@
-"""Cursors of lists: opaque to clients, and valid for one list only."""
+"""Cursors of lists: opaque to clients, each valid for one list only."""
 
 import base64
 import binascii
@@ -10,19 +10,19 @@ from product_gateway.db import syncs
 from product_gateway.errors import InvalidRequest
 
 HISTORY = "syncs"
-NOT_A_CURSOR = "Query parameter cursor: this is not a cursor that an earlier page of this list gave as meta.nextCursor."
+NOT_A_CURSOR = "Query parameter cursor: not a cursor of this list. Use meta.nextCursor of an earlier page."
 
 
 def encoded(listing: str, after: str) -> str:
-    """A cursor: the last id of the page before, so that it stays valid whatever a sync writes meanwhile.
+    """Return the cursor of the page after the id `after`. It stays valid while syncs change the list.
 
-    In front of it stands a mark of the list, so that a cursor of another list is told from one of this.
+    The cursor starts with a mark of the list, so that a cursor of another list is refused.
     """
     return base64.urlsafe_b64encode(_mark(listing) + after.encode()).decode().rstrip("=")
 
 
 def decoded(listing: str, cursor: str) -> str:
-    """The id that a cursor stands for. Raises InvalidRequest."""
+    """Return the id that the cursor encodes. Raise InvalidRequest."""
     try:
         content = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
         after = content.removeprefix(_mark(listing)).decode()
@@ -38,9 +38,9 @@ def _mark(listing: str) -> bytes:
 
 
 def place(cursor: str) -> syncs.Place:
-    """The place in the history that a cursor stands for. Raises InvalidRequest."""
+    """Return the place in the history that the cursor encodes. Raise InvalidRequest."""
     instant, _, sync_id = decoded(HISTORY, cursor).partition("/")
     try:
         return datetime.fromisoformat(instant).astimezone(UTC), UUID(sync_id)
-    except (ValueError, OverflowError):  # somebody made it up
+    except (ValueError, OverflowError):  # a forged cursor
         raise InvalidRequest(NOT_A_CURSOR) from None

@@ -1,4 +1,4 @@
-"""The one table that maps exceptions to error responses."""
+"""The table that maps exceptions to error responses."""
 
 import logging
 from collections.abc import Callable
@@ -16,8 +16,8 @@ from product_gateway.telemetry import logs
 logger = logging.getLogger(__name__)
 
 REALM = 'Bearer realm="product-gateway"'
-SECONDS_UNTIL_IT_MAY_BE_BACK = 5
-SECONDS_UNTIL_THERE_IS_ROOM = 1
+RETRY_UNAVAILABLE_AFTER = 5
+RETRY_OVERLOADED_AFTER = 1
 
 Headers = dict[str, str]
 
@@ -31,7 +31,7 @@ def _not_authenticated(error: errors.NotAuthenticated) -> Headers:
 
 
 def _description(detail: str) -> str:
-    """Return the text in the characters that error_description may have (RFC 6750 §3), in at most 500 of them."""
+    """Return the text restricted to the characters of error_description (RFC 6750 §3) and to a length of 500."""
     plain = detail.replace('"', "'").replace("`", "'").replace("\\", "/")
     return "".join(each if " " <= each <= "~" else "?" for each in plain)[:500]
 
@@ -48,11 +48,11 @@ def _already_active(error: errors.SyncAlreadyActive) -> Headers:
 
 
 def _unavailable(_: errors.Unavailable) -> Headers:
-    return {"Retry-After": str(SECONDS_UNTIL_IT_MAY_BE_BACK)}
+    return {"Retry-After": str(RETRY_UNAVAILABLE_AFTER)}
 
 
 def _overloaded(_: errors.Overloaded) -> Headers:
-    return {"Retry-After": str(SECONDS_UNTIL_THERE_IS_ROOM)}
+    return {"Retry-After": str(RETRY_OVERLOADED_AFTER)}
 
 
 def _rate_limited(error: errors.RateLimited) -> Headers:
@@ -63,7 +63,7 @@ def _none(_: Exception) -> Headers:
     return {}
 
 
-# The most particular class comes first.
+# The first match counts, so subclasses come before their base class.
 TABLE: list[tuple[type[errors.GatewayError], HTTPStatus, Callable[[Any], Headers]]] = [
     (errors.InvalidRequest, HTTPStatus.BAD_REQUEST, _none),
     (errors.NotAuthenticated, HTTPStatus.UNAUTHORIZED, _not_authenticated),
@@ -78,7 +78,7 @@ TABLE: list[tuple[type[errors.GatewayError], HTTPStatus, Callable[[Any], Headers
 
 
 def describe_error(error: Exception) -> Response[ErrorResponse]:
-    """The answer for any exception. What nobody expected is logged, and says nothing of itself."""
+    """Map an exception to a response. Log unexpected ones and answer a generic 500."""
     for kind, status, headers in TABLE:
         if isinstance(error, kind):
             if isinstance(error, errors.Unavailable) and not isinstance(error, errors.Overloaded):
@@ -93,10 +93,9 @@ def describe_error(error: Exception) -> Response[ErrorResponse]:
 
 
 def error_answer(status: HTTPStatus, detail: str, headers: Headers) -> Response[ErrorResponse]:
-    """The contract's error body."""
     title = TITLES.get(status, status.phrase)
     return Response({"error": [{"status": str(status.value), "title": title, "detail": detail}]}, status.value, headers)
 
 
-# Python before 3.13 has the phrases of an older RFC.
+# Python before 3.13 has the phrase of an older RFC.
 TITLES = {HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "Content Too Large"}

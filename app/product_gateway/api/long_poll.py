@@ -28,7 +28,7 @@ AWAY = "Long polls continue without the database"
 
 @dataclass(eq=False, slots=True)
 class _Waiter:
-    """One waiting client. Once timed out, the next poll answers it, whatever the state of the sync."""
+    """One waiting client. Once it has timed out, the next poll answers it even if the sync is still active."""
 
     result: asyncio.Future[Sync] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     timed_out: bool = False

@@ -1,7 +1,7 @@
-"""How each operation is asked, in four languages, for readers of the reference.
+"""Code samples of each operation in four languages, for the reference.
 
-The spec has samples of its own where more is to be said (`x-codeSamples`); these are for all other operations.
-Each runs as it is, with the gateway's address and a token in the environment variables GATEWAY and TOKEN.
+An operation of the spec may have its own samples (`x-codeSamples`); these are for all others. Each sample runs
+unchanged, with the gateway's address and a token in the environment variables GATEWAY and TOKEN.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from product_gateway.openapi import documents
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a sample asks: method in capitals, path with query, whether a token is needed, whether JSON comes back."""
+    """A sample's request: method in upper case, path with query, whether it needs a token, whether it returns JSON."""
 
     method: str
     path: str
@@ -68,11 +68,11 @@ LANGUAGES: dict[str, tuple[str, Callable[[Request], str]]] = {
     "JavaScript": ("JavaScript", _javascript),
     "Java": ("Java", _java),
 }
-"""Label -> the name that highlighters know, and what writes the sample."""
+"""Label -> (name of the language for highlighters, function that writes the sample)."""
 
 
 def with_code_samples(document: documents.Document) -> documents.Document:
-    """The document with `x-codeSamples` in every operation. The one that was given is not changed."""
+    """Return a copy of the document with `x-codeSamples` in every operation."""
     paths = {path: dict(item) for path, item in document["paths"].items()}
     for path, method, operation in documents.operations(document):
         own = {each["label"]: each for each in operation.get("x-codeSamples", [])}
@@ -86,7 +86,7 @@ def with_code_samples(document: documents.Document) -> documents.Document:
 
 
 def _request(document: documents.Document, path: str, method: str, operation: documents.Document) -> Request:
-    """With the spec's own examples in the path, and those of its query parameters that have a default."""
+    """Return the request with the spec's examples: path parameters, and query parameters that have a default."""
     query = []
     for each in [*document["paths"][path].get("parameters", []), *operation.get("parameters", [])]:
         parameter = documents.resolve(document, each)

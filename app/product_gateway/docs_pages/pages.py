@@ -1,7 +1,7 @@
-"""The pages for readers: `/`, the reference at `/docs`, the spec to try out at `/docs/try`, and what these load.
+"""The documentation pages: `/`, the reference at `/docs`, the try-it-out page at `/docs/try`, and their assets.
 
-All of it is files of this package, read when the first of them is asked for: nothing comes from another host, and
-nothing is made anew for a request.
+All files are in this package, so that pages load nothing from other hosts. Files are read at the first request and
+cached.
 """
 
 import asyncio
@@ -35,20 +35,20 @@ MEDIA_TYPES = {
     ".svg": "image/svg+xml",
 }
 FOREVER = "public, max-age=31536000, immutable"
-ASK_AGAIN = "no-cache"  # kept, but asked for each time whether it is still that (RFC 9111 §5.2.2.4)
+REVALIDATE = "no-cache"  # clients store it and revalidate it at each use (RFC 9111 §5.2.2.4)
 HASHED = (".css", ".js")
-# Of every page: its address is told to nobody, and no other site's page gets hold of its window or embeds it.
+# Of every page: no referrer for other sites, and no access to its window or embedding by other sites.
 ISOLATION = {
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 PATHS = {INDEX: "/", DOCS: "/docs", TRY_OUT: "/docs/try"}
-MOST_PREFIXES = 16  # kept at a time: a proxy publishes the server under few
+MAX_PREFIXES = 16  # cached; a proxy publishes the server under few
 _WEIGHT = re.compile(r"\s*(?:q\s*=\s*(0(?:\.[0-9]*)?|1(?:\.0*)?)\s*)?")
 _LINK = re.compile(r'\b(href|src|data-document)="([^"]*)"')
 
-# Redoc fills its style sheets by script: they begin empty, which has this hash. One, for scroll bars, comes as text.
+# Redoc creates an empty style sheet, which has the first hash, and one for scroll bars, which has the second.
 REDOC_STYLES = (
     "'sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=' 'sha256-QMIg+bpjm3JdElJ388KYke01izlUW0UoNOeKjpMxdgc='"
 )
@@ -62,16 +62,16 @@ POLICIES = {
 
 @dataclass(frozen=True, slots=True)
 class File(Response[bytes]):
-    """An answer that is always the same: a client that has it is told so, instead of getting it again.
+    """A static file with an entity tag, for conditional requests (RFC 9110 §13).
 
-    Where `gzipped`, the body is in gzip, and is sent so to whoever understands it.
+    `gzipped`: the body is compressed; clients that do not accept gzip get it decompressed.
     """
 
     gzipped: bool = False
     etag: str = ""
 
     async def send(self, scope: Scope, send: Send) -> None:
-        """200 with the file, or 304 (RFC 9110 §13.1.2) without it."""
+        """Send 200 with the file, or 304 if If-None-Match has its entity tag (RFC 9110 §13.1.2)."""
         headers = [
             *(
                 (name, value) for name, value in request_context(scope).headers if name != b"cache-control"
@@ -97,7 +97,7 @@ class File(Response[bytes]):
 
 @dataclass(frozen=True, slots=True)
 class FileAtPath(Response[Callable[[str], File]]):
-    """A file whose links begin with the public path: one file for each prefix, made when it is first asked for."""
+    """A file whose links start with the public path prefix. There is one cached version for each prefix."""
 
     async def send(self, scope: Scope, send: Send) -> None:
         """Send the file for the prefix of this request."""
@@ -105,7 +105,7 @@ class FileAtPath(Response[Callable[[str], File]]):
 
 
 def _field(scope: Scope, name: bytes) -> str:
-    """A header as one list, however many lines it came in (RFC 9110 §5.3)."""
+    """Return the header's lines, joined to one list (RFC 9110 §5.3)."""
     return ",".join(value.decode("latin-1") for found, value in scope["headers"] if found == name)
 
 
@@ -115,9 +115,9 @@ def _is_known(etag: str, if_none_match: str) -> bool:
 
 
 def _prefers_gzip(accept_encoding: str) -> bool:
-    """Return whether gzip is the best coding that the client accepts (RFC 9110 §12.5.3); without the header, it is not.
+    """Return whether the client prefers gzip (RFC 9110 §12.5.3). Without the header, it does not.
 
-    A coding that the header does not name has the weight of `*`. Unless named, identity comes last.
+    A coding that the header does not name has the weight of `*`. Identity has weight 0 unless it is named.
     """
     weights: dict[str, float] = {}
     for each in accept_encoding.lower().split(","):
@@ -129,8 +129,8 @@ def _prefers_gzip(accept_encoding: str) -> bool:
 
 
 def as_file(content: bytes, name: str, cache: str, *, gzipped: bool = False, policy: str = "") -> File:
-    """The content under the name, whose ending says what it is."""
-    etag = f'W/"{_digest(content)}"'  # weak: the same for what is compressed and what is not
+    """Return the content as a File. The suffix of `name` determines the media type."""
+    etag = f'W/"{_digest(content)}"'  # weak: compressed or not, the tag is the same
     media_type = MEDIA_TYPES[Path(name).suffix]
     headers = {"Cache-Control": cache} | ({"Content-Security-Policy": policy, **ISOLATION} if policy else {})
     return File(content, 200, headers, media_type, gzipped, etag)
@@ -141,34 +141,34 @@ def _digest(content: bytes) -> str:
 
 
 class Pages:
-    """The pages and the spec. `shown` False: there are no pages, only the spec."""
+    """The pages and the spec. With `shown` False there are no pages, only the spec."""
 
     def __init__(self, *, shown: bool) -> None:
         self._shown = shown
-        self.spec: Response[Any] = FileAtPath(lru_cache(maxsize=MOST_PREFIXES)(_spec_at))
-        self._at_path = {name: FileAtPath(self._maker_of(name)) for name in POLICIES}
+        self.spec: Response[Any] = FileAtPath(lru_cache(maxsize=MAX_PREFIXES)(_spec_at))
+        self._at_path = {name: FileAtPath(self._page_at(name)) for name in POLICIES}
 
     def page(self, name: str) -> Response[Any]:
-        """One of the three pages. Raises PageNotFound."""
+        """Return one of the three pages. Raise PageNotFound."""
         if not self._shown:
             raise PageNotFound
         return self._at_path[name]
 
-    def _maker_of(self, name: str) -> Callable[[str], File]:
-        @lru_cache(maxsize=MOST_PREFIXES)
-        def page_at(prefix: str) -> File:
+    def _page_at(self, name: str) -> Callable[[str], File]:
+        @lru_cache(maxsize=MAX_PREFIXES)
+        def with_prefix(prefix: str) -> File:
             page = self._pages[name]
             if not prefix:
                 return page
             content = _LINK.sub(
                 lambda link: f'{link[1]}="{urljoin(prefix + PATHS[name], link[2])}"', page.body.decode()
             )
-            return as_file(content.encode(), name, ASK_AGAIN, policy=POLICIES[name])
+            return as_file(content.encode(), name, REVALIDATE, policy=POLICIES[name])
 
-        return page_at
+        return with_prefix
 
     def asset(self, name: str) -> File:
-        """What a page loads, by the name that it is published under. Raises PageNotFound."""
+        """Return an asset by its published name. Raise PageNotFound."""
         found = self._assets.get(self._published.get(name, "")) if self._shown else None
         if found is None:
             raise PageNotFound
@@ -180,7 +180,7 @@ class Pages:
 
     @cached_property
     def _published(self) -> dict[str, str]:
-        """From the name with the content's hash in it, which may be kept for ever, to the plain one."""
+        """Published name, which contains a hash of the content, -> file name."""
         return {published_name(name, file): name for name, file in self._assets.items()}
 
     @cached_property
@@ -191,17 +191,17 @@ class Pages:
             text = (HERE / name).read_text(encoding="utf-8")
             return re.sub(r"\{[\w.-]+\}", lambda found: names[found[0]], text).encode()
 
-        return {name: as_file(written(name), name, ASK_AGAIN, policy=policy) for name, policy in POLICIES.items()}
+        return {name: as_file(written(name), name, REVALIDATE, policy=policy) for name, policy in POLICIES.items()}
 
 
 def _spec_at(prefix: str) -> File:
-    """The document with its server and the pictures in its text behind the prefix (OpenAPI 3.0.3, Server Object)."""
+    """Return the spec with the prefix in its server URL (OpenAPI 3.0.3, Server Object) and its image links."""
     text = documents.text(documents.GATEWAY)
     if prefix:
         for old, new in ((b"\n  - url: /\n", b"\n  - url: %s\n"), (b"](/docs/", b"](%s/docs/")):
             text = text.replace(old, new % prefix.encode())
     compressed = gzip.compress(text, mtime=0)
-    headers = {"Cache-Control": ASK_AGAIN}
+    headers = {"Cache-Control": REVALIDATE}
     return File(compressed, 200, headers, "application/yaml", gzipped=True, etag=f'W/"{_digest(text)}"')
 
 
@@ -215,11 +215,11 @@ def _assets() -> Iterator[tuple[str, File]]:
 
 
 def cache_of(name: str) -> str:
-    """What has a hash in its name never changes."""
-    return FOREVER if Path(name).suffix in HASHED else ASK_AGAIN
+    """Return the Cache-Control value: a file with a hash in its name never changes."""
+    return FOREVER if Path(name).suffix in HASHED else REVALIDATE
 
 
 def published_name(name: str, file: File) -> str:
-    """Pictures keep their names: the spec's own text shows them."""
+    """Return the name with a hash of the content. Images keep their names, because the spec links to them."""
     path = Path(name)
     return f"{path.stem}.{_digest(file.body)}{path.suffix}" if path.suffix in HASHED else name

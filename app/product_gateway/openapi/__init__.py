@@ -1,1 +1,1 @@
-"""Binds an OpenAPI document to handlers, through Connexion."""
+"""The binding of OpenAPI documents to handlers, through Connexion."""

@@ -172,16 +172,13 @@ class Dispatch:
         endpoint = self._endpoints.get(scope["extensions"]["connexion_routing"]["operation_id"])
         if endpoint is None:
             raise HTTPException(404, "There is nothing at this path.")
-        answer = await endpoint(scope)
-        if isinstance(answer, DeferredResponse):
-            waited_for = await answer.resolve(scope)
-            if waited_for is None:
-                return
-            answer = waited_for
-        if isinstance(answer, EventStream):
-            await answer.send_until_disconnected(scope, receive, send)
-        else:
-            await answer.send(scope, send)
+        response: Response[Any] | DeferredResponse[Any] | None = await endpoint(scope)
+        if isinstance(response, DeferredResponse):
+            response = await response.resolve(scope)
+        if isinstance(response, EventStream):
+            await response.send_until_disconnected(scope, receive, send)
+        elif response is not None:  # None: the client has disconnected
+            await response.send(scope, send)
 
 
 class Errors:

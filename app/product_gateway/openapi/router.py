@@ -1,4 +1,4 @@
-"""A trie of path templates. Static segments win over parameters, whatever the order of the paths in the spec.
+"""A trie of path templates. Static segments take precedence over parameters, in any order of the paths.
 
 See OpenAPI 3.0.3, Paths Object, "Path Templating Matching".
 """

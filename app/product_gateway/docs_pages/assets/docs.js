@@ -1,8 +1,8 @@
-// Draws the reference: REFERENCE, which the server makes of its spec, by Redoc.
+// Render REFERENCE, the spec with code samples, with Redoc.
 "use strict";
 const system = '-apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif';
 const mono = 'ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace';
-// The server is where this page is: also behind a proxy that publishes it under a prefix.
+// Derive the server's URL from this page's: a proxy may publish it under a prefix.
 REFERENCE.servers[0].url = new URL(".", location.href).pathname.replace(/(.)\/$/, "$1");
 REFERENCE.info.description = REFERENCE.info.description.replaceAll("](/docs/", "](docs/");
 Redoc.init(REFERENCE, {

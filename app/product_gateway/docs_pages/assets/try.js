@@ -1,8 +1,8 @@
-// Swagger UI over the spec, with nobody asked but this server: no validator, no address in the query.
+// Render the spec with Swagger UI, which contacts this server only: no validator, no URL in the query.
 "use strict";
 
-// The examples of optional parameters are for reading: typed in beforehand, a made-up cursor would be refused, and the
-// same Idempotency-Key would bring the same sync each time.
+// Remove the examples of optional parameters, which Swagger UI would send: an invalid cursor, and the same
+// Idempotency-Key each time.
 const withoutOptionalExamples = (document) => {
   const { parameters, schemas } = document.components;
   for (const parameter of Object.values(parameters).filter((each) => !each.required)) {
@@ -15,7 +15,7 @@ const withoutOptionalExamples = (document) => {
 const place = document.getElementById("try");
 const address = new URL(place.dataset.document, location.href);
 
-// The server is where its document is: also behind a proxy that publishes it under a prefix.
+// Derive the server's URL from the document's: a proxy may publish it under a prefix.
 const withThisServer = (document) => {
   document.servers[0].url = new URL(".", address).pathname.replace(/(.)\/$/, "$1");
   return document;
