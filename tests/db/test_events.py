@@ -103,7 +103,7 @@ def test_what_is_not_done_is_not_told(database: Database) -> None:
 
 def test_a_long_pull_has_some_dozens_of_pages_in_its_timeline() -> None:
     """As many again for each doubling: a hundred thousand pages are told by a few hundred at the most."""
-    shown = [number for number in range(1, 100_001) if events.is_told(number)]
+    shown = [number for number in range(1, 100_001) if events.is_sampled(number)]
     assert shown[:34] == [*range(1, 33), 34, 36]
     assert len(shown) < events.MOST_REPEATED
     assert len([each for each in shown if each <= 100]) >= 50

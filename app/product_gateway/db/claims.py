@@ -1,6 +1,6 @@
-"""The sync table as workers see it: one function per transition.
+"""The sync table for workers: claims, leases and progress. One function per state transition.
 
-Whoever writes on a claim's behalf proves with the same statement that the claim still holds.
+Every write on behalf of a claim checks the claim's fencing token in the same statement.
 """
 
 from datetime import datetime
@@ -41,7 +41,7 @@ _ours = (
     & (syncs.c.lease_token == bindparam("token"))
     & (syncs.c.status == text("'IN_PROGRESS'"))
 )
-# Made once: these two are said for every page of every pull.
+# Built once, because these two statements run for every page.
 _renew = update(syncs).where(_ours).values(lease_expires_at=_lease_end, heartbeat_at=now())
 _add_page = (
     update(syncs)
@@ -72,8 +72,8 @@ _merchant_is_busy = (
     )
     .exists()
 )
-# Each reads the oldest few rows of an index of its own: in one statement with OR, PostgreSQL sorts a long queue for
-# every claim, until it has noticed that the queue is long.
+# One statement each, so that each reads the first rows of its own index. For one statement with OR, PostgreSQL sorts a
+# long queue for every claim until its statistics are up to date.
 _next_lost = (syncs.c.status == text("'IN_PROGRESS'")) & (syncs.c.lease_expires_at < now())
 _next_queued = syncs.c.status == text("'QUEUED'")
 _of_candidate = [
@@ -83,7 +83,7 @@ _of_candidate = [
 
 
 def _oldest(which: ColumnElement[bool], since: ColumnElement[datetime]) -> Select[Any]:
-    # SQLite's times have milliseconds: of equal ones, the ids decide.
+    # SQLite stores milliseconds, so that times can be equal; then the ids decide.
     return select(*_of_candidate).where(which).order_by(since, syncs.c.id).limit(1)
 
 
@@ -92,7 +92,7 @@ _of_others = [
     _oldest(_next_lost & ~_merchant_is_busy, syncs.c.queued_at),
     _oldest(_next_queued & ~_merchant_is_busy, waits_since),
 ]
-# In this order. A merchant's second sync comes behind those of merchants that have none in progress.
+# In order of priority: merchants without a sync in progress come first.
 _candidates = {True: _of_others, False: [*_of_others, _lost, _queued]}
 _is_any = {True: _of_others, False: [_lost, _queued]}
 _waiting = (
@@ -111,7 +111,7 @@ _count_in_progress = select(func.count()).where(
 
 
 def has_claimable(connection: Connection, at_once: int) -> bool:
-    """Whether a claim is worth a write (a read, so that idle workers disturb nobody)."""
+    """Return whether there is a sync to claim. Only reads, so that idle workers do not take SQLite's write lock."""
     return any(connection.execute(each).first() is not None for each in _is_any[_is_alone(at_once)])
 
 
@@ -121,13 +121,13 @@ def claim(
     lease_seconds: float,
     max_lost_workers: int,
     at_once: int,
-    given_up: list[EntityType] | None = None,
+    expired: list[EntityType] | None = None,
 ) -> Claim | None:
-    """IN_PROGRESS with a lease that has run out -> the same, under a larger token; or else QUEUED -> IN_PROGRESS.
+    """IN_PROGRESS with an expired lease -> IN_PROGRESS with a larger fencing token; else QUEUED -> IN_PROGRESS.
 
-    A sync whose workers are lost again and again goes IN_PROGRESS -> FAILED instead, with the code WORKER_LOST; the
-    entity types of such are added to `given_up`.
-    Of one merchant, no more than `at_once` syncs are in progress, and only one while other merchants wait.
+    A sync that has lost `max_lost_workers` workers goes IN_PROGRESS -> FAILED instead, with the code WORKER_LOST. Its
+    entity type is added to `expired`. At most `at_once` syncs of a merchant are in progress, and only one while other
+    merchants wait.
     """
     while True:
         candidate = _lock_candidate(connection, at_once)
@@ -142,15 +142,15 @@ def claim(
             break
         detail = (
             f"{lost} workers were lost while they ran this sync, the last one {candidate.lease_owner}. Whether the "
-            "sync was the cause, their logs may tell."
+            "sync was the cause, their logs may show."
         )
         connection.execute(
             this.values(**_ended(SyncStatus.FAILED), lost_workers=lost, failure_code=WORKER_LOST, failure_detail=detail)
         )
         enqueue_delivery(connection, candidate.merchant, candidate.id, SyncStatus.FAILED)
-        _tell_end(connection, candidate.merchant, candidate.id, SyncStatus.FAILED, f"{WORKER_LOST}: {detail}")
-        if given_up is not None:
-            given_up.append(EntityType(candidate.entity_type))
+        _record_end(connection, candidate.merchant, candidate.id, SyncStatus.FAILED, f"{WORKER_LOST}: {detail}")
+        if expired is not None:
+            expired.append(EntityType(candidate.entity_type))
     row = connection.execute(
         this.values(
             status=SyncStatus.IN_PROGRESS,
@@ -183,7 +183,7 @@ def claim(
 
 
 def _is_alone(at_once: int) -> bool:
-    """Whether a merchant's sync waits for its other one: more than one of each entity type there never are."""
+    """Return whether the limit can make a merchant's sync wait for another one: each entity type has at most one."""
     return at_once < len(EntityType)
 
 
@@ -195,7 +195,7 @@ def _lock_candidate(connection: Connection, at_once: int) -> Any:
 
 
 def _within_limit(connection: Connection, merchant: str, at_once: int) -> bool:
-    """Two workers may have chosen two syncs of one merchant at the same moment: the second one sees the first here."""
+    # Two workers may choose two syncs of one merchant at once. The lock lets the second worker see the first claim.
     if not _is_alone(at_once):
         return True
     connection.execute(_lock_merchant, {"m": merchant})
@@ -203,19 +203,19 @@ def _within_limit(connection: Connection, merchant: str, at_once: int) -> bool:
 
 
 def heartbeat(connection: Connection, claim: Claim, lease_seconds: float, repeated: int = 0) -> None:
-    """IN_PROGRESS -> IN_PROGRESS: the lease runs on from now. Raises LeaseLost.
+    """IN_PROGRESS -> IN_PROGRESS with a lease that starts now. Raises LeaseLost.
 
-    `repeated` requests to the product service had to be made again since the last time.
+    `repeated` is the number of requests to the product service that were retried since the last heartbeat.
     """
     _require_ours(claim, connection.execute(_renew, {**_key(claim), "lease": lease_seconds}))
-    _tell_repeated(connection, claim, repeated)
+    _record_retries(connection, claim, repeated)
 
 
 def record_page(connection: Connection, claim: Claim, page: Page, counts: Counts, first_seen: int = 1) -> int:
-    """IN_PROGRESS -> IN_PROGRESS: a page is in the catalog, and the pull goes on behind it. Raises LeaseLost.
+    """IN_PROGRESS -> IN_PROGRESS with the next page's cursor and the page's counts. Raises LeaseLost.
 
-    `first_seen` is how many of its records are new to the pull. Return how many pages in a row, up to this one, had no
-    such record.
+    `first_seen` is the number of the page's records that are new to the pull. Returns the number of pages in a row, up
+    to this one, without such a record.
     """
     values = {
         "new_cursor": page.next_cursor,
@@ -232,7 +232,7 @@ def record_page(connection: Connection, claim: Claim, page: Page, counts: Counts
     row = connection.execute(_add_page, {**_key(claim), **values}).first()
     if row is None:
         raise _lease_lost(claim)
-    if row.pull_complete or events.is_told(row.pages_read):
+    if row.pull_complete or events.is_sampled(row.pages_read):
         more = {"number": row.records_read, "detail": f"{row.pages_read}", "most": events.MOST_REPEATED}
         events.append(connection, claim.merchant, claim.sync_id, events.PAGE, **more)
     if page.rejections:
@@ -241,52 +241,52 @@ def record_page(connection: Connection, claim: Claim, page: Page, counts: Counts
 
 
 def may_remove(connection: Connection, claim: Claim) -> bool:
-    """Whether the pull is complete and every record of it had an id: only then is what it lacks really gone."""
+    """Return whether the pull is complete and all its records had ids. Only then are missing records really gone."""
     row = connection.execute(select(syncs.c.pull_complete, syncs.c.unidentified).where(_ours), _key(claim)).first()
     return row is not None and row.pull_complete and row.unidentified == 0
 
 
 def record_not_removed(connection: Connection, claim: Claim, number: int) -> None:
-    """IN_PROGRESS -> IN_PROGRESS: so many records that the list lacks stay, as it may have them without an id.
+    """IN_PROGRESS -> IN_PROGRESS with the number of missing records that stay in the catalog. Raises LeaseLost.
 
-    Raises LeaseLost.
+    They stay because the list may have them without an id.
     """
     _write(connection, claim, not_removed=number)
 
 
 def record_removed(connection: Connection, claim: Claim, removed: int) -> None:
-    """IN_PROGRESS -> IN_PROGRESS: so many records are gone from the catalog. Raises LeaseLost."""
+    """IN_PROGRESS -> IN_PROGRESS with more records deleted from the catalog. Raises LeaseLost."""
     _write(connection, claim, deleted=syncs.c.deleted + removed)
 
 
 def succeed(connection: Connection, claim: Claim) -> datetime:
-    """IN_PROGRESS -> SUCCEEDED; answers when. Raises LeaseLost."""
+    """IN_PROGRESS -> SUCCEEDED. Returns the time. Raises LeaseLost."""
     _end(connection, claim, SyncStatus.SUCCEEDED, None, records_total=syncs.c.records_read)
     finished: datetime = connection.execute(_select_finished, {"m": claim.merchant, "i": claim.sync_id}).scalar_one()
     return finished
 
 
 def fail(connection: Connection, claim: Claim, code: str, detail: str, repeated: int = 0) -> None:
-    """IN_PROGRESS -> FAILED, with the reason. Raises LeaseLost."""
-    _tell_repeated(connection, claim, repeated)
+    """IN_PROGRESS -> FAILED. Raises LeaseLost."""
+    _record_retries(connection, claim, repeated)
     _end(connection, claim, SyncStatus.FAILED, f"{code}: {detail}", failure_code=code, failure_detail=detail[:8000])
 
 
 def hand_back(connection: Connection, claim: Claim) -> None:
-    """IN_PROGRESS -> QUEUED: another worker goes on where this one stopped. Raises LeaseLost."""
+    """IN_PROGRESS -> QUEUED at its old place: another worker continues from the cursor. Raises LeaseLost."""
     _write(connection, claim, status=SyncStatus.QUEUED, lease_expires_at=None, lease_owner=None)
     events.append(connection, claim.merchant, claim.sync_id, events.HANDED_BACK)
 
 
 def release(connection: Connection, claim: Claim) -> None:
-    """IN_PROGRESS -> QUEUED, behind all that wait: other merchants have their turn first. Raises LeaseLost."""
+    """IN_PROGRESS -> QUEUED at the end of the queue, so that other merchants have their turn. Raises LeaseLost."""
     _write(connection, claim, status=SyncStatus.QUEUED, lease_expires_at=None, lease_owner=None, released_at=now())
     most = events.MOST_REPEATED
     events.append(connection, claim.merchant, claim.sync_id, events.RELEASED, most=most)
 
 
 def demand(connection: Connection, seconds: float, most: int) -> Demand:
-    """Return which merchants have waited for so many seconds without a sync in progress, `most` of them."""
+    """Return up to `most` merchants that have waited for `seconds` without a sync in progress, and second syncs."""
     waiting = frozenset(connection.scalars(_waiting, {"age": -seconds, "most": most * len(EntityType)}))
     if not waiting:
         return Demand(waiting, frozenset())
@@ -301,16 +301,16 @@ def demand(connection: Connection, seconds: float, most: int) -> Demand:
 def _end(connection: Connection, claim: Claim, status: SyncStatus, why: str | None, **values: Any) -> None:
     _write(connection, claim, **_ended(status), **values)
     enqueue_delivery(connection, claim.merchant, claim.sync_id, status)
-    _tell_end(connection, claim.merchant, claim.sync_id, status, why)
+    _record_end(connection, claim.merchant, claim.sync_id, status, why)
 
 
-def _tell_repeated(connection: Connection, claim: Claim, repeated: int) -> None:
+def _record_retries(connection: Connection, claim: Claim, repeated: int) -> None:
     if repeated:
         most = events.MOST_REPEATED
         events.append(connection, claim.merchant, claim.sync_id, events.REPEATED, number=repeated, most=most)
 
 
-def _tell_end(connection: Connection, merchant: str, sync_id: UUID, status: SyncStatus, why: str | None) -> None:
+def _record_end(connection: Connection, merchant: str, sync_id: UUID, status: SyncStatus, why: str | None) -> None:
     events.append(connection, merchant, sync_id, status, detail=why, most=events.MOST + 1)
 
 

@@ -1,33 +1,32 @@
-"""What happened to a sync, in order: each event is appended in the transaction that makes it true.
+"""The event log of a sync. Each event is appended in the transaction of the change that it describes.
 
-That it was asked for is its first event, and no row: the sync itself says when.
-
-A sync has no more than some hundred events, however long it runs: pages are sampled, and repetitions stop being told.
+The first event, QUEUED, has no row: it is derived from the sync. The number of events is bounded, however long a sync
+runs: pages are sampled, and repeated kinds stop at a limit.
 """
 
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, bindparam, func, insert, select, text
+from sqlalchemy import Connection, bindparam, func, insert, select
 from uuid_utils.compat import uuid7
 
 from product_gateway.db.tables import sync_events, syncs
 from product_gateway.db.types import now
 from product_gateway.model.syncs import SyncEvent
 
-# What happens before the end, which is called as the status is.
+# The kinds of events. The last event of a sync has its final status as its kind.
 QUEUED = "QUEUED"
-CLAIMED = "CLAIMED"  # number: which attempt; detail: the worker
-PAGE = "PAGE"  # number: records read by then; detail: pages
-REPEATED = "REPEATED"  # number: requests to the product service that had to be made again
-LEASE_LOST = "LEASE_LOST"  # detail: the worker that was not heard of any more
+CLAIMED = "CLAIMED"  # number: attempt; detail: worker
+PAGE = "PAGE"  # number: records read so far; detail: pages read so far
+REPEATED = "REPEATED"  # number: retried requests to the product service
+LEASE_LOST = "LEASE_LOST"  # detail: the lost worker
 HANDED_BACK = "HANDED_BACK"
 RELEASED = "RELEASED"
-MASS_DELETION_ALLOWED = "MASS_DELETION_ALLOWED"  # detail: by whom
+MASS_DELETION_ALLOWED = "MASS_DELETION_ALLOWED"  # detail: the operator
 
-FIRST_PAGES = 32  # each of them is told; of those behind, as many as are half of these for each doubling
-MOST_REPEATED = 249  # pages and repetitions
-MOST = 299  # the first and the end come on top
+FIRST_PAGES = 32  # are all recorded; after them, half as many for each doubling of the number of pages
+MOST_REPEATED = 249  # limit for kinds that repeat
+MOST = 299  # limit for other kinds, without the first and the last event
 LONGEST_DETAIL = 1000
 
 _table = sync_events.c
@@ -43,9 +42,8 @@ _new = select(
     bindparam("detail", type_=_table.detail.type),
 ).where(_number < bindparam("most"))
 _append = insert(sync_events).from_select(["merchant", "sync_id", "id", "at", "kind", "number", "detail"], _new)
-_asked_for = select(syncs.c.queued_at).where(syncs.c.merchant == bindparam("m"), syncs.c.id == bindparam("i"))
-# Before, it was a row as well.
-_behind = select(sync_events).where(_of_sync, _table.kind != text(f"'{QUEUED}'")).order_by(_table.at, _table.id)
+_queued_at = select(syncs.c.queued_at).where(syncs.c.merchant == bindparam("m"), syncs.c.id == bindparam("i"))
+_rows = select(sync_events).where(_of_sync).order_by(_table.at, _table.id)
 
 
 def append(
@@ -58,22 +56,19 @@ def append(
     detail: str | None = None,
     most: int = MOST,
 ) -> None:
-    """One more event, unless the sync has `most`. What `number` and `detail` mean depends on the kind."""
+    """Append an event, unless the sync has `most` events. The kind defines the meaning of `number` and `detail`."""
     values: dict[str, Any] = {"m": merchant, "i": sync_id, "id": uuid7(), "kind": kind, "most": most}
     connection.execute(_append, {**values, "number": number, "detail": detail and detail[:LONGEST_DETAIL]})
 
 
-def is_told(pages_read: int) -> bool:
-    """Whether the page is one of those that stand for the pages around it.
-
-    The first ones all do; behind them the steps grow with the number, so that any pull has some dozens.
-    """
+def is_sampled(pages_read: int) -> bool:
+    """Return whether the page gets an event: every one of the first pages, then at steps that grow with the number."""
     step = 1 << max(0, pages_read.bit_length() - FIRST_PAGES.bit_length() + 1)
     return pages_read <= FIRST_PAGES or pages_read % step == 0
 
 
 def of_sync(connection: Connection, merchant: str, sync_id: UUID) -> list[SyncEvent]:
-    """In the order in which they happened; none where there is no such sync."""
+    """Return the events of a sync, oldest first; none if there is no such sync."""
     key = {"m": merchant, "i": sync_id}
-    first = [SyncEvent(at, QUEUED, None, None) for at in connection.scalars(_asked_for, key)]
-    return first + [SyncEvent(row.at, row.kind, row.number, row.detail) for row in connection.execute(_behind, key)]
+    first = [SyncEvent(at, QUEUED, None, None) for at in connection.scalars(_queued_at, key)]
+    return first + [SyncEvent(row.at, row.kind, row.number, row.detail) for row in connection.execute(_rows, key)]

@@ -1,4 +1,4 @@
-"""The merchants: who may ask, and where their products come from."""
+"""Merchants: their settings, and whether they may use the API."""
 
 from typing import Any
 
@@ -17,15 +17,15 @@ NO_LONGER_BYOP = "because its merchant no longer brings its own platform"
 
 
 def get(connection: Connection, name: str) -> Merchant:
-    """For the operator: raises SettingsError where there is none."""
+    """Return the merchant. Raises SettingsError, for commands of the operator."""
     merchant = find(connection, name)
     if merchant is None:
-        raise SettingsError(f"There is no merchant {name}. `product-gateway merchant list` shows those that there are.")
+        raise SettingsError(f"There is no merchant {name}. `product-gateway merchant list` shows all merchants.")
     return merchant
 
 
 def list_all(connection: Connection) -> list[Merchant]:
-    """In order of their names."""
+    """Return all merchants in order of name."""
     return [merchant_of(row) for row in connection.execute(select(merchants).order_by(merchants.c.name))]
 
 
@@ -38,7 +38,7 @@ def add(
     currency: str | None = None,
     max_rejected_percent: int = 10,
 ) -> Merchant:
-    """A new merchant; the token comes encrypted. Raises SettingsError where the name is taken."""
+    """Add a merchant; the token is already encrypted. Raises SettingsError if the name is taken."""
     if find(connection, name) is not None:
         raise SettingsError(
             f"There is a merchant {name} already. `product-gateway merchant update {name} …` changes it."
@@ -60,10 +60,9 @@ def add(
 
 
 def update_merchant(connection: Connection, name: str, /, **values: Any) -> Merchant:
-    """Set columns of the merchant. Raise SettingsError where there is none, or where the values do not fit together.
+    """Set columns of the merchant. Raises SettingsError if there is none, or if BYOP lacks a product service URL.
 
-    A merchant that may no longer use the merchant operations could not cancel its active syncs itself. So they are
-    cancelled in the same transaction.
+    Cancels the active syncs of a merchant that may no longer use the API, as it cannot cancel them itself.
     """
     merchant = get(connection, name)
     url = values.get("product_service_url", merchant.product_service_url)
@@ -77,7 +76,7 @@ def update_merchant(connection: Connection, name: str, /, **values: Any) -> Merc
 
 
 def remove(connection: Connection, name: str) -> None:
-    """Erases the merchant with its syncs and records; a worker that is at one of them loses its claim."""
+    """Delete the merchant with its syncs and records. A worker that runs one of its syncs loses the claim."""
     get(connection, name)
     for table in (
         tables.webhook_deliveries,

@@ -1,5 +1,6 @@
-"""What operators look at, over all merchants: what is active, what fails, what has been. Each look costs a number of
-statements that does not depend on how much there is, and each statement reads rows of an index from one end.
+"""Queries of the operators' monitor over all merchants: active syncs, failures and history.
+
+Each query takes a fixed number of statements, and each statement reads an index from one end.
 """
 
 from collections import Counter
@@ -22,14 +23,14 @@ from product_gateway.model.catalog import RejectionGroup
 from product_gateway.model.syncs import ActiveSyncs, EntityType, Sync, SyncEvent, SyncStatus
 from product_gateway.model.webhooks import Delivery
 
-MOST_ACTIVE = 50  # are shown; the rest is counted, and in the list
-MOST_FAILURES = 500  # the latest, in which merchants that fail are looked for
-MOST_FAILING = 8  # are shown
+MOST_ACTIVE = 50  # syncs on the overview; all others are in the list
+MOST_FAILURES = 500  # latest failures in which failure streaks are searched
+MOST_FAILING = 8  # failure streaks on the overview
 
 
 @dataclass(frozen=True, slots=True)
 class SyncRow:
-    """A sync, and who runs it."""
+    """A sync and its worker's lease."""
 
     sync: Sync
     lease_owner: str | None
@@ -39,13 +40,13 @@ class SyncRow:
 
     @property
     def is_stuck(self) -> bool:
-        """In progress, but its worker has not been heard of for longer than its lease."""
+        """Whether the lease has expired."""
         return self.lease_expires_at is not None and self.lease_expires_at < self.sync.as_of
 
 
 @dataclass(frozen=True, slots=True)
 class FailureStreak:
-    """The last failure of a merchant's entity type that no success has followed; how many in a row, since when."""
+    """Consecutive failures of a merchant's entity type: the last one, their number, and when they began."""
 
     last: Sync
     times: int
@@ -55,7 +56,7 @@ class FailureStreak:
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """What matters now. `active` and `failing` are the first of so many; `groups` counts all that are active."""
+    """Active syncs and failures now. `active` and `failing` are limited; `groups` counts all active syncs."""
 
     groups: list[ActiveSyncs]
     active: list[SyncRow]
@@ -67,7 +68,7 @@ class Overview:
 
 @dataclass(frozen=True, slots=True)
 class SyncDetail:
-    """One sync with all that is known of it."""
+    """One sync with its events, deliveries and problems."""
 
     run: SyncRow
     events: list[SyncEvent]
@@ -76,15 +77,15 @@ class SyncDetail:
 
 
 _status = table.c.status
-_of_run = (table.c.lease_owner, table.c.lease_expires_at, table.c.heartbeat_at, table.c.lost_workers)
+_lease_columns = (table.c.lease_owner, table.c.lease_expires_at, table.c.heartbeat_at, table.c.lost_workers)
 _stuck = (
-    select(*_of_run, *columns)
+    select(*_lease_columns, *columns)
     .where(_status == text("'IN_PROGRESS'"), table.c.lease_expires_at < now())
     .order_by(table.c.queued_at, table.c.id)
     .limit(MOST_ACTIVE)
 )
 _active = [
-    select(*_of_run, *columns).where(_status == text(f"'{each}'")).order_by(since, table.c.id).limit(MOST_ACTIVE)
+    select(*_lease_columns, *columns).where(_status == text(f"'{each}'")).order_by(since, table.c.id).limit(MOST_ACTIVE)
     for each, since in ((SyncStatus.IN_PROGRESS, table.c.queued_at), (SyncStatus.QUEUED, waits_since))
 ]
 _later = table.alias()
@@ -100,9 +101,9 @@ _failures = {
 _now = select(now())
 
 
-def _unmended(entity_type: EntityType) -> Select[Any]:
+def _unresolved(entity_type: EntityType) -> Select[Any]:
     found = _failures[entity_type]
-    mended = (
+    resolved = (
         select(_later.c.id)
         .where(
             _later.c.merchant == found.c.merchant,
@@ -112,28 +113,27 @@ def _unmended(entity_type: EntityType) -> Select[Any]:
         )
         .exists()
     )
-    return select(found).where(~mended).order_by(found.c.queued_at.desc(), found.c.id.desc())
+    return select(found).where(~resolved).order_by(found.c.queued_at.desc(), found.c.id.desc())
 
 
-_unmended_of = [_unmended(each) for each in EntityType]
+_all_unresolved = [_unresolved(each) for each in EntityType]
 
 
 def overview(connection: Connection) -> Overview:
-    """What matters now, the most urgent first."""
     groups = syncs.active(connection)
-    stuck = [_run(row) for row in connection.execute(_stuck)]
-    active = [_run(row) for each in _active for row in connection.execute(each)]
+    stuck = [_sync_row(row) for row in connection.execute(_stuck)]
+    active = [_sync_row(row) for each in _active for row in connection.execute(each)]
     latest: dict[tuple[str, str], Row[Any]] = {}
     since: dict[tuple[str, str], datetime] = {}
     times: Counter[tuple[str, str]] = Counter()
-    for each in _unmended_of:
+    for each in _all_unresolved:
         for row in connection.execute(each):
             key = (row.merchant, row.entity_type)
             latest.setdefault(key, row)
             times[key] += 1
             since[key] = row.queued_at
     shown = sorted(latest.values(), key=lambda row: row.queued_at, reverse=True)[:MOST_FAILING]
-    found = {each.id: each for each in _of_ids(connection, [(row.merchant, row.id) for row in shown])}
+    found = {each.sync.id: each.sync for each in _get_rows(connection, [(row.merchant, row.id) for row in shown])}
     again = _active_keys(connection, [(row.merchant, row.entity_type) for row in shown])
     failing = [
         FailureStreak(found[row.id], times[key], since[key], key in again)
@@ -152,9 +152,9 @@ def recent(
     before: Place | None,
     limit: int,
 ) -> tuple[list[SyncRow], Place | None]:
-    """Syncs, newest first, and where to go on where more follow.
+    """Return syncs, newest first, and the place of the last one if more follow.
 
-    Each status and entity type is asked for by itself, so that any filter reads an index from one end.
+    Selects each status and entity type by itself, so that any filter reads an index from one end.
     """
     branches = [
         _branch(merchant, kind, state, before, limit + 1)
@@ -163,7 +163,7 @@ def recent(
     ]
     ids = union_all(*(select(each.subquery()) for each in branches)).subquery()
     found = connection.execute(select(ids).order_by(ids.c.queued_at.desc(), ids.c.id.desc()).limit(limit + 1)).all()
-    rows = _runs_of_ids(connection, [(row.merchant, row.id) for row in found])
+    rows = _get_rows(connection, [(row.merchant, row.id) for row in found])
     rows.sort(key=lambda run: (run.sync.queued_at, run.sync.id), reverse=True)
     shown = rows[:limit]
     more = len(rows) > limit
@@ -171,8 +171,8 @@ def recent(
 
 
 def sync_detail(connection: Connection, merchant: str, sync_id: UUID) -> SyncDetail:
-    """Raises SyncNotFound."""
-    runs = _runs_of_ids(connection, [(merchant, sync_id)])
+    """Return a sync with all its details. Raises SyncNotFound."""
+    runs = _get_rows(connection, [(merchant, sync_id)])
     if not runs:
         raise SyncNotFound(sync_id)
     return SyncDetail(
@@ -184,19 +184,19 @@ def sync_detail(connection: Connection, merchant: str, sync_id: UUID) -> SyncDet
 
 
 def cancel(connection: Connection, merchant: str, sync_id: UUID, who: str) -> Sync:
-    """QUEUED or IN_PROGRESS -> CANCELLED, by an operator. Raises SyncNotFound, NoActiveSync."""
+    """QUEUED or IN_PROGRESS -> CANCELLED by an operator. Raises SyncNotFound, NoActiveSync."""
     sync = syncs.get(connection, merchant, sync_id)
     return syncs.cancel(connection, merchant, sync.entity_type, sync_id, f"by an operator at {who}")
 
 
 def run_again(connection: Connection, merchant: str, sync_id: UUID) -> Sync:
-    """Nothing -> QUEUED: a new sync like this one. Raises SyncNotFound, NotAllowed, SyncAlreadyActive."""
+    """Nothing -> QUEUED: enqueue a sync of the same kind. Raises SyncNotFound, NotAllowed, SyncAlreadyActive."""
     sync = syncs.get(connection, merchant, sync_id)
     return enqueue(connection, merchant, sync.entity_type)
 
 
 def allow_mass_deletion(connection: Connection, merchant: str, sync_id: UUID, who: str) -> Sync:
-    """The next successful sync like this one may remove as much as it likes. Raises SyncNotFound, NotAllowed."""
+    """Let the next successful sync of the same kind remove any number of records. Raises SyncNotFound, NotAllowed."""
     sync = syncs.get(connection, merchant, sync_id)
     require_active(connection, merchant)
     catalog_removal.allow_mass_deletion(connection, merchant, sync.entity_type)
@@ -221,15 +221,11 @@ def _branch(
     )
 
 
-def _of_ids(connection: Connection, keys: list[tuple[str, UUID]]) -> list[Sync]:
-    return [each.sync for each in _runs_of_ids(connection, keys)]
-
-
-def _runs_of_ids(connection: Connection, keys: list[tuple[str, UUID]]) -> list[SyncRow]:
+def _get_rows(connection: Connection, keys: list[tuple[str, UUID]]) -> list[SyncRow]:
     if not keys:
         return []
     these = or_(*((table.c.merchant == merchant) & (table.c.id == sync_id) for merchant, sync_id in keys))
-    return [_run(row) for row in connection.execute(select(*_of_run, *columns).where(these))]
+    return [_sync_row(row) for row in connection.execute(select(*_lease_columns, *columns).where(these))]
 
 
 def _active_keys(connection: Connection, keys: list[tuple[str, str]]) -> set[tuple[str, str]]:
@@ -240,5 +236,5 @@ def _active_keys(connection: Connection, keys: list[tuple[str, str]]) -> set[tup
     return {(row.merchant, row.entity_type) for row in connection.execute(active)}
 
 
-def _run(row: Row[Any]) -> SyncRow:
-    return SyncRow(sync_of(row), *row[: len(_of_run)])
+def _sync_row(row: Row[Any]) -> SyncRow:
+    return SyncRow(sync_of(row), *row[: len(_lease_columns)])

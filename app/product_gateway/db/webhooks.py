@@ -1,7 +1,7 @@
-"""The merchants' webhooks, and what is to be delivered to them: one function per transition.
+"""Webhooks of merchants, and the deliveries to them. One function per state transition.
 
-A claim's lease is the time of the next attempt: who is lost in between has made one attempt, and another makes the
-next. An attempt is recorded where it is still the latest.
+A claim moves the time of the next attempt to the end of its lease. If the worker is lost, another worker makes the next
+attempt then. The result of an attempt is recorded only if it is still the latest attempt.
 """
 
 from collections.abc import Collection
@@ -38,11 +38,11 @@ EVENTS = {
 }
 TURNED_OFF = "The webhook was turned off before this was delivered."
 
-DUE_LOOKED_AT = 50  # before the messages of each merchant are looked for
+DUE_LOOKED_AT = 50  # messages that a claim reads before it searches by merchant
 MOST_COUNTED = 10_000
-GONE = "The receiver answered 410 to another message: it wants no more."
+GONE = "The receiver answered 410 to another message: it accepts no more messages."
 
-OVERLAP_SECONDS = 24 * 3600.0  # in which messages are signed with the previous secret, too
+OVERLAP_SECONDS = 24 * 3600.0  # messages are signed with the previous secret, too
 
 
 class Message(NamedTuple):
@@ -63,12 +63,11 @@ _is_on = webhooks.c.gone_at.is_(None)
 
 
 def _is_message(merchant: Any, message: Any, sync_id: Any) -> ColumnElement[bool]:
-    """Match one row by its id and its sync: until PostgreSQL has counted the merchant's rows, it may look in either
-    index, and must not read all rows of the merchant there."""
+    # By id and sync: without statistics PostgreSQL may choose either index, and must not read all rows of the merchant.
     return and_(_deliveries.merchant == merchant, _deliveries.id == message, _deliveries.sync_id == sync_id)
 
 
-# Evaluated once: PostgreSQL compares an index with this, but not with clock_timestamp() itself.
+# Evaluated once: PostgreSQL uses an index for a comparison with this, but not with clock_timestamp() itself.
 _now_once = select(now()).scalar_subquery()
 _due_longest = (
     select(_deliveries.merchant, _deliveries.id, _deliveries.sync_id)
@@ -84,9 +83,9 @@ _lock = (
 
 
 def _select_due_of_each() -> Select[Any]:
-    """The message of each merchant that has been due longest: a loose index scan over the merchants.
+    """Select each merchant's message that has been due longest, by a loose index scan over the merchants.
 
-    In the order of the index, the first row behind a merchant's rows is the next merchant's earliest message.
+    In the order of the index, the first row after a merchant's rows is the next merchant's earliest message.
     """
     read = (_deliveries.merchant, _deliveries.id, _deliveries.sync_id, _deliveries.next_attempt_at)
 
@@ -106,7 +105,7 @@ def _select_due_of_each() -> Select[Any]:
 
 
 _due_of_each = _select_due_of_each()
-# Until PostgreSQL has counted the pending messages, it may sort them all for each step of the scan.
+# Without statistics, PostgreSQL may sort all pending messages for each step of the scan.
 _do_not_sort = text("SELECT set_config('enable_sort', 'off', true), set_config('enable_incremental_sort', 'off', true)")
 _oldest_pending = (
     select(_deliveries.created_at)
@@ -116,7 +115,7 @@ _oldest_pending = (
     .subquery()
 )
 _count_pending = select(func.count(), func.min(_oldest_pending.c.created_at), now())
-_announce = insert(webhook_deliveries).from_select(
+_enqueue = insert(webhook_deliveries).from_select(
     ["merchant", "id", "sync_id", "event", "status", "created_at", "next_attempt_at"],
     select(
         webhooks.c.merchant,
@@ -131,7 +130,7 @@ _announce = insert(webhook_deliveries).from_select(
 
 
 def find(connection: Connection, merchant: str) -> Webhook | None:
-    """The merchant's webhook, with its previous secret while messages are signed with that one as well."""
+    """Return the merchant's webhook. It has its previous secret only while messages are signed with both."""
     row = connection.execute(_select_one, {"m": merchant}).first()
     if row is None:
         return None
@@ -140,9 +139,9 @@ def find(connection: Connection, merchant: str) -> Webhook | None:
 
 
 def put(connection: Connection, merchant: str, /, **values: str) -> None:
-    """Sets `url` or `secret` (encrypted) or both, of one that is there; a new one needs both. From now on it is called.
+    """Set `url`, `secret` (encrypted) or both, and enable the webhook. A new webhook needs both.
 
-    What is pending goes to the new address, signed with the new secret, and for a day with the one before as well.
+    Pending messages go to the new URL. For a day, messages are signed with the new and with the previous secret.
     """
     changed = {**values, "gone_at": None, "updated_at": now()}
     before: dict[str, Any] = {}
@@ -156,36 +155,36 @@ def put(connection: Connection, merchant: str, /, **values: str) -> None:
 
 
 def remove(connection: Connection, merchant: str) -> None:
-    """Turns it off, and gives up what is pending."""
+    """Remove the merchant's webhook, and give up its pending messages."""
     connection.execute(delete(webhooks).where(webhooks.c.merchant == merchant))
     _give_up_all(connection, merchant, TURNED_OFF)
 
 
 def enqueue_delivery(connection: Connection, merchant: str, sync_id: UUID, status: SyncStatus) -> None:
-    """Nothing -> PENDING, where the merchant has a webhook: to be called in the transaction that ends the sync."""
-    connection.execute(_announce, {"m": merchant, "d": uuid7(), "i": sync_id, "e": EVENTS[status]})
+    """Nothing -> PENDING, if the merchant has a webhook. Call it in the transaction that ends the sync."""
+    connection.execute(_enqueue, {"m": merchant, "d": uuid7(), "i": sync_id, "e": EVENTS[status]})
 
 
 def has_due(connection: Connection, busy: Collection[str]) -> bool:
-    """Whether a claim is worth a write (a read, so that idle workers disturb nobody)."""
+    """Return whether there is a message to claim. Only reads, so that idle workers do not take SQLite's write lock."""
     return bool(_due(connection, busy))
 
 
 def claim(connection: Connection, lease_seconds: float, busy: Collection[str]) -> tuple[Delivery, Webhook] | None:
-    """PENDING -> PENDING: the one that has been due longest, for an attempt that must be over within the lease.
+    """PENDING -> PENDING: claim the message that has been due longest, for one attempt within the lease.
 
-    None of the `busy` merchants', so that nobody's receiver can hold up the others'. What has no webhook any more goes
-    PENDING -> GIVEN_UP instead.
+    Skips `busy` merchants, so that a slow receiver delays only its own messages. A message whose webhook was removed
+    goes PENDING -> GIVEN_UP instead.
     """
     while True:
-        due = next((each for each in _due(connection, busy) if _is_ours(connection, *each)), None)
+        due = next((each for each in _due(connection, busy) if _lock_due(connection, *each)), None)
         if due is None:
             return None
         this = update(webhook_deliveries).where(_is_message(*due))
         webhook = find(connection, due[0])
         if webhook is not None and webhook.gone_at is None:
             break
-        connection.execute(this.values(**_over(DeliveryStatus.GIVEN_UP), last_error=TURNED_OFF))
+        connection.execute(this.values(**_ended(DeliveryStatus.GIVEN_UP), last_error=TURNED_OFF))
     attempt = this.values(
         attempts=_deliveries.attempts + 1, last_attempt_at=now(), next_attempt_at=now(bindparam("lease"))
     )
@@ -193,9 +192,9 @@ def claim(connection: Connection, lease_seconds: float, busy: Collection[str]) -
 
 
 def _due(connection: Connection, busy: Collection[str]) -> list[Message]:
-    """Return some messages that are due, of merchants that are not busy, the one that has been due longest first.
+    """Return some due messages of merchants that are not busy, those that have been due longest first.
 
-    Reads a bounded number of rows, or a few of each merchant where the ones due longest are all of busy merchants.
+    Reads a bounded number of rows. If all of these are of busy merchants, reads a few rows of each merchant.
     """
     found = connection.execute(_due_longest).all()
     free = [Message(*each) for each in found if each.merchant not in busy]
@@ -206,32 +205,32 @@ def _due(connection: Connection, busy: Collection[str]) -> list[Message]:
     return [Message(*each) for each in connection.execute(_due_of_each) if each.merchant not in busy]
 
 
-def _is_ours(connection: Connection, merchant: str, message: UUID, sync_id: UUID) -> bool:
-    """Lock a message; False where another worker holds it or has claimed it."""
+def _lock_due(connection: Connection, merchant: str, message: UUID, sync_id: UUID) -> bool:
+    """Lock a message. Return False if another worker has locked or claimed it."""
     return bool(connection.execute(_lock, {"m": merchant, "d": message, "i": sync_id}).scalar())
 
 
 def succeed(connection: Connection, delivery: Delivery, status: int) -> bool:
-    """PENDING -> DELIVERED; False where the attempt is no longer the latest."""
-    return _record(connection, delivery, status, None, **_over(DeliveryStatus.DELIVERED))
+    """PENDING -> DELIVERED. Returns False if the attempt is no longer the latest."""
+    return _record(connection, delivery, status, None, **_ended(DeliveryStatus.DELIVERED))
 
 
 def retry(
     connection: Connection, delivery: Delivery, status: int | None, error: str | None, wait_seconds: float
 ) -> bool:
-    """PENDING -> PENDING: another attempt after so many seconds; False where this one is no longer the latest."""
+    """PENDING -> PENDING with another attempt in `wait_seconds`. Returns False if this is no longer the latest."""
     return _record(connection, delivery, status, error, wait=wait_seconds, next_attempt_at=now(bindparam("wait")))
 
 
 def give_up(connection: Connection, delivery: Delivery, status: int | None, error: str) -> bool:
-    """PENDING -> GIVEN_UP; False where the attempt is no longer the latest."""
-    return _record(connection, delivery, status, error, **_over(DeliveryStatus.GIVEN_UP))
+    """PENDING -> GIVEN_UP. Returns False if the attempt is no longer the latest."""
+    return _record(connection, delivery, status, error, **_ended(DeliveryStatus.GIVEN_UP))
 
 
 def disable_gone(connection: Connection, delivery: Delivery, url: str, status: int, error: str) -> bool:
-    """PENDING -> GIVEN_UP, with all that is pending for the merchant: the receiver at this address is no more.
+    """PENDING -> GIVEN_UP for all pending messages of the merchant, and disable the webhook: its receiver is gone.
 
-    False where the attempt is no longer the latest. Where the operator has changed the address meanwhile, that stays.
+    Returns False if the attempt is no longer the latest. A webhook with another URL meanwhile stays enabled.
     """
     recorded = give_up(connection, delivery, status, error)
     here = (webhooks.c.merchant == delivery.merchant) & (webhooks.c.url == url) & _is_on
@@ -241,29 +240,29 @@ def disable_gone(connection: Connection, delivery: Delivery, url: str, status: i
 
 
 def of_sync(connection: Connection, merchant: str, sync_id: UUID) -> list[Delivery]:
-    """What the merchant's webhook was told about a sync, or is to be told, the oldest first."""
-    return _found(connection, _deliveries.merchant == merchant, _deliveries.sync_id == sync_id)
+    """Return the messages about a sync, oldest first."""
+    return _select(connection, _deliveries.merchant == merchant, _deliveries.sync_id == sync_id)
 
 
 def latest(connection: Connection, merchant: str, limit: int) -> list[Delivery]:
-    """The newest messages to the merchant's webhook, the newest first."""
-    return _found(connection, _deliveries.merchant == merchant, limit=limit)
+    """Return the latest messages to the merchant's webhook, newest first."""
+    return _select(connection, _deliveries.merchant == merchant, limit=limit)
 
 
 def pending(connection: Connection) -> PendingDeliveries:
-    """Count what is not delivered yet, over all merchants, up to MOST_COUNTED; and how old the oldest is."""
+    """Return the number of pending messages of all merchants, up to MOST_COUNTED, and the age of the oldest."""
     count, oldest, as_of = connection.execute(_count_pending).one()
     return PendingDeliveries(count, 0.0 if oldest is None else max(0.0, (as_of - oldest).total_seconds()))
 
 
-def _found(connection: Connection, *conditions: ColumnElement[bool], limit: int | None = None) -> list[Delivery]:
+def _select(connection: Connection, *conditions: ColumnElement[bool], limit: int | None = None) -> list[Delivery]:
     order = _deliveries.id if limit is None else _deliveries.id.desc()
     return [
         _delivery(row) for row in connection.execute(select(*_columns).where(*conditions).order_by(order).limit(limit))
     ]
 
 
-def _over(status: DeliveryStatus) -> dict[str, Any]:
+def _ended(status: DeliveryStatus) -> dict[str, Any]:
     return {"status": status, "next_attempt_at": None, "finished_at": now()}
 
 
@@ -290,7 +289,7 @@ def _record(
 
 def _give_up_all(connection: Connection, merchant: str, why: str) -> None:
     of_merchant = (_deliveries.merchant == merchant) & _deliveries.next_attempt_at.is_not(None)
-    given_up = {**_over(DeliveryStatus.GIVEN_UP), "last_error": why}
+    given_up = {**_ended(DeliveryStatus.GIVEN_UP), "last_error": why}
     connection.execute(update(webhook_deliveries).where(of_merchant).values(**given_up))
 
 
