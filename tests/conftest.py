@@ -27,19 +27,19 @@ SLOWEST = ("test_fuzz.py", "test_planted_faults.py", "test_client_command.py", "
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Options of our own."""
+    """Add the project's options."""
     parser.addoption("--screenshots", action="store_true", help="test_pages_browser.py renews docs/images/*.png")
     parser.addoption("--without-slowest", action="store_true", help=f"leave out {', '.join(SLOWEST)}")
 
 
 def pytest_configure() -> None:
-    """What is started in a shell's background ignores Ctrl-C, and so would all that it starts."""
+    """Restore SIGINT: background jobs of a shell ignore it, and so would their children."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Start the slowest files first, so that they do not run alone at the end. Other files keep their order."""
+    """Start the slowest files first, so that they do not run alone at the end. The rest keeps its random order."""
     items.sort(key=lambda item: item.path.name not in SLOWEST)
     if config.getoption("--without-slowest"):
         slowest = [item for item in items if item.path.name in SLOWEST]
@@ -55,7 +55,7 @@ def _no_settings_of_the_developers_own(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def _umask_is_restored() -> Iterator[None]:
-    """Commands that run in the test's own process set it for the whole process."""
+    """Commands that run in the test process set the umask of the process."""
     before = os.umask(0)
     os.umask(before)
     yield
@@ -64,7 +64,7 @@ def _umask_is_restored() -> Iterator[None]:
 
 @pytest.fixture(autouse=True, scope="session")
 def _certificate_authorities_are_read_once() -> Iterator[None]:
-    """Each client of httpx2 would read them again, which takes as long as fifty requests."""
+    """Reading them for each httpx2 client takes as long as fifty requests."""
     with pytest.MonkeyPatch.context() as here:
         here.setattr(httpcore2, "default_ssl_context", functools.cache(httpcore2.default_ssl_context))
         yield
@@ -72,7 +72,7 @@ def _certificate_authorities_are_read_once() -> Iterator[None]:
 
 @pytest.fixture(autouse=True, scope="session")
 def _default_ports_are_taken_where_ci_runs() -> Iterator[None]:
-    """Tests must pass beside `make run`. Not on a developer's machine, where `make run` must start beside the tests."""
+    """Tests must pass beside `make run`. On a developer's machine, leave the ports for `make run`."""
     with ExitStack() as taken:
         for port in (8080, 8081, processes.OPERATIONS_PORT_OF_GATEWAY, processes.OPERATIONS_PORT_OF_WORKER):
             if os.environ.get("CI"):
@@ -102,7 +102,7 @@ def postgresql_template(postgresql_server: str) -> str:
 
 @pytest.fixture(params=DIALECTS)
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A new migrated database: a test that wants it runs on SQLite and on PostgreSQL."""
+    """Create a migrated database. Tests with this fixture run on SQLite and on PostgreSQL."""
     if request.param == "postgresql":
         server = request.getfixturevalue("postgresql_server")
         return databases.copy_of(server, request.getfixturevalue("postgresql_template"))
@@ -128,14 +128,14 @@ def deployment(database_url: str, tmp_path: Path) -> Deployment:
 
 @pytest.fixture
 def sqlite_deployment(sqlite_template: Path, tmp_path: Path) -> Deployment:
-    """The same on SQLite only, for what has nothing to do with the database."""
+    """Processes over a new SQLite database, for tests that do not depend on the database."""
     shutil.copy(sqlite_template, tmp_path / "gateway.db")
     return Deployment(tmp_path, f"sqlite:///{tmp_path / 'gateway.db'}")
 
 
 @pytest.fixture(scope="module")
 def published() -> Iterator[tuple[Issuer, str]]:
-    """An issuer, and where it publishes its keys."""
+    """An issuer, and the address of its keys."""
     issuer = Issuer()
     with serve(issuer) as base:
         yield issuer, f"{base}/.well-known/jwks.json"
@@ -143,12 +143,12 @@ def published() -> Iterator[tuple[Issuer, str]]:
 
 @pytest.fixture
 def issuer(published: tuple[Issuer, str]) -> Issuer:
-    """One that works."""
+    """A working issuer."""
     published[0].reset()
     return published[0]
 
 
 @pytest.fixture(scope="session")
 def product_gateway_sandbox_options() -> list[str]:
-    """Of the sandbox that the plugin starts: in less time than people would take."""
+    """Options that make the plugin's sandbox faster."""
     return ["--sync-seconds", "0.2", "--slow-seconds", "2"]

@@ -1,4 +1,4 @@
-"""What would break a client or a merchant's service is found before it is released; what only adds is let through."""
+"""Breaking changes of a spec are found before a release; additions are allowed."""
 
 import copy
 from collections.abc import Callable
@@ -17,35 +17,35 @@ Change = Callable[[Node], Any]
 
 
 def operation(document: Node, method: str, path: str) -> Node:
-    """An operation of a document."""
+    """Return an operation of a document."""
     found: Node = document["paths"][path][method]
     return found
 
 
 def enqueue(document: Node) -> Node:
-    """The one that matters most."""
+    """Return the operation enqueueSync."""
     return operation(document, "put", f"{API}/sync/{{entityType}}")
 
 
 def products(document: Node) -> Node:
-    """A list."""
+    """Return a list operation."""
     return operation(document, "get", f"{API}/products")
 
 
 def schema(document: Node, name: str) -> Node:
-    """A named schema."""
+    """Return a named schema."""
     found: Node = document["components"]["schemas"][name]
     return found
 
 
 def parameter(document: Node, name: str) -> Node:
-    """A named parameter."""
+    """Return a named parameter."""
     found: Node = document["components"]["parameters"][name]
     return found
 
 
 def changed(name: str, change: Change) -> tuple[Node, Node]:
-    """The document, and the same with the change."""
+    """Return the document, and a copy with the change."""
     old = documents.load(name)
     new = copy.deepcopy(old)
     change(new)
@@ -181,7 +181,7 @@ TO_MERCHANTS: dict[str, tuple[Change, str]] = {
 
 
 @pytest.mark.parametrize("what", BREAKING)
-def test_what_would_break_a_client_is_found(what: str) -> None:
+def test_a_breaking_change_for_clients_is_found(what: str) -> None:
     """A finding names the place and the old value, so the reader knows what to restore."""
     change, said = BREAKING[what]
     found = Comparison(*changed(documents.GATEWAY, change), ours=True).findings()
@@ -189,29 +189,29 @@ def test_what_would_break_a_client_is_found(what: str) -> None:
 
 
 @pytest.mark.parametrize("what", HARMLESS)
-def test_what_only_adds_is_let_through(what: str) -> None:
-    """A checker that cries at additions is switched off."""
+def test_an_addition_is_allowed(what: str) -> None:
+    """Developers would switch off a checker that reports additions."""
     assert Comparison(*changed(documents.GATEWAY, HARMLESS[what]), ours=True).findings() == []
 
 
 @pytest.mark.parametrize("what", TO_MERCHANTS)
-def test_what_would_break_a_merchants_service_is_found(what: str) -> None:
-    """There it is they who serve: we may ask for no more than before, and must take what we took."""
+def test_a_breaking_change_for_merchants_services_is_found(what: str) -> None:
+    """The merchant is the server there: the gateway may not send more, and must accept the same responses."""
     change, said = TO_MERCHANTS[what]
     found = Comparison(*changed(documents.PRODUCT_SERVICE, change), ours=False).findings()
     assert any(said in each for each in found), f"{what}: nothing of {said!r} among {found}"
 
 
-def test_a_new_major_version_may_take_away() -> None:
-    """That is what it says (semver.org)."""
+def test_a_new_major_version_may_break() -> None:
+    """As semver.org defines it."""
     old, new = changed(documents.GATEWAY, BREAKING["an operation is removed"][0])
     assert "allowed with version 2.0.0" in faults(documents.GATEWAY, old, new, {})[0]
     new["info"]["version"] = "2.0.0"
     assert faults(documents.GATEWAY, old, new, {}) == []
 
 
-def test_an_addition_asks_for_a_new_minor_version_and_texts_for_none() -> None:
-    """A client sees by the number whether there is something for it."""
+def test_an_addition_needs_a_new_minor_version_and_a_text_none() -> None:
+    """The version tells a client about additions."""
     old, new = changed(documents.GATEWAY, HARMLESS["a new field of an answer"])
     (said,) = faults(documents.GATEWAY, old, new, {})
     major, minor, _ = old["info"]["version"].split(".")
@@ -221,8 +221,8 @@ def test_an_addition_asks_for_a_new_minor_version_and_texts_for_none() -> None:
     assert faults(documents.GATEWAY, *changed(documents.GATEWAY, HARMLESS["other texts and examples"]), {}) == []
 
 
-def test_an_exception_is_for_one_difference_and_no_longer_than_there_is_one() -> None:
-    """A list of exceptions that only grows hides the next difference."""
+def test_an_exception_ends_with_its_difference() -> None:
+    """Outdated exceptions would hide the next difference."""
     old, new = changed(documents.GATEWAY, BREAKING["a header is removed"][0])
     new["info"]["version"] = "1.99.0"
     (finding,) = Comparison(old, new, ours=True).findings()

@@ -1,4 +1,4 @@
-"""docs/clients.md is held to account: it has the clients that `make clients` runs, with the commands that are run."""
+"""docs/clients.md has the clients that `make clients` runs, with the same commands."""
 
 import re
 import shlex
@@ -15,8 +15,8 @@ ROWS = [[cell.strip() for cell in line.strip("|").split("|")] for line in PAGE.s
 each_client = pytest.mark.parametrize("client", CLIENTS, ids=lambda client: client.name)
 
 
-def test_the_matrix_has_the_clients_that_are_run() -> None:
-    """With the generators' versions as they are locked."""
+def test_the_matrix_lists_the_clients_of_make_clients() -> None:
+    """With the locked versions of the generators."""
     assert [row[:3] for row in ROWS] == [[f"`{each.name}`", each.language, each.generator] for each in CLIENTS]
 
 
@@ -34,7 +34,7 @@ def test_there_are_nine_clients_in_seven_languages() -> None:
 
 @each_client
 def test_the_page_has_the_commands_that_are_run(client: Client) -> None:
-    """Letter by letter, in the client's own section."""
+    """Verbatim, in the client's own section."""
     (section,) = re.findall(rf"^### {client.name}\n(.*?)(?=^##|\Z)", PAGE, re.MULTILINE | re.DOTALL)
     (block,) = re.findall(r"```console\n(.*?)```", section, re.DOTALL)
     commands = [command for command in (client.generate, client.build, client.run) if command]
@@ -42,8 +42,8 @@ def test_the_page_has_the_commands_that_are_run(client: Client) -> None:
 
 
 @each_client
-def test_the_page_leads_to_the_tour(client: Client) -> None:
-    """The program that the client's last command runs, or is built of."""
+def test_the_page_links_the_tour(client: Client) -> None:
+    """The page links the program that the client's last command runs."""
     (row,) = (row for row in ROWS if row[0] == f"`{client.name}`")
     (link,) = re.findall(r"\]\((.*)\)", row[3])
     assert (TOP / "docs" / link).resolve().is_relative_to(TOURS / client.name)
@@ -51,14 +51,14 @@ def test_the_page_leads_to_the_tour(client: Client) -> None:
 
 
 @each_client
-def test_every_tool_of_a_client_can_be_looked_for(client: Client) -> None:
-    """And one that is not here is said to be missing, not run into."""
+def test_a_missing_tool_of_a_client_is_reported(client: Client) -> None:
+    """A missing tool is reported before a client is run."""
     assert set(client.needs) <= set(TOOLS)
     assert "openapi-generator" not in client.package or {"Java 11", "JDK 11"} & set(client.needs)
 
 
 def test_ci_installs_what_the_page_says() -> None:
-    """But for the JDK, which is installed where there is none."""
+    """Except the JDK, which CI installs only where it is missing."""
     (command,) = re.findall(r"^\$ apt-get install (.*?)\n```", PAGE, re.MULTILINE | re.DOTALL)
     script = (TOP / ".ci" / "run").read_text()
     listed = " ".join(re.findall(r"toolchains\+?=\((.*?)\)", script))
@@ -66,7 +66,7 @@ def test_ci_installs_what_the_page_says() -> None:
 
 
 def test_a_client_that_does_not_exist_is_refused() -> None:
-    """A slip in CLIENTS must not end in a green run of nothing."""
+    """A misspelt name in CLIENTS must not end in a green run of no client."""
     command = [sys.executable, "-m", "tests.tools.generated_clients"]
     done = subprocess.run(
         command, cwd=TOP, env={"CLIENTS": "cobol"}, capture_output=True, text=True, timeout=60, check=False
@@ -76,7 +76,7 @@ def test_a_client_that_does_not_exist_is_refused() -> None:
 
 
 def test_the_fields_that_the_page_calls_nullable_are() -> None:
-    """And no others of a sync."""
+    """And no other fields of a sync."""
     schemas = documents.load(documents.GATEWAY)["components"]["schemas"]
     (sentence,) = re.findall(r"of a sync,\n?(.*?) are always there", PAGE, re.DOTALL)
     nullable = {

@@ -1,4 +1,4 @@
-"""Migrations: two versions share a database while one takes over from the other."""
+"""Migrations: two versions share a database during a rolling upgrade."""
 
 import hashlib
 from pathlib import Path
@@ -21,7 +21,7 @@ FILES = sorted(FOLDER.glob("*.jsonl"))
 
 
 def set_revision(database: Database, revision: str, oldest_code: str = "0001") -> None:
-    """As another version's migrations leave it."""
+    """Set the revision, as another version's migrations would."""
 
     def change(connection: Connection) -> None:
         connection.execute(text("UPDATE alembic_version SET version_num = :r"), {"r": revision})
@@ -31,8 +31,8 @@ def set_revision(database: Database, revision: str, oldest_code: str = "0001") -
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_what_released_versions_say_is_still_understood(file: Path, request: pytest.FixtureRequest) -> None:
-    """In a rolling upgrade the old version works on the new tables, and must find and change the same rows there."""
+def test_statements_of_released_versions_still_work(file: Path, request: pytest.FixtureRequest) -> None:
+    """In a rolling upgrade the old version uses the new tables, with the same results."""
     dialect = file.stem.split(".")[1]
     url = (
         f"sqlite:///{databases.migrated_file(request.getfixturevalue('tmp_path'))}"
@@ -48,7 +48,7 @@ def test_what_released_versions_say_is_still_understood(file: Path, request: pyt
         assert now.rows == then.rows, f"{file.name}, line {number}: it was {then.rows} rows for {then.sql}"
 
 
-def test_there_is_a_record_for_every_released_migration() -> None:
+def test_every_released_migration_has_recorded_statements() -> None:
     """Run tests/tools/record_statements.py when a version with new migrations is released."""
     revisions = [name.split("_")[0] for name in RELEASED]
     assert [each.name for each in FILES] == [
@@ -58,21 +58,21 @@ def test_there_is_a_record_for_every_released_migration() -> None:
 
 
 @pytest.mark.parametrize("name", RELEASED)
-def test_a_released_migration_stays_as_it_was(name: str) -> None:
-    """What is to change goes into a new one: databases at the old revision would not get it."""
+def test_a_released_migration_is_unchanged(name: str) -> None:
+    """Databases at the old revision would not get a later edit."""
     digest = hashlib.blake2b((VERSIONS / name).read_bytes(), digest_size=4).hexdigest()
     assert digest == RELEASED[name], f"{name} is released: bring it back, and write a new migration"
 
 
-def test_revisions_are_numbers_one_after_the_other() -> None:
-    """By that a version knows a newer one's, which it has never seen."""
+def test_revisions_are_consecutive_numbers() -> None:
+    """A version recognises a newer revision by its number."""
     names = sorted(each.name for each in VERSIONS.glob("*.py"))
     assert [name.split("_")[0] for name in names] == [f"{n:04d}" for n in range(1, len(names) + 1)]
     assert migrate.newest() == ScriptDirectory(str(VERSIONS.parent)).get_current_head() == names[-1].split("_")[0]
 
 
-async def test_a_version_goes_on_serving_when_a_newer_one_has_migrated(database: Database) -> None:
-    """The new version migrates first, and the old one stays ready and starts again until its turn comes."""
+async def test_a_version_keeps_serving_after_a_newer_migration(database: Database) -> None:
+    """The old version stays ready, and can start again, until it is replaced."""
     set_revision(database, "9999")
     assert database.call(migrate.upgrade) == "9999"
     assert database.call(migrate.require_fit) == "9999"
@@ -80,10 +80,8 @@ async def test_a_version_goes_on_serving_when_a_newer_one_has_migrated(database:
 
 
 @pytest.mark.parametrize(("revision", "oldest_code"), [("9999", "9998"), ("a1b2c3d4e5f6", "0001")])
-async def test_a_version_leaves_tables_alone_that_it_does_not_fit(
-    database: Database, revision: str, oldest_code: str
-) -> None:
-    """Those of a version that has taken away what this one needs, and those of another program."""
+async def test_a_version_refuses_incompatible_tables(database: Database, revision: str, oldest_code: str) -> None:
+    """Tables of an incompatible version, or of another program."""
     set_revision(database, revision, oldest_code)
     with pytest.raises(SettingsError, match="newer version"):
         database.call(migrate.upgrade)
@@ -94,8 +92,8 @@ async def test_a_version_leaves_tables_alone_that_it_does_not_fit(
     assert database.call(migrate.current) == revision
 
 
-async def test_a_version_waits_for_its_own_migrations(database: Database) -> None:
-    """It is not ready before: it would answer 500 for what it does not find."""
+async def test_a_version_is_not_ready_before_its_own_migrations(database: Database) -> None:
+    """It is not ready before, because it would answer 500."""
     set_revision(database, "0000")
     with pytest.raises(Unavailable, match="not up to date"):
         await Readiness(database).check()

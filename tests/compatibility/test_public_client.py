@@ -1,4 +1,4 @@
-"""A client that knows the public documentation alone, generated as anybody would generate it, works unchanged."""
+"""A client generated from the public documentation alone works unchanged."""
 
 import importlib
 import subprocess
@@ -25,7 +25,7 @@ SYNC = f"{API}/sync/{{entityType}}"
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
-    """Pydantic models, from the document by datamodel-code-generator; a string is a string and no number."""
+    """Generate strict Pydantic models from the document."""
     path = tmp_path_factory.mktemp("client") / "public_client.py"
     generate = [sys.executable, "-m", "datamodel_code_generator", "--input", str(DOCUMENTATION), "--output", str(path)]
     kind = ["--input-file-type", "openapi", "--output-model-type", "pydantic_v2.BaseModel", "--strict-types", "str"]
@@ -37,23 +37,21 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
 
 
 def test_the_document_itself_is_valid() -> None:
-    """Else the generator could read something else out of it than stands there."""
+    """The generator could misread an invalid document."""
     validate(PUBLIC)
 
 
 @pytest.mark.parametrize("method", ["put", "get"])
-def test_every_documented_answer_is_in_our_spec(method: str) -> None:
-    """We add; what was promised stays."""
+def test_every_publicly_documented_response_is_in_the_spec(method: str) -> None:
+    """The gateway's spec adds to the public documentation and removes nothing."""
     ours, promised = DOCUMENT["paths"][SYNC][method], PUBLIC["paths"][SYNC][method]
     assert set(promised["responses"]) <= set(ours["responses"])
     parameters = [documents.resolve(DOCUMENT, each) for each in ours.get("parameters", [])]
     assert not [each["name"] for each in parameters if each.get("required")]
 
 
-def test_the_running_servers_answers_are_what_the_client_expects(
-    client: ModuleType, sqlite_template: Path, tmp_path: Path
-) -> None:
-    """Accepted, refused, missing, there: every body fits the models, with what we add left aside."""
+def test_the_servers_responses_fit_the_public_models(client: ModuleType, sqlite_template: Path, tmp_path: Path) -> None:
+    """Bodies of 202, 4xx and 200 fit the models; additions are ignored."""
     (tmp_path / "gateway.db").write_bytes(sqlite_template.read_bytes())
 
     def refused(answer: httpx2.Response, status: int) -> None:
@@ -90,8 +88,8 @@ def test_the_running_servers_answers_are_what_the_client_expects(
 
 
 @pytest.mark.parametrize("status", ["500", "503"])
-def test_a_failure_has_the_clients_form_too(client: ModuleType, status: str) -> None:
-    """As our spec's examples have it; tests of the database and of the server see such answers."""
+def test_error_examples_fit_the_public_models(client: ModuleType, status: str) -> None:
+    """Checked with the spec's examples; tests of the database and the server produce such responses."""
     name = DOCUMENT["paths"][SYNC]["put"]["responses"][status]["$ref"].rpartition("/")[2]
     example = DOCUMENT["components"]["responses"][name]["content"]["application/json"]["example"]
     assert client.Errors.model_validate(example).error[0].status == status

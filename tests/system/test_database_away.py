@@ -1,4 +1,4 @@
-"""PostgreSQL goes away, under a running server: stopped, hung, full of others, read-only, locked, behind dead wires."""
+"""PostgreSQL outages under a running server: stopped, hung, out of connections, read-only, locked, unreachable."""
 
 import contextlib
 import signal
@@ -42,7 +42,7 @@ class Place:
 
     @contextmanager
     def setting(self, name: str, value: str) -> Iterator[None]:
-        """PostgreSQL's, for all sessions, those that there are too."""
+        """Change a setting of PostgreSQL for all sessions, including open ones."""
         with self.connect() as session:
             session.execute(f"ALTER SYSTEM SET {name} = {value}".encode())
             session.execute("SELECT pg_reload_conf()")
@@ -56,7 +56,7 @@ class Place:
 
 @contextmanager
 def stopped(place: Place) -> Iterator[None]:
-    """Killed; the disk keeps what was committed."""
+    """Kill the server; committed data stays on disk."""
     place.postgresql.crash()
     try:
         yield
@@ -65,18 +65,18 @@ def stopped(place: Place) -> Iterator[None]:
 
 
 def hung(place: Place) -> AbstractContextManager[None]:
-    """It takes connections and says nothing."""
+    """The server accepts connections and does not answer."""
     return place.postgresql.standing_still()
 
 
 def unreachable(place: Place) -> AbstractContextManager[None]:
-    """The network carries nothing; what was connected stays dead."""
+    """The network drops all packets, and open connections stay dead."""
     return place.between.dead()
 
 
 @contextmanager
 def out_of_connections(place: Place) -> Iterator[None]:
-    """Others have them all, since ours were ended."""
+    """Other sessions use all connections."""
     with contextlib.ExitStack() as others:
         first = others.enter_context(place.connect())
         deadline = time.monotonic() + 10
@@ -93,7 +93,7 @@ def out_of_connections(place: Place) -> Iterator[None]:
 
 
 def read_only(place: Place) -> AbstractContextManager[None]:
-    """As a primary is that was demoted."""
+    """The server is read-only, like a demoted primary."""
     return place.setting("default_transaction_read_only", "on")
 
 
@@ -124,7 +124,7 @@ OUTAGES: dict[Callable[[Place], AbstractContextManager[None]], int] = {
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    """One for all outages: it must be as before after each."""
+    """One deployment for all outages: it must recover after each."""
     folder = tmp_path_factory.mktemp("away")
     with one_server(**SETTINGS) as postgresql, tcp_proxy.wires(postgresql.port) as between:
         url = f"postgresql://{USER}@{HOST}:{{}}/postgres"
@@ -140,7 +140,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
 
 @pytest.fixture
 def caller(place: Place, request: pytest.FixtureRequest) -> Iterator[httpx2.Client]:
-    """A client of the outage's own merchant; every answer is held to the spec."""
+    """A client of a merchant for this outage, which checks every response against the spec."""
     with place.gateway.of(request.getfixturevalue("outage").__name__) as client:
         yield client
 
@@ -155,8 +155,8 @@ def test_an_outage_of_postgresql_is_a_503_in_time_and_passes(
     is_quiet(place.process.log.read_text())
 
 
-def test_who_waits_for_a_sync_waits_through_an_outage_and_is_told_where_it_outlasts_them(place: Place) -> None:
-    """The sync may well go on meanwhile; and asking again would be no better than to wait."""
+def test_a_long_poll_survives_an_outage_and_gets_503_if_the_outage_is_longer(place: Place) -> None:
+    """The sync may continue meanwhile, and polling would not help the client."""
     place.gateway.add("patient")
     direct = f"postgresql://{USER}@{HOST}:{place.postgresql.port}/postgres"
     with place.gateway.of("patient") as caller, ThreadPoolExecutor(2) as threads:
@@ -183,8 +183,8 @@ def test_who_waits_for_a_sync_waits_through_an_outage_and_is_told_where_it_outla
         assert answer.headers["Preference-Applied"] == "wait=50"
 
 
-def test_processes_end_in_good_order_while_postgresql_hangs(place: Place) -> None:
-    """An orchestrator that restarts what is not ready need not kill it. And while they wait they cost nothing."""
+def test_processes_stop_cleanly_while_postgresql_hangs(place: Place) -> None:
+    """An orchestrator need not kill them. Meanwhile they use almost no CPU."""
     deployment = place.gateway.deployment
     with contextlib.ExitStack() as stack:
         service = stack.enter_context(deployment.sample_service("--records", "50", "--delay", "1"))
@@ -208,5 +208,5 @@ def test_processes_end_in_good_order_while_postgresql_hangs(place: Place) -> Non
 
 
 def is_in_progress(caller: httpx2.Client, sync: str) -> bool:
-    """Whether a worker runs it."""
+    """Return whether a worker runs it."""
     return bool(caller.get(f"{API}/syncs/{sync}").json()["data"]["status"] == "IN_PROGRESS")

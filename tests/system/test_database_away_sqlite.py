@@ -1,4 +1,4 @@
-"""SQLite goes away, under a running server: locked, on a full disk, its file taken away or replaced."""
+"""SQLite outages under a running server: locked, disk full, file removed or replaced."""
 
 import resource
 import shutil
@@ -30,13 +30,13 @@ class Place:
         self.file = file
 
     def files(self) -> list[Path]:
-        """The database's: itself, and what SQLite keeps beside it."""
+        """Return the database file with SQLite's companion files."""
         return [self.file.with_name(self.file.name + suffix) for suffix in ("", "-wal", "-shm")]
 
 
 @contextmanager
 def locked(place: Place) -> Iterator[None]:
-    """Another process is in the middle of a write."""
+    """Another process holds the write lock."""
     with closing(sqlite3.connect(place.file, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         yield
@@ -44,7 +44,7 @@ def locked(place: Place) -> Iterator[None]:
 
 @contextmanager
 def full(place: Place) -> Iterator[None]:
-    """No file of the process may grow any more."""
+    """No file of the process can grow."""
     assert place.files()[1].stat().st_size > BYTES_OF_A_FULL_DISK, "there is room in the file yet: write more before"
     before = resource.prlimit(place.process.pid, resource.RLIMIT_FSIZE)
     resource.prlimit(place.process.pid, resource.RLIMIT_FSIZE, (BYTES_OF_A_FULL_DISK, before[1]))
@@ -79,7 +79,7 @@ OUTAGES: dict[Callable[[Place], AbstractContextManager[None]], int] = {
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory, sqlite_template: Path) -> Iterator[Place]:
-    """One for all outages: it must be as before after each."""
+    """One deployment for all outages: it must recover after each."""
     folder = tmp_path_factory.mktemp("away")
     file = folder / "gateway.db"
     shutil.copy(sqlite_template, file)
@@ -104,7 +104,7 @@ def test_an_outage_of_sqlite_is_a_503_in_time_and_passes(
     is_quiet(place.process.log.read_text())
 
 
-def test_a_file_in_the_place_of_another_is_used_at_once(tmp_path: Path, sqlite_template: Path) -> None:
+def test_a_replaced_database_file_is_used_at_once(tmp_path: Path, sqlite_template: Path) -> None:
     """An operator restores a backup: writes into the old file would be lost."""
     file, new = tmp_path / "gateway.db", tmp_path / "new.db"
     for each in (file, new):
@@ -125,8 +125,8 @@ def test_a_file_in_the_place_of_another_is_used_at_once(tmp_path: Path, sqlite_t
         is_quiet(process.log.read_text())
 
 
-def test_an_idle_worker_without_its_file_costs_nothing(tmp_path: Path, sqlite_template: Path) -> None:
-    """It looks now and then whether the file is back, and makes no other in its place."""
+def test_an_idle_worker_without_its_database_file_uses_almost_no_cpu(tmp_path: Path, sqlite_template: Path) -> None:
+    """It checks periodically for the file, and does not create a new one."""
     file = tmp_path / "gateway.db"
     shutil.copy(sqlite_template, file)
     with Deployment(tmp_path, f"sqlite:///{file}").process("worker") as worker:
@@ -138,8 +138,8 @@ def test_an_idle_worker_without_its_file_costs_nothing(tmp_path: Path, sqlite_te
         is_quiet(worker.log.read_text())
 
 
-def test_what_was_refused_under_a_lock_is_not_done_later(place: Place) -> None:
-    """503 without a word of doubt means that nothing was done, also when the lock is gone."""
+def test_a_write_that_got_503_under_a_lock_is_not_executed_later(place: Place) -> None:
+    """A plain 503 means that nothing was written, also after the lock is released."""
     with place.gateway.of("refused") as caller:
         with locked(place):
             assert error(caller.put(f"{API}/sync/COLLECTION"), 503) == AWAY

@@ -1,4 +1,4 @@
-"""The whole deployment: real processes, real HTTP, real catalogs. What a merchant and an operator live through."""
+"""End-to-end: real processes, real HTTP and real catalogs."""
 
 import signal
 from pathlib import Path
@@ -26,7 +26,7 @@ def token_file(tmp_path: Path) -> Path:
 
 
 def register(deployment: Deployment, url: str, token_file: Path) -> None:
-    """The merchant `shop`, with the service."""
+    """Register the merchant `shop` with the service."""
     deployment.run(
         *("merchant", "add", "shop", "--platform", "BYOP", "--currency", "GBP"),
         *("--product-service-url", url, "--product-service-token-file", str(token_file)),
@@ -34,7 +34,7 @@ def register(deployment: Deployment, url: str, token_file: Path) -> None:
 
 
 def everything(client: httpx2.Client, path: str) -> list[dict[str, Any]]:
-    """All records of a list, page by page."""
+    """Return all records of a list, page by page."""
     records: list[dict[str, Any]] = []
     query: dict[str, Any] = {"page_size": 7}
     while True:
@@ -46,7 +46,7 @@ def everything(client: httpx2.Client, path: str) -> list[dict[str, Any]]:
 
 
 def as_published(record: dict[str, Any]) -> dict[str, Any]:
-    """A record of the service as the gateway shows it in a list."""
+    """Return a record of the service in the form of the gateway's list."""
     known = {name: value for name, value in record.items() if value is not None}
     if "products" in known:
         known["productCount"] = len(known.pop("products"))
@@ -54,8 +54,8 @@ def as_published(record: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", REAL)
-def test_a_real_catalog_arrives_whole(deployment: Deployment, token_file: Path, name: str) -> None:
-    """PUT, wait, compare every record."""
+def test_every_record_of_a_real_catalog_arrives(deployment: Deployment, token_file: Path, name: str) -> None:
+    """PUT, wait, and compare every record."""
     if not CATALOGS.is_dir():
         pytest.skip("the real catalogs are not beside this checkout (../shared/catalogs)")
     source = catalog_file.read(CATALOGS / name)
@@ -79,8 +79,8 @@ def test_a_real_catalog_arrives_whole(deployment: Deployment, token_file: Path, 
             assert [each["id"] for each in shown["products"]] == shown["productIds"]
 
 
-def test_a_worker_that_is_killed_leaves_nobody_at_429(deployment: Deployment, token_file: Path) -> None:
-    """The lease runs out, another worker goes on behind the last page, and every record is there once."""
+def test_another_worker_continues_the_sync_of_a_killed_worker(deployment: Deployment, token_file: Path) -> None:
+    """The lease expires, another worker continues after the last page, and every record is there once."""
     deployment.environment |= {"PRODUCT_GATEWAY_LEASE_SECONDS": "1", "PRODUCT_GATEWAY_PAGE_SIZE": "20"}
     arguments = ("--records", "300", "--delay", "0.1", "--token-file", str(token_file))
     with deployment.sample_service(*arguments) as service, deployment.serving() as url:
@@ -104,9 +104,7 @@ def test_a_worker_that_is_killed_leaves_nobody_at_429(deployment: Deployment, to
             assert len(everything(client, "products")) == 300
 
 
-def test_a_worker_that_is_told_to_stop_hands_its_sync_back_at_once(
-    sqlite_deployment: Deployment, token_file: Path
-) -> None:
+def test_a_stopped_worker_releases_its_sync_at_once(sqlite_deployment: Deployment, token_file: Path) -> None:
     """Ctrl-C and a rolling upgrade release their syncs at once."""
     deployment = sqlite_deployment
     deployment.environment |= {"PRODUCT_GATEWAY_LEASE_SECONDS": "600", "PRODUCT_GATEWAY_PAGE_SIZE": "20"}
@@ -131,7 +129,7 @@ def test_a_worker_that_is_told_to_stop_hands_its_sync_back_at_once(
 
 
 def test_a_202_survives_the_death_of_the_server(deployment: Deployment, token_file: Path) -> None:
-    """What was promised is kept: the answer goes out after the commit."""
+    """The response is sent after the commit."""
     with deployment.sample_service("--token-file", str(token_file)) as service:
         register(deployment, service, token_file)
         with deployment.process("serve", "--port", "0") as server:
@@ -143,10 +141,8 @@ def test_a_202_survives_the_death_of_the_server(deployment: Deployment, token_fi
             assert ended(client, sync)["status"] == "SUCCEEDED"
 
 
-def test_a_large_catalog_goes_through_and_a_second_time_without_a_change(
-    sqlite_deployment: Deployment, token_file: Path
-) -> None:
-    """20,000 records in 40 pages, each known again."""
+def test_a_second_sync_of_a_large_catalog_changes_nothing(sqlite_deployment: Deployment, token_file: Path) -> None:
+    """20,000 records in 40 pages; the second sync finds them unchanged."""
     deployment = sqlite_deployment
     deployment.environment["PRODUCT_GATEWAY_PAGE_SIZE"] = "500"
     with (

@@ -28,7 +28,7 @@ SECONDS_TO_RECOVER = 10
 
 @dataclass
 class Caller:
-    """Asks for syncs of one merchant, through the one gateway and the other, and keeps what it was told."""
+    """A client that requests syncs of one merchant through both gateways, and records the responses."""
 
     merchant: str
     clients: list[httpx2.Client]
@@ -49,17 +49,17 @@ class Caller:
                 self.without_retry_after.append(answer)
 
     def is_in_the_middle_of_one(self) -> bool:
-        """Some pages are written, and some are not."""
+        """Return whether some pages of a sync are written, but not all."""
         running = self.clients[0].get(f"{API}/syncs", params={"status": "IN_PROGRESS"}).json()["data"]
         return any(0 < sync["progress"]["recordsRead"] < RECORDS / 2 for sync in running)
 
     def first_accepted_after(self, moment: float) -> float | None:
-        """When it got the first 202 after that."""
+        """Return the time of the first 202 after this moment."""
         return min((each for each in self.accepted.values() if each > moment), default=None)
 
 
-def test_the_death_of_the_primary_loses_no_sync_and_needs_no_restart(tmp_path: Path) -> None:
-    """Every 202 is kept by the standby, the processes find it by themselves, and no sync runs twice."""
+def test_a_failover_loses_no_sync_and_needs_no_restart(tmp_path: Path) -> None:
+    """The standby has every 202, the processes find it by themselves, and no sync runs twice."""
     with ExitStack() as stack:
         primary, standby = stack.enter_context(primary_and_standby())
         hosts = ",".join(f"{HOST}:{each.port}" for each in (primary, standby))
@@ -109,7 +109,7 @@ def test_the_death_of_the_primary_loses_no_sync_and_needs_no_restart(tmp_path: P
 
 
 def check_syncs(caller: Caller) -> None:
-    """What was answered 202 is there, and each sync did its work once: what the first one created the others found."""
+    """Every accepted sync exists and ran once: the first created the records, the others found them unchanged."""
     gateway = caller.clients[0]
     for sync in caller.accepted:
         assert ended(gateway, {"id": sync})["status"] == "SUCCEEDED"
@@ -124,14 +124,14 @@ def check_syncs(caller: Caller) -> None:
 
 
 def check_catalog(caller: Caller, service: str) -> None:
-    """Record by record."""
+    """Compare record by record."""
     held = caller.clients[1].get(f"{API}/products", params={"page_size": RECORDS}).raise_for_status().json()["data"]
     source = httpx2.get(f"{service}/products", params={"page_size": RECORDS}, headers={"Authorization": "Bearer any"})
     assert held == json.loads(source.text.replace("+00:00", "Z"))["items"]
 
 
 def check_owners(logs: str) -> None:
-    """No two workers made the same attempt, and none ended what another had ended."""
+    """No two workers made the same attempt, or ended the same sync."""
     attempts: list[Any] = re.findall(r"The sync begins, attempt (\d+)\.\t.*\bsync_id=(\S+)", logs)
     assert len(set(attempts)) == len(attempts) > 0
     successes = re.findall(r"The sync SUCCEEDED after \S+ s\.\t.*\bsync_id=(\S+)", logs)

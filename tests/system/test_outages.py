@@ -1,4 +1,4 @@
-"""PostgreSQL that is away for a while, in its many ways: what cannot be done now is Unavailable, and then it works."""
+"""PostgreSQL outages at the level of the database layer: calls raise Unavailable, and later succeed."""
 
 import asyncio
 import socket
@@ -39,14 +39,14 @@ def enqueue_product(database: Database) -> None:
 
 
 def cut_off(url: str) -> None:
-    """Ends all sessions of the database, as a server does that goes down."""
+    """End all sessions of the database, as a stopping server does."""
     name = make_url(url).database
     others = make_url(url).set(database="postgres").render_as_string(hide_password=False)
     databases.run(others, f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
 
 
-def test_a_server_that_only_reads_is_left(url: str) -> None:
-    """A demoted primary takes connections; who stays with them never finds the new one."""
+def test_the_pool_leaves_a_read_only_server(url: str) -> None:
+    """A demoted primary accepts connections; a pool that keeps them never finds the new primary."""
     name = make_url(url).database
     databases.run(url, f"ALTER DATABASE {name} SET default_transaction_read_only = on")
     with open_database(url) as database:
@@ -58,7 +58,7 @@ def test_a_server_that_only_reads_is_left(url: str) -> None:
         enqueue_product(database)  # in a new session: the old one would still be read-only
 
 
-async def test_sessions_that_the_server_ended_cost_one_try(url: str) -> None:
+async def test_sessions_ended_by_the_server_cost_one_failed_call(url: str) -> None:
     """The pool drops all sessions after the first failure."""
     with open_database(url) as database:
 
@@ -93,8 +93,8 @@ async def test_a_session_that_ends_in_a_transaction_is_unavailable(url: str) -> 
         assert database.call(syncs.latest, "shop", EntityType.PRODUCT) is None
 
 
-async def test_no_write_is_tried_a_second_time_by_itself(url: str) -> None:
-    """A statement whose outcome is unknown may have worked: only the one who asked may ask again."""
+async def test_a_write_is_never_retried_automatically(url: str) -> None:
+    """A write with an unknown outcome may have succeeded: only the caller may retry it."""
     with open_database(url) as database:
         await database.read(migrate.current)
         cut_off(url)
@@ -111,14 +111,14 @@ async def test_no_write_is_tried_a_second_time_by_itself(url: str) -> None:
 
 @contextmanager
 def silent_host() -> Iterator[str]:
-    """It takes connections and says nothing, as one behind a broken network does."""
+    """A host that accepts connections and does not answer."""
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         listening.listen()
         yield f"127.0.0.1:{listening.getsockname()[1]}"
 
 
-async def test_a_host_that_says_nothing_is_given_up(url: str) -> None:
+async def test_a_silent_host_times_out(url: str) -> None:
     """Within seconds, so that the next host is tried."""
     with silent_host() as silent, open_database(f"postgresql://absent@{silent},{DEAD}/none") as database:
         async with asyncio.timeout(8):
@@ -135,8 +135,8 @@ async def test_a_host_that_says_nothing_is_given_up(url: str) -> None:
         lambda folder, port, name: f"postgresql://postgres@/{name}?host=127.0.0.1:1&host={folder}:{port}",
     ],
 )
-def test_the_host_that_answers_is_found(url: str, form: Callable[[str, int, str], str]) -> None:
-    """In SQLAlchemy's forms; libpq's is what the failover test uses."""
+def test_the_responding_host_is_used(url: str, form: Callable[[str, int, str], str]) -> None:
+    """With SQLAlchemy's URL forms; the failover test uses libpq's."""
     parsed = make_url(url)
     with open_database(form(str(parsed.query["host"]), parsed.port or 5432, str(parsed.database))) as database:
         enqueue_product(database)
@@ -154,7 +154,7 @@ def test_the_host_that_answers_is_found(url: str, form: Callable[[str, int, str]
     ],
 )
 def test_several_hosts_in_a_url_are_understood(url: str, hosts: str, ports: str | int, attributes: str | None) -> None:
-    """As libpq writes them and as SQLAlchemy does; of several, the one that writes is meant unless the URL says so."""
+    """In libpq's and SQLAlchemy's forms; by default the primary is used."""
     with open_database(url) as database:
         engine = database.engine
         arguments = engine.dialect.create_connect_args(engine.url)[1]
@@ -173,13 +173,13 @@ def test_several_hosts_in_a_url_are_understood(url: str, hosts: str, ports: str 
     ],
 )
 def test_a_url_that_cannot_be_used_is_refused(url: str) -> None:
-    """At the start, and not at the first request."""
+    """At the start, not at the first request."""
     with pytest.raises(SettingsError, match="PRODUCT_GATEWAY_DATABASE_URL"):
         connect(url)
 
 
-def test_the_operator_is_told_which_hosts_and_no_password() -> None:
-    """A message ends up in a log; a password may hide among the parameters too."""
+def test_messages_name_the_hosts_and_no_password() -> None:
+    """Messages are logged; a password may also be in the parameters."""
     url = f"postgresql://u:hidden@{DEAD},{DEAD}/n?sslpassword=hidden"
     with pytest.raises(SettingsError) as refused, open_database(url) as database:
         database.call(migrate.current)
@@ -188,7 +188,7 @@ def test_the_operator_is_told_which_hosts_and_no_password() -> None:
     assert "\n" not in refused.value.detail
 
 
-def test_a_worker_outlives_its_database(url: str, tmp_path: Path) -> None:
+def test_a_worker_survives_a_database_restart(url: str, tmp_path: Path) -> None:
     """It continues the sync long before the lease expires, without a takeover or a restart."""
     deployment = Deployment(tmp_path, url, lease_seconds="60", page_size="10")
     name, others = make_url(url).database, make_url(url).set(database="postgres").render_as_string(hide_password=False)

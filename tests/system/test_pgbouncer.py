@@ -32,7 +32,7 @@ pytestmark = pytest.mark.skipif(PGBOUNCER is None, reason="PgBouncer is not inst
 
 @pytest.fixture
 def pgbouncer(postgresql_server: str) -> Iterator[str]:
-    """The URL of a new, empty database, by way of PgBouncer."""
+    """Yield the URL of a new database through PgBouncer."""
     name = f"pgbouncer_{next(databases.numbers)}"
     databases.run(postgresql_server, f"CREATE DATABASE {name}")
     port = free_port()
@@ -76,7 +76,7 @@ def listens(port: int) -> bool:
 
 
 async def test_everything_works_behind_pgbouncer(pgbouncer: str, tmp_path: Path) -> None:
-    """With two sessions for four processes nothing can rely on a session: each transaction may have another."""
+    """Four processes share two sessions, so each transaction may get another session."""
     deployment = Deployment(tmp_path, pgbouncer, page_size="25")
     deployment.run("migrate")
     with ExitStack() as stack:
@@ -111,8 +111,8 @@ async def test_everything_works_behind_pgbouncer(pgbouncer: str, tmp_path: Path)
             assert database.call(lambda connection: connection.execute(left).scalar_one()) == 0
 
 
-async def test_many_may_migrate_at_once_behind_pgbouncer(pgbouncer: str) -> None:
-    """The lock that lets them wait for each other ends with its transaction, not with a session."""
+async def test_concurrent_migrations_work_behind_pgbouncer(pgbouncer: str) -> None:
+    """The migration lock ends with its transaction, not with a session."""
     opened = [connect(pgbouncer) for _ in range(4)]
     revisions = await asyncio.gather(*[asyncio.to_thread(each.call, migrate.upgrade) for each in opened])
     assert set(revisions) == {migrate.newest()}

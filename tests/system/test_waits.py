@@ -1,4 +1,4 @@
-"""deployment.within: a wait ends when the condition is true, when a process has exited, and at the latest in time."""
+"""deployment.within: a wait ends when the condition is true, a process has exited, or the time is up."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ from tests.support.deployment import STARTS_WITHIN, Deployment, Process, free_po
 
 
 def test_a_wait_ends_as_soon_as_a_process_has_exited_and_shows_its_output(sqlite_deployment: Deployment) -> None:
-    """Otherwise each failure to start costs the whole patience, and nothing says why."""
+    """Otherwise each failure to start costs the full timeout and shows no reason."""
     with (
         socket.create_server(("127.0.0.1", 0)) as taken,
         sqlite_deployment.process("serve", "--port", str(taken.getsockname()[1])) as process,
@@ -27,8 +27,8 @@ def test_a_wait_ends_as_soon_as_a_process_has_exited_and_shows_its_output(sqlite
         assert time.monotonic() - started < STARTS_WITHIN
 
 
-def test_the_last_words_of_a_process_count(tmp_path: Path) -> None:
-    """A process may exit right after it has done what the wait is for."""
+def test_the_last_output_of_an_exited_process_counts(tmp_path: Path) -> None:
+    """A process may exit right after it fulfils the condition."""
     log = tmp_path / "log"
     with log.open("w") as out, subprocess.Popen([sys.executable, "-c", "print('done')"], stdout=out) as process:
         process.wait()
@@ -37,8 +37,8 @@ def test_the_last_words_of_a_process_count(tmp_path: Path) -> None:
     unwatch(process)
 
 
-def test_a_process_that_was_told_to_end_may_end(sqlite_deployment: Deployment) -> None:
-    """Tests kill processes to see what the others do then."""
+def test_a_process_that_a_test_ended_does_not_fail_it(sqlite_deployment: Deployment) -> None:
+    """Tests kill processes on purpose."""
     with sqlite_deployment.process("sample-service", "--port", "0") as process:
         process.url()
         process.send(signal.SIGKILL)
@@ -48,7 +48,7 @@ def test_a_process_that_was_told_to_end_may_end(sqlite_deployment: Deployment) -
 
 
 def test_a_process_that_has_exited_unnoticed_fails_the_test(sqlite_deployment: Deployment) -> None:
-    """A worker that dies silently must not pass, even where the test does not wait for anything afterwards."""
+    """A worker that dies silently must fail the test."""
     process = Process(sqlite_deployment, ("sample-service", "--port", "0"))
     process.url()
     os.kill(process.pid, signal.SIGKILL)
@@ -57,8 +57,8 @@ def test_a_process_that_has_exited_unnoticed_fails_the_test(sqlite_deployment: D
         process.end()
 
 
-def test_a_free_port_is_out_of_the_range_for_connections() -> None:
-    """The system hands the ports of that range out at any moment."""
+def test_a_free_port_is_outside_the_ephemeral_range() -> None:
+    """The system assigns ports of that range at any moment."""
     first, last = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
     with socket.create_server(("127.0.0.1", free_port())) as listening:
         assert not first <= listening.getsockname()[1] <= last

@@ -21,7 +21,7 @@ TOP = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the source distribution, and the wheel that was built from it, as `make dist` does."""
+    """Build the source distribution, and the wheel from it, as `make dist` does."""
     folder = tmp_path_factory.mktemp("dist")
     build = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(TOP)]
     done = subprocess.run(build, capture_output=True, text=True, timeout=60)
@@ -38,7 +38,7 @@ def wheel(dist: Path) -> Path:
 
 @pytest.fixture
 def deployment(wheel: Path, tmp_path: Path) -> Deployment:
-    """An empty folder outside of the checkout, where Python finds the wheel's files before all others."""
+    """An empty folder outside the checkout, where the wheel's files come first on the import path."""
     installed, folder = tmp_path / "installed", tmp_path / "empty"
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--target", str(installed)]
     subprocess.run([*pip, str(wheel)], check=True, timeout=60)
@@ -50,7 +50,7 @@ def deployment(wheel: Path, tmp_path: Path) -> Deployment:
 
 
 def test_the_wheel_has_every_file_of_the_package_and_both_specs(wheel: Path) -> None:
-    """What is no Python is easily forgotten: migrations, the sample catalog, the mark that there are types."""
+    """Files that are not Python are easily forgotten: migrations, the sample catalog, py.typed."""
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
     deployment = TOP / "app" / "product_gateway"
@@ -73,7 +73,7 @@ def test_the_wheel_has_every_file_of_the_package_and_both_specs(wheel: Path) -> 
 
 
 def test_the_source_distribution_has_what_make_needs(dist: Path) -> None:
-    """Who takes it instead of a clone can run, test and check it as well."""
+    """Its users can run, test and check the project, as from a clone."""
     (found,) = dist.glob("*.tar.gz")
     with tarfile.open(found) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
@@ -88,7 +88,7 @@ def test_the_source_distribution_has_what_make_needs(dist: Path) -> None:
 
 
 def assert_from_the_wheel(deployment: Deployment) -> None:
-    """Or else the checkout is what is tested."""
+    """Assert that the wheel is tested, not the checkout."""
     where = [sys.executable, "-c", "import product_gateway; print(product_gateway.__file__)"]
     file = subprocess.run(
         where, env=deployment.environment, cwd=deployment.folder, capture_output=True, text=True
@@ -116,7 +116,7 @@ def test_another_project_tests_its_client_with_the_wheel_and_pytest(deployment: 
 
 
 def test_the_demo_runs_from_the_wheel_alone(deployment: Deployment) -> None:
-    """Nothing may be looked for beside a checkout, and Ctrl-C ends it without a word about Python."""
+    """It needs no checkout, and Ctrl-C ends it without a traceback."""
     assert_from_the_wheel(deployment)
     with deployment.process("demo", "--port", "0", "--sample-port", "0", "--delay", "0") as demo:
 

@@ -1,8 +1,8 @@
-"""What a new version of a document takes away from the released one: `make specs` refuses it within a major version.
+"""Find breaking changes of a spec against its released version: `make specs` refuses them within a major version.
 
-For what we serve (product-gateway.yaml), nothing that a client sends may be refused that was taken before, and nothing
-may be missing or new of its kind in an answer. For what merchants serve (product-service.yaml) it is the other way
-round. npm's openapi-diff was tried first: it does not compare parameters, enums, `nullable` and security at all.
+For product-gateway.yaml, the server must accept all requests as before, and responses may only gain members. For
+product-service.yaml, which merchants implement, it is the other way round. npm's openapi-diff does not compare
+parameters, enums, `nullable` and security.
 """
 
 import sys
@@ -28,7 +28,7 @@ COMBINED = ("allOf", "anyOf", "oneOf", "not")
 
 @dataclass
 class Comparison:
-    """The findings of one document against its released copy, each in one line. `ours`: it is we who serve it."""
+    """The findings of one document against its released copy, one line each. `ours`: the gateway is the server."""
 
     old: Node
     new: Node
@@ -116,7 +116,7 @@ class Comparison:
                 yield from self._schema(f"{name}, header {header}", before["schema"], now["schema"], not self.ours)
 
     def _schema(self, where: str, old: Node, new: Node, may_grow: bool) -> Iterator[str]:
-        """`may_grow`: the new one may allow more than the old one, and must allow all of that; otherwise less."""
+        """Compare two schemas. With `may_grow` the new one must allow at least the old values, otherwise at most."""
         if "$ref" in old and "$ref" in new:
             if (old["$ref"], new["$ref"], may_grow) in self._seen:
                 return  # said already, where it was met first
@@ -146,7 +146,7 @@ class Comparison:
 
 
 def _lost(wide: Node, narrow: Node, *, backwards: bool = False) -> Iterator[str]:
-    """Where `narrow` does not allow what `wide` does; told as the change that made it so, `backwards` or not."""
+    """Yield each restriction of `narrow` that `wide` lacks; `backwards` reverses the direction of the message."""
 
     def told(key: str) -> str:
         before, now = (narrow, wide) if backwards else (wide, narrow)
@@ -176,7 +176,7 @@ def _lost(wide: Node, narrow: Node, *, backwards: bool = False) -> Iterator[str]
 
 
 def shape(node: Any, named: bool = False) -> Any:
-    """A document without its texts: what machines see of it. In a map of properties the keys are their names."""
+    """Return a document without its texts. In a map of properties, the keys are names."""
     if isinstance(node, list):
         return [shape(each) for each in node]
     if not isinstance(node, dict):
@@ -185,7 +185,7 @@ def shape(node: Any, named: bool = False) -> Any:
 
 
 def faults(name: str, old: Node, new: Node, accepted: dict[str, str]) -> list[str]:
-    """What stands against `new` as the next version of `old`; empty where nothing does."""
+    """Return the objections to `new` as the next version of `old`."""
     found = Comparison(old, new, WE_SERVE[name]).findings()
     before, now = (tuple(int(part) for part in each["info"]["version"].split(".")) for each in (old, new))
     said = [
@@ -201,13 +201,13 @@ def faults(name: str, old: Node, new: Node, accepted: dict[str, str]) -> list[st
 
 
 def accepted(name: str) -> dict[str, str]:
-    """Finding -> reason."""
+    """Return finding -> reason."""
     entries = tomllib.loads((RELEASED / "accepted.toml").read_text())["accepted"]
     return {each["finding"]: each["reason"] for each in entries if each["document"] == name}
 
 
 def main() -> None:
-    """Every document that has been released. Exit status 1 where something stands against one."""
+    """Check every released document. Exit with 1 on an objection."""
     said = []
     for name in WE_SERVE:
         old, new = (yaml.safe_load((folder / name).read_bytes()) for folder in (RELEASED, OPENAPI))

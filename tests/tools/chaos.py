@@ -1,9 +1,10 @@
-"""`make chaos`: everything breaks for a while, and in the end nothing may be lost.
+"""`make chaos`: inject faults for a while, then check that nothing was lost.
 
-Two servers, three workers and the database are real; so are the product service and the clients. Workers are killed,
-stopped for longer than a lease and told to go, PostgreSQL is restarted without a warning, the database raises errors
-that the gateway does not expect, the product service fails, hangs and cuts its answers, the catalogs change. One run is
-on PostgreSQL and one on SQLite. CHAOS_SECONDS says for how long each, CHAOS_SEED which dice.
+Two servers, three workers, the database, the product service and the clients are real. Workers are killed, suspended
+for longer than a lease, and stopped. PostgreSQL is restarted without warning, and the database raises unexpected
+errors. The product service fails, hangs and cuts its responses, and the catalogs change. One run uses PostgreSQL, one
+SQLite.
+CHAOS_SECONDS is the time for each, CHAOS_SEED the random seed.
 """
 
 import collections
@@ -64,7 +65,7 @@ INVARIANTS = (
 
 @dataclass
 class Report:
-    """What happened."""
+    """The result of a run."""
 
     seconds: float
     database: str
@@ -96,7 +97,7 @@ class Report:
 
 
 def chaos(seconds: float, folder: Path, seed: int, database_name: str) -> Report:
-    """The whole run on one database."""
+    """Run chaos on one database."""
     report = Report(seconds, database_name)
     dice = random.Random(seed)
     shops = [Shop(f"shop{n}", random.Random(seed + n), STEADY) for n in range(SHOPS)]
@@ -145,7 +146,7 @@ def chaos(seconds: float, folder: Path, seed: int, database_name: str) -> Report
 def customer(
     stack: contextlib.ExitStack, deployment: Deployment, urls: list[str], shop: Shop, dice: random.Random
 ) -> Customer:
-    """A client of every server, with the merchant's token."""
+    """Return a client for every server, with the merchant's token."""
     token = keys.issue_token(deployment.settings(), shop.name, list(keys.SCOPES), timedelta(days=1))
     headers = {"Authorization": f"Bearer {token}"}
     clients = [stack.enter_context(httpx2.Client(base_url=url, headers=headers, timeout=30)) for url in urls]
@@ -154,7 +155,7 @@ def customer(
 
 @contextlib.contextmanager
 def at_work(threads: list[Any]) -> Iterator[None]:
-    """The threads run until the block ends."""
+    """Run the threads until the block ends."""
     for each in threads:
         each.start()
     try:
@@ -167,7 +168,7 @@ def at_work(threads: list[Any]) -> Iterator[None]:
 
 
 def settle(customers: list[Customer], witness: Witness) -> None:
-    """Every sync ends; then one more of each kind, after which the catalogs equal their sources."""
+    """Let every sync end, then run one more of each kind, so that the catalogs equal their sources."""
     for one in customers:
         for sync_id in one.accepted:
             ended(one, sync_id)
@@ -183,7 +184,7 @@ def settle(customers: list[Customer], witness: Witness) -> None:
 
 
 def ended(one: Customer, sync_id: str) -> str:
-    """The status of the sync, when it has ended."""
+    """Wait for the end of the sync, and return its status."""
     deadline = time.monotonic() + SETTLES_WITHIN
     while True:
         status = one.check(sync_id)
@@ -193,7 +194,7 @@ def ended(one: Customer, sync_id: str) -> str:
 
 
 def compare(one: Customer, kind: EntityType, status: str) -> None:
-    """The catalog and the number of records against the source."""
+    """Compare the catalog and the number of records with the source."""
     source = [as_published(each) for each in one.shop.records(kind)]
     if status != "SUCCEEDED":
         one.violations.append(f"{one.shop.name}: the last sync of {kind} {status}")
@@ -204,14 +205,14 @@ def compare(one: Customer, kind: EntityType, status: str) -> None:
 
 
 def as_published(record: dict[str, Any]) -> dict[str, Any]:
-    """A record of the source as the gateway lists it."""
+    """Return a record of the source in the form of the gateway's list."""
     if "products" not in record:
         return record
     return {**{k: v for k, v in record.items() if k != "products"}, "productCount": len(record["products"])}
 
 
 def main() -> int:
-    """Prints the report; 1 where anything was violated."""
+    """Print the report; exit with 1 on a violation."""
     logging.getLogger("uvicorn.error").disabled = True  # answers that are cut short are meant
     seed = int(os.environ.get("CHAOS_SEED") or random.SystemRandom().randrange(10_000))
     print(f"The dice are CHAOS_SEED={seed}", flush=True)

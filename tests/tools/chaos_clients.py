@@ -1,4 +1,4 @@
-"""The clients of the chaos run: one for each merchant, and each remembers what it was promised."""
+"""The clients of the chaos run: each acts for one merchant and records what it was promised."""
 
 import collections
 import random
@@ -43,7 +43,7 @@ class Customer(threading.Thread):
         self._succeeded: set[EntityType] = set()
 
     def stop(self) -> None:
-        """At the next pause."""
+        """Stop at the next pause."""
         self._told_to_stop.set()
 
     def run(self) -> None:
@@ -60,7 +60,7 @@ class Customer(threading.Thread):
             self._violated(f"the client could not go on: {error!r}")
 
     def put(self, kind: EntityType) -> str | None:
-        """With a key most of the time; one whose answer was a 503 is sent again. The sync of a 202."""
+        """PUT, mostly with a key, and repeat after a 503. Return the sync of a 202."""
         key = self._unanswered.pop(kind, None)
         if key is None and self._dice.random() < 0.7:
             key = str(uuid.UUID(int=self._dice.getrandbits(128), version=4))
@@ -77,7 +77,7 @@ class Customer(threading.Thread):
         return sync_id
 
     def cancel(self, kind: EntityType) -> None:
-        """And at once a new one, as the contract promises."""
+        """Cancel, and request a new sync at once, as the contract allows."""
         status, body = self.ask("DELETE", f"/sync/{kind}")
         if status != 202:
             return
@@ -90,7 +90,7 @@ class Customer(threading.Thread):
             self._violated(f"a PUT after a DELETE brought {status} {body}")
 
     def read_status(self, kind: EntityType) -> int | None:
-        """How many records there are, where a sync has succeeded."""
+        """Check the number of records, if a sync has succeeded."""
         status, body = self.ask("GET", f"/sync/{kind}")
         if status == 404 and kind in self._succeeded:
             self._violated(f"{kind} has been synced and GET says 404")
@@ -100,7 +100,7 @@ class Customer(threading.Thread):
         return int(body["data"]["numRecords"])
 
     def read_catalog(self, kind: EntityType) -> list[dict[str, Any]] | None:
-        """All records, whole; those that are always there are there, from the first success on."""
+        """Read all records; the permanent ones must exist from the first success on."""
         path = next(path for path, of in PATHS.items() if of is kind)
         complete = kind in self._succeeded
         records: list[dict[str, Any]] = []
@@ -123,12 +123,12 @@ class Customer(threading.Thread):
         return records
 
     def look_back(self, _: EntityType) -> None:
-        """A sync of the past is there, and one that had ended is as it was."""
+        """Check that a past sync exists and that an ended one has not changed."""
         if self.accepted:
             self.check(self._dice.choice(list(self.accepted)))
 
     def check(self, sync_id: str) -> str | None:
-        """Its status, where there is an answer."""
+        """Return the status, if there is a response."""
         status, body = self.ask("GET", f"/syncs/{sync_id}")
         if status != 200:
             if status != 503:
@@ -144,9 +144,9 @@ class Customer(threading.Thread):
     def ask(
         self, method: str, path: str, query: dict[str, Any] | None = None, headers: dict[str, str] | None = None
     ) -> Answered:
-        """One request to one of the servers; 503 and nothing else while the database is away.
+        """Send one request to one of the servers; expect only 503 while the database is unavailable.
 
-        While the database answers with errors that the gateway does not expect, 500 is as good as 503.
+        While the database raises unexpected errors, 500 is expected, too.
         """
         client = self._dice.choice(self._clients)
         started = time.monotonic()

@@ -1,4 +1,4 @@
-"""The faults of the chaos run: what is done to the workers, to PostgreSQL and to the product service."""
+"""The faults of the chaos run: in the workers, PostgreSQL and the product service."""
 
 import collections
 import math
@@ -25,7 +25,7 @@ SECONDS_OF_AFTERMATH = 5.0  # a request that met the fault has been answered by 
 
 
 class Faults:
-    """The faults. `workers` are replaced when they are gone."""
+    """The faults. Lost workers are replaced."""
 
     def __init__(self, deployment: Deployment, server: Any, shops: list[Shop], dice: random.Random) -> None:
         self.injected: collections.Counter[str] = collections.Counter()
@@ -41,7 +41,7 @@ class Faults:
         self._deck: list[str] = []
 
     def run(self, seconds: float) -> None:
-        """One fault after the other; what stands still or is unwell gets better by and by."""
+        """Inject one fault after the other; each recovers after some time."""
         until = time.monotonic() + seconds
         next_fault = time.monotonic()
         while time.monotonic() < until:
@@ -56,12 +56,12 @@ class Faults:
                 next_fault = time.monotonic() + self._dice.uniform(0.3, 1.2)
 
     def calm(self) -> None:
-        """Everybody is well again."""
+        """End all faults."""
         self._let_recover(everybody=True)
         self._replace_the_dead()
 
     def end(self) -> None:
-        """All workers stop, in good order."""
+        """Stop all workers."""
         self.calm()
         for worker in self.workers:
             worker.end()
@@ -108,7 +108,7 @@ class Faults:
         return raising(self._url, self._dice.choice(RAISING), share=self._dice.choice([0.1, 0.5, 1.0]))
 
     def may_be_unexpected(self) -> bool:
-        """Whether a server may answer 500 at the moment. To be called from any thread."""
+        """Return whether a server may answer 500 now. Thread-safe."""
         return time.monotonic() < self._unexpected_until
 
     def _later(self, least: float, most: float, act: Any) -> None:

@@ -1,4 +1,4 @@
-"""The witness of the chaos run: what the database itself saw, by triggers, and what can be counted at any moment."""
+"""The witness of the chaos run: triggers in the database, and invariants checked at any moment."""
 
 import collections
 import sqlite3
@@ -108,7 +108,7 @@ LAWFUL = {
 
 
 class Witness(threading.Thread):
-    """Looks again and again, until told to stop. `looks` that found the database away are in `blind`."""
+    """Checks the invariants until told to stop. `blind` counts checks without a database."""
 
     def __init__(self, url: str) -> None:
         super().__init__(name="witness")
@@ -127,7 +127,7 @@ class Witness(threading.Thread):
                 file.executescript(SQLITE_TRIGGERS)
 
     def stop(self) -> None:
-        """At the next pause."""
+        """Stop at the next pause."""
         self._told_to_stop.set()
 
     def close(self) -> None:
@@ -135,7 +135,7 @@ class Witness(threading.Thread):
         self._engine.dispose()
 
     def run(self) -> None:
-        """Never two active, and the number of records is always exact."""
+        """Check that at most one sync is active, and that the number of records is exact."""
         while not self._told_to_stop.wait(0.1):
             try:
                 with self._engine.begin() as connection:
@@ -146,7 +146,7 @@ class Witness(threading.Thread):
                 self.blind += 1
 
     def in_the_end(self, accepted: Iterable[str], cancelled: Iterable[str]) -> None:
-        """Nothing promised is lost, nothing has a token or a status that it should not have had."""
+        """Check that no promise was lost, and that every token and status change was legal."""
         with self._engine.begin() as connection:
             self._note("written without a claim", connection.execute(text("SELECT * FROM unclaimed_writes LIMIT 5")))
             self._note(
@@ -163,7 +163,7 @@ class Witness(threading.Thread):
                 self.violations.append(f"{each} was cancelled, and is {statuses.get(each)}")
 
     def statuses(self) -> dict[str, int]:
-        """How many syncs ended how."""
+        """Count the syncs by their final status."""
         how = "CASE WHEN failure_code IS NULL THEN status ELSE status || ' ' || failure_code END"
         return self._ask(
             lambda connection: {
@@ -173,12 +173,12 @@ class Witness(threading.Thread):
         )
 
     def takeovers(self) -> int:
-        """How often a worker went on with a sync that another one had lost."""
+        """Count the syncs that a worker took over from a lost one."""
         lost = "SELECT count(*) FROM witnessed WHERE was = 'IN_PROGRESS' AND became = was AND token > token_was"
         return self._ask(lambda connection: int(connection.execute(text(lost)).scalar_one()))
 
     def is_quiet_within(self, seconds: float) -> bool:
-        """No sync is active any more, and no id of a pull is left."""
+        """Wait until no sync is active and no id of a pull is left."""
         left = "SELECT EXISTS (SELECT 1 FROM syncs WHERE finished_at IS NULL) OR EXISTS (SELECT 1 FROM seen_records)"
         deadline = time.monotonic() + seconds
         while self._ask(lambda connection: bool(connection.execute(text(left)).scalar_one())):

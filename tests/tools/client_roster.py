@@ -1,6 +1,6 @@
-"""The clients that `make clients` generates: what each one needs, and the commands, as docs/clients.md has them.
+"""The clients of `make clients`, with their requirements and commands, as in docs/clients.md.
 
-The commands are run in a folder with product-gateway.yaml and what tests/clients has for the client.
+The commands run in a folder with product-gateway.yaml and the client's files from tests/clients.
 """
 
 import json
@@ -26,7 +26,7 @@ TOOLS = {
 
 @dataclass(frozen=True)
 class Client:
-    """A client: its folder in tests/clients, who makes it, and how it is made, built and run."""
+    """A client: its folder in tests/clients, its generator, and its commands."""
 
     name: str
     language: str

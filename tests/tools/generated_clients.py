@@ -1,10 +1,10 @@
-"""`make clients`: clients are generated from the spec, built, and taken on a tour of a real gateway.
+"""`make clients`: generate clients from the spec, build them, and run their tours against a real gateway.
 
-Each tour (tests/clients) asks for a sync, asks again and is refused, waits until it has ended, reads the status and two
-pages of products, and is refused without a good token and without the right platform. It prints what its client has
-read; that is compared with what a plain HTTP client hears. Then all of it again at a gateway that adds members which no
-client knows, as a later version may. CLIENTS names those that must run, or says `all`; unset,
-those run whose tools are here.
+Each tour (tests/clients) requests a sync, gets a 429 for the second request, waits for the end, reads the status and
+two pages of products, and is refused with an expired token and for another platform. The tour's output is compared
+with the responses to a plain HTTP client. Then the tour runs against a gateway that adds unknown members, as a later
+version may.
+CLIENTS names the required clients, or `all`. If it is unset, those run whose tools are installed.
 """
 
 import contextlib
@@ -40,7 +40,7 @@ SYNC_SECONDS = "6"  # that the second PUT meets it even where the machine is bus
 
 @dataclass
 class Outcome:
-    """What became of one client: `missing` is why it was not run, `failed` what went wrong."""
+    """The result of one client: `missing` tools, or what `failed`."""
 
     client: Client
     missing: str = ""
@@ -50,7 +50,7 @@ class Outcome:
     passed: list[str] = field(default_factory=list)
 
     def row(self) -> tuple[str, ...]:
-        """A line of the matrix."""
+        """Return the row of one client."""
         head = f"{self.client.name}", self.client.generator
         if self.missing:
             return (*head, f"not run: {self.missing}")
@@ -60,7 +60,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Gateway:
-    """A gateway with nothing synced yet, and who may ask it."""
+    """A gateway without any sync, and its tokens."""
 
     url: str
     token: str
@@ -77,7 +77,7 @@ class Gateway:
         }
 
     def truth(self) -> dict[str, str]:
-        """A pattern for each line that a tour prints, from what a plain HTTP client hears afterwards."""
+        """Return a pattern for each line of a tour, from the responses to a plain HTTP client."""
         sync = self._ask("GET", f"{API}/syncs", self.token)["data"][0]
         products = self._ask("GET", f"{API}/products", self.token)["data"]
         assert 20 < len(products) < 40, "the tours expect two pages of at most 20 products"
@@ -103,7 +103,7 @@ class Gateway:
 
 @contextlib.contextmanager
 def gateway() -> Iterator[Gateway]:
-    """A sandbox for one client alone: of a merchant's syncs of an entity type only one may be active."""
+    """Run a sandbox for one client, because only one sync of a merchant and type may be active."""
     command = [sys.executable, "-m", "product_gateway", "sandbox", "--until-eof", "--sync-seconds", SYNC_SECONDS]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin is not None
@@ -134,7 +134,7 @@ def environment() -> dict[str, str]:
 
 
 def shell(command: str, folder: Path, more: dict[str, str] | None = None) -> tuple[float, str]:
-    """Seconds and standard output of a command. Raises CalledProcessError."""
+    """Run a command; return its seconds and standard output. Raises CalledProcessError."""
     since = time.monotonic()
     done = subprocess.run(
         ["bash", "-c", command],
@@ -149,7 +149,7 @@ def shell(command: str, folder: Path, more: dict[str, str] | None = None) -> tup
 
 
 def missing(client: Client) -> str:
-    """What this machine does not have of what the client needs."""
+    """Return the tools that the client needs and this machine lacks."""
     for tool in client.needs:
         if subprocess.run(["bash", "-c", TOOLS[tool]], capture_output=True, check=False).returncode != 0:
             return f"{tool} is not here"
@@ -157,7 +157,7 @@ def missing(client: Client) -> str:
 
 
 def tour(client: Client) -> Outcome:
-    """From the spec to the last answer, in a folder of its own."""
+    """Generate, build and run the client in its own folder."""
     outcome = Outcome(client, missing=missing(client))
     if outcome.missing:
         return outcome
@@ -181,7 +181,7 @@ def tour(client: Client) -> Outcome:
 
 
 def walk(outcome: Outcome, folder: Path, served: Gateway, url: str) -> list[str]:
-    """The steps of a tour at this address that said what is true. Raises CalledProcessError."""
+    """Return the verified steps of a tour at this address. Raises CalledProcessError."""
     _, said = shell(outcome.client.run, folder, {**served.environment(), "GATEWAY": url})
     truth = served.truth()
     lines = {step: "\n".join(re.findall(rf"^{step}: (.*)$", said, re.MULTILINE)) for step in STEPS}
@@ -193,7 +193,7 @@ def walk(outcome: Outcome, folder: Path, served: Gateway, url: str) -> list[str]
 
 
 def matrix(outcomes: list[Outcome]) -> str:
-    """All of it, as a table."""
+    """Return all results as a table."""
     rows = [COLUMNS, *(outcome.row() for outcome in outcomes)]
     widths = [max(len(row[i]) for row in rows if len(row) == len(COLUMNS)) for i in range(len(COLUMNS))]
     widths[:2] = [max(len(row[i]) for row in rows) for i in range(2)]
@@ -201,7 +201,7 @@ def matrix(outcomes: list[Outcome]) -> str:
 
 
 def main(wanted: str) -> None:
-    """Exit status 1 where a client failed, or one that was asked for by name could not be run."""
+    """Exit with 1 if a client failed, or a requested one could not be run."""
     names = [client.name for client in CLIENTS] if wanted == "all" else wanted.split()
     if unknown := set(names) - {client.name for client in CLIENTS}:
         sys.exit(f"There is no client {', '.join(unknown)}; there are {', '.join(each.name for each in CLIENTS)}")

@@ -48,7 +48,7 @@ def versions() -> dict[tuple[int, int], str]:
 
 
 def _said(*command: str) -> str:
-    """What the command prints; nothing where it does not exist or fails, as pyenv's shims of other versions do."""
+    """Return the output of a command; empty if it does not exist or fails, as pyenv's shims do."""
     if shutil.which(command[0]) is None:
         return ""
     done = subprocess.run(

@@ -1,6 +1,6 @@
-"""Writes down what this version says to its database, for the tests of all versions after it.
+"""Record the SQL statements of this version, for the compatibility tests of later versions.
 
-Run by hand when a release is made, with a migration that the release before did not have:
+Run it by hand for a release with a new migration:
 
     .venv/bin/python tests/tools/record_statements.py
 """
@@ -46,7 +46,7 @@ NOT_OF_THE_CODE = ("BEGIN", "SET LOCAL", "PRAGMA", "SELECT set_config")  # how i
 
 
 def live(database: Database) -> None:
-    """All that merchants, clients, workers and operators can make the gateway do."""
+    """Do everything that merchants, clients, workers and operators can do."""
     call = database.call
     call(migrate.current)
     _keep_merchants(database)
@@ -163,7 +163,7 @@ def _read(database: Database) -> None:
 
 
 def claimed(database: Database, entity_type: EntityType, lease: float = LEASE) -> Claim:
-    """The merchant's active sync of that type, or else a new one."""
+    """Claim the merchant's active sync of that type, or a new one."""
     with contextlib.suppress(SyncAlreadyActive):
         database.call(enqueue, "shop", entity_type)
     claim = database.call(claims.claim, "worker", lease, WORKERS_LOST, SYNCS_AT_ONCE)
@@ -172,14 +172,14 @@ def claimed(database: Database, entity_type: EntityType, lease: float = LEASE) -
 
 
 def page(start: int, size: int, last: bool) -> Page:
-    """Some records, two of which do not fit."""
+    """Write a page with two rejected records."""
     records = tuple(Record(f"p{n:06d}", f'{{"id": "p{n:06d}", "of": {start}}}') for n in range(start, start + size))
     rejections = (Rejection("INVALID", None, "/id", "no id"), Rejection("INVALID", f"x{start}", "/title", "no title"))
     return Page(records, rejections, None if last else str(start), 30)
 
 
 def said(database: Database) -> Iterator[Statement]:
-    """What it says to the database while it lives through all that."""
+    """Return the statements that `live` executes."""
     found: list[Statement] = []
 
     def note(_connection: Any, _cursor: Any, sql: str, parameters: Any, _context: Any, many: bool) -> None:
@@ -193,7 +193,7 @@ def said(database: Database) -> Iterator[Statement]:
 
 
 def record(dialect: str, living: str, fresh: str) -> None:
-    """Counts the rows in a second database, where no time passes between the statements."""
+    """Count the rows in a second database, without pauses between the statements."""
     with open_database(living) as database:
         database.call(migrate.upgrade)
         statements = list(said(database))
@@ -207,7 +207,7 @@ def record(dialect: str, living: str, fresh: str) -> None:
 
 
 def main() -> None:
-    """Both databases, from nothing."""
+    """Record both databases."""
     FOLDER.mkdir(exist_ok=True)
     folder = Path(tempfile.mkdtemp())
     try:

@@ -1,8 +1,8 @@
-"""`make soak`: an ordinary day in a short time, and in the end nothing may have grown.
+"""`make soak`: ordinary load for a short time; memory, files and threads must not grow.
 
-A server, a worker and PostgreSQL are real; so are the product service and the clients. Merchants ask for syncs, cancel
-and read, their catalogs change, strangers are refused, and Prometheus scrapes. Nothing is broken: that is what
-`make chaos` does. SOAK_SECONDS says for how long. Then come pulls that fail after much was read, on both databases.
+A server, a worker, PostgreSQL, the product service and the clients are real. Merchants request syncs, cancel and read,
+their catalogs change, invalid requests are refused, and Prometheus scrapes. There are no faults: see `make chaos`.
+SOAK_SECONDS is the time. Afterwards, pulls fail late on both databases.
 """
 
 import collections
@@ -48,18 +48,18 @@ LIVE, READ = "/health/live", f"{API}/syncs?page_size=20"
 
 @dataclass
 class Watch:
-    """What was seen of each process, look by look, and how long its answers took."""
+    """The samples of each process, and the response times."""
 
     footprints: dict[str, list[Footprint]] = field(default_factory=lambda: collections.defaultdict(list))
     seconds: dict[str, list[float]] = field(default_factory=lambda: collections.defaultdict(list))
 
     def look(self, processes: dict[str, int]) -> None:
-        """Once at each."""
+        """Sample each process once."""
         for name, pid in processes.items():
             self.footprints[name].append(Footprint.of(pid))
 
     def growth(self) -> list[str]:
-        """What has grown since the warm-up, in words; nothing where all is well."""
+        """Return what has grown since the warm-up."""
         found = []
         for name, seen in self.footprints.items():
             kinds: list[tuple[str, Sequence[float], float]] = [
@@ -80,7 +80,7 @@ class Watch:
         return found
 
     def slowness(self) -> tuple[float, float]:
-        """How many times as long as health a read takes: after the warm-up, and in the end."""
+        """Return the ratio of read to health times, after the warm-up and at the end."""
 
         def parts(values: list[float]) -> tuple[float, float]:
             warm = values[int(len(values) * WARM_UP) :]
@@ -91,7 +91,7 @@ class Watch:
         return read[0] / live[0], read[1] / live[1]
 
     def table(self) -> str:
-        """The figures, a line for each process and kind of request."""
+        """Return a row for each process and kind of request."""
         lines = [f"{'':<10}{'MiB':>16}{'threads':>12}{'files':>12}   from the end of the warm-up to the last look"]
         for name, seen in self.footprints.items():
             first, last = seen[int(len(seen) * WARM_UP)], seen[-1]
@@ -111,7 +111,7 @@ class Watch:
 
 
 class Repeated(threading.Thread):
-    """Does something again and again until told to stop; an error ends it, and is kept."""
+    """Repeats an action until told to stop; an error ends it and is kept."""
 
     def __init__(self, what: Callable[[], object], pause: float) -> None:
         super().__init__(name="repeated")
@@ -134,7 +134,7 @@ class Repeated(threading.Thread):
 
 
 def refused(client: httpx2.Client, scraped: str) -> None:
-    """What strangers ask for, and a scrape."""
+    """Send invalid requests and a scrape."""
     asked = (("GET", f"{API}/syncs", 401), ("PUT", f"{API}/sync/PRODUCTS", 401), ("GET", "/nothing", 404))
     for method, path, status in asked:
         answer = client.request(method, path)
@@ -143,7 +143,7 @@ def refused(client: httpx2.Client, scraped: str) -> None:
 
 
 def timed(client: httpx2.Client, watch: Watch) -> None:
-    """A read, and the health beside it."""
+    """Time a read and a health check."""
     for path in (READ, LIVE):
         began = time.perf_counter()
         answer = client.get(path)
@@ -152,7 +152,7 @@ def timed(client: httpx2.Client, watch: Watch) -> None:
 
 
 def settle(customers: list[Customer]) -> list[str]:
-    """Every sync ends, and one more of each kind makes the catalogs equal to their sources. What does not."""
+    """Let every sync end, and run one more of each kind. Return the catalogs that differ from their sources."""
     found = []
     for one in customers:
         statuses = collections.Counter(ended(one, each) for each in one.accepted)
@@ -165,7 +165,7 @@ def settle(customers: list[Customer]) -> list[str]:
 
 
 def soak(seconds: float, folder: Path) -> tuple[Watch, collections.Counter[str], list[str]]:
-    """The whole run: what was seen, what was answered, and what is wrong."""
+    """Run the load; return the samples, the counts of responses, and the problems."""
     watch = Watch()
     shops = [Shop(f"shop{n}", random.Random(n), STEADY) for n in range(SHOPS)]
     with contextlib.ExitStack() as stack:
@@ -206,7 +206,7 @@ def soak(seconds: float, folder: Path) -> tuple[Watch, collections.Counter[str],
 
 
 def main() -> int:
-    """Prints the table; 1 where anything has grown or was wrong."""
+    """Print the table; exit with 1 on growth or a problem."""
     seconds = float(os.environ.get("SOAK_SECONDS") or 600)
     folder = Path(tempfile.mkdtemp(prefix="soak"))
     watch, answers, wrong = soak(seconds, folder)

@@ -1,4 +1,4 @@
-"""`make bench` says at its start which tools are missing, before it installs or measures anything."""
+"""`make bench` names missing tools before it installs or measures anything."""
 
 import os
 import subprocess
@@ -21,8 +21,8 @@ def check(folder: Path, *sections: str, **tools: str) -> subprocess.CompletedPro
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30, check=False)
 
 
-def test_every_tool_that_is_missing_is_named_with_what_to_do(tmp_path: Path) -> None:
-    """All at once: who installs one must not learn of the next a minute later."""
+def test_every_missing_tool_is_named_with_its_remedy(tmp_path: Path) -> None:
+    """All of them at once."""
     done = check(tmp_path, "all")
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 4
@@ -35,7 +35,7 @@ def test_every_tool_that_is_missing_is_named_with_what_to_do(tmp_path: Path) -> 
     [(["all"], True), ([], True), (["requests"], True), (["process"], True), (["pull"], False)],
 )
 def test_only_the_sections_with_http_load_need_wrk(tmp_path: Path, sections: list[str], needs_wrk: bool) -> None:
-    """A pull can be measured without it."""
+    """The pull is measured without it."""
     done = check(tmp_path, *sections, node="v20.0.0", npm="10", taskset="2")
     assert (done.returncode, "wrk" in done.stderr) == ((1, True) if needs_wrk else (0, False))
     done = check(tmp_path, *sections, node="v20.0.0", npm="10", taskset="2", wrk="4")
@@ -43,14 +43,14 @@ def test_only_the_sections_with_http_load_need_wrk(tmp_path: Path, sections: lis
 
 
 @pytest.mark.parametrize("version", ["v18.20.0", "nonsense", ""])
-def test_a_node_that_is_too_old_is_as_good_as_none(tmp_path: Path, version: str) -> None:
-    """It would install, and fail in the middle."""
+def test_an_old_node_counts_as_missing(tmp_path: Path, version: str) -> None:
+    """It would fail later."""
     done = check(tmp_path, "pull", node=version, npm="10", taskset="2")
     assert done.returncode == 1
     assert "Node 20 or newer is missing" in done.stderr
 
 
-def test_make_bench_checks_first_of_all(tmp_path: Path) -> None:
+def test_make_bench_checks_before_it_installs(tmp_path: Path) -> None:
     """Nothing is installed before."""
     done = subprocess.run(
         ["make", "-n", "bench", "SECTIONS=requests process"],

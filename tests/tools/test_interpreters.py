@@ -1,4 +1,4 @@
-"""interpreters: which versions of Python the tests run on, and what the documents promise about them."""
+"""interpreters: the Python versions that the tests run on, and what the documents promise about them."""
 
 import re
 import sys
@@ -13,14 +13,14 @@ TOP = Path(__file__).parents[2]
 
 
 def executable(path: Path, script: str) -> Path:
-    """A program in sh."""
+    """Write a shell script."""
     path.write_text(f"#!/bin/sh\n{script}\n")
     path.chmod(0o755)
     return path
 
 
 def test_one_interpreter_is_found_for_each_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On PATH and among pyenv's versions. pyenv's shim of a version that is not chosen fails: it is none."""
+    """On PATH and among pyenv's versions; a shim of an unselected version is ignored."""
     real = str(Path(sys.base_prefix, "bin", f"python3.{sys.version_info.minor}"))
     chosen = tmp_path / "versions" / "3.99.1" / "bin"
     chosen.mkdir(parents=True)
@@ -43,7 +43,7 @@ def test_one_interpreter_is_found_for_each_version(tmp_path: Path, monkeypatch: 
     assert found == {}
 
 
-def test_the_versions_that_are_promised_are_those_that_the_readme_says_were_run() -> None:
+def test_the_promised_versions_are_the_tested_ones_of_the_readme() -> None:
     """An untested version is not promised."""
     project = tomllib.loads((TOP / "pyproject.toml").read_text())["project"]
     promised = re.findall(r"Python :: (3\.\d+)", "\n".join(project["classifiers"]))

@@ -1,4 +1,4 @@
-"""The judgement of `make soak`: what grows is told, and what is only uneven is not."""
+"""The judgement of `make soak`: growth is reported, noise is not."""
 
 import random
 
@@ -9,7 +9,7 @@ from tests.tools.soak import LIVE, LOOKS, MEBIBYTE, READ, Watch
 
 
 def watched(rss: float = 0, threads: float = 0, files: float = 0, slower: float = 0) -> Watch:
-    """A run, uneven as they are, in which something grows by so much with each look."""
+    """Return a noisy run in which one value grows with each sample."""
     dice, watch = random.Random(1), Watch()
     for look in range(LOOKS):
         memory = 150 * MEBIBYTE + dice.randrange(4 * MEBIBYTE) + look * rss
@@ -21,7 +21,7 @@ def watched(rss: float = 0, threads: float = 0, files: float = 0, slower: float 
     return watch
 
 
-def test_what_is_uneven_has_not_grown() -> None:
+def test_noise_is_no_growth() -> None:
     """A busy machine, or a list that is freed later, is no leak."""
     assert watched().growth() == []
 
@@ -35,13 +35,13 @@ def test_what_is_uneven_has_not_grown() -> None:
         ({"slower": 0.5}, "a read took"),
     ],
 )
-def test_what_grows_a_little_with_each_look_is_told(grows: dict[str, float], said: str) -> None:
-    """Half a megabyte in ten seconds is a process that dies on Sunday."""
+def test_slow_steady_growth_is_reported(grows: dict[str, float], said: str) -> None:
+    """Half a megabyte in ten seconds would end a process within days."""
     (found,) = watched(**grows).growth()
     assert found.startswith(said)
 
 
-def test_what_grows_at_the_start_only_is_warming_up() -> None:
+def test_growth_during_warm_up_is_ignored() -> None:
     """Caches fill and connections open."""
     watch = watched()
     seen = watch.footprints["server"]

@@ -1,4 +1,4 @@
-"""What the pages bring along that others wrote, as pages/VENDORED.toml lists it. `make vendor` fetches it again."""
+"""The third-party files of the pages, listed in VENDORED.toml. `make vendor` downloads them again."""
 
 import gzip
 import hashlib
@@ -22,7 +22,7 @@ LONGEST_FETCH = 120  # seconds
 
 @dataclass(frozen=True)
 class Package:
-    """A package of the npm registry, and what of it is shipped."""
+    """A package of the npm registry, and its shipped files."""
 
     name: str
     version: str
@@ -47,14 +47,14 @@ def _path(name: str) -> Path:
 
 
 def sha256(content: bytes, file: dict[str, str]) -> str:
-    """Of a shipped file, with what was replaced in it put back."""
+    """Return the digest of a shipped file, with the replacements undone."""
     if "instead_of" in file:
         content = content.replace(f'"{file["ships"]}"'.encode(), f'"{file["instead_of"]}"'.encode())
     return hashlib.sha256(content).hexdigest()
 
 
 def _fetched(package: Package, folder: Path) -> tuple[str, Path]:
-    """The package's integrity and its archive, from the registry that npm is set up with."""
+    """Return the package's integrity and archive, from npm's registry."""
     command = ["npm", "pack", f"{package.name}@{package.version}", "--json", "--loglevel=error"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True, timeout=LONGEST_FETCH)
     said = json.loads(done.stdout)
@@ -63,7 +63,7 @@ def _fetched(package: Package, folder: Path) -> tuple[str, Path]:
 
 
 def _differences(package: Package) -> Iterator[str]:
-    """Writes the package's files; says where they are not as the list has them."""
+    """Write the package's files; return those that differ from the list."""
     with tempfile.TemporaryDirectory() as folder:
         integrity, archive = _fetched(package, Path(folder))
         if integrity != package.integrity:
@@ -83,7 +83,7 @@ def _differences(package: Package) -> Iterator[str]:
 
 
 def main() -> None:
-    """Fetches every package. Exit status 1 where one is not what VENDORED.toml says."""
+    """Download every package. Exit with 1 if one differs from VENDORED.toml."""
     FOLDER.mkdir(exist_ok=True)
     found = [each for package in packages() for each in _differences(package)]
     if found:
