@@ -1,94 +1,142 @@
-"""Traces, where the settings name a receiver; without one nothing of OpenTelemetry is even imported.
+"""Spans by OpenTelemetry's API. Without a receiver in the settings, its no-op tracer makes none.
 
-A request is a span, and so is a sync; what the database and a merchant's product service do for them are spans within.
-None of them carries a token, a query or anything that a merchant's product service said.
+A request is a span, and so is a sync; database work and requests to a product service are spans within it.
+No span carries a token, a query or text of a product service.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import TYPE_CHECKING
 
-from product_gateway.errors import SettingsError
+from opentelemetry.context import Context
+from opentelemetry.trace import NoOpTracer, Span, SpanKind, StatusCode, Tracer, get_current_span
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from product_gateway.errors import GatewayError, PullFailed, SettingsError, Unavailable
 from product_gateway.settings import Settings
 from product_gateway.telemetry import logs
 
-if TYPE_CHECKING:
-    from product_gateway.telemetry.otel import Spans
-
-OURS = "product_gateway."  # in front of the names of attributes that OpenTelemetry's conventions don't have
-
+OURS = "product_gateway."  # prefix of attributes that OpenTelemetry's conventions do not define
 NOTHING = nullcontext()
-_spans: "Spans | None" = None
+METHODS = frozenset(("GET", "PUT", "HEAD", "POST", "DELETE", "OPTIONS", "PATCH", "TRACE", "CONNECT"))
+
+_NO_OP = NoOpTracer()
+_tracer: Tracer = _NO_OP
+_propagator = TraceContextTextMapPropagator()
 
 
 @contextmanager
 def exporting(settings: Settings) -> Iterator[None]:
-    """Traces are sent while this is entered, where the settings say where to. Raises SettingsError."""
-    global _spans
-    endpoint = settings.traces_endpoint
-    if endpoint is None:
+    """Send traces while this is entered, if the settings name a receiver. Raises SettingsError."""
+    global _tracer
+    if settings.traces_endpoint is None:
         yield
         return
     try:
-        from product_gateway.telemetry.otel import Spans
+        from product_gateway.telemetry.trace_export import exporting_tracer
     except ModuleNotFoundError:
         raise SettingsError(
-            "OTEL_EXPORTER_OTLP_ENDPOINT says where traces go, but what sends them is not installed: "
+            "OTEL_EXPORTER_OTLP_ENDPOINT is set, but the package that sends traces is not installed. Run: "
             "pip install 'product-gateway[tracing]'"
         ) from None
-    _spans = spans = Spans(endpoint)
-    try:
-        yield
-    finally:
-        _spans = None
-        spans.end()
+    with exporting_tracer(settings.traces_endpoint) as _tracer:
+        try:
+            yield
+        finally:
+            _tracer = _NO_OP
 
 
 def request(
     method: str, scheme: str, path: str, headers: Sequence[tuple[bytes, bytes]]
 ) -> AbstractContextManager[None]:
-    """The span of a request to us, which goes on with its client's trace (W3C Trace Context). `path` is one that may
-    be shown: without its query, and without secrets."""
-    return NOTHING if _spans is None else _spans.request(method, scheme, path, headers)
+    """Start the span of a request, within the client's trace (W3C Trace Context; semantic conventions for HTTP).
+
+    `path` is without query and secrets.
+    """
+    if _tracer is _NO_OP:
+        return NOTHING
+    carried = {
+        name.decode(): value.decode("latin-1") for name, value in headers if name in (b"traceparent", b"tracestate")
+    }
+    known = method in METHODS
+    attributes = {"http.request.method": method if known else "_OTHER", "url.scheme": scheme, "url.path": path}
+    if not known:
+        attributes["http.request.method_original"] = method
+    parent = _propagator.extract(carried, Context())
+    return _started(method if known else "HTTP", attributes, SpanKind.SERVER, parent)
 
 
 def answered(status: int) -> None:
-    """The request's answer, and what has become known about it meanwhile."""
-    about = logs.context()
+    """Note the response's status (0: none was sent) and the ids of the request."""
+    ids = logs.context()
     failed = str(status or "no answer") if status == 0 or status >= 500 else None
-    set_attributes({"http.response.status_code": status, **_ours(about)}, name=about.get("operation"), failed=failed)
+    set_attributes({"http.response.status_code": status, **_prefixed(ids)}, name=ids.get("operation"), failed=failed)
 
 
 def sync(attempt: int) -> AbstractContextManager[None]:
-    """The span of the sync that the running task is about."""
+    """Start the span of the running task's sync."""
     return span("sync", attempt=attempt, **logs.context())
 
 
 def span(name: str, **attributes: str | int) -> AbstractContextManager[None]:
-    """A span within the running task's."""
-    return NOTHING if _spans is None else _spans.span(name, _ours(attributes))
+    """Start a span within the running task's."""
+    return NOTHING if _tracer is _NO_OP else _started(name, _prefixed(attributes))
 
 
 def db_span(function: Callable[..., object]) -> AbstractContextManager[None]:
-    """The span of what the database does, within another only: idle workers look for syncs all the time."""
-    return NOTHING if _spans is None else _spans.work(getattr(function, "__name__", "work"))
+    """Start the span of database work, only within another one: idle workers poll all the time."""
+    if not get_current_span().get_span_context().is_valid:
+        return NOTHING
+    name = getattr(function, "__name__", "work")
+    return _started(f"database {name}", {"db.operation.name": name}, SpanKind.CLIENT)
 
 
 def fetched(records: int) -> None:
-    """So many records came."""
+    """Note the number of records in a page."""
     set_attributes({f"{OURS}records": records})
 
 
 def ended(outcome: str, *, failed: str | None = None) -> None:
-    """How the sync ended, with the code of its failure."""
+    """Note how the sync ended; `failed` is its failure code."""
     set_attributes({f"{OURS}outcome": outcome}, failed=failed)
 
 
 def set_attributes(attributes: Mapping[str, str | int], *, name: str | None = None, failed: str | None = None) -> None:
-    """More about the span that the running task is in: attributes, another name, the code of its failure."""
-    if _spans is not None:
-        _spans.note(attributes, name, failed)
+    """Set attributes of the current span, its name, and the code of its failure."""
+    current = get_current_span()
+    current.set_attributes(dict(attributes))
+    if name is not None:
+        current.update_name(name)
+    if failed is not None:
+        _fail(current, failed)
 
 
-def _ours(attributes: Mapping[str, str | int]) -> dict[str, str | int]:
+def _prefixed(attributes: Mapping[str, str | int]) -> dict[str, str | int]:
     return {f"{OURS}{name}": value for name, value in attributes.items() if name != "trace_id"}
+
+
+@contextmanager
+def _started(
+    name: str,
+    attributes: Mapping[str, str | int],
+    kind: SpanKind = SpanKind.INTERNAL,
+    parent: Context | None = None,
+) -> Iterator[None]:
+    started = _tracer.start_as_current_span(
+        name, parent, kind, attributes, record_exception=False, set_status_on_exception=False
+    )
+    with started as current:
+        logs.bind(trace_id=f"{current.get_span_context().trace_id:032x}")
+        try:
+            yield
+        except Exception as error:
+            # An exception's text may hold secrets; its code and class do not. Other GatewayErrors are responses.
+            if isinstance(error, PullFailed):
+                _fail(current, error.code)
+            elif isinstance(error, Unavailable) or not isinstance(error, GatewayError):
+                _fail(current, type(error).__name__)
+            raise
+
+
+def _fail(span: Span, code: str) -> None:
+    span.set_status(StatusCode.ERROR, code)
+    span.set_attribute("error.type", code)

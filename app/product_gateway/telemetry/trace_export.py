@@ -1,0 +1,69 @@
+"""Sending of traces by OTLP. Imported by `tracing` only where a receiver is configured: the SDK is an extra."""
+
+import logging
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from typing import Any
+
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import OTELResourceDetector, Resource
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.trace import Tracer
+from requests import Response, Session
+
+logger = logging.getLogger(__name__)
+
+SECONDS_TO_FLUSH = 1.5  # of the ten seconds that a process has to stop
+SECONDS_BETWEEN_WARNINGS = 60.0
+
+
+@contextmanager
+def exporting_tracer(endpoint: str) -> Iterator[Tracer]:
+    """A tracer whose spans a thread sends to `endpoint`. The exit flushes what is left, for SECONDS_TO_FLUSH."""
+    # OpenTelemetry would log every failed batch, and might quote the headers that it sends.
+    logging.getLogger("opentelemetry").setLevel(logging.CRITICAL + 1)
+    own = {"service.name": "product-gateway", "service.version": version("product-gateway")}
+    resource = Resource.create(own).merge(OTELResourceDetector().detect())  # the operator's own names win
+    exporter = LoggingExporter(endpoint)
+    provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+    provider.add_span_processor(BatchSpanProcessor(exporter))
+    try:
+        yield provider.get_tracer("product_gateway", version("product-gateway"))
+    finally:
+        flush = threading.Thread(target=provider.shutdown, name="last-traces", daemon=True)
+        flush.start()
+        flush.join(SECONDS_TO_FLUSH)
+        exporter.shutdown()
+
+
+class LoggingExporter(SpanExporter):
+    """OTLP over HTTP. Logs at most once a minute that batches are lost."""
+
+    def __init__(self, endpoint: str) -> None:
+        session = Session()
+        session.hooks["response"].append(self._keep_status)
+        self._exporter = OTLPSpanExporter(endpoint, session=session)
+        self._status: int | None = None
+        self._quiet_until = 0.0
+
+    def _keep_status(self, response: Response, *_: Any, **__: Any) -> None:
+        self._status = response.status_code
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        """Send a batch. Takes up to 10 s, retries included."""
+        self._status = None
+        result = self._exporter.export(spans)
+        now = time.monotonic()
+        if result is not SpanExportResult.SUCCESS and now >= self._quiet_until:
+            self._quiet_until = now + SECONDS_BETWEEN_WARNINGS
+            what = "does not answer" if self._status is None else f"answers {self._status}"
+            logger.warning("Traces are lost: their receiver, OTEL_EXPORTER_OTLP_ENDPOINT, %s.", what)
+        return result
+
+    def shutdown(self) -> None:
+        """Close the connections."""
+        self._exporter.shutdown()  # type: ignore[no-untyped-call]
