@@ -15,7 +15,7 @@ import pytest
 from product_gateway.db import merchants
 from product_gateway.db.database import Database, open_database
 from product_gateway.model.merchants import Platform
-from product_gateway.services import processes
+from product_gateway.services import sockets
 from product_gateway.settings import PREFIX
 from tests.support import databases
 from tests.support.deployment import Deployment
@@ -74,7 +74,7 @@ def _certificate_authorities_are_read_once() -> Iterator[None]:
 def _default_ports_are_taken_where_ci_runs() -> Iterator[None]:
     """Tests must pass beside `make run`. On a developer's machine, leave the ports for `make run`."""
     with ExitStack() as taken:
-        for port in (8080, 8081, processes.OPERATIONS_PORT_OF_GATEWAY, processes.OPERATIONS_PORT_OF_WORKER):
+        for port in (8080, 8081, sockets.OPERATIONS_PORT_OF_GATEWAY, sockets.OPERATIONS_PORT_OF_WORKER):
             if os.environ.get("CI"):
                 with suppress(OSError):  # another process of the tests has taken it
                     taken.enter_context(socket.create_server(("127.0.0.1", port)))

@@ -10,7 +10,7 @@ from product_gateway.db import merchants, migrate
 from product_gateway.db.database import Database, open_database
 from product_gateway.model.merchants import Platform
 from product_gateway.model.syncs import EntityType
-from product_gateway.services import processes
+from product_gateway.services import http_server, processes, sockets
 from product_gateway.settings import Settings
 from product_gateway.telemetry import logs
 
@@ -25,26 +25,24 @@ def run(settings: Settings, port: int, sample_port: int, catalog: Path, delay: f
     from product_gateway.sample.service import create_sample_app  # for which the sandbox would wait
 
     data_directory.prepare(settings, secrets=True)
-    gateway = processes.bind("127.0.0.1", port)
-    sample = processes.bind("127.0.0.1", sample_port)
-    for_operations = processes.bind_operations(settings, processes.OPERATIONS_PORT_OF_GATEWAY)
+    gateway = sockets.bind("127.0.0.1", port)
+    sample = sockets.bind("127.0.0.1", sample_port)
+    for_operations = sockets.bind_operations(settings, sockets.OPERATIONS_PORT_OF_GATEWAY)
     data = catalog_file.read(catalog)
     if data.left_out:
         print(f"{catalog}: {data.summary()}", file=sys.stderr)
     logs.configure(settings.log_level, settings.log_format)
     app = create_sample_app(data, token=SAMPLE_SERVICE_TOKEN, delay=delay)
-    with processes.http_server_thread(app, sample):
+    with http_server.HTTPServer(app, sample):
         with open_database(settings.database) as database:
             migrate.prepare(database)
-            register(settings, database, MERCHANT, processes.url_of(sample))
+            register(settings, database, MERCHANT, sockets.url_of(sample))
         token_file = settings.data_dir / "demo.token"
         data_directory.write_private(
             token_file, keys.issue_token(settings, MERCHANT, list(keys.SCOPES), TOKEN_LIFETIME).encode() + b"\n"
         )
         print(
-            _welcome(
-                processes.url_of(gateway), processes.url_of(for_operations), token_file, *map(data.count, EntityType)
-            ),
+            _welcome(sockets.url_of(gateway), sockets.url_of(for_operations), token_file, *map(data.count, EntityType)),
             flush=True,
         )
         processes.serve(settings, gateway, for_operations, with_worker=True)

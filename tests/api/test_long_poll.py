@@ -34,7 +34,7 @@ from product_gateway.http.middleware.request_context import RequestContextMiddle
 from product_gateway.http.prefer import wait_seconds
 from product_gateway.model.merchants import Platform
 from product_gateway.model.syncs import EntityType, Sync, SyncStatus
-from product_gateway.services import processes
+from product_gateway.services import http_server, sockets
 from product_gateway.telemetry.metrics import Metrics
 from tests.support.contract import Gateway, error, gateway
 from tests.support.deployment import API, Deployment, within
@@ -409,19 +409,19 @@ class Counted:
 
         event.listen(Engine, "before_cursor_execute", count)
         try:
-            listening = processes.bind("127.0.0.1", 0)
+            listening = sockets.bind("127.0.0.1", 0)
             app = create_app(self.settings)
             assert isinstance(app, RequestContextMiddleware)
             self.edge = app
-            with processes.http_server_thread(app, listening):
-                yield processes.url_of(listening)
+            with http_server.HTTPServer(app, listening):
+                yield sockets.url_of(listening)
         finally:
             event.remove(Engine, "before_cursor_execute", count)
 
 
 def test_hundreds_who_wait_cost_no_thread_no_query_and_nobody_elses_time(database_url: str, tmp_path: Path) -> None:
     """Over real connections. All are told soon when a sync has ended."""
-    assert processes.most_connections() > 2 * MANY + 200, "this test needs more open files than the machine allows"
+    assert sockets.max_connections() > 2 * MANY + 200, "this test needs more open files than the machine allows"
     counted = Counted(database_url, tmp_path)
     with counted.serving() as url:
         asyncio.run(hundreds(counted, url))

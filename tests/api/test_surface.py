@@ -11,7 +11,7 @@ import pytest
 
 from product_gateway.http.middleware.request_context import RequestContextMiddleware
 from product_gateway.openapi import documents
-from product_gateway.services import processes
+from product_gateway.services import http_server, sockets
 from tests.api.test_contract import SECURED, Operation, each_operation
 from tests.support import sample_api
 from tests.support.contract import DOCUMENT, Gateway, gateway
@@ -116,12 +116,12 @@ def test_so_does_every_refusal_that_no_operation_makes(served: Gateway) -> None:
 def test_so_does_the_answer_to_what_went_wrong_inside() -> None:
     """500: the reason is in the log, and nowhere else."""
     app = RequestContextMiddleware(sample_api.app(), answered=lambda *_: None, access_log=False)
-    listening = processes.bind("127.0.0.1", 0)
-    with processes.http_server_thread(app, listening):
-        answer = httpx2.get(f"{processes.url_of(listening)}/boom")
+    listening = sockets.bind("127.0.0.1", 0)
+    with http_server.HTTPServer(app, listening):
+        answer = httpx2.get(f"{sockets.url_of(listening)}/boom")
         assert checked(answer) == 500
         assert "hunter2" not in answer.text
-        assert httpx2.head(f"{processes.url_of(listening)}/boom").status_code == 500
+        assert httpx2.head(f"{sockets.url_of(listening)}/boom").status_code == 500
 
 
 def test_so_does_the_answer_to_what_is_too_much(

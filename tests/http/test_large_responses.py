@@ -25,7 +25,7 @@ from product_gateway.http.unsent import UnsentBytes
 from product_gateway.model.catalog import Page, Record
 from product_gateway.model.merchants import Platform
 from product_gateway.model.syncs import EntityType
-from product_gateway.services import processes
+from product_gateway.services import http_server, sockets
 from product_gateway.telemetry.metrics import Metrics
 from tests.support.contract import Gateway, error
 from tests.support.deployment import API, Deployment, Process, within
@@ -215,8 +215,8 @@ def test_clients_together_may_leave_so_much_unread(database_url: str, tmp_path: 
     """Then large responses are 503, everything else is served as before, and room is made by those who go."""
     made = settings.load(data_dir=tmp_path, database_url=database_url)
     metrics = Metrics()
-    listening = processes.bind("127.0.0.1", 0)
-    url = processes.url_of(listening)
+    listening = sockets.bind("127.0.0.1", 0)
+    url = sockets.url_of(listening)
     limits = Limits(unsent_bytes=24 * MEGABYTE)
     served = Gateway(Deployment(tmp_path, database_url), url)
     served.deployment.environment["PRODUCT_GATEWAY_DATA_DIR"] = str(tmp_path)
@@ -226,7 +226,7 @@ def test_clients_together_may_leave_so_much_unread(database_url: str, tmp_path: 
     token = keys.issue_token(made, "shop", list(keys.SCOPES), timedelta(hours=1))
     request = written(f"{API}/products?page_size=500", token)
     with (
-        processes.http_server_thread(create_app(made, metrics), listening, limits),
+        http_server.HTTPServer(create_app(made, metrics), listening, limits),
         served.client(token) as client,
         contextlib.ExitStack() as stack,  # its clients go first: a server waits for those that are still there
     ):

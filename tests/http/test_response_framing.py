@@ -9,7 +9,7 @@ import pytest
 from starlette.types import Receive, Scope, Send
 
 from product_gateway.openapi import documents
-from product_gateway.services import processes
+from product_gateway.services import http_server, sockets
 from tests.api.test_contract import example_of
 from tests.support.contract import DOCUMENT, Gateway, gateway
 from tests.support.deployment import Deployment
@@ -159,9 +159,9 @@ def test_no_application_can_send_a_body_where_the_status_allows_none(
     status: int, method: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The body is left out, which is logged as the fault it is; the connection serves on."""
-    with processes.bind("127.0.0.1", 0) as listening, processes.http_server_thread(_broken, listening):
+    with sockets.bind("127.0.0.1", 0) as listening, http_server.HTTPServer(_broken, listening):
         each = request(method, f"/{status}")
-        said = exchanged(processes.url_of(listening), each, request("GET", "/200"), each, pipelined=True)
+        said = exchanged(sockets.url_of(listening), each, request("GET", "/200"), each, pipelined=True)
         assert (said.statuses, said.end) == ([status, 200, status], "open")
         assert said.replies[1].body == b"OK"
     assert f"A response to {method} had a body, which its status does not allow." in caplog.text

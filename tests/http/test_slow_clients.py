@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from product_gateway.http.limits import LARGEST_BODY_BYTES, Limits
-from product_gateway.services import processes
+from product_gateway.services import http_server, sockets
 from tests.support.raw_http import LIVE, Wire, assert_is_our_error
 
 LIMITS = Limits(
@@ -86,9 +86,9 @@ class Rooms:
 @contextlib.contextmanager
 def serving(rooms: Rooms, limits: Limits = LIMITS) -> Iterator[str]:
     """The server as the gateway has it, with less patience."""
-    listening = processes.bind("127.0.0.1", 0)
-    url = processes.url_of(listening)
-    with processes.http_server_thread(rooms, listening, limits):
+    listening = sockets.bind("127.0.0.1", 0)
+    url = sockets.url_of(listening)
+    with http_server.HTTPServer(rooms, listening, limits):
         yield url
 
 
@@ -426,10 +426,10 @@ def test_a_flood_of_connections_leaves_the_server_well(rooms: Rooms) -> None:
 def test_the_number_of_connections_fits_the_files_that_a_process_may_open() -> None:
     """Accepting one more than there are file descriptors would fail for the database, too."""
     program = (
-        "import resource\nfrom product_gateway.services import processes\n"
+        "import resource\nfrom product_gateway.services import sockets\n"
         "for limits in (300, 1000), (256, 256), (150, 150):\n"
         "    resource.setrlimit(resource.RLIMIT_NOFILE, limits)\n"
-        "    print(processes.most_connections(), resource.getrlimit(resource.RLIMIT_NOFILE)[0])"
+        "    print(sockets.max_connections(), resource.getrlimit(resource.RLIMIT_NOFILE)[0])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.split("\n") == ["800 1000", "56 256", "1 150", ""]

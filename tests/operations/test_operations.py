@@ -16,7 +16,7 @@ from product_gateway.api.error_responses import describe_error
 from product_gateway.errors import SettingsError
 from product_gateway.openapi import documents
 from product_gateway.openapi.binding import bind
-from product_gateway.services import processes
+from product_gateway.services import sockets
 from tests.support import databases, sample_api
 from tests.support.deployment import ENDS_WITHIN, Deployment, within
 from tests.support.metrics_scrape import Scrape
@@ -101,12 +101,12 @@ def test_a_port_that_is_taken_is_said_with_the_setting_that_names_it(
 
 def test_where_no_port_is_set_the_gateway_and_the_worker_have_different_ones() -> None:
     """One of each on a machine just works, and a port that is set is the port."""
-    assert (processes.OPERATIONS_PORT_OF_GATEWAY, processes.OPERATIONS_PORT_OF_WORKER) == (8090, 8091)
+    assert (sockets.OPERATIONS_PORT_OF_GATEWAY, sockets.OPERATIONS_PORT_OF_WORKER) == (8090, 8091)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    with processes.bind_operations(settings.load(), port) as listening:
+    with sockets.bind_operations(settings.load(), port) as listening:
         assert listening.getsockname() == ("127.0.0.1", port)
-    with processes.bind_operations(settings.load(operations_port=0), port) as listening:
+    with sockets.bind_operations(settings.load(operations_port=0), port) as listening:
         assert listening.getsockname()[1] not in (0, port)
 
 

@@ -10,7 +10,7 @@ from product_gateway.db import catalog, syncs
 from product_gateway.db.database import Database
 from product_gateway.db.enqueue import enqueue
 from product_gateway.model.syncs import EntityType, Sync, SyncStatus
-from product_gateway.services import processes
+from product_gateway.services import worker
 from product_gateway.settings import Settings
 from product_gateway.sync.worker import Worker
 
@@ -23,7 +23,7 @@ ENDED = (SyncStatus.SUCCEEDED, SyncStatus.FAILED, SyncStatus.CANCELLED)
 async def working(made: Settings, database: Database) -> AsyncIterator[asyncio.Event]:
     """Run a worker until the block ends or the event is set."""
     stop = asyncio.Event()
-    async with processes.to_product_services(made) as outbound:
+    async with worker.product_service_client(made) as outbound:
         running = asyncio.create_task(Worker(made, database, outbound).run(stop))
         try:
             yield stop

@@ -34,7 +34,7 @@ from product_gateway.openapi import documents
 from product_gateway.openapi.bodies import sync_body
 from product_gateway.operations.app import Operations
 from product_gateway.operations.monitor.handlers import Access
-from product_gateway.services import processes
+from product_gateway.services import worker
 from product_gateway.settings import Settings
 from product_gateway.telemetry.metrics import Metrics
 from product_gateway.webhooks import dispatcher
@@ -74,7 +74,7 @@ def made(tmp_path: Path) -> Settings:
 async def delivering(made: Settings, database: Database) -> AsyncIterator[Metrics]:
     """What a worker does for webhooks, until the block ends; and what it counts."""
     stop, metrics = asyncio.Event(), Metrics()
-    async with processes.to_webhooks(made) as outbound:
+    async with worker.webhook_client(made) as outbound:
         running = asyncio.create_task(WebhookDispatcher(made, database, outbound, metrics).run(stop))
         try:
             yield metrics

@@ -58,12 +58,12 @@ def serve(
     with_worker: Annotated[bool, typer.Option("--with-worker", help="Run a worker in the same process.")] = False,
 ) -> None:
     """Serve the API until SIGTERM or Ctrl-C."""
-    from product_gateway.services import processes
+    from product_gateway.services import processes, sockets
 
     settings = load_settings()
-    listening = processes.bind(host, port)
-    for_operations = processes.bind_operations(settings, processes.OPERATIONS_PORT_OF_GATEWAY)
-    typer.echo(f"The product gateway listens on {processes.url_of(listening)}", err=True)
+    listening = sockets.bind(host, port)
+    for_operations = sockets.bind_operations(settings, sockets.OPERATIONS_PORT_OF_GATEWAY)
+    typer.echo(f"The product gateway listens on {sockets.url_of(listening)}", err=True)
     processes.serve(settings, listening, for_operations, with_worker=with_worker)
 
 
@@ -133,7 +133,7 @@ def sample_service(
     from product_gateway.merchants import administration
     from product_gateway.sample import catalog_file
     from product_gateway.sample.service import create_sample_app
-    from product_gateway.services import processes
+    from product_gateway.services import processes, sockets
     from product_gateway.telemetry import logs
 
     if catalog and records is not None:
@@ -145,8 +145,8 @@ def sample_service(
         data = catalog_file.generated(records)
     expected = administration.token_in(token_file) if token_file else None
     logs.configure("INFO")
-    listening = processes.bind(host, port)
-    typer.echo(f"The sample product service listens on {processes.url_of(listening)}", err=True)
+    listening = sockets.bind(host, port)
+    typer.echo(f"The sample product service listens on {sockets.url_of(listening)}", err=True)
     processes.serve_alone(create_sample_app(data, token=expected, delay=delay), listening)
 
 

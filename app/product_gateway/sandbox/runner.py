@@ -23,7 +23,7 @@ from product_gateway.model.merchants import Platform
 from product_gateway.sandbox.database_control import DatabaseControl
 from product_gateway.sandbox.middleware import API, FaultInjection, SandboxMiddleware
 from product_gateway.sandbox.scenarios import Scenarios
-from product_gateway.services import processes
+from product_gateway.services import http_server, sockets
 from product_gateway.settings import Settings
 from product_gateway.supervisor import Supervisor
 from product_gateway.telemetry import logs
@@ -62,9 +62,9 @@ def run(options: Options, announce: Callable[[str], None]) -> None:
     supervisor = Supervisor(metrics)
     with contextlib.ExitStack() as stack:
         made = _settings(Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="product-gateway-sandbox-"))))
-        gateway, service = processes.bind(options.host, options.port), processes.bind("127.0.0.1", 0)
+        gateway, service = sockets.bind(options.host, options.port), sockets.bind("127.0.0.1", 0)
         database = stack.enter_context(open_database(made.database))
-        _fill(made, database, processes.url_of(service))
+        _fill(made, database, sockets.url_of(service))
         database_control = DatabaseControl(database)
         app = SandboxMiddleware(
             create_app(made, metrics, supervisor),
@@ -74,11 +74,12 @@ def run(options: Options, announce: Callable[[str], None]) -> None:
             faults=FaultInjection(options.latency, options.fault_percent),
             access_log=options.verbose,
         )
-        stack.enter_context(processes.http_server_thread(app, gateway, proxies=processes.Proxies.of_gateway(made)))
-        announce(orjson.dumps(_description(made, processes.url_of(gateway), processes.url_of(service))).decode())
+        stack.enter_context(http_server.HTTPServer(app, gateway, proxies=http_server.Proxies.of_gateway(made)))
+        announce(orjson.dumps(_description(made, sockets.url_of(gateway), sockets.url_of(service))).decode())
         # The gateway accepts requests from here on. Import what runs syncs only now, for a faster start.
         from product_gateway.sample import catalog_file
         from product_gateway.sandbox.product_service import ScenarioService
+        from product_gateway.services import worker
 
         product_service = ScenarioService(
             catalog_file.read(catalog_file.SAMPLE),
@@ -89,8 +90,8 @@ def run(options: Options, announce: Callable[[str], None]) -> None:
             seconds=options.sync_seconds,
             slow_seconds=options.slow_seconds,
         )
-        stack.enter_context(processes.http_server_thread(product_service, service))
-        stack.enter_context(processes.worker_thread(made, metrics, supervisor))
+        stack.enter_context(http_server.HTTPServer(product_service, service))
+        stack.enter_context(worker.WorkerService(made, metrics, supervisor))
         gc_tuning.freeze_startup_objects()
         if options.until_eof:
             threading.Thread(target=_end_with_stdin, name="stdin", daemon=True).start()

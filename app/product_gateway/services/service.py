@@ -1,0 +1,112 @@
+"""The services of a process: each runs an event loop in a thread of its own, and one runner starts and stops them."""
+
+import logging
+import signal
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Protocol, Self
+
+from product_gateway import gc_tuning
+from product_gateway.errors import SettingsError
+
+logger = logging.getLogger(__name__)
+
+SECONDS_TO_START = 30
+SECONDS_BETWEEN_CHECKS = 1.0
+
+
+class Service(Protocol):
+    """A long-running part of a process."""
+
+    name: str
+
+    def start(self) -> None:
+        """Return once the service works. Raises SettingsError."""
+
+    def stop(self) -> None:
+        """Finish current work and return once the service has ended. Does nothing if it was not started."""
+
+    @property
+    def healthy(self) -> bool:
+        """Whether the service still runs."""
+
+
+class ThreadService(ABC):
+    """A service in a thread. Also a context manager that starts and stops it."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._started = threading.Event()
+        self._thread = threading.Thread(target=self._main, name=name)
+
+    def start(self) -> None:
+        """Start the thread, and wait until the service works, has ended, or SECONDS_TO_START have passed."""
+        self._thread.start()
+        self._started.wait(SECONDS_TO_START)
+
+    def stop(self) -> None:
+        """Ask the service to end, and wait for its thread."""
+        if self._thread.ident is not None:
+            self._request_stop()
+            self._thread.join()
+
+    @property
+    def healthy(self) -> bool:
+        """Whether the thread is alive."""
+        return self._thread.is_alive()
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    @abstractmethod
+    def _run(self) -> None:
+        """Run to the end in the thread; set `_started` once the service works."""
+
+    @abstractmethod
+    def _request_stop(self) -> None:
+        """Ask `_run` to return. Called from another thread."""
+
+    def _main(self) -> None:
+        try:
+            self._run()
+        except Exception:
+            logger.exception("The service %s has ended with an error.", self.name)
+        finally:
+            self._started.set()
+
+
+def shutdown_on_signals() -> threading.Event:
+    """Return the shutdown event of this process, set by SIGTERM and Ctrl-C from now on."""
+    shutdown = threading.Event()
+    for each in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(each, lambda *_: shutdown.set())
+    return shutdown
+
+
+def run(services: Sequence[Service], shutdown: threading.Event) -> None:
+    """Start the services in order, wait for `shutdown`, and stop them in reverse order.
+
+    Raises SettingsError if a service cannot start or ends by itself.
+    """
+    ended: list[str] = []
+    try:
+        for each in services:
+            if not shutdown.is_set():
+                each.start()
+        gc_tuning.freeze_startup_objects()
+        while not (ended or shutdown.wait(SECONDS_BETWEEN_CHECKS)):
+            ended = [each.name for each in services if not each.healthy]
+    finally:
+        for each in reversed(services):
+            each.stop()
+    if ended:
+        raise SettingsError(f"The process stops: its service {', '.join(ended)} has ended. The log says why.")

@@ -1,0 +1,89 @@
+"""The worker as a service: it runs syncs and delivers webhooks."""
+
+import asyncio
+import logging
+
+from product_gateway.db.database import Database, open_database
+from product_gateway.http_client.client import HttpClient
+from product_gateway.services.service import ThreadService
+from product_gateway.settings import Settings
+from product_gateway.supervisor import Loop, Supervisor
+from product_gateway.sync.worker import Worker
+from product_gateway.telemetry.metrics import WORKER, Metrics
+from product_gateway.webhooks.dispatcher import WebhookDispatcher
+
+logger = logging.getLogger(__name__)
+
+SECONDS_TO_RELEASE = 1.5  # for current work at shutdown, and as many to release the syncs
+MAX_RECEIVER_BYTES = 65536
+
+
+class WorkerService(ThreadService):
+    """A worker with an event loop of its own: a large page does not delay requests. Restarted after an error."""
+
+    def __init__(self, settings: Settings, metrics: Metrics, supervisor: Supervisor, *, announce: bool = False) -> None:
+        super().__init__("worker")
+        self._settings = settings
+        self._metrics = metrics
+        self._supervisor = supervisor
+        self._announce = announce
+        self._stop = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def _run(self) -> None:
+        asyncio.run(self._supervise())
+
+    def _request_stop(self) -> None:
+        if self._loop is not None and self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._stop.set)
+
+    async def _supervise(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        await self._supervisor.keep(WORKER, self._work, stop=self._stop)
+
+    async def _work(self, loop: Loop) -> None:
+        settings, metrics, supervisor = self._settings, self._metrics, self._supervisor
+        # may_create=False: an empty database would be in the way of a restored one
+        with loop.idle(), open_database(settings.database, may_create=False) as database:
+            async with product_service_client(settings) as to_services, webhook_client(settings) as to_receivers:
+                worker = Worker(settings, database, to_services, metrics, supervisor)
+                dispatcher = WebhookDispatcher(settings, database, to_receivers, metrics, supervisor)
+                loop.progressed()
+                if self._announce:
+                    logger.info("The worker is waiting for syncs.")
+                self._started.set()
+                expiring = asyncio.create_task(self._expire_on_stop(database))
+                try:
+                    async with asyncio.TaskGroup() as group:
+                        group.create_task(worker.run(self._stop))
+                        group.create_task(dispatcher.run(self._stop))
+                finally:
+                    expiring.cancel()
+
+    async def _expire_on_stop(self, database: Database) -> None:
+        """Interrupt database work that hangs at shutdown."""
+        await self._stop.wait()
+        database.shorten_deadline(SECONDS_TO_RELEASE)
+
+
+def product_service_client(settings: Settings) -> HttpClient:
+    """Return the HTTP client for product services."""
+    return HttpClient(
+        allow_private_addresses=settings.allow_private_addresses,
+        connect_timeout=settings.connect_timeout_seconds,
+        read_timeout=settings.read_timeout_seconds,
+        total_timeout=settings.request_timeout_seconds,
+        max_bytes=settings.max_page_bytes,
+    )
+
+
+def webhook_client(settings: Settings) -> HttpClient:
+    """Return the HTTP client for webhooks."""
+    seconds = settings.webhook_timeout_seconds
+    return HttpClient(
+        allow_private_addresses=settings.allow_private_addresses,
+        connect_timeout=min(settings.connect_timeout_seconds, seconds),
+        read_timeout=seconds,
+        total_timeout=seconds,
+        max_bytes=MAX_RECEIVER_BYTES,
+    )
