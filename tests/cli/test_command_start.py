@@ -133,7 +133,10 @@ def test_a_port_that_is_taken_or_a_host_that_is_not_ours_is_said_in_plain_words(
         ends = [terminal.run(sqlite_deployment, f"{each} {port}") for each in ("serve --port", "demo --port")]
         ends.append(sqlite_deployment.run("sample-service", "--port", str(port), check=False, anew=True))
         for done in ends:
-            assert_refused(done, f"Port {port} of 127.0.0.1 is taken. Stop what listens there, or choose another port.")
+            assert_refused(
+                done,
+                f"Port {port} of 127.0.0.1 is in use. Stop the program that listens there, or choose another port.",
+            )
     for host in ("192.0.2.1", "no-such-host.invalid"):
         refused = terminal.run(sqlite_deployment, f"serve --host {host}")
         assert_refused(refused, f"Cannot listen on port 8080 of {host}: ")

@@ -22,7 +22,7 @@ from tests.support.deployment import ENDS_WITHIN, Deployment, within
 from tests.support.metrics_scrape import Scrape
 
 SOON = 2.0  # seconds that a scrape may take whatever happens
-TAKEN = "is meant for metrics and health: PRODUCT_GATEWAY_OPERATIONS_PORT"
+IN_USE = "It is the operations port (metrics, health, monitor): set PRODUCT_GATEWAY_OPERATIONS_PORT"
 
 
 @pytest.fixture
@@ -93,8 +93,8 @@ def test_a_port_that_is_taken_is_said_with_the_setting_that_names_it(
         sqlite_deployment.environment |= {"PRODUCT_GATEWAY_OPERATIONS_PORT": str(port)}
         done = sqlite_deployment.run(*command.split(), check=False)
     assert done.returncode == 1
-    assert f"Port {port} of 127.0.0.1 is taken." in done.stderr
-    assert TAKEN in done.stderr
+    assert f"Port {port} of 127.0.0.1 is in use." in done.stderr
+    assert IN_USE in done.stderr
     assert "listens on" not in done.stderr
     assert "Traceback" not in done.stderr
 

@@ -20,7 +20,7 @@ def test_a_wait_ends_as_soon_as_a_process_has_exited_and_shows_its_output(sqlite
         sqlite_deployment.process("serve", "--port", str(taken.getsockname()[1])) as process,
     ):
         started = time.monotonic()
-        with pytest.raises(AssertionError, match=r"`serve --port \d+` has exited with 1: .*is taken"):
+        with pytest.raises(AssertionError, match=r"`serve --port \d+` has exited with 1: .*is in use"):
             process.url()
         with sqlite_deployment.process("worker", "--nonsense"), pytest.raises(AssertionError, match="exited with 2"):
             within(60, lambda: False)

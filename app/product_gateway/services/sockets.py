@@ -26,7 +26,7 @@ def bind(host: str, port: int) -> socket.socket:
         listening.close()
         if error.errno == errno.EADDRINUSE:
             raise SettingsError(
-                f"Port {port} of {host} is taken. Stop what listens there, or choose another port."
+                f"Port {port} of {host} is in use. Stop the program that listens there, or choose another port."
             ) from None
         raise SettingsError(f"Cannot listen on port {port} of {host}: {error.strerror or error}.") from None
     return listening
@@ -39,8 +39,8 @@ def bind_operations(settings: Settings, port: int) -> socket.socket:
         return bind(settings.operations_host, chosen)
     except SettingsError as error:
         raise SettingsError(
-            f"{error.detail} It is meant for metrics, health and the monitor. PRODUCT_GATEWAY_OPERATIONS_PORT and "
-            "PRODUCT_GATEWAY_OPERATIONS_HOST set its port and address."
+            f"{error.detail} It is the operations port (metrics, health, monitor): set PRODUCT_GATEWAY_OPERATIONS_PORT "
+            "or PRODUCT_GATEWAY_OPERATIONS_HOST."
         ) from None
 
 
