@@ -128,7 +128,7 @@ async def asked(merchant: Merchant, ids: list[str]) -> list[str]:
     """The `ids` of the requests that are made."""
     async with HttpClient(allow_private_addresses=True) as outbound:
         service = ProductService(outbound, merchant.url, None, 2, attempts=1)
-        async for _ in service.look_up(EntityType.PRODUCT, ids):
+        async for _ in service.fetch_by_ids(EntityType.PRODUCT, ids):
             pass
     return [request.query_params["ids"] for request in merchant.asked]
 
@@ -158,7 +158,7 @@ async def test_only_what_was_asked_for_counts(merchant: Merchant) -> None:
     merchant.says(page_of(item("a"), item("b"), item(7), item("c", title=7), item("d", title=7)))
     async with HttpClient(allow_private_addresses=True) as outbound:
         service = ProductService(outbound, merchant.url, None, 2)
-        ((page, gone),) = [each async for each in service.look_up(EntityType.PRODUCT, ["b", "c", "x"], "a")]
+        ((page, gone),) = [each async for each in service.fetch_by_ids(EntityType.PRODUCT, ["b", "c", "x"], "a")]
     assert [record.id for record in page.records] == ["b"]
     assert [rejection.record_id for rejection in page.rejections] == ["c"]
     assert gone == frozenset(), "a service that sends more than it was asked for does not look at ids"

@@ -1,4 +1,4 @@
-"""Pages of records from a merchant: paging, new attempts, and what it is called when a pull fails."""
+"""The client of a merchant's product service: paging, retries, and the code of each failure."""
 
 import asyncio
 import hashlib
@@ -28,12 +28,12 @@ from product_gateway.telemetry import logs, tracing
 
 
 class _PageTooLarge(PullFailed):
-    """A smaller page may go through. `times` is how many times too large an answer was, if that is known."""
+    """A page that may succeed when smaller. `times` is its size divided by the limit, if that is known."""
 
     def __init__(self, code: str, detail: str, times: float | None = None, *, refused: bool = False) -> None:
         super().__init__(code, detail)
         self.times = times
-        self.refused = refused  # by the service, which does not say what it would accept
+        self.refused = refused  # by the service, which does not name a size that it accepts
 
 
 _FAILURES: dict[type[OutboundError], tuple[type[PullFailed], str, str]] = {
@@ -53,18 +53,18 @@ _FAILURES: dict[type[OutboundError], tuple[type[PullFailed], str, str]] = {
 }
 
 
-PAGES_WITHOUT_NEW_RECORDS = 10  # in a row: as many end a list that says that there are more
+PAGES_WITHOUT_NEW_RECORDS = 10  # in a row, after which the pull fails
 RETRIED_4XX = (408, 425, 429)
-HALVINGS = 2  # of a page size that the service refuses; then comes a single record
+HALVINGS = 2  # of a page size that the service refuses; after them, a single record is requested
 MOST_IDS = 100
-LONGEST_IDS = 4000  # characters in an address
+LONGEST_IDS = 4000  # characters in a URL
 
 
-class LookUp(NamedTuple):
-    """The answer to a request for records by id: those that came, as a page, and the ids that are certainly gone.
+class FoundById(NamedTuple):
+    """The answer to one request by ids: the records that came, and the ids that are certainly gone.
 
-    An id is certainly gone if the same answer has a record that the service is known to have, and none that was not
-    asked for: then the service looks at `ids`.
+    An id is certainly gone if the same answer has the `known` record, and no record outside the requested ids. Such
+    an answer proves that the service filters by `ids`.
     """
 
     page: Page
@@ -72,8 +72,9 @@ class LookUp(NamedTuple):
 
 
 class ProductService:
-    """A merchant's product service. `attempts` and the waits (seconds) are for requests that may be tried again;
-    `retried` is called before each such attempt.
+    """A merchant's product service. `retried` is called before each further attempt of a request. Waits in seconds.
+
+    With `skip_unchanged`, the next pages are decoded lazily: set it when most of their records are likely unchanged.
     """
 
     def __init__(
@@ -99,21 +100,21 @@ class ProductService:
         self._max_record_bytes = max_record_bytes
         self._backoff = Backoff(attempts, wait_initial, max(wait_initial, wait_max))
         self._retried = retried
-        self.skip_unchanged = False  # pages from now on: for who expects most of their records to be as they were
+        self.skip_unchanged = False
 
     async def pages(
         self, entity_type: EntityType, cursor: str | None, pages_read: int = 0
     ) -> AsyncGenerator[AnyPage, None]:
-        """Every page from `cursor` on (None: from the first), each fetched when it is asked for.
+        """Fetch the pages from `cursor` on (None: from the first), each when it is requested.
 
-        `pages_read` are those before it. Raises PullFailed; as PullInterrupted, after all attempts, where starting
-        again later may help.
+        `pages_read` counts the pages before `cursor`. Raises PullFailed, or its subclass PullInterrupted where a later
+        sync may succeed.
         """
-        contract = records.list_schema(entity_type)
+        schema = records.list_schema(entity_type)
         asked = {_digest(cursor)}
         empty = 0
         for number in itertools.count(pages_read + 1):
-            where = f"Page {number} of {contract.path}"
+            where = f"Page {number} of {schema.path}"
             if number > self._max_pages:
                 raise PullFailed(
                     "TOO_MANY_PAGES",
@@ -121,7 +122,7 @@ class ProductService:
                     "page, or end the list with moreResults false.",
                 )
             with tracing.span("fetch page", page=number):
-                page = await self._fetch(contract, cursor, where)
+                page = await self._fetch(schema, cursor, where)
                 tracing.fetched(page.size)
             cursor = page.next_cursor
             if cursor is not None and _digest(cursor) in asked:
@@ -142,43 +143,44 @@ class ProductService:
                 return
             asked.add(_digest(cursor))
 
-    async def look_up(
+    async def fetch_by_ids(
         self, entity_type: EntityType, ids: Sequence[str], known: str | None = None
-    ) -> AsyncGenerator[LookUp, None]:
-        """Ask for records by id, in parts. With the id of a `known` record, the answers show whether ids are looked at.
+    ) -> AsyncGenerator[FoundById, None]:
+        """Fetch records by id, in several requests. A `known` id shows whether the service filters by ids.
 
         Raises PullFailed, as `pages` does.
         """
-        contract = records.list_schema(entity_type)
-        for some in _in_parts(ids):
-            where = f"{len(some)} of {contract.path} by id"
-            asked = some if known is None else some | {known}
+        schema = records.list_schema(entity_type)
+        for part in _split(ids):
+            where = f"{len(part)} of {schema.path} by id"
+            asked = part if known is None else part | {known}
             params = {"ids": ",".join(sorted(asked)), "page_size": str(len(asked))}
-            with tracing.span("fetch by id", ids=len(some)):
-                reply = await self._fetch_patiently(contract.path, params, where)
-                page = contract.page(reply.content, where, self._max_record_bytes, content_type(reply))
+            with tracing.span("fetch by id", ids=len(part)):
+                response = await self._fetch_with_retries(schema.path, params, where)
+                page = schema.page(response.content, where, self._max_record_bytes, response.header("Content-Type"))
                 tracing.fetched(page.size)
-            found = tuple(each for each in page.records if each.id in some)
-            rejected = tuple(each for each in page.rejections if each.record_id in some)
-            answered = {each.id for each in page.records} | {each.record_id for each in page.rejections}
+            found = tuple(record for record in page.records if record.id in part)
+            rejected = tuple(rejection for rejection in page.rejections if rejection.record_id in part)
+            answered = {record.id for record in page.records} | {rejection.record_id for rejection in page.rejections}
             certain = known is not None and known in answered and answered <= asked and page.next_cursor is None
-            gone = some - answered if certain else frozenset()
-            yield LookUp(_without_secrets(Page(found, rejected, next_cursor=None, total=None)), gone)
+            gone = part - answered if certain else frozenset()
+            yield FoundById(_redacted(Page(found, rejected, next_cursor=None, total=None)), gone)
 
-    async def _fetch(self, contract: records.ListSchema, cursor: str | None, where: str) -> AnyPage:
+    async def _fetch(self, schema: records.ListSchema, cursor: str | None, where: str) -> AnyPage:
         failures: list[_PageTooLarge] = []
         while True:
             try:
                 params = {"page_size": str(self._page_size)} | ({} if cursor is None else {"cursor": cursor})
-                reply = await self._fetch_patiently(contract.path, params, where)
+                response = await self._fetch_with_retries(schema.path, params, where)
             except _PageTooLarge as failed:
                 failures.append(failed.with_traceback(None))
                 self._page_size = _smaller(self._page_size, failures)
             else:
-                read = contract.lazy_page if self.skip_unchanged else contract.page
-                return _masked(read(reply.content, where, self._max_record_bytes, content_type(reply)))
+                read = schema.lazy_page if self.skip_unchanged else schema.page
+                media_type = response.header("Content-Type")
+                return _redact_page(read(response.content, where, self._max_record_bytes, media_type))
 
-    async def _fetch_patiently(self, path: str, params: dict[str, str], where: str) -> Response:
+    async def _fetch_with_retries(self, path: str, params: dict[str, str], where: str) -> Response:
         waited = 0.0
         for attempt in itertools.count(1):
             try:
@@ -194,43 +196,43 @@ class ProductService:
 
     async def _ask(self, path: str, params: dict[str, str], where: str, attempt: int, waited: float) -> Response:
         try:
-            reply = await self._outbound.get(self._url + path, params=params, bearer=self._token)
+            response = await self._outbound.get(self._url + path, params=params, bearer=self._token)
         except OutboundError as error:
             failure, code, advice = _FAILURES[type(error)]
             detail = f"{where} could not be read: {error.detail} {advice}"
             if isinstance(error, AnswerTooLarge) and self._page_size > 1:
                 raise _PageTooLarge(code, detail, error.size and error.size / error.limit) from None
             raise failure(code, detail) from error
-        tracing.set_attributes({"http.response.status_code": reply.status})
-        if reply.status != 200:
-            raise self._refusal(reply, self._url + path, where, attempt, waited)
-        return reply
+        tracing.set_attributes({"http.response.status_code": response.status})
+        if response.status != 200:
+            raise self._error_for_status(response, self._url + path, where, attempt, waited)
+        return response
 
-    def _refusal(self, reply: Response, url: str, where: str, attempt: int, waited: float) -> PullFailed:
+    def _error_for_status(self, response: Response, url: str, where: str, attempt: int, waited: float) -> PullFailed:
         meaning, what_to_do = status_advice(
-            reply.status,
-            reply.header("Location"),
-            reply.header("Content-Type"),
+            response.status,
+            response.header("Location"),
+            response.header("Content-Type"),
             url=url,
             has_token=self._token is not None,
         )
         failed = f"{where} could not be read"
-        answered = f"the product service answered {reply.status}"
-        if reply.status in RETRIED_4XX or reply.status >= 500:
-            asked = retry_after(reply)
+        answered = f"the product service answered {response.status}"
+        if response.status in RETRIED_4XX or response.status >= 500:
+            asked = retry_after(response)
             tried = f"in {attempt} attempt{'s' if attempt > 1 else ''}"
             if self._backoff.asks_too_much(asked, waited):
                 tried = "now" if attempt == 1 else tried
                 limits = f"a sync waits {self._backoff.longest_asked:.0f} s, and {self._backoff.total:.0f} s in all"
                 meaning += f", and to come back in {asked:.0f} s, while {limits} for one page"
-            limited = reply.status == 429
+            limited = response.status == 429
             return PullInterrupted(
                 "PRODUCT_SERVICE_RATE_LIMITED" if limited else "PRODUCT_SERVICE_ERROR",
                 f"{failed} {tried}: {answered}{meaning}. "
                 f"{'Allow the gateway more requests,' if limited else what_to_do} then start the sync again.",
                 asked,
             )
-        if reply.status in (400, 413):
+        if response.status in (400, 413):
             detail = (
                 f"{failed}: {answered}, even when asked for a single record (page_size=1). "
                 "Look into its log for what it refuses."
@@ -238,15 +240,15 @@ class ProductService:
             if self._page_size > 1:
                 return _PageTooLarge("PRODUCT_SERVICE_ERROR", detail, refused=True)
             return PullFailed("PRODUCT_SERVICE_ERROR", detail)
-        code = "PRODUCT_SERVICE_UNAUTHORIZED" if reply.status in (401, 403) else "PRODUCT_SERVICE_ERROR"
+        code = "PRODUCT_SERVICE_UNAUTHORIZED" if response.status in (401, 403) else "PRODUCT_SERVICE_ERROR"
         return PullFailed(code, logs.redact(f"{failed}: {answered}{meaning}. {what_to_do}"))
 
 
 def _smaller(page_size: int, failures: Sequence[_PageTooLarge]) -> int:
-    """Return the page size to ask for after these failures with larger ones.
+    """Return the page size for the next request, after these failures with larger pages.
 
-    After an answer whose size is known, it is half of what would fit, for records differ in size. After any other it
-    is the square root, then 1: an answer of unknown size is downloaded three times at the most.
+    After an answer of known size, return half the size that would fit, as records differ in size. After an answer of
+    unknown size, return the square root, then 1: such an answer is downloaded at most three times.
     """
     last = failures[-1]
     if last.refused:
@@ -254,59 +256,54 @@ def _smaller(page_size: int, failures: Sequence[_PageTooLarge]) -> int:
     if last.times is None:
         return math.isqrt(page_size) if len(failures) == 1 else 1
     before = failures[-2].times if len(failures) > 1 else None
-    if len(failures) > 2 or (before is not None and last.times > 0.9 * before):  # it does not heed page_size
+    if len(failures) > 2 or (before is not None and last.times > 0.9 * before):  # the service ignores page_size
         return 1
     return max(1, int(page_size / last.times / 2))
 
 
 class Prefetcher:
-    """Pages, of which the next may be fetched while one is in use: one, however slow its use is."""
+    """An iterator over pages that can fetch the next page, and only that one, while the current one is in use."""
 
     def __init__(self, pages: AsyncGenerator[AnyPage, None]) -> None:
         self._pages = pages
-        self._coming: asyncio.Task[AnyPage] | None = None
+        self._next: asyncio.Task[AnyPage] | None = None
 
     def fetch(self) -> None:
-        """The next page is on its way; how that ends is for the one who asks for it."""
-        self._coming = self._coming or asyncio.create_task(self._next())
+        """Start to fetch the next page. `__anext__` returns it, or raises its error."""
+        self._next = self._next or asyncio.create_task(self._fetch())
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> AnyPage:
-        coming, self._coming = self._coming, None
-        return await (coming or self._next())
+        task, self._next = self._next, None
+        return await (task or self._fetch())
 
     async def aclose(self) -> None:
-        """What is on its way is not waited for."""
-        if self._coming:
-            self._coming.cancel()
-            await asyncio.gather(self._coming, return_exceptions=True)
+        """Cancel the fetch that is under way, and close the pages."""
+        if self._next:
+            self._next.cancel()
+            await asyncio.gather(self._next, return_exceptions=True)
         await self._pages.aclose()
 
-    async def _next(self) -> AnyPage:
+    async def _fetch(self) -> AnyPage:
         return await anext(self._pages)
 
 
-def content_type(reply: Response) -> str:
-    """Return the Content-Type of an answer; "" where it has none."""
-    return reply.header("Content-Type")
-
-
-def _masked(page: AnyPage) -> AnyPage:
-    """Redact secrets in the ids of rejected records, which API clients can read: a service may send the token back."""
+def _redact_page(page: AnyPage) -> AnyPage:
+    """Redact secrets in rejected ids: a service may echo our token as an id, and clients can read it."""
     if isinstance(page, Page):
-        return _without_secrets(page)
-    return replace(page, decode=lambda unchanged: _without_secrets(page.decode(unchanged)))
+        return _redacted(page)
+    return replace(page, decode=lambda unchanged: _redacted(page.decode(unchanged)))
 
 
-def _without_secrets(page: Page) -> Page:
-    masked = (replace(each, record_id=each.record_id and logs.redact(each.record_id)) for each in page.rejections)
-    return replace(page, rejections=tuple(masked))
+def _redacted(page: Page) -> Page:
+    ids = (replace(each, record_id=each.record_id and logs.redact(each.record_id)) for each in page.rejections)
+    return replace(page, rejections=tuple(ids))
 
 
-def _in_parts(ids: Sequence[str]) -> Iterator[frozenset[str]]:
-    """Parts that fit into an address. An id with a comma would be taken for two."""
+def _split(ids: Sequence[str]) -> Iterator[frozenset[str]]:
+    """Return the ids in parts that fit into a URL. Skip an id with a comma: the service would read it as two ids."""
     part: list[str] = []
     length = 0
     for each in ids:
@@ -321,5 +318,5 @@ def _in_parts(ids: Sequence[str]) -> Iterator[frozenset[str]]:
 
 
 def _digest(cursor: str | None) -> bytes:
-    """Stands for a cursor: the cursors of ten million records would take a worker's memory."""
+    """Return a short hash of a cursor: the cursors of ten million records would fill a worker's memory."""
     return hashlib.blake2b((cursor or "").encode(), digest_size=8).digest()

@@ -1,7 +1,7 @@
-"""A pull: every page of a merchant's list into the catalog, then what the list lacks out of it.
+"""A pull: writes every page of a merchant's list into the catalog, then removes the records that the list lacks.
 
-What speaks against it is looked at on the way: a merchant that is gone, too many records that do not fit, a list that
-lacks too much of the catalog.
+A pull fails if its merchant may no longer sync, if too many records do not fit the contract, or if the list lacks too
+much of the catalog.
 """
 
 import contextlib
@@ -24,13 +24,13 @@ from product_gateway.sync.product_service import PAGES_WITHOUT_NEW_RECORDS, Pref
 from product_gateway.telemetry.metrics import Metrics
 
 RECORDS_PER_REMOVAL = 2000
-MAX_IDS_VERIFIED = 1000  # records that a list lacks
+MAX_IDS_VERIFIED = 1000  # missing records that are requested by id
 TRANSIENT_CODES = ("PRODUCT_SERVICE_UNREACHABLE", "PRODUCT_SERVICE_RATE_LIMITED")
 
 
 @dataclass(eq=False, slots=True)
 class Turn:
-    """The time that a sync may run while other merchants wait. `is_over` ends it behind the page that is being read."""
+    """The turn of a sync in its slot. With `is_over`, the pull stops after the page that it is reading."""
 
     is_over: bool = False
 
@@ -44,49 +44,47 @@ class Pull:
         self._outbound = outbound
         self._metrics = metrics
         self._secrets = Secrets(settings)
-        self._repeated: Counter[UUID] = Counter()  # requests of a sync that were made again and are not told yet
+        self._retries: Counter[UUID] = Counter()  # by sync, since they were last recorded
 
     def pop_retry_count(self, claim: Claim) -> int:
-        """How many of the sync's requests were made again, for whoever tells of them next."""
-        return self._repeated.pop(claim.sync_id, 0)
+        """Return how often the sync's requests were retried since the last call. The caller records the count."""
+        return self._retries.pop(claim.sync_id, 0)
 
     def _retried(self, claim: Claim) -> None:
         self._metrics.retried()
-        self._repeated[claim.sync_id] += 1
+        self._retries[claim.sync_id] += 1
 
     async def run(self, claim: Claim, turn: Turn) -> None:
-        """From where the claim says that it is. Raises PullFailed, LeaseLost or Unavailable.
+        """Pull from the claim's cursor to the end. Raises PullFailed, LeaseLost or Unavailable.
 
-        Raises TurnOver behind a page, once the turn is over and more pages follow.
+        Raises TurnOver after a page, if the turn is over and more pages follow.
         """
         try:
-            await self._run(claim, turn)
+            merchant = await self._merchant(claim)
+            service = self._product_service(merchant, claim)
+            await self.run_from(service, claim, turn, merchant.max_rejected_percent)
         except BaseException as error:
             release_locals(error)  # they hold pages and response bodies
             raise
 
-    async def _run(self, claim: Claim, turn: Turn) -> None:
-        merchant = await self._merchant(claim)
-        await self.run_from(self._product_service(merchant, claim), claim, turn, merchant.max_rejected_percent)
-
     async def run_from(self, service: ProductService, claim: Claim, turn: Turn, max_rejected_percent: int) -> None:
         """Run the claim's pull against this product service. Raises what `run` raises."""
-        if claim.pull_complete:  # the worker that read the last page may have been lost before it judged
+        if claim.pull_complete:  # the worker that read the last page may have been lost before this check
             require_few_rejected(claim.records_read, claim.rejected, max_rejected_percent)
         else:
             await self._read_pages(claim, max_rejected_percent, service, turn)
         if await self._database.read(claims.may_remove, claim):
-            await self._remove_what_is_gone(claim, service)
+            await self._remove_missing(claim, service)
         else:
-            await self._remove_what_is_certainly_gone(claim, service)
+            await self._remove_certainly_gone(claim, service)
 
     async def _read_pages(self, claim: Claim, most: int, service: ProductService, turn: Turn) -> None:
-        """While a page is written, the next one is on its way, unless the pull ends with this one."""
+        """Write every page. While a page is written, the next one is fetched, unless the pull ends with this page."""
         read, rejected, number = claim.records_read, claim.rejected, claim.pages_read
-        given = service.pages(claim.entity_type, claim.cursor, claim.pages_read)
-        async with contextlib.aclosing(Prefetcher(given)) as pages:
+        fetched = service.pages(claim.entity_type, claim.cursor, claim.pages_read)
+        async with contextlib.aclosing(Prefetcher(fetched)) as pages:
             async for page in pages:
-                unfit = len(page.rejections) if isinstance(page, Page) else 0  # of an unread page not known yet
+                unfit = len(page.rejections) if isinstance(page, Page) else 0  # not known for a lazy page
                 read, number, last = read + page.size, number + 1, page.next_cursor is None
                 to_come = 0 if last else self._most_to_come(claim.entity_type, number)
                 if not last and not turn.is_over and not are_too_many_rejected(read, rejected + unfit, most, to_come):
@@ -101,7 +99,7 @@ class Pull:
                 service.skip_unchanged = written.same_bytes * 2 > page.size
 
     def _most_to_come(self, entity_type: EntityType, pages_read: int) -> int:
-        """Return the largest number of records that more pages can have."""
+        """Return the largest number of records that the remaining pages can have."""
         return max(0, self._settings.max_pages - pages_read) * records.list_schema(entity_type).most_records
 
     async def _write(self, claim: Claim, page: AnyPage) -> catalog_write.WriteResult:
@@ -110,62 +108,59 @@ class Pull:
         if isinstance(page, LazyPage):
             known = await self._database.read(catalog_write.find_digests, claim, list(page.digests))
             page = page.decode({each for each, digest in page.digests.items() if known.digests.get(each) == digest})
-        lease, repeated = self._settings.lease_seconds, self.pop_retry_count(claim)
+        lease, retries = self._settings.lease_seconds, self.pop_retry_count(claim)
         quota = Quota(self._settings.max_catalog_records, self._settings.max_catalog_bytes)
-        written = await self._database.write(catalog_write.write_page, claim, page, lease, repeated, quota, known)
+        written = await self._database.write(catalog_write.write_page, claim, page, lease, retries, quota, known)
         self._metrics.read(claim.entity_type, page.size, written.rejected)
         return written
 
-    async def _remove_what_is_gone(self, claim: Claim, service: ProductService) -> None:
+    async def _remove_missing(self, claim: Claim, service: ProductService) -> None:
+        """Remove the records that the list lacks, except those that the service returns when asked by id."""
         missing = await self._database.read(catalog_removal.missing, claim, MAX_IDS_VERIFIED + 1)
         if not missing:
             return
-        await self._ask_for(missing, claim, service)
+        if len(missing) <= MAX_IDS_VERIFIED:
+            await self._verify_missing(missing, claim, service)
         unseen, held, allowed = await self._database.read(catalog_removal.count_missing, claim)
         self._refuse_mass_deletion(claim, unseen, held, allowed=allowed)
         after: str | None = ""
         while after is not None:
             after = await self._database.write(catalog_removal.remove_missing, claim, after, RECORDS_PER_REMOVAL)
 
-    async def _ask_for(self, ids: list[str], claim: Claim, service: ProductService) -> None:
-        """A list that changes while it is read may leave out what is still there: what is asked for by id comes back.
+    async def _remove_certainly_gone(self, claim: Claim, service: ProductService) -> None:
+        """Remove the missing records that the service certainly no longer has, and record how many others stay.
 
-        Where a service cannot be asked so, its list counts; where it is away, the sync fails.
-        """
-        if len(ids) > MAX_IDS_VERIFIED:
-            return
-        try:
-            async with contextlib.aclosing(service.look_up(claim.entity_type, ids)) as answers:
-                async for answer in answers:
-                    if answer.page.size:
-                        await self._write(claim, answer.page)
-        except PullFailed as failed:
-            if failed.code in TRANSIENT_CODES:
-                raise
-
-    async def _remove_what_is_certainly_gone(self, claim: Claim, service: ProductService) -> None:
-        """Remove records that the list lacks although it has records without a usable id, each of which could be one.
-
-        A record is certainly gone if the service does not have it when asked by its id. All others stay, and the sync
-        says how many. Raises LeaseLost.
+        For lists with records without a usable id: each of those could be a missing record. Raises LeaseLost.
         """
         missing = await self._database.read(catalog_removal.missing, claim, MAX_IDS_VERIFIED)
         gone: list[str] = []
         if missing and (known := await self._database.read(catalog_removal.any_seen, claim)):
-            try:
-                async with contextlib.aclosing(service.look_up(claim.entity_type, missing, known)) as answers:
-                    async for answer in answers:
-                        gone += answer.gone
-                        if answer.page.size:
-                            await self._write(claim, answer.page)
-            except PullFailed as failed:
-                if failed.code in TRANSIENT_CODES:
-                    raise
+            gone = await self._verify_missing(missing, claim, service, known)
         unseen, held, allowed = await self._database.read(catalog_removal.count_missing, claim)
         self._refuse_mass_deletion(claim, len(gone), held, allowed=allowed)
         if gone:
             await self._database.write(catalog_removal.remove, claim, gone)
         await self._database.write(claims.record_not_removed, claim, unseen - len(gone))
+
+    async def _verify_missing(
+        self, ids: list[str], claim: Claim, service: ProductService, known: str | None = None
+    ) -> list[str]:
+        """Request missing records by id, write those that come, and return the ids that are certainly gone.
+
+        A list that changes while it is read may lack records that still exist. If the service cannot be asked by id,
+        its list decides. If it is unreachable, raise PullFailed.
+        """
+        gone: list[str] = []
+        try:
+            async with contextlib.aclosing(service.fetch_by_ids(claim.entity_type, ids, known)) as answers:
+                async for answer in answers:
+                    gone += answer.gone
+                    if answer.page.size:
+                        await self._write(claim, answer.page)
+        except PullFailed as failed:
+            if failed.code in TRANSIENT_CODES:
+                raise
+        return gone
 
     def _refuse_mass_deletion(self, claim: Claim, missing: int, held: int, *, allowed: bool) -> None:
         most = self._settings.max_deleted_percent
@@ -207,15 +202,15 @@ class Pull:
 
 
 def are_too_many_rejected(read: int, rejected: int, most_percent: int, to_come: int = 0) -> bool:
-    """Return whether a pull has more rejected records than it may have, even if all records to come fit.
+    """Return whether a pull has too many rejected records, even if all records to come fit the contract.
 
-    `totalNumber` does not count: merchants may get it wrong. So the verdict does not depend on the order of records.
+    `to_come` is an upper bound, and not derived from `totalNumber`, which merchants may get wrong.
     """
     return read >= MIN_SAMPLE and rejected * 100 > most_percent * (read + to_come)
 
 
 def require_few_rejected(read: int, rejected: int, most_percent: int, to_come: int = 0) -> None:
-    """Raise PullFailed where too many records are rejected."""
+    """Raise PullFailed if too many records are rejected."""
     if are_too_many_rejected(read, rejected, most_percent, to_come):
         raise PullFailed(
             "TOO_MANY_REJECTED",
@@ -225,7 +220,7 @@ def require_few_rejected(read: int, rejected: int, most_percent: int, to_come: i
 
 
 def require_new_records(entity_type: EntityType, number: int, pages_without_new: int) -> None:
-    """Raise PullFailed where a list goes on, and too many of its pages in a row only repeat records."""
+    """Raise PullFailed if too many pages in a row have no new record, although the list goes on."""
     if pages_without_new >= PAGES_WITHOUT_NEW_RECORDS:
         raise PullFailed(
             "INVALID_PAGING",
