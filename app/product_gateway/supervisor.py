@@ -1,13 +1,14 @@
-"""Supervision of background loops: a loop that meets an unexpected exception goes on after a pause.
+"""Supervision of background loops: restart a loop after an unexpected exception, with back-off.
 
-The exception is logged with its traceback and counted. It never reaches another loop. Readiness reports a loop that has
-made no progress for a minute.
+The exception is logged with its traceback and counted. It does not affect other loops. Readiness reports a loop that
+has made no progress for a minute.
 """
 
 import asyncio
 import contextlib
 import logging
 import time
+import traceback
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
@@ -17,16 +18,16 @@ from product_gateway.telemetry.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
-FIRST_PAUSE = 0.5  # seconds after a failure; each further one is twice as long
+FIRST_PAUSE = 0.5  # seconds; doubled after each further failure
 LONGEST_PAUSE = 15.0
-LONGEST_PAUSE_FOR_THE_DATABASE = 2.0  # while it is away: syncs go on soon after it is back
+LONGEST_PAUSE_FOR_THE_DATABASE = 2.0  # so that syncs continue soon after the database is back
 JITTER = (0.75, 1.0)
 STALLED_AFTER = 60.0  # seconds without progress
 WAITS_FOR_THE_DATABASE = "A background loop waits until the database is back"
 
 
 class Loop:
-    """One background loop: when it last made progress, and its streak of failures. For one thread at a time."""
+    """The state of one background loop: its last progress and its streak of failures. For one thread at a time."""
 
     def __init__(self, name: str, metrics: Metrics, away: str = WAITS_FOR_THE_DATABASE) -> None:
         self.name = name
@@ -39,16 +40,16 @@ class Loop:
 
     @property
     def is_failing(self) -> bool:
-        """Whether the last thing that the loop did was to fail."""
+        """Whether the loop has failed since its last progress."""
         return self._failures > 0
 
     @property
     def seconds_without_progress(self) -> float:
-        """0 while the loop waits for something that may take any time. To be read from any thread."""
+        """The seconds since the last progress, or 0 in an idle wait. May be read from any thread."""
         return 0.0 if self._is_idle and not self._failures else time.monotonic() - self._progressed_at
 
     def progressed(self) -> None:
-        """Note that the loop has done its work once: a streak of failures is over."""
+        """Record progress, which ends a streak of failures."""
         self._progressed_at = time.monotonic()
         if self._failures:
             logger.info("The loop %s works again after %d failures.", self.name, self._failures)
@@ -57,7 +58,7 @@ class Loop:
 
     @contextmanager
     def idle(self) -> Iterator[None]:
-        """Mark a wait that may take any time, such as for the next poll. Other code must make progress."""
+        """Mark a wait of any length, such as for the next poll, so that the loop does not count as stalled."""
         self._is_idle = True
         try:
             yield
@@ -67,9 +68,9 @@ class Loop:
                 self._progressed_at = time.monotonic()
 
     def failed(self, error: Exception) -> float:
-        """Log and count a failure; return the seconds to pause.
+        """Log and count a failure. Return the seconds to pause.
 
-        Of a streak, each different failure is logged once. Unavailable is expected: it is not counted.
+        Each different failure of a streak is logged once. Unavailable is expected, and not counted.
         """
         is_away = isinstance(error, Unavailable)
         failure = (type(error),) if is_away else (type(error), *_place(error))
@@ -107,8 +108,8 @@ class Supervisor:
     ) -> None:
         """Run `work` until it returns. After an exception, pause and run it again, unless `stop` is set.
 
-        `work` calls `progressed` each time it has done something. Raises what is in `ends_with`. A loop that is not
-        needed does not count for readiness.
+        `work` must call `progressed` after each piece of work. Exceptions in `ends_with` are raised. Readiness ignores
+        a loop with `is_needed=False`.
         """
         loop = Loop(name, self._metrics, away)
         if is_needed:
@@ -129,15 +130,15 @@ class Supervisor:
             self._loops.discard(loop)
 
     def check(self) -> None:
-        """Raise Unavailable where a loop has made no progress for too long."""
+        """Raise Unavailable if a loop has made no progress for too long."""
         stalled = {
             each.name: seconds
             for each in tuple(self._loops)
             if (seconds := each.seconds_without_progress) > self._stalled_after
         }
         if stalled:
-            said = ", ".join(f"{name} ({seconds:.0f} s)" for name, seconds in sorted(stalled.items()))
-            raise Unavailable(f"Background loops of this process make no progress: {said}. Its log says why.")
+            names = ", ".join(f"{name} ({seconds:.0f} s)" for name, seconds in sorted(stalled.items()))
+            raise Unavailable(f"Background loops of this process make no progress: {names}. Its log says why.")
 
 
 async def _is_set_within(seconds: float, stop: asyncio.Event | None) -> bool:
@@ -151,8 +152,6 @@ async def _is_set_within(seconds: float, stop: asyncio.Event | None) -> bool:
 
 
 def _place(error: Exception) -> tuple[object, ...]:
-    """Where the exception was raised: what tells two failures apart. Messages may hold values that change."""
-    found = error.__traceback__
-    while found is not None and found.tb_next is not None:
-        found = found.tb_next
-    return () if found is None else (found.tb_frame.f_code.co_filename, found.tb_lineno)
+    """Return where the exception was raised, to tell failures apart: their messages may contain changing values."""
+    frames = list(traceback.walk_tb(error.__traceback__))
+    return (frames[-1][0].f_code.co_filename, frames[-1][1]) if frames else ()

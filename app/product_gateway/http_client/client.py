@@ -1,8 +1,8 @@
-"""The one HTTP client: time-outs, a cap on the answer's size, and the rule on which addresses may be called.
+"""The HTTP client: time-outs, a limit on the size of responses, and protection against SSRF.
 
-The rule: unless private addresses are allowed, only https and only hosts all of whose addresses are public. The
-host is looked up once, and the connection goes to an address that was checked, so a second DNS answer cannot get
-around it. Connections are pooled by host name, never by address: TLS is verified for the name that was asked for.
+Unless private addresses are allowed, only https URLs are called, and only hosts whose addresses are all public. Each
+host name is resolved once and the connection goes to a checked address, which prevents DNS rebinding. Connections are
+pooled by host name, not by address, and TLS verifies that name.
 """
 
 import asyncio
@@ -32,46 +32,45 @@ from product_gateway.http_client.retry_headers import wait_asked
 from product_gateway.http_client.tracebacks import release_locals
 
 MEBIBYTE = 1024 * 1024
-SECONDS_KEPT = 15  # that a connection may be idle
+KEEP_ALIVE_SECONDS = 15
 SECONDS_TO_DRAIN = 1.0  # for a body that is not needed
 ERROR_BODY_SECONDS, ERROR_BODY_BYTES = 5.0, 64 * 1024
-WITH_A_BODY = (200, 201, 202, 203)  # statuses whose body is what was asked for
+WITH_A_BODY = (200, 201, 202, 203)  # statuses whose body must be read completely
 
 _SENDABLE_TOKEN = re.compile(r"[\x21-\x7e]+")
 
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """An answer as it came. `headers` are looked up without regard to case; `content` is decompressed."""
+    """A response. `headers` are case-insensitive, `content` is decompressed."""
 
     status: int
     headers: CIMultiDict[str] = field(repr=False)
     content: bytes = field(repr=False)
 
     def header(self, name: str) -> str:
-        """All values of a header in one, as a list is written (RFC 9110 §5.3); empty where there is none."""
+        """Return all values of a header, joined with commas (RFC 9110 §5.3), or "" without the header."""
         return ", ".join(self.headers.getall(name, ())).strip()
 
 
-def retry_after(reply: Response) -> float | None:
-    """Return the seconds that the answer asks to wait, by Retry-After or by another header; None for none."""
-    return wait_asked(reply.headers.items())
+def retry_after(response: Response) -> float | None:
+    """Return the seconds that the response asks to wait, by Retry-After or a rate-limit header, or None."""
+    return wait_asked(response.headers.items())
 
 
 @cache
 def user_agent() -> str:
-    """What we call ourselves."""
     return f"product-gateway/{version('product-gateway')}"
 
 
 @cache
 def default_ssl_context() -> ssl.SSLContext:
-    """The system's certificate authorities, read once: it takes longer than a request."""
+    """Return a context with the system's certificate authorities. Loading them takes longer than a request."""
     return ssl.create_default_context()
 
 
 class HttpClient:
-    """Requests to other people's systems. Time-outs are in seconds; `max_bytes` counts after decompression.
+    """A client for servers outside. Time-outs are in seconds; `max_bytes` limits the decompressed content.
 
     `lookup` returns the addresses of a host name, and may block.
     """
@@ -85,6 +84,7 @@ class HttpClient:
         total_timeout: float = 120,
         max_bytes: int = 64 * MEBIBYTE,
         lookup: Lookup = system_lookup,
+        ssl_context: ssl.SSLContext | None = None,
     ) -> None:
         self._allow_private_addresses = allow_private_addresses
         self._connect_timeout = connect_timeout
@@ -92,7 +92,8 @@ class HttpClient:
         self._total_timeout = total_timeout
         self._max_bytes = max_bytes
         self._lookups = NameLookups(lookup, connect_timeout)
-        self._session: aiohttp.ClientSession | None = None  # it belongs to an event loop, which may not run yet
+        self._ssl_context = ssl_context
+        self._session: aiohttp.ClientSession | None = None  # created in the event loop that uses it
 
     async def __aenter__(self) -> Self:
         return self
@@ -101,12 +102,11 @@ class HttpClient:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close the connections."""
         if self._session is not None:
             await self._session.close()
 
     async def get(self, url: str, *, params: Mapping[str, str] | None = None, bearer: str | None = None) -> Response:
-        """The answer to a GET, as `send` has it."""
+        """Send a GET request, as `send` does."""
         return await self.send("GET", url, params=params, bearer=bearer)
 
     async def send(
@@ -119,31 +119,30 @@ class HttpClient:
         bearer: str | None = None,
         content: bytes | None = None,
     ) -> Response:
-        """The answer to a request, whatever its status; redirects are not followed.
+        """Send a request once and return the response of any status. Redirects are not followed.
 
-        It is sent once. The status decides how the body is read. A body that was asked for must be whole, in a known
-        coding and within `max_bytes`. Of an error's body, what comes in time and can be read is kept, 64 KiB at the
-        most: nothing that is wrong with it hides the status. With `content` the request is a message, and the status
-        is all of its answer: no body is kept.
+        For a status in `WITH_A_BODY`, the body must be complete, in a known coding and within `max_bytes`. For any
+        other status, the first 64 KiB of the body are kept, and no fault in the body hides the status. With `content`,
+        the status is the whole result and no body is kept.
 
         Raises AddressNotAllowed, Unreachable, AnswerTooLarge, AnswerUnreadable, or OutboundError for a token that
         cannot be sent.
         """
-        target = self._target(url)
+        target = self._parse_url(url)
         host = target.host or ""
         sent = dict(headers or {})
         if bearer is not None:
-            if not _SENDABLE_TOKEN.fullmatch(bearer):  # the HTTP library's own error would quote it
+            if not _SENDABLE_TOKEN.fullmatch(bearer):  # aiohttp's own error would quote the token
                 raise OutboundError("The bearer token has characters that no token may have. Register it again.")
             sent["Authorization"] = f"Bearer {bearer}"
         try:
             return await self._exchange(method, target, dict(params or {}), sent, content)
-        # The library's errors name the whole address, and some the token: none may be seen behind ours.
+        # aiohttp's errors contain the whole URL and some the token: hide them.
         except aiohttp.InvalidURL:
             raise AddressNotAllowed(f"{host} is no host: an IPv4 address is written as four numbers.") from None
         except aiohttp.ClientError as error:
-            release_locals(error)  # they hold what was read of a body, and a stream keeps its own exception
-            raise self._in_our_words(error, host) from None
+            release_locals(error)  # they hold the body, and are part of a reference cycle
+            raise self._translate(error, host) from None
         except TimeoutError as error:
             release_locals(error)
             raise Unreachable(f"The answer of {host} was not complete after {self._total_timeout:g} s.") from error
@@ -152,13 +151,13 @@ class HttpClient:
         self, method: str, target: URL, params: dict[str, str], headers: dict[str, str], content: bytes | None
     ) -> Response:
         async with asyncio.timeout(self._total_timeout) as deadline:
-            response = await self._connected().request(
+            response = await self._open_session().request(
                 method, target, params=params or None, headers=headers, data=content, allow_redirects=False
             )
             try:
                 if content is None and response.status in WITH_A_BODY:
                     body = await self._read(response, target.host or "")
-                else:  # the status is known: no time-out can take it back
+                else:  # the status is known: no time-out may discard it
                     deadline.reschedule(None)
                     body = await self._read_leniently(response, keep=content is None)
             finally:
@@ -166,23 +165,23 @@ class HttpClient:
         fields = ((name.decode("latin-1"), value.decode("latin-1")) for name, value in response.raw_headers)
         return Response(response.status, CIMultiDict(fields), body)
 
-    def _connected(self) -> aiohttp.ClientSession:
+    def _open_session(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 connector=_Connector(
-                    ssl=default_ssl_context(),
-                    limit=0,  # the callers bound their own concurrency; a slow merchant must not block others
+                    ssl=self._ssl_context or default_ssl_context(),
+                    limit=0,  # callers limit their own concurrency; a slow merchant must not block others
                     resolver=PublicOnlyResolver(self._check, self._lookups),
                     use_dns_cache=False,
                     socket_factory=self._socket,
-                    keepalive_timeout=SECONDS_KEPT,
+                    keepalive_timeout=KEEP_ALIVE_SECONDS,
                 ),
                 timeout=aiohttp.ClientTimeout(
                     total=None, sock_connect=self._connect_timeout, sock_read=self._read_timeout
                 ),
-                cookie_jar=aiohttp.DummyCookieJar(),  # two merchants may be on one host
-                middlewares=[_once],
-                auto_decompress=False,  # the status comes first, and memory is bounded
+                cookie_jar=aiohttp.DummyCookieJar(),  # two merchants may share a host
+                middlewares=[_no_retries],
+                auto_decompress=False,  # `_read` bounds the memory
                 headers={"User-Agent": user_agent(), "Accept": "application/json", "Accept-Encoding": "gzip"},
             )
         return self._session
@@ -192,12 +191,12 @@ class HttpClient:
             raise AddressNotAllowed(f"{host} leads to an address that is not on the public internet.")
 
     def _socket(self, found: Any) -> socket.socket:
-        """For a connection. Whatever it goes to is checked here, also what had not to be looked up."""
+        """Create the socket of a connection. Check its address here too: an IP address in a URL is not resolved."""
         family, kind, protocol, _, (address, *_) = found
         self._check(address, address)
         return socket.socket(family, kind, protocol)
 
-    def _target(self, url: str) -> URL:
+    def _parse_url(self, url: str) -> URL:
         try:
             if not url.isprintable():
                 raise ValueError
@@ -236,8 +235,8 @@ class HttpClient:
                     if size > self._max_bytes:
                         consumed = max(1, received - decompressor.unread)
                         raise self._too_large(host, None if length is None else size * length // consumed)
-                    if len(part) == PART_BYTES:  # there may be much more in this chunk
-                        await asyncio.sleep(0)
+                    if len(part) == PART_BYTES:
+                        await asyncio.sleep(0)  # a chunk may expand to many parts
             decompressor.end()
             return b"".join(parts)
         except zlib.error as error:
@@ -245,14 +244,14 @@ class HttpClient:
                 f"The answer of {host} could not be decompressed: it is not {coding}, or it is cut off."
             ) from error
         finally:
-            parts.clear()  # who keeps an exception keeps this frame
+            parts.clear()  # a caller that keeps the exception keeps this frame
 
     def _too_large(self, host: str, size: int | None) -> AnswerTooLarge:
         most = f"{self._max_bytes / MEBIBYTE:.3g} MiB"
         return AnswerTooLarge(f"The answer of {host} is larger than {most} (decompressed).", size, self._max_bytes)
 
     async def _read_leniently(self, response: aiohttp.ClientResponse, *, keep: bool) -> bytes:
-        """What comes of a body within bounds. Reading to its end lets the connection serve again."""
+        """Return the part of a body within the limits. Reading to the end lets the connection be reused."""
         coding = coding_of(response.headers.getall("Content-Encoding", ()))
         seconds, most = (ERROR_BODY_SECONDS, ERROR_BODY_BYTES) if keep else (SECONDS_TO_DRAIN, self._max_bytes)
         decompressor = Decompressor(coding or "identity")
@@ -268,20 +267,20 @@ class HttpClient:
                         break
         return bytes(kept)
 
-    def _in_our_words(self, error: aiohttp.ClientError, host: str) -> OutboundError:
+    def _translate(self, error: aiohttp.ClientError, host: str) -> OutboundError:
         if isinstance(error, aiohttp.ConnectionTimeoutError):
             return Unreachable(f"{host} did not accept a connection within {self._connect_timeout:g} s.")
         if isinstance(error, aiohttp.SocketTimeoutError):
             return Unreachable(f"{host} sent nothing for {self._read_timeout:g} s.")
         if isinstance(error, aiohttp.ClientConnectorError):
-            return Unreachable(_no_connection(error.os_error, host))
+            return Unreachable(_connect_error(error.os_error, host))
         if any(isinstance(each, OSError) for each in _chain(error)):
             return Unreachable(f"The connection to {host} broke off before the answer was complete.")
         return Unreachable(f"{host} closed the connection too early, or what it sent was not valid HTTP.")
 
 
-async def _once(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
-    """Requests are made again in one place, and counted: not in the library too, which would do so unasked."""
+async def _no_retries(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """Turn off aiohttp's own retries: callers retry and count."""
     try:
         return await send(request)
     except aiohttp.ClientConnectorError:
@@ -291,10 +290,10 @@ async def _once(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType)
 
 
 class _HeadFirst(ResponseHandler):
-    """A connection that hands over the head of a response before the rest is parsed.
+    """A connection that passes on the head of a response before the body is parsed.
 
-    By itself the library parses all bytes that came together, and loses the status where the body is malformed: a 204
-    with a body, a Content-Length that is too small, a broken chunk.
+    aiohttp parses all received bytes together and loses the status if the body is malformed: a 204 with a body, a
+    Content-Length that is too small, a broken chunk.
     """
 
     def data_received(self, data: bytes) -> None:
@@ -305,12 +304,12 @@ class _HeadFirst(ResponseHandler):
             data = data[end:]
         super().data_received(data)
         body = self._payload
-        if self.exception() is not None and body is not None and not body.is_eof():  # else its reader waits in vain
+        if self.exception() is not None and body is not None and not body.is_eof():  # or its reader waits for ever
             body.set_exception(aiohttp.ClientPayloadError("The body is malformed."))
 
 
 class _Connector(aiohttp.TCPConnector):
-    """Connections of the kind above; the library has no argument for it."""
+    """A connector that makes `_HeadFirst` connections; aiohttp has no argument for that."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -318,7 +317,7 @@ class _Connector(aiohttp.TCPConnector):
         self._factory = functools.partial(protocol, loop=self._loop)
 
 
-def _no_connection(reason: OSError, host: str) -> str:
+def _connect_error(reason: OSError, host: str) -> str:
     if isinstance(reason, ssl.SSLCertVerificationError):
         return f"The TLS certificate of {host} was refused: {reason.verify_message.rstrip('.')}."
     if isinstance(reason, ssl.SSLError):

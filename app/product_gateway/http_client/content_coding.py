@@ -1,43 +1,43 @@
-"""Content codings (RFC 9110 §8.4.1): which one a body has, and how it is undone within bounds."""
+"""Content codings (RFC 9110 §8.4.1): their detection, and decompression within limits."""
 
 import zlib
 from collections.abc import Iterable, Iterator
 
 CODINGS = ("identity", "gzip", "deflate")
-PART_BYTES = 256 * 1024  # of decompressed content at a time: the event loop is free in between
+PART_BYTES = 256 * 1024  # of decompressed content; the event loop can run between two parts
 
-# Names that change nothing. Some are meant for other headers: a charset, or MIME's Content-Transfer-Encoding.
-_NOTHING = frozenset({"", "identity", "none", "null", "utf-8", "utf8", "7bit", "8bit", "binary"})
+# Names that mean no compression. Some belong to other headers: a charset, or MIME's Content-Transfer-Encoding.
+_NO_CODING = frozenset({"", "identity", "none", "null", "utf-8", "utf8", "7bit", "8bit", "binary"})
 _ALIASES = {"x-gzip": "gzip", "x-deflate": "deflate"}
 
 
 def coding_of(values: Iterable[str]) -> str | None:
     """Return the coding that Content-Encoding headers name: one of CODINGS, or None for all others.
 
-    Several layers of compression are refused: a few bytes could keep the event loop busy for ever.
+    Several layers of compression are refused: a few bytes could expand without limit.
     """
     names = [name.strip(" \t\"'").lower() for value in values for name in value.split(",")]
-    names = [_ALIASES.get(name, name) for name in names if name not in _NOTHING]
+    names = [_ALIASES.get(name, name) for name in names if name not in _NO_CODING]
     if not names:
         return "identity"
     return names[0] if len(names) == 1 and names[0] in CODINGS else None
 
 
 class Decompressor:
-    """Undoes a coding, in parts of bounded size. Raises zlib.error for content that does not have the coding."""
+    """A decompressor that yields parts of bounded size. Raises zlib.error if the content does not have the coding."""
 
     def __init__(self, coding: str) -> None:
         self._coding = coding
         self._zlib: zlib._Decompress | None = None
-        self.unread = 0  # bytes of what was fed last that are not decompressed yet
-        self._complete = False  # a whole compressed stream was read
+        self.unread = 0  # bytes of the last chunk that are not decompressed yet
+        self._complete = False  # a compressed stream has ended
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """Return the content of the next bytes. What follows the end of the compressed data is left out."""
+        """Yield the content of the next bytes. Bytes after the end of the compressed data are ignored."""
         if self._coding == "identity":
             yield data
             return
-        pending = False  # zlib may hold output for which the last part had no room
+        pending = False  # zlib may hold output that did not fit into the last part
         while data or pending:
             if self._zlib is None:
                 if self._complete and not (self._coding == "gzip" and data.startswith(b"\x1f")):
@@ -53,7 +53,7 @@ class Decompressor:
                 self._complete, self._zlib = True, None
 
     def end(self) -> None:
-        """Raise zlib.error where the compressed data is cut off."""
+        """Raise zlib.error if the compressed data is cut off."""
         if self._zlib is not None:
             raise zlib.error("incomplete data")
 

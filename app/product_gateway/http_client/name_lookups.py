@@ -1,7 +1,7 @@
-"""Name lookups in threads of their own: bounded, single-flight for each name, and given up after a time-out.
+"""Name lookups in daemon threads: limited in number, single-flight per name, with a time-out.
 
-A lookup in a thread cannot be cancelled: with a DNS server that does not answer, it blocks for up to half a minute. The
-threads are daemons and shared with nothing else, so that such lookups delay neither other names nor the process's end.
+A lookup in a thread cannot be cancelled, and blocks for up to 30 seconds if the DNS server does not answer. Each lookup
+has its own thread, so it delays neither other names nor the end of the process.
 """
 
 import asyncio
@@ -10,22 +10,22 @@ import socket
 import threading
 from collections.abc import Callable, Sequence
 
-LOOKUPS_AT_ONCE = 256  # threads, of which each looks up another name; most of them wait for a server that is away
+LOOKUPS_AT_ONCE = 256  # threads
 
 Lookup = Callable[[str], Sequence[str]]
 
 
 class LookupFailed(Exception):
-    """There is no address. The message goes on after "The host name shop.example"."""
+    """A lookup without a result. The message continues "The host name shop.example"."""
 
 
 def system_lookup(host: str) -> list[str]:
-    """Return the host's addresses as the system knows them, /etc/hosts and search domains included."""
+    """Return the host's addresses by the system's resolver, with /etc/hosts and search domains."""
     return [str(each[4][0]) for each in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)]
 
 
 class NameLookups:
-    """Looks names up with `lookup`, which may block. To be used from one event loop."""
+    """Lookups by the function `lookup`, which may block. All calls come from one event loop."""
 
     def __init__(self, lookup: Lookup, seconds: float, at_once: int = LOOKUPS_AT_ONCE) -> None:
         self._lookup = lookup
@@ -34,9 +34,9 @@ class NameLookups:
         self._running: dict[str, asyncio.Future[Sequence[str] | Exception]] = {}
 
     async def addresses(self, host: str) -> Sequence[str]:
-        """Return the host's addresses. Raise LookupFailed, at the latest after the time-out.
+        """Return the host's addresses. Raise LookupFailed at the latest after the time-out.
 
-        A lookup that has timed out goes on in its thread. Who asks for the same name meanwhile waits for it, too.
+        A lookup that has timed out continues in its thread. Later calls for the same name wait for it too.
         """
         running = self._running.get(host) or self._start(host)
         await asyncio.wait([running], timeout=self._seconds)
@@ -63,7 +63,7 @@ class NameLookups:
         found: Sequence[str] | Exception
         try:
             found = self._lookup(host)
-        except Exception as error:  # noqa: BLE001 - it is raised where the answer is awaited
+        except Exception as error:  # noqa: BLE001 - `addresses` raises it
             found = error
         with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
             loop.call_soon_threadsafe(self._end, host, found)

@@ -1,4 +1,4 @@
-"""Which addresses are on the public internet, and whether all of a host's are."""
+"""A resolver that refuses hosts with addresses that are not on the public internet."""
 
 import socket
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from product_gateway.http_client.name_lookups import LookupFailed, NameLookups
 
 ADDRESSES_TRIED = 4
 
-# The special-purpose registries of IANA (RFC 6890), whole blocks. Python's own list grows with its versions.
+# IANA's special-purpose registries (RFC 6890), whole blocks. Python's list differs between its versions.
 _NOT_PUBLIC_IPV4 = tuple(
     IPv4Network(each)
     for each in (
@@ -36,7 +36,7 @@ _NOT_PUBLIC_IPV4 = tuple(
         "240.0.0.0/4",  # reserved, and broadcast
     )
 )
-_IPV6_UNICAST = IPv6Network("2000::/3")  # loopback, unique local, link-local, site-local, multicast are not in it
+_IPV6_UNICAST = IPv6Network("2000::/3")  # excludes loopback, unique local, link-local, site-local, multicast
 _NOT_PUBLIC_IPV6 = tuple(
     IPv6Network(each)
     for each in (
@@ -47,35 +47,35 @@ _NOT_PUBLIC_IPV6 = tuple(
         "3fff::/20",  # documentation
     )
 )
-_NAT64 = IPv6Network("64:ff9b::/96")  # RFC 6052; a network's own prefix cannot be told from others
+_NAT64 = IPv6Network("64:ff9b::/96")  # RFC 6052; a network's own NAT64 prefix cannot be recognised
 _ISATAP, _ISATAP_MASK = 0x0000_5EFE, 0xFCFF_FFFF  # upper half of an interface identifier (RFC 5214 §6.1)
 
 
 def is_public(address: str) -> bool:
-    """Return whether it is a global unicast address. One that carries an IPv4 address must carry a public one."""
+    """Return whether this is a global unicast address. An embedded IPv4 address must be public too."""
     ip = ip_address(address)
     if isinstance(ip, IPv4Address):
         return not any(ip in each for each in _NOT_PUBLIC_IPV4)
-    instead = _ipv4_in_place_of(ip)
-    if instead is not None and not is_public(str(instead)):
+    embedded = _embedded_ipv4(ip)
+    if embedded is not None and not is_public(str(embedded)):
         return False
     if ip.ipv4_mapped is not None or ip in _NAT64:
         return True
-    inside = _isatap(ip)
-    if inside is not None and not is_public(str(inside)):
+    host = _isatap(ip)
+    if host is not None and not is_public(str(host)):
         return False
     return ip in _IPV6_UNICAST and not any(ip in each for each in _NOT_PUBLIC_IPV6)
 
 
-def _ipv4_in_place_of(ip: IPv6Address) -> IPv4Address | None:
-    """Return the IPv4 address that packets to it end at (IPv4-mapped, NAT64) or go through (6to4)."""
+def _embedded_ipv4(ip: IPv6Address) -> IPv4Address | None:
+    """Return the IPv4 address that packets go to (IPv4-mapped, NAT64) or through (6to4)."""
     if ip in _NAT64:
         return IPv4Address(int(ip) & 0xFFFF_FFFF)
     return ip.ipv4_mapped or ip.sixtofour
 
 
 def _isatap(ip: IPv6Address) -> IPv4Address | None:
-    """Return the IPv4 address of the host behind an ISATAP interface, under whatever prefix."""
+    """Return the IPv4 address in an ISATAP interface identifier, under any prefix."""
     identifier = int(ip) & 0xFFFF_FFFF_FFFF_FFFF
     if (identifier >> 32) & _ISATAP_MASK != _ISATAP:
         return None
@@ -83,7 +83,7 @@ def _isatap(ip: IPv6Address) -> IPv4Address | None:
 
 
 class PublicOnlyResolver(AbstractResolver):
-    """Looks a host name up and checks every address that it has: `check(host, address)` raises AddressNotAllowed."""
+    """A resolver that checks every address of a host: `check(host, address)` raises AddressNotAllowed."""
 
     def __init__(self, check: Callable[[str, str], None], lookups: NameLookups) -> None:
         self._check = check
@@ -92,7 +92,7 @@ class PublicOnlyResolver(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
-        """Some of its addresses. Raises AddressNotAllowed where one of all is not allowed, and Unreachable."""
+        """Return the first addresses. Raises AddressNotAllowed if one of all is not allowed, or Unreachable."""
         try:
             addresses = list(dict.fromkeys(await self._lookups.addresses(host)))
         except LookupFailed as failed:
@@ -114,4 +114,4 @@ class PublicOnlyResolver(AbstractResolver):
         ]
 
     async def close(self) -> None:
-        """There is nothing to let go of."""
+        """Do nothing: aiohttp requires this method."""

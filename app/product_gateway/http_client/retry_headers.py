@@ -1,7 +1,7 @@
-"""How long a server asks its client to wait: Retry-After, and the rate-limit headers of platforms and API gateways.
+"""The wait that a server asks for: Retry-After, and the rate-limit headers of platforms and API gateways.
 
-Retry-After is RFC 9110 §10.2.3, `RateLimit` the IETF draft of that name, in its old and its new form. All other names
-are those that platforms use. Values are read leniently: a wait that is asked for and not understood would be cut short.
+Retry-After is RFC 9110 §10.2.3. `RateLimit` is the IETF draft of that name, in its old and its new form. Platforms use
+all the other names. Values are parsed leniently: a wait that is not understood would be ignored.
 """
 
 import re
@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-LONGEST = 1e9  # seconds: a number above is not a period, but a moment since 1970
-SHOPIFY_SECONDS = 2.0  # a full bucket of Shopify leaks two requests a second, and Shopify itself asks for 2.0 s
+LONGEST = 1e9  # seconds: a larger number is a Unix time, not a period
+SHOPIFY_SECONDS = 2.0  # Shopify itself asks for 2.0 s; its leaky bucket frees two requests a second
 
 _DATE = re.compile(
     r"""(?:[a-z]{3,9},?\s+)?\d{1,2}[ -][a-z]{3}[ -]\d{2,4}\s+\d{1,2}:\d{2}:\d{2}(?:\s*(?:GMT|UTC|Z|[+-]\d{4}))?
@@ -36,13 +36,13 @@ _REMAINING = re.compile(r".*ratelimit.*?(?:remaining|left)(.*)")
 
 
 def wait_asked(headers: Iterable[tuple[str, str]]) -> float | None:
-    """Return the seconds that a response asks its client to wait, the longest where it names several; None for none.
+    """Return the longest wait in seconds that a response asks for, or None.
 
-    Retry-After counts alone where it can be read. The reset of a rate limit counts where nothing remains of the limit,
-    or where the response does not say how much remains.
+    A Retry-After that can be parsed overrides all other headers. The reset of a rate limit counts if nothing remains of
+    the limit, or if the response does not say how much remains.
     """
     named = [(re.sub(r"[-_]", "", name).lower(), value) for name, value in headers]
-    now = next((at for name, value in named if name == "date" and (at := _moment(value))), datetime.now(UTC))
+    now = next((at for name, value in named if name == "date" and (at := _date(value))), datetime.now(UTC))
     asked = [
         seconds
         for name, value in named
@@ -63,15 +63,15 @@ def wait_asked(headers: Iterable[tuple[str, str]]) -> float | None:
 
 
 def _waits(text: str, now: datetime, *, milliseconds: bool) -> list[float]:
-    """Every period and every moment in a header's value, in seconds from now; 0 for what is over."""
-    found = [(at - now).total_seconds() for each in _DATE.findall(text) if (at := _moment(each))]
+    """Return every period and date in a header's value, in seconds from `now`, and 0 for a date in the past."""
+    found = [(at - now).total_seconds() for each in _DATE.findall(text) if (at := _date(each))]
     rest = _DATE.sub(" ", text)
     if duration := _DURATION.fullmatch(rest.strip(" \t\"'")):
         found.append(sum(_seconds(number, unit) for number, unit in _DURATION_PART.findall(duration[1])))
         return [min(max(each, 0.0), LONGEST) for each in found]
     for number, unit in _PERIOD.findall(rest):
         seconds = _seconds(number, unit or ("ms" if milliseconds else "s"))
-        if not unit and float(number) >= LONGEST:  # a moment, in seconds or milliseconds since 1970
+        if not unit and float(number) >= LONGEST:  # a Unix time, in seconds or milliseconds
             since = float(number) / (1000 if float(number) >= 100 * LONGEST else 1)
             seconds = since - now.timestamp() if since < 100 * LONGEST else LONGEST
         found.append(seconds)
@@ -83,8 +83,8 @@ def _seconds(number: str, unit: str) -> float:
     return float(number) / 1000 if unit == "ms" or unit.startswith("milli") else float(number) * _UNITS[unit[0]]
 
 
-def _moment(text: str) -> datetime | None:
-    """A date in one of the three forms of RFC 9110 §5.6.7, or in ISO 8601; without an offset it is UTC."""
+def _date(text: str) -> datetime | None:
+    """Parse a date in one of the three forms of RFC 9110 §5.6.7 or in ISO 8601. The default time zone is UTC."""
     for parse in (datetime.fromisoformat, parsedate_to_datetime):
         try:
             at = parse(text.strip(" \t\"'").upper())
@@ -95,7 +95,7 @@ def _moment(text: str) -> datetime | None:
 
 
 def _structured(value: str) -> list[float]:
-    """The resets of a RateLimit header: `limit=9, remaining=0, reset=5`, or a list of `"policy";r=0;t=5`."""
+    """Return the resets of a RateLimit header: `limit=9, remaining=0, reset=5`, or a list of `"policy";r=0;t=5`."""
     found = []
     for part in [value] if "reset" in value.lower() else value.split(","):
         member = {_PARAMETERS[name.lower()]: float(number) for name, number in _MEMBER.findall(part)}
@@ -105,7 +105,7 @@ def _structured(value: str) -> list[float]:
 
 
 def _some_left(remaining: dict[str, str], of: str) -> bool:
-    """Whether the response says that something is left of this limit."""
+    """Return whether the response says that something is left of this limit."""
     said = remaining.get(of, remaining.get("", ""))
     number = re.search(r"-?\d+", said, re.ASCII)
     return number is not None and int(number[0][:9]) > 0

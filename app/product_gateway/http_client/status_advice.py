@@ -1,4 +1,4 @@
-"""What a status other than 200 from a product service means, and what its merchant can do about it."""
+"""Advice for a merchant: the meaning of each status other than 200, and how to correct it."""
 
 from typing import NamedTuple
 from urllib.parse import SplitResult, urljoin, urlsplit
@@ -8,12 +8,12 @@ from product_gateway.telemetry.visible_text import visible
 LONGEST_ADDRESS = 200  # characters of an address that a message quotes
 LOGIN_WORDS = ("login", "log-in", "signin", "sign-in", "sso", "oauth", "authorize", "auth")
 
-# Whose page says that the service behind it did not answer: a gateway's statuses, and those of Cloudflare.
+# Statuses of a proxy whose backend does not answer; 520 to 530 are Cloudflare's.
 FROM_A_PROXY = (502, 503, 504, *range(520, 531))
 
 
 class Advice(NamedTuple):
-    """`meaning` goes on after "answered 404", `what_to_do` is one or more sentences."""
+    """Advice for one status. `meaning` continues "answered 404", `what_to_do` is one or more sentences."""
 
     meaning: str
     what_to_do: str
@@ -50,7 +50,7 @@ _OTHERS = {
 
 
 def status_advice(status: int, location: str, content_type: str, *, url: str, has_token: bool) -> Advice:
-    """Return what the status means for a GET of `url`. `location` and `content_type` are the response's headers."""
+    """Return the advice for a GET of `url`. `location` and `content_type` are the response's headers."""
     html = "html" in content_type.lower()
     if status == 304:
         return Advice(
@@ -108,7 +108,7 @@ def _redirect(url: str, location: str) -> Advice:
     asked = urlsplit(url)
     try:
         target = urlsplit(urljoin(url, location))
-        target.port  # noqa: B018 - raises ValueError where it is no number
+        target.port  # noqa: B018 - raises ValueError if it is no number
     except ValueError:
         return Advice(f"{followed}, and the Location of this one is not a valid URL", "Register the right address.")
     if target.scheme not in ("http", "https") or not target.hostname:
@@ -160,7 +160,7 @@ def _list_path(asked: SplitResult) -> str:
 
 
 def _base(asked: SplitResult, target: SplitResult) -> str:
-    """The address to register: the target without the list's own path."""
+    """Return the URL to register: the target without the path of the list."""
     path = target.path.rstrip("/").removesuffix(_list_path(asked))
     return _shown(target._replace(path=path.replace("//", "/")))
 
@@ -170,7 +170,7 @@ def _registered(asked: SplitResult, target: SplitResult) -> str:
 
 
 def _shown(address: SplitResult) -> str:
-    """Without a user, query or fragment: they may be secret."""
+    """Return a URL without its user, query and fragment, which may be secret."""
     netloc = address.netloc.rpartition("@")[2]
     return visible(f"{address.scheme}://{netloc}{address.path}"[:LONGEST_ADDRESS])
 
