@@ -1,4 +1,4 @@
-"""The code samples of the reference, as readers copy them: they run against a real server, in every language here."""
+"""The code samples of the reference: they run unchanged against a real server, in each installed language."""
 
 import os
 import shutil
@@ -33,13 +33,13 @@ each_language = pytest.mark.parametrize("label", LANGUAGES)
 
 @dataclass(frozen=True)
 class Reader:
-    """Somebody with a terminal, in a folder of their own, who has set GATEWAY and TOKEN."""
+    """A reader of the reference: a terminal in an own folder, with GATEWAY and TOKEN set."""
 
     folder: Path
     environment: dict[str, str]
 
     def starts(self, label: str, source: str) -> subprocess.Popen[str]:
-        """A program in the language."""
+        """Return whether the program of the language starts."""
         self.folder.mkdir(exist_ok=True)
         (self.folder / "Sample.java").write_text(source)
         process = subprocess.Popen(
@@ -59,7 +59,7 @@ class Reader:
 
 
 def said(process: subprocess.Popen[str]) -> str:
-    """What the program printed; it must end well."""
+    """Run the program and return its output. It must exit with 0."""
     try:
         output, errors = process.communicate(timeout=LONGEST)
     finally:
@@ -70,7 +70,7 @@ def said(process: subprocess.Popen[str]) -> str:
 
 @pytest.fixture(scope="module")
 def served(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    """A gateway without a worker; a merchant for each language, and `shop`, whose service has 40 records."""
+    """Start a gateway without a worker; each language has a merchant, and the service of `shop` has 40 records."""
     folder = tmp_path_factory.mktemp("samples")
     shutil.copy(sqlite_template, folder / "gateway.db")
     (folder / "service.token").write_text(SERVICE_TOKEN)
@@ -84,7 +84,7 @@ def served(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> I
 
 @pytest.fixture
 def reader(served: Gateway, tmp_path: Path) -> Callable[[str], Reader]:
-    """Who reads, by the name of their merchant."""
+    """Return the reader who uses the token of the merchant."""
 
     def of(merchant: str) -> Reader:
         environment = {**os.environ, "GATEWAY": served.url, "TOKEN": served.token(merchant)}
@@ -94,13 +94,13 @@ def reader(served: Gateway, tmp_path: Path) -> Callable[[str], Reader]:
 
 
 def sample(operation_id: str, label: str) -> str:
-    """The source of a sample."""
+    """Return the source of a sample."""
     (found,) = (each["source"] for each in OPERATIONS[operation_id]["x-codeSamples"] if each["label"] == label)
     return str(found)
 
 
 def program(label: str, samples: dict[str, str]) -> str:
-    """Samples one after the other, each behind a line with its name, with what the language wants around them."""
+    """Return one program of several samples, each preceded by a line with its name."""
     lines = "".join(samples.values()).splitlines(keepends=True)
     imports = "".join(dict.fromkeys(line for line in lines if line.startswith("import ")))
     plain = {
@@ -119,7 +119,7 @@ def program(label: str, samples: dict[str, str]) -> str:
 
 
 def needs(label: str) -> None:
-    """Skips where the language is not on this machine."""
+    """Skip the test if the language is not installed."""
     if label not in HERE:
         pytest.skip(f"no {TOOLS[label]} here: the samples in {label} are not run")
 
@@ -127,15 +127,15 @@ def needs(label: str) -> None:
 @each_language
 @pytest.mark.parametrize("operation_id", OPERATIONS)
 def test_every_operation_has_a_sample_in_every_language(operation_id: str, label: str) -> None:
-    """Whoever has chosen a language in the reference sees it everywhere, and a token where one is needed."""
+    """With a token if the operation needs one."""
     assert "GATEWAY" in sample(operation_id, label)
     secured = bool(OPERATIONS[operation_id].get("security", DOCUMENT["security"]))
     assert ("TOKEN" in sample(operation_id, label)) is secured
 
 
 @each_language
-def test_the_samples_run_as_they_are(reader: Callable[[str], Reader], label: str) -> None:
-    """And are answered as the reference says; what has not been synced yet is 404, which is an answer, too."""
+def test_the_samples_run_unchanged(reader: Callable[[str], Reader], label: str) -> None:
+    """They get the documented responses. A type that was never synced is 404."""
     needs(label)
     samples = {each: sample(each, label) for each in OPERATIONS if each != "enqueueSync"}
     answers = said(reader("shop").starts(label, program(label, samples))).split("@@ ")[1:]
@@ -146,10 +146,10 @@ def test_the_samples_run_as_they_are(reader: Callable[[str], Reader], label: str
         assert text.removeprefix("HTTP/1.1 ").startswith(status), f"{operation_id}: {text[:500]}"
 
 
-def test_the_samples_wait_for_a_sync_that_is_active_and_then_for_one_of_their_own(
+def test_the_samples_wait_for_an_active_sync_and_then_for_their_own(
     served: Gateway, reader: Callable[[str], Reader]
 ) -> None:
-    """The 429 is no failure: `Link` leads to the sync that somebody else has asked for. All languages at once."""
+    """After a 429 the sample follows `Link`. All languages run at once."""
     paths = dict.fromkeys(HERE, f"{API}/sync/PRODUCT")
     active = {label: ask(served, label, "PUT", path)["data"]["id"] for label, path in paths.items()}
     running = {label: reader(label.lower()).starts(label, alone(label)) for label in HERE}
@@ -165,31 +165,30 @@ def test_the_samples_wait_for_a_sync_that_is_active_and_then_for_one_of_their_ow
 
 
 def alone(label: str) -> str:
-    """The sample of enqueueSync as a program."""
+    """Return the sample of enqueueSync as a program."""
     source = sample("enqueueSync", label)
     return program(label, {"enqueueSync": source}) if label == "Java" else source
 
 
 def ask(served: Gateway, label: str, method: str, path: str) -> dict[str, Any]:
-    """What the merchant of the language is answered."""
+    """Send a request of the language's merchant."""
     with served.of(label.lower()) as client:
         found: dict[str, Any] = client.request(method, path).json()
         return found
 
 
 def history(served: Gateway, label: str) -> list[dict[str, Any]]:
-    """The merchant's syncs."""
+    """Return the merchant's syncs."""
     found: list[dict[str, Any]] = ask(served, label, "GET", f"{API}/syncs")["data"]
     return found
 
 
 def met(served: Gateway) -> int:
-    """How many requests have met an active sync, as the gateway's log has it."""
+    """Return the number of requests that were refused because of an active sync, from the gateway's log."""
     return sum(path.read_text().count("status=429") for path in served.deployment.folder.glob("serve-*.log"))
 
 
-def test_a_sample_of_the_specs_own_wins_over_one_that_is_made() -> None:
-    """Where there is more to say, it is said by hand."""
+def test_a_sample_of_the_spec_replaces_a_generated_one() -> None:
     put = documents.load(documents.GATEWAY)["paths"][f"{API}/sync/{{entityType}}"]["put"]
     assert OPERATIONS["enqueueSync"]["x-codeSamples"] == put["x-codeSamples"]
     assert [each["label"] for each in put["x-codeSamples"]] == list(LANGUAGES)

@@ -1,4 +1,4 @@
-"""The pages over HTTP: served from the package alone, kept by browsers as long as they may, and gone where unwanted."""
+"""The pages over HTTP: served from the package alone, cached as long as possible, absent if disabled."""
 
 import gzip
 import hashlib
@@ -26,7 +26,7 @@ each_page = pytest.mark.parametrize("path", PAGES)
 
 @pytest.fixture(scope="module")
 def served(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    """A gateway that checks its answers."""
+    """Start a gateway that validates its responses."""
     folder = tmp_path_factory.mktemp("pages")
     shutil.copy(sqlite_template, folder / "gateway.db")
     with gateway(folder, f"sqlite:///{folder / 'gateway.db'}") as served:
@@ -35,26 +35,26 @@ def served(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> I
 
 @pytest.fixture
 def reader(served: Gateway) -> Iterator[httpx2.Client]:
-    """Somebody without a token, who takes what comes as it comes."""
+    """Return a client without a token that does not decode responses."""
     with served.client(None) as client:
         client.headers["Accept-Encoding"] = "identity"
         yield client
 
 
 def links(client: httpx2.Client, path: str) -> list[str]:
-    """Where a page leads, and what it loads, as whole paths."""
+    """Return the paths that a page links to or loads."""
     found = re.findall(r'(?:href|src|data-document)="([^"]*)"', client.get(path).text)
     return [httpx2.URL(f"http://gateway{path}").join(each).path for each in found]
 
 
 def loaded(client: httpx2.Client) -> list[str]:
-    """Every file that the pages load, by its path."""
+    """Return every file that the pages load, by path."""
     return sorted({each for path in PAGES for each in links(client, path) if each.startswith("/docs/assets/")})
 
 
 @each_page
-def test_all_that_a_page_names_is_there(reader: httpx2.Client, path: str) -> None:
-    """And nothing of another host: a page must work where there is no internet."""
+def test_every_link_of_a_page_works(reader: httpx2.Client, path: str) -> None:
+    """None leads to another host: the pages must work offline."""
     text = reader.get(path).text
     assert not re.search(r"https?://", text), f"{path} names another host"
     for each in links(reader, path):
@@ -62,8 +62,8 @@ def test_all_that_a_page_names_is_there(reader: httpx2.Client, path: str) -> Non
 
 
 @each_page
-def test_a_page_is_asked_for_again_and_the_answer_is_short(reader: httpx2.Client, path: str) -> None:
-    """After an upgrade a browser shows the new page at once, and until then it transfers nothing (RFC 9110 §13.1.2)."""
+def test_a_page_is_revalidated_with_a_304(reader: httpx2.Client, path: str) -> None:
+    """After an upgrade a browser shows the new page at once (RFC 9110 §13.1.2)."""
     first = reader.get(path)
     assert (first.status_code, first.headers["Content-Type"]) == (200, "text/html")
     assert first.headers["Cache-Control"] == "no-cache"
@@ -76,16 +76,16 @@ def test_a_page_is_asked_for_again_and_the_answer_is_short(reader: httpx2.Client
     assert reader.get(path, headers={"If-None-Match": 'W/"other"'}).status_code == 200
 
 
-def test_the_spec_is_not_sent_to_who_has_it(reader: httpx2.Client) -> None:
-    """Tools that look for a new version each hour cost nothing."""
+def test_the_spec_is_revalidated_with_a_304(reader: httpx2.Client) -> None:
+    """Tools that poll for a new version transfer nothing."""
     etag = reader.get("/openapi.yaml").headers["ETag"]
     assert reader.get("/openapi.yaml", headers={"If-None-Match": etag}).status_code == 304
     lines = [("If-None-Match", '"other"'), ("If-None-Match", etag)]
     assert reader.get("/openapi.yaml", headers=lines).status_code == 304
 
 
-def test_the_spec_is_sent_compressed_to_who_says_so(reader: httpx2.Client) -> None:
-    """It has more than 100 KB, and one ETag whether compressed or not."""
+def test_the_spec_is_compressed_for_clients_that_accept_gzip(reader: httpx2.Client) -> None:
+    """It has more than 100 KB. Both forms have one entity tag."""
     plain = reader.get("/openapi.yaml", headers={"Accept-Encoding": "identity"})
     with reader.stream("GET", "/openapi.yaml", headers={"Accept-Encoding": "gzip"}) as packed:
         content = b"".join(packed.iter_raw())
@@ -104,8 +104,8 @@ def test_the_spec_is_sent_compressed_to_who_says_so(reader: httpx2.Client) -> No
         assert unchanged.headers["Vary"] == "accept-encoding"
 
 
-def test_what_has_its_hash_in_its_name_is_kept_for_ever_and_a_picture_is_not(reader: httpx2.Client) -> None:
-    """A megabyte of script comes once; what may change under its name is asked for each time."""
+def test_files_with_a_hash_in_their_name_are_immutable_and_images_are_not(reader: httpx2.Client) -> None:
+    """A megabyte of script is loaded once; an image may change under its name."""
     for path in loaded(reader):
         hashed = re.search(r"\.[0-9a-f]{16}\.", path) is not None
         cache = reader.get(path).headers["Cache-Control"]
@@ -135,8 +135,10 @@ def test_what_has_its_hash_in_its_name_is_kept_for_ever_and_a_picture_is_not(rea
         ("", False),
     ],
 )
-def test_large_files_are_sent_compressed_to_who_says_so(reader: httpx2.Client, accepted: str, packed: bool) -> None:
-    """A quarter of the bytes, and never what somebody cannot read (RFC 9110 §12.5.3)."""
+def test_large_files_are_compressed_for_clients_that_accept_gzip(
+    reader: httpx2.Client, accepted: str, packed: bool
+) -> None:
+    """A quarter of the bytes, and never a coding that the client does not accept (RFC 9110 §12.5.3)."""
     (path,) = (each for each in loaded(reader) if "redoc" in each)
     with reader.stream("GET", path, headers={"Accept-Encoding": accepted}) as answer:
         content = b"".join(answer.iter_raw())
@@ -149,7 +151,7 @@ def test_large_files_are_sent_compressed_to_who_says_so(reader: httpx2.Client, a
 
 @each_page
 def test_a_page_may_load_from_its_own_server_only(reader: httpx2.Client, path: str) -> None:
-    """Whatever a record or a text of somebody else's says, no script of theirs runs and nothing is told to others."""
+    """Content of a merchant must not run a script or send data to other hosts."""
     policy = reader.get(path).headers["Content-Security-Policy"]
     assert policy == POLICIES[PAGES[path]]
     directives = dict(each.strip().split(" ", 1) for each in policy.split(";"))
@@ -162,22 +164,22 @@ def test_a_page_may_load_from_its_own_server_only(reader: httpx2.Client, path: s
     assert "data:" not in directives.get("script-src", "")
 
 
-def test_a_name_that_no_page_names_is_not_found(reader: httpx2.Client) -> None:
-    """Only what is meant to be served is: no other file of the package, and no old hash."""
+def test_other_files_of_the_package_are_not_served(reader: httpx2.Client) -> None:
+    """Neither unlisted names nor outdated hashes."""
     for name in ("redoc.standalone.js", "reference.js", "pages.0123456789abcdef.css", "VENDORED.toml", "__init__.py"):
         assert error(reader.get(f"/docs/assets/{name}"), 404) == "There is nothing at this path."
     error(reader.get("/docs/assets/..%2FVENDORED.toml"), 400)
 
 
-def test_the_specs_example_of_a_file_is_one() -> None:
-    """Mocks, fuzzers and readers try it: give the parameter the name of another file if this one is gone."""
+def test_the_example_of_an_asset_in_the_spec_exists() -> None:
+    """Mocks, fuzzers and readers use it. If the file is gone, change the example."""
     example = DOCUMENT["components"]["parameters"]["AssetName"]["example"]
     assert Pages(shown=True).asset(example).media_type == "image/svg+xml"
     assert f"(/docs/assets/{example})" in DOCUMENT["info"]["description"]
 
 
 def test_the_reference_is_the_spec_and_code_samples(reader: httpx2.Client) -> None:
-    """Nothing of it is written in two places; and the spec that is shared by the whole process is as it was."""
+    """The cached spec document stays unchanged."""
     (path,) = (each for each in loaded(reader) if "reference" in each)
     shown = orjson.loads(reader.get(path).text.removeprefix("const REFERENCE = ").removesuffix(";\n"))
     written = yaml.safe_load(reader.get("/openapi.yaml").content)
@@ -190,7 +192,7 @@ def test_the_reference_is_the_spec_and_code_samples(reader: httpx2.Client) -> No
     assert "x-codeSamples" not in documents.load(documents.GATEWAY)["paths"]["/health/live"]["get"]
 
 
-def test_an_operator_who_wants_no_pages_has_none(sqlite_deployment: Deployment) -> None:
+def test_the_pages_can_be_disabled(sqlite_deployment: Deployment) -> None:
     """The spec stays: it is a part of the API."""
     sqlite_deployment.environment["PRODUCT_GATEWAY_DOCS"] = "false"
     with sqlite_deployment.serving() as url, httpx2.Client(base_url=url) as client:

@@ -24,7 +24,7 @@ each_page = pytest.mark.parametrize("path", ["/", "/docs", "/docs/try"])
 
 @pytest.fixture(scope="module")
 def served(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    """A gateway with a worker, and the merchant `shop`."""
+    """Start a gateway with a worker and the merchant `shop`."""
     folder = tmp_path_factory.mktemp("browser")
     shutil.copy(sqlite_template, folder / "gateway.db")
     (folder / "service.token").write_text(SERVICE_TOKEN)
@@ -37,14 +37,14 @@ def served(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> I
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """One for all tests; each opens a window with nothing in it."""
+    """Start one browser for all tests; each test opens a new context."""
     with chromium() as browser:
         yield browser
 
 
 @contextmanager
 def opened(browser: Browser, url: str, size: tuple[int, int] = DESK) -> Iterator[Page]:
-    """A page, drawn."""
+    """Open a page and wait until it is rendered."""
     with window(browser, url, size) as page:
         if url.endswith("/docs"):
             expect(page.get_by_role("heading", name=SUMMARIES[-1])).to_be_attached(timeout=PATIENCE)
@@ -57,7 +57,7 @@ def opened(browser: Browser, url: str, size: tuple[int, int] = DESK) -> Iterator
 def test_the_reference_shows_every_operation_and_the_states(
     browser: Browser, served: Gateway, request: pytest.FixtureRequest
 ) -> None:
-    """Drawn under its own policy, with no word on the console and no request to another host."""
+    """Under its own policy, without console messages or requests to other hosts."""
     with opened(browser, f"{served.url}/docs") as page:
         headings = {each.strip() for each in page.locator("h1, h2, h3").all_inner_texts()}
         wanted = {*SUMMARIES, "Quick start", "Sync lifecycle", "Waiting for a sync", "Errors"}
@@ -74,10 +74,10 @@ def test_the_reference_shows_every_operation_and_the_states(
         keep(request, page, "docs.png")
 
 
-def test_a_token_that_is_typed_in_yields_a_real_sync(
+def test_a_sync_can_be_requested_from_the_try_it_out_page(
     browser: Browser, served: Gateway, request: pytest.FixtureRequest
 ) -> None:
-    """From the page for trying out to the worker: 202, and the sync ends well."""
+    """From the form to the worker: 202, and the sync succeeds."""
     with opened(browser, f"{served.url}/docs/try", (1280, 1080)) as page:
         page.get_by_role("button", name="Authorize").click()
         page.locator(".auth-container input").fill(served.token("shop"))
@@ -98,7 +98,7 @@ def test_a_token_that_is_typed_in_yields_a_real_sync(
 
 
 def test_the_keyboard_reaches_every_link_of_the_first_page(browser: Browser, served: Gateway) -> None:
-    """In the order in which they stand, and one can see where one is (WCAG 2.2 §2.1.1, §2.4.7)."""
+    """In document order and with a visible focus (WCAG 2.2 §2.1.1, §2.4.7)."""
     with opened(browser, f"{served.url}/") as page:
         reached = []
         for _ in range(page.locator("a, [tabindex]").count()):
@@ -113,8 +113,10 @@ def test_the_keyboard_reaches_every_link_of_the_first_page(browser: Browser, ser
 
 
 @each_page
-def test_a_page_fits_a_phone_and_can_be_read_by_day_and_by_night(browser: Browser, served: Gateway, path: str) -> None:
-    """Nothing scrolls sideways but code and tables in themselves; letters stand out from what is behind them."""
+def test_a_page_fits_a_phone_and_has_enough_contrast_in_both_colour_schemes(
+    browser: Browser, served: Gateway, path: str
+) -> None:
+    """Only code and tables scroll sideways."""
     with opened(browser, f"{served.url}{path}", PHONE) as page:
         assert page.evaluate("document.documentElement.scrollWidth") <= PHONE[0], f"{path} scrolls sideways"
         assert_readable(page, "main p, main li span, main a, .comment, .note, .bar a")

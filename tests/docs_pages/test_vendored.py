@@ -1,4 +1,4 @@
-"""What others wrote is shipped as they published it, with their licences."""
+"""Third-party files are shipped unchanged, with their licences."""
 
 import pytest
 
@@ -9,26 +9,26 @@ WORDS = {"MIT": b"Permission is hereby granted, free of charge", "Apache-2.0": b
 
 
 @pytest.mark.parametrize(("package", "name"), FILES, ids=[name for _, name in FILES])
-def test_a_file_is_the_one_that_was_published(package: Package, name: str) -> None:
-    """Not a byte of what runs in a reader's browser is somebody else's. `make vendor` fetches it again."""
+def test_a_vendored_file_has_the_published_hash(package: Package, name: str) -> None:
+    """Only published code may run in a reader's browser. `make vendor` fetches it again."""
     assert sha256(shipped(name), package.files[name]) == package.files[name]["sha256"]
 
 
-def test_nothing_is_shipped_that_is_not_listed() -> None:
-    """Every file has its package, version and licence in VENDORED.toml."""
+def test_every_vendored_file_is_listed() -> None:
+    """With its package, version and licence in VENDORED.toml."""
     listed = {name if name.endswith(".txt") else f"{name}.gz" for _, name in FILES}
     assert {path.name for path in FOLDER.iterdir()} == listed
 
 
 @pytest.mark.parametrize("package", packages(), ids=lambda each: each.name)
-def test_a_package_comes_with_the_licence_that_it_is_listed_with(package: Package) -> None:
-    """Both ask for it to be passed on."""
+def test_a_package_is_shipped_with_its_licence(package: Package) -> None:
+    """Both licences require it."""
     (text,) = (shipped(name) for name, file in package.files.items() if file["path"] == "LICENSE")
     assert WORDS[package.licence] in text
 
 
-def test_what_is_replaced_asks_no_other_host() -> None:
-    """The one address that a page would have loaded something from is gone, and so is every one of its kind."""
+def test_replaced_urls_of_other_hosts_are_gone() -> None:
+    """Pages may load from their own server only."""
     for package, name in FILES:
         if "instead_of" in package.files[name]:
             assert package.files[name]["instead_of"].encode() not in shipped(name)

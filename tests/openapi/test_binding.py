@@ -1,4 +1,4 @@
-"""binding: a spec and its handlers fit, or nothing starts; what goes wrong at a request becomes the one error body."""
+"""Binding a spec to handlers: mismatches stop the start, and failed requests get the one error body."""
 
 import ast
 import asyncio
@@ -31,13 +31,12 @@ ALL = [operation["operationId"] for _, _, operation in documents.operations(samp
 
 @pytest.fixture(scope="module")
 def base() -> Iterator[str]:
-    """The tiny API, served."""
     with serve(sample_api.app()) as url:
         yield url
 
 
 def without(name: str) -> type:
-    """The tiny handlers but for one."""
+    """Return the tiny API's handlers without one of them."""
     members = {
         each: value
         for each, value in vars(sample_api.Handlers).items()
@@ -47,7 +46,7 @@ def without(name: str) -> type:
 
 
 def pasted(text: str) -> Any:
-    """Handlers of a class that skeletons were pasted into, among the imports that they need."""
+    """Return the handlers of a class that consists of pasted skeletons and the imports that they need."""
     ast.parse(f"class Pasted:\n{text}")
     names = {
         **vars(types),
@@ -62,7 +61,7 @@ def pasted(text: str) -> Any:
 
 
 def test_an_operation_without_a_handler_stops_the_start_with_its_skeleton() -> None:
-    """The spec comes first; whoever adds an operation there gets its handler dictated."""
+    """The spec comes first; the message contains the handler to paste."""
     with pytest.raises(SettingsError) as stop:
         sample_api.app(handlers=without("search")())
     assert stop.value.detail == (
@@ -74,16 +73,16 @@ def test_an_operation_without_a_handler_stops_the_start_with_its_skeleton() -> N
     )
 
 
-def test_all_that_is_missing_is_said_at_once() -> None:
-    """Not one operation a start."""
+def test_all_missing_handlers_are_in_one_message() -> None:
+    """A start must not report them one by one."""
     with pytest.raises(SettingsError) as stop:
         sample_api.app(handlers=object())
     for name in ("get_thing", "delete_thing", "put_thing", "get_part", "search", "must", "boom", "secret"):
         assert f"async def {name}(self" in stop.value.detail
 
 
-def test_skeletons_are_python_that_fits_whatever_the_spec_says() -> None:
-    """Quotes and backslashes of a description, too; and pasted as they are, the server starts."""
+def test_skeletons_are_valid_python_for_any_description() -> None:
+    """The descriptions contain quotes and backslashes; a server with the pasted skeletons starts."""
     handlers = pasted(skeletons(sample_api.document(), ALL))
     sample_api.app(handlers=handlers)
     described = inspect.getdoc(handlers.get_thing) or ""
@@ -93,7 +92,7 @@ def test_skeletons_are_python_that_fits_whatever_the_spec_says() -> None:
 
 
 def test_the_gateways_own_spec_can_be_started_from_skeletons_alone() -> None:
-    """With the bodies of api_types as types: the way back from the spec to the code is open."""
+    """The return types are the generated types of the bodies."""
     document = documents.load(documents.GATEWAY)
     operations = {each["operationId"]: each for _, _, each in documents.operations(document)}
     handlers = pasted(skeletons(document, list(operations)))
@@ -103,7 +102,7 @@ def test_the_gateways_own_spec_can_be_started_from_skeletons_alone() -> None:
 
 
 def test_a_handler_that_is_not_async_is_no_handler() -> None:
-    """It would hold up the event loop; the skeleton shows what is wanted."""
+    """It would block the event loop; the skeleton shows the right form."""
     handlers = without("boom")
     handlers.boom = lambda self: None  # type: ignore[attr-defined]
     with pytest.raises(SettingsError, match=r"async def boom\(self\)"):
@@ -111,14 +110,14 @@ def test_a_handler_that_is_not_async_is_no_handler() -> None:
 
 
 def test_a_handler_without_an_operation_stops_the_start() -> None:
-    """Most often it is an operation that was renamed; code that nobody can call is no use either."""
+    """Most often an operation was renamed."""
 
     class Handlers(sample_api.Handlers):
         async def forgotten(self) -> None:
-            """Of an operation that is gone."""
+            """Have no operation in the spec."""
 
         async def _helper(self) -> None:
-            """Names with an underscore are nobody's business."""
+            """Do nothing: names with an underscore are not handlers."""
 
     with pytest.raises(SettingsError, match=r"Handlers without an operation in the spec: Handlers\.forgotten$"):
         sample_api.app(handlers=Handlers())
@@ -131,20 +130,20 @@ def test_two_handlers_of_one_operation_stop_the_start() -> None:
 
 
 async def too_few(self: object) -> Any:
-    """Lacks the id."""
+    """Lack the id."""
 
 
 async def too_many(self: object, thing_id: str, other: str) -> Any:
-    """One more than there is."""
+    """Take one parameter too many."""
 
 
 async def misnamed(self: object, thingId: str) -> Any:  # noqa: N803
-    """As the spec writes it, not as Python does."""
+    """Name the parameter as in the spec, not in snake_case."""
 
 
 @pytest.mark.parametrize("handler", [too_few, too_many, misnamed])
 def test_a_handler_with_other_parameters_stops_the_start(handler: Callable[..., Any]) -> None:
-    """Otherwise the first request would find out, with a 500."""
+    """Otherwise the first request would fail with a 500."""
     handlers = without("get_thing")
     handlers.get_thing = handler  # type: ignore[attr-defined]
     with pytest.raises(SettingsError) as stop:
@@ -155,12 +154,12 @@ def test_a_handler_with_other_parameters_stops_the_start(handler: Callable[..., 
     assert "async def get_thing(self, thing_id: str) -> Response[bytes]:" in stop.value.detail
 
 
-def test_a_handler_of_a_secured_operation_takes_who_is_asking() -> None:
-    """Also where the operation has no parameters: one that cannot be told is one that serves everybody the same."""
+def test_a_handler_of_a_secured_operation_takes_the_caller() -> None:
+    """Also if the operation has no parameters: without the caller it would serve everyone the same data."""
 
     class Handlers(sample_api.Handlers):
         async def secret(self) -> Response[Any]:  # type: ignore[override]
-            """Asks nobody."""
+            """Lack the caller."""
             return sample_api.arrived()
 
     document = sample_api.document()
@@ -176,25 +175,25 @@ def test_a_handler_of_a_secured_operation_takes_who_is_asking() -> None:
         {"requestBody": {"content": {"application/json": {"schema": {"type": "object"}}}}},
     ],
 )
-def test_what_we_could_not_check_stops_the_start(change: dict[str, Any]) -> None:
-    """A parameter that nobody checks is worse than none."""
+def test_an_unsupported_parameter_or_body_stops_the_start(change: dict[str, Any]) -> None:
+    """It would reach the handler without validation."""
     document = sample_api.document()
     document["paths"]["/boom"]["get"].update(change)
     handlers = without("boom")
 
     async def boom(self: object, session: str | None = None) -> Any:
-        """Takes the cookie."""
+        """Take the cookie."""
 
     async def boom_with_body(self: object) -> Any:
-        """Takes none."""
+        """Take no body."""
 
     handlers.boom = boom if "parameters" in change else boom_with_body  # type: ignore[attr-defined]
     with pytest.raises(NotImplementedError, match=r"cookies: \['session'\]|request bodies"):
         sample_api.app(document, handlers())
 
 
-async def test_a_stream_is_closed_even_where_its_client_takes_nothing_in() -> None:
-    """A request that is cut off, at a stop for one, leaves nobody counted as a viewer."""
+async def test_a_stream_is_closed_when_its_request_is_cancelled() -> None:
+    """Otherwise a viewer would still be counted after a shutdown."""
     stuck, closed, never = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def parts() -> AsyncGenerator[bytes, None]:
@@ -240,10 +239,8 @@ def test_head_is_answered_wherever_get_is(base: str) -> None:
         ("/search", "QUERY", "GET, HEAD"),
     ],
 )
-def test_another_method_is_405_with_all_that_the_path_answers_to(
-    base: str, target: str, method: str, allow: str
-) -> None:
-    """RFC 9110 §15.5.6; Connexion alone would list the first one only."""
+def test_an_unknown_method_is_405_with_a_complete_allow_header(base: str, target: str, method: str, allow: str) -> None:
+    """RFC 9110 §15.5.6; Connexion alone would list only the first operation."""
     answer = ask(base, target, method)
     assert (answer.status, answer.headers["allow"]) == (405, allow)
     assert allow in answer.detail
@@ -253,30 +250,30 @@ def test_another_method_is_405_with_all_that_the_path_answers_to(
     "target", ["/", "/nothing", "/search/", "//search", "/Search", "/things/", "/things/a/b", "/things/7/"]
 )
 def test_a_path_that_is_not_in_the_spec_is_404(base: str, target: str) -> None:
-    """Also with a slash too many: a redirect would lose a client's token or method."""
+    """Also with a trailing slash: a redirect could lose the client's token or method."""
     answer = ask(base, target)
     assert (answer.status, answer.headers["content-type"]) == (404, "application/json")
     assert answer.detail
 
 
-def test_a_body_that_is_larger_than_any_could_be_is_413_before_it_is_read(base: str) -> None:
-    """The announced length is enough to know."""
+def test_a_body_over_the_limit_is_413_before_it_is_read(base: str) -> None:
+    """Content-Length is enough to know."""
     answer = ask(base, "/boom", headers={"Content-Length": str(LARGEST_BODY_BYTES + 1)})
     assert (answer.status, answer.body["error"][0]["title"]) == (413, "Content Too Large")
     assert str(LARGEST_BODY_BYTES) in answer.detail
 
 
-def test_a_body_that_nobody_wants_is_ignored(base: str) -> None:
-    """Some clients send one with everything."""
+def test_a_small_body_is_ignored(base: str) -> None:
+    """Some clients send one with every request."""
     length, chunked = {"Content-Length": str(LARGEST_BODY_BYTES)}, {"Transfer-Encoding": "chunked"}
     assert ask(base, "/things/7", headers=length, body=b"x" * LARGEST_BODY_BYTES).status == 200
     assert ask(base, "/things/7", headers=chunked, body=b"2\r\n{}\r\n0\r\n\r\n").status == 200
 
 
-def test_what_nobody_expected_is_500_that_says_nothing_and_a_log_that_says_all(
+def test_an_unexpected_error_is_a_generic_500_and_its_traceback_is_logged(
     base: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Internals are no business of the caller, and all of the operator's."""
+    """Internals are for the operator only."""
     with caplog.at_level(logging.ERROR):
         answer = ask(base, "/boom")
     assert answer.status == 500
@@ -287,8 +284,8 @@ def test_what_nobody_expected_is_500_that_says_nothing_and_a_log_that_says_all(
     assert "Traceback" in caplog.text
 
 
-def test_who_asks_is_checked_before_what_is_asked(base: str) -> None:
-    """The contract's order: the token first, then the parameters."""
+def test_the_token_is_checked_before_the_parameters(base: str) -> None:
+    """The contract defines this order."""
     target = "/secret?size=x"
     unknown = ask(base, target)
     assert (unknown.status, unknown.headers["www-authenticate"]) == (401, 'Bearer realm="product-gateway"')
@@ -299,8 +296,8 @@ def test_who_asks_is_checked_before_what_is_asked(base: str) -> None:
 
 
 @pytest.mark.parametrize("name", [documents.GATEWAY, documents.OPERATIONS])
-def test_what_is_left_of_a_document_for_a_start_is_one(name: str) -> None:
-    """Every operation and its parameters are in it, and nothing that it names is not."""
+def test_a_document_without_responses_is_a_valid_document(name: str) -> None:
+    """It has every operation, every parameter and every schema that they reference."""
     document = documents.load(name)
     left = documents.without_responses(document)
     OpenAPIV30SpecValidator(left).validate()

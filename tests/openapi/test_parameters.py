@@ -1,4 +1,4 @@
-"""parameters: what a request's texts are made into, and which of them are refused, over real HTTP."""
+"""Parsing and validation of parameters, over real HTTP."""
 
 from collections.abc import Iterator
 
@@ -13,7 +13,6 @@ ID = "01a20a4b-f514-708c-8b35-b67ebc5d86e0"
 
 @pytest.fixture(scope="module")
 def base() -> Iterator[str]:
-    """The tiny API, served."""
     with serve(sample_api.app()) as url:
         yield url
 
@@ -48,15 +47,15 @@ def base() -> Iterator[str]:
         ("%74ext=x", "text", "'x'"),
     ],
 )
-def test_query_parameters_arrive_as_what_the_spec_says(base: str, query: str, name: str, value: str) -> None:
-    """Decoded once, and typed."""
+def test_query_parameters_have_the_types_of_the_spec(base: str, query: str, name: str, value: str) -> None:
+    """They are percent-decoded once."""
     answer = ask(base, f"/search?{query}")
     assert answer.status == 200, answer.content
     assert answer.body[name] == value
 
 
-def test_parameters_that_are_left_out_are_none_or_their_default(base: str) -> None:
-    """A handler need not know what was sent."""
+def test_absent_parameters_are_none_or_their_default(base: str) -> None:
+    """A handler need not know which ones the client sent."""
     assert ask(base, "/search").body == ask(base, "/search?").body == {"size": "10"}
 
 
@@ -66,7 +65,7 @@ NO_INTEGERS += ["true", "5%00", "5%0A", "%EF%BC%95", "9" * 19, "9" * 30, "9" * 5
 
 @pytest.mark.parametrize("text", NO_INTEGERS)
 def test_integers_are_written_in_one_way_only(base: str, text: str) -> None:
-    """What Python's int() would take besides is not in any client's mind; and 5,000 digits would be a 500."""
+    """Python's int() accepts more forms, and fails with a 500 at 5,000 digits."""
     answer = ask(base, f"/search?size={text}")
     assert answer.status == 400
     assert answer.detail.startswith("Query parameter size: ")
@@ -78,7 +77,7 @@ def test_integers_are_written_in_one_way_only(base: str, text: str) -> None:
     "text", ["", "1_0.0", "%2B1", "%201", "nan", "inf", "-Infinity", "1e999", "1,5", ".5", "5.", "%D9%A5"]
 )
 def test_numbers_are_written_as_in_json(base: str, text: str) -> None:
-    """RFC 8259 §6: nothing that is not finite, no separators, no other script."""
+    """RFC 8259 §6: finite, no separators, ASCII digits."""
     assert ask(base, f"/search?ratio={text}").detail.endswith("is not a number.")
 
 
@@ -111,22 +110,22 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("query", "reason"), REFUSED)
-def test_queries_that_do_not_fit_are_refused_with_the_reason(base: str, query: str, reason: str) -> None:
-    """In one line, without what the validator says among its own."""
+def test_an_invalid_query_is_refused_with_the_reason(base: str, query: str, reason: str) -> None:
+    """In one line, without the validator's internal text."""
     answer = ask(base, f"/search?{query}")
     assert answer.status == 400
     assert reason in answer.detail
     assert "\n" not in answer.detail
 
 
-def test_a_refusal_repeats_little_of_what_was_sent(base: str) -> None:
-    """An error is no mirror."""
+def test_a_refusal_repeats_only_the_start_of_a_long_value(base: str) -> None:
+    """An error must not reflect large inputs."""
     for query in ("text=" + "x" * 5000, "y" * 5000 + "=1", "colour=" + "z" * 5000, "size=" + "q" * 5000):
         assert len(ask(base, f"/search?{query}").detail) < 400
 
 
 def test_headers_are_parameters_too(base: str) -> None:
-    """Whatever the case of their names; others are none of our business."""
+    """Header names are case-insensitive; unknown headers are ignored."""
     assert ask(base, "/search", headers={"x-TRACE": "abc", "Unheard-Of": "1"}).body == {
         "size": "10",
         "x_trace": "'abc'",
@@ -142,8 +141,8 @@ def test_headers_are_parameters_too(base: str) -> None:
         ("/must?page_size=5", {"Key": "k"}, "There is no query parameter 'page_size' here; known: page-size."),
     ],
 )
-def test_what_is_required_is_missed(base: str, target: str, headers: dict[str, str], reason: str) -> None:
-    """By the name that the spec gives it."""
+def test_a_missing_required_parameter_is_named(base: str, target: str, headers: dict[str, str], reason: str) -> None:
+    """By its name in the spec."""
     assert ask(base, "/must?page-size=5", headers={"Key": "k"}).body == {"page_size": "5", "key": "'k'"}
     answer = ask(base, target, headers=headers)
     assert (answer.status, answer.detail) == (400, reason)
@@ -171,13 +170,13 @@ def test_what_is_required_is_missed(base: str, target: str, headers: dict[str, s
         ("/t%68ing%73/%78", "x"),
     ],
 )
-def test_an_id_may_hold_anything_that_a_path_can_encode(base: str, target: str, thing: str) -> None:
-    """RFC 3986 §2.2: an encoded slash is data, a plain one is structure; and encoding is undone once."""
+def test_an_id_may_contain_any_encoded_character(base: str, target: str, thing: str) -> None:
+    """RFC 3986 §2.2: an encoded slash is data. Paths are decoded once."""
     assert ask(base, target).body == {"thing_id": repr(thing)}
 
 
-def test_an_encoded_slash_is_no_way_to_another_operation(base: str) -> None:
-    """Else a check in front of the gateway and the gateway would see two paths."""
+def test_an_encoded_slash_does_not_reach_another_operation(base: str) -> None:
+    """Otherwise a proxy that checks paths and the gateway would see two different paths."""
     assert ask(base, "/things/a%2Fpart%2F3").body == {"thing_id": "'a/part/3'"}
     assert ask(base, f"/things/a%2Fb/part/{ID}").body == {"thing_id": "'a/b'", "part": f"UUID('{ID}')"}
     assert ask(base, "/things%2Fa").status == 404
@@ -185,7 +184,6 @@ def test_an_encoded_slash_is_no_way_to_another_operation(base: str) -> None:
 
 @pytest.mark.parametrize("target", ["/things/%FF", "/things/%C3", "/things/%ED%A0%80", "/%FF/x", "/nothing/%FF"])
 def test_a_path_that_is_not_utf_8_is_400(base: str, target: str) -> None:
-    """There is no text that it could stand for."""
     answer = ask(base, target)
     assert (answer.status, answer.detail) == (400, "The path is not percent-encoded UTF-8.")
 
@@ -198,8 +196,8 @@ def test_a_path_that_is_not_utf_8_is_400(base: str, target: str) -> None:
         ("/things/a?x=1", "There is no query parameter 'x' here; known: none."),
     ],
 )
-def test_path_parameters_are_checked_as_well(base: str, target: str, reason: str) -> None:
-    """400, not 404: the path exists."""
+def test_an_invalid_path_parameter_is_400(base: str, target: str, reason: str) -> None:
+    """Not 404: the path exists."""
     answer = ask(base, target)
     assert answer.status == 400
     assert answer.detail.startswith(reason)

@@ -1,4 +1,4 @@
-"""paths: the operations of a path are found by its segments."""
+"""The trie of path templates."""
 
 import pytest
 from hypothesis import given
@@ -24,7 +24,7 @@ NOT_FOUND = ("", "//", "/docs/", "docs", "/nothing", "/a/b/c/d", "/{name}", "//t
 
 
 def paths() -> PathTrie[str]:
-    """Each template at itself."""
+    """Return a trie in which the value of each template is the template itself."""
     made: PathTrie[str] = PathTrie()
     for each in TEMPLATES:
         made.put(each, each)
@@ -32,26 +32,26 @@ def paths() -> PathTrie[str]:
 
 
 @pytest.mark.parametrize(("path", "found"), FOUND.items())
-def test_what_is_written_out_comes_before_what_stands_for_anything(path: str, found: tuple[str, object]) -> None:
-    """Also where that leads nowhere, and the parameter would have: then it is found after all."""
+def test_static_segments_take_precedence_over_parameters(path: str, found: tuple[str, object]) -> None:
+    """Also with backtracking, where the static branch has no match."""
     assert paths().find(path) == found
 
 
 @pytest.mark.parametrize("path", NOT_FOUND)
-def test_no_other_path_has_operations(path: str) -> None:
-    """No parameter is empty, and a slash too many is another path."""
+def test_other_paths_are_not_found(path: str) -> None:
+    """A parameter is never empty, and a trailing slash makes another path."""
     assert paths().find(path) is None
 
 
-def test_what_is_at_a_template_is_found_there() -> None:
-    """So that each method of a path goes to the same place."""
+def test_get_returns_the_value_of_exactly_this_template() -> None:
+    """All methods of a path share one value."""
     assert paths().get("/docs/{name}") == "/docs/{name}"
     assert paths().get("/nothing") is None
 
 
 @given(st.lists(st.sampled_from(["a", "b", "c", "docs", "try", "x y", ""]), min_size=1, max_size=4))
 def test_a_path_is_found_if_and_only_if_starlette_would(segments: list[str]) -> None:
-    """With the parameters that its expression of the same template has."""
+    """With the same parameters as Starlette's regular expression of the template."""
     path = "/" + "/".join(segments)
     matches = {each: compile_path(each)[0].match(path) for each in TEMPLATES}
     found = paths().find(path)
