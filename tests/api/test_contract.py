@@ -59,11 +59,11 @@ def test_first_comes_the_token(served: Gateway, operation: Operation) -> None:
     """Who is nobody learns nothing, not even which parameters there are."""
     method, path, _ = operation
     challenge = 'Bearer realm="product-gateway"'
-    with served.client(None) as nobody:
-        answer = nobody.request(method, f"{path}?nonsense=1")
+    with served.client(None) as anonymous:
+        answer = anonymous.request(method, f"{path}?nonsense=1")
         assert "bearer token" in error(answer, 401)
         assert answer.headers["WWW-Authenticate"] == challenge
-        answer = nobody.request(method, f"{path}?nonsense=1", headers={"Authorization": "Bearer nonsense"})
+        answer = anonymous.request(method, f"{path}?nonsense=1", headers={"Authorization": "Bearer nonsense"})
         assert "nonsense" not in error(answer, 401)
         described = f'error_description="{error(answer, 401)}"'
         assert answer.headers["WWW-Authenticate"] == f'{challenge}, error="invalid_token", {described}'
@@ -198,8 +198,8 @@ def test_head_is_get_without_the_body(shop: httpx2.Client, path: str) -> None:
 
 def test_the_spec_is_served_as_it_was_written(served: Gateway) -> None:
     """What a client is generated from must be what the maintainers wrote; its media type is RFC 9512's."""
-    with served.client(None) as nobody:
-        answer = nobody.get("/openapi.yaml")
+    with served.client(None) as anonymous:
+        answer = anonymous.get("/openapi.yaml")
     assert answer.headers["Content-Type"] == "application/yaml"
     assert answer.content == (Path(__file__).parents[2] / "openapi" / "product-gateway.yaml").read_bytes()
 
@@ -217,8 +217,8 @@ def test_health_needs_no_token_and_minds_none(served: Gateway, path: str) -> Non
 )
 def test_what_is_no_bearer_token_is_not_taken_for_one(served: Gateway, authorization: str) -> None:
     """401 for all of it, never a 500."""
-    with served.client(None) as nobody:
-        error(nobody.get(f"{API}/products", headers={"Authorization": authorization}), 401)
+    with served.client(None) as anonymous:
+        error(anonymous.get(f"{API}/products", headers={"Authorization": authorization}), 401)
 
 
 def test_the_scheme_is_bearer_in_any_case(served: Gateway) -> None:

@@ -338,8 +338,8 @@ def test_whoever_may_not_see_the_sync_hears_so_at_once(served: Gateway, shop: Sh
         error(stranger.get(path, headers=prefer), 404)
     with served.of(shop.name, "sync:write") as writer:
         error(writer.get(path, headers=prefer), 403)
-    with served.client(None) as nobody:
-        error(nobody.get(path, headers=prefer), 401)
+    with served.client(None) as anonymous:
+        error(anonymous.get(path, headers=prefer), 401)
     error(shop.client.get(f"{API}/syncs/{uuid7()}", headers=prefer), 404)
     served.change(shop.name, disabled=True)
     error(shop.client.get(path, headers=prefer), 403)

@@ -1,4 +1,4 @@
-"""Bearer tokens that somebody has thought about, over the running server: always a 401 of the contract, never a 500."""
+"""Forged bearer tokens against a running server: always the contract's 401, never a 500."""
 
 import json
 import shutil
@@ -22,13 +22,13 @@ CHALLENGE = 'Bearer realm="product-gateway", error="invalid_token", error_descri
 
 @pytest.fixture(scope="module", params=["EC", "RSA"])
 def kind(request: pytest.FixtureRequest) -> str:
-    """Of the key that the gateway believes in: both are tried."""
+    """The type of the gateway's key: both types are tried."""
     return str(request.param)
 
 
 @pytest.fixture(scope="module")
 def served(kind: str, sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    """A gateway with a public key of somebody else's, and the merchant `shop`."""
+    """Start a gateway that trusts another issuer's public key, with the merchant `shop`."""
     folder = tmp_path_factory.mktemp("tokens")
     shutil.copy(sqlite_template, folder / "gateway.db")
     (folder / "key.pem").write_bytes(public(KEYS[kind], Encoding.PEM))
@@ -41,13 +41,13 @@ def served(kind: str, sqlite_template: Path, tmp_path_factory: pytest.TempPathFa
 
 
 def ask(served: Gateway, text: str) -> httpx2.Response:
-    """A list with the token, as a client that holds the answer to the spec."""
+    """Request a list with the token and check the response against the spec."""
     with served.client(None) as client:
         return client.get(f"{API}/products", headers={"Authorization": f"Bearer {text}"})
 
 
-def test_a_token_that_the_issuer_did_not_sign_is_worth_nothing(served: Gateway, kind: str) -> None:
-    """Whatever it says of its algorithm and its key (RFC 8725 par. 3.1): 401, and nothing of it is repeated."""
+def test_a_token_that_the_issuer_did_not_sign_is_401(served: Gateway, kind: str) -> None:
+    """For any algorithm or key that it claims (RFC 8725 §3.1). The response repeats none of it."""
     tried = 0
     for name, text in forged(kind):
         answer = ask(served, text)
@@ -59,8 +59,8 @@ def test_a_token_that_the_issuer_did_not_sign_is_worth_nothing(served: Gateway, 
     assert ask(served, token(kind)).status_code == 200, "a good one must be believed, or this proves nothing"
 
 
-def test_a_token_of_a_strange_shape_is_refused_like_any_other(served: Gateway, kind: str) -> None:
-    """Even signed: what cannot be understood is not guessed at, and costs no more than a 401."""
+def test_a_malformed_token_is_401(served: Gateway, kind: str) -> None:
+    """Even a signed one: the gateway does not guess."""
     tried = 0
     for name, text in misshapen(kind):
         answer = ask(served, text)
@@ -72,14 +72,14 @@ def test_a_token_of_a_strange_shape_is_refused_like_any_other(served: Gateway, k
     assert ask(served, token(kind)).status_code == 200
 
 
-def test_a_token_for_another_time_service_or_nobody_is_refused_with_the_reason(served: Gateway, kind: str) -> None:
-    """Who sets up an identity provider needs it."""
+def test_a_token_with_an_invalid_claim_is_401_with_the_reason(served: Gateway, kind: str) -> None:
+    """Operators who configure an identity provider need the reason."""
     for text, reason in refused_claims(kind):
         assert reason in error(ask(served, text), 401)
 
 
-def test_a_good_token_of_a_merchant_that_may_not_ask_is_403(served: Gateway, kind: str) -> None:
-    """Another token would not help; the missing scope is told before the merchant is looked at."""
+def test_a_valid_token_of_a_refused_merchant_is_403(served: Gateway, kind: str) -> None:
+    """Another token would not help. The scope is checked before the merchant."""
     assert "does not know its merchant" in error(ask(served, token(kind, merchant="unknown")), 403)
     assert "disabled" in error(ask(served, token(kind, merchant="disabled")), 403)
     for name in ("shop", "unknown", "disabled"):
@@ -89,8 +89,8 @@ def test_a_good_token_of_a_merchant_that_may_not_ask_is_403(served: Gateway, kin
             assert 'error="insufficient_scope"' in answer.headers["WWW-Authenticate"]
 
 
-def test_of_a_claim_that_comes_twice_the_last_one_counts_everywhere(served: Gateway, kind: str) -> None:
-    """RFC 7519 par. 4 lets a reader refuse or take the last: it must not be the first here and the last there."""
+def test_the_last_of_duplicate_claims_counts_everywhere(served: Gateway, kind: str) -> None:
+    """RFC 7519 §4 allows it. Two parsers must not use different ones."""
     twice = json.dumps(good(merchant="disabled"))[:-1] + ', "merchant": "shop"}'
     assert ask(served, token(kind, payload=twice)).status_code == 200
     expired = json.dumps(good())[:-1] + ', "exp": 1}'
@@ -109,7 +109,7 @@ KEY_IDS: list[Any] = [
 def by_issuer(
     published: tuple[Issuer, str], issuer: Issuer, sqlite_template: Path, tmp_path: Path
 ) -> Iterator[Gateway]:
-    """A gateway that asks an issuer for its keys; `issuer` counts how often."""
+    """Start a gateway that fetches keys from an issuer; `issuer` counts the fetches."""
     shutil.copy(sqlite_template, tmp_path / "gateway.db")
     with gateway(tmp_path, f"sqlite:///{tmp_path / 'gateway.db'}", jwks_url=published[1]) as served:
         served.add("shop")
@@ -117,13 +117,13 @@ def by_issuer(
 
 
 def with_key_id(key_id: Any, key: Any = PRIVATE) -> str:
-    """A token of the issuer that names its key so."""
+    """Return a valid token with this key id."""
     header = {"alg": "ES256", "typ": "JWT", "kid": key_id}
     return written(header, good(), by("EC", key))
 
 
-def test_a_key_id_is_looked_up_and_nothing_else(by_issuer: Gateway, issuer: Issuer) -> None:
-    """It is the one part of a token that is read before the signature; and all of them cost the issuer one request."""
+def test_a_key_id_is_only_looked_up(by_issuer: Gateway, issuer: Issuer) -> None:
+    """It is read before the signature is verified. All tokens together cause one fetch."""
     assert ask(by_issuer, with_key_id("one")).status_code == 200
     for each in [*KEY_IDS, *(f"made-up-{n}" for n in range(100))]:
         assert "its issuer does not publish a key with its kid" in error(ask(by_issuer, with_key_id(each)), 401)
@@ -133,8 +133,8 @@ def test_a_key_id_is_looked_up_and_nothing_else(by_issuer: Gateway, issuer: Issu
     assert issuer.requests == 1, "an unknown key id may ask the issuer once a minute, the first one has just done so"
 
 
-def test_the_issuers_key_does_not_do_as_a_secret(by_issuer: Gateway, issuer: Issuer) -> None:
-    """Key confusion with what everybody can fetch: the JWK, the whole set, its members."""
+def test_a_published_key_is_not_accepted_as_a_shared_secret(by_issuer: Gateway, issuer: Issuer) -> None:
+    """Key confusion with public data: the JWK, the key set and its members."""
     published = jwk(PRIVATE, kid="one")
     secrets = [issuer.content, json.dumps(published).encode(), published["x"].encode(), public(PRIVATE, Encoding.PEM)]
     for secret in secrets:
@@ -144,10 +144,10 @@ def test_the_issuers_key_does_not_do_as_a_secret(by_issuer: Gateway, issuer: Iss
 
 
 @pytest.mark.parametrize("fault", ["refused", "failing", "silent"])
-def test_while_the_issuer_is_away_no_token_is_believed_and_none_is_called_bad(
+def test_while_the_issuer_is_away_tokens_are_503(
     published: tuple[Issuer, str], issuer: Issuer, sqlite_template: Path, tmp_path: Path, fault: str
 ) -> None:
-    """503 with Retry-After, never 200: a client keeps its token and comes again. What needs no key is 401 as ever."""
+    """With Retry-After: the client keeps its token. Tokens that need no key for their refusal are still 401."""
     shutil.copy(sqlite_template, tmp_path / "gateway.db")
     issuer.status, issuer.seconds = {"refused": (200, 0), "failing": (500, 0), "silent": (200, 60)}[fault]
     address = "http://127.0.0.1:1/jwks.json" if fault == "refused" else published[1]
@@ -160,6 +160,6 @@ def test_while_the_issuer_is_away_no_token_is_believed_and_none_is_called_bad(
         assert "127.0.0.1" not in answer.text
         assert ask(served, written({"alg": "none"}, good(), always(b""))).status_code in (401, 503)
         assert ask(served, "garbage").status_code == 401
-        with served.client(None) as nobody:
-            assert nobody.get("/health/live").status_code == 200
+        with served.client(None) as anonymous:
+            assert anonymous.get("/health/live").status_code == 200
     issuer.reset()

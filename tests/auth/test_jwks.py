@@ -172,8 +172,8 @@ async def test_a_failed_fetch_is_retried_after_the_retry_interval(
 
 async def test_a_refused_connection_counts_as_an_outage(outbound: HttpClient, caplog: pytest.LogCaptureFixture) -> None:
     """The log names the host; the response does not."""
-    with socket.create_server(("127.0.0.1", 0)) as nobody:
-        port = nobody.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
     with pytest.raises(Unavailable) as away:
         await Jwks(outbound, f"http://127.0.0.1:{port}/keys").find("one", "ES256")
     assert "127.0.0.1" not in away.value.detail

@@ -1,4 +1,4 @@
-"""jwks: which of an issuer's keys count, and for which tokens."""
+"""Key sets: which keys of an issuer are used, and for which tokens."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -17,7 +17,6 @@ from tests.support.issuer import NEXT, PRIVATE, Issuer, jwk, signed, verifying
 
 @pytest.fixture
 async def keys(published: tuple[Issuer, str]) -> AsyncIterator[Jwks]:
-    """Nothing is fetched yet."""
     async with HttpClient(allow_private_addresses=True) as outbound:
         yield Jwks(outbound, published[1])
 
@@ -29,8 +28,8 @@ async def test_a_token_without_a_key_id_means_the_only_key(keys: Jwks, issuer: I
     assert await keys.find(None, "ES256") == verifying(PRIVATE)
 
 
-async def test_with_several_keys_nobody_guesses(keys: Jwks, issuer: Issuer) -> None:
-    """Trying them all would be as good as having no ids."""
+async def test_a_token_without_a_key_id_is_refused_if_several_keys_fit(keys: Jwks, issuer: Issuer) -> None:
+    """Trying all keys would make key ids pointless."""
     issuer.publish(jwk(PRIVATE, kid="one"), jwk(NEXT, kid="two"))
     with pytest.raises(NotAuthenticated):
         await keys.find(None, "ES256")
@@ -46,10 +45,8 @@ async def test_with_several_keys_nobody_guesses(keys: Jwks, issuer: Issuer) -> N
         (ed25519.Ed25519PrivateKey.generate(), "EdDSA"),
     ],
 )
-async def test_the_kinds_of_keys_that_issuers_use_are_understood(
-    keys: Jwks, issuer: Issuer, private: Any, algorithm: str
-) -> None:
-    """With what they publish beside it."""
+async def test_all_common_types_of_keys_are_supported(keys: Jwks, issuer: Issuer, private: Any, algorithm: str) -> None:
+    """With the members that issuers publish besides."""
     issuer.publish(jwk(PRIVATE, kid="one"), jwk(private, kid="two", use="sig", alg=algorithm, x5t="abc"))
     caller = await TokenVerifier(settings.load(), keys).authenticate(signed(private, algorithm, kid="two"), {})
     assert caller.merchant == "shop"
@@ -91,8 +88,8 @@ UNUSABLE: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("bad", UNUSABLE.values(), ids=UNUSABLE)
-async def test_a_key_that_makes_no_sense_is_passed_over(keys: Jwks, issuer: Issuer, bad: Any) -> None:
-    """Issuers publish keys of the future, too; those beside them must keep working."""
+async def test_an_unusable_key_is_ignored(keys: Jwks, issuer: Issuer, bad: Any) -> None:
+    """Issuers publish keys of future types; the other keys must keep working."""
     issuer.publish(bad, jwk(PRIVATE, kid="one"))
     assert await keys.find("one", "ES256") == await keys.find(None, "ES256") == verifying(PRIVATE)
     with pytest.raises(NotAuthenticated):
@@ -104,7 +101,7 @@ async def test_a_key_that_makes_no_sense_is_passed_over(keys: Jwks, issuer: Issu
 async def test_a_published_secret_does_not_make_tokens_valid(
     keys: Jwks, issuer: Issuer, beside: list[Any], headers: dict[str, str]
 ) -> None:
-    """Everybody could sign with it."""
+    """Anyone could sign with it."""
     issuer.publish(UNUSABLE["a shared secret for HS256"], *beside)
     with pytest.raises(NotAuthenticated):
         await TokenVerifier(settings.load(), keys).authenticate(signed(SECRET, "HS256", **headers), {})
@@ -113,14 +110,14 @@ async def test_a_published_secret_does_not_make_tokens_valid(
 @pytest.mark.parametrize(
     "members", [{"use": "sig"}, {"key_ops": ["verify"]}, {"key_ops": ["sign", "verify"], "use": "sig", "alg": "ES256"}]
 )
-async def test_a_key_for_signatures_may_say_so(keys: Jwks, issuer: Issuer, members: dict[str, Any]) -> None:
+async def test_use_and_key_ops_for_signatures_are_accepted(keys: Jwks, issuer: Issuer, members: dict[str, Any]) -> None:
     """RFC 7517 §4.2 to §4.4."""
     issuer.publish(jwk(PRIVATE, kid="one", **members))
     assert await keys.find("one", "ES256") == verifying(PRIVATE)
 
 
-async def test_the_algorithm_of_a_key_is_the_only_one_for_its_tokens(keys: Jwks, issuer: Issuer) -> None:
-    """Though the key itself would fit six."""
+async def test_a_key_with_an_algorithm_is_used_for_this_algorithm_only(keys: Jwks, issuer: Issuer) -> None:
+    """An RSA key alone would fit six."""
     private = rsa.generate_private_key(65537, 2048)
     issuer.publish(jwk(private, kid="one", alg="RS256"))
     tokens = TokenVerifier(settings.load(), keys)
@@ -131,7 +128,7 @@ async def test_the_algorithm_of_a_key_is_the_only_one_for_its_tokens(keys: Jwks,
 
 
 async def test_of_keys_with_the_same_id_the_algorithm_decides(keys: Jwks, issuer: Issuer) -> None:
-    """RFC 7517 §4.5 allows one kid for keys of several kinds; nothing is tried out."""
+    """RFC 7517 §4.5 allows one kid for keys of several types."""
     private = rsa.generate_private_key(65537, 2048)
     issuer.publish(jwk(PRIVATE, kid="one"), jwk(private, kid="one"), jwk(PRIVATE, kid="one", use="sig", alg="ES256"))
     tokens = TokenVerifier(settings.load(), keys)
@@ -140,8 +137,8 @@ async def test_of_keys_with_the_same_id_the_algorithm_decides(keys: Jwks, issuer
     assert (await tokens.authenticate(signed(private, "PS256"), {})).merchant == "shop", "the only one that fits"
 
 
-async def test_two_different_keys_with_the_same_id_are_not_guessed_at(keys: Jwks, issuer: Issuer) -> None:
-    """The issuer's mistake, in the refusal's words."""
+async def test_two_different_keys_with_the_same_id_are_refused(keys: Jwks, issuer: Issuer) -> None:
+    """The refusal names the issuer's mistake."""
     issuer.publish(jwk(PRIVATE, kid="one"), jwk(NEXT, kid="one"), jwk(NEXT, kid="two"))
     with pytest.raises(NotAuthenticated, match="publishes 2 different keys with its kid"):
         await keys.find("one", "ES256")

@@ -1,4 +1,4 @@
-"""keys: made once, kept private; other people's keys; what is encrypted before it is stored."""
+"""Keys: created once and kept private, public keys of issuers, and encryption of secrets."""
 
 import asyncio
 import re
@@ -53,12 +53,12 @@ for folder in sys.argv[1:]:
 
 
 async def merchant_of(token: str, theirs: Settings) -> str:
-    """Whom the token speaks for, by the settings' key. Raises NotAuthenticated."""
+    """Return the merchant of a token that the settings' key verifies. Raise NotAuthenticated."""
     return (await TokenVerifier(theirs, StaticKey(keys.verification_key(theirs))).authenticate(token, {})).merchant
 
 
 def raced(folders: list[Path]) -> list[list[str]]:
-    """What each of the processes said, a line for each folder."""
+    """Return the output lines of each process, one line for each folder."""
     pipe = subprocess.PIPE
     command = [sys.executable, "-c", RACER, *map(str, folders)]
     racers = [subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) for _ in range(PROCESSES)]
@@ -78,12 +78,11 @@ def raced(folders: list[Path]) -> list[list[str]]:
 
 
 def names_in(folder: Path) -> list[str]:
-    """The files in it."""
     return sorted(path.name for path in folder.iterdir())
 
 
 async def test_many_processes_that_start_at_once_agree_on_one_key(tmp_path: Path) -> None:
-    """Otherwise the tokens of one process would be refused by another, and secrets unreadable."""
+    """Otherwise one process would refuse the tokens of another and could not decrypt its secrets."""
     folders = [tmp_path / str(number) for number in range(FOLDERS)]
     said = await asyncio.to_thread(raced, folders)
     for number, folder in enumerate(folders):
@@ -96,7 +95,7 @@ async def test_many_processes_that_start_at_once_agree_on_one_key(tmp_path: Path
 
 
 def test_only_the_owner_may_read_the_keys(tmp_path: Path) -> None:
-    """Whoever has them can speak for every merchant."""
+    """The signing key can create tokens of every merchant."""
     theirs = settings.load(data_dir=tmp_path / "var")
     keys.issue_token(theirs, "shop", [], MINUTE)
     keys.Secrets(theirs)
@@ -105,8 +104,8 @@ def test_only_the_owner_may_read_the_keys(tmp_path: Path) -> None:
     assert modes == {"secret.key": 0o600, "signing-key.pem": 0o600, "demo.token": 0o600}
 
 
-def test_a_private_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
-    """A reader sees the old or the new content, never half of it; and an old file's mode does not stay."""
+def test_a_private_file_is_replaced_atomically(tmp_path: Path) -> None:
+    """The mode of the old file does not stay."""
     path = tmp_path / "file"
     path.write_text("old and longer")
     path.chmod(0o644)
@@ -115,8 +114,8 @@ def test_a_private_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
     assert names_in(tmp_path) == ["file"]
 
 
-async def test_an_issued_token_carries_what_was_asked_for(tmp_path: Path) -> None:
-    """And nothing else that somebody could rely on."""
+async def test_an_issued_token_has_the_requested_claims(tmp_path: Path) -> None:
+    """And no others, on which a client could come to rely."""
     theirs = settings.load(data_dir=tmp_path, jwt_issuer="me", jwt_audience="you", jwt_merchant_claim="tenant")
     claims = jwt.decode(
         keys.issue_token(theirs, "shop", ["sync:read", "catalog:read"], MINUTE),
@@ -132,21 +131,20 @@ async def test_an_issued_token_carries_what_was_asked_for(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("text", "seconds"), [("90s", 90), ("30m", 1800), ("1h", 3600), ("7d", 604800), ("999999d", 86399913600)]
 )
-def test_lifetimes_are_written_as_people_write_them(text: str, seconds: int) -> None:
-    """One unit, one letter."""
+def test_a_lifetime_is_a_number_and_a_unit(text: str, seconds: int) -> None:
     assert keys.lifetime(text).total_seconds() == seconds
 
 
 @pytest.mark.parametrize(
     "text", ["", "1", "h", "1w", "1.5h", "-1h", "+1h", "1 h", "0s", "00h", "9999999d", "1h30m", "٣h"]
 )
-def test_what_is_not_a_lifetime_is_refused_with_examples(text: str) -> None:
-    """A token that has expired already, or never does, is nobody's wish."""
+def test_an_invalid_lifetime_is_refused_with_examples(text: str) -> None:
+    """Also zero and more than six digits."""
     with pytest.raises(SettingsError, match="90s, 30m, 1h or 7d"):
         keys.lifetime(text)
 
 
-def test_a_token_for_nobody_or_for_rights_that_do_not_exist_is_not_issued(tmp_path: Path) -> None:
+def test_a_token_with_an_invalid_merchant_or_scope_is_not_issued(tmp_path: Path) -> None:
     """It would be refused later, where the reason is harder to find."""
     theirs = settings.load(data_dir=tmp_path)
     with pytest.raises(SettingsError, match="cannot be a merchant's name"):
@@ -157,7 +155,7 @@ def test_a_token_for_nobody_or_for_rights_that_do_not_exist_is_not_issued(tmp_pa
 
 @pytest.mark.parametrize("content", ["garbage", "", "locked", "other curve", "folder"])
 def test_a_broken_signing_key_is_named_and_left_alone(tmp_path: Path, content: str) -> None:
-    """Making a new one unasked would silently void every token that is out."""
+    """A new key would silently invalidate every issued token."""
     path = tmp_path / "signing-key.pem"
     if content == "folder":
         path.mkdir()
@@ -176,7 +174,7 @@ def test_a_broken_signing_key_is_named_and_left_alone(tmp_path: Path, content: s
 
 
 def test_a_data_directory_that_cannot_be_written_to_is_named(tmp_path: Path) -> None:
-    """Wrong mounts are the first thing that goes wrong in a container."""
+    """Wrong mounts are a common mistake in containers."""
     in_the_way = tmp_path / "file"
     in_the_way.touch()
     theirs = settings.load(data_dir=in_the_way)
@@ -200,7 +198,7 @@ PRIVATE_KEYS: dict[str, tuple[Any, str]] = {
 async def test_an_issuers_public_key_verifies_its_tokens_and_no_others(
     tmp_path: Path, key: Any, algorithm: str
 ) -> None:
-    """The identity provider signs; the gateway needs no secret of it."""
+    """The gateway needs no secret of the identity provider."""
     theirs = with_public_key(tmp_path, public_pem(key))
     claims = {"iss": "product-gateway", "aud": "product-gateway", "merchant": "shop", "exp": datetime.now(UTC) + MINUTE}
     assert await merchant_of(jwt.encode(claims, key, algorithm), theirs) == "shop"
@@ -209,8 +207,8 @@ async def test_an_issuers_public_key_verifies_its_tokens_and_no_others(
         await merchant_of(own, theirs)
 
 
-def test_who_has_an_issuer_gets_tokens_from_there(tmp_path: Path) -> None:
-    """Tokens of our own key would be refused; so none are made."""
+def test_no_token_is_issued_if_another_issuer_is_configured(tmp_path: Path) -> None:
+    """The gateway would refuse the token."""
     for theirs in (
         with_public_key(tmp_path, public_pem(ec.generate_private_key(ec.SECP256R1()))),
         settings.load(data_dir=tmp_path, jwks_url="https://id.example/keys"),
@@ -261,10 +259,10 @@ NO_PUBLIC_KEYS: dict[str, tuple[Callable[[], bytes], str]] = {
 
 
 @pytest.mark.parametrize(("make", "reason"), NO_PUBLIC_KEYS.values(), ids=NO_PUBLIC_KEYS)
-def test_what_is_not_a_public_key_for_tokens_stops_the_start(
+def test_a_file_without_a_usable_public_key_stops_the_start(
     tmp_path: Path, make: Callable[[], bytes], reason: str
 ) -> None:
-    """The operator is told what the file holds instead, and the command that makes a public key of it."""
+    """The message names the content of the file and the command that converts it."""
     with pytest.raises(
         SettingsError, match=r"PRODUCT_GATEWAY_JWT_PUBLIC_KEY_FILE: .*key\.pem is not a PEM public key"
     ) as refusal:
@@ -276,7 +274,7 @@ def test_what_is_not_a_public_key_for_tokens_stops_the_start(
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="the openssl command is not installed")
 @pytest.mark.parametrize("kind", ["a certificate", "a private key", "DER"])
 def test_the_command_in_the_message_makes_a_public_key(tmp_path: Path, kind: str) -> None:
-    """Run as it is printed, in a folder whose name has a space."""
+    """Run unchanged, in a folder whose name contains a space."""
     folder = tmp_path / "my keys"
     folder.mkdir()
     with pytest.raises(SettingsError) as refusal:
@@ -289,15 +287,15 @@ def test_the_command_in_the_message_makes_a_public_key(tmp_path: Path, kind: str
 
 
 def certificate(private: ec.EllipticCurvePrivateKey) -> bytes:
-    """One that its own key has signed, as identity providers export them."""
+    """Return a self-signed certificate, as identity providers export them."""
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "id.example")])
     now = datetime.now(UTC)
     builder = x509.CertificateBuilder(name, name, private.public_key(), 1, now, now + timedelta(days=1))
     return builder.sign(private, SHA256()).public_bytes(Encoding.PEM)
 
 
-def test_another_secret_key_does_not_open_what_is_stored(tmp_path: Path) -> None:
-    """The operator is told what to do: the sync ends FAILED with these words."""
+def test_another_secret_key_does_not_decrypt_a_stored_secret(tmp_path: Path) -> None:
+    """The message says what to do: a sync that fails because of it shows the message."""
     mine, other = (keys.Secrets(settings.load(data_dir=tmp_path / name)) for name in ("a", "b"))
     for stored in (mine.encrypt(TOKEN), "", "garbage", "gärbage"):
         with pytest.raises(SettingsError, match=r"another secret key.*--product-service-token-file") as refusal:
@@ -306,14 +304,14 @@ def test_another_secret_key_does_not_open_what_is_stored(tmp_path: Path) -> None
 
 
 def with_secret_keys(folder: Path, content: bytes) -> keys.Secrets:
-    """With a file that holds these."""
+    """Return Secrets with a key file of this content."""
     (folder / "keys").write_bytes(content)
     return keys.Secrets(settings.load(data_dir=folder, secret_key_file=folder / "keys"))
 
 
 @pytest.mark.parametrize("between", [b"\n", b"\r\n", b"\n\n  \n# the key before\n"])
 def test_the_first_of_several_keys_encrypts_and_all_decrypt(tmp_path: Path, between: bytes) -> None:
-    """So a key can be replaced while secrets are still encrypted with the old one."""
+    """A key can be rotated while secrets are still encrypted with the old one."""
     old, new = Fernet.generate_key(), Fernet.generate_key()
     stored = with_secret_keys(tmp_path, old).encrypt(TOKEN)
     both = with_secret_keys(tmp_path, new + between + old + b"\n")
@@ -329,7 +327,7 @@ def test_the_first_of_several_keys_encrypts_and_all_decrypt(tmp_path: Path, betw
 
 
 def test_a_line_that_is_no_key_is_named_by_its_number_alone(tmp_path: Path) -> None:
-    """Nothing of the file is shown: half a key is a secret, too."""
+    """The message shows nothing of the file: half a key is secret, too."""
     key = Fernet.generate_key()
     with pytest.raises(SettingsError, match=r"one key per line \(line 3 is not a key\)") as refusal:
         with_secret_keys(tmp_path, key + b"\n\n" + key[:-4] + b"\n")
@@ -339,14 +337,14 @@ def test_a_line_that_is_no_key_is_named_by_its_number_alone(tmp_path: Path) -> N
 
 
 def test_the_same_secret_looks_different_each_time(tmp_path: Path) -> None:
-    """Nobody can see that two merchants have the same token."""
+    """The database does not reveal that two merchants have the same token."""
     secrets = keys.Secrets(settings.load(data_dir=tmp_path))
     assert secrets.encrypt(TOKEN) != secrets.encrypt(TOKEN)
 
 
 @pytest.mark.parametrize("content", [b"", b"too short", b"\xff" * 44, b"x" * 44])
 def test_a_file_without_a_secret_key_is_named_with_a_way_to_make_one(tmp_path: Path, content: bytes) -> None:
-    """Keys get truncated and mixed up when they travel."""
+    """Keys get truncated and mixed up when they are copied."""
     file = tmp_path / "key"
     file.write_bytes(content)
     with pytest.raises(SettingsError, match=r"PRODUCT_GATEWAY_SECRET_KEY_FILE: .*generate_key"):
@@ -354,18 +352,16 @@ def test_a_file_without_a_secret_key_is_named_with_a_way_to_make_one(tmp_path: P
 
 
 def with_public_key(folder: Path, pem: bytes) -> Settings:
-    """Settings whose tokens are checked with the key."""
+    """Return settings with this public key file."""
     (folder / "key.pem").write_bytes(pem)
     return settings.load(data_dir=folder, jwt_public_key_file=folder / "key.pem")
 
 
 def public_pem(private: Any) -> bytes:
-    """As issuers hand it out."""
     pem: bytes = private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     return pem
 
 
 def private_pem(private: ec.EllipticCurvePrivateKey, password: bytes | None = None) -> bytes:
-    """As it is kept."""
     encryption = BestAvailableEncryption(password) if password else NoEncryption()
     return private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)

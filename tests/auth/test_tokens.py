@@ -1,4 +1,4 @@
-"""security: which bearer tokens are believed, and what they are good for."""
+"""Bearer tokens: which are accepted, and what they permit."""
 
 import base64
 import hashlib
@@ -41,17 +41,17 @@ Part = dict[str, Any] | str | bytes
 
 
 def tokens(**overrides: object) -> TokenVerifier:
-    """Believes what KEY has signed."""
+    """Return a verifier that accepts the tokens of KEY."""
     return TokenVerifier(settings.load(**overrides), StaticKey(verifying(KEY)))
 
 
 def signed(**changes: Any) -> str:
-    """A token that KEY has signed, with good claims but for the changes."""
+    """Return a token of KEY with valid claims and these changes."""
     return written(GOOD, claims(**changes), by(KEY))
 
 
 def claims(**changes: Any) -> dict[str, Any]:
-    """Good claims but for the changes; None leaves one out."""
+    """Return valid claims with these changes; None removes one."""
     now = int(time.time())
     all_of_them: dict[str, Any] = {"merchant": "shop", "scope": "sync:read", "iat": now, "exp": now + 86400}
     all_of_them |= {"iss": "product-gateway", "aud": "product-gateway", **changes}
@@ -59,34 +59,34 @@ def claims(**changes: Any) -> dict[str, Any]:
 
 
 def written(header: Part, payload: Part, sign: Callable[[bytes], bytes]) -> str:
-    """A token put together by hand: libraries refuse to write most of those below."""
+    """Return a hand-made token: libraries refuse to create most of those below."""
     parts = [each if isinstance(each, str | bytes) else json.dumps(each) for each in (header, payload)]
     message = ".".join(base64url(each.encode() if isinstance(each, str) else each) for each in parts)
     return f"{message}.{base64url(sign(message.encode()))}"
 
 
 def by(key: EllipticCurvePrivateKey) -> Callable[[bytes], bytes]:
-    """Signs with the key."""
+    """Return a function that signs with the key."""
     return lambda message: bytes(jwt.get_algorithm_by_name("ES256").sign(message, key))
 
 
 def hmac_by(secret: bytes) -> Callable[[bytes], bytes]:
-    """Signs as HS256 does."""
+    """Return a function that signs with HS256."""
     return lambda message: hmac.digest(secret, message, hashlib.sha256)
 
 
 def always(signature: bytes) -> Callable[[bytes], bytes]:
-    """Does not sign at all."""
+    """Return a function that does not sign but returns this signature."""
     return lambda _: signature
 
 
 def base64url(content: bytes) -> str:
-    """Without padding, as tokens have it."""
+    """Encode without padding (RFC 7515 §2)."""
     return base64.urlsafe_b64encode(content).decode().rstrip("=")
 
 
-async def test_a_good_token_says_who_is_asking_and_what_they_may_do() -> None:
-    """The merchant comes from the token, and nowhere else."""
+async def test_a_valid_token_yields_the_merchant_and_the_scopes() -> None:
+    """The merchant comes from the token only."""
     caller = await tokens().authenticate(signed(scope="sync:read catalog:read"), FREE)
     assert caller == Caller("shop", frozenset({"sync:read", "catalog:read"}))
 
@@ -126,8 +126,8 @@ NOT_OURS = {
 
 
 @pytest.mark.parametrize("token", NOT_OURS.values(), ids=NOT_OURS)
-async def test_a_token_that_the_key_did_not_sign_or_that_makes_no_sense_is_refused(token: str) -> None:
-    """Whatever it says of itself; and always as a 401, never as a failure of the server."""
+async def test_a_token_that_is_malformed_or_not_signed_by_the_key_is_refused(token: str) -> None:
+    """Always with a 401, never with an error of the server."""
     with pytest.raises(NotAuthenticated) as refusal:
         await tokens().authenticate(token, FREE)
     assert refusal.value.presented
@@ -151,7 +151,7 @@ REFUSED_CLAIMS: list[tuple[dict[str, Any], str]] = [
         for claim in ("exp", "nbf", "iat")
         for value in NO_TIMES
     ),
-    ({"iss": "https://somebody.example"}, r"another issuer \(iss\)"),
+    ({"iss": "https://other.example"}, r"another issuer \(iss\)"),
     ({"iss": ["product-gateway"]}, "its claim iss must be a string"),
     ({"aud": "another-service"}, r"another audience \(aud\)"),
     ({"aud": ["a", "b"]}, r"another audience \(aud\)"),
@@ -173,15 +173,15 @@ REFUSED_CLAIMS: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("changes", "reason"), REFUSED_CLAIMS)
-async def test_every_claim_counts_and_the_refusal_says_which(changes: dict[str, Any], reason: str) -> None:
-    """Whoever debugs a client's configuration needs the reason, not only a 401."""
+async def test_an_invalid_claim_is_named(changes: dict[str, Any], reason: str) -> None:
+    """A 401 without the reason is hard to debug."""
     with pytest.raises(NotAuthenticated, match=reason):
         await tokens().authenticate(signed(**changes), FREE)
 
 
 @pytest.mark.parametrize("name", ["shop", "s" * 128, "auth0|5f7c", "a.b:c@d~e+f-g_h", "0"])
-async def test_merchants_have_the_names_that_identity_providers_give(name: str) -> None:
-    """Subjects and tenants of the common ones fit as they are."""
+async def test_subjects_of_common_identity_providers_are_valid_merchant_names(name: str) -> None:
+    """They need no mapping."""
     assert (await tokens().authenticate(signed(merchant=name), FREE)).merchant == name
 
 
@@ -190,8 +190,8 @@ async def test_one_of_several_audiences_is_enough() -> None:
     assert await tokens().authenticate(signed(aud=["userinfo", "product-gateway"]), FREE)
 
 
-async def test_issuer_audience_and_claim_are_the_ones_of_the_settings() -> None:
-    """An identity provider has its own ideas of them."""
+async def test_issuer_audience_and_merchant_claim_are_settings() -> None:
+    """Identity providers use different values."""
     theirs = tokens(jwt_issuer="https://id.example/", jwt_audience="gateway", jwt_merchant_claim="https://x/tenant")
     good: dict[str, Any] = {"iss": "https://id.example/", "aud": "gateway", "https://x/tenant": "acme"}
     assert (await theirs.authenticate(signed(**good), FREE)).merchant == "acme"
@@ -207,14 +207,14 @@ UNUSED_CLAIMS: dict[str, Any] = {
 
 @pytest.mark.parametrize(("claim", "value"), UNUSED_CLAIMS.items())
 async def test_a_claim_that_is_not_used_may_have_any_value(claim: str, value: Any) -> None:
-    """Identity providers put numbers into sub and objects into claims of their own."""
+    """Identity providers put numbers into sub and objects into custom claims."""
     everything = {"merchant": "shop", "iss": "product-gateway", "aud": "product-gateway", "exp": NOW + 86400}
     caller = await tokens().authenticate(written(GOOD, {**everything, claim: value}, by(KEY)), FREE)
     assert caller.merchant == "shop"
 
 
 async def test_a_claim_that_is_not_used_may_be_a_number_of_5000_digits() -> None:
-    """Python reads no integer of more than 4,300."""
+    """Python refuses to parse integers of more than 4,300 digits."""
     text = json.dumps(claims())[:-1] + f', "x": -{HUGE}}}'
     assert (await tokens().authenticate(written(GOOD, text, by(KEY)), FREE)).merchant == "shop"
     for name in ("exp", "nbf", "iat"):
@@ -226,7 +226,7 @@ async def test_a_claim_that_is_not_used_may_be_a_number_of_5000_digits() -> None
 
 @pytest.mark.parametrize("claim", ["nbf", "iat"])
 async def test_a_clock_that_is_a_little_fast_does_not_invalidate_a_token(claim: str) -> None:
-    """The leeway is a setting; exp has none."""
+    """The leeway is a setting and does not apply to exp."""
     soon = {claim: time.time() + 6}
     assert await tokens().authenticate(signed(**soon), FREE)
     with pytest.raises(NotAuthenticated, match=rf"not valid yet.*\({claim}\)"):
@@ -240,8 +240,8 @@ async def test_a_clock_that_is_a_little_fast_does_not_invalidate_a_token(claim: 
 
 
 @pytest.mark.parametrize("levels", [65, 1000, 2500])
-async def test_a_token_that_is_nested_too_deep_is_refused_by_name(levels: int) -> None:
-    """By a limit of our own: the interpreter's differs from version to version."""
+async def test_a_token_that_is_nested_too_deep_is_refused(levels: int) -> None:
+    """With a fixed limit: the interpreter's limit depends on its version."""
     nested = "[" * levels + "]" * levels
     with pytest.raises(NotAuthenticated, match="its header is nested more than 64 levels deep"):
         await tokens().authenticate(written(f'{{"alg":"ES256","x":{nested}}}', claims(), by(KEY)), FREE)
@@ -269,13 +269,13 @@ FAULTY_HEADERS: list[tuple[Any, str]] = [
 
 @pytest.mark.parametrize(("header", "reason"), FAULTY_HEADERS)
 async def test_the_refusal_names_the_member_of_the_header_that_is_at_fault(header: Any, reason: str) -> None:
-    """What the client, or its library, has to change."""
+    """The client must change it."""
     with pytest.raises(NotAuthenticated, match=reason):
         await tokens().authenticate(written(header, claims(), by(KEY)), FREE)
 
 
-async def test_a_token_of_another_form_is_named() -> None:
-    """An encrypted token cannot be read; an opaque one is no JWT."""
+async def test_an_encrypted_or_opaque_token_is_refused_with_the_reason() -> None:
+    """The gateway reads signed JWTs only."""
     with pytest.raises(NotAuthenticated, match=r"it is encrypted \(JWE, five parts"):
         await tokens().authenticate("a.b.c.d.e", FREE)
     for opaque in ("garbage", "a.b", "a.b.c.d", signed() + ".x"):
@@ -283,8 +283,8 @@ async def test_a_token_of_another_form_is_named() -> None:
             await tokens().authenticate(opaque, FREE)
 
 
-async def test_a_wrong_signature_says_which_key_was_meant(tmp_path: Path) -> None:
-    """And how to get a token that fits."""
+async def test_the_refusal_of_a_wrong_signature_names_the_expected_key(tmp_path: Path) -> None:
+    """And says how to get a valid token."""
     (tmp_path / "key.pem").write_bytes(PEM)
     forged = written(GOOD, claims(), by(OTHER))
     meant: list[tuple[dict[str, Any], str]] = [
@@ -297,8 +297,8 @@ async def test_a_wrong_signature_says_which_key_was_meant(tmp_path: Path) -> Non
             await tokens(**overrides).authenticate(forged, FREE)
 
 
-async def test_the_expected_issuer_and_audience_are_in_the_log_alone(caplog: pytest.LogCaptureFixture) -> None:
-    """A client learns nothing of the configuration; its operator sees both values."""
+async def test_the_expected_issuer_and_audience_are_only_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    """The client must not learn the configuration; the operator sees both values."""
     caplog.set_level("INFO", "product_gateway")
     theirs = tokens(jwt_issuer="https://id.example/expected", jwt_audience="expected-audience")
     different: list[tuple[dict[str, Any], str, str]] = [
@@ -316,8 +316,8 @@ async def test_the_expected_issuer_and_audience_are_in_the_log_alone(caplog: pyt
         assert "\n" not in line
 
 
-async def test_a_token_of_more_than_8_kilobytes_is_not_even_read() -> None:
-    """The largest that common proxies let through; beyond it somebody means harm."""
+async def test_a_token_of_more_than_8_kilobytes_is_refused() -> None:
+    """Common proxies do not pass longer headers."""
     assert await tokens().authenticate(signed(note="x" * 5000), FREE)
     with pytest.raises(NotAuthenticated, match="longer than 8192"):
         await tokens().authenticate(signed(note="x" * 7000), FREE)
@@ -331,8 +331,8 @@ NO_SCOPES: list[Any] = [
 
 @pytest.mark.parametrize("claim", ["scope", "scp", "permissions"])
 @pytest.mark.parametrize("scope", NO_SCOPES)
-async def test_a_token_without_the_scope_of_the_operation_is_not_enough(claim: str, scope: object) -> None:
-    """Rights are never guessed: only whole words of a string, or whole members of a list, count."""
+async def test_a_token_without_the_scope_of_the_operation_is_refused(claim: str, scope: object) -> None:
+    """Only whole words of a string or whole members of a list match."""
     with pytest.raises(MissingScope, match=r"the scope sync:read,.*claims scope, scp, permissions:") as refusal:
         await tokens().authenticate(signed(**{"scope": None, claim: scope}), {"x-required-scope": "sync:read"})
     assert refusal.value.scope == "sync:read"
@@ -350,13 +350,13 @@ SCOPE_FORMS: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("form", SCOPE_FORMS)
-async def test_scopes_come_in_the_usual_forms(form: dict[str, Any]) -> None:
-    """Each identity provider has its own."""
+async def test_scopes_are_read_from_the_common_claims(form: dict[str, Any]) -> None:
+    """Identity providers use different claims."""
     assert await tokens().authenticate(signed(**{"scope": None, **form}), {"x-required-scope": "sync:read"})
 
 
 @pytest.mark.parametrize("value", ["sync:read", ["a", "sync:read"]])
-async def test_where_a_claim_is_set_scopes_come_from_it_alone(value: Any) -> None:
+async def test_a_configured_scope_claim_replaces_the_common_ones(value: Any) -> None:
     """Such as `roles`, or a name that is a URL."""
     for name in ("roles", "https://id.example/scopes"):
         theirs = tokens(jwt_scope_claim=name)
@@ -365,19 +365,18 @@ async def test_where_a_claim_is_set_scopes_come_from_it_alone(value: Any) -> Non
             await theirs.authenticate(signed(scope="sync:read", scp=["sync:read"]), {"x-required-scope": "sync:read"})
 
 
-async def test_a_token_with_the_scope_among_others_is_enough() -> None:
-    """Scopes of other services are not our business."""
+async def test_scopes_of_other_services_are_ignored() -> None:
     assert await tokens().authenticate(signed(scope="openid sync:read x"), {"x-required-scope": "sync:read"})
 
 
-async def test_a_bad_token_is_refused_before_its_scopes_are_looked_at() -> None:
-    """401 comes before 403: what an unsigned token asks for tells nothing."""
+async def test_an_invalid_token_is_refused_before_its_scopes_are_checked() -> None:
+    """401 comes before 403."""
     with pytest.raises(NotAuthenticated):
         await tokens().authenticate(NOT_OURS["signed with another key"], {"x-required-scope": "sync:write"})
 
 
-def test_every_operation_that_asks_for_a_token_names_a_scope_that_can_be_had() -> None:
-    """An operation without one would be open to every token, one with a slip of the pen to none."""
+def test_every_secured_operation_names_an_existing_scope() -> None:
+    """Without a scope it would be open to every token; with an unknown scope, to none."""
     document = documents.load(documents.GATEWAY)
     for path, method, operation in documents.operations(document):
         secured = bool(operation.get("security", document["security"]))
@@ -387,7 +386,7 @@ def test_every_operation_that_asks_for_a_token_names_a_scope_that_can_be_had() -
 
 @pytest.fixture(scope="module")
 def gateway(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Settings]]:
-    """The URL of a gateway with a key of its own, and its settings."""
+    """Start a gateway with its own key; yield its URL and settings."""
     theirs = settings.load(data_dir=tmp_path_factory.mktemp("data"), database_url=f"sqlite:///{sqlite_template}")
     with serve(create_app(theirs)) as url:
         yield url, theirs
@@ -407,10 +406,10 @@ HEADERS: list[tuple[list[tuple[str, bytes]], str]] = [
 
 
 @pytest.mark.parametrize(("headers", "challenge"), HEADERS)
-def test_without_a_good_bearer_token_the_answer_is_401_and_says_what_is_missing(
+def test_a_request_without_a_valid_token_is_401_with_a_challenge(
     gateway: tuple[str, Settings], headers: list[tuple[str, bytes]], challenge: str
 ) -> None:
-    """RFC 6750 §3: the challenge; with an error only where a token was brought."""
+    """RFC 6750 §3: the challenge has an error only if the request has a token."""
     sent = [(name.encode(), value) for name, value in headers]
     answer = httpx2.get(f"{gateway[0]}/product-gateway/v1/sync/PRODUCT", headers=sent)
     (error,) = answer.json()["error"]
@@ -419,8 +418,8 @@ def test_without_a_good_bearer_token_the_answer_is_401_and_says_what_is_missing(
     assert (error["status"], error["title"]) == ("401", "Unauthorized")
 
 
-def test_a_token_without_the_right_is_told_which_one(gateway: tuple[str, Settings]) -> None:
-    """RFC 6750 §3.1: insufficient_scope; before the parameters are looked at."""
+def test_a_missing_scope_is_403_and_named_in_the_challenge(gateway: tuple[str, Settings]) -> None:
+    """RFC 6750 §3.1: insufficient_scope, before the parameters are validated."""
     url, theirs = gateway
     token = keys.issue_token(theirs, "shop", ["sync:read"], timedelta(minutes=1))
     answer = httpx2.put(f"{url}/product-gateway/v1/sync/NONSENSE", headers={"Authorization": f"bearer {token}"})
@@ -429,20 +428,19 @@ def test_a_token_without_the_right_is_told_which_one(gateway: tuple[str, Setting
 
 
 class TwoKeys:
-    """Keys of which one is in use at a time."""
+    """A key source with one key at a time."""
 
     def __init__(self) -> None:
         self.key: VerificationKey | None = verifying(KEY)
 
     async def find(self, key_id: str | None, algorithm: str) -> VerificationKey:
-        """The one in use."""
         if self.key is None:
             raise NotAuthenticated("There is no such key.")
         return self.key
 
 
-async def test_a_signature_is_checked_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It takes longer than all the rest of a request."""
+async def test_a_signature_is_verified_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes longer than the rest of a request."""
     checked, token = tokens(), signed()
     first = await checked.authenticate(token, FREE)
     monkeypatch.delattr(jwt.PyJWS, "decode")
@@ -452,8 +450,8 @@ async def test_a_signature_is_checked_once(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize("after", [None, verifying(OTHER)])
-async def test_a_token_that_was_believed_is_refused_when_its_key_is_gone(after: VerificationKey | None) -> None:
-    """Withdrawn, or replaced under the same name: the issuer's word counts from then on."""
+async def test_a_cached_token_is_refused_when_its_key_is_gone(after: VerificationKey | None) -> None:
+    """Withdrawn, or replaced under the same key id."""
     issuer = TwoKeys()
     checked, token = TokenVerifier(settings.load(), issuer), signed()
     at_first = issuer.key
@@ -466,7 +464,7 @@ async def test_a_token_that_was_believed_is_refused_when_its_key_is_gone(after: 
     await checked.authenticate(token, FREE)
 
 
-async def test_a_token_that_was_believed_is_refused_when_it_has_expired(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_cached_token_is_refused_when_it_has_expired(monkeypatch: pytest.MonkeyPatch) -> None:
     """To the second."""
     checked, now = tokens(), time.time()
     token = signed(exp=int(now) + 100)
@@ -487,7 +485,7 @@ async def test_the_cache_of_verified_tokens_is_bounded() -> None:
 
 
 def test_a_merchant_that_is_disabled_is_refused_at_once(database_url: str, database: Database, tmp_path: Path) -> None:
-    """However often its token was believed; and heard again as soon as it is enabled."""
+    """Although its token is cached. It is served again as soon as it is enabled."""
     made = settings.load(data_dir=tmp_path, database_url=database_url)
     token = keys.issue_token(made, "shop", list(keys.SCOPES), timedelta(hours=1))
     asked = [("PUT", "sync/PRODUCT"), ("GET", "sync/PRODUCT"), ("GET", "products"), ("DELETE", "sync/PRODUCT")]

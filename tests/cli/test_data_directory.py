@@ -1,4 +1,4 @@
-"""The data directory, as the real commands make and use it: nobody but its owner may read or replace what is in it."""
+"""The data directory, as the real commands create and use it: only its owner may read or replace its files."""
 
 import os
 import stat
@@ -25,7 +25,7 @@ DATABASE = {"gateway.db"}
 
 
 def environment(folder: Path, **more: str) -> dict[str, str]:
-    """For processes whose data directory is `var` in the folder."""
+    """Return the environment of a process whose data directory is `var` in the folder."""
     return {
         **{name: value for name, value in os.environ.items() if not name.startswith("PRODUCT_GATEWAY_")},
         "PRODUCT_GATEWAY_DATA_DIR": str(folder / "var"),
@@ -36,12 +36,12 @@ def environment(folder: Path, **more: str) -> dict[str, str]:
 
 
 def started(folder: Path, umask: int, arguments: Sequence[str], log: Path, **more: str) -> Forked:
-    """A process of `product-gateway` that is started under the umask."""
+    """Start `product-gateway` under the umask."""
     return Forked(arguments, environment(folder, **more), folder, log, umask=umask)
 
 
 def run(folder: Path, umask: int, *arguments: str, **more: str) -> tuple[int, str]:
-    """Exit status and output of a command."""
+    """Run a command; return its exit status and output."""
     log = folder / f"log-{time.monotonic_ns()}"
     process = started(folder, umask, arguments, log, **more)
     try:
@@ -52,7 +52,7 @@ def run(folder: Path, umask: int, *arguments: str, **more: str) -> tuple[int, st
 
 @contextmanager
 def running(folder: Path, umask: int, *arguments: str, **more: str) -> Iterator[str]:
-    """A server under the umask; yields its URL when it is ready."""
+    """Start a server under the umask; yield its URL when it is ready."""
     log = folder / f"log-{time.monotonic_ns()}"
     process = started(folder, umask, arguments, log, **more)
 
@@ -72,13 +72,13 @@ def running(folder: Path, umask: int, *arguments: str, **more: str) -> Iterator[
 
 
 def modes(directory: Path) -> dict[str, int]:
-    """The permissions of the directory, named ".", and of all that is in it."""
+    """Return the permissions of the directory, named ".", and of everything in it."""
     found = {str(path.relative_to(directory)): path for path in [directory, *directory.rglob("*")]}
     return {name: stat.S_IMODE(path.stat().st_mode) for name, path in found.items()}
 
 
 def assert_private(directory: Path, wanted: set[str]) -> None:
-    """Fails where another user may do anything to it, or a wanted file is not there."""
+    """Assert that only the owner has access and that the wanted files exist."""
     found = modes(directory)
     assert found.pop(".") == 0o700
     assert wanted <= set(found), found
@@ -86,8 +86,8 @@ def assert_private(directory: Path, wanted: set[str]) -> None:
 
 
 @pytest.mark.parametrize("umask", UMASKS)
-def test_whatever_the_umask_only_its_owner_may_use_the_data_directory(tmp_path: Path, umask: int) -> None:
-    """With everything that the demo keeps there, while it runs and afterwards."""
+def test_only_the_owner_may_use_the_data_directory_under_any_umask(tmp_path: Path, umask: int) -> None:
+    """With all files of the demo, while it runs and afterwards."""
     with running(tmp_path, umask, "demo", "--port", "0", "--sample-port", "0", "--delay", "0") as url:
         token = (tmp_path / "var" / "demo.token").read_text().strip()
         answer = httpx2.put(
@@ -103,10 +103,10 @@ def test_whatever_the_umask_only_its_owner_may_use_the_data_directory(tmp_path: 
 @pytest.mark.parametrize(
     ("command", "made"), [(ADD, DATABASE | KEYS), (("migrate",), DATABASE)], ids=["add", "migrate"]
 )
-def test_a_command_that_makes_the_data_directory_makes_it_private(
+def test_a_command_that_creates_the_data_directory_makes_it_private(
     tmp_path: Path, umask: int, command: tuple[str, ...], made: set[str]
 ) -> None:
-    """With its parents, which were not there either."""
+    """Also its missing parents."""
     folder = tmp_path / "a" / "b"
     status, said = run(tmp_path, umask, *command, data_dir=str(folder))
     assert status == 0, said
@@ -115,7 +115,7 @@ def test_a_command_that_makes_the_data_directory_makes_it_private(
 
 
 def test_serve_and_the_commands_after_it_keep_it_private(tmp_path: Path) -> None:
-    """Each of them is started under a umask that gives everything to everybody."""
+    """Each of them starts under a umask that gives access to everyone."""
     with running(tmp_path, 0o000, "serve", "--port", "0", "--with-worker"):
         assert_private(tmp_path / "var", {*KEYS, "gateway.db", "gateway.db-wal"})
         for command in (ADD, ("token", "shop"), ("merchant", "list"), ("prune",), ("merchant", "show", "shop")):
@@ -150,8 +150,8 @@ USERS: dict[str, tuple[str, ...]] = {
 
 
 @pytest.mark.parametrize("command", [*USERS.values()], ids=USERS)
-def test_a_command_for_what_is_there_makes_no_data_directory(tmp_path: Path, command: tuple[str, ...]) -> None:
-    """A slip in PRODUCT_GATEWAY_DATA_DIR must not lead to a key that no server knows, or to an empty database."""
+def test_other_commands_do_not_create_a_data_directory(tmp_path: Path, command: tuple[str, ...]) -> None:
+    """A wrong PRODUCT_GATEWAY_DATA_DIR must not lead to a new key or an empty database."""
     (tmp_path / "token").write_text("the-merchants-token")
     status, said = run(tmp_path, 0o022, *command)
     assert status == 1, said
@@ -161,8 +161,8 @@ def test_a_command_for_what_is_there_makes_no_data_directory(tmp_path: Path, com
 
 
 @pytest.mark.parametrize("command", [*USERS.values()], ids=USERS)
-def test_nor_does_it_put_anything_into_a_directory_of_another_kind(tmp_path: Path, command: tuple[str, ...]) -> None:
-    """The wrong directory may well be there."""
+def test_other_commands_do_not_write_into_a_foreign_directory(tmp_path: Path, command: tuple[str, ...]) -> None:
+    """The wrong directory may exist."""
     (tmp_path / "var").mkdir(mode=0o755)
     (tmp_path / "var" / "notes.txt").touch()
     (tmp_path / "token").write_text("the-merchants-token")
@@ -173,10 +173,8 @@ def test_nor_does_it_put_anything_into_a_directory_of_another_kind(tmp_path: Pat
     assert [path.name for path in (tmp_path / "var").iterdir()] == ["notes.txt"]
 
 
-def test_a_secret_is_not_encrypted_with_a_new_key_where_the_old_one_is_missed(
-    tmp_path: Path, database_url: str
-) -> None:
-    """The database is elsewhere: a wrong data directory would give the worker a token that it cannot read."""
+def test_a_secret_is_not_encrypted_with_a_new_key_if_the_old_one_is_missing(tmp_path: Path, database_url: str) -> None:
+    """The database is elsewhere: the worker could not decrypt the secret."""
     more = {"database_url": database_url}
     status, said = run(tmp_path, 0o022, *ADD, **more)
     assert status == 0, said
@@ -193,8 +191,8 @@ def test_a_secret_is_not_encrypted_with_a_new_key_where_the_old_one_is_missed(
         assert not list((tmp_path).glob(f"{name}/*"))
 
 
-def test_nothing_is_made_where_everything_is_elsewhere(tmp_path: Path, database_url: str) -> None:
-    """With a database and keys of its own, a gateway runs on a read-only file system."""
+def test_nothing_is_created_if_database_and_keys_are_elsewhere(tmp_path: Path, database_url: str) -> None:
+    """Such a gateway runs on a read-only file system."""
     folder = tmp_path / "keys"
     folder.mkdir()
     elsewhere = settings.load(data_dir=folder)
@@ -218,7 +216,7 @@ def test_nothing_is_made_where_everything_is_elsewhere(tmp_path: Path, database_
 def test_a_directory_that_every_user_may_write_to_is_refused(
     tmp_path: Path, mode: int, command: tuple[str, ...]
 ) -> None:
-    """In one sentence with the command that helps."""
+    """The message contains the command that helps."""
     (tmp_path / "var").mkdir()
     (tmp_path / "var").chmod(mode)
     status, said = run(tmp_path, 0o022, *command)
@@ -234,8 +232,8 @@ def test_a_directory_that_every_user_may_write_to_is_refused(
 @pytest.mark.parametrize(
     ("mode", "warned"), [(0o755, True), (0o711, True), (0o750, False), (0o2775, True), (0o2770, False)]
 )
-def test_a_directory_of_old_still_works(tmp_path: Path, mode: int, warned: bool) -> None:
-    """Where every user may read it, a server says once what to do. A group is trusted, as Kubernetes needs it."""
+def test_a_readable_directory_works_with_a_warning(tmp_path: Path, mode: int, warned: bool) -> None:
+    """The warning says what to do. Group access is trusted, because Kubernetes needs it."""
     (tmp_path / "var").mkdir()
     (tmp_path / "var").chmod(mode)
     with running(tmp_path, 0o022, "serve", "--port", "0"):
@@ -248,8 +246,8 @@ def test_a_directory_of_old_still_works(tmp_path: Path, mode: int, warned: bool)
 
 @pytest.mark.parametrize("name", ["signing-key.pem", "secret.key"])
 @pytest.mark.parametrize(("mode", "refused"), [(0o644, True), (0o602, True), (0o660, False), (0o400, False)])
-def test_a_key_in_it_that_every_user_may_use_is_refused(tmp_path: Path, name: str, mode: int, refused: bool) -> None:
-    """As ssh does, but for the group: a volume's fsGroup gives files to it."""
+def test_a_key_that_every_user_may_access_is_refused(tmp_path: Path, name: str, mode: int, refused: bool) -> None:
+    """Like ssh, except for the group: Kubernetes volumes with an fsGroup need it."""
     theirs = settings.load(data_dir=tmp_path / "var")
     keys.verification_key(theirs)
     keys.Secrets(theirs)
@@ -265,7 +263,7 @@ def test_a_key_in_it_that_every_user_may_use_is_refused(tmp_path: Path, name: st
 
 
 def test_key_files_of_settings_may_be_readable_but_not_writable_for_all(tmp_path: Path) -> None:
-    """Secrets that Kubernetes and Docker mount are readable for all in their container."""
+    """Secrets that Kubernetes and Docker mount are readable for all users in their container."""
     mount = tmp_path / "..data"
     mount.mkdir()
     (mount / "key").write_bytes(Fernet.generate_key())
@@ -283,7 +281,7 @@ def test_key_files_of_settings_may_be_readable_but_not_writable_for_all(tmp_path
 )
 @pytest.mark.parametrize("kind", ["file", "below a file", "dangling"])
 def test_a_path_that_cannot_be_a_directory_is_explained(tmp_path: Path, command: tuple[str, ...], kind: str) -> None:
-    """Not by a traceback."""
+    """Without a traceback."""
     path = tmp_path / "var"
     if kind == "dangling":
         path.symlink_to(tmp_path / "nowhere")
@@ -301,14 +299,14 @@ def test_a_path_that_cannot_be_a_directory_is_explained(tmp_path: Path, command:
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_parent_that_may_not_be_written_to_is_named(tmp_path: Path) -> None:
-    """With the system's own reason."""
+    """With the system's reason."""
     (tmp_path / "locked").mkdir(mode=0o500)
     status, said = run(tmp_path, 0o022, "migrate", data_dir=str(tmp_path / "locked" / "var"))
     assert (status, "Permission denied" in said) == (1, True)
 
 
 def test_a_link_to_a_directory_is_followed(tmp_path: Path) -> None:
-    """Operators put it onto another disk so."""
+    """Operators move the directory to another disk this way."""
     (tmp_path / "disk").mkdir(mode=0o700)
     (tmp_path / "var").symlink_to(tmp_path / "disk")
     data_directory.make(tmp_path / "var")
