@@ -1,8 +1,8 @@
-"""PUT and claim where the history is long: ten million past syncs against a thousand.
+"""PUT and claim with a long history: ten million past syncs compared with a thousand.
 
-The history is made by the database itself, in one statement; its shape is that of a busy year: many merchants, each
-with both entity types, all of them ended. What is timed is the gateway's own functions in its own transactions, one at
-a time, in turn on both databases, so that the difference is the history's and nothing else's.
+The database generates the history in one statement, in the shape of a busy year: many merchants, both entity types, all
+ended. The benchmark times the gateway's own functions in their own transactions, alternating between both databases, so
+that only the history differs.
 """
 
 import os
@@ -61,7 +61,7 @@ _MERCHANTS = {
 
 
 def run() -> Section:
-    """On both databases."""
+    """Run the section on both databases."""
     rows: list[Row] = []
     charts: dict[str, Values] = {}
     for dialect in DIALECTS:
@@ -76,7 +76,7 @@ def run() -> Section:
 
 
 def measured(dialect: str) -> dict[str, Values]:
-    """Milliseconds of a PUT's write and of a claim, by the number of past syncs."""
+    """Return the milliseconds of a PUT's write and of a claim, by the number of past syncs."""
     found: dict[str, Values] = {"PUT": {}, "claim": {}}
     with ExitStack() as open_until_the_end:
         databases = {}
@@ -106,7 +106,7 @@ def fill(database: Database, past: int) -> None:
 
 
 def one_round(database: Database) -> dict[str, float]:
-    """A PUT, its claim, and its cancel, over and over."""
+    """Repeat a PUT, its claim and its cancel."""
     taken: dict[str, list[float]] = {"PUT": [], "claim": []}
 
     def clock(what: str, work: Callable[[], object]) -> None:

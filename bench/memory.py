@@ -1,4 +1,4 @@
-"""What a worker has in memory at the most, by how many products a merchant has."""
+"""The peak memory of a worker, by the number of a merchant's products."""
 
 import os
 import tempfile
@@ -19,7 +19,7 @@ NAMES = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}
 
 
 def run() -> Section:
-    """Once for each database: memory does not depend on what else the machine does."""
+    """Measure once per database: memory does not depend on the load of the machine."""
     rows = []
     peaks = []
     with page_service.running() as service:

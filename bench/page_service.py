@@ -1,8 +1,9 @@
-"""A product service that costs next to nothing: pages that are encoded beforehand, over a plain protocol of asyncio's.
+"""A product service with minimal cost: pages encoded in advance, served by a plain asyncio protocol.
 
     /{records}/{changed}/{anything}/products?page_size=500&cursor=500
 
-so that one process stands for merchants of any size. `changed` percent of the records are not what they are at 0.
+One process serves merchants of any size. `changed` is the percentage of records that differ from `changed` = 0.
+
 """
 
 import argparse
@@ -28,7 +29,7 @@ DESCRIPTION = (
 
 
 def product(number: int, changed: int) -> dict[str, object]:
-    """One of about 600 bytes."""
+    """Return a product of about 600 bytes."""
     price = 1000 + number % 9000 + (1 if number % 100 < changed else 0)
     return {
         "id": f"prod-{number:08d}",
@@ -47,7 +48,7 @@ def product(number: int, changed: int) -> dict[str, object]:
 
 
 def collection(number: int, changed: int) -> dict[str, object]:
-    """With its products, as the contract has it."""
+    """Return a collection with its products."""
     first = number * PRODUCTS_IN_A_COLLECTION
     return {
         "id": f"coll-{number:08d}",
@@ -65,7 +66,7 @@ KINDS = {"products": product, "collections": collection}
 
 @functools.lru_cache(PAGES_KEPT)
 def page(kind: str, records: int, changed: int, start: int, size: int) -> bytes:
-    """An answer, from its first line to its last byte."""
+    """Return a complete HTTP response."""
     end = min(records, start + size)
     paging: dict[str, object] = {"moreResults": end < records, "totalNumber": records}
     if end < records:
@@ -76,7 +77,7 @@ def page(kind: str, records: int, changed: int, start: int, size: int) -> bytes:
 
 
 def answer(target: str) -> bytes:
-    """To a request's target."""
+    """Return the response to a request's target."""
     parts = urlsplit(target)
     path = parts.path.strip("/").split("/")
     query = parse_qs(parts.query)
@@ -85,7 +86,7 @@ def answer(target: str) -> bytes:
 
 
 class Connection(asyncio.Protocol):
-    """Requests without bodies, one after the other."""
+    """Answers requests without bodies, one after the other."""
 
     def __init__(self, delay: float) -> None:
         self._delay = delay
@@ -96,7 +97,7 @@ class Connection(asyncio.Protocol):
         self._transport: Any = transport  # not one of asyncio's own: uvloop has another
 
     def data_received(self, data: bytes) -> None:
-        """Answers each request that is complete, after the delay."""
+        """Answer each complete request after the delay."""
         self._read += data
         while (end := self._read.find(b"\r\n\r\n")) >= 0:
             target = self._read[: self._read.index(b"\r\n")].split(b" ")[1].decode()
@@ -112,7 +113,7 @@ class Connection(asyncio.Protocol):
 
 
 async def serve(delay: float) -> None:
-    """Until it is ended; says its port first."""
+    """Print the port, and serve until the process is ended."""
     server = await asyncio.get_running_loop().create_server(lambda: Connection(delay), "127.0.0.1", 0)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
@@ -120,7 +121,7 @@ async def serve(delay: float) -> None:
 
 @contextmanager
 def running(delay: float = 0.0) -> Iterator[str]:
-    """A process of its own; yields its address."""
+    """Run the service in its own process; yield its address."""
     command = [sys.executable, str(Path(__file__)), "--delay", str(delay)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ})
     try:

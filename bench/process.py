@@ -1,4 +1,4 @@
-"""What a process costs before it does anything: memory of `serve`, CPU of `--help`."""
+"""The base cost of a process: memory of `serve`, CPU of `--help`."""
 
 import resource
 import subprocess
@@ -13,7 +13,7 @@ from wrk import CONNECTIONS, press, written
 
 
 def run() -> Section:
-    """On SQLite; what the database needs is in other processes with PostgreSQL."""
+    """Measure on SQLite, where the database is part of the process."""
     started = [cpu_of("--help") for _ in range(2 * ROUNDS)][ROUNDS:]
     idle, busy = [], []
     for _ in range(ROUNDS):
@@ -32,7 +32,7 @@ def run() -> Section:
 
 
 def cpu_of(*arguments: str) -> float:
-    """Seconds of CPU that a command takes, all its threads together."""
+    """Return the CPU seconds of a command, over all its threads."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run([sys.executable, "-m", "product_gateway", *arguments], check=True, capture_output=True, timeout=60)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -40,7 +40,7 @@ def cpu_of(*arguments: str) -> float:
 
 
 def memory() -> tuple[float, float]:
-    """Of a server that has just started, and of the same after a second of requests: megabytes."""
+    """Return the megabytes of a server after its start, and after a second of requests."""
     with store("sqlite") as url, tempfile.TemporaryDirectory() as name:
         folder, port = Path(name), free_port()
         command, environment = gateway(url, folder, port=port)

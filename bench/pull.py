@@ -1,7 +1,7 @@
-"""The pull: a merchant's products into the catalog, against dlt and against the limit of the same database.
+"""The pull: copy a merchant's products into the catalog, compared with dlt and with the limit of the same database.
 
-Every contender reads the same pages of the same product service and commits as durably. Afterwards it has to have all
-records with the right prices, or it does not count.
+Every contender reads the same pages from the same product service and commits as durably. A result counts only if the
+catalog then has all records with the right prices.
 """
 
 import os
@@ -31,7 +31,7 @@ NAMES = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}
 
 
 def run() -> Section:
-    """Records a second, on both databases."""
+    """Return records a second, on both databases."""
     rows: list[Row] = []
     charts: dict[str, Values] = {}
     used: dict[str, Values] = {}
@@ -73,7 +73,7 @@ def _rows(name: str, found: Values) -> list[Row]:
 
 
 def one_round(dialect: str, service: str) -> dict[str, float]:
-    """Records a second of each, in databases of their own."""
+    """Return records a second of each contender, each in its own database."""
     address = f"{service}/{RECORDS}/0/shop"
     found = {DLT: 0.0, LIMIT: 0.0} | ours(dialect, service)
     for name, script, check in ((DLT, "pull_dlt.py", _check_dlt), (LIMIT, "pull_limit.py", _check_limit)):
@@ -85,7 +85,7 @@ def one_round(dialect: str, service: str) -> dict[str, float]:
 
 
 def ours(dialect: str, service: str) -> dict[str, float]:
-    """The first sync, one in which nothing changed, one in which 1 % did, and a first one of collections."""
+    """Run a first sync, an unchanged one, one with 1 % changes, and a first one of collections."""
     found = {}
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -111,7 +111,7 @@ def ours(dialect: str, service: str) -> dict[str, float]:
 
 
 def _used(url: str, pid: int) -> tuple[float, float]:
-    """Seconds of CPU of the worker, and of PostgreSQL."""
+    """Return the CPU seconds of the worker, and of PostgreSQL."""
     return cpu_of(pid), cpu_of(postmaster(url)) if url.startswith("postgresql") else 0.0
 
 

@@ -1,6 +1,6 @@
-"""The peer of the pull: dlt, as its documentation has it (rest_api source, merge by primary key).
+"""The peer of the pull: dlt, used as its documentation shows (rest_api source, merge by primary key).
 
-Prints how many seconds the run took, by the clock and of CPU, without imports and without making the pipeline.
+Prints the wall-clock and CPU seconds of the run, without imports and without the set-up of the pipeline.
 """
 
 import os
@@ -20,7 +20,7 @@ TABLE = "products"
 
 
 def main(database: str, service: str, page_size: str) -> None:
-    """Of a merchant's products."""
+    """Pull a merchant's products."""
     to_sqlite = database.startswith("sqlite")
     pipeline = dlt.pipeline(
         "pull",
@@ -52,7 +52,7 @@ def main(database: str, service: str, page_size: str) -> None:
 
 
 def by_socket(database: str) -> str:
-    """dlt wants a host: the folder of a Unix socket is one, where it is quoted."""
+    """Return a URL with the folder of the Unix socket as a quoted host, because dlt requires a host."""
     url = make_url(database)
     if not url.host:
         url = url.set(host=quote(str(url.query["host"]), safe=""), query={})

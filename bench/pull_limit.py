@@ -20,8 +20,6 @@ CREATE = f"CREATE TABLE {TABLE} (id text PRIMARY KEY, document text NOT NULL)"
 
 
 class Product(msgspec.Struct, omit_defaults=True):
-    """As the contract has it."""
-
     id: str
     title: str
     description: str | None = None
@@ -34,14 +32,10 @@ class Product(msgspec.Struct, omit_defaults=True):
 
 
 class Pagination(msgspec.Struct):
-    """Where to go on."""
-
     nextCursor: str | None = None  # noqa: N815
 
 
 class Page(msgspec.Struct):
-    """Of the list."""
-
     items: list[Product]
     pagination: Pagination
 
@@ -51,7 +45,7 @@ Write = Callable[[Rows, str | None], None]
 
 
 def to_sqlite(path: str) -> Write:
-    """A writer of pages."""
+    """Return a writer of pages for SQLite."""
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     for statement in ("PRAGMA journal_mode=WAL", "PRAGMA synchronous=FULL", f"{CREATE} WITHOUT ROWID"):
         connection.execute(statement)
@@ -70,7 +64,7 @@ def to_sqlite(path: str) -> Write:
 
 
 def to_postgresql(url: str) -> Write:
-    """The same: COPY into a temporary table, and from there into the real one."""
+    """Return a writer of pages for PostgreSQL: COPY into a temporary table, then insert from it."""
     connection = psycopg.connect(url, autocommit=True)
     for statement in (CREATE, f"CREATE TEMPORARY TABLE page (LIKE {TABLE}) ON COMMIT DELETE ROWS"):
         connection.execute(statement)
@@ -91,7 +85,7 @@ def to_postgresql(url: str) -> Write:
 
 
 async def pull(service: str, page_size: str, write: Write) -> None:
-    """From the first page to the last."""
+    """Read and write all pages."""
     decode, encode = msgspec.json.Decoder(Page).decode, msgspec.json.Encoder().encode
     async with aiohttp.ClientSession() as session:
 
@@ -115,7 +109,7 @@ async def pull(service: str, page_size: str, write: Write) -> None:
 
 
 def main(database: str, service: str, page_size: str) -> None:
-    """Of a merchant's products."""
+    """Pull a merchant's products."""
     to_file = database.startswith("sqlite:///")
     write = to_sqlite(database.removeprefix("sqlite:///")) if to_file else to_postgresql(database)
     started, used = time.perf_counter(), time.process_time()

@@ -1,4 +1,4 @@
-"""RESULTS.md and its plots, of what the sections have found out."""
+"""Write RESULTS.md and its plots from the results of the sections."""
 
 import statistics
 from pathlib import Path
@@ -17,7 +17,7 @@ target that has to be met, *then* the one that is aimed at.
 
 
 def write(names: list[str]) -> None:
-    """Of all sections that have ever run here."""
+    """Write the results of all sections that have run on this machine."""
     parts = [HEAD]
     for name in names:
         section = load(name)
@@ -53,7 +53,7 @@ def _line(row: Row) -> str:
 
 
 def _values(chart: Chart) -> list[str]:
-    """What the plot shows, to be read (and diffed)."""
+    """Return the plotted values as text, for readers and diffs."""
     contenders = list(dict.fromkeys(name for values in chart.values.values() for name in values))
     if chart.x is not None:
         [values] = chart.values.values()

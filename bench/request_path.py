@@ -63,7 +63,7 @@ TRIGGERS = {
 
 @dataclass
 class World:
-    """A database with merchants, and the requests of each scenario, as files for wrk."""
+    """A database with merchants, and the requests of each scenario as files for wrk."""
 
     url: str
     requests: dict[str, Path] = field(default_factory=dict)
@@ -71,7 +71,7 @@ class World:
 
 
 def run() -> Section:
-    """Every contender with every scenario on both databases, in turn."""
+    """Run every contender with every scenario on both databases, in turn."""
     section = Section("requests", "The request path")
     rates: dict[str, Values] = {}
     tails: dict[str, Values] = {}
@@ -98,7 +98,7 @@ def run() -> Section:
 
 
 def in_turn(world: World, bases: dict[str, Server], scenario: str) -> tuple[Values, Values, Values]:
-    """Answers a second, the slowest of a hundred in milliseconds, and the CPU of an answer in microseconds."""
+    """Return responses a second, the 99th percentile in milliseconds, and the CPU of a response in microseconds."""
     loads: dict[str, list[Load]] = {each: [] for each in bases}
     costs: Values = {each: [] for each in bases}
 
@@ -116,7 +116,7 @@ def in_turn(world: World, bases: dict[str, Server], scenario: str) -> tuple[Valu
 
 
 def rows(rates: dict[str, Values], tails: dict[str, Values]) -> list[Row]:
-    """Against the targets."""
+    """Return the rows with their targets."""
     found: list[Row] = []
     for what, values in rates.items():
         ours = values[OURS]
@@ -139,17 +139,17 @@ def rows(rates: dict[str, Values], tails: dict[str, Values]) -> list[Row]:
 
 
 def named(values: dict[str, Values]) -> dict[str, Values]:
-    """With the peers' names."""
+    """Replace the names of the contenders by their labels."""
     return {what: {NAMES.get(name, name): v for name, v in each.items()} for what, each in values.items()}
 
 
 def requests_of(world: World, contender: str, scenario: str) -> Path:
-    """Prism is told which answer is wanted."""
+    """Return the requests; Prism needs the wanted status in each."""
     return world.requests[f"{scenario} {'d' if contender == 'd' else ''}"]
 
 
 def pressed(contender: str, base: Server, world: World, scenario: str, seconds: int) -> Load:
-    """Load, of which every answer has the status that the scenario is about."""
+    """Apply load, and check that every response has the status of the scenario."""
     load = press(base.url, requests_of(world, contender, scenario), seconds)
     wrong = load.answers - load.errors if SCENARIOS[scenario] >= 400 else load.errors
     if wrong or not load.answers:  # none at all: the machine is much too busy
@@ -159,7 +159,7 @@ def pressed(contender: str, base: Server, world: World, scenario: str, seconds: 
 
 @contextmanager
 def contenders(dialect: str, folder: Path) -> Iterator[tuple[World, dict[str, Server]]]:
-    """All of them, each on the same sort of database of its own, checked; by name, where they listen."""
+    """Start and check all contenders, each on its own database; yield their addresses by name."""
     with ExitStack() as stack:
         folder = folder / dialect
         folder.mkdir()
@@ -179,7 +179,7 @@ def contenders(dialect: str, folder: Path) -> Iterator[tuple[World, dict[str, Se
 
 
 def started(contender: str, url: str, folder: Path, port: int) -> tuple[list[str], dict[str, str]]:
-    """Command and environment."""
+    """Return command and environment."""
     command, environment = gateway(url, folder, port=port)
     if contender == "d":
         spec = str(HERE.parent / "openapi" / "product-gateway.yaml")
@@ -192,7 +192,7 @@ def started(contender: str, url: str, folder: Path, port: int) -> tuple[list[str
 
 
 def furnished(url: str, folder: Path) -> World:
-    """Merchants with syncs in every state that is asked for, and the requests."""
+    """Create merchants with syncs in the needed states, and the requests."""
     world = World(url)
     made = settings.load(data_dir=folder)
 
@@ -240,7 +240,7 @@ def _called(database: Database, fill: object) -> list[tuple[str, str, UUID]]:
 
 
 def checked(contender: str, base: str, world: World) -> None:
-    """Raises RuntimeError, unless the contender answers all of it correctly."""
+    """Raise RuntimeError unless the contender answers all requests correctly."""
     with httpx2.Client(base_url=base, timeout=30) as client:
         deadline = time.monotonic() + 30
         while True:  # it listens before it is ready
@@ -279,6 +279,6 @@ SYNC_MEMBERS = {
 
 
 def expect(contender: str, what: str, fulfilled: bool, said: str) -> None:
-    """Raises RuntimeError."""
+    """Raise RuntimeError if the values differ."""
     if not fulfilled:
         raise RuntimeError(f"{contender} answers {what} wrongly: {said[:500]}")

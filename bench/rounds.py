@@ -1,6 +1,6 @@
-"""Contenders measured in turns, and what comes of it: ratios within each round, their median, and their spread.
+"""Measure contenders in turn, and compute ratios within each round, their median and their spread.
 
-The machine is never the same for long. So only what was measured in the same round is compared: A B C, A B C, A B C.
+The speed of the machine varies, so only measurements of the same round are compared.
 """
 
 import json
@@ -37,9 +37,9 @@ def interleaved(contenders: Mapping[str, Measure], rounds: int = ROUNDS) -> Valu
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: a ratio in each round, and what it should be.
+    """One line of the table: a ratio in each round, and its targets.
 
-    `first` and `then` are the two targets, None where there is none; `at_most`: smaller is better.
+    `first` and `then` are the two targets, or None; `at_most`: smaller is better.
     """
 
     what: str
@@ -52,11 +52,11 @@ class Row:
 
     @property
     def median(self) -> float:
-        """Of the rounds."""
+        """Return the median of the rounds."""
         return statistics.median(self.ratios)
 
     def meets(self, target: float | None) -> bool | None:
-        """Whether the median does; None without a target, or where nothing was measured."""
+        """Return whether the median meets the target; None without a target or a measurement."""
         if target is None or not self.ratios:
             return None
         return self.median <= target if self.at_most else self.median >= target
@@ -66,19 +66,19 @@ def row(
     what: str, ours: list[float], theirs: list[float], first: float | None = None, then: float | None = None,
     *, at_most: bool = False, note: str = "",
 ) -> Row:  # fmt: skip
-    """Ours divided by theirs, round by round."""
+    """Divide our value by theirs, round by round."""
     ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
     return Row(what, ratios, first, then, at_most=at_most, note=note)
 
 
 def not_measured(what: str, why: str, first: float | None = None, then: float | None = None) -> Row:
-    """A line that says so."""
+    """Return a row without a measurement."""
     return Row(what, [], first, then, note=why)
 
 
 @dataclass
 class Chart:
-    """What the plot of a section shows: a group of bars for each measurement, or lines over `x`."""
+    """The plot of a section: a group of bars for each measurement, or lines over `x`."""
 
     title: str
     unit: str
@@ -88,7 +88,7 @@ class Chart:
 
 @dataclass
 class Section:
-    """What one part of the bench has found out."""
+    """The results of one part of the bench."""
 
     name: str
     title: str
@@ -99,7 +99,7 @@ class Section:
     machine: str = ""
 
     def save(self) -> None:
-        """As JSON, which the tables are made of."""
+        """Save the results as JSON, the source of the tables."""
         self.when = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
         self.machine = f"{os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}"
         FOLDER.mkdir(exist_ok=True)
@@ -107,7 +107,7 @@ class Section:
 
 
 def load(name: str) -> Section | None:
-    """What was found out the last time, if anything."""
+    """Return the last results, if any."""
     file = FOLDER / f"{name}.json"
     if not file.exists():
         return None

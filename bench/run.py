@@ -1,4 +1,4 @@
-"""make bench: runs the sections that are named, and writes RESULTS.md of these and of those that ran before."""
+"""make bench: run the named sections, and write RESULTS.md from their results and earlier ones."""
 
 import importlib
 import signal

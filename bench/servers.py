@@ -18,7 +18,7 @@ HERE = Path(__file__).parent
 
 
 class Server(NamedTuple):
-    """One that accepts connections."""
+    """A server that accepts connections."""
 
     url: str
     pid: int
@@ -28,7 +28,7 @@ class Server(NamedTuple):
 def process(
     command: list[str], environment: Mapping[str, str], log: Path, core: int | None = SERVER_CORE
 ) -> Iterator[int]:
-    """The process's number (taskset becomes the command) while it runs; it logs to `log`."""
+    """Run a process that logs to `log`; yield its id (taskset execs the command)."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("PRODUCT_GATEWAY_")}
     with log.open("wb") as said:
         running = subprocess.Popen(
@@ -49,7 +49,7 @@ def process(
 
 @contextmanager
 def serving(command: list[str], environment: Mapping[str, str], log: Path, port: int) -> Iterator[Server]:
-    """A server on that port of loopback, when it accepts connections."""
+    """Run a server on that loopback port, and wait until it accepts connections."""
     with process(command, environment, log) as pid:
         deadline = time.monotonic() + SECONDS_TO_START
         while True:
@@ -71,7 +71,7 @@ def free_port() -> int:
 
 
 def gateway(url: str, folder: Path, *, port: int) -> tuple[list[str], dict[str, str]]:
-    """Command and environment of `product-gateway serve` over a database."""
+    """Return command and environment of `product-gateway serve` over a database."""
     return [sys.executable, "-m", "product_gateway", "serve", "--port", str(port)], {
         "PRODUCT_GATEWAY_DATA_DIR": str(folder),
         "PRODUCT_GATEWAY_DATABASE_URL": url,
@@ -83,13 +83,13 @@ def gateway(url: str, folder: Path, *, port: int) -> tuple[list[str], dict[str, 
 
 
 def cpu_seconds(pid: int) -> float:
-    """What the process has used so far, all its threads together."""
+    """Return the CPU seconds of the process so far, over all its threads."""
     ticks = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
     return sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
 
 
 def resident_megabytes(pid: int) -> float:
-    """What the process has in memory (VmRSS)."""
+    """Return the resident memory of the process (VmRSS)."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) / 1024

@@ -1,8 +1,8 @@
-"""A day of a million merchants, on paper: how long their syncs wait, by the number of workers.
+"""Simulate a day of a million merchants: how long their syncs wait, by the number of workers.
 
-Plain Python, with the service times that the other sections have measured on PostgreSQL (results/*.json). Arrivals are
-random, with a wave over the day and a crowd at each full hour, as cron makes it; sizes are log-normal: most catalogs
-are small, a few are very large. Syncs are taken in the order in which they were asked for, as the sync table has it.
+Plain Python, with the service times that the other sections measured on PostgreSQL (results/*.json). Arrivals are
+random, with a wave over the day and a peak at each full hour, as cron causes it. Sizes are log-normal: most catalogs
+are small, a few are very large. Syncs are claimed in the order of their requests, as in the sync table.
 """
 
 import heapq
@@ -26,7 +26,7 @@ ASSUMED = {"worker": 40e-6, "database": 40e-6, "claim": 5e-3}  # seconds, where 
 
 @dataclass(frozen=True)
 class ServiceTimes:
-    """Seconds of one core: of a record in the worker and in the database, of a claim in the database."""
+    """Core seconds: of a record in the worker and in the database, and of a claim in the database."""
 
     worker: float
     database: float
@@ -34,7 +34,7 @@ class ServiceTimes:
 
 
 def run() -> Section:
-    """A section of the results like those that measure."""
+    """Return a section of the results."""
     times, source = measured()
     asked = arrivals(random.Random(1))
     hours = [float(hour) for hour in range(24)]
@@ -57,7 +57,7 @@ def run() -> Section:
 
 
 def measured() -> tuple[ServiceTimes, str]:
-    """From the sections that ran here; nine of ten syncs change next to nothing."""
+    """Return the times from sections that ran here; nine of ten syncs change almost nothing."""
     pull, history = load("pull"), load("history")
     if pull is None or history is None or len(pull.charts) < 2:
         return ServiceTimes(**ASSUMED), "assumed, as nothing was measured here"
@@ -72,7 +72,7 @@ def measured() -> tuple[ServiceTimes, str]:
 
 
 def arrivals(dice: random.Random) -> list[tuple[float, int]]:
-    """When each sync is asked for, and how many records it reads; in order."""
+    """Return the request time and the number of records of each sync, in order."""
     found = []
     for hour in dice.choices(range(24), _WAVE, k=int(MERCHANTS * SYNCS_A_DAY)):
         part = dice.random() ** (1 if dice.random() > SHARE_AT_THE_FULL_HOUR else 20)
@@ -85,7 +85,7 @@ _WAVE = [1.0 + 0.6 * math.sin((hour - 9) / 24 * 2 * math.pi) for hour in range(2
 
 
 def simulate(asked: list[tuple[float, int]], times: ServiceTimes, workers: int) -> list[float]:
-    """The 99th percentile of the waits of those who asked in each hour."""
+    """Return the 99th percentile of the waits by the hour of the request."""
     free = [0.0] * (workers * SLOTS)  # when each slot is next
     waits: list[list[float]] = [[] for _ in range(24)]
     for at, size in asked:
@@ -96,7 +96,7 @@ def simulate(asked: list[tuple[float, int]], times: ServiceTimes, workers: int) 
 
 
 def seconds(size: int, times: ServiceTimes) -> float:
-    """Of a sync: each page is fetched while the one before is written, and the slots of a worker share its core."""
+    """Return the seconds of a sync: fetching and writing overlap, and a worker's slots share its core."""
     pages = -(-size // PAGE)
     written = times.worker * SLOTS + times.database
     return times.claim + PAGE_SECONDS + max(pages * PAGE_SECONDS, size * written)

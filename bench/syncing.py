@@ -1,4 +1,4 @@
-"""Syncs that real workers run, timed from the moment they are asked for to the moment they have succeeded."""
+"""Syncs run by real workers, timed from the request to the success."""
 
 import os
 import subprocess
@@ -24,7 +24,7 @@ LOG = "worker.log"
 
 @contextmanager
 def worker(url: str, folder: Path, **settings: str) -> Iterator[int]:
-    """`product-gateway worker` over the database, on all cores; yields its process's number when it waits for syncs."""
+    """Run `product-gateway worker` on all cores; yield its process id when it waits for syncs."""
     made = {
         "data_dir": str(folder),
         "database_url": url,
@@ -46,7 +46,7 @@ def worker(url: str, folder: Path, **settings: str) -> Iterator[int]:
 
 
 def register(database: Database, name: str, address: str) -> None:
-    """A merchant with that product service, or another one for a merchant that there is."""
+    """Add or update a merchant with that product service."""
     if database.call(merchants.find, name) is None:
         database.call(merchants.add, name, Platform.BYOP, address)
     else:
@@ -54,7 +54,7 @@ def register(database: Database, name: str, address: str) -> None:
 
 
 def timed(database: Database, merchant: str, entity_type: EntityType = EntityType.PRODUCT) -> tuple[float, Sync]:
-    """How many seconds a sync took, and the sync. Raises RuntimeError where it did not succeed."""
+    """Return the seconds of a sync, and the sync. Raises RuntimeError if it did not succeed."""
     started = time.perf_counter()
     sync = database.call(enqueue, merchant, entity_type)
     while sync.is_active:
@@ -70,7 +70,7 @@ def timed(database: Database, merchant: str, entity_type: EntityType = EntityTyp
 
 
 def printed_seconds(script: str, *arguments: str) -> tuple[float, float]:
-    """What a peer says that it took, in a process of its own: by the clock, and of CPU."""
+    """Run a peer in its own process; return the wall-clock and CPU seconds that it prints."""
     command = [sys.executable, str(Path(__file__).with_name(script)), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, env=dict(os.environ))
     if done.returncode != 0:
@@ -80,7 +80,7 @@ def printed_seconds(script: str, *arguments: str) -> tuple[float, float]:
 
 
 def cpu_of(pid: int) -> float:
-    """Seconds of CPU that a process and its children have used."""
+    """Return the CPU seconds of a process and its children."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     ended = sum(int(each) for each in fields[11:15]) / os.sysconf("SC_CLK_TCK")  # with children that are gone
@@ -88,6 +88,6 @@ def cpu_of(pid: int) -> float:
 
 
 def postmaster(url: str) -> int:
-    """The number of the server's first process."""
+    """Return the id of the server's first process."""
     folder = Path(str(make_url(url).query["host"]))
     return int((folder / "postmaster.pid").read_text().split()[0])

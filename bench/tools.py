@@ -1,4 +1,4 @@
-"""The tools that `make bench` needs from the machine. Without dependencies: it runs before anything is installed."""
+"""Check the tools that `make bench` needs. It has no dependencies, because it runs before anything is installed."""
 
 import os
 import re

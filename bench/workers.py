@@ -1,4 +1,4 @@
-"""How much more two, four and eight workers do than one, where the product services take their time."""
+"""The throughput of two, four and eight workers compared with one, with slow product services."""
 
 import os
 import tempfile
@@ -23,7 +23,7 @@ WORKERS = [1, 2, 4, 8]
 
 
 def run() -> Section:
-    """On PostgreSQL, as that is where several workers belong."""
+    """Measure on PostgreSQL, the database for several workers."""
     found: Values = {str(count): [] for count in WORKERS}
     with page_service.running(DELAY) as service:
         for _ in range(ROUNDS):
@@ -45,7 +45,7 @@ def run() -> Section:
 
 
 def seconds(count: int, service: str) -> float:
-    """From the moment when all syncs are queued and the workers begin to the last success."""
+    """Return the seconds from the start of the workers, with all syncs queued, to the last success."""
     names = [f"shop{number:04d}" for number in range(MERCHANTS)]
     with store("postgresql") as url, open_database(url) as database, ExitStack() as running:
         for name in names:

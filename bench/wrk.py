@@ -1,4 +1,4 @@
-"""wrk, the load generator (Debian's): on a core of its own, and what it found out."""
+"""Run wrk, the load generator, on its own core, and parse its results."""
 
 import os
 import re
@@ -15,13 +15,13 @@ SERVER_CORE, LOAD_CORE = CORES[0], CORES[1 % len(CORES)]
 
 
 def on_core(core: int, *command: str) -> list[str]:
-    """The command, kept to that core."""
+    """Return the command, pinned to that core."""
     return ["taskset", "-c", str(core), *command]
 
 
 @dataclass(frozen=True)
 class Load:
-    """What a server answered in one run."""
+    """The results of one run."""
 
     rate: float  # answers a second
     p99: float  # seconds
@@ -30,7 +30,7 @@ class Load:
 
 
 def press(url: str, requests: Path, seconds: int) -> Load:
-    """Sends the requests of the file (see `written`), over and over, on 32 connections, for whole seconds."""
+    """Send the requests of the file (see `written`) repeatedly on 32 connections, for whole seconds."""
     script = Path(__file__).with_name("press.lua")
     command = [
         "wrk",
@@ -63,7 +63,7 @@ def press(url: str, requests: Path, seconds: int) -> Load:
 
 
 def written(folder: Path, name: str, requests: Sequence[tuple[str, str, str]]) -> Path:
-    """A file with requests as press.lua reads them: method, path and token of each."""
+    """Write requests as press.lua reads them: method, path and token of each."""
     file = folder / f"{name}.txt"
     file.write_text("".join(f"{method} {path} {token}\n" for method, path, token in requests))
     return file

@@ -1,1 +1,1 @@
-"""Other ways to build the gateway's request path, on the same tables, doing the same work."""
+"""Other implementations of the gateway's request path, on the same tables, with the same work."""

@@ -1,4 +1,4 @@
-"""Connexion as it comes, with a thread pool and SQLAlchemy: the plain version."""
+"""Plain Connexion, with a thread pool and SQLAlchemy."""
 
 from typing import Any
 from uuid import UUID
@@ -100,7 +100,7 @@ async def _not_here(**_: Any) -> Any:
 
 
 def bearer_info(token: str) -> Any:
-    """Called by Connexion for each request."""
+    """Check the token; Connexion calls it for each request."""
     try:
         return words.claims(token)
     except Refused:

@@ -1,4 +1,4 @@
-"""FastAPI and SQLAlchemy's async ORM: what most people would write."""
+"""FastAPI with SQLAlchemy's async ORM: the common way."""
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -28,20 +28,16 @@ class Base(DeclarativeBase):
 
 
 class Merchant(Base):
-    """Who may ask."""
-
     __table__ = tables.merchants
 
 
 class Sync(Base):
-    """One sync."""
-
     __table__ = tables.syncs
     __mapper_args__ = {"eager_defaults": True}  # noqa: RUF012
 
 
 class Count(Base):
-    """How many records a merchant has."""
+    """The number of records of a merchant."""
 
     __table__ = tables.catalog_counts
 
@@ -61,7 +57,7 @@ app = FastAPI(openapi_url=None)
 
 
 async def session() -> AsyncIterator[AsyncSession]:
-    """One for each request."""
+    """Open a session for each request."""
     async with sessions() as made:
         yield made
 
@@ -70,7 +66,7 @@ Session = Annotated[AsyncSession, Depends(session)]
 
 
 def caller(scope: str) -> Any:
-    """The merchant, if it may ask."""
+    """Return the merchant, if it may sync."""
 
     async def admitted(request: Request, session: Session) -> str:
         claims = words.claims(words.bearer(request.headers.get("authorization")))
@@ -86,7 +82,7 @@ Type = Annotated[EntityType, Path(alias="entityType")]
 
 @app.put(f"{API}/sync/{{entityType}}")
 async def enqueue(entity_type: Type, session: Session, merchant: Annotated[str, caller("sync:write")]) -> JSONResponse:
-    """The unique index decides whether there is one already."""
+    """Insert a sync; the unique index rejects a second one."""
     sync = Sync(
         merchant=merchant, id=uuid7(), entity_type=entity_type.value, status="QUEUED", queued_at=datetime.now(UTC)
     )
@@ -106,7 +102,7 @@ async def enqueue(entity_type: Type, session: Session, merchant: Annotated[str, 
 
 @app.get(f"{API}/sync/{{entityType}}")
 async def status(entity_type: Type, session: Session, merchant: Annotated[str, caller("sync:read")]) -> dict[str, Any]:
-    """The count, and the latest sync."""
+    """Return the count and the latest sync."""
     count = await session.get(Count, (merchant, entity_type.value))
     latest = await session.scalar(
         select(Sync)
@@ -121,7 +117,7 @@ async def status(entity_type: Type, session: Session, merchant: Annotated[str, c
 async def get(
     sync_id: Annotated[UUID, Path(alias="syncId")], session: Session, merchant: Annotated[str, caller("sync:read")]
 ) -> dict[str, Any]:
-    """One sync of this merchant."""
+    """Return one sync of this merchant."""
     sync = await session.get(Sync, (merchant, sync_id))
     if sync is None:
         raise Refused(404, f"There is no sync {sync_id}.")
@@ -130,12 +126,12 @@ async def get(
 
 @app.exception_handler(Refused)
 async def refused(_: Request, error: Refused) -> JSONResponse:
-    """The contract's error body."""
+    """Return the contract's error body."""
     return JSONResponse(error.body, error.status, error.headers)
 
 
 @app.exception_handler(RequestValidationError)
 async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
-    """Who may not ask hears of that first."""
+    """Report an authentication error before a validation error."""
     found = Refused(400, str(error.errors()[0]["msg"]))
     return JSONResponse(found.body, found.status)

@@ -1,4 +1,4 @@
-"""Starlette over a raw driver, everything batched, tokens remembered: the practical limit in Python."""
+"""Starlette over a raw driver, with batches and a token cache: the practical limit in Python."""
 
 import asyncio
 import queue
@@ -36,7 +36,7 @@ known: dict[str, tuple[float, dict[str, Any]]] = {}
 
 
 def claims(token: str) -> dict[str, Any]:
-    """Checked once for each token, until it expires."""
+    """Verify each token once, and cache it until it expires."""
     found = known.get(token)
     if found is None or found[0] < time.time():
         checked = words.claims(token)
@@ -50,7 +50,7 @@ def sync(row: Any) -> Any:
 
 
 class Sqlite:
-    """One thread; a commit for all that waits."""
+    """One thread that commits all waiting work together."""
 
     def __init__(self) -> None:
         self._waiting: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -160,7 +160,7 @@ def _counted(row: Any) -> Any:
 
 
 class Postgresql:
-    """Two connections, each with a statement for all that waits."""
+    """Two connections, each with one statement for all waiting work."""
 
     async def start(self) -> None:
         """Connections, and a task for each."""
@@ -303,7 +303,7 @@ async def refused(_: Request, error: Exception) -> Response:
 
 @asynccontextmanager
 async def lifespan(_: Starlette) -> AsyncIterator[None]:
-    """Starts the store."""
+    """Start and stop the store."""
     await store.start()
     yield
 

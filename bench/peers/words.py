@@ -1,4 +1,4 @@
-"""What every peer says and checks, so that they differ in how they are built only."""
+"""The checks and bodies that all peers share, so that they differ only in their architecture."""
 
 import os
 from datetime import UTC, datetime
@@ -22,19 +22,18 @@ _key = verification_key(_settings)
 
 
 class Refused(Exception):
-    """An answer that is an error."""
+    """An error response."""
 
     def __init__(self, status: int, detail: str, headers: dict[str, str] | None = None) -> None:
         self.status, self.detail, self.headers = status, detail, headers or {}
 
     @property
     def body(self) -> dict[str, Any]:
-        """As the spec has it."""
         return {"error": [{"status": str(self.status), "title": TITLES[self.status], "detail": self.detail}]}
 
 
 def bearer(authorization: str | None) -> str:
-    """The token of the header. Raises Refused."""
+    """Return the token of the header. Raises Refused."""
     scheme, _, token = (authorization or "").partition(" ")
     if scheme.lower() != "bearer" or not token:
         raise Refused(401, "A bearer token is needed: Authorization: Bearer …", {"WWW-Authenticate": "Bearer"})
@@ -42,7 +41,7 @@ def bearer(authorization: str | None) -> str:
 
 
 def claims(token: str) -> dict[str, Any]:
-    """Signature, issuer, audience and time, as the gateway has them checked. Raises Refused."""
+    """Verify signature, issuer, audience and time, like the gateway. Raises Refused."""
     try:
         return jwt.decode(
             token,
@@ -57,27 +56,27 @@ def claims(token: str) -> dict[str, Any]:
 
 
 def who(said: dict[str, Any], scope: str) -> str:
-    """The merchant that the token speaks for. Raises Refused."""
+    """Return the merchant of the token. Raises Refused."""
     if scope not in said.get("scope", "").split():
         raise Refused(403, f"The token lacks the scope {scope}.")
     return str(said["merchant"])
 
 
 def admit(merchant: Any) -> None:
-    """Raises Refused, unless the merchant may ask."""
+    """Raise Refused unless the merchant may sync."""
     if merchant is None or merchant.disabled or merchant.platform != "BYOP":
         raise Refused(403, "This merchant does not bring its own platform.")
 
 
 def entity_type(text: str) -> str:
-    """Raises Refused."""
+    """Return the entity type. Raises Refused."""
     if text not in TYPES:
         raise Refused(400, f'Path parameter entityType: "{text}" is not one of "PRODUCT" or "COLLECTION"')
     return text
 
 
 def already_active(sync: Any) -> Refused:
-    """429."""
+    """Return the 429 error."""
     return Refused(
         429,
         f"Sync {sync.id} of {sync.entity_type} is {sync.status}. Only one sync per entity type may be queued or in "
@@ -87,12 +86,12 @@ def already_active(sync: Any) -> Refused:
 
 
 def accepted(sync: Any) -> dict[str, str]:
-    """The headers of a 202."""
+    """Return the headers of a 202."""
     return {"Location": f"{API}/syncs/{sync.id}", "Retry-After": "2"}
 
 
 def sync_body(sync: Any) -> dict[str, Any]:
-    """A sync as the spec has it, of anything with the columns' names."""
+    """Return a sync in the form of the spec, from any object with the columns' names."""
     read, total = sync.records_read, sync.records_total
     return {
         "id": str(sync.id),
@@ -118,7 +117,7 @@ def sync_body(sync: Any) -> dict[str, Any]:
 
 
 def status_body(count: Any, latest: Any) -> dict[str, Any]:
-    """The status of an entity type. Raises Refused."""
+    """Return the status of an entity type. Raises Refused."""
     if count is None or count.updated_at is None or latest is None:
         raise Refused(404, "No sync has succeeded yet.")
     data = {
