@@ -1,4 +1,4 @@
-"""outbound: what is called, what is refused, and how trouble is told."""
+"""The HTTP client: which addresses it calls, which responses it accepts, and its error messages."""
 
 import asyncio
 import gzip
@@ -25,7 +25,7 @@ Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 async def echo(request: Request) -> Response:
-    """What arrived; with a cookie, to see whether it comes back."""
+    """Return the request, and set a cookie to see whether it comes back."""
     seen = {"headers": dict(request.headers), "query": dict(request.query_params)}
     return JSONResponse(seen, headers={"Set-Cookie": "session=1; Path=/"})
 
@@ -37,12 +37,12 @@ async def zipped(request: Request) -> Response:
 
 
 async def not_zipped(_: Request) -> Response:
-    """Called gzip, but isn't."""
+    """A body that is not gzip, although its header says so."""
     return Response(b"plain", headers={"Content-Encoding": "gzip"})
 
 
 async def moved(_: Request) -> Response:
-    """A redirect to somewhere that answers."""
+    """A redirect to a path that exists."""
     return RedirectResponse("/echo")
 
 
@@ -75,14 +75,14 @@ def names() -> Names:
 
 @pytest.fixture
 async def outbound(names: Names) -> AsyncIterator[HttpClient]:
-    """May call loopback; takes at most a megabyte, and all the time that a busy machine wants."""
+    """A client that may call loopback, with a limit of 1 MB and long time-outs."""
     async with HttpClient(allow_private_addresses=True, max_bytes=2**20, lookup=names.lookup) as client:
         yield client
 
 
 @pytest.fixture
 async def hasty() -> AsyncIterator[HttpClient]:
-    """Gives up soon."""
+    """A client with short time-outs."""
     async with HttpClient(
         allow_private_addresses=True, connect_timeout=1, read_timeout=0.3, total_timeout=0.6
     ) as client:
@@ -91,7 +91,7 @@ async def hasty() -> AsyncIterator[HttpClient]:
 
 @pytest.fixture
 async def strict(names: Names) -> AsyncIterator[HttpClient]:
-    """As in production: only public addresses."""
+    """A client for public addresses only, as in production."""
     async with HttpClient(
         allow_private_addresses=False, connect_timeout=2, total_timeout=5, lookup=names.lookup
     ) as client:
@@ -100,7 +100,7 @@ async def strict(names: Names) -> AsyncIterator[HttpClient]:
 
 @asynccontextmanager
 async def answering(answer: Answer, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
-    """A server that says exactly these bytes; yields its port."""
+    """Run a server that sends exactly these bytes. Yields its port."""
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -119,7 +119,7 @@ async def answering(answer: Answer, tls: ssl.SSLContext | None = None) -> AsyncI
 
 
 def saying(text: bytes, *, of_message: bool = False) -> Answer:
-    """Answers with these bytes and hangs up; to a message, after its two bytes."""
+    """Answer with these bytes and close the connection. Read the two bytes of a message first."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if of_message:
@@ -138,8 +138,8 @@ async def test_an_answer_comes_with_status_headers_and_content(outbound: HttpCli
     assert reply.content.startswith(b"{")
 
 
-async def test_the_token_the_query_and_an_honest_name_are_sent(outbound: HttpClient, base: str) -> None:
-    """Merchants check the first, page by the second and find us in their logs by the third."""
+async def test_the_token_the_query_and_the_user_agent_are_sent(outbound: HttpClient, base: str) -> None:
+    """Merchants check the token, page by the query and find the gateway in their logs by its User-Agent."""
     reply = await outbound.get(f"{base}/echo", params={"cursor": "a/b &c"}, bearer=TOKEN)
     seen = orjson.loads(reply.content)
     assert seen["query"] == {"cursor": "a/b &c"}
@@ -154,17 +154,17 @@ async def test_cookies_are_not_kept(outbound: HttpClient, base: str) -> None:
     assert b"session" not in (await outbound.get(f"{base}/echo")).content
 
 
-async def test_a_proxy_of_the_environment_is_not_asked(
+async def test_a_proxy_of_the_environment_is_not_used(
     outbound: HttpClient, base: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is called was checked; who knows what a proxy calls."""
+    """Only called addresses are checked; a proxy could call any other."""
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     assert (await outbound.get(f"{base}/echo")).status == 200
 
 
 async def test_a_redirect_is_an_answer_like_any_other(outbound: HttpClient, base: str) -> None:
-    """Where it leads has not been checked, and the token is not meant for it."""
+    """The target has not been checked, and the token is not meant for it."""
     reply = await outbound.get(f"{base}/moved")
     assert reply.status == 307
     assert reply.headers["location"] == "/echo"
@@ -190,7 +190,7 @@ async def test_a_broken_gzip_body_is_told_as_such(outbound: HttpClient, base: st
 
 @pytest.mark.parametrize("coding", ["gzip, gzip", "br", "GZIP, Gzip", "aes128gcm"])
 async def test_a_coding_that_was_not_asked_for_is_refused(outbound: HttpClient, coding: str) -> None:
-    """Layers of gzip can keep a worker unpacking for ever without a byte of an answer."""
+    """Several layers of gzip could keep a worker busy without end."""
     answer = b"HTTP/1.1 200 OK\r\nContent-Encoding: %b\r\nContent-Length: 2\r\n\r\n{}" % coding.encode()
     async with answering(saying(answer)) as port:
         with pytest.raises(AnswerUnreadable, match="that was not asked for"):
@@ -217,8 +217,8 @@ ODD_BODIES = {
 
 @pytest.mark.parametrize("body", ODD_BODIES.values(), ids=ODD_BODIES)
 @pytest.mark.parametrize("status", [204, 302, 304, 401, 413, 429, 503])
-async def test_an_errors_status_counts_whatever_its_body_is(outbound: HttpClient, status: int, body: bytes) -> None:
-    """A 503 with a page of a CDN in Brotli is a 503, and asked for again."""
+async def test_an_errors_status_is_kept_with_any_body(outbound: HttpClient, status: int, body: bytes) -> None:
+    """A 503 with a Brotli page of a CDN is a 503, and is retried."""
     async with answering(saying(b"HTTP/1.1 %d Status\r\nRetry-After: 7\r\n%b" % (status, body))) as port:
         reply = await outbound.get(f"http://127.0.0.1:{port}/")
     assert (reply.status, reply.header("retry-after")) == (status, "7")
@@ -235,8 +235,8 @@ async def test_a_message_is_answered_by_the_status_alone(outbound: HttpClient, s
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
-async def test_a_body_without_end_does_not_take_the_status_back(method: str) -> None:
-    """Not even where the time for the whole is over by then."""
+async def test_a_body_without_end_does_not_hide_the_status(method: str) -> None:
+    """Not even when the total time-out has passed."""
 
     async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 503 Busy\r\nTransfer-Encoding: chunked\r\n\r\n")
@@ -259,7 +259,7 @@ async def test_a_readable_error_body_is_kept(outbound: HttpClient) -> None:
 
 
 async def test_an_answer_past_the_limit_is_not_read_on(outbound: HttpClient) -> None:
-    """Neither buffered nor waited for: here it goes on for ever."""
+    """The body of this test never ends."""
     sent = 0
 
     async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -279,7 +279,7 @@ async def test_an_answer_past_the_limit_is_not_read_on(outbound: HttpClient) -> 
 
 @pytest.mark.parametrize("length", [2**20 + 1, 2**40])
 async def test_an_announced_length_past_the_limit_is_not_read_at_all(outbound: HttpClient, length: int) -> None:
-    """Its size is known then."""
+    """Content-Length tells the size."""
     async with answering(saying(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % length)) as port:
         with pytest.raises(AnswerTooLarge) as caught:
             await outbound.get(f"http://127.0.0.1:{port}/")
@@ -316,7 +316,7 @@ async def test_a_private_address_is_refused_however_it_is_written(strict: HttpCl
 
 
 async def test_one_private_address_among_several_is_enough_to_refuse(strict: HttpClient, names: Names) -> None:
-    """Otherwise the connection could go to that one."""
+    """Otherwise the connection could go to the private address."""
     names.addresses = ["93.184.216.34", "10.0.0.1"]
     with pytest.raises(AddressNotAllowed, match=r"shop\.example leads"):
         await strict.get("https://shop.example/")
@@ -325,7 +325,7 @@ async def test_one_private_address_among_several_is_enough_to_refuse(strict: Htt
 async def test_the_name_is_looked_up_once_and_kept_for_the_host_header(
     outbound: HttpClient, base: str, names: Names
 ) -> None:
-    """A second look-up could answer differently; and servers tell their sites apart by name."""
+    """A second lookup could return another address (DNS rebinding). Servers tell their sites apart by Host."""
     names.addresses = ["127.0.0.1"]
     port = base.rpartition(":")[2]
     reply = await outbound.get(f"http://shop.example:{port}/echo")
@@ -345,7 +345,7 @@ async def test_names_that_share_an_address_do_not_share_a_connection(
 
 
 async def test_the_next_address_is_tried_when_one_refuses(outbound: HttpClient, base: str, names: Names) -> None:
-    """A name often has an IPv6 address that nobody listens on."""
+    """A name often has an IPv6 address on which no server listens."""
     names.addresses = ["127.0.0.2", "127.0.0.1"]
     assert (await outbound.get(f"http://shop.example:{base.rpartition(':')[2]}/echo")).status == 200
 
@@ -367,14 +367,14 @@ async def test_an_address_that_is_not_a_plain_web_address_is_refused(outbound: H
 
 @pytest.mark.parametrize("url", ["https://a\x00b/", "https://shop.example:port/", "https://shop.example:99999/"])
 async def test_an_address_that_is_no_url_is_told_as_such(outbound: HttpClient, url: str) -> None:
-    """Whatever is registered, the caller gets an error of ours."""
+    """Any registered text leads to one of our own errors."""
     with pytest.raises(Unreachable, match="not a valid URL"):
         await outbound.get(url)
 
 
 @pytest.mark.parametrize("host", ["shop.invalid", "a" * 64 + ".example"])
 async def test_an_unknown_name_is_told_as_such(strict: HttpClient, host: str) -> None:
-    """The most likely slip at registration."""
+    """The most likely mistake at registration."""
     with pytest.raises(Unreachable, match=r"could not be (found|looked up)"):
         await strict.get(f"https://{host}/")
 
@@ -403,7 +403,7 @@ async def test_an_answer_that_is_not_whole_is_told_as_such(outbound: HttpClient,
             await outbound.get(f"http://127.0.0.1:{port}/", bearer=TOKEN)
 
 
-async def test_a_silent_server_is_given_up(hasty: HttpClient) -> None:
+async def test_a_silent_server_times_out(hasty: HttpClient) -> None:
     """A worker must not hang with it."""
 
     async def answer(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
@@ -415,7 +415,7 @@ async def test_a_silent_server_is_given_up(hasty: HttpClient) -> None:
 
 
 async def test_a_trickling_server_is_given_up(hasty: HttpClient) -> None:
-    """Each byte restarts the read time-out; only the time for the whole helps."""
+    """Each byte restarts the read time-out; only the total time-out helps."""
 
     async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n")
@@ -429,7 +429,7 @@ async def test_a_trickling_server_is_given_up(hasty: HttpClient) -> None:
             await hasty.get(f"http://127.0.0.1:{port}/")
 
 
-async def test_a_certificate_that_nobody_vouches_for_is_refused(outbound: HttpClient, tmp_path: Path) -> None:
+async def test_a_self_signed_certificate_is_refused(outbound: HttpClient, tmp_path: Path) -> None:
     """The token must only reach the host that it is meant for."""
     async with answering(saying(b"HTTP/1.1 200 OK\r\n\r\n"), self_signed(tmp_path)) as port:
         with pytest.raises(Unreachable, match=r"The TLS certificate of 127\.0\.0\.1 was refused: self"):
@@ -437,7 +437,7 @@ async def test_a_certificate_that_nobody_vouches_for_is_refused(outbound: HttpCl
 
 
 async def test_a_certificate_must_be_for_the_requested_name(tmp_path: Path) -> None:
-    """The connection goes to a checked address, but an address proves nothing."""
+    """The connection goes to a checked address, but only the certificate proves the name."""
     server, trusting = self_signed(tmp_path), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     trusting.load_verify_locations(tmp_path / "server.pem")
     async with (
@@ -457,7 +457,7 @@ async def test_a_port_without_tls_is_told_as_such(outbound: HttpClient, base: st
 
 @pytest.mark.parametrize("token", [TOKEN + "\n", TOKEN + " x", TOKEN + "\u20ac", ""])
 async def test_a_token_that_cannot_be_sent_is_not_quoted(outbound: HttpClient, base: str, token: str) -> None:
-    """The HTTP library would put it into its error, and so into a log."""
+    """aiohttp would put the token into its error, and so into a log."""
     with pytest.raises(OutboundError, match="characters") as caught:
         await outbound.get(f"{base}/echo", bearer=token)
     assert TOKEN not in repr(caught.value)
@@ -465,7 +465,7 @@ async def test_a_token_that_cannot_be_sent_is_not_quoted(outbound: HttpClient, b
 
 
 async def test_no_error_tells_the_token_or_the_query(outbound: HttpClient, base: str) -> None:
-    """Details end up in front of people; both may be secret."""
+    """Error details are shown to people, and both may be secret."""
     for url in (f"{base}/not_zipped?key=qqq", "http://127.0.0.1:1/?key=qqq", "https://shop.example:x/?key=qqq"):
         with pytest.raises(OutboundError) as caught:
             await outbound.get(url, bearer=TOKEN)

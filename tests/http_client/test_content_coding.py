@@ -1,4 +1,4 @@
-"""content_coding: which coding a body has, and decompression within bounds."""
+"""Content codings: their detection, and decompression within limits."""
 
 import gzip
 import random
@@ -74,10 +74,8 @@ def raw_deflate(content: bytes) -> bytes:
     ],
     ids=["identity", "gzip", "zlib", "raw deflate", "two members", "padding", "nothing", "empty"],
 )
-def test_content_is_decompressed_in_whatever_chunks_it_comes(
-    chunk: int, coding: str, packed: bytes, content: bytes
-) -> None:
-    """A network cuts where it likes."""
+def test_content_is_decompressed_in_chunks_of_any_size(chunk: int, coding: str, packed: bytes, content: bytes) -> None:
+    """The network decides where a chunk ends."""
     assert unpacked(coding, packed, chunk) == content
 
 

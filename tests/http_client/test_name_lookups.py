@@ -1,4 +1,4 @@
-"""name_lookups: a DNS server that does not answer delays no other name, and not the process's end."""
+"""Name lookups: a DNS server that does not answer delays neither other names nor the end of the process."""
 
 import asyncio
 import subprocess
@@ -90,7 +90,7 @@ async def test_lookups_of_one_name_share_a_thread_though_they_time_out(servers: 
     assert await lookups.addresses("slow.example") == ["127.0.0.1"]
 
 
-async def test_one_who_stops_waiting_takes_nothing_from_the_others(servers: Servers) -> None:
+async def test_a_cancelled_waiter_does_not_cancel_the_shared_lookup(servers: Servers) -> None:
     """A sync is cancelled while another one of the same merchant waits for the same name."""
     lookups = NameLookups(servers.lookup, 30)
     first, second = (asyncio.create_task(lookups.addresses("slow.example")) for _ in range(2))
@@ -102,7 +102,7 @@ async def test_one_who_stops_waiting_takes_nothing_from_the_others(servers: Serv
 
 
 async def test_names_that_hang_are_bounded(servers: Servers) -> None:
-    """What is too much is refused at once; when lookups end, there is room again."""
+    """Further lookups are refused at once, until running ones end."""
     lookups = NameLookups(servers.lookup, 0.05, at_once=2)
     for name in ("slow1.example", "slow2.example"):
         with pytest.raises(LookupFailed, match="in time"):
@@ -121,7 +121,7 @@ async def test_names_that_hang_are_bounded(servers: Servers) -> None:
 
 
 async def test_a_name_without_an_address_is_told_as_such(servers: Servers) -> None:
-    """And asked for again the next time: it may be there by then."""
+    """The next call looks the name up again."""
     lookups = NameLookups(servers.lookup, 20)
     for _ in range(2):
         with pytest.raises(LookupFailed, match="could not be found"):
@@ -135,7 +135,7 @@ async def test_the_systems_own_names_are_known() -> None:
 
 
 def test_a_process_ends_while_a_lookup_hangs() -> None:
-    """A worker is stopped within seconds, whatever DNS does."""
+    """A worker stops within seconds, although a DNS server does not answer."""
     code = """
         import asyncio, time
         from product_gateway.errors import Unreachable

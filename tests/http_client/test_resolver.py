@@ -1,4 +1,4 @@
-"""addresses: what is on the public internet."""
+"""The check for addresses on the public internet."""
 
 import pytest
 

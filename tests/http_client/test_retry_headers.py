@@ -1,4 +1,4 @@
-"""retry_headers: how long a server asks to wait, in every form that is in use."""
+"""Retry-After and rate-limit headers, in every form that is in use."""
 
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime

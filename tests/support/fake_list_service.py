@@ -1,4 +1,4 @@
-"""A product service over lists that a test changes between syncs, and that notes how it is asked."""
+"""A product service whose lists a test can change between syncs. It records its requests."""
 
 import asyncio
 from collections.abc import Iterator
@@ -12,12 +12,12 @@ from tests.support.product_service_faults.misbehaviour import page_of
 
 
 def items(number: int, title: str = "new", start: int = 0) -> list[dict[str, Any]]:
-    """So many records."""
+    """Return this number of records."""
     return [{"id": f"r{each:03}", "title": title} for each in range(start, start + number)]
 
 
 def unfit(number: int, start: int = 0) -> list[dict[str, Any]]:
-    """So many records that do not fit, with ids."""
+    """Return this number of records with ids that do not fit the contract."""
     return [{"id": each["id"], "title": 7} for each in items(number, start=start)]
 
 
@@ -67,5 +67,5 @@ class FakeListService:
         await JSONResponse(page, self.status, {"Retry-After": str(self.wait)})(scope, receive, send)
 
     def products(self, *records: list[Any]) -> None:
-        """What the service has from now on."""
+        """Replace the records of the service."""
         self.lists["/products"] = [each for part in records for each in part]

@@ -278,7 +278,7 @@ async def spaces_around_ids(self: Crooked, asked: Asked, honest: Honest) -> Told
 
 @breaks("times")
 async def times_without_an_offset(self: Crooked, asked: Asked, honest: Honest) -> Told:
-    """Nobody knows where it was that late."""
+    """Times without an offset from UTC."""
     return await each_record(await honest(asked), lambda record: record.update(createdAt="2024-01-01T00:00:00"))
 
 
@@ -306,7 +306,7 @@ async def heavy_pages(self: Crooked, asked: Asked, honest: Honest) -> Told:
 
 @breaks("compressed")
 async def large_and_plain(self: Crooked, asked: Asked, honest: Honest) -> Told:
-    """More than a mebibyte, as it is."""
+    """A record of more than one mebibyte."""
     return await heavy_pages(self, asked, honest)
 
 

@@ -1,4 +1,4 @@
-"""A product service for many shops that hands out a page when the test says so: a sync stands where it is wanted."""
+"""A product service for many shops that sends a page only when the test allows it, so that a sync can be paused."""
 
 import asyncio
 import collections
@@ -22,11 +22,11 @@ class PacedService:
         self._pages: collections.Counter[str] = collections.Counter()
 
     def allow(self, shop: str, pages: int = FREE) -> None:
-        """So many more pages for the shop."""
+        """Allow this number of further pages for the shop."""
         self._pages[shop] += pages
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """A page, when it is allowed."""
+        """Send a page once it is allowed."""
         if scope["type"] == "http":
             _, shop, path = scope["path"].split("/", 2)
             deadline = time.monotonic() + LONGEST_WAIT

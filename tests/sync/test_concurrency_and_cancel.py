@@ -1,4 +1,4 @@
-"""How syncs share a merchant and end when they are cancelled, through real workers and on both databases."""
+"""The concurrency limit per merchant and the cancellation of syncs, with real workers on both databases."""
 
 import itertools
 import time
@@ -97,7 +97,7 @@ async def test_a_cancelled_pull_stops_at_the_next_page_and_never_runs_again(
 
 
 async def test_a_cancelled_sync_that_waits_never_runs(served: Database, made: Settings, shelf: FakeListService) -> None:
-    """Nobody asks the merchant for it."""
+    """The product service gets no request for it."""
     waiting = await served.write(enqueue, "shop", PRODUCT)
     await served.write(syncs.cancel, "shop", PRODUCT)
     other = await served.write(enqueue, "shop", COLLECTION)

@@ -1,4 +1,4 @@
-"""Fairness: what one merchant's slow service costs the others is the slot that its sync takes."""
+"""Fairness: a slow product service costs the other merchants only the slot that its sync holds."""
 
 import asyncio
 import random
@@ -65,14 +65,14 @@ async def test_ten_quick_syncs_finish_beside_one_that_does_not_end(
 
 
 def claim(database: Database) -> Claim:
-    """What a worker takes up next."""
+    """Claim the next sync."""
     found = database.call(claims.claim, "tester", 60.0, *RULES)
     assert found is not None
     return found
 
 
-def test_a_merchants_second_sync_comes_behind_those_of_merchants_that_have_none(database: Database) -> None:
-    """Whatever the order of the requests. Without others, nothing is held back."""
+def test_a_merchants_second_sync_is_claimed_after_the_first_syncs_of_others(database: Database) -> None:
+    """For any order of the requests. Without other merchants, both syncs run at once."""
     for each in EntityType:
         database.call(enqueue, "shop", each)
     database.call(enqueue, "other", PRODUCT)
@@ -127,7 +127,7 @@ def test_the_demand_is_of_merchants_without_a_slot_and_names_the_second_syncs(da
 
 
 def test_the_queue_is_as_old_as_its_first_wait_not_as_its_first_request(database: Database) -> None:
-    """Or a sync that has shared its slot for an hour would look as if nobody had served it for an hour."""
+    """Otherwise a sync that has shared its slot for an hour would look unserved for an hour."""
     sync = database.call(enqueue, "shop", PRODUCT)
     long_ago = update(tables.syncs).where(tables.syncs.c.id == sync.id).values(queued_at=now(literal(-3600)))
     database.call(lambda connection: connection.execute(long_ago))
@@ -148,7 +148,7 @@ def test_the_queue_is_as_old_as_its_first_wait_not_as_its_first_request(database
 def test_two_slow_merchants_that_have_all_slots_make_room_for_a_third(
     deployment: Deployment, slots: str, each_runs: list[EntityType], turn: str
 ) -> None:
-    """Its sync is done long before theirs, which go on from where they were: no record is read twice."""
+    """Its sync ends long before theirs. Theirs continue from their cursors: no record is read twice."""
     deployment.environment |= {
         "PRODUCT_GATEWAY_WORKER_CONCURRENCY": slots,
         "PRODUCT_GATEWAY_SYNC_TURN_SECONDS": turn,
@@ -196,13 +196,13 @@ class Slow(PacedService):
 
 
 def look(client: httpx2.Client, sync: dict[str, Any]) -> dict[str, Any]:
-    """The sync as it is."""
+    """Return the sync's current state."""
     found: dict[str, Any] = client.get(f"{API}/syncs/{sync['id']}").json()["data"]
     return found
 
 
 def test_a_sync_that_takes_too_long_ends_in_the_middle_of_a_page(deployment: Deployment) -> None:
-    """However slowly a service answers, its slot is free again."""
+    """A service that answers slowly does not hold its slot for longer."""
     deployment.environment |= {"PRODUCT_GATEWAY_MAX_SYNC_SECONDS": "2", "PRODUCT_GATEWAY_PAGE_SIZE": "20"}
     service = PacedService()
     with serve(service) as address, deployment.serving("--with-worker") as url:
@@ -218,7 +218,7 @@ def test_a_sync_that_takes_too_long_ends_in_the_middle_of_a_page(deployment: Dep
 
 
 def test_what_a_sync_may_take_counts_from_its_first_start(database: Database) -> None:
-    """Its turns and its time in the queue included: a merchant knows when it ends at the latest."""
+    """Including its turns and its time in the queue, so that a merchant knows the latest end."""
     sync = database.call(enqueue, "shop", PRODUCT)
     first = claim(database)
     assert first.seconds_since_start < 60

@@ -1,4 +1,4 @@
-"""kill -9 at any point of a sync: the next worker goes on; nothing is missing, doubled or fetched all over again."""
+"""kill -9 at any point of a sync: the next worker continues, and no record is missing, doubled or fetched again."""
 
 import contextlib
 import os
@@ -50,7 +50,7 @@ def owner(connection: Connection, sync: Sync) -> str:
 
 
 def watch(database: Database, sync: Sync, attempt: int, pages: int) -> Sync:
-    """The sync, when it is at so many pages in this attempt or a later one, or has ended."""
+    """Wait until the sync has read this number of pages in this or a later attempt, or has ended. Return it."""
     deadline = time.monotonic() + PATIENCE
     while True:
         now = database.call(syncs.get, sync.merchant, sync.id)
@@ -61,7 +61,7 @@ def watch(database: Database, sync: Sync, attempt: int, pages: int) -> Sync:
 
 
 def test_a_worker_killed_at_any_point_costs_two_pages_at_the_most(database_url: str, tmp_path: Path) -> None:
-    """Whether it was at the first page, at the last one, or at removing what is gone."""
+    """At the first page, at the last page and during the removal of records."""
     dice = random.Random(1)
     shop = Shop("shop", dice, steady=RECORDS)
     shop.delay = 0.01

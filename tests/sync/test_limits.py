@@ -1,4 +1,4 @@
-"""The guards of a sync, through a real worker and on both databases: mass deletion, and too many rejected records."""
+"""The limits of a sync, with a real worker on both databases: mass deletion, rejected records, quota."""
 
 import random
 from collections.abc import Iterator
@@ -50,7 +50,7 @@ def served(shelf: FakeListService, database: Database) -> Iterator[Database]:
 
 
 async def stocked(made: Settings, database: Database, shelf: FakeListService, number: int) -> None:
-    """The catalog has so many records after a good sync, in an old version."""
+    """Fill the catalog with this number of records, in an old version, by a good sync."""
     shelf.products(items(number, "old"))
     assert (await run(made, database)).counts == Counts(created=number)
 
@@ -64,7 +64,7 @@ async def test_a_catalog_grows_no_further_than_its_quota(
     """One merchant must not fill the disk of all; what is within the limit is kept and goes on to be updated."""
     shelf.products(items(120, "old"))
     limited = made.model_copy(update=limit)
-    assert (await run(limited, served)).status is SyncStatus.SUCCEEDED, "so many are just allowed"
+    assert (await run(limited, served)).status is SyncStatus.SUCCEEDED, "the quota itself is allowed"
     size = served.call(catalog.size_in_bytes, "shop", PRODUCT)
     if record_limit is None:
         limited = made.model_copy(update={"max_catalog_bytes": size})
@@ -91,7 +91,7 @@ async def test_a_catalog_grows_no_further_than_its_quota(
 
 
 def outcome(sync: Sync) -> tuple[SyncStatus, str | None, int]:
-    """How it ended, and how much it deleted."""
+    """Return how the sync ended, and how many records it deleted."""
     return sync.status, sync.failure_code, sync.counts.deleted
 
 
@@ -99,7 +99,7 @@ def outcome(sync: Sync) -> tuple[SyncStatus, str | None, int]:
 async def test_a_pull_that_lacks_more_than_half_of_the_catalog_deletes_nothing(
     served: Database, made: Settings, shelf: FakeListService, left: int
 ) -> None:
-    """An empty answer is far more often a fault than a clearance sale; what was read is kept."""
+    """An empty list is more likely a fault than a clearance. The records that were read are kept."""
     await stocked(made, served, shelf, 20)
     shelf.products(items(left))
     sync = await run(made, served)
@@ -111,7 +111,7 @@ async def test_a_pull_that_lacks_more_than_half_of_the_catalog_deletes_nothing(
 
 
 @pytest.mark.parametrize(("number", "left"), [(20, 10), (19, 0), (1, 0)])
-async def test_half_of_the_catalog_and_a_small_one_may_go(
+async def test_half_of_the_catalog_or_all_of_a_small_one_may_be_removed(
     served: Database, made: Settings, shelf: FakeListService, number: int, left: int
 ) -> None:
     """Of fewer than 20 records, a share says nothing."""
@@ -205,7 +205,7 @@ async def test_a_pull_stops_as_soon_as_the_limit_cannot_be_met_any_more(
 def test_a_pull_that_is_stopped_early_would_have_failed_at_its_end(
     fits: list[bool], page_size: int, most: int, more_pages: int
 ) -> None:
-    """Whatever comes: so the verdict is the same for any order."""
+    """For any remaining records, so the verdict is the same for any order."""
     pages = [fits[start : start + page_size] for start in range(0, len(fits), page_size)]
     read = rejected = 0
     at_the_end = pull.are_too_many_rejected(len(fits), fits.count(False), most)
@@ -356,7 +356,7 @@ async def test_a_list_that_only_repeats_records_ends_the_sync_whichever_worker_r
     assert service.asked <= max(11 - before, 1) + 1  # the next page is fetched while one is written
 
 
-async def test_a_worker_that_takes_over_a_complete_pull_judges_it(
+async def test_a_worker_that_takes_over_a_complete_pull_checks_its_rejections(
     served: Database, made: Settings, shelf: FakeListService
 ) -> None:
     """The one that read the last page may have been lost before it did."""

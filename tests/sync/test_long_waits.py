@@ -1,4 +1,4 @@
-"""A sync that waits because its product service asks for it: it keeps its claim, and can be cancelled."""
+"""A sync that waits for Retry-After keeps its claim and can be cancelled."""
 
 import asyncio
 import time

@@ -1,4 +1,4 @@
-"""product_service: paging, new attempts, and what it is called when a pull fails."""
+"""The client of a product service: paging, retries, and the code of each failure."""
 
 import gzip
 import random
@@ -96,7 +96,7 @@ async def test_a_page_is_fetched_only_when_it_is_asked_for(service: ProductServi
 
 
 async def test_a_next_cursor_after_the_last_page_is_not_followed(service: ProductService, merchant: Merchant) -> None:
-    """`moreResults: false` ends, whatever else is there."""
+    """`moreResults: false` ends the list."""
     merchant.says(page_of(item(), next_cursor="2", moreResults=False))
     assert [page.next_cursor for page in await pull(service)] == [None]
 
@@ -108,7 +108,7 @@ async def test_the_content_type_does_not_matter(service: ProductService, merchan
 
 
 async def test_a_page_that_does_not_fit_is_not_asked_for_again(service: ProductService, merchant: Merchant) -> None:
-    """It was meant so: only the merchant can change it."""
+    """A retry would return the same page."""
     merchant.says(page_of(next_cursor="2"), [])
     error = await failure(service)
     assert (error.code, len(merchant.asked)) == ("INVALID_PAGE", 2)
@@ -130,7 +130,7 @@ async def test_more_results_need_a_next_cursor(
 async def test_a_cursor_that_was_asked_for_before_ends_the_pull(
     service: ProductService, merchant: Merchant, cursors: list[str]
 ) -> None:
-    """Otherwise the sync would go round in circles for ever."""
+    """Otherwise the sync would never end."""
     merchant.says(*[page_of(next_cursor=cursor) for cursor in cursors])
     pages = service.pages(PRODUCT, "start")
     assert [(await anext(pages)).next_cursor for _ in cursors[:-1]] == cursors[:-1]
@@ -174,10 +174,10 @@ async def test_no_more_pages_are_read_than_a_sync_may(merchant: Merchant, outbou
         (503, "PRODUCT_SERVICE_ERROR", 3),
     ],
 )
-async def test_only_what_may_pass_is_tried_again(
+async def test_only_transient_failures_are_retried(
     service: ProductService, merchant: Merchant, status: int, code: str, attempts: int
 ) -> None:
-    """A wrong token stays wrong."""
+    """A wrong token stays wrong, so a retry does not help."""
     merchant.says(status)
     error = await failure(service, COLLECTION)
     assert error.code == code
@@ -189,7 +189,7 @@ async def test_only_what_may_pass_is_tried_again(
 
 @pytest.mark.parametrize("status", [400, 413])
 async def test_a_page_size_that_is_refused_is_halved(merchant: Merchant, outbound: HttpClient, status: int) -> None:
-    """From there on too: what was too large once is likely to be so again."""
+    """The following pages use the smaller size too."""
     merchant.says(status, status, page_of(item("a"), next_cursor="2"), page_of(item("b")))
     await pull(ProductService(outbound, merchant.url, TOKEN, 250))
     asked = [(request.query_params["page_size"], request.query_params.get("cursor")) for request in merchant.asked]
@@ -243,7 +243,7 @@ async def test_the_size_of_a_compressed_answer_is_estimated(merchant: Merchant, 
 
 
 @pytest.mark.parametrize("status", [400, 413])
-async def test_who_refuses_even_a_single_record_is_told_so(
+async def test_a_refusal_of_even_a_single_record_is_reported(
     merchant: Merchant, outbound: HttpClient, status: int
 ) -> None:
     """The parts end there, and nothing is tried twice."""
@@ -262,8 +262,8 @@ async def test_a_redirect_is_not_followed(service: ProductService, merchant: Mer
     assert len(merchant.asked) == 1
 
 
-async def test_a_request_is_tried_again_and_the_pull_goes_on(service: ProductService, merchant: Merchant) -> None:
-    """One bad moment must not cost an hour's pull."""
+async def test_a_request_is_retried_and_the_pull_continues(service: ProductService, merchant: Merchant) -> None:
+    """A brief outage must not end an hour's pull."""
     merchant.says(page_of(item("a"), next_cursor="2"), 503, 429, page_of(item("b")))
     assert [record.id for page in await pull(service) for record in page.records] == ["a", "b"]
     assert [request.query_params.get("cursor") for request in merchant.asked] == [None, "2", "2", "2"]
@@ -286,7 +286,7 @@ async def test_the_wait_that_the_service_asks_for_is_kept(
 
 
 async def test_a_rate_limit_without_retry_after_is_waited_for(service: ProductService, merchant: Merchant) -> None:
-    """Platforms say it in headers of their own."""
+    """Platforms use headers of their own."""
     headers = {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "1"}
     merchant.answers = [Response(status_code=429, headers=headers), Response(as_bytes(page_of()))]
     started = time.monotonic()
@@ -317,7 +317,7 @@ def test_waits_end_with_what_one_request_may_wait_in_all() -> None:
 async def test_a_wait_of_more_than_five_minutes_ends_the_pull(
     service: ProductService, merchant: Merchant, value: str
 ) -> None:
-    """A sync that the merchant starts later is of more use than one that sits there for a day."""
+    """A sync that the merchant starts later is more useful than one that waits for a day."""
     merchant.answers = [Response(status_code=429, headers={"Retry-After": value})]
     error = await failure(service)
     assert error.code == "PRODUCT_SERVICE_RATE_LIMITED"
@@ -334,7 +334,7 @@ async def test_an_unreachable_service_is_told_as_such(outbound: HttpClient) -> N
 
 
 async def test_a_private_address_is_told_as_such(merchant: Merchant) -> None:
-    """Asked for nothing, and not tried again."""
+    """No request is sent, and none is retried."""
     async with HttpClient(allow_private_addresses=False) as outbound:
         url = merchant.url.replace("http:", "https:")
         error = await failure(ProductService(outbound, url, TOKEN, 2))
@@ -352,7 +352,7 @@ async def test_a_page_that_is_too_large_is_told_as_such(service: ProductService,
 
 
 async def test_a_token_that_cannot_be_sent_is_told_without_it(merchant: Merchant, outbound: HttpClient) -> None:
-    """A line feed at the end is the usual slip."""
+    """A line feed at the end is the usual mistake."""
     error = await failure(ProductService(outbound, merchant.url, TOKEN + "\n", 2))
     assert error.code == "PRODUCT_SERVICE_UNAUTHORIZED"
     assert merchant.asked == []

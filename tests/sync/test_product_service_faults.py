@@ -1,4 +1,4 @@
-"""Every misbehaviour of the hostile product service: how the sync ends, what it says, what the catalog has then."""
+"""Every misbehaviour of the hostile product service: how the sync ends, its message, and the catalog afterwards."""
 
 import asyncio
 import logging
@@ -109,7 +109,7 @@ def test_every_misbehaviour_has_a_defined_end() -> None:
 async def test_a_sync_from_a_service_that_misbehaves_has_its_defined_end(
     name: str, stocked: Database, service: Hostile, made: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """With a code and a detail that help the merchant, a catalog as promised, and the token told to nobody."""
+    """Its code and detail help the merchant, the catalog is as defined, and the token appears nowhere."""
     await check(name, stocked, service, made, caplog)
 
 

@@ -1,4 +1,4 @@
-"""What a list lacks is asked for by id before it is removed: what comes back stays."""
+"""Missing records are requested by id before they are removed; records that come back stay."""
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -45,7 +45,7 @@ async def stocked(shelf: FakeListService, database: Database, made: Settings) ->
         yield database
 
 
-async def test_what_the_list_skipped_stays_and_is_up_to_date(
+async def test_a_record_that_the_list_skipped_stays_and_is_updated(
     stocked: Database, made: Settings, shelf: FakeListService
 ) -> None:
     """A record must not vanish from a shop because another one was deleted while we read."""
@@ -70,7 +70,7 @@ async def test_what_the_list_skipped_and_does_not_fit_keeps_its_old_version(
 
 
 @pytest.mark.parametrize("by_id", [None, [], 400, 500])
-async def test_a_service_that_cannot_be_asked_by_id_is_taken_at_its_lists_word(
+async def test_the_list_decides_where_a_service_cannot_be_asked_by_id(
     stocked: Database, made: Settings, shelf: FakeListService, by_id: Any
 ) -> None:
     """It ignores `ids` and answers with its first page, has none of them, or refuses."""
@@ -100,7 +100,9 @@ async def test_nothing_is_asked_where_nothing_is_missing(
     assert (shelf.ids, len(shelf.asked)) == ([], 1)
 
 
-async def test_a_clearance_is_not_asked_about(stocked: Database, made: Settings, shelf: FakeListService) -> None:
+async def test_more_than_a_thousand_missing_records_are_not_requested_by_id(
+    stocked: Database, made: Settings, shelf: FakeListService
+) -> None:
     """More than a thousand are not skipped by accident; the guard against mass deletion looks at them."""
     made = made.model_copy(update={"page_size": 500})
     shelf.products(items(10, "old"), items(2100, start=100))

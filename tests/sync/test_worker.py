@@ -1,4 +1,4 @@
-"""The worker: what becomes of a sync, over a real product service and on both databases."""
+"""The worker: whole syncs, with a real product service on both databases."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,7 +36,7 @@ class Service:
         self.status: int | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Counts the pages asked for."""
+        """Count the requested pages."""
         if scope["type"] == "http":
             self.cursors.append(parse_qs(scope["query_string"].decode()).get("cursor", [None])[0])
             if self.status is not None:
@@ -74,7 +74,6 @@ def served(service: Service, database: Database, made: Settings) -> Iterator[Dat
 
 
 async def test_a_sync_copies_every_record(served: Database, made: Settings, service: Service) -> None:
-    """That is the whole point."""
     sync = await run(made, served)
     count = SAMPLE.count(PRODUCT)
     assert (sync.status, sync.counts, sync.attempt) == (SyncStatus.SUCCEEDED, Counts(created=count), 1)
@@ -102,7 +101,7 @@ async def test_a_collection_sync_keeps_ids_and_writes_no_products(served: Databa
 async def test_a_service_that_refuses_fails_the_sync_and_leaves_the_catalog(
     served: Database, made: Settings, service: Service
 ) -> None:
-    """With a reason that the merchant can act on."""
+    """The failure detail tells the merchant what to change."""
     await run(made, served)
     service.status = 401
     sync = await run(made, served)
@@ -122,10 +121,10 @@ async def test_a_service_that_refuses_fails_the_sync_and_leaves_the_catalog(
         ({"product_service_url": "http://127.0.0.1:1"}, "PRODUCT_SERVICE_UNREACHABLE"),
     ],
 )
-async def test_what_has_changed_since_the_sync_was_queued_counts(
+async def test_a_merchant_is_checked_again_when_its_sync_starts(
     served: Database, made: Settings, change: dict[str, Any], code: str
 ) -> None:
-    """A merchant that was switched off meanwhile is not called any more.
+    """The product service of a merchant that was disabled meanwhile gets no request.
 
     The values are written past `merchants.change`, which cancels active syncs: a PUT at the same moment may come later.
     """
@@ -136,10 +135,10 @@ async def test_what_has_changed_since_the_sync_was_queued_counts(
     assert ended.failure_code == code
 
 
-async def test_a_worker_that_is_stopped_hands_back_and_the_next_goes_on_from_there(
+async def test_a_stopped_worker_hands_back_its_sync_and_the_next_continues_it(
     served: Database, made: Settings, service: Service
 ) -> None:
-    """At once, and no page is fetched twice but the one that was being written and the one on its way meanwhile."""
+    """At once. Only the page being written and the prefetched page may be fetched twice."""
     service.app = create_sample_app(SAMPLE, token=TOKEN, delay=0.05)
     sync = await served.write(enqueue, "shop", PRODUCT)
     async with working(made, served):
@@ -155,7 +154,7 @@ async def test_a_worker_that_is_stopped_hands_back_and_the_next_goes_on_from_the
 
 
 async def test_a_slow_page_does_not_cost_the_lease(served: Database, made: Settings, service: Service) -> None:
-    """The heart beats while the merchant thinks, for longer than a lease."""
+    """Heartbeats renew the lease while the service prepares a page, for longer than the lease."""
     service.app = create_sample_app(SAMPLE, token=TOKEN, delay=2.5)
     sync = await served.write(enqueue, "shop", PRODUCT)
     made = made.model_copy(update={"page_size": 500})
@@ -165,7 +164,7 @@ async def test_a_slow_page_does_not_cost_the_lease(served: Database, made: Setti
 
 
 async def test_a_worker_runs_several_syncs_at_a_time(served: Database, made: Settings, service: Service) -> None:
-    """One merchant's slow service keeps nobody else waiting while there are free slots."""
+    """A slow product service delays no other sync while there are free slots."""
     service.app = create_sample_app(SAMPLE, token=TOKEN, delay=0.1)
     first = await served.write(enqueue, "shop", PRODUCT)
     second = await served.write(enqueue, "shop", COLLECTION)

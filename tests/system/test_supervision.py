@@ -1,4 +1,4 @@
-"""Background loops outlive every error: it is logged once and counted, the other loops go on, readiness says so."""
+"""Background loops survive every error: it is logged once and counted, other loops continue, readiness reports it."""
 
 import asyncio
 import logging
@@ -40,12 +40,12 @@ NEVER = 3600.0
 
 
 def failures(metrics: Metrics, loop: str) -> float:
-    """How many unexpected errors of the loop were counted."""
+    """Return the number of unexpected errors counted for the loop."""
     return metrics.registry.get_sample_value("product_gateway_loop_failures_total", {"loop": loop}) or 0.0
 
 
 async def test_a_loop_that_fails_goes_on_and_says_so_once(caplog: pytest.LogCaptureFixture) -> None:
-    """A traceback at every new attempt would bury everything else in the log."""
+    """A traceback for every attempt would hide the rest of the log."""
     metrics, tried = Metrics(), 0
 
     async def work(loop: Loop) -> None:
@@ -64,7 +64,7 @@ async def test_a_loop_that_fails_goes_on_and_says_so_once(caplog: pytest.LogCapt
 
 
 async def test_a_database_that_is_away_is_waited_for_without_a_traceback(caplog: pytest.LogCaptureFixture) -> None:
-    """It is expected, has a metric of its own, and is over when it is over."""
+    """An outage is expected and has its own metric."""
     metrics, tried = Metrics(), 0
 
     async def work(_: Loop) -> None:
@@ -81,7 +81,7 @@ async def test_a_database_that_is_away_is_waited_for_without_a_traceback(caplog:
 
 
 async def test_pauses_grow_up_to_a_limit() -> None:
-    """A database in trouble is not helped by a crowd that asks all the time."""
+    """Constant retries would not help an overloaded database."""
     loop = Loop(CLAIMS, Metrics())
     pauses = [loop.failed(ValueError()) for _ in range(50)]
     assert pauses[0] <= 0.5
@@ -91,8 +91,8 @@ async def test_pauses_grow_up_to_a_limit() -> None:
     assert loop.failed(ValueError()) <= 0.5
 
 
-async def test_one_loops_failure_is_its_own_and_what_ends_a_loop_ends_it() -> None:
-    """Cancelled is cancelled, and an exception that is the loop's result is no failure."""
+async def test_a_failing_loop_does_not_affect_others_and_can_be_ended() -> None:
+    """Cancellation ends a loop, and an exception in `ends_with` is its result."""
     supervisor, stop, done = Supervisor(Metrics()), asyncio.Event(), asyncio.Event()
 
     async def fail(_: Loop) -> None:
@@ -126,7 +126,7 @@ async def test_one_loops_failure_is_its_own_and_what_ends_a_loop_ends_it() -> No
 
 
 async def test_a_loop_is_stalled_where_it_hangs_or_fails_but_not_where_it_waits() -> None:
-    """A worker all of whose slots are taken is well; one that hangs in a statement is not."""
+    """A worker with no free slot is healthy; one that hangs in a statement is not."""
     supervisor, idle, working = Supervisor(Metrics(), stalled_after=0.2), asyncio.Event(), asyncio.Event()
 
     async def work(loop: Loop) -> None:
@@ -160,7 +160,7 @@ async def test_a_loop_is_stalled_where_it_hangs_or_fails_but_not_where_it_waits(
     await asyncio.gather(task, unneeded, return_exceptions=True)
 
 
-def test_syncs_run_again_after_an_error_that_no_list_has(deployment: Deployment) -> None:
+def test_syncs_run_again_after_an_unexpected_error(deployment: Deployment) -> None:
     """With a column of `syncs` renamed for two seconds on PostgreSQL. SQLite's error for that says "away"."""
     url = deployment.environment["PRODUCT_GATEWAY_DATABASE_URL"]
     fault: Any = renamed(url, "syncs", "queued_at") if is_postgresql(url) else raising(url, "sync_events")
@@ -222,8 +222,8 @@ def test_the_worker_beside_a_server_starts_when_it_can(sqlite_deployment: Deploy
             assert ended(shop, shop.put(f"{API}/sync/PRODUCT").json()["data"], SOON)["status"] == "SUCCEEDED"
 
 
-def test_a_worker_whose_slots_are_all_taken_ends_when_it_is_told(sqlite_deployment: Deployment) -> None:
-    """It hands its syncs back at once: who stops it does not wait for a product service."""
+def test_a_worker_with_no_free_slot_stops_when_told(sqlite_deployment: Deployment) -> None:
+    """It hands its syncs back at once, without waiting for a product service."""
     sqlite_deployment.environment["PRODUCT_GATEWAY_WORKER_CONCURRENCY"] = "1"
     service = PacedService()
     with serve(service) as address, sqlite_deployment.serving() as url, sqlite_deployment.process("worker") as worker:
@@ -263,7 +263,7 @@ async def test_readiness_names_a_loop_that_makes_no_progress(database: Database,
 
 
 async def until_ready(bases: tuple[str, ...], status: int) -> list[str]:
-    """What each says when all of them answer with the status."""
+    """Wait until all answer with the status. Return their bodies."""
     async with asyncio.timeout(SOON), httpx2.AsyncClient() as client:
         while True:
             found = [await client.get(f"{base}/health/ready") for base in bases]
@@ -272,8 +272,8 @@ async def until_ready(bases: tuple[str, ...], status: int) -> list[str]:
             await asyncio.sleep(0.05)
 
 
-async def test_who_waits_goes_on_waiting_through_an_error_that_no_list_has(database: Database) -> None:
-    """Only whose time is up hears of it."""
+async def test_a_waiting_client_keeps_waiting_through_an_unexpected_error(database: Database) -> None:
+    """Only a client whose time is up gets the error."""
     metrics = Metrics()
     waiting = SyncWaiters(database, supervisor=Supervisor(metrics))
     never: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
@@ -290,7 +290,7 @@ async def test_who_waits_goes_on_waiting_through_an_error_that_no_list_has(datab
     await waiting.aclose()
 
 
-async def test_the_monitor_goes_on_after_an_error_that_no_list_has() -> None:
+async def test_the_monitor_continues_after_an_unexpected_error() -> None:
     """Its viewers are told what has changed as soon as that can be seen again."""
     metrics, looks = Metrics(), 0
 

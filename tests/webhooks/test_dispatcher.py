@@ -1,4 +1,4 @@
-"""deliveries: messages to webhooks over real HTTP, whatever their receivers do."""
+"""The webhook dispatcher, over real HTTP, with receivers that answer in every way."""
 
 import asyncio
 import base64
@@ -163,7 +163,7 @@ async def test_for_a_day_after_a_change_messages_are_signed_with_both_secrets(
 
 
 def age_previous_secrets(connection: Connection) -> None:
-    """As if the time of the overlap had just ended."""
+    """Move the end of the overlap into the past."""
     connection.execute(update(tables.webhooks).values(previous_secret_until=datetime.now(UTC) - timedelta(seconds=1)))
 
 
@@ -177,7 +177,7 @@ async def test_the_same_secret_again_makes_one_signature(database: Database, mad
     assert believed_with(receiver.messages[0], SECRET)
 
 
-async def test_a_previous_secret_that_cannot_be_read_holds_up_nothing(
+async def test_an_unreadable_previous_secret_does_not_delay_delivery(
     database: Database, made: Settings, receiver: Hooks, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The current one is what counts."""
@@ -275,7 +275,7 @@ async def test_a_message_and_its_headers_are_as_the_spec_has_them(
 async def test_a_receivers_status_is_all_that_counts(
     database: Database, made: Settings, receiver: Hooks, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """2xx is delivered however the body goes on; everything else is tried again, and nobody follows a redirect."""
+    """2xx means delivered, with any body. Any other status is retried. Redirects are not followed."""
     ways = ("ok", "huge", "half", "packed", "500", "302", "410", "down")
     ids = {way: end_sync(made, database, way, f"{receiver.url}/{way}") for way in ways}
     database.call(webhooks.put, "down", url=f"{NOWHERE}/hook")
@@ -330,7 +330,7 @@ async def test_a_receiver_that_hangs_holds_up_its_own_merchant_alone(
 
 
 async def test_no_answer_in_time_is_a_failed_attempt(database: Database, made: Settings, receiver: Hooks) -> None:
-    """However long the receiver would like to think."""
+    """The time-out ends the attempt."""
     sync_id = end_sync(made, database, "shop", f"{receiver.url}/hang")
     made = made.model_copy(update={"webhook_timeout_seconds": 0.5, "webhook_retry_seconds": 3600.0})
     async with delivering(made, database):
@@ -339,7 +339,7 @@ async def test_no_answer_in_time_is_a_failed_attempt(database: Database, made: S
     assert "0.5 s" in str(failed.last_error)
 
 
-async def test_a_receiver_says_when_to_come_again(database: Database, made: Settings, receiver: Hooks) -> None:
+async def test_retry_after_of_a_receiver_is_respected(database: Database, made: Settings, receiver: Hooks) -> None:
     """Retry-After: one that is busy gets the time that it asks for."""
     sync_id = end_sync(made, database, "shop", f"{receiver.url}/later")
     async with delivering(made, database):
@@ -349,10 +349,10 @@ async def test_a_receiver_says_when_to_come_again(database: Database, made: Sett
     assert len(receiver.messages) == 1
 
 
-async def test_what_cannot_be_delivered_is_given_up_at_last_and_stays_to_be_seen(
+async def test_an_undeliverable_message_is_given_up_and_its_record_stays(
     database: Database, made: Settings, receiver: Hooks
 ) -> None:
-    """After three days nobody waits any more, but somebody may look."""
+    """After three days the message is dropped, but its record stays."""
     sync_id = end_sync(made, database, "shop", f"{receiver.url}/500")
     made = made.model_copy(update={"webhook_give_up_hours": 1.5 / 3600, "webhook_retry_seconds": 0.5})
     async with delivering(made, database) as metrics:
@@ -363,7 +363,7 @@ async def test_what_cannot_be_delivered_is_given_up_at_last_and_stays_to_be_seen
     assert database.call(webhooks.pending).count == 0
 
 
-async def test_what_waits_and_for_how_long_is_measured(database: Database, made: Settings) -> None:
+async def test_the_number_and_age_of_pending_messages_are_measured(database: Database, made: Settings) -> None:
     """The one number that says that messages do not get through, whichever process is asked."""
     end_sync(made, database, "shop", f"{NOWHERE}/hook")
     operations, name = Operations(database, Metrics(), Access(made, database, None)), "product_gateway_webhook_"
@@ -382,7 +382,7 @@ async def test_what_waits_and_for_how_long_is_measured(database: Database, made:
     [({"allow_private_addresses": False}, "must be called with https"), ({}, "--webhook-secret-file FILE")],
     ids=["address", "secret"],
 )
-async def test_what_may_not_be_called_or_cannot_be_signed_is_not_sent(
+async def test_a_forbidden_address_or_unreadable_secret_sends_no_message(
     database: Database, made: Settings, receiver: Hooks, tmp_path: Path, change: dict[str, Any], error: str
 ) -> None:
     """The rule on addresses is the product services'; and an unsigned message is none. The operator sees which."""
@@ -416,7 +416,7 @@ async def test_a_worker_killed_between_sending_and_writing_it_down_loses_nothing
             other = database.call(enqueue, "other", PRODUCT)
             within(PATIENCE, lambda: not database.call(syncs.get, "other", other.id).is_active)
             sent = len(receiver.messages)
-            within(PATIENCE, lambda: len(receiver.messages) > sent)  # it has just arrived, and nobody has answered
+            within(PATIENCE, lambda: len(receiver.messages) > sent)  # it has just arrived and is not answered
             worker.send(signal.SIGKILL)
             worker.wait()
         killed = database.call(webhooks.of_sync, "shop", sync.id)[0]
@@ -429,7 +429,7 @@ async def test_a_worker_killed_between_sending_and_writing_it_down_loses_nothing
     assert verify(receiver.messages[-1])["data"]["failure"]["code"] == "PRODUCT_SERVICE_UNREACHABLE"
 
 
-def test_waits_grow_twice_as_long_each_time_and_not_for_all_at_once() -> None:
+def test_the_retry_delay_doubles_with_jitter() -> None:
     """A receiver that comes back must not meet a crowd, and one that is away for a day is not called all day."""
     for attempt, wait in (
         (1, 5.0),
@@ -467,8 +467,8 @@ async def test_the_guides_receivers_believe_what_we_send_and_nothing_else(
 
 
 @pytest.mark.parametrize("place", ["spec", "guide"])
-def test_the_times_are_said_as_they_are(place: str) -> None:
-    """Those who write a receiver plan with them."""
+def test_documented_times_match_the_code(place: str) -> None:
+    """Authors of receivers rely on them."""
     (tag,) = (each for each in documents.load(documents.GATEWAY)["tags"] if each["name"] == "Webhooks")
     said = tag["description"] if place == "spec" else GUIDE.read_text()
     text, made = " ".join(said.split()), settings.load()

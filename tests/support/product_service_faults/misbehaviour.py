@@ -74,7 +74,7 @@ class Call:
         content = body if isinstance(body, bytes) else orjson.dumps(body)
         named = {"Content-Type": "application/json", "Content-Length": str(len(content)), "Connection": "close"}
         named |= {name.replace("_", "-"): value for name, value in headers.items()}
-        lines = [f"HTTP/1.1 {status} Whatever", *(f"{name}: {value}" for name, value in named.items())]
+        lines = [f"HTTP/1.1 {status} Reason", *(f"{name}: {value}" for name, value in named.items())]
         await self.say("\r\n".join([*lines, "", ""]).encode("latin-1"), content)
 
     async def page(self, items: list[Any] | None = None, **pagination: Any) -> None:

@@ -89,7 +89,7 @@ async def too_many_items(call: Call) -> None:
 
 @misbehaviour()
 async def more_than_was_asked_for(call: Call) -> None:
-    """The whole catalog at once, whatever the page size."""
+    """The whole catalog at once, for any page size."""
     await call.answer(page_of(records()))
 
 

@@ -91,7 +91,7 @@ async def too_large_until_a_smaller_page_is_asked_for(call: Call) -> None:
 
 @misbehaviour()
 async def moved_to_another_host(call: Call) -> None:
-    """A redirect to a host that nobody registered."""
+    """A redirect to a host that is not registered."""
     await call.answer(b"", 301, Location="https://elsewhere.example/products")
 
 

@@ -86,7 +86,7 @@ async def broken_chunks(call: Call) -> None:
 
 @misbehaviour(from_page=2)
 async def endless_body(call: Call) -> None:
-    """Sends chunks for as long as somebody listens."""
+    """Sends chunks for as long as the connection is open."""
     chunk = b"%x\r\n%b\r\n" % (len(BLANK), BLANK)
     await call.say(HEAD + b"Transfer-Encoding: chunked\r\n\r\n", *itertools.repeat(chunk, 1000))
 
@@ -138,7 +138,7 @@ async def compression_not_asked_for(call: Call) -> None:
 
 @misbehaviour(from_page=2)
 async def giant_page(call: Call) -> None:
-    """A page larger than a worker reads, whatever page size it asks for."""
+    """A page larger than the limit, for any page size."""
     await call.answer(orjson.dumps(page_of(records())) + BLANK * 5)
 
 
