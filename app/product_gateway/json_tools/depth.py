@@ -1,12 +1,12 @@
-"""A limit on how deep JSON nests, the same with every version of Python (RFC 8259 §9 allows one).
+"""A limit on the nesting of JSON, the same with every version of Python (RFC 8259 §9 allows one).
 
-Parsers have limits of their own, and they differ. `orjson.loads` stops at 1,024 levels and `orjson.dumps` at 254.
+The limits of parsers differ. `orjson.loads` stops at 1,024 levels and `orjson.dumps` at 254.
 `json` and `msgspec` go as deep as the interpreter's stack allows: about 1,000 levels on Python 3.11, several thousand
-on 3.13. So whether a text is read would depend on the version of Python.
+on 3.13.
 """
 
 MAX_DEPTH = 254
-"""Levels of objects and arrays. `orjson.dumps` writes no more: what is within the limit can be sent on."""
+"""Levels of objects and arrays: the limit of `orjson.dumps`, so that accepted JSON can also be written."""
 
 _OTHERS = bytes(set(range(256)) - set(b'[]{}"'))
 
@@ -16,14 +16,13 @@ class TooDeep(ValueError):
 
 
 def is_deeper(content: bytes, levels: int = MAX_DEPTH) -> bool:
-    """Return whether objects and arrays nest more than `levels` deep in the JSON text. It need not be valid.
+    """Return whether objects and arrays nest more than `levels` deep in the JSON text, which may be invalid.
 
-    Brackets within strings do not count. A scalar has depth 0, `[]` depth 1. The text must be UTF-8: `json.loads` takes
-    UTF-16 too, so decode the bytes before it.
+    A scalar has depth 0, `[]` depth 1. The text must be UTF-8.
     """
     if content.count(b"[") + content.count(b"{") <= levels:
         return False
-    # Removed from left to right, escaped backslashes first: the quotes that are left begin or end a string.
+    # After the removal of escaped backslashes and then of escaped quotes, each quote begins or ends a string.
     without_escapes = content.replace(rb"\\", b"").replace(rb"\"", b"")
     outside_strings = without_escapes.translate(None, _OTHERS).split(b'"')[::2]
     depth = 0

@@ -1,4 +1,4 @@
-"""Why a body is not JSON, in words for the people who run the product service: what it is, and what to send instead."""
+"""Messages for the operators of a product service: why a body is not JSON, and what to send instead."""
 
 import re
 import unicodedata
@@ -8,7 +8,7 @@ from product_gateway.telemetry import logs
 from product_gateway.telemetry.visible_text import visible
 
 MOST_SHOWN = 60  # characters of the body, and of its Content-Type
-_MASKED_FROM = 4096  # bytes: a secret that begins in what is shown ends within them
+_MASKED_FROM = 4096  # bytes, so that a secret that begins in the shown part is redacted as a whole
 _GZIP = b"\x1f\x8b"
 _WIDE_MARKS = {
     b"\xff\xfe\x00\x00": "UTF-32",
@@ -31,16 +31,16 @@ _WORDS_OF_OTHER_LANGUAGES = {"True": "true", "False": "false", "None": "null", "
 
 
 def why(content: bytes, content_type: str) -> str:
-    """Return what keeps the content from being JSON and what to do, as the end of a sentence and more sentences.
+    """Return the fault and what to do, as the predicate of a sentence and more sentences.
 
-    The content must be one that `tolerant_json.loads` refuses.
+    The content must be one that `tolerant.loads` refuses.
     """
     fault, advice = _of_bytes(content) or _of_text(content)
     return f"{fault}. {looks(content, content_type)} {advice}"
 
 
 def looks(content: bytes, content_type: str) -> str:
-    """Return a sentence that says how an answer's body looks: its Content-Type and its first bytes."""
+    """Describe a response body in one sentence: its Content-Type and its first bytes."""
     kind = f"The Content-Type is {shown(content_type)}" if content_type else "There is no Content-Type"
     if not content:
         return f"{kind}."
@@ -48,7 +48,7 @@ def looks(content: bytes, content_type: str) -> str:
 
 
 def shown(text: str, most: int = MOST_SHOWN) -> str:
-    """Return the text in backticks: without secrets, in one line, and not longer than `most` characters."""
+    """Return the text in backticks: redacted, in one line, and cut after `most` characters."""
     plain = visible(logs.redact(text[:_MASKED_FROM]))
     return f"`{plain}`" if len(plain) <= most and len(text) <= _MASKED_FROM else f"`{plain[:most]}…`"
 
@@ -132,7 +132,7 @@ def _kind_of_character(text: str, place: int) -> tuple[str, str]:
     word = _WORD.match(text, place)
     if word and (instead := _WORDS_OF_OTHER_LANGUAGES.get(word[0])):
         return f"it has {word[0]}, which JSON does not have", f"Write {instead}."
-    # One character only: what follows may be the rest of a secret.
+    # Show one character only: the next ones may belong to a secret.
     if before == '"':
         return (
             f"{shown(character)} follows a string",

@@ -1,8 +1,7 @@
-"""A JSON parser for which one unusable value spoils its record alone, not the whole text.
+"""A tolerant JSON parser, so that an unusable value costs its record only and not the whole page.
 
-RFC 8259 allows what no program can keep: half of a surrogate pair (§8.2), numbers that no float holds (§6), any depth
-(§9). orjson and msgspec refuse a text for each of them. Here the text is read, and `Unusable` stands for such a number.
-Half of a surrogate pair stays in its string. What is not JSON raises NotJSON.
+RFC 8259 allows lone surrogates (§8.2), numbers beyond the range of a float (§6) and any depth (§9). orjson and msgspec
+refuse such texts. This parser returns `Unusable` for such numbers, and keeps lone surrogates in their strings.
 """
 
 import json
@@ -16,30 +15,30 @@ import orjson
 from product_gateway.json_tools.depth import MAX_DEPTH, is_deeper
 
 MAX_RECORD_DEPTH = MAX_DEPTH - 4
-"""Levels of objects and arrays in a record. An API response has a few levels around the record."""
+"""Levels of objects and arrays in a record. API responses add a few levels around it."""
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # parsers may ignore it (RFC 8259 §8.1)
 SMALLEST_INTEGER, LARGEST_INTEGER = -(2**63), 2**63 - 1
-_PAGE_DEPTH = MAX_RECORD_DEPTH + 2  # the page is an object, and its items are an array
+_PAGE_DEPTH = MAX_RECORD_DEPTH + 2  # the page and its items are one level each
 _FEWEST_DIGITS_OUT_OF_RANGE = 19
 _MOST_DIGITS_READ = 1000
 
-_find_long_number = re.compile(rb"[0-9]{%d}" % _FEWEST_DIGITS_OUT_OF_RANGE).search  # orjson rounds it without a word
+_find_long_number = re.compile(rb"[0-9]{%d}" % _FEWEST_DIGITS_OUT_OF_RANGE).search  # orjson rounds these
 _find_surrogate = re.compile("[\ud800-\udfff]").search
-# A string that never ends matches up to the end of the text: so the time is linear in the length.
+# An unterminated string matches up to the end of the text, so that the time is linear in the length.
 _TOKEN = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)
 _WHITE_SPACE = re.compile(r"[ \t\n\r]*")
 
 
 @dataclass(frozen=True, slots=True)
 class Unusable:
-    """A number that cannot be kept, as it was written."""
+    """A number outside of the supported range, with its literal."""
 
     literal: str
 
 
 class NotJSON(ValueError):
-    """Text that is not JSON. `place` is where its reading stopped: a character of `text`; `constant` is NaN or so."""
+    """Invalid JSON. `place` is the index in `text` at which parsing stopped; `constant` is NaN or Infinity."""
 
     def __init__(self, text: str, place: int, reason: str = "", constant: str = "") -> None:
         super().__init__("The text is not JSON.")
@@ -50,14 +49,14 @@ class NotJSON(ValueError):
 
 
 class _ConstantError(ValueError):
-    """NaN, Infinity or -Infinity, which Python's parser would read."""
+    """NaN, Infinity or -Infinity, which Python's parser accepts."""
 
 
 def loads(content: bytes) -> tuple[Any, bool]:
-    """Return the value, and whether all of it is certainly usable.
+    """Return the value, and whether it certainly has no unusable parts.
 
-    Objects and arrays deeper than a record may be are replaced by empty ones, one level beyond the limit. Raises
-    NotJSON, and UnicodeDecodeError where the content is not UTF-8.
+    Replaces objects and arrays beyond the depth limit by empty ones. Raises NotJSON, and UnicodeDecodeError if the
+    content is not UTF-8.
     """
     content = content.removeprefix(BYTE_ORDER_MARK)
     deep = is_deeper(content, _PAGE_DEPTH)
@@ -65,7 +64,7 @@ def loads(content: bytes) -> tuple[Any, bool]:
         try:
             return orjson.loads(content), True
         except orjson.JSONDecodeError:
-            pass  # the other parser decides
+            pass  # Python's parser decides
     text = content.decode()
     if deep:
         text = _without_depths(text)
@@ -78,12 +77,12 @@ def loads(content: bytes) -> tuple[Any, bool]:
 
 
 def is_text(value: str) -> bool:
-    """Return whether the string has no lone surrogate, so that it can be written in UTF-8."""
+    """Return whether the string has no lone surrogates and can be written in UTF-8."""
     return value.isascii() or _find_surrogate(value) is None
 
 
 def place_of_fault(text: str) -> str:
-    """Return a JSON Pointer to the member or record of a page at which the text stops being JSON; "" if unknown."""
+    """Return a JSON Pointer to the member or record of a page at which the text becomes invalid; "" if unknown."""
     pointer = ""
     place = _next(text, 0)
     try:
@@ -116,7 +115,7 @@ def _next(text: str, place: int) -> int:
 
 
 def _without_depths(text: str) -> str:
-    """The text with `[]` for each object and array that is one level too deep."""
+    """Replace each object and array that is one level too deep by `[]`."""
     kept: list[str] = []
     closing: list[str] = []
     start = 0

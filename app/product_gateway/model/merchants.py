@@ -1,4 +1,4 @@
-"""Merchants: where each keeps its products, and what it may be called."""
+"""Merchants."""
 
 import re
 from dataclasses import dataclass, field
@@ -7,19 +7,19 @@ from enum import StrEnum
 
 
 class Platform(StrEnum):
-    """Where a merchant keeps products: a platform of their own (BYOP) or Bento itself."""
+    """Where a merchant keeps its products: on its own platform (BYOP) or in Bento."""
 
     BYOP = "BYOP"
     BENTO = "BENTO"
 
 
-# What a merchant may be called: it comes out of tokens, and goes into logs and commands.
+# Restricted, because names come from tokens and appear in logs and commands.
 MERCHANT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:@|~+-]{0,127}")
 
 
 @dataclass(frozen=True, slots=True)
 class Merchant:
-    """A tenant. `product_service_token` is as it is stored: encrypted."""
+    """A tenant. `product_service_token` is encrypted."""
 
     name: str
     platform: Platform

@@ -15,7 +15,7 @@ class EntityType(StrEnum):
 
 
 class SyncStatus(StrEnum):
-    """The life of a sync: QUEUED -> IN_PROGRESS -> SUCCEEDED, FAILED or CANCELLED."""
+    """The state of a sync: QUEUED -> IN_PROGRESS -> SUCCEEDED, FAILED or CANCELLED."""
 
     QUEUED = "QUEUED"
     IN_PROGRESS = "IN_PROGRESS"
@@ -29,12 +29,12 @@ ACTIVE = (SyncStatus.QUEUED, SyncStatus.IN_PROGRESS)
 QUEUED_RETRY_AFTER = 2
 LONGEST_ESTIMATE_SECONDS = 3600
 
-MIN_SAMPLE = 20  # records: with fewer, a share says nothing
+MIN_SAMPLE = 20  # records: a percentage of fewer is not meaningful
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What a sync did to the catalog, in records."""
+    """The numbers of records by what a sync did with them."""
 
     created: int = 0
     updated: int = 0
@@ -45,10 +45,10 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class Sync:
-    """One run, past or present. `as_of` is the database's clock when the row was read.
+    """One sync. `as_of` is the database's time when the row was read.
 
-    `unidentified` counts the records without a usable id, `not_removed` those that it kept because of them, though the
-    list lacks them.
+    `unidentified` counts the records without a usable id. `not_removed` counts the missing records that the sync kept,
+    because the list may have them without an id.
     """
 
     id: UUID
@@ -70,12 +70,11 @@ class Sync:
 
     @property
     def is_active(self) -> bool:
-        """Queued or in progress."""
         return self.status in ACTIVE
 
     @property
     def percent(self) -> int | None:
-        """How far the pull is, 0 to 100; None while the total is unknown."""
+        """The progress of the pull, 0 to 100; None while the total is unknown."""
         if self.records_total is None:
             return None
         if self.records_total == 0:
@@ -84,9 +83,9 @@ class Sync:
 
     @property
     def seconds_left(self) -> int:
-        """When an active sync is likely to end, in whole seconds from `as_of`, at least 1.
+        """The estimated whole seconds from `as_of` until an active sync ends, at least 1.
 
-        From the speed so far where the total is known; otherwise as long again as it has run.
+        Extrapolates the speed so far if the total is known. Otherwise, expects as long again as the sync has run.
         """
         if not self.is_active:
             return 1
@@ -101,7 +100,7 @@ class Sync:
 
 @dataclass(frozen=True, slots=True)
 class SyncEvent:
-    """Something that happened to a sync. What `number` and `detail` mean depends on the kind."""
+    """An event in the life of a sync. The kind defines the meaning of `number` and `detail`."""
 
     at: datetime
     kind: str
@@ -111,7 +110,7 @@ class SyncEvent:
 
 @dataclass(frozen=True, slots=True)
 class ActiveSyncs:
-    """How many syncs of an entity type have a status, over all merchants, and how long ago the first was asked for."""
+    """The number of syncs of all merchants with an entity type and a status, and the age of the oldest."""
 
     entity_type: EntityType
     status: SyncStatus
@@ -121,9 +120,9 @@ class ActiveSyncs:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A worker's right to run a sync. `token` fences: a later claim has a larger one.
+    """A worker's right to run a sync. `token` is a fencing token: a later claim has a larger one.
 
-    `taken_over` where the lease of another worker had run out.
+    `taken_over` says that another worker's lease had expired.
     """
 
     merchant: str
@@ -137,12 +136,12 @@ class Claim:
     rejected: int
     pull_complete: bool
     taken_over: bool = False
-    seconds_since_start: float = 0.0  # of the sync; its time in the queue in between counts
+    seconds_since_start: float = 0.0  # of the sync, with any time back in the queue
 
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """Which merchants wait for a slot though they have none, and the syncs that are their merchant's second one."""
+    """Merchants that wait and have no sync in progress, and syncs in progress that are their merchant's second."""
 
     waiting: frozenset[str]
     second_syncs: frozenset[UUID]
@@ -150,7 +149,7 @@ class Demand:
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """The most records, and bytes of records, that a merchant's catalog of one entity type may have."""
+    """The maximum numbers of records and bytes in a merchant's catalog of one entity type."""
 
     records: int
     bytes: int

@@ -1,4 +1,4 @@
-"""Webhooks and the messages that are delivered to them."""
+"""Webhooks and their messages."""
 
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -7,7 +7,7 @@ from uuid import UUID
 
 
 class DeliveryStatus(StrEnum):
-    """The life of a message to a webhook: PENDING, through any number of attempts -> DELIVERED or GIVEN_UP."""
+    """The state of a message: PENDING (through any number of attempts) -> DELIVERED or GIVEN_UP."""
 
     PENDING = "PENDING"
     DELIVERED = "DELIVERED"
@@ -16,10 +16,10 @@ class DeliveryStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Webhook:
-    """Where a merchant is told how syncs end. Secrets are as they are stored: encrypted. The address may hold one, too.
+    """A merchant's receiver for messages about ended syncs. The secrets are encrypted. The URL may contain a secret.
 
-    `previous_secret` is the one before, while messages are signed with both: until `previous_secret_until`.
-    `gone_at` is when its receiver said that it is no more: it is not called until it is registered again.
+    Until `previous_secret_until`, messages are signed with both secrets. `gone_at` is when the receiver answered 410;
+    the webhook is disabled from then on until it is registered again.
     """
 
     url: str = field(repr=False)
@@ -31,10 +31,10 @@ class Webhook:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A message to a merchant's webhook: how a sync ended. `id` is its `webhook-id`, the same at each attempt.
+    """A message about an ended sync. `id` is its `webhook-id`, the same for each attempt.
 
-    `last_status` is HTTP's, None where there was no answer; `last_error` says in words what went wrong.
-    `as_of` is the database's clock when the row was read.
+    `last_status` is the HTTP status of the last attempt, None without a response. `as_of` is the database's time when
+    the row was read.
     """
 
     merchant: str
@@ -53,14 +53,12 @@ class Delivery:
 
     @property
     def age_seconds(self) -> float:
-        """Since the sync ended."""
         return max(0.0, (self.as_of - self.created_at).total_seconds())
 
 
 @dataclass(frozen=True, slots=True)
 class PendingDeliveries:
-    """How many messages to webhooks are not delivered yet, over all merchants (counted up to 10,000), and how old the
-    oldest is."""
+    """The number of undelivered messages of all merchants (counted up to 10,000), and the age of the oldest."""
 
     count: int
     oldest_seconds: float

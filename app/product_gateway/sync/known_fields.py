@@ -1,4 +1,4 @@
-"""The fields of a record that the contract names, taken out of what was sent: unknown ones cannot spoil the record."""
+"""Extraction of a record's known fields, so that unknown fields cannot make it invalid."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -10,7 +10,7 @@ from product_gateway.sync.record_faults import Parts
 
 
 class Unfit(Exception):
-    """A value that no record can have: where it is, and why."""
+    """An invalid value: its code, place and message."""
 
     def __init__(self, code: str, parts: Parts, message: str) -> None:
         super().__init__(message)
@@ -20,7 +20,7 @@ class Unfit(Exception):
 
 
 class KnownFields:
-    """The known part of values of one schema of the document."""
+    """The known fields of one schema, with the fields of its members."""
 
     def __init__(self, document: documents.Document, schema: documents.Document) -> None:
         self.schema = documents.resolve(document, schema)
@@ -38,9 +38,9 @@ class KnownFields:
         return inner.at(parts[1:])
 
     def of(self, value: Any, parts: Parts = ()) -> Any:
-        """Return the value without unknown members and with integers where 1250.0 or 1.25e3 was written for one.
+        """Return the value without unknown members, and with integers for 1250.0 or 1.25e3.
 
-        A value of another type than the schema's is left for validation, without its members. Raises Unfit.
+        Leaves a value of a wrong type to the validation, without its members. Raises Unfit.
         """
         kind = self.schema["type"]
         if isinstance(value, dict):
@@ -64,7 +64,7 @@ def _check(value: Any, parts: Parts, schema: documents.Document) -> None:
 
 
 def _check_all(value: Any, parts: Parts) -> None:
-    """Without recursion, which the depth of what was sent must not exhaust."""
+    # Without recursion: the value may nest deeper than Python's stack.
     path = list(parts)
     open_members = [_members(value)]
     while open_members:

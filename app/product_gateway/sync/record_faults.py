@@ -1,4 +1,4 @@
-"""What is wrong with a value in a record, in words for the merchant: what was found, and what to write instead."""
+"""Messages for merchants about invalid values in a record: what was found, and what to write instead."""
 
 import re
 from datetime import UTC, datetime
@@ -9,7 +9,7 @@ from product_gateway.json_tools.tolerant import LARGEST_INTEGER, SMALLEST_INTEGE
 from product_gateway.openapi import documents
 
 Parts = tuple[str | int, ...]
-"""A place in a record: names of members and numbers of elements, from the outside to the inside."""
+"""A place in a record: names of members and indexes of elements, from the outside in."""
 
 MOST_SHOWN = 40  # characters of a value
 LONGEST_POINTER = 1024  # characters, as openapi/product-gateway.yaml says
@@ -20,7 +20,7 @@ _EPOCH_MILLISECONDS_FROM = 10**11  # seconds until the year 5138; milliseconds s
 
 
 def pointer_to(parts: Parts) -> str:
-    """Return the JSON Pointer (RFC 6901) of a place, or of the part around it where that is too long to be kept."""
+    """Return the JSON Pointer (RFC 6901) of a place, or of an outer part if the pointer would be too long."""
     pointer = ""
     for each in parts:
         text = encodable(str(each)).replace("~", "~0").replace("/", "~1")
@@ -31,18 +31,15 @@ def pointer_to(parts: Parts) -> str:
 
 
 def missing(parts: Parts, schema: documents.Document) -> str:
-    """Return what to write for a required member that is not there."""
     return f"{_name(parts)} is missing; {_instead(None, schema)}."
 
 
 def wrong_type(parts: Parts, value: Any, schema: documents.Document, top: str = "The record") -> str:
-    """Return what is wrong with a value of another type than the schema's, and what to write instead."""
     name, found = _name(parts, top), _described(value)
     return f"{name} is {found}; {_instead(value, schema)}."
 
 
 def out_of_range(parts: Parts, value: Any, schema: documents.Document) -> str:
-    """Return what is wrong with a number that is too small or too large."""
     name, found = _name(parts), _described(value)
     if "minimum" in schema:
         return f"{name} is {found}; write a number from {schema['minimum']} to {schema['maximum']}."
@@ -52,25 +49,22 @@ def out_of_range(parts: Parts, value: Any, schema: documents.Document) -> str:
 
 
 def too_long(parts: Parts, value: Any, schema: documents.Document) -> str:
-    """Return what is wrong with a string or an array that is too long."""
     name, unit = _name(parts), "characters" if isinstance(value, str) else "elements"
     most = schema.get("maxLength" if isinstance(value, str) else "maxItems")
     return f"{name} has {len(value)} {unit}, and at most {most} are kept. Shorten it."
 
 
 def too_short(parts: Parts) -> str:
-    """Return what is wrong with an empty string."""
     return f"{_name(parts)} is empty. Write at least one character."
 
 
 def has_control_character(parts: Parts, value: str) -> str:
-    """Return which control character stands where."""
     place, found = next((place, each) for place, each in enumerate(value) if each < " " or each == "\x7f")
     return f"{_name(parts)} has a control character, U+{ord(found):04X}, as character {place + 1}. Leave it out."
 
 
 def has_surrogate(parts: Parts, value: str, *, as_name: bool = False) -> str:
-    """Return which half of a surrogate pair stands where; in a member's name where it is `as_name`."""
+    """Describe a lone surrogate in a string, or with `as_name` in the name of a member."""
     place, found = next((place, each) for place, each in enumerate(value) if "\ud800" <= each <= "\udfff")
     where = f"the name of a member of {_name(parts)}" if as_name else _name(parts)
     return (
@@ -80,12 +74,10 @@ def has_surrogate(parts: Parts, value: str, *, as_name: bool = False) -> str:
 
 
 def too_deep(parts: Parts, levels: int) -> str:
-    """Return what is wrong with a value that nests too deeply."""
     return f"{_name(parts)} nests objects and arrays too deeply. Use at most {levels} levels in a record."
 
 
 def not_a_time(parts: Parts, value: str) -> str:
-    """Return what is wrong with a string that is not a time."""
     return f"{_name(parts)} is {_described(value)}, which is not a time; {_time_instead(value)}."
 
 
@@ -154,7 +146,7 @@ def _price_instead(value: Any) -> str:
 
 
 def _time_instead(value: Any) -> str:
-    """The same moment where the value is seconds or milliseconds since 1970."""
+    # Suggest the same moment if the value is in seconds or milliseconds since 1970.
     number: Any = value
     if isinstance(value, str):
         number = float(value) if re.fullmatch(r"[0-9]{9,13}(\.[0-9]{1,6})?", value) else None
