@@ -20,7 +20,7 @@ from product_gateway.telemetry.metrics import FAULTS_OF_OURS, Metrics
 from tests.support.promql import OF_PROMETHEUS, exposed, named
 
 TOP = Path(__file__).parents[2]
-HOUSE = TOP / "app" / "product_gateway"
+PACKAGE = TOP / "app" / "product_gateway"
 FOLDER = TOP / "docs" / "operations"
 GUIDE, RUNBOOK = (FOLDER / "README.md").read_text(), (FOLDER / "runbook.md").read_text()
 ALERTS: list[dict[str, Any]] = yaml.safe_load((FOLDER / "alerts.yaml").read_text())["groups"][0]["rules"]
@@ -28,9 +28,10 @@ DASHBOARD = json.loads((FOLDER / "grafana-dashboard.json").read_text())
 PANELS = [each for each in DASHBOARD["panels"] if each["type"] != "row"]
 PROMTOOL = shutil.which("promtool")
 OURS = "product_gateway_"
-# Where a sync's failures are named, and what else stands there in capitals.
+# The modules that name failure codes; NO_FAILURES are their other constants in capitals.
 SOURCES = ("sync/worker.py", "sync/pull.py", "sync/product_service.py", "db/catalog_write.py", "db/claims.py")
-WARNINGS = set(re.findall(r'"code": "([A-Z_]+)"', (HOUSE / "openapi/bodies.py").read_text()))  # of syncs that succeeded
+# Warnings of successful syncs.
+WARNINGS = set(re.findall(r'"code": "([A-Z_]+)"', (PACKAGE / "openapi/bodies.py").read_text()))
 NO_FAILURES = {"IN_PROGRESS", "HANDED_BACK"}
 
 needs_promtool = pytest.mark.skipif(PROMTOOL is None, reason="promtool is not on this machine (apt: prometheus)")
@@ -54,8 +55,8 @@ EXPRESSIONS = expressions()
 
 def codes() -> set[str]:
     """Return the failure codes of a sync. Most codes in records.py are those of rejected records."""
-    sources = "".join((HOUSE / name).read_text() for name in SOURCES)
-    records = re.findall(r'PullFailed\(\s*"([A-Z_]+)"', (HOUSE / "sync/records.py").read_text())
+    sources = "".join((PACKAGE / name).read_text() for name in SOURCES)
+    records = re.findall(r'PullFailed\(\s*"([A-Z_]+)"', (PACKAGE / "sync/records.py").read_text())
     assert records
     return (set(re.findall(r'"([A-Z]+(?:_[A-Z]+)+)"', sources)) | set(records)) - NO_FAILURES
 

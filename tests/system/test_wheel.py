@@ -67,7 +67,7 @@ def test_the_wheel_has_every_file_of_the_package_and_both_specs(wheel: Path) -> 
         "product_gateway/db/migrations/env.py",
         "product_gateway/db/migrations/script.py.mako",
         "product_gateway/db/migrations/versions/0001_first_tables.py",
-        "product_gateway/sample_catalog.json",
+        "product_gateway/sample/sample_catalog.json",
         "product_gateway/py.typed",
     } <= names
 
