@@ -1,4 +1,4 @@
-"""The HTTP contract: who may ask, what is refused in which order, and what a refusal looks like."""
+"""The HTTP contract: authentication, the order of checks, and error responses."""
 
 import shutil
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ UNKNOWN_SYNC = f"{API}/syncs/019364f0-7c1e-7a10-9a6b-3f1f5f0c9a11"
 
 
 def example_of(path: str, document: documents.Document = DOCUMENT) -> str:
-    """The path with the spec's own examples in it."""
+    """Return the path with the spec's examples."""
     for parameter in document["paths"][path].get("parameters", []):
         found = documents.resolve(document, parameter)
         path = path.replace(f"{{{found['name']}}}", str(found["example"]))
@@ -36,7 +36,7 @@ each_secured = pytest.mark.parametrize("operation", SECURED, ids=lambda each: ea
 
 @pytest.fixture(scope="module")
 def served(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    """A gateway without a worker; `shop` may sync and never has."""
+    """Start a gateway without a worker; `shop` has never synced."""
     folder = tmp_path_factory.mktemp("contract")
     shutil.copy(sqlite_template, folder / "gateway.db")
     with gateway(folder, f"sqlite:///{folder / 'gateway.db'}") as served:
@@ -49,14 +49,14 @@ def served(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> I
 
 @pytest.fixture(scope="module")
 def shop(served: Gateway) -> Iterator[httpx2.Client]:
-    """What the merchant `shop` asks with."""
+    """Return a client of the merchant `shop`."""
     with served.of("shop") as client:
         yield client
 
 
 @each_secured
-def test_first_comes_the_token(served: Gateway, operation: Operation) -> None:
-    """Who is nobody learns nothing, not even which parameters there are."""
+def test_the_token_is_checked_first(served: Gateway, operation: Operation) -> None:
+    """Without a token a client learns nothing, not even the parameters."""
     method, path, _ = operation
     challenge = 'Bearer realm="product-gateway"'
     with served.client(None) as anonymous:
@@ -70,8 +70,8 @@ def test_first_comes_the_token(served: Gateway, operation: Operation) -> None:
 
 
 @each_secured
-def test_then_comes_the_scope_and_each_operation_needs_its_own(served: Gateway, operation: Operation) -> None:
-    """A token for reading must not start anything, and the answer says what is missing (RFC 6750)."""
+def test_the_scope_is_checked_second(served: Gateway, operation: Operation) -> None:
+    """Each operation needs its own scope; the response names it (RFC 6750)."""
     method, path, document = operation
     needed = document["x-required-scope"]
     with served.of("bento", *(set(SCOPES) - {needed})) as other_scopes:
@@ -84,8 +84,8 @@ def test_then_comes_the_scope_and_each_operation_needs_its_own(served: Gateway, 
 
 
 @each_secured
-def test_then_come_the_parameters(served: Gateway, operation: Operation) -> None:
-    """A slip is told as one, whoever the merchant is."""
+def test_the_parameters_are_checked_third(served: Gateway, operation: Operation) -> None:
+    """For any merchant."""
     method, path, _ = operation
     with served.of("bento") as client:
         assert "'nonsense'" in error(client.request(method, f"{path}?nonsense=1"), 400)
@@ -96,8 +96,8 @@ def test_then_come_the_parameters(served: Gateway, operation: Operation) -> None
     ("merchant", "said"),
     [("bento", "bring your own platform"), ("disabled", "disabled"), ("unknown", "does not know its merchant")],
 )
-def test_then_comes_the_merchant(served: Gateway, operation: Operation, merchant: str, said: str) -> None:
-    """Only merchants with a platform of their own have anything to ask for, whatever the state is."""
+def test_the_merchant_is_checked_fourth(served: Gateway, operation: Operation, merchant: str, said: str) -> None:
+    """Only BYOP merchants are served, before the state is read."""
     method, path, _ = operation
     with served.of(merchant) as client:
         answer = client.request(method, path)
@@ -109,8 +109,8 @@ def test_then_comes_the_merchant(served: Gateway, operation: Operation, merchant
     "path",
     [f"{API}/sync/PRODUCT", UNKNOWN_SYNC, f"{UNKNOWN_SYNC}/problems", f"{API}/products/x", f"{API}/collections/x"],
 )
-def test_then_comes_the_state(shop: httpx2.Client, path: str) -> None:
-    """What isn't there is 404, for those who might have it."""
+def test_the_state_is_checked_last(shop: httpx2.Client, path: str) -> None:
+    """A missing resource is 404 for merchants that might have it."""
     error(shop.get(path), 404)
 
 
@@ -119,7 +119,7 @@ def test_then_comes_the_state(shop: httpx2.Client, path: str) -> None:
 )
 @pytest.mark.parametrize("method", ["PUT", "GET", "DELETE"])
 def test_an_unknown_entity_type_is_a_bad_request(shop: httpx2.Client, method: str, entity_type: str) -> None:
-    """400, not 404, and the detail says what there is."""
+    """400, not 404; the detail lists the types."""
     detail = error(shop.request(method, f"{API}/sync/{entity_type}"), 400)
     assert detail.startswith("Path parameter entityType: ")
     assert detail.endswith('is not one of "PRODUCT" or "COLLECTION"')
@@ -144,8 +144,8 @@ def test_an_unknown_entity_type_is_a_bad_request(shop: httpx2.Client, method: st
         (f"{API}/syncs?entityType=product", "Query parameter entityType"),
     ],
 )
-def test_a_bad_request_is_told_with_the_parameter(shop: httpx2.Client, path: str, about: str) -> None:
-    """One line that somebody can act on, not a validator's dump."""
+def test_a_bad_request_names_the_parameter(shop: httpx2.Client, path: str, about: str) -> None:
+    """In one line, without the validator's text."""
     detail = error(shop.get(path), 400)
     assert about in detail
     assert "\n" not in detail
@@ -158,13 +158,13 @@ def test_a_bad_request_is_told_with_the_parameter(shop: httpx2.Client, path: str
              "/product-gateway/v2/products"],
 )  # fmt: skip
 def test_an_unknown_path_is_not_found(shop: httpx2.Client, path: str) -> None:
-    """With the same body as every error, and without a redirect to something that might be meant."""
+    """With the error body and without a redirect."""
     assert error(shop.get(path), 404) == "There is nothing at this path."
 
 
 @each_path
-def test_a_method_that_a_path_does_not_have_is_told_with_those_that_it_has(shop: httpx2.Client, path: str) -> None:
-    """`Allow` is complete (RFC 9110 §10.2.1)."""
+def test_an_unknown_method_is_405_with_a_complete_allow_header(shop: httpx2.Client, path: str) -> None:
+    """RFC 9110 §10.2.1."""
     methods = {method.upper() for method in documents.METHODS if method in DOCUMENT["paths"][path]}
     methods |= {"HEAD"} if "GET" in methods else set()
     for method in {"GET", "HEAD", "PUT", "POST", "DELETE", "PATCH", "OPTIONS", "TRACE", "QUERY"} - methods:
@@ -176,7 +176,7 @@ def test_a_method_that_a_path_does_not_have_is_told_with_those_that_it_has(shop:
 
 @each_operation
 def test_a_large_body_is_refused_before_it_is_read(served: Gateway, operation: Operation) -> None:
-    """No operation needs one; nobody may fill the memory."""
+    """No operation needs a body, and it must not fill the memory."""
     method, path, _ = operation
     with served.client(None) as client:
         sizes: Any = {"Content-Length": str(1024 * 1024 + 1)}
@@ -197,7 +197,7 @@ def test_head_is_get_without_the_body(shop: httpx2.Client, path: str) -> None:
 
 
 def test_the_spec_is_served_as_it_was_written(served: Gateway) -> None:
-    """What a client is generated from must be what the maintainers wrote; its media type is RFC 9512's."""
+    """Clients are generated from it. The media type is that of RFC 9512."""
     with served.client(None) as anonymous:
         answer = anonymous.get("/openapi.yaml")
     assert answer.headers["Content-Type"] == "application/yaml"
@@ -205,8 +205,8 @@ def test_the_spec_is_served_as_it_was_written(served: Gateway) -> None:
 
 
 @pytest.mark.parametrize("path", ["/health/live", "/health/ready"])
-def test_health_needs_no_token_and_minds_none(served: Gateway, path: str) -> None:
-    """Orchestrators and load balancers have none."""
+def test_health_needs_no_token_and_ignores_one(served: Gateway, path: str) -> None:
+    """Orchestrators and load balancers have no token."""
     for token in (None, "nonsense"):
         with served.client(token) as client:
             assert client.get(path).json() == {"data": {"status": "ok"}, "meta": {}}
@@ -215,8 +215,8 @@ def test_health_needs_no_token_and_minds_none(served: Gateway, path: str) -> Non
 @pytest.mark.parametrize(
     "authorization", ["Bearer", "Basic c2hvcDpzaG9w", "Token x", "bearer", "Bearer a b", "Bearer\tx"]
 )
-def test_what_is_no_bearer_token_is_not_taken_for_one(served: Gateway, authorization: str) -> None:
-    """401 for all of it, never a 500."""
+def test_other_authorization_headers_are_401(served: Gateway, authorization: str) -> None:
+    """Never a 500."""
     with served.client(None) as anonymous:
         error(anonymous.get(f"{API}/products", headers={"Authorization": authorization}), 401)
 
@@ -228,8 +228,8 @@ def test_the_scheme_is_bearer_in_any_case(served: Gateway) -> None:
         assert client.get(f"{API}/products", headers=header).status_code == 200
 
 
-def test_two_tokens_are_one_too_many(served: Gateway) -> None:
-    """A proxy and the server must not differ over who is asking."""
+def test_two_authorization_headers_are_refused(served: Gateway) -> None:
+    """A proxy and the server must not use different ones."""
     with served.client(None) as client:
         token = f"Bearer {served.token('shop')}"
         error(client.get(f"{API}/products", headers=[("Authorization", token), ("Authorization", token)]), 401)

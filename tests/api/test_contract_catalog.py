@@ -1,4 +1,4 @@
-"""The HTTP contract of the catalog: what clients read of the merchant's products and collections."""
+"""The HTTP contract of the catalog: products and collections."""
 
 import base64
 import json
@@ -26,13 +26,13 @@ COLLECTIONS = {"order": ORDER, "a/b": ["a"], "empty": [], **{f"collection-{n:02}
 
 
 def product(record_id: str) -> dict[str, Any]:
-    """A product as the merchant has it."""
+    """Return a product of the product service."""
     return {"id": record_id, "title": f"Product {record_id[:9]}", "listPrice": 100}
 
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A product service with odd ids. Its collections have a product that its list of products does not have."""
+    """Start a product service with unusual ids. Its collections contain a product that its list lacks."""
     folder = tmp_path_factory.mktemp("service")
     collections = [
         {"id": name, "title": f"Collection {name}", "products": [product(each) for each in ids]}
@@ -46,7 +46,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def served(service: str, sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    """A gateway; `shop` has synced everything, `early` its collections only, `other` nothing."""
+    """Start a gateway: `shop` has synced everything, `early` its collections only, `other` nothing."""
     folder = tmp_path_factory.mktemp("contract_catalog")
     shutil.copy(sqlite_template, folder / "gateway.db")
     with gateway(folder, f"sqlite:///{folder / 'gateway.db'}", "--with-worker") as served:
@@ -63,13 +63,13 @@ def served(service: str, sqlite_template: Path, tmp_path_factory: pytest.TempPat
 
 @pytest.fixture(scope="module")
 def shop(served: Gateway) -> Iterator[httpx2.Client]:
-    """What the merchant `shop` asks with."""
+    """Return a client of the merchant `shop`."""
     with served.of("shop") as client:
         yield client
 
 
 def pages(client: httpx2.Client, path: str, page_size: int) -> Iterator[dict[str, Any]]:
-    """Every page, by the cursors that they give."""
+    """Yield every page, by following the cursors."""
     query: dict[str, Any] = {"page_size": page_size}
     while True:
         page: dict[str, Any] = client.get(f"{API}/{path}", params=query).raise_for_status().json()
@@ -92,12 +92,12 @@ def test_the_pages_of_a_list_hold_every_record_once_in_order(
 
 
 def test_a_list_without_a_page_size_has_pages_of_100(shop: httpx2.Client) -> None:
-    """The spec's default; the whole list of this shop fits."""
+    """The default of the spec."""
     assert len(shop.get(f"{API}/products").json()["data"]) == len(IDS)
 
 
 def test_a_cursor_works_in_its_own_list_only(shop: httpx2.Client) -> None:
-    """Taken for a place in another list, it would leave records out without anybody noticing."""
+    """In another list it would silently skip records."""
     lists = ["products", "collections", "collections/order", "collections/collection-11", "syncs"]
     cursors = {path: shop.get(f"{API}/{path}?page_size=1").json()["meta"]["nextCursor"] for path in lists}
     for source, cursor in cursors.items():
@@ -110,15 +110,15 @@ def test_a_cursor_works_in_its_own_list_only(shop: httpx2.Client) -> None:
 
 
 @pytest.mark.parametrize("path", ["products", "collections", "collections/order", "syncs"])
-def test_a_cursor_that_was_never_given_out_is_refused(shop: httpx2.Client, path: str) -> None:
-    """Neither guessed at nor passed on to the database."""
+def test_a_forged_cursor_is_refused(shop: httpx2.Client, path: str) -> None:
+    """It does not reach the database."""
     given = shop.get(f"{API}/{path}?page_size=1").json()["meta"]["nextCursor"]
     for cursor in ["nonsense", "a", f"{given}A", given[1:], "A" * 1400, *forged(given, b"", b"\xff", b"a\0b")]:
         error(shop.get(f"{API}/{path}", params={"cursor": cursor}), 400)
 
 
-def test_a_moment_that_somebody_made_up_is_refused(shop: httpx2.Client) -> None:
-    """A history's cursor has a moment in it, and not every moment can be told in UTC."""
+def test_a_forged_time_in_a_cursor_is_refused(shop: httpx2.Client) -> None:
+    """A cursor of the history contains a time; not every time exists in UTC."""
     given = shop.get(f"{API}/syncs?page_size=1").json()["meta"]["nextCursor"]
     sync_id = b"019364f0-7c1e-7a10-9a6b-3f1f5f0c9a11"
     moments = [b"0001-01-01T00:00:00+14:00/", b"9999-12-31T23:59:59-14:00/", b"today/", b"/"]
@@ -127,28 +127,28 @@ def test_a_moment_that_somebody_made_up_is_refused(shop: httpx2.Client) -> None:
 
 
 def forged(given: str, *contents: bytes) -> list[str]:
-    """Cursors of the same list with other contents."""
+    """Return cursors of the same list with other contents."""
     mark = base64.urlsafe_b64decode(given + "=" * (-len(given) % 4))[:3]
     return [base64.urlsafe_b64encode(mark + each).decode().rstrip("=") for each in contents]
 
 
 @pytest.mark.parametrize("record_id", [*ODD, PLAIN[0]])
 def test_any_id_can_be_read_percent_encoded(shop: httpx2.Client, record_id: str) -> None:
-    """Merchants' ids are theirs: slashes, percent signs and letters of any script come back as they are."""
+    """Slashes, percent signs and letters of any script come back unchanged."""
     answer = shop.get(f"{API}/products/{quote(record_id, safe='')}")
     assert answer.status_code == 200, answer.text
     assert answer.json() == {"data": product(record_id), "meta": {"currency": "GBP"}}
 
 
-def test_an_id_is_taken_as_it_is(shop: httpx2.Client) -> None:
-    """Neither folded nor normalised nor decoded twice: é in one code point is another id than in two."""
+def test_an_id_is_compared_exactly(shop: httpx2.Client) -> None:
+    """Neither case-folded nor normalised nor decoded twice."""
     for unknown in ("\u00e9", "B", "50%2525", "a%2Fb", "GRÖSSE"):
         assert repr(unknown) in error(shop.get(f"{API}/products/{quote(unknown, safe='')}"), 404)
     assert "'a/c'" in error(shop.get(f"{API}/collections/a%2Fc"), 404)
 
 
 def test_a_collection_shows_its_products_in_the_merchants_order(shop: httpx2.Client) -> None:
-    """All ids, and the products that the catalog holds; one that the list of products lacks is missing."""
+    """All ids, and the products that the catalog has."""
     body = shop.get(f"{API}/collections/order").json()
     wanted = [product(each) for each in ORDER if each != GONE]
     assert body["data"] == {
@@ -165,8 +165,8 @@ def test_a_collection_shows_its_products_in_the_merchants_order(shop: httpx2.Cli
 
 
 @pytest.mark.parametrize("page_size", [1, 4, 9])
-def test_a_collections_products_come_page_by_page(shop: httpx2.Client, page_size: int) -> None:
-    """Pages go by the ids, so a page may hold fewer products; the ids are whole on every page."""
+def test_the_products_of_a_collection_are_paged(shop: httpx2.Client, page_size: int) -> None:
+    """Pages go by ids, so a page may have fewer products. Every page has all ids."""
     found = list(pages(shop, "collections/order", page_size))
     assert [each["id"] for page in found for each in page["data"]["products"]] == [
         each for each in ORDER if each != GONE
@@ -176,7 +176,7 @@ def test_a_collections_products_come_page_by_page(shop: httpx2.Client, page_size
 
 
 def test_a_sync_of_collections_writes_no_products(served: Gateway) -> None:
-    """The entity type asked for, and no other: the ids are there, the products come with their own sync."""
+    """Products come with their own sync."""
     with served.of("early") as client:
         assert client.get(f"{API}/products").json() == {"data": [], "meta": {}}
         error(client.get(f"{API}/sync/PRODUCT"), 404)
@@ -186,8 +186,8 @@ def test_a_sync_of_collections_writes_no_products(served: Gateway) -> None:
         assert client.get(f"{API}/sync/COLLECTION").json()["data"]["numRecords"] == len(COLLECTIONS)
 
 
-def test_the_currency_is_told_where_the_merchant_has_one(served: Gateway) -> None:
-    """A price without one is a number; a currency that was made up is a wrong price."""
+def test_a_page_has_the_currency_if_the_merchant_has_one(served: Gateway) -> None:
+    """A guessed currency would be a wrong price."""
     with served.of("early") as client:
         assert "currency" not in client.get(f"{API}/collections/order").json()["meta"]
         assert "currency" not in client.get(f"{API}/collections").json()["meta"]
@@ -197,16 +197,16 @@ def test_the_currency_is_told_where_the_merchant_has_one(served: Gateway) -> Non
 
 
 @pytest.mark.parametrize("path", ["products", "collections"])
-def test_the_records_of_another_merchant_are_not_there(served: Gateway, path: str) -> None:
-    """Not even whether they exist: the answer is the one for an id that nobody has."""
+def test_a_record_of_another_merchant_is_404(served: Gateway, path: str) -> None:
+    """The same response as for an unknown id."""
     with served.of("other") as client:
         theirs = error(client.get(f"{API}/{path}/a%2Fb"), 404)
         assert theirs == error(client.get(f"{API}/{path}/nobodys"), 404).replace("nobodys", "a/b")
         assert client.get(f"{API}/{path}").json() == {"data": [], "meta": {"currency": "EUR"}}
 
 
-def test_a_list_shows_each_record_as_it_is_alone(served: Gateway, shop: httpx2.Client) -> None:
-    """Fields that the merchant does not have are left out, in the same way everywhere."""
+def test_a_list_and_a_single_read_return_the_same_record(served: Gateway, shop: httpx2.Client) -> None:
+    """Absent fields are left out in both."""
     with Deployment(served.deployment.folder, "").sample_service() as sample:
         served.add("sample", sample)
         source = catalog_file.read(catalog_file.SAMPLE)

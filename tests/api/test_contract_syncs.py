@@ -1,4 +1,4 @@
-"""The HTTP contract of syncs: what a client lives through from the PUT to the end."""
+"""The HTTP contract of syncs, from the PUT to the end."""
 
 import itertools
 import shutil
@@ -20,21 +20,21 @@ numbers = itertools.count(1)
 
 @pytest.fixture(scope="module")
 def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A product service where a sync takes longer than all tests here."""
+    """Start a product service where a sync takes longer than all tests here."""
     with Deployment(tmp_path_factory.mktemp("slow"), "").sample_service("--records", "100000", "--delay", "0.2") as url:
         yield url
 
 
 @pytest.fixture(scope="module")
 def quick(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A product service with the sample catalog."""
+    """Start a product service with the sample catalog."""
     with Deployment(tmp_path_factory.mktemp("quick"), "").sample_service() as url:
         yield url
 
 
 @pytest.fixture(scope="module")
 def served(slow: str, quick: str, sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    """A gateway with a worker; the merchant `slow` has a sync that is running, and one that waits behind it."""
+    """Start a gateway with a worker; the merchant `slow` has one sync in progress and one queued."""
     folder = tmp_path_factory.mktemp("contract_syncs")
     shutil.copy(sqlite_template, folder / "gateway.db")
     settings = {"page_size": "5", "syncs_per_merchant": "1", "worker_concurrency": "100"}
@@ -50,20 +50,20 @@ def served(slow: str, quick: str, sqlite_template: Path, tmp_path_factory: pytes
 
 @pytest.fixture
 def fresh(served: Gateway, slow: str) -> str:
-    """A merchant of the test's own: a sync that it has asked for stays active."""
+    """Return a new merchant: its sync stays active."""
     name = f"fresh-{next(numbers)}"
     served.add(name, slow)
     return name
 
 
 def sync_of(client: httpx2.Client, entity_type: str = "PRODUCT") -> dict[str, Any]:
-    """The latest sync of the entity type."""
+    """Return the latest sync of the entity type."""
     found: dict[str, Any] = client.get(f"{API}/syncs", params={"entityType": entity_type}).json()["data"][0]
     return found
 
 
-def test_an_accepted_sync_says_where_it_can_be_watched(served: Gateway, fresh: str) -> None:
-    """`Location` leads to the same sync, and `Retry-After` says when looking makes sense."""
+def test_an_accepted_sync_has_location_and_retry_after(served: Gateway, fresh: str) -> None:
+    """`Location` leads to the same sync."""
     with served.of(fresh) as client:
         answer = client.put(PRODUCT)
         assert answer.status_code == 202
@@ -81,10 +81,10 @@ def test_an_accepted_sync_says_where_it_can_be_watched(served: Gateway, fresh: s
     (PRODUCT, "PRODUCT", "IN_PROGRESS"),
     (COLLECTION, "COLLECTION", "QUEUED"),
 ])  # fmt: skip
-def test_a_second_sync_is_refused_with_the_way_to_the_first(
+def test_a_second_sync_is_429_with_a_link_to_the_first(
     served: Gateway, path: str, entity_type: str, status: str
 ) -> None:
-    """429 is part of the contract, queued or in progress; a client can wait for what is in its way."""
+    """Queued or in progress; the client can wait for it."""
     with served.of("slow") as client:
         answer = client.put(path)
         active = sync_of(client, entity_type)
@@ -113,7 +113,7 @@ def test_a_second_sync_is_refused_with_the_way_to_the_first(
     ids=lambda value: str(value)[:24],
 )
 def test_a_body_is_ignored(served: Gateway, fresh: str, media_type: str | None, body: Any) -> None:
-    """PUT has none: whatever a client sends along, the sync is the one in the path."""
+    """PUT has none: only the path counts."""
     headers = {} if media_type is None else {"Content-Type": media_type}
     with served.of(fresh) as client:
         answer = client.put(PRODUCT, content=iter(body) if isinstance(body, list) else body, headers=headers)
@@ -121,8 +121,8 @@ def test_a_body_is_ignored(served: Gateway, fresh: str, media_type: str | None, 
         assert client.put(PRODUCT).status_code == 429  # the connection goes on in good order
 
 
-def test_never_synced_says_how_things_stand(served: Gateway, fresh: str) -> None:
-    """404 before the first successful sync; its detail is what tells a client to wait, to ask, or to look why."""
+def test_before_the_first_sync_the_status_is_404_with_the_state(served: Gateway, fresh: str) -> None:
+    """The detail tells a client to wait, to request a sync or to see why it failed."""
     never = "No sync of PRODUCT has succeeded yet."
     with served.of(fresh) as client:
         assert error(client.get(PRODUCT), 404) == (
@@ -136,8 +136,8 @@ def test_never_synced_says_how_things_stand(served: Gateway, fresh: str) -> None
         )
 
 
-def test_a_failed_sync_is_told_with_its_reason(served: Gateway, quick: str) -> None:
-    """The status stays 404, the sync itself says why, and the next may be asked for."""
+def test_a_failed_sync_has_a_reason(served: Gateway, quick: str) -> None:
+    """The status stays 404, and the next sync may be requested."""
     served.add("stranger", quick, token="")
     with served.of("stranger") as client:
         done = ended(client, client.put(PRODUCT).json()["data"])
@@ -150,8 +150,8 @@ def test_a_failed_sync_is_told_with_its_reason(served: Gateway, quick: str) -> N
         assert client.put(PRODUCT).status_code == 202
 
 
-def test_after_a_sync_the_status_tells_when_and_how_many(served: Gateway) -> None:
-    """The contract's three members, and the latest sync beside them."""
+def test_after_a_sync_the_status_has_time_and_number_of_records(served: Gateway) -> None:
+    """The contract's three members, and the latest sync in meta."""
     with served.of("shop") as client:
         done = ended(client, client.put(COLLECTION).json()["data"])
         body = client.get(COLLECTION).json()
@@ -161,8 +161,8 @@ def test_after_a_sync_the_status_tells_when_and_how_many(served: Gateway) -> Non
         assert done["result"] == {"created": 5, "updated": 0, "unchanged": 0, "deleted": 0, "rejected": 0}
 
 
-def test_an_active_sync_says_when_to_look_again(served: Gateway) -> None:
-    """Polling at the speed of the sync, not of the client."""
+def test_an_active_sync_has_retry_after(served: Gateway) -> None:
+    """Clients poll at the pace of the sync."""
     with served.of("slow") as client:
         for entity_type in ("PRODUCT", "COLLECTION"):
             answer = client.get(f"{API}/syncs/{sync_of(client, entity_type)['id']}")
@@ -170,8 +170,8 @@ def test_an_active_sync_says_when_to_look_again(served: Gateway) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["", "/problems"])
-def test_the_sync_of_another_merchant_is_not_there(served: Gateway, fresh: str, suffix: str) -> None:
-    """Not even whether it exists: the answer is the one for an id that nobody has."""
+def test_a_sync_of_another_merchant_is_404(served: Gateway, fresh: str, suffix: str) -> None:
+    """The same response as for an unknown id."""
     unknown = "019364f0-7c1e-7a10-9a6b-3f1f5f0c9a11"
     with served.of("slow") as client:
         theirs = sync_of(client)["id"]
@@ -183,7 +183,7 @@ def test_the_sync_of_another_merchant_is_not_there(served: Gateway, fresh: str, 
 
 
 def test_a_cancelled_sync_makes_room_for_the_next(served: Gateway, fresh: str) -> None:
-    """At once: whoever cancels must not wait for a worker to notice."""
+    """At once, without waiting for the worker."""
     with served.of(fresh) as client:
         assert "nothing to cancel" in error(client.delete(PRODUCT), 404)
         first = client.put(PRODUCT).json()["data"]
@@ -194,8 +194,8 @@ def test_a_cancelled_sync_makes_room_for_the_next(served: Gateway, fresh: str) -
         assert client.put(PRODUCT).json()["data"]["id"] != first["id"]
 
 
-def test_the_same_key_brings_the_same_sync(served: Gateway, fresh: str) -> None:
-    """A client that lost the answer asks again, and does not meet its own sync as a stranger."""
+def test_the_same_idempotency_key_returns_the_same_sync(served: Gateway, fresh: str) -> None:
+    """A client that lost the response can retry."""
     with served.of(fresh) as client:
         first = client.put(PRODUCT, headers={"Idempotency-Key": "one"})
         again = client.put(PRODUCT, headers={"Idempotency-Key": "one"})
@@ -210,8 +210,8 @@ def test_the_same_key_brings_the_same_sync(served: Gateway, fresh: str) -> None:
         assert other.put(PRODUCT, headers=key).json()["data"]["id"] != first.json()["data"]["id"]
 
 
-def test_the_history_is_told_newest_first_page_by_page(served: Gateway, fresh: str) -> None:
-    """No sync is skipped or told twice, with and without filters."""
+def test_the_history_is_paged_newest_first(served: Gateway, fresh: str) -> None:
+    """No sync is skipped or repeated, with and without filters."""
     with served.of(fresh) as client:
         asked = []
         for path in (PRODUCT, COLLECTION, PRODUCT, PRODUCT, COLLECTION):

@@ -1,4 +1,4 @@
-"""Schemathesis against the running server: whatever it is sent, it answers as openapi/product-gateway.yaml says.
+"""Schemathesis against the running server: it answers every request as openapi/product-gateway.yaml says.
 
 And so does its operations port, of which openapi/operations.yaml speaks.
 
@@ -53,7 +53,7 @@ APART = {
 
 @dataclass(frozen=True)
 class Run:
-    """What a run of Schemathesis left behind."""
+    """The results of one run of Schemathesis."""
 
     name: str
     status: int
@@ -61,7 +61,7 @@ class Run:
     events: Path
 
     def scenarios(self) -> Iterator[dict[str, Any]]:
-        """What was sent and answered."""
+        """Yield the requests and responses."""
         with self.events.open() as lines:
             for line in lines:
                 yield json.loads(line).get("ScenarioFinished", {}).get("recorder", {})
@@ -69,7 +69,7 @@ class Run:
 
 @pytest.fixture(scope="module")
 def runs(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> dict[str, Run]:
-    """All runs. They take a minute, so of the test processes one makes them for all."""
+    """Return all runs. They take a minute, so one test process makes them for all."""
     base = tmp_path_factory.getbasetemp()
     folder = (base if worker_id == "master" else base.parent) / "fuzz"
     folder.mkdir(exist_ok=True)
@@ -85,7 +85,7 @@ def runs(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory, worker
 
 
 def all_runs(folder: Path, template: Path) -> list[Run]:
-    """Against one gateway whose merchant `shop` has synced before; `other` has nothing."""
+    """Run against a gateway whose merchant `shop` has synced and whose merchant `other` has nothing."""
     shutil.copy(template, folder / "gateway.db")
     (folder / "service.token").write_text("the-merchants-token")
     (folder / "operator.token").write_text(OPERATOR_TOKEN)
@@ -115,7 +115,7 @@ def all_runs(folder: Path, template: Path) -> list[Run]:
 
 
 def write_catalog(path: Path) -> None:
-    """The ids that schemathesis.toml knows, in enough products for several pages."""
+    """Write enough products for several pages, with the ids in schemathesis.toml."""
     known = tomllib.loads(CONFIG.read_text())["dictionaries"]
     ids = [*known["products"]["values"], *(f"product-{n}" for n in range(20))]
     products = [{"id": each, "title": f"Product {each}", "listPrice": 100} for each in ids]
@@ -124,20 +124,20 @@ def write_catalog(path: Path) -> None:
 
 
 def write_identities(path: Path, deployment: Deployment) -> None:
-    """The merchants' tokens, in the form of Web Fuzzing Commons; they outlive the longest run."""
+    """Write the merchants' tokens in the form of Web Fuzzing Commons."""
     tokens = {merchant: deployment.token(merchant, "--expires", "7d") for merchant in MERCHANTS}
     header = {name: [{"name": "Authorization", "value": f"Bearer {token}"}] for name, token in tokens.items()}
     path.write_text(json.dumps({"auth": [{"name": name, "fixedHeaders": header[name]} for name in MERCHANTS]}))
 
 
 def write_config(path: Path, sync_id: str) -> None:
-    """For the operations port: its merchant `shop` has that sync."""
+    """Write the configuration for the operations port."""
     text = OPERATIONS_CONFIG.read_text().replace('"SYNC"', f'"{sync_id}"')
     path.write_text(text.replace("tests/support/fuzz_checks.py", str(TOP / "tests" / "fuzz_checks.py")))
 
 
 def run(folder: Path, name: str, url: str, *arguments: str) -> Run:
-    """`schemathesis run`, to its end."""
+    """Run `schemathesis run`."""
     events = folder / f"{name}.ndjson"
     config = folder / "operations.toml" if name in SPECS else CONFIG
     secrets = {"FUZZ_IDENTITIES": str(folder / "identities.json"), "FUZZ_OPERATOR_TOKEN": OPERATOR_TOKEN}
@@ -160,14 +160,14 @@ def run(folder: Path, name: str, url: str, *arguments: str) -> Run:
 
 @pytest.mark.parametrize("name", RUNS)
 def test_schemathesis_finds_nothing(runs: dict[str, Run], name: str) -> None:
-    """What it finds is a fault of the server or of the spec, and is mended there; exceptions are in fuzz_checks."""
+    """Fix each finding in the server or the spec; exceptions are in fuzz_checks."""
     found = runs[name]
     print(found.output)  # a run that found nothing shows its summary with pytest -rP
     assert found.status == 0, f"Schemathesis found something; it says how to see it again:\n{found.output[-8000:]}"
 
 
 def test_every_operation_was_served_at_least_once(runs: dict[str, Run]) -> None:
-    """A run of refusals alone looks at nothing but the refusals."""
+    """Otherwise only refusals would be tested."""
     served = set()
     for name, each in ((name, scenario) for name, run in runs.items() for scenario in run.scenarios()):
         for case_id, case in each.get("cases", {}).items():
@@ -182,7 +182,7 @@ def test_every_operation_was_served_at_least_once(runs: dict[str, Run]) -> None:
 
 
 def test_sequences_led_from_one_operation_to_another(runs: dict[str, Run]) -> None:
-    """What a client lives through is a sequence: ask, look, cancel, page by page."""
+    """Clients use sequences: enqueue, read, cancel, next page."""
     followed = {
         case["transition"]["id"]
         for run in runs.values()

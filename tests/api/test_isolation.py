@@ -1,4 +1,4 @@
-"""One merchant never sees, cancels or infers what another has: tried with every operation, ids and cursors known."""
+"""Isolation of merchants: with known ids and cursors, no operation shows, cancels or reveals another's data."""
 
 import itertools
 import json
@@ -38,7 +38,7 @@ NEW_EVERY_TIME = re.compile(rb"[0-9a-f]{8}-[0-9a-f-]{27}|[0-9]{4}-[0-9]{2}-[0-9]
 
 @dataclass
 class World:
-    """A gateway with two merchants, `victim` and `thief`, and what the thief has found out about the victim."""
+    """A gateway with two merchants, and what `thief` knows about `victim`."""
 
     url: str
     settings: Settings
@@ -47,7 +47,7 @@ class World:
     said: list[str] = field(default_factory=list)  # statements to the database
 
     def client(self, merchant: str) -> httpx2.Client:
-        """With all rights that the merchant can have."""
+        """Return a client with all scopes of the merchant."""
         token = keys.issue_token(self.settings, merchant, list(keys.SCOPES), timedelta(hours=1))
         return httpx2.Client(base_url=self.url, headers={"Authorization": f"Bearer {token}"}, timeout=30)
 
@@ -66,7 +66,7 @@ def world(database: Database, database_url: str, tmp_path: Path) -> Iterator[Wor
 
 @contextmanager
 def heard(said: list[str]) -> Iterator[None]:
-    """What the gateway says to its database; the tests' own thread is not listened to."""
+    """Yield the statements of the gateway, without those of the test's thread."""
     testing = threading.current_thread()
 
     def listen(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
@@ -81,7 +81,7 @@ def heard(said: list[str]) -> Iterator[None]:
 
 
 def furnish(world: World) -> None:
-    """Gives the victim products, collections, problems, a sync that is active and two that have ended."""
+    """Give the victim products, collections, problems, an active sync and two that have ended."""
     database = world.database
 
     def run(entity_type: EntityType, key: str, *records: Record) -> str:
@@ -117,7 +117,7 @@ def furnish(world: World) -> None:
 
 
 def start_afresh(database: Database, merchant: str) -> None:
-    """The merchant as it came."""
+    """Remove and add the merchant."""
     database.call(merchants.remove, merchant)
     database.call(merchants.add, merchant, Platform.BYOP, "https://shop.example")
 
@@ -126,7 +126,7 @@ Attempt = tuple[str, str, dict[str, str], dict[str, str]]
 
 
 def attempts(loot: dict[str, list[str]], path: str, method: str, operation: documents.Document) -> Iterator[Attempt]:
-    """Every way to ask the operation with what is known of the victim: method, path, query and headers."""
+    """Return all requests of the operation with the victim's data: method, path, query and headers."""
     listed = [*DOCUMENT["paths"][path].get("parameters", []), *operation.get("parameters", [])]
     parameters = [documents.resolve(DOCUMENT, each) for each in listed]
     cursors = [cursor for name, cursor in loot.items() if name.startswith("cursor of ")]
@@ -151,7 +151,7 @@ Answer = tuple[int, bytes, dict[str, str], list[str]]
 
 
 def answers(world: World) -> dict[str, Answer]:
-    """What the thief gets for every attempt: status, body, headers, and the statements that it has cost."""
+    """Return status, body, headers and number of statements of every attempt of the thief."""
     found: dict[str, Answer] = {}
     with world.client("thief") as thief:
         for path, method, operation in SECURED:
@@ -168,11 +168,8 @@ def answers(world: World) -> dict[str, Answer]:
     return found
 
 
-def test_what_a_merchant_is_answered_does_not_depend_on_what_another_has(world: World) -> None:
-    """Status, body, headers and work are the same while the victim has all of it and when it has nothing at all.
-
-    So an id of the victim is what an id is that nobody has, and no key, cursor or filter tells one from the other.
-    """
+def test_responses_do_not_depend_on_the_data_of_another_merchant(world: World) -> None:
+    """Status, body, headers and work are the same whether the victim has data or not."""
     furnish(world)
     before = [world.database.call(syncs.get, "victim", each) for each in ids(world)]
     with_victim = answers(world)
@@ -197,12 +194,12 @@ def test_what_a_merchant_is_answered_does_not_depend_on_what_another_has(world: 
 
 
 def ids(world: World) -> list[Any]:
-    """The victim's syncs."""
+    """Return the victim's syncs."""
     return [each.id for each in world.database.call(syncs.history, "victim", None, None, None, 100)[0]]
 
 
-def test_an_id_of_another_merchant_is_answered_like_an_id_that_nobody_has(world: World) -> None:
-    """404, and nothing but the id differs."""
+def test_an_id_of_another_merchant_is_answered_like_an_unknown_id(world: World) -> None:
+    """404, and only the id differs."""
     furnish(world)
     unknown = {"syncId": "019364f0-7c1e-7a10-9a6b-3f1f5f0c9a11", "productId": f"{SECRET[::-1]}-0"}
     unknown["collectionId"] = unknown["productId"]
@@ -223,8 +220,8 @@ def test_an_id_of_another_merchant_is_answered_like_an_id_that_nobody_has(world:
     assert asked >= 4
 
 
-def test_two_merchants_may_have_records_and_keys_of_the_same_name(world: World) -> None:
-    """Each gets its own."""
+def test_two_merchants_may_use_the_same_ids_and_keys(world: World) -> None:
+    """Each gets its own records and syncs."""
     furnish(world)
     key = {"Idempotency-Key": world.loot["Idempotency-Key"][0]}
     with world.client("thief") as thief, world.client("victim") as victim:
@@ -246,8 +243,8 @@ def test_two_merchants_may_have_records_and_keys_of_the_same_name(world: World) 
 
 
 @pytest.mark.parametrize("name", ["Victim", "VICTIM", "victim.", "victim~", "victi", "victim_", "0victim"])
-def test_a_name_that_looks_like_a_merchants_is_not_that_merchant(world: World, name: str) -> None:
-    """Whatever an identity provider lets people call themselves."""
+def test_a_similar_name_is_another_merchant(world: World, name: str) -> None:
+    """Identity providers may allow any name."""
     furnish(world)
     with world.client(name) as pretender:
         answer = pretender.get(f"{API}/products")

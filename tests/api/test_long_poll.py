@@ -1,4 +1,4 @@
-"""waiting: a client that wants to is answered when its sync ends, and costs next to nothing until then."""
+"""Long polls: a waiting client gets a response when its sync ends, and costs little until then."""
 
 import asyncio
 import json
@@ -78,21 +78,21 @@ READ = {
 
 
 @pytest.mark.parametrize(("prefer", "seconds"), READ.items(), ids=lambda value: str(value)[:30])
-def test_a_preference_is_read_as_its_standard_has_it(prefer: str, seconds: int) -> None:
-    """RFC 7240 §2: whatever cannot be read is as good as absent, and the first of a name counts."""
+def test_prefer_is_parsed_as_in_rfc_7240(prefer: str, seconds: int) -> None:
+    """An invalid preference is ignored, and the first of a name counts."""
     assert wait_seconds(prefer) == seconds
 
 
-def test_no_preference_takes_long_to_read() -> None:
-    """Strangers write them: an expression that tries all ways to split the spaces would never end."""
+def test_parsing_takes_linear_time() -> None:
+    """Clients could send input that makes a regular expression backtrack."""
     began = time.process_time()
     for text in ("a" + " ; " * 300 + "!@", '"' * 1000, 'a="\\' * 250, "a= " * 330, 'a="' + "\\" * 990, "a," * 500):
         assert wait_seconds(text) == 0
     assert time.process_time() - began < 0.5
 
 
-def test_a_look_finds_what_has_ended_and_what_is_wanted_anyway(database: Database) -> None:
-    """By merchant and id: nobody hears of another's sync. And more keys than one statement takes."""
+def test_a_poll_finds_ended_syncs_and_timed_out_ones(database: Database) -> None:
+    """By merchant and id, and with more keys than one statement takes."""
     one, two = (database.call(enqueue, "shop", each) for each in EntityType)
     other = database.call(enqueue, "other", PRODUCT)
     nobodys = [("shop", uuid7()) for _ in range(2 * syncs.KEYS_AT_ONCE)]
@@ -105,14 +105,14 @@ def test_a_look_finds_what_has_ended_and_what_is_wanted_anyway(database: Databas
     assert (more, set(gone)) == ([], missing)
     assert (ended.id, ended.merchant, ended.status) == (two.id, "shop", "CANCELLED")
     assert ended.finished_at == cancelled.finished_at
-    nobody = ("shop", uuid7())
-    found_anyway, gone = database.call(syncs.ended_among, keys[-1:], [keys[0], nobody])
-    assert set(gone) == {keys[-1], nobody}
+    unknown = ("shop", uuid7())
+    found_anyway, gone = database.call(syncs.ended_among, keys[-1:], [keys[0], unknown])
+    assert set(gone) == {keys[-1], unknown}
     assert [(each.id, each.status) for each in found_anyway] == [(one.id, "QUEUED")]
 
 
-def test_a_look_reads_no_row_but_those_it_is_about(sqlite_template: Path, tmp_path: Path) -> None:
-    """However long the history is. tests/db/test_plans.py has the same for PostgreSQL."""
+def test_a_poll_uses_the_index(sqlite_template: Path, tmp_path: Path) -> None:
+    """For any length of the history. tests/db/test_plans.py has the same for PostgreSQL."""
     shutil.copy(sqlite_template, tmp_path / "gateway.db")
     with open_database(f"sqlite:///{tmp_path / 'gateway.db'}") as database:
         plan: list[str] = []
@@ -128,8 +128,8 @@ def test_a_look_reads_no_row_but_those_it_is_about(sqlite_template: Path, tmp_pa
     assert all("SEARCH" in each and "merchant=? AND id=?" in each for each in plan if "syncs" in each), plan
 
 
-def test_what_the_database_is_asked_does_not_grow_with_those_who_wait(database: Database) -> None:
-    """One statement every half second for all of them, and one more where somebody's time is up."""
+def test_the_number_of_queries_does_not_grow_with_the_waiting_clients(database: Database) -> None:
+    """One query every half second for all of them, and one more for a client whose time is up."""
     waited_for = [database.call(enqueue, "shop", each) for each in EntityType]
     asked: list[str] = []
     event.listen(database.engine, "before_cursor_execute", lambda *arguments: asked.append(arguments[2]))
@@ -152,10 +152,10 @@ def test_what_the_database_is_asked_does_not_grow_with_those_who_wait(database: 
     assert in_a_crowd <= alone + 6, f"one client: {alone} statements, {MANY}: {in_a_crowd}"
 
 
-async def test_a_client_that_has_closed_its_half_hears_how_the_sync_is_now(
+async def test_a_half_closed_client_gets_the_current_state(
     database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Not how it was when the wait began: it may have ended in another process meanwhile."""
+    """Another process may have ended the sync during the wait."""
     sync = database.call(enqueue, "shop", PRODUCT)
     waiting = SyncWaiters(database)
     disconnected: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
@@ -168,14 +168,14 @@ async def test_a_client_that_has_closed_its_half_hears_how_the_sync_is_now(
     answer = asyncio.create_task(waiting.wait_until_ended(sync, LONG, gone))
     await asyncio.sleep(0)
     waiting.ended(sync)
-    gone.set_result(True)  # the answer is there already, and is left as it is
+    gone.set_result(True)  # the result is already set and does not change
     assert await asyncio.wait_for(answer, SOON) is sync
     await waiting.aclose()
     assert caplog.text == ""
 
 
-async def test_only_a_client_that_has_something_to_wait_for_waits(database: Database) -> None:
-    """The others are answered from what was just read, also where nobody else may wait."""
+async def test_only_a_client_with_an_active_sync_and_a_preference_waits(database: Database) -> None:
+    """Others get a response at once, also when no more clients may wait."""
     handlers = SyncHandlers(database, Metrics(), SyncWaiters(database, most=0))
     active = database.call(enqueue, "shop", PRODUCT)
     database.call(enqueue, "other", PRODUCT)
@@ -194,8 +194,8 @@ async def test_only_a_client_that_has_something_to_wait_for_waits(database: Data
     assert isinstance(await roomy.get_sync("shop", active.id, "wait=7"), responses.DeferredResponse)
 
 
-def test_a_sync_that_is_removed_meanwhile_is_not_found(database: Database) -> None:
-    """With its merchant, say. That is what asking again would be answered, too."""
+def test_a_sync_that_is_removed_during_the_wait_is_404(database: Database) -> None:
+    """For example with its merchant."""
     nobodys = database.call(enqueue, "shop", PRODUCT)
     object.__setattr__(nobodys, "id", uuid7())
 
@@ -208,7 +208,7 @@ def test_a_sync_that_is_removed_meanwhile_is_not_found(database: Database) -> No
 
 @pytest.fixture(scope="module")
 def served(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    """A gateway with few places and without a worker: a sync ends when somebody cancels it."""
+    """Start a gateway with few slots and without a worker: a sync ends when a test cancels it."""
     folder = tmp_path_factory.mktemp("waiting")
     shutil.copy(sqlite_template, folder / "gateway.db")
     with gateway(folder, f"sqlite:///{folder / 'gateway.db'}", requests_at_once=str(AT_ONCE)) as served:
@@ -216,7 +216,7 @@ def served(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> I
 
 
 class Shop:
-    """A merchant with a sync that is queued, and the clients that wait for it."""
+    """A merchant with a queued sync, and its waiting clients."""
 
     def __init__(self, served: Gateway, name: str) -> None:
         served.add(name)
@@ -227,7 +227,7 @@ class Shop:
         self._threads = ThreadPoolExecutor(20)
 
     def ask(self, *prefer: str) -> httpx2.Response:
-        """One request, with so many lines of Prefer."""
+        """Send one request with these lines of Prefer."""
         with self.served.of(self.name) as client:
             return client.get(f"{API}/syncs/{self.sync}", headers=[("Prefer", each) for each in prefer])
 
@@ -236,7 +236,7 @@ class Shop:
         return self._threads.submit(self.ask, *prefer)
 
     def wait_when_there_is_room(self, *prefer: str) -> "Future[httpx2.Response]":
-        """The same, again and again while the gateway has no place for it."""
+        """Send the request in a thread and repeat it while the gateway answers 503."""
 
         def admitted() -> httpx2.Response | None:
             answer = self.ask(*prefer)
@@ -245,17 +245,15 @@ class Shop:
         return self._threads.submit(within, SOON, admitted)
 
     def request(self, seconds: int) -> bytes:
-        """The request as bytes."""
         authorization = f"Authorization: Bearer {self.served.token(self.name)}"
         head = f"GET {API}/syncs/{self.sync} HTTP/1.1\r\nHost: x\r\n{authorization}\r\nPrefer: wait={seconds}\r\n"
         return f"{head}X-Request-Id: {self.name}\r\n\r\n".encode()
 
     def cancel(self) -> None:
-        """Ends the sync."""
         assert self.client.delete(f"{API}/sync/PRODUCT").status_code == 202
 
     def logged(self) -> str | None:
-        """The line of the request that was sent as bytes."""
+        """Return the access log line of the request that was sent as bytes."""
         log = "".join(path.read_text() for path in self.served.deployment.folder.glob("serve-*.log"))
         lines = [line for line in log.splitlines() if f"request_id={self.name}" in line]
         return lines[0] if lines else None
@@ -263,15 +261,15 @@ class Shop:
 
 @pytest.fixture
 def shop(served: Gateway, request: pytest.FixtureRequest) -> Iterator[Shop]:
-    """One of the test's own."""
+    """Return a new merchant."""
     shop = Shop(served, f"shop{abs(hash(request.node.name)) % 10**12}")
     yield shop
     shop.client.delete(f"{API}/sync/PRODUCT")
     shop.client.close()
 
 
-def test_who_waits_is_answered_when_the_sync_ends(shop: Shop) -> None:
-    """With the sync as it has ended, and nothing that says that there is more to wait for."""
+def test_a_waiting_client_gets_a_response_when_the_sync_ends(shop: Shop) -> None:
+    """With the ended sync and without Retry-After."""
     answer = shop.wait(f"wait={LONG}")
     time.sleep(0.7)
     assert not answer.done()
@@ -282,8 +280,8 @@ def test_who_waits_is_answered_when_the_sync_ends(shop: Shop) -> None:
     assert "Retry-After" not in found.headers
 
 
-def test_who_waits_is_answered_when_another_process_ends_the_sync(shop: Shop) -> None:
-    """A worker of another machine, say: the database knows."""
+def test_a_waiting_client_gets_a_response_when_another_process_ends_the_sync(shop: Shop) -> None:
+    """Such as a worker on another machine."""
     answer = shop.wait(f"wait={LONG}")
     time.sleep(0.3)
     with open_database(shop.served.deployment.environment["PRODUCT_GATEWAY_DATABASE_URL"]) as database:
@@ -291,8 +289,7 @@ def test_who_waits_is_answered_when_another_process_ends_the_sync(shop: Shop) ->
     assert answer.result(SOON).json()["data"]["status"] == "CANCELLED"
 
 
-def test_who_waits_is_answered_when_the_time_is_up(shop: Shop) -> None:
-    """With the sync as it is then."""
+def test_a_waiting_client_gets_the_current_state_when_its_time_is_up(shop: Shop) -> None:
     began = time.monotonic()
     found = shop.ask("wait=1")
     assert 0.8 < time.monotonic() - began < 1 + SOON
@@ -311,16 +308,16 @@ def test_who_waits_is_answered_when_the_time_is_up(shop: Shop) -> None:
         (["wait=3", "wait=4"], "wait=3"),
     ],
 )  # fmt: skip
-def test_what_is_applied_is_said_and_a_sync_that_has_ended_is_waited_for_no_longer(
+def test_preference_applied_has_the_seconds_and_an_ended_sync_is_not_waited_for(
     shop: Shop, prefer: list[str], applied: str
 ) -> None:
-    """More than the gateway waits for is as good as 50 s; several lines are one list."""
+    """At most 50 s are applied; several lines are one list."""
     shop.cancel()
     assert shop.ask(*prefer).headers["Preference-Applied"] == applied
 
 
-def test_what_cannot_be_read_is_no_error_and_nothing_is_waited_for(shop: Shop) -> None:
-    """A preference never is, so that a client may send what a newer gateway knows."""
+def test_an_invalid_preference_is_ignored(shop: Shop) -> None:
+    """A client may send preferences that only a newer gateway knows."""
     for prefer in ([], [""], ["wait=soon"], ['"'], ["wait=-1", "wait=1 2"], ["wait=0"], ["x" * 5000 + ",wait=40"]):
         found = shop.ask(*prefer)
         assert found.status_code == 200
@@ -328,8 +325,8 @@ def test_what_cannot_be_read_is_no_error_and_nothing_is_waited_for(shop: Shop) -
         assert "Retry-After" in found.headers
 
 
-def test_whoever_may_not_see_the_sync_hears_so_at_once(served: Gateway, shop: Shop) -> None:
-    """All that is checked is checked before the wait: a stranger holds nothing, and learns nothing from the time."""
+def test_a_refused_client_does_not_wait(served: Gateway, shop: Shop) -> None:
+    """All checks come before the wait: the time reveals nothing."""
     path, prefer = f"{API}/syncs/{shop.sync}", {"Prefer": f"wait={LONG}"}
     began = time.monotonic()
     other = f"{shop.name}-other"
@@ -347,8 +344,8 @@ def test_whoever_may_not_see_the_sync_hears_so_at_once(served: Gateway, shop: Sh
     assert time.monotonic() - began < SOON
 
 
-def test_who_waits_has_no_place_among_those_at_work(shop: Shop) -> None:
-    """Three may be at work here. More wait, and one after the other is served meanwhile; then their place is there."""
+def test_a_waiting_client_does_not_occupy_a_slot(shop: Shop) -> None:
+    """Three requests may run here. More clients wait, and others are served meanwhile."""
     responses = [shop.wait_when_there_is_room(f"wait={LONG}") for _ in range(AT_ONCE * 3)]
     time.sleep(1)
     within(SOON, lambda: all(shop.client.get(f"{API}/syncs").status_code == 200 for _ in range(10)))
@@ -359,8 +356,8 @@ def test_who_waits_has_no_place_among_those_at_work(shop: Shop) -> None:
         assert shop.client.get(f"{API}/syncs").status_code == 200
 
 
-def test_the_wait_of_a_client_that_is_gone_ends_at_once(shop: Shop) -> None:
-    """The log has no answer of it; and a second later nothing waits, or the next look would find it."""
+def test_the_wait_of_a_disconnected_client_ends_at_once(shop: Shop) -> None:
+    """The log has no response, and no waiter is left."""
     wire = Wire(shop.served.url)
     wire.send(shop.request(LONG))
     time.sleep(0.5)
@@ -369,8 +366,8 @@ def test_the_wait_of_a_client_that_is_gone_ends_at_once(shop: Shop) -> None:
     assert "status=0" in within(SOON, shop.logged)
 
 
-def test_a_client_that_has_closed_its_half_is_answered_at_once(shop: Shop) -> None:
-    """It may be gone, which looks the same; if it is not, it hears how the sync is, and that nobody waited."""
+def test_a_half_closed_client_gets_a_response_at_once(shop: Shop) -> None:
+    """It may have disconnected. If it has not, it gets the current state without Preference-Applied."""
     with Wire(shop.served.url) as wire:
         wire.send(shop.request(LONG))
         time.sleep(0.5)
@@ -387,7 +384,7 @@ def test_a_client_that_has_closed_its_half_is_answered_at_once(shop: Shop) -> No
 
 
 class Counted:
-    """A gateway in this process, whose statements are counted: no other process could tell how many there were."""
+    """A gateway in this process, with a count of its statements."""
 
     def __init__(self, database_url: str, folder: Path) -> None:
         self.settings = settings.load(data_dir=folder / "var", database_url=database_url, access_log=False)
@@ -402,7 +399,7 @@ class Counted:
 
     @contextmanager
     def serving(self) -> Iterator[str]:
-        """Its URL; at the end everybody is told, and it ends in time."""
+        """Yield the URL; at the end, check that the server stops in time."""
 
         def count(*_: Any) -> None:
             self.statements += 1
@@ -419,8 +416,8 @@ class Counted:
             event.remove(Engine, "before_cursor_execute", count)
 
 
-def test_hundreds_who_wait_cost_no_thread_no_query_and_nobody_elses_time(database_url: str, tmp_path: Path) -> None:
-    """Over real connections. All are told soon when a sync has ended."""
+def test_hundreds_of_waiting_clients_cost_no_threads_and_no_queries(database_url: str, tmp_path: Path) -> None:
+    """Over real connections. All get a response soon after the sync has ended."""
     assert sockets.max_connections() > 2 * MANY + 200, "this test needs more open files than the machine allows"
     counted = Counted(database_url, tmp_path)
     with counted.serving() as url:
@@ -428,7 +425,7 @@ def test_hundreds_who_wait_cost_no_thread_no_query_and_nobody_elses_time(databas
 
 
 async def hundreds(counted: Counted, url: str) -> None:
-    """Half of them wait for one sync and half for another."""
+    """Half of them wait for one sync, half for another."""
 
     async def ask(number: int) -> Answer:
         connection = await Connection.to(url)
@@ -485,8 +482,8 @@ async def hundreds(counted: Counted, url: str) -> None:
     await asyncio.gather(*responses, return_exceptions=True)
 
 
-def test_a_server_that_is_to_end_tells_those_who_wait_how_it_is(sqlite_deployment: Deployment) -> None:
-    """At once, and without the word that it has waited: so they wait for Retry-After before they ask its successor."""
+def test_a_shutdown_answers_waiting_clients_with_the_current_state(sqlite_deployment: Deployment) -> None:
+    """Without Preference-Applied, so that clients wait for Retry-After before they retry."""
     with sqlite_deployment.process("serve", "--port", "0") as process:
         shop = Shop(Gateway(sqlite_deployment, process.url()), "shop")
         shop.client.close()

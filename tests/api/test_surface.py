@@ -1,4 +1,4 @@
-"""What every answer says and does not say of itself: tried with every operation and every kind of refusal."""
+"""Headers of every response: what protects the client and what reveals the server, for every operation and refusal."""
 
 import collections
 import shutil
@@ -27,7 +27,7 @@ Headers = Iterable[tuple[str, str]]
 
 
 def check(where: str, headers: Headers, body: str) -> None:
-    """Fails where the answer lacks what protects its reader, or tells more than it has to."""
+    """Assert that the response has the protective headers and reveals nothing."""
     by_name = collections.defaultdict(list)
     for name, value in headers:
         by_name[name.lower()].append(value)
@@ -41,7 +41,7 @@ def check(where: str, headers: Headers, body: str) -> None:
 
 
 def checked(answer: httpx2.Response, *, secured: bool = False) -> int:
-    """The status of an answer that has been checked; what is secured is in no cache at all."""
+    """Check a response and return its status. Secured responses are never cached."""
     where = f"{answer.request.method} {answer.request.url.path} {answer.status_code}"
     ours = "json" in answer.headers.get("Content-Type", "")  # pages and scripts may speak of what they like
     check(where, answer.headers.multi_items(), answer.text if ours else "")
@@ -52,7 +52,7 @@ def checked(answer: httpx2.Response, *, secured: bool = False) -> int:
 
 @pytest.fixture(scope="module")
 def served(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    """A gateway; `shop` may ask, and `limited` has asked too often already."""
+    """Start a gateway: `shop` may sync, and `limited` has reached its rate limit."""
     folder = tmp_path_factory.mktemp("surface")
     shutil.copy(sqlite_template, folder / "gateway.db")
     with gateway(folder, f"sqlite:///{folder / 'gateway.db'}", rate_limit_per_merchant="200/day") as served:
@@ -63,7 +63,7 @@ def served(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> I
 
 
 def answered(served: Gateway, method: str, path: str) -> Iterator[httpx2.Response]:
-    """What the operation answers to everybody whom it may meet."""
+    """Return the responses of the operation to every kind of client."""
     tokens = {name: f"Bearer {served.token(name)}" for name in ("shop", "disabled", "unknown")}
     with httpx2.Client(base_url=served.url, timeout=30) as client:
         for authorization in (None, "Bearer garbage", *tokens.values()):
@@ -79,10 +79,8 @@ def answered(served: Gateway, method: str, path: str) -> Iterator[httpx2.Respons
 
 
 @each_operation
-def test_every_answer_of_every_operation_protects_its_reader_and_tells_nothing_of_the_server(
-    served: Gateway, operation: Operation
-) -> None:
-    """A browser guesses no type, no cache keeps a merchant's data, and nobody learns which version to attack."""
+def test_every_response_has_protective_headers_and_no_server_banner(served: Gateway, operation: Operation) -> None:
+    """No content sniffing, no caching of a merchant's data, no version of the server."""
     method, path, _ = operation
     secured = operation in SECURED
     statuses = {checked(answer, secured=secured) for answer in answered(served, method, path)}
@@ -92,8 +90,8 @@ def test_every_answer_of_every_operation_protects_its_reader_and_tells_nothing_o
     assert not secured or statuses >= {401, 403}
 
 
-def test_so_does_every_refusal_that_no_operation_makes(served: Gateway) -> None:
-    """Unknown paths, too many requests, and what is no HTTP or too much of it."""
+def test_refusals_outside_operations_have_the_same_headers(served: Gateway) -> None:
+    """Unknown paths, too many requests, malformed HTTP."""
     with served.of("limited") as client:
         assert [checked(client.get(f"{API}/products"), secured=True) for _ in range(201)][-1] == 429
     with httpx2.Client(base_url=served.url) as client:
@@ -113,8 +111,8 @@ def test_so_does_every_refusal_that_no_operation_makes(served: Gateway) -> None:
             assert reply.all("cache-control") == ["no-store"]
 
 
-def test_so_does_the_answer_to_what_went_wrong_inside() -> None:
-    """500: the reason is in the log, and nowhere else."""
+def test_a_500_has_the_same_headers_and_no_details() -> None:
+    """The reason is only in the log."""
     app = RequestContextMiddleware(sample_api.app(), answered=lambda *_: None, access_log=False)
     listening = sockets.bind("127.0.0.1", 0)
     with http_server.HTTPServer(app, listening):
@@ -124,10 +122,10 @@ def test_so_does_the_answer_to_what_went_wrong_inside() -> None:
         assert httpx2.head(f"{sockets.url_of(listening)}/boom").status_code == 500
 
 
-def test_so_does_the_answer_to_what_is_too_much(
+def test_an_overload_response_has_the_same_headers(
     published: tuple[Issuer, str], issuer: Issuer, sqlite_template: Path, tmp_path: Path
 ) -> None:
-    """503, from a process that serves one request at once while an issuer keeps that one waiting."""
+    """503 from a process that serves one request at a time."""
     shutil.copy(sqlite_template, tmp_path / "gateway.db")
     issuer.seconds = 30
     settings = {"jwks_url": published[1], "requests_at_once": "1"}
@@ -144,8 +142,7 @@ def test_so_does_the_answer_to_what_is_too_much(
     issuer.reset()
 
 
-def test_the_spec_tells_these_headers_of_every_response() -> None:
-    """A client generated from it knows them, and a response that is added later has them."""
+def test_the_spec_documents_these_headers_for_every_response() -> None:
     told = 0
     for path, method, operation in documents.operations(DOCUMENT):
         for status, response in operation["responses"].items():

@@ -485,7 +485,7 @@ async def test_the_cache_of_verified_tokens_is_bounded() -> None:
 
 
 def test_a_merchant_that_is_disabled_is_refused_at_once(database_url: str, database: Database, tmp_path: Path) -> None:
-    """Although its token is cached. It is served again as soon as it is enabled."""
+    """Although its token is cached. It is served again after it is enabled."""
     made = settings.load(data_dir=tmp_path, database_url=database_url)
     token = keys.issue_token(made, "shop", list(keys.SCOPES), timedelta(hours=1))
     asked = [("PUT", "sync/PRODUCT"), ("GET", "sync/PRODUCT"), ("GET", "products"), ("DELETE", "sync/PRODUCT")]

@@ -75,7 +75,7 @@ def test_there_must_be_something_to_cancel(database: Database) -> None:
         database.call(syncs.cancel, "other", PRODUCT)
 
 
-def test_the_same_key_brings_the_same_sync(database: Database) -> None:
+def test_the_same_idempotency_key_returns_the_same_sync(database: Database) -> None:
     """A client that lost its answer must not meet a 429 made by itself, nor start a second sync later."""
     first = database.call(enqueue, "shop", PRODUCT, "key")
     assert database.call(enqueue, "shop", PRODUCT, "key").id == first.id
