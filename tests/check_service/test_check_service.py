@@ -1,4 +1,4 @@
-"""check-service: finds nothing in a service that keeps the contract, and every misbehaviour in one that does not."""
+"""check-service against an honest service and against services with one fault each."""
 
 import time
 from collections.abc import Iterator
@@ -19,21 +19,21 @@ from tests.support.hostile_service import HONEST, MISBEHAVIOURS, Hostile
 from tests.support.product_service_faults.regressions import FOUND, TOKEN, HonestButForOne
 
 PAGE_SIZE = 5
-OF_A_BUSY_MACHINE = {"speed", "first-try"}  # a page may take long here for other reasons
+TIMING_RULES = {"speed", "first-try"}  # a busy machine breaks them, too
 
 
 @pytest.fixture(scope="module")
 def service() -> Iterator[Hostile]:
-    """One server for the whole file."""
+    """One server for all tests of this module."""
     with hostile_service.serve(HonestButForOne) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
-def impatient(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    """Small limits and little patience, as in test_hostile_service."""
+def short_timeouts(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """Settings with small limits and short timeouts."""
     return settings.load(
-        data_dir=tmp_path_factory.mktemp("impatient"),
+        data_dir=tmp_path_factory.mktemp("short_timeouts"),
         allow_private_addresses=True,
         max_pages=20,
         connect_timeout_seconds=1,
@@ -47,7 +47,7 @@ def impatient(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 
 
 async def checked(url: str, made: Settings, **more: object) -> CheckResults:
-    """A run for products, with small pages and without made-up requests."""
+    """Check the products with small pages and without generated requests."""
     plan = Plan(url, TOKEN, (EntityType.PRODUCT,), page_size=PAGE_SIZE, max_pages=30, examples=0)
     results = CheckResults(TOKEN, plan.only)
     await run(plan, made, results, Catalog())
@@ -55,47 +55,47 @@ async def checked(url: str, made: Settings, **more: object) -> CheckResults:
 
 
 def failed(results: CheckResults) -> dict[str, Outcome]:
-    """What failed, by the rule's code."""
+    """Return the failed outcomes by code."""
     return {each.rule.code: each for each in results.outcomes() if each.result is Result.FAILED}
 
 
-async def test_nothing_is_found_where_nothing_is_wrong(service: Hostile, impatient: Settings) -> None:
-    """Else what is found with a misbehaviour would not be its doing."""
-    results = await checked(service.url(HONEST), impatient)
-    assert set(failed(results)) - OF_A_BUSY_MACHINE == set()
+async def test_an_honest_service_has_no_findings(service: Hostile, short_timeouts: Settings) -> None:
+    """Otherwise a finding would not prove that the check detects the fault."""
+    results = await checked(service.url(HONEST), short_timeouts)
+    assert set(failed(results)) - TIMING_RULES == set()
 
 
-def test_every_misbehaviour_has_a_check_that_finds_it() -> None:
-    """A new misbehaviour needs a line in hostile_found.FOUND."""
+def test_every_misbehaviour_has_an_expected_rule() -> None:
+    """A new misbehaviour needs a line in regressions.FOUND."""
     assert set(FOUND) == set(MISBEHAVIOURS)
 
 
 @pytest.mark.parametrize("name", MISBEHAVIOURS)
-async def test_a_misbehaviour_is_found(name: str, service: Hostile, impatient: Settings) -> None:
-    """By the check that is there for it; and nothing is found that is not so."""
+async def test_a_misbehaviour_breaks_exactly_its_rules(name: str, service: Hostile, short_timeouts: Settings) -> None:
+    """A missing finding hides a fault, and an extra one misleads the merchant."""
     expected = FOUND[name].split()
-    noise = OF_A_BUSY_MACHINE - {expected[0]}
-    results = await checked(service.url(name), impatient)
+    noise = TIMING_RULES - {expected[0]}
+    results = await checked(service.url(name), short_timeouts)
     found = set(failed(results)) - noise
     assert expected[0] in found, f"{name} is not found by {expected[0]}, but by {sorted(found)}"
     assert found == set(expected) - noise
     assert not [each for each in results.outcomes() if each.reason.startswith("the run was stopped")]
 
 
-async def test_it_waits_as_long_as_the_service_says(service: Hostile, impatient: Settings) -> None:
-    """A kit that hammers a service that asks for a pause tests something else."""
+async def test_retry_after_is_respected(service: Hostile, short_timeouts: Settings) -> None:
+    """The gateway waits too, so requests without a pause would test something else."""
     started = time.monotonic()
-    results = await checked(service.url("rate-limited-once"), impatient)
-    assert time.monotonic() - started >= 1, "Retry-After: 1 was not heeded"
+    results = await checked(service.url("rate-limited-once"), short_timeouts)
+    assert time.monotonic() - started >= 1, "Retry-After: 1 was ignored"
     assert "answered 429" in failed(results)["first-try"].findings[0].seen
 
 
-async def test_made_up_requests_end_soon_where_nobody_answers(impatient: Settings) -> None:
-    """Each would cost a time-out."""
+async def test_fuzzing_stops_after_a_few_unanswered_requests(short_timeouts: Settings) -> None:
+    """Each of them takes a timeout."""
     results = CheckResults(TOKEN, (EntityType.PRODUCT,))
-    async with RecordingClient(impatient, TOKEN) as recorder:
-        nobody = Service(recorder, "http://127.0.0.1:1", TOKEN, impatient)
+    async with RecordingClient(short_timeouts, TOKEN) as recorder:
+        unreachable = Service(recorder, "http://127.0.0.1:1", TOKEN, short_timeouts)
         of_list = ListResults(results, EntityType.PRODUCT)
-        await Fuzzing(nobody, of_list, ListTraversal(PAGE_SIZE), 1000).run(1)
-        assert len(recorder.exchanges) == MAX_UNANSWERED * impatient.request_attempts
+        await Fuzzing(unreachable, of_list, ListTraversal(PAGE_SIZE), 1000).run(1)
+        assert len(recorder.exchanges) == MAX_UNANSWERED * short_timeouts.request_attempts
     assert "fuzz-failures" in failed(results)

@@ -1,4 +1,4 @@
-"""The command check-service: what it prints and writes, how it ends, and that it writes nothing where it must not."""
+"""The command check-service: output, report files, exit statuses and read-only access."""
 
 import os
 import re
@@ -31,7 +31,7 @@ TOP = Path(__file__).parents[2]
 CATALOGS = sorted((TOP / ".." / "shared" / "catalogs").glob("*.csv"))
 CURL = re.compile(r"^  \$ (curl .*)$", re.MULTILINE)
 ENDS_WITHIN = 60
-# The attributes and children that Jenkins' schema of JUnit XML (xunit plugin, junit-10.xsd) has, as far as we write it.
+# Attributes and children of Jenkins' schema for JUnit XML (xunit plugin, junit-10.xsd), as far as used.
 JUNIT = {
     "testsuites": ({"name", "tests", "failures", "errors", "skipped", "time"}, {"testsuite"}),
     "testsuite": ({"name", "tests", "failures", "errors", "skipped", "time"}, {"testcase"}),
@@ -44,13 +44,13 @@ JUNIT = {
 
 @pytest.fixture
 def terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Terminal:
-    """For runs in the test's own process."""
+    """Runs commands in the test's process."""
     return Terminal(monkeypatch, capsys)
 
 
 @pytest.fixture
 def token_file(sqlite_deployment: Deployment) -> Path:
-    """The token that the services here expect."""
+    """The token that the services expect."""
     path = sqlite_deployment.folder / "service.token"
     path.write_text(TOKEN + "\n")
     return path
@@ -72,17 +72,17 @@ def crooked(fault: str | None, records: int = 24) -> Crooked:
 def test_the_sample_service_passes_without_a_finding(
     catalog: Path, sqlite_deployment: Deployment, terminal: Terminal, token_file: Path
 ) -> None:
-    """Whoever copies it passes; and a finding in it would be a fault of the kit."""
+    """Merchants copy it, and a finding in it would be a false alarm."""
     with serve(create_sample_app(catalog_file.read(catalog), token=TOKEN)) as url:
         done = terminal.run(sqlite_deployment, f"check-service {url} --token-file {token_file} --examples 10")
     assert (done.returncode, done.stderr) == (0, ""), done
     assert "errors: 0, warnings: 0, advice: 0." in done.stdout, done.stdout
 
 
-def test_a_list_is_read_as_far_as_max_pages_and_the_report_says_so(
+def test_max_pages_limits_the_traversal_and_the_report_says_so(
     sqlite_deployment: Deployment, terminal: Terminal, token_file: Path
 ) -> None:
-    """Who reads "passed" must know of how much."""
+    """Otherwise "passed" would seem to be about the whole list."""
     with serve(create_sample_app(catalog_file.generated(3000), token=TOKEN)) as url:
         options = f"--token-file {token_file} --examples 0 --max-pages 2 --only PRODUCT"
         done = terminal.run(sqlite_deployment, f"check-service {url} {options}")
@@ -90,27 +90,29 @@ def test_a_list_is_read_as_far_as_max_pages_and_the_report_says_so(
     assert "PRODUCT: read 500 records, pages: 2, NOT to the end: --max-pages is 2" in done.stdout
     assert "not read to its end" in done.stdout
     assert "COLLECTION" not in done.stdout
-    assert re.search(r"products +500 +500 +[0-9.]+ +\d+ +\d+\n", done.stdout), "the speed of pages is not told"
+    assert re.search(r"products +500 +500 +[0-9.]+ +\d+ +\d+\n", done.stdout), "the speed of pages is missing"
 
 
-def test_errors_end_with_1_and_warnings_with_0(
+def test_exit_status_is_1_after_errors_and_0_after_warnings(
     sqlite_deployment: Deployment, terminal: Terminal, token_file: Path
 ) -> None:
-    """So that CI stops where a sync would."""
+    """CI fails exactly where a sync would."""
     for fault, status in (("open-with-any-token", 1), ("errors-of-its-own", 0), ("prices-in-pounds", 0)):
         with serve(crooked(fault)) as url:
             done = terminal.run(sqlite_deployment, f"check-service {url} --token-file {token_file} --examples 0")
         assert done.returncode == status, done.stdout
 
 
-def test_wrong_usage_ends_with_2(sqlite_deployment: Deployment, terminal: Terminal, token_file: Path) -> None:
-    """Before anything is asked."""
+def test_exit_status_is_2_for_wrong_usage(sqlite_deployment: Deployment, terminal: Terminal, token_file: Path) -> None:
+    """The command sends no request then."""
     for options in ("", f"--token-file {token_file} --only STOCK", f"--token-file {token_file} --page-size 501"):
         assert terminal.run(sqlite_deployment, f"check-service https://shop.example {options}").returncode == 2
 
 
-def test_what_it_cannot_begin_with_is_said(sqlite_deployment: Deployment, terminal: Terminal, token_file: Path) -> None:
-    """As every command does."""
+def test_invalid_arguments_are_refused_with_a_reason(
+    sqlite_deployment: Deployment, terminal: Terminal, token_file: Path
+) -> None:
+    """The same as with every command."""
     sqlite_deployment.environment["PRODUCT_GATEWAY_ALLOW_PRIVATE_ADDRESSES"] = "false"
     http = f"check-service http://127.0.0.1:1 --token-file {token_file}"
     assert_refused(terminal.run(sqlite_deployment, http), "without encryption", "https://")
@@ -126,10 +128,10 @@ def test_what_it_cannot_begin_with_is_said(sqlite_deployment: Deployment, termin
     assert not nowhere.exists()
 
 
-def test_without_the_extra_it_says_how_to_install_it(
+def test_a_missing_extra_is_refused_with_the_way_to_install_it(
     sqlite_deployment: Deployment, terminal: Terminal, token_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Servers do without Schemathesis; so does everything here but the made-up requests."""
+    """Only generated requests need Schemathesis, which servers do not install."""
     for name in ("schemathesis", "hypothesis"):
         monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.delitem(sys.modules, "product_gateway.check_service.fuzzing", raising=False)
@@ -139,10 +141,10 @@ def test_without_the_extra_it_says_how_to_install_it(
         assert terminal.run(sqlite_deployment, f"{command} --examples 0").returncode == 0
 
 
-def test_a_service_that_cannot_be_reached_is_an_error_in_the_report(
+def test_an_unreachable_service_is_an_error_in_the_report(
     sqlite_deployment: Deployment, terminal: Terminal, token_file: Path
 ) -> None:
-    """CI shows it with the others, and which checks that kept from running."""
+    """CI shows it like other errors, with the checks that did not run."""
     junit = sqlite_deployment.folder / "junit.xml"
     done = terminal.run(
         sqlite_deployment, f"check-service http://127.0.0.1:1 --token-file {token_file} --junit {junit}"
@@ -158,7 +160,7 @@ def test_a_service_that_cannot_be_reached_is_an_error_in_the_report(
 def test_the_token_is_in_no_report(
     name: str, misbehaving: hostile_service.Hostile, sqlite_deployment: Deployment, terminal: Terminal, token_file: Path
 ) -> None:
-    """Reports are kept by CI, and read by many. Nor is there anything that a terminal or XML would stumble over."""
+    """CI publishes reports. They must not break terminals or XML parsers either."""
     paths = [sqlite_deployment.folder / each for each in ("junit.xml", "report.json")]
     sqlite_deployment.environment["PRODUCT_GATEWAY_RETRY_WAIT_SECONDS"] = "0.01"
     options = f"--examples 0 --page-size 5 --only PRODUCT --junit {paths[0]} --json {paths[1]}"
@@ -170,12 +172,12 @@ def test_the_token_is_in_no_report(
     assert orjson.loads(said[3])["checks"]
 
 
-def test_each_finding_has_a_command_that_shows_it_again(
+def test_each_finding_has_a_curl_command_that_repeats_its_request(
     sqlite_deployment: Deployment, terminal: Terminal, token_file: Path
 ) -> None:
-    """With the token as the shell's $TOKEN."""
+    """The command takes the token from the variable TOKEN."""
     if not shutil.which("curl"):
-        pytest.skip("there is no curl on this machine to try the commands with")
+        pytest.skip("curl is not installed")
     for fault, status in (("open-with-any-token", 200), ("falls-over-a-parameter", 500), ("nothing-with-200", 200)):
         with serve(crooked(fault)) as url:
             done = terminal.run(sqlite_deployment, f"check-service {url} --token-file {token_file} --examples 0")
@@ -188,8 +190,8 @@ def test_each_finding_has_a_command_that_shows_it_again(
                 assert shown.stdout.startswith(f"HTTP/1.1 {status} "), (each, shown)
 
 
-def test_junit_xml_keeps_its_schema(sqlite_deployment: Deployment, terminal: Terminal, token_file: Path) -> None:
-    """Else a CI system shows nothing at all. Warnings are no failures, and each failure has its command."""
+def test_junit_xml_matches_jenkins_schema(sqlite_deployment: Deployment, terminal: Terminal, token_file: Path) -> None:
+    """A CI system rejects other files. Only errors are failures, and each failure has its command."""
     path = sqlite_deployment.folder / "junit.xml"
     with serve(crooked("no-single-records")) as url:
         terminal.run(sqlite_deployment, f"check-service {url} --token-file {token_file} --examples 0 --junit {path}")
@@ -240,8 +242,8 @@ class Counting(Crooked):
         await super().__call__(scope, receive, send)
 
 
-def test_ctrl_c_ends_with_what_was_found_so_far(sqlite_deployment: Deployment, token_file: Path) -> None:
-    """In the middle of the made-up requests too, which are thought of on another thread."""
+def test_ctrl_c_reports_the_results_so_far(sqlite_deployment: Deployment, token_file: Path) -> None:
+    """Also during generated requests, which another thread generates."""
     service = crooked("open-with-any-token")
     with serve(service) as url:
         options = ("--token-file", str(token_file), "--examples", "100000", "--only", "PRODUCT")

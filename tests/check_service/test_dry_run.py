@@ -1,4 +1,4 @@
-"""The dry run of check-service: it foretells what a sync does, on both databases, and writes nothing."""
+"""The dry run of check-service: it predicts the result of a sync and writes nothing."""
 
 import asyncio
 import hashlib
@@ -26,7 +26,7 @@ TOKEN = "any-token-will-do"
 
 @pytest.fixture
 def service() -> FakeListService:
-    """Forty records, to begin with."""
+    """A product service with forty records."""
     shelf = FakeListService()
     shelf.products(items(40))
     return shelf
@@ -34,14 +34,14 @@ def service() -> FakeListService:
 
 @pytest.fixture
 def url(service: FakeListService) -> Iterator[str]:
-    """Where it is."""
+    """Its URL."""
     with serve(service) as url:
         yield url
 
 
 @pytest.fixture
 def made(database_url: str, tmp_path: Path) -> Settings:
-    """For the worker and for the dry run alike."""
+    """Settings of the worker and of the dry run."""
     return settings.load(
         data_dir=tmp_path,
         database_url=database_url,
@@ -61,8 +61,8 @@ async def stocked(url: str, made: Settings) -> None:
         assert (await run(made, database)).counts.created == 40
 
 
-async def rehearsed(url: str, made: Settings) -> CheckResults:
-    """A run against the merchant's catalog, on a thread: the command has an event loop of its own."""
+async def dry_run(url: str, made: Settings) -> CheckResults:
+    """Check against the merchant's catalog, in a thread because the command runs its own event loop."""
     plan = Plan(url, TOKEN, (EntityType.PRODUCT,), page_size=made.page_size, examples=0)
     results = CheckResults(plan.token, plan.only)
     await asyncio.to_thread(check, plan, made, results, "shop")
@@ -70,7 +70,7 @@ async def rehearsed(url: str, made: Settings) -> CheckResults:
 
 
 def contents(database: Database) -> dict[str, list[str]]:
-    """Every row of every table."""
+    """Return every row of every table."""
     with database.engine.connect() as connection:
         return {
             table.name: sorted(map(repr, connection.execute(select(table)).all()))
@@ -79,7 +79,7 @@ def contents(database: Database) -> dict[str, list[str]]:
 
 
 def stored(made: Settings) -> Any:
-    """What the database holds: all rows, and of SQLite the bytes of the file."""
+    """Return all rows of the database and, for SQLite, a digest of its file."""
     with open_database(made.database) as database:
         rows = contents(database)
     file = made.database.removeprefix("sqlite:///")
@@ -87,21 +87,21 @@ def stored(made: Settings) -> Any:
 
 
 @pytest.mark.usefixtures("stocked")
-async def test_it_says_what_the_sync_then_does_and_writes_nothing(
+async def test_the_dry_run_predicts_the_counts_and_writes_nothing(
     service: FakeListService, url: str, made: Settings
 ) -> None:
-    """Row for row, and the file of SQLite byte for byte; what a list lacks is asked for by id first."""
+    """Records that the list lacks are requested by id first, as in a sync."""
     service.products(items(30, start=5), items(3, title="changed"), items(2, start=100), unfit(1, start=200))
     service.by_id = items(1, start=36)
     before = stored(made)
-    (rehearsal,) = (await rehearsed(url, made)).dry_runs
+    (predicted,) = (await dry_run(url, made)).dry_runs
     assert stored(made) == before
     with open_database(made.database) as database:
         sync = await run(made, database)
     assert sync.status is SyncStatus.SUCCEEDED
-    assert rehearsal.counts == sync.counts == Counts(created=2, updated=3, unchanged=31, deleted=6, rejected=1)
-    assert (rehearsal.against, rehearsal.complete, rehearsal.code) == ("the catalog of shop", True, None)
-    assert rehearsal.samples["deleted"] == ("r003", "r004", "r035")
+    assert predicted.counts == sync.counts == Counts(created=2, updated=3, unchanged=31, deleted=6, rejected=1)
+    assert (predicted.against, predicted.complete, predicted.code) == ("the catalog of shop", True, None)
+    assert predicted.samples["deleted"] == ("r003", "r004", "r035")
 
 
 @pytest.mark.parametrize(
@@ -110,17 +110,17 @@ async def test_it_says_what_the_sync_then_does_and_writes_nothing(
     ids=["mass-deletion", "too-many-rejected"],
 )
 @pytest.mark.usefixtures("stocked")
-async def test_it_foretells_what_stops_a_sync_at_its_end(
+async def test_the_dry_run_predicts_failures_at_the_end_of_a_sync(
     service: FakeListService, url: str, made: Settings, records: list[Any], code: str
 ) -> None:
-    """The guards look at what was read only when it is read."""
+    """These guards judge the list as a whole."""
     service.products(records)
     service.by_id = []
-    results = await rehearsed(url, made)
+    results = await dry_run(url, made)
     with open_database(made.database) as database:
         assert (await run(made, database)).failure_code == code
-    (rehearsal,) = results.dry_runs
-    assert rehearsal.code == code
+    (predicted,) = results.dry_runs
+    assert predicted.code == code
     (outcome,) = (each for each in results.outcomes() if each.rule.code == "dry-run")
     assert outcome.result is Result.FAILED
     assert code in outcome.findings[0].seen
@@ -128,28 +128,28 @@ async def test_it_foretells_what_stops_a_sync_at_its_end(
 
 @pytest.mark.parametrize("by_id", [None, items(32, start=5)], ids=["no-ids", "ids"])
 @pytest.mark.usefixtures("stocked")
-async def test_it_foretells_what_stays_beside_a_record_without_an_id(
+async def test_the_dry_run_predicts_records_that_stay_beside_one_without_an_id(
     service: FakeListService, url: str, made: Settings, by_id: Any
 ) -> None:
-    """Where the service shows by id that it no longer has the others, they go."""
+    """A sync removes them only if requests by id show that they are gone."""
     service.products(items(30, start=5), [{"title": "no id"}])
     service.by_id = by_id
-    (rehearsal,) = (await rehearsed(url, made)).dry_runs
+    (predicted,) = (await dry_run(url, made)).dry_runs
     with open_database(made.database) as database:
         sync = await run(made, database)
-    assert rehearsal.counts == sync.counts
-    assert rehearsal.not_removed == sync.not_removed == (10 if by_id is None else 0)
+    assert predicted.counts == sync.counts
+    assert predicted.not_removed == sync.not_removed == (10 if by_id is None else 0)
     assert sync.counts.deleted == (0 if by_id is None else 8)
 
 
 @pytest.mark.parametrize("rejected", [4, 5])
 @pytest.mark.usefixtures("stocked")
-async def test_its_verdict_on_rejected_records_does_not_depend_on_their_order(
+async def test_the_limit_of_rejected_records_does_not_depend_on_their_order(
     service: FakeListService, url: str, made: Settings, rejected: int
 ) -> None:
-    """As that of the sync: a tenth of the records may be rejected, and the first page is full of them."""
+    """A tenth of the records may be rejected, even if the first page has all of them."""
     service.products(unfit(rejected), items(40 - rejected, start=rejected))
-    (rehearsal,) = (await rehearsed(url, made)).dry_runs
+    (predicted,) = (await dry_run(url, made)).dry_runs
     with open_database(made.database) as database:
-        assert (await run(made, database)).failure_code == rehearsal.code
-    assert rehearsal.code == (None if rejected == 4 else "TOO_MANY_REJECTED")
+        assert (await run(made, database)).failure_code == predicted.code
+    assert predicted.code == (None if rejected == 4 else "TOO_MANY_REJECTED")

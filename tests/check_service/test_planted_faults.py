@@ -1,4 +1,4 @@
-"""check-service against what a service can do wrong though every schema is kept: each fault by its rule."""
+"""check-service against faults that no schema shows. Each breaks its own rule."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -17,14 +17,14 @@ from tests.support.faulty_service import FAULTS, TOKEN, Asked, Crooked, Honest, 
 from tests.support.product_service_faults.regressions import FOUND
 from tests.support.serving import serve
 
-# A rule that only these break, in the files named: what is not HTTP, and what is no service at all.
-ELSEWHERE = {"reachable": "test_check_command.py", "dry-run": "hostile_found.py"}
+# Rules that other tests break.
+ELSEWHERE = {"reachable": "test_command.py", "dry-run": "test_dry_run.py"}
 ODD_IDS = ["a/b", "50%2F", "größe ☃", "x y", "?", "&=+#"]
 FUZZED = [name for name, (code, _) in FAULTS.items() if code.startswith("fuzz-")]
 
 
 class Mixed(catalog_file.Catalog):
-    """Made-up records in front, and a few with odd ids behind."""
+    """Generated records, followed by a few with odd ids."""
 
     def __init__(self, records: int) -> None:
         self._made = catalog_file.generated(records)
@@ -49,7 +49,7 @@ class Mixed(catalog_file.Catalog):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    """Some patience: a machine may be busy."""
+    """Settings with timeouts for a busy machine."""
     return settings.load(
         data_dir=tmp_path_factory.mktemp("planted"),
         allow_private_addresses=True,
@@ -62,7 +62,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 
 
 async def failed(url: str, made: Settings, *only: EntityType, examples: int = 0) -> set[str]:
-    """The codes of the rules that do not hold."""
+    """Return the codes of the broken rules."""
     plan = Plan(url, TOKEN, only or tuple(EntityType), page_size=60, examples=examples)
     results = CheckResults(TOKEN, plan.only)
     await run(plan, made, results, Catalog())
@@ -76,8 +76,8 @@ def honest() -> Iterator[str]:
         yield url
 
 
-async def test_nothing_is_found_in_the_service_without_a_fault(honest: str, made: Settings) -> None:
-    """Odd ids, several pages and made-up requests included."""
+async def test_the_service_without_a_fault_has_no_findings(honest: str, made: Settings) -> None:
+    """Even with odd ids, several pages and generated requests."""
     assert await failed(honest, made, examples=20) - {"speed"} == set()
 
 
@@ -87,10 +87,10 @@ PUBLIC_TYPES = {400: "invalid-request", 401: "unauthorised", 403: "forbidden"}
 
 @pytest.mark.parametrize("content_type", ["application/problem+json", "application/json; charset=utf-8"])
 @pytest.mark.parametrize("same_status", [False, True])
-async def test_error_bodies_of_the_public_page_are_no_fault(
+async def test_error_bodies_of_the_public_page_are_accepted(
     made: Settings, content_type: str, same_status: bool
 ) -> None:
-    """Its page has the string "401" for `status`, whatever the status of the response is."""
+    """The page has the string "401" as `status` of every response."""
 
     async def copied(self: Crooked, asked: Asked, honest: Honest) -> Told:
         told = await honest(asked)
@@ -107,8 +107,7 @@ async def test_error_bodies_of_the_public_page_are_no_fault(
 
 
 @pytest.mark.parametrize("name", FAULTS)
-async def test_a_fault_is_found(name: str, made: Settings) -> None:
-    """By the rule that it breaks."""
+async def test_a_fault_breaks_its_rule(name: str, made: Settings) -> None:
     code, _ = FAULTS[name]
     with serve(Crooked(Mixed(250), name)) as url:
         only = EntityType if code == "members-known" else [EntityType.PRODUCT]
@@ -116,7 +115,7 @@ async def test_a_fault_is_found(name: str, made: Settings) -> None:
     assert code in found, f"{name} is not found by {code}, but by {sorted(found)}"
 
 
-def test_every_rule_is_broken_by_something() -> None:
-    """A check that nothing ever fails may not look at all."""
+def test_every_rule_is_broken_by_a_test() -> None:
+    """A check that never fails may not check anything."""
     broken = {code for code, _ in FAULTS.values()} | {code for codes in FOUND.values() for code in codes.split()}
     assert broken | set(ELSEWHERE) == set(RULES)

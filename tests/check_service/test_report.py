@@ -1,4 +1,4 @@
-"""The report of check-service as people see it, and docs/check-service.md, which shows one."""
+"""The console report of check-service, and docs/check-service.md with its example."""
 
 import io
 import re
@@ -23,10 +23,9 @@ COLOUR = re.compile(r"\x1b\[(?:\d+;)*3[0-7]m")
 
 
 class Screen(io.StringIO):
-    """A terminal, as far as anybody can tell."""
+    """A stream that claims to be a terminal."""
 
     def isatty(self) -> bool:
-        """Yes."""
         return True
 
 
@@ -43,13 +42,13 @@ def results() -> CheckResults:
 
 
 def shown(results: CheckResults, stream: io.StringIO) -> str:
-    """The report."""
+    """Return the report."""
     console.show(results, URL, 1, stream)
     return stream.getvalue()
 
 
-def test_it_is_plain_text_where_there_is_no_terminal(results: CheckResults) -> None:
-    """It goes into files and logs."""
+def test_a_report_without_a_terminal_is_plain_text(results: CheckResults) -> None:
+    """Files and logs contain it."""
     said = shown(results, io.StringIO())
     assert all(character.isprintable() or character == "\n" for character in said)
     assert not [line for line in said.splitlines() if line != line.rstrip()]
@@ -59,7 +58,7 @@ def test_it_is_plain_text_where_there_is_no_terminal(results: CheckResults) -> N
 
 
 def test_a_terminal_has_colours_unless_no_color_is_set(results: CheckResults, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As https://no-color.org asks."""
+    """See https://no-color.org."""
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.delenv("NO_COLOR", raising=False)
     assert COLOUR.search(shown(results, Screen()))
@@ -67,8 +66,8 @@ def test_a_terminal_has_colours_unless_no_color_is_set(results: CheckResults, mo
     assert not COLOUR.search(shown(results, Screen()))
 
 
-def test_it_fits_into_a_narrow_terminal(results: CheckResults, monkeypatch: pytest.MonkeyPatch) -> None:
-    """But for the commands, which are in one line so that they can be copied."""
+def test_the_report_fits_into_a_narrow_terminal(results: CheckResults, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only commands are longer: one line each, so that they can be copied."""
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "50")
@@ -77,16 +76,14 @@ def test_it_fits_into_a_narrow_terminal(results: CheckResults, monkeypatch: pyte
     assert [line for line in lines if line.startswith("  $ curl ") and len(line) > 150]
 
 
-def test_the_documents_table_of_checks_is_the_code() -> None:
+def test_the_documented_checks_are_the_rules() -> None:
     """Code, severity, what must hold, and where the contract says so: in the order of the report."""
     rows = [line.strip("| ").split(" | ") for line in DOCUMENT.splitlines() if line.startswith("| `")]
     wanted = [[f"`{each.code}`", each.severity.value, each.must, each.source] for each in RULES.values()]
     assert rows == wanted, "docs/check-service.md: correct the table of checks"
 
 
-def test_the_documents_report_is_one_that_was_really_made(
-    sqlite_deployment: Deployment, terminal: Terminal, tmp_path: Path
-) -> None:
+def test_the_documented_report_is_real(sqlite_deployment: Deployment, terminal: Terminal, tmp_path: Path) -> None:
     """The sample service without a token of its own takes any: an error, and the only one."""
     (tmp_path / "service.token").write_text(TOKEN)
     with serve(create_sample_app(catalog_file.read(catalog_file.SAMPLE), token=None)) as url:
@@ -96,11 +93,11 @@ def test_the_documents_report_is_one_that_was_really_made(
 
 
 def without_numbers(text: str) -> str:
-    """Ports and counts of requests differ."""
+    """Replace numbers: ports and request counts differ."""
     return re.sub(r"\d+", "0", text)
 
 
 @pytest.fixture
 def terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Terminal:
-    """For runs in the test's own process."""
+    """Runs commands in the test's process."""
     return Terminal(monkeypatch, capsys)

@@ -19,8 +19,8 @@ def check_service(
     only: Annotated[list[EntityType] | None, typer.Option(help="Check this list alone; unset: both.")] = None,
     page_size: Annotated[int | None, typer.Option(min=1, max=500, help="Records in a page; unset: PAGE_SIZE.")] = None,
     max_pages: Annotated[int, typer.Option(min=1, help="Pages of each list that are read.")] = 300,
-    examples: Annotated[int, typer.Option(min=0, help="Made-up requests for each operation; 0: none.")] = 40,
-    seed: Annotated[int, typer.Option(min=0, help="Which made-up requests: the same seed makes the same.")] = 1,
+    examples: Annotated[int, typer.Option(min=0, help="Generated requests for each operation; 0: none.")] = 40,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the generated requests.")] = 1,
     timeout: Annotated[float | None, typer.Option(min=0.01, max=600, help="Seconds that one request may take.")] = None,
     merchant: Annotated[
         str | None, typer.Option(help="Compare with this merchant's catalog; unset: with an empty one.")

@@ -1,4 +1,4 @@
-"""The report for people: findings first, then what was measured, what a sync would do, and what was not checked."""
+"""The report on the console: findings, measurements, dry runs, skipped checks and a summary."""
 
 import sys
 from collections import Counter
@@ -17,10 +17,10 @@ PLAIN_WIDTH = 100
 
 
 def show(results: CheckResults, url: str, seed: int | None, stream: TextIO | None = None) -> None:
-    """Writes the report; in colour on a terminal alone, and there not where NO_COLOR is set (no-color.org)."""
+    """Write the report, in colour only on a terminal without NO_COLOR (no-color.org)."""
     stream = stream or sys.stdout
     if hasattr(stream, "reconfigure"):
-        stream.reconfigure(errors="backslashreplace")  # an id may have what the terminal's encoding lacks
+        stream.reconfigure(errors="backslashreplace")  # the terminal's encoding may lack characters of an id
     console = Console(file=stream, highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
         console = Console(file=stream, highlight=False, markup=False, emoji=False, width=PLAIN_WIDTH, color_system=None)
@@ -28,7 +28,7 @@ def show(results: CheckResults, url: str, seed: int | None, stream: TextIO | Non
     for note in results.notes:
         console.print(Text(note))
     if seed is not None:
-        console.print(Text(f"Seed of the made-up requests: {seed}"))
+        console.print(Text(f"Seed of the generated requests: {seed}"))
     for severity in Severity:
         for outcome in results.failures(severity):
             _finding(console, outcome)
@@ -39,12 +39,11 @@ def show(results: CheckResults, url: str, seed: int | None, stream: TextIO | Non
 
 
 def status(results: CheckResults) -> int:
-    """The exit status: 0 where nothing is broken, 1 where something is or the run was stopped."""
+    """Return the exit status: 1 after an error or an early stop, else 0."""
     return 1 if results.stopped or results.failures(Severity.ERROR) else 0
 
 
 def name(subject: Subject) -> str:
-    """What a check is about, in a word."""
     return "service" if subject is None else f"{subject.lower()}s"
 
 
@@ -55,7 +54,7 @@ def _finding(console: Console, outcome: Outcome) -> None:
     console.print(title.append(f" ({name(outcome.subject)}) {rule.must}"))
     for finding in outcome.findings:
         _indented(console, f"Seen: {finding.seen}")
-        if finding.curl:  # in one line, however long, so that it can be copied
+        if finding.curl:  # in one line, so that it can be copied
             console.print(Text(f"  $ {finding.curl}", style="dim"), soft_wrap=True)
     if outcome.count > len(outcome.findings):
         _indented(console, f"And {outcome.count - len(outcome.findings)} more like that.")

@@ -1,8 +1,8 @@
-"""The outcomes for tools: JUnit XML, as CI systems read it, and JSON."""
+"""Reports for programs: JUnit XML and JSON."""
 
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree as Xml  # it writes; it reads nothing
+from xml.etree import ElementTree as Xml  # only for writing
 
 import orjson
 
@@ -11,12 +11,14 @@ from product_gateway.check_service.results import CheckResults, Outcome, Result,
 from product_gateway.check_service.rules import Severity
 from product_gateway.errors import SettingsError
 
-LEFT_OUT = (Result.SKIPPED, Result.NOT_REACHED)
+NOT_CHECKED = (Result.SKIPPED, Result.NOT_REACHED)
 
 
 def write_junit(results: CheckResults, path: Path) -> None:
-    """A test suite for each list and for the service, a test case for each rule. Warnings and advice are no failures:
-    they are in the case's output. Raises SettingsError where the file cannot be written."""
+    """Write a test suite per list and for the service, and a test case per rule. Raises SettingsError.
+
+    Only errors are failures. Warnings and advice are in the output of a passed case.
+    """
     by_subject: dict[Subject, list[Outcome]] = {}
     for each in results.outcomes():
         by_subject.setdefault(each.subject, []).append(each)
@@ -30,7 +32,7 @@ def write_junit(results: CheckResults, path: Path) -> None:
 
 
 def write_json(results: CheckResults, path: Path) -> None:
-    """Everything, for programs. Raises SettingsError where the file cannot be written."""
+    """Write all results. Raises SettingsError if the file cannot be written."""
     content: dict[str, Any] = {
         "notes": results.notes,
         "stopped": results.stopped,
@@ -54,7 +56,7 @@ def write_json(results: CheckResults, path: Path) -> None:
 
 def _totals(outcomes: list[Outcome]) -> dict[str, str]:
     failures = sum(_is_failure(each) for each in outcomes)
-    skipped = sum(each.result in LEFT_OUT for each in outcomes)
+    skipped = sum(each.result in NOT_CHECKED for each in outcomes)
     return {"tests": str(len(outcomes)), "failures": str(failures), "errors": "0", "skipped": str(skipped)}
 
 
@@ -66,7 +68,7 @@ def _case(suite: Xml.Element, subject: Subject, outcome: Outcome) -> None:
     rule = outcome.rule
     classname = f"check-service.{name(subject)}"
     case = Xml.SubElement(suite, "testcase", name=f"{rule.code}: {rule.must}", classname=classname, time="0")
-    if outcome.result in LEFT_OUT:
+    if outcome.result in NOT_CHECKED:
         Xml.SubElement(case, "skipped", message=f"{outcome.result}: {outcome.reason}")
     if outcome.result is not Result.FAILED:
         return
