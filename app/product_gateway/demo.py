@@ -1,4 +1,4 @@
-"""Everything at once on one machine: sample service, gateway, worker, a merchant and a token. `make run`."""
+"""The demo (`make run`): sample service, gateway, worker, a merchant and a token in one process."""
 
 import sys
 from datetime import timedelta
@@ -15,14 +15,14 @@ from product_gateway.settings import Settings
 from product_gateway.telemetry import logs
 
 MERCHANT = "demo"
-SAMPLE_SERVICE_TOKEN = "sample-service-token"  # noqa: S105 - the sample service has no secrets
+SAMPLE_SERVICE_TOKEN = "sample-service-token"  # noqa: S105 - no secret
 TOKEN_LIFETIME = timedelta(hours=12)
 
 
 def run(settings: Settings, port: int, sample_port: int, catalog: Path, delay: float) -> None:
-    """Until Ctrl-C. Everything is there before the gateway answers. Raises SettingsError."""
+    """Run until Ctrl-C. Raises SettingsError."""
     from product_gateway.sample import catalog_file
-    from product_gateway.sample.service import create_sample_app  # for which the sandbox would wait
+    from product_gateway.sample.service import create_sample_app  # a slow import that the sandbox does not need
 
     data_directory.prepare(settings, secrets=True)
     gateway = sockets.bind("127.0.0.1", port)
@@ -49,7 +49,7 @@ def run(settings: Settings, port: int, sample_port: int, catalog: Path, delay: f
 
 
 def register(settings: Settings, database: Database, name: str, url: str) -> None:
-    """A merchant who brings the sample service at the URL as their own platform."""
+    """Add or update a merchant whose platform is the sample service at the URL."""
     token = keys.Secrets(settings).encrypt(SAMPLE_SERVICE_TOKEN)
     if database.call(merchants.find, name) is None:
         database.call(merchants.add, name, Platform.BYOP, url, token, "GBP")
@@ -62,7 +62,7 @@ def _welcome(url: str, operations: str, token_file: Path, products: int, collect
     api = f"{url}/product-gateway/v1"
     return f"""
 The product gateway is at {url}, with a sample product service of {products} products and {collections} collections.
-Its merchant is called {MERCHANT}. A token for it, good for 12 hours, is in {token_file}:
+Its merchant is {MERCHANT}. A token for it, valid for 12 hours, is in {token_file}:
 
 {token_file.read_text().strip()}
 
@@ -71,9 +71,9 @@ Type this in another terminal:
   TOKEN=$(cat {token_file})
   curl -i -X PUT -H "Authorization: Bearer $TOKEN" {api}/sync/PRODUCT      # 202: enqueued
   curl -i -X PUT -H "Authorization: Bearer $TOKEN" {api}/sync/PRODUCT      # 429: one is active
-  curl -H "Authorization: Bearer $TOKEN" {api}/sync/PRODUCT                # how many, since when
+  curl -H "Authorization: Bearer $TOKEN" {api}/sync/PRODUCT                # number of records
   curl -H "Authorization: Bearer $TOKEN" "{api}/products?page_size=2"      # the catalog
 
-In a browser: {url}/docs, the reference, and {operations}/monitor, what runs and what has a problem.
-Ctrl-C stops all of it.
+In a browser: {url}/docs (API reference) and {operations}/monitor (running and failing syncs).
+Ctrl-C stops everything.
 """

@@ -1,4 +1,4 @@
-"""catalog_file: what is read from each kind of file, and what is said about a file that cannot be read."""
+"""Catalog files: their formats, and the messages about files that cannot be read."""
 
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,12 @@ PRODUCT, COLLECTION = EntityType.PRODUCT, EntityType.COLLECTION
 
 
 def records(catalog: Catalog, entity_type: EntityType) -> list[dict[str, Any]]:
-    """All of them, in order."""
+    """Return all records, in order."""
     return [catalog.record(entity_type, index) for index in range(catalog.count(entity_type))]
 
 
 def fault(path: Path, content: str | bytes) -> str:
-    """What reading a file with this content says, without the path in front."""
+    """Return the message about a file with this content, without its path."""
     path.write_bytes(content.encode() if isinstance(content, str) else content)
     with pytest.raises(SettingsError) as caught:
         catalog_file.read(path)
@@ -29,7 +29,7 @@ def fault(path: Path, content: str | bytes) -> str:
 
 
 def test_a_currency_must_be_a_code() -> None:
-    """A slip here would make every price wrong by a factor of a hundred."""
+    """A typing error would change every price by a factor of a hundred."""
     with pytest.raises(SettingsError, match="'pounds' is not a currency"):
         catalog_file.read(catalog_file.SAMPLE, currency="pounds")
 
@@ -82,13 +82,13 @@ def test_json_may_be_an_object_of_both_types_or_an_array_of_products(tmp_path: P
         ("a.xlsx", "", "rename it to what it is: .csv, .json, .jsonl or .ndjson."),
     ],
 )
-def test_a_fault_is_told_with_its_place(tmp_path: Path, name: str, content: str | bytes, said: str) -> None:
-    """The person with the file has nothing but this text to find the fault by."""
+def test_an_error_message_names_its_place(tmp_path: Path, name: str, content: str | bytes, said: str) -> None:
+    """The user has to find the fault in the file."""
     assert fault(tmp_path / name, content).startswith(said)
 
 
 def test_a_long_value_is_not_repeated_in_full(tmp_path: Path) -> None:
-    """What is wrong must not drown in a megabyte of description."""
+    """A megabyte of description would hide the reason."""
     content = orjson.dumps([{"id": "a", "title": "x" * 1_000_000}])
     said = fault(tmp_path / "a.json", content)
     assert "is longer than 8192 characters. Correct it; the schema Product in product-service.yaml" in said
@@ -97,7 +97,7 @@ def test_a_long_value_is_not_repeated_in_full(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("levels", [250, 251, 1000])
 def test_a_record_is_nested_no_deeper_than_a_page_can_hold(tmp_path: Path, levels: int) -> None:
-    """Otherwise the file would load, and every page with the record in it would be a 500."""
+    """Otherwise the file would load, and each page with the record would be a 500."""
     path = tmp_path / "a.json"
     content = '[{"id": "a", "title": "A", "meta": {"a": ' + "[" * levels + "]" * levels + "}}]"
     if levels > 250:
@@ -109,7 +109,7 @@ def test_a_record_is_nested_no_deeper_than_a_page_can_hold(tmp_path: Path, level
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    """A missing file and a folder are the two slips of somebody who types a path."""
+    """Missing files and folders are the usual mistakes in a path."""
     folder = tmp_path / "folder.json"
     folder.mkdir()
     for path in (tmp_path / "missing.csv", folder):
@@ -118,7 +118,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 
 
 def test_the_sample_is_a_catalog(tmp_path: Path) -> None:
-    """It ships within the package and is the first thing that a newcomer sees."""
+    """It is part of the package, and new users see it first."""
     catalog = catalog_file.read(catalog_file.SAMPLE)
     assert (catalog.count(PRODUCT), catalog.count(COLLECTION)) == (24, 5)
     for collection in records(catalog, COLLECTION):
@@ -130,7 +130,7 @@ def test_the_sample_is_a_catalog(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("products", "collections"), [(0, 0), (1, 1), (9, 1), (100, 1), (101, 2), (1_000_000, 10_000)])
 def test_a_generated_catalog_fits_the_schema_like_a_file(tmp_path: Path, products: int, collections: int) -> None:
-    """Rehearsals measure how a sync fares; they would be worthless over records that are refused."""
+    """Measurements of syncs need valid records."""
     catalog = catalog_file.generated(products)
     assert (catalog.count(PRODUCT), catalog.count(COLLECTION)) == (products, collections)
     some = {
@@ -148,7 +148,7 @@ def test_a_generated_catalog_fits_the_schema_like_a_file(tmp_path: Path, product
 
 
 def test_a_generated_catalog_has_no_other_ids() -> None:
-    """An id must be found exactly where the list has it."""
+    """An id must be found only if the list has it."""
     catalog = catalog_file.generated(150)
     for record_id in ("product-0000000", "product-0000151", "product-00000001", "product-", "collection-00001"):
         assert catalog.find(PRODUCT, record_id) is None

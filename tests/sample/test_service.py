@@ -1,4 +1,4 @@
-"""sample_service: keeps openapi/product-service.yaml, page by page, over real HTTP."""
+"""The sample service against openapi/product-service.yaml, over real HTTP."""
 
 import time
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ both = pytest.mark.parametrize("entity_type", EntityType)
 
 @pytest.fixture(scope="module")
 def base_url() -> Iterator[str]:
-    """Where the sample catalog is served."""
+    """The URL of a service with the sample catalog."""
     with serve(create_sample_app(CATALOG, token=TOKEN)) as url:
         yield url
 
@@ -42,7 +42,7 @@ def http(base_url: str) -> Iterator[httpx2.Client]:
 
 
 def page(http: httpx2.Client, entity_type: EntityType, **query: str | int) -> dict[str, Any]:
-    """One page, which must be there."""
+    """Return a page of a successful response."""
     answer = http.get(PATHS[entity_type], params=query)
     assert answer.status_code == 200, answer.text
     body: dict[str, Any] = answer.json()
@@ -50,17 +50,17 @@ def page(http: httpx2.Client, entity_type: EntityType, **query: str | int) -> di
 
 
 def ids(body: dict[str, Any]) -> list[str]:
-    """The ids in a page."""
+    """Return the ids in a page."""
     return [each["id"] for each in body["items"]]
 
 
 def all_ids(entity_type: EntityType) -> list[str]:
-    """The ids in the catalog, in its order."""
+    """Return the ids in the catalog, in order."""
     return [CATALOG.record(entity_type, index)["id"] for index in range(CATALOG.count(entity_type))]
 
 
 def problem(answer: httpx2.Response, status: int) -> dict[str, str]:
-    """The one error in the problem details of an answer with this status."""
+    """Return the only error in the problem details of a response with this status."""
     assert (answer.status_code, answer.headers["Content-Type"]) == (status, PROBLEM)
     body = answer.json()
     assert (body["type"], body["status"]) == ("about:blank", status)
@@ -89,7 +89,7 @@ def test_following_next_cursor_leads_to_every_record_once(
 
 @both
 def test_a_pages_own_cursor_leads_to_the_same_page(http: httpx2.Client, entity_type: EntityType) -> None:
-    """A sync that was interrupted asks again for the page at which it stopped."""
+    """An interrupted sync requests its last page again."""
     first = page(http, entity_type, page_size=2)
     second = page(http, entity_type, page_size=2, cursor=first["pagination"]["nextCursor"])
     assert page(http, entity_type, page_size=2, cursor=first["pagination"]["cursor"]) == first
@@ -98,7 +98,7 @@ def test_a_pages_own_cursor_leads_to_the_same_page(http: httpx2.Client, entity_t
 
 @both
 def test_each_record_is_the_same_alone_as_in_the_list(http: httpx2.Client, entity_type: EntityType) -> None:
-    """The spec promises it, and it is how a merchant finds out about one record."""
+    """The spec promises it."""
     for record in page(http, entity_type)["items"]:
         answer = http.get(f"{PATHS[entity_type]}/{record['id']}")
         assert (answer.status_code, answer.json()) == (200, record)
@@ -106,7 +106,7 @@ def test_each_record_is_the_same_alone_as_in_the_list(http: httpx2.Client, entit
 
 @both
 def test_ids_choose_records_in_the_order_of_the_catalog(http: httpx2.Client, entity_type: EntityType) -> None:
-    """Unknown ids are left out, repeated ones told once, and pages are counted over what is left."""
+    """Unknown ids are ignored, repeated ones returned once, and pages count only the records found."""
     first, second, third = all_ids(entity_type)[:3]
     wanted = f"{third},unknown,{first},{third},{second}"
     body = page(http, entity_type, ids=wanted, page_size=2)
@@ -117,7 +117,7 @@ def test_ids_choose_records_in_the_order_of_the_catalog(http: httpx2.Client, ent
 
 
 def test_a_cursor_past_the_end_is_an_empty_page(http: httpx2.Client) -> None:
-    """A catalog may have shrunk since the cursor was given out."""
+    """The catalog may have shrunk since the service sent the cursor."""
     with serve(create_sample_app(catalog_file.generated(200), token=TOKEN)) as larger:
         far = httpx2.get(f"{larger}/products", headers=http.headers).json()["pagination"]["nextCursor"]
     body = page(http, EntityType.PRODUCT, cursor=far)
@@ -126,7 +126,7 @@ def test_a_cursor_past_the_end_is_an_empty_page(http: httpx2.Client) -> None:
 
 
 def test_a_catalog_without_records_is_an_empty_page() -> None:
-    """A merchant may have registered before there is anything to sell."""
+    """A merchant may register before it has products."""
     with serve(create_sample_app(catalog_file.generated(0), token=TOKEN)) as url:
         body = httpx2.get(f"{url}/collections", headers={"Authorization": f"Bearer {TOKEN}"}).json()
     assert body["items"] == []
@@ -134,22 +134,22 @@ def test_a_catalog_without_records_is_an_empty_page() -> None:
 
 
 @pytest.mark.parametrize("cursor", ["first", "MDow ", "MDow=", "MDA6MA", "LTE6MA", "ÿ", "9" * 2048])
-def test_a_cursor_of_somebody_elses_making_is_refused(http: httpx2.Client, cursor: str) -> None:
-    """Guessing at its meaning could skip records without anybody noticing."""
+def test_a_foreign_cursor_is_refused(http: httpx2.Client, cursor: str) -> None:
+    """Guessing its meaning could skip records silently."""
     error = problem(http.get("/products", params={"cursor": cursor}), 400)
     assert error["detail"].startswith("Query parameter cursor:")
     assert len(error["detail"]) < 300
 
 
 @pytest.mark.parametrize("query", ["page_size=0", "page_size=501", "page_size=ten", "ids=", "colour=red"])
-def test_a_query_that_the_spec_does_not_know_is_refused(http: httpx2.Client, query: str) -> None:
-    """The merchant's own service may be as strict, so a rehearsal must be too."""
+def test_an_undocumented_query_is_refused(http: httpx2.Client, query: str) -> None:
+    """The merchant's own service may be as strict."""
     assert problem(http.get(f"/products?{query}"), 400)["title"] == "Invalid parameter"
 
 
 @both
-def test_an_unknown_id_is_told_with_the_id(http: httpx2.Client, entity_type: EntityType) -> None:
-    """The text is all that the person asking has to find the slip by."""
+def test_the_error_for_an_unknown_id_names_the_id(http: httpx2.Client, entity_type: EntityType) -> None:
+    """The caller has to find the mistake."""
     error = problem(http.get(f"{PATHS[entity_type]}/no%2Fsuch"), 404)
     assert error == {
         "title": "Unknown id",
@@ -158,7 +158,7 @@ def test_an_unknown_id_is_told_with_the_id(http: httpx2.Client, entity_type: Ent
 
 
 def test_an_id_may_hold_any_characters(tmp_path: Any) -> None:
-    """Merchants' ids are theirs: slashes, percent signs and letters of any script come back as they are."""
+    """Merchants choose their ids: slashes, percent signs and any letters come back unchanged."""
     odd = "cups/blau & groß?50%2F#ü"
     path = tmp_path / "odd.json"
     path.write_text(f'[{{"id": "{odd}", "title": "Odd"}}]', encoding="utf-8")
@@ -179,30 +179,32 @@ def test_an_id_may_hold_any_characters(tmp_path: Any) -> None:
     ],
 )
 @pytest.mark.parametrize("path", ["/products", "/collections/x", "/products?page_size=0"])
-def test_without_the_right_token_nothing_is_told(base_url: str, path: str, header: str | None, challenge: str) -> None:
-    """The token is checked before the parameters, and the answer says what kind is wanted (RFC 6750)."""
+def test_a_request_without_the_right_token_gets_401(
+    base_url: str, path: str, header: str | None, challenge: str
+) -> None:
+    """The token is checked before the parameters. The challenge follows RFC 6750."""
     answer = httpx2.get(base_url + path, headers={"Authorization": header} if header else {})
     assert problem(answer, 401)["title"] == "Not authenticated"
     assert answer.headers["WWW-Authenticate"] == challenge
 
 
-def test_without_a_token_of_its_own_the_service_takes_any_but_not_none() -> None:
-    """A rehearsal needs no secret, but a gateway that forgets its token must not pass it."""
+def test_a_service_without_a_token_accepts_any_token_but_requires_one() -> None:
+    """A demo needs no secret, but must detect a gateway that sends no token."""
     with serve(create_sample_app(CATALOG, token=None)) as url:
-        assert httpx2.get(f"{url}/products", headers={"Authorization": "Bearer whatever"}).status_code == 200
+        assert httpx2.get(f"{url}/products", headers={"Authorization": "Bearer any-token"}).status_code == 200
         assert problem(httpx2.get(f"{url}/products"), 401)
 
 
 def test_unknown_paths_and_methods_have_problem_details_too(http: httpx2.Client) -> None:
-    """A gateway with a wrong address must be able to show why."""
+    """They show why a wrong URL fails."""
     assert problem(http.get("/prodcuts"), 404)["detail"] == "There is nothing at this path."
     answer = http.put("/products")
     assert problem(answer, 405)
     assert answer.headers["Allow"] == "GET, HEAD"
 
 
-def test_a_fault_inside_is_logged_and_not_shown(caplog: pytest.LogCaptureFixture) -> None:
-    """The text of an exception may hold what callers must not see."""
+def test_an_unexpected_error_is_logged_and_not_shown(caplog: pytest.LogCaptureFixture) -> None:
+    """The text of an exception may be confidential."""
 
     class Broken(catalog_file.Catalog):
         """A catalog that has lost its file."""
@@ -223,8 +225,8 @@ def test_a_fault_inside_is_logged_and_not_shown(caplog: pytest.LogCaptureFixture
     assert "/secret/place is gone" in caplog.text
 
 
-def test_the_delay_comes_before_each_page_of_a_list_only() -> None:
-    """It makes a sync long enough to be watched; single records stay quick."""
+def test_the_delay_applies_only_to_pages_of_a_list() -> None:
+    """It makes a sync long enough to be watched."""
     with (
         serve(create_sample_app(CATALOG, token=None, delay=0.2)) as url,
         httpx2.Client(base_url=url, headers={"Authorization": "Bearer any"}) as http,
@@ -257,13 +259,13 @@ fuzzed = schemathesis.openapi.from_dict(
 
 @fuzzed.parametrize()
 @settings(max_examples=25, derandomize=True, deadline=None)
-def test_schemathesis_finds_no_answer_that_the_spec_does_not_have(case: Any, base_url: str) -> None:
-    """What the sample does is what merchants copy."""
+def test_schemathesis_finds_no_undocumented_response(case: Any, base_url: str) -> None:
+    """Merchants copy the sample."""
     case.call_and_validate(base_url=base_url, excluded_checks=spared(case))
 
 
-def test_schemathesis_finds_none_when_it_follows_what_it_is_told(base_url: str) -> None:
-    """Random ids are never known; those in a list lead to records, whose answers are then checked too."""
+def test_schemathesis_finds_no_undocumented_response_to_known_ids(base_url: str) -> None:
+    """Random ids never exist; ids of a list lead to records."""
     known = []
 
     class Following(fuzzed.as_state_machine()):  # type: ignore[misc]  # made from the spec

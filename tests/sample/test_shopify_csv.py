@@ -1,4 +1,4 @@
-"""shopify_csv: what becomes of a merchant's Shopify export, older or newer, real or made for the test."""
+"""Shopify exports of both formats, real and constructed ones."""
 
 import csv
 import io
@@ -34,12 +34,12 @@ NEWER = {
 
 
 def records(catalog: Catalog, entity_type: EntityType) -> list[dict[str, Any]]:
-    """All of them, in order."""
+    """Return all records, in order."""
     return [catalog.record(entity_type, index) for index in range(catalog.count(entity_type))]
 
 
 def export(path: Path, *rows: dict[str, str], newer: bool = False) -> Path:
-    """A Shopify export with these rows, under the names of older or newer columns."""
+    """Return a Shopify export with these rows and older or newer column names."""
     text = io.StringIO()
     writer = csv.DictWriter(text, HEADER)
     writer.writerow({name: NEWER.get(name, name) if newer else name for name in HEADER})
@@ -49,7 +49,7 @@ def export(path: Path, *rows: dict[str, str], newer: bool = False) -> Path:
 
 
 def product(path: Path, *rows: dict[str, str], currency: str = "GBP") -> dict[str, Any]:
-    """The first product of an export with these rows, which need no handle or title of their own."""
+    """Return the first product of an export with these rows, which need no handle or title."""
     first = {"Handle": "mug", "Title": "Mug", **rows[0]}
     catalog = catalog_file.read(export(path, first, *({"Handle": "mug", **row} for row in rows[1:])), currency=currency)
     return catalog.record(PRODUCT, 0)
@@ -57,7 +57,7 @@ def product(path: Path, *rows: dict[str, str], currency: str = "GBP") -> dict[st
 
 @pytest.fixture
 def shop(tmp_path: Path) -> Path:
-    """Where a test's own export goes."""
+    """The path of the test's export."""
     return tmp_path / "shop.csv"
 
 
@@ -71,7 +71,7 @@ def test_each_handle_of_a_real_export_is_one_product(name: str, products: int, c
 
 @needs_exports
 def test_a_real_product_has_all_its_variants_with_prices_in_minor_units() -> None:
-    """9.99 must come out as exactly 999, whatever floats make of it."""
+    """9.99 must become exactly 999, without rounding errors."""
     pot = catalog_file.read(EXPORTS / "home-and-garden.csv").find(PRODUCT, "clay-plant-pot")
     assert pot == {
         "id": "clay-plant-pot",
@@ -90,7 +90,7 @@ def test_a_real_product_has_all_its_variants_with_prices_in_minor_units() -> Non
 
 @needs_exports
 def test_real_descriptions_are_plain_text() -> None:
-    """The bodies hold paragraphs and no-break spaces, which the catalog has no use for."""
+    """The bodies have paragraphs and no-break spaces, which a catalog does not need."""
     for name in ("apparel.csv", "home-and-garden.csv"):
         for each in records(catalog_file.read(EXPORTS / name), PRODUCT):
             assert not set("<>\xa0") & set(each["description"])
@@ -99,7 +99,7 @@ def test_real_descriptions_are_plain_text() -> None:
 
 @needs_exports
 def test_types_and_tags_of_a_real_export_become_collections() -> None:
-    """Shopify exports no collections; types and tags are how its merchants group."""
+    """Shopify exports no collections. Its merchants group products by types and tags."""
     catalog = catalog_file.read(EXPORTS / "home-and-garden.csv")
     bedroom = catalog.find(COLLECTION, "tag-bedroom")
     outdoor = catalog.find(COLLECTION, "type-outdoor")
@@ -137,13 +137,13 @@ def test_the_thumbnail_is_the_image_with_the_lowest_position(shop: Path) -> None
 
 
 def test_rows_with_an_image_alone_are_no_variants(shop: Path) -> None:
-    """Further images come as rows of their own, with nothing else in them."""
+    """Shopify exports further images as rows without other cells."""
     found = product(shop, {"Option1 Value": "Red", "Option2 Value": "XL"}, {"Image Src": "second.jpg"})
     assert found["meta"] == {"variants": [{"title": "Red / XL"}]}
 
 
-def test_what_an_export_leaves_empty_is_absent(shop: Path) -> None:
-    """An empty string as SKU or price would be told to every service as if the merchant meant it."""
+def test_empty_cells_are_absent_fields(shop: Path) -> None:
+    """An empty SKU or price would look intended."""
     assert product(shop, {"Option1 Value": "Default Title"}) == {"id": "mug", "title": "Mug"}
 
 
@@ -163,13 +163,13 @@ def test_what_an_export_leaves_empty_is_absent(shop: Path) -> None:
     ],
 )
 def test_prices_are_exact_in_the_minor_units_of_the_currency(shop: Path, currency: str, text: str, minor: int) -> None:
-    """How many decimals there are is the currency's matter (ISO 4217)."""
+    """The currency decides the number of decimals (ISO 4217)."""
     assert product(shop, {"Variant Price": text}, currency=currency)["listPrice"] == minor
 
 
 @pytest.mark.parametrize("text", ["£9.99", "9,99", "9.999", "-1", "1e3", "NaN", "1_0", "free", "9" * 5000])
-def test_a_price_that_is_none_is_named_by_file_line_and_column(shop: Path, text: str) -> None:
-    """One wrong cell among thousands must be found by the person who has to correct it."""
+def test_the_error_for_an_invalid_price_names_line_and_column(shop: Path, text: str) -> None:
+    """The user has to find one wrong cell among thousands."""
     export(shop, {"Handle": "mug", "Title": "A\nmug"}, {"Handle": "mug", "Variant Price": text})
     with pytest.raises(SettingsError) as caught:
         catalog_file.read(shop)
@@ -190,13 +190,13 @@ def test_a_price_that_is_none_is_named_by_file_line_and_column(shop: Path, text:
     ],
 )
 def test_html_becomes_text_with_a_line_for_each_block(shop: Path, html: str, text: str) -> None:
-    """Descriptions are shown by services that do not render HTML."""
+    """Some readers of the catalog do not render HTML."""
     assert product(shop, {"Body (HTML)": html})["description"] == text
 
 
 @pytest.mark.parametrize(("column", "value"), [("Published", "FALSE"), ("Status", "draft"), ("Status", "Archived")])
-def test_what_is_not_for_sale_stays_out(shop: Path, column: str, value: str) -> None:
-    """A merchant's drafts are nobody else's business."""
+def test_products_that_are_not_for_sale_are_left_out(shop: Path, column: str, value: str) -> None:
+    """Drafts are confidential."""
     rows = [{"Handle": "secret", "Title": "Secret", "Tags": "new", column: value}, {"Handle": "secret"}]
     catalog = catalog_file.read(export(shop, *rows, {"Handle": "mug", "Title": "Mug", "Published": "true"}))
     assert [each["id"] for each in records(catalog, PRODUCT)] == ["mug"]
@@ -204,7 +204,7 @@ def test_what_is_not_for_sale_stays_out(shop: Path, column: str, value: str) -> 
 
 
 def test_tags_that_differ_in_case_are_one_collection(shop: Path) -> None:
-    """Tags are typed by hand; a product with both spellings is in the collection once."""
+    """Merchants type tags by hand. A product with both spellings is in the collection once."""
     rows = [("a", "New In, new-in"), ("b", "NEW IN"), ("c", "★, Öl")]
     catalog = catalog_file.read(export(shop, *({"Handle": h, "Title": h, "Tags": t} for h, t in rows)))
     found = {each["id"]: [member["id"] for member in each["products"]] for each in records(catalog, COLLECTION)}
@@ -212,19 +212,19 @@ def test_tags_that_differ_in_case_are_one_collection(shop: Path) -> None:
     assert catalog.record(COLLECTION, 0)["title"] == "New In"
 
 
-def test_a_description_longer_than_the_csv_module_likes_is_read(shop: Path) -> None:
-    """csv stops at 128 KiB a field, Shopify does not."""
+def test_a_description_may_exceed_the_csv_modules_limit(shop: Path) -> None:
+    """csv allows 128 KiB per field by default. Shopify has no such limit."""
     assert len(product(shop, {"Body (HTML)": "<p>word</p>" * 20_000})["description"]) == 20_000 * 5 - 1
 
 
 def read(path: Path, content: str, encoding: str = "utf-8") -> Catalog:
-    """The catalog of a CSV file with this content."""
+    """Return the catalog of a CSV file with this content."""
     path.write_bytes(content.encode(encoding))
     return catalog_file.read(path)
 
 
 def refusal(path: Path, content: str) -> str:
-    """What reading a CSV file with this content says, without the path in front."""
+    """Return the message about a CSV file with this content, without its path."""
     with pytest.raises(SettingsError) as caught:
         read(path, content)
     return caught.value.detail.removeprefix(f"{path}, ")
@@ -236,8 +236,8 @@ HIDING += [("Status", word) for word in ("suspended", "true", "entwurf", "draft!
 
 
 @pytest.mark.parametrize(("column", "word"), HIDING)
-def test_an_unknown_word_where_visibility_is_decided_stops_the_start(shop: Path, column: str, word: str) -> None:
-    """A spreadsheet in another language translates FALSE, and a draft must not become public for that."""
+def test_an_unknown_word_for_visibility_is_refused(shop: Path, column: str, word: str) -> None:
+    """A spreadsheet may translate FALSE, which must not make a draft public."""
     said = refusal(shop, f'Handle,Title,{column}\r\nmug,"A\nmug",\r\nmug,,"{word}"\r\n')
     assert said.startswith(f"line 4, column {column!r}: {word!r} does not say whether the product is for sale.")
     assert "true, false" in said or "active, draft, archived, unlisted" in said
@@ -253,16 +253,16 @@ def test_an_unknown_word_where_visibility_is_decided_stops_the_start(shop: Path,
         ("published ON online  store", "\tfalse", "not published"),
     ],
 )
-def test_what_is_left_out_is_counted_by_its_reason(shop: Path, column: str, word: str, reason: str) -> None:
-    """A catalog that is emptier than expected must say why."""
+def test_left_out_products_are_counted_by_reason(shop: Path, column: str, word: str, reason: str) -> None:
+    """The counts explain a catalog that is smaller than expected."""
     rows = f'Handle;Title;{column}\nmug;Mug;"{word}"\nmug;;\ncup;Cup;{word}\n'
     catalog = read(shop, rows)
     assert catalog.summary() == f"0 products, 2 left out ({reason})"
     assert read(shop, f"{rows}jar;Jar;\n").summary() == f"1 product, 2 left out ({reason})"
 
 
-def test_several_reasons_are_counted_each(shop: Path) -> None:
-    """A draft that is not published either is a draft."""
+def test_several_reasons_are_counted_separately(shop: Path) -> None:
+    """An unpublished draft counts as a draft."""
     rows = ["a,draft,false", "b,archived,", "c,active,FALSE", "d,draft,true", "e,Active,True", "f,,"]
     catalog = read(shop, "\n".join(["Handle,Status,Published,Title", *(f"{each},T" for each in rows)]))
     assert catalog.summary() == "2 products, 4 left out (2 draft, 1 archived, 1 not published)"
@@ -271,7 +271,7 @@ def test_several_reasons_are_counted_each(shop: Path) -> None:
 
 @pytest.mark.parametrize(("column", "words"), [("Published", ("true", "FALSE")), ("Status", ("draft", "active"))])
 def test_rows_of_a_product_must_not_contradict_each_other(shop: Path, column: str, words: tuple[str, str]) -> None:
-    """Neither of the two is sure to be meant."""
+    """Either could be the intended one."""
     said = refusal(shop, f"Handle,Title,{column}\nmug,Mug,{words[0]}\ncup,Cup,\nmug,,{words[1]}\n")
     assert said.startswith(f"line 4: {column} of 'mug' is {words[1].lower()!r}, and {words[0].lower()!r} on line 2.")
 
@@ -280,14 +280,14 @@ PLAIN = 'Handle,Title,Tags,Published\nmug,"Mug, ""blue""; | \tlarge","a, b",true
 
 
 def separated(by: str) -> str:
-    """The file `PLAIN` with another separator."""
+    """Return the file `PLAIN` with another separator."""
     text = io.StringIO()
     csv.writer(text, delimiter=by, lineterminator="\n").writerows(csv.reader(io.StringIO(PLAIN)))
     return text.getvalue()
 
 
 FORMS = {
-    "as it is": PLAIN,
+    "unchanged": PLAIN,
     "CR LF": PLAIN.replace("\n", "\r\n"),
     "CR": PLAIN.replace("\n", "\r"),
     "no end of the last line": PLAIN.rstrip(),
@@ -318,8 +318,8 @@ FORMS = {
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
 @pytest.mark.parametrize("form", FORMS)
-def test_every_form_that_spreadsheets_write_is_read_alike(shop: Path, form: str, encoding: str) -> None:
-    """Excel and its relatives save CSV in many forms; UTF-16 with tabs is Excel's "Unicode text"."""
+def test_all_csv_variants_of_spreadsheets_are_read_alike(shop: Path, form: str, encoding: str) -> None:
+    """UTF-16 with tabs, for example, is Excel's "Unicode text"."""
     catalog = read(shop, FORMS[form], encoding)
     assert records(catalog, PRODUCT) == [{"id": "mug", "title": 'Mug, "blue"; | \tlarge', "meta": {"tags": ["a", "b"]}}]
     assert catalog.summary() == "1 product, 1 left out (not published)"
@@ -358,28 +358,28 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("kind", REFUSED)
-def test_what_cannot_be_told_apart_is_refused_with_its_place(shop: Path, kind: str) -> None:
-    """Of two columns of one name either may be meant, and a row with a cell too few may hide the status of a draft."""
+def test_ambiguous_rows_and_columns_are_refused_with_their_place(shop: Path, kind: str) -> None:
+    """A missing cell, for example, could hide the status of a draft."""
     content, said = REFUSED[kind]
     assert refusal(shop, content).startswith(said)
 
 
-def test_a_header_with_another_separator_than_sep_says_is_named(shop: Path) -> None:
-    """The line `sep=` counts, as it does in Excel."""
+def test_a_header_that_contradicts_sep_is_refused(shop: Path) -> None:
+    """The line `sep=` takes precedence, as in Excel."""
     with pytest.raises(SettingsError, match=r"among Handle,Title\. .*with semicolons between them\."):
         read(shop, "sep=;\nHandle,Title\nmug,Mug\n")
 
 
 @pytest.mark.parametrize(("ends", "line"), [("\n", 3), ("\r\n", 3), ("\r", 3)])
 def test_bytes_that_are_not_utf_8_are_named_by_their_line(shop: Path, ends: str, line: int) -> None:
-    """Whatever ends the lines."""
+    """All line ends are counted."""
     shop.write_bytes(ends.join(["Handle,Title", "mug,Mug", "cafe,Caf\xe9", ""]).encode("latin-1"))
     with pytest.raises(SettingsError, match=rf"line {line}: byte 0xE9 is not UTF-8\. Save or export"):
         catalog_file.read(shop)
 
 
-def test_the_sample_service_says_how_many_products_it_serves(sqlite_deployment: Deployment, tmp_path: Path) -> None:
-    """A file of which nothing is visible looks like a service that does not work."""
+def test_the_sample_service_prints_the_number_of_products(sqlite_deployment: Deployment, tmp_path: Path) -> None:
+    """A file without visible products would look like a broken service."""
     (tmp_path / "drafts.csv").write_text("Handle,Title,Status\nmug,Mug,draft\ncup,Cup,draft\n")
     with sqlite_deployment.process("sample-service", "--port", "0", "--catalog", "drafts.csv") as process:
         process.url()

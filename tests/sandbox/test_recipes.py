@@ -1,4 +1,4 @@
-"""The recipes for testing a client with the sandbox: each runs as it is, where its language is on this machine."""
+"""The recipes of docs/sandbox.md: each runs unchanged if its language is installed."""
 
 import os
 import re
@@ -28,16 +28,16 @@ PASSED = {"JavaScript": "# pass 3", "Java": "3 passed", "Go": "ok", "Shell": "3 
 HERE = {
     label: shutil.which(command.split()[0]) is not None
     for label, command in COMMANDS.items()
-    if label != "Python"  # which tests/system/test_wheel.py runs, in a project of its own
+    if label != "Python"  # tests/system/test_wheel.py runs it
 }
 HERE["Shell"] = HERE["Shell"] and shutil.which("curl") is not None
 
 
 @pytest.mark.parametrize("label", HERE)
-def test_a_recipe_runs_as_it_is(label: str, tmp_path: Path) -> None:
-    """202, 429 with Retry-After, the wait, 200, a 503 on demand and a sync that fails: without a mock."""
+def test_a_recipe_runs_unchanged(label: str, tmp_path: Path) -> None:
+    """It gets 202, 429 with Retry-After, 200, a 503 on demand and a failing sync, without a mock."""
     if not HERE[label]:
-        pytest.skip(f"{COMMANDS[label].split()[0]} is not on this machine: the recipe for {label} is not run")
+        pytest.skip(f"{COMMANDS[label].split()[0]} is not installed")
     folder, temporary = tmp_path / "project", tmp_path / "temporary"
     shutil.copytree(RECIPES, folder)
     temporary.mkdir()
@@ -51,8 +51,8 @@ def test_a_recipe_runs_as_it_is(label: str, tmp_path: Path) -> None:
     within(ENDS_WITHIN, lambda: not list(temporary.glob("product-gateway-sandbox-*")))
 
 
-def test_the_guide_and_the_workflow_have_the_commands_that_are_run_here() -> None:
-    """What stands in the documents is what was tried."""
+def test_the_guide_and_the_workflow_have_the_tested_commands() -> None:
+    """The documented commands are those that the tests run."""
     steps = [step.get("run", "") for job in WORKFLOW["jobs"].values() for step in job["steps"]]
     for label, command in COMMANDS.items():
         assert f"`{command}`" in GUIDE, label

@@ -1,4 +1,4 @@
-"""The sandbox: what a client can rehearse with it, for real; nothing of it is heeded by a production gateway."""
+"""The sandbox: preferences, scenarios and faults, all of which a production gateway ignores."""
 
 import asyncio
 import json
@@ -32,7 +32,7 @@ REAL = {"entityType": "PRODUCT", "syncId": "019364f0-7c1e-7a10-9a6b-3f1f5f0c9a11
 
 @contextmanager
 def started(folder: Path, *options: str) -> Iterator[tuple["subprocess.Popen[str]", Sandbox]]:
-    """A sandbox of one's own, whose temporary folder is in `folder`."""
+    """Start a sandbox whose temporary folder is in `folder`."""
     command = [sys.executable, "-m", "product_gateway", "sandbox", "--port", "0", *options]
     environment = {**os.environ, "TMPDIR": str(folder)}
     with (
@@ -50,7 +50,7 @@ def started(folder: Path, *options: str) -> Iterator[tuple["subprocess.Popen[str
 
 @pytest.fixture
 def sandbox(product_gateway_sandbox: Sandbox) -> Sandbox:
-    """The one of the plugin, with nothing active."""
+    """The plugin's sandbox, without active syncs."""
     for who in ("byop", "otherByop"):
         for each in EntityType:
             product_gateway_sandbox.request("DELETE", f"/sync/{each}", who=who)
@@ -58,15 +58,15 @@ def sandbox(product_gateway_sandbox: Sandbox) -> Sandbox:
 
 
 def path_of(template: str) -> str:
-    """The path with something that fits for each of its parameters."""
+    """Return the path with valid parameters."""
     for name, value in REAL.items():
         template = template.replace(f"{{{name}}}", value)
     return template.replace("{productId}", "p").replace("{collectionId}", "c")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, None], ids=["SIGTERM", "Ctrl-C", "end of input"])
-def test_it_says_one_line_and_leaves_nothing_behind(tmp_path: Path, number: signal.Signals | None) -> None:
-    """Whoever starts it reads where it is, and has nothing to tidy up."""
+def test_the_sandbox_prints_one_line_and_deletes_its_folder(tmp_path: Path, number: signal.Signals | None) -> None:
+    """Test runs start many of them."""
     folder = tmp_path / "temporary"
     folder.mkdir()
     with started(folder, *([] if number else ["--until-eof"])) as (process, sandbox):
@@ -84,9 +84,8 @@ def test_it_says_one_line_and_leaves_nothing_behind(tmp_path: Path, number: sign
     assert (tmp_path / "errors.log").read_text() == ""
 
 
-def test_what_the_environment_says_of_a_production_gateway_is_not_heeded(tmp_path: Path) -> None:
-    """A developer's shell has the address of a database in it: a rehearsal must not touch that. Latency and faults are
-    the sandbox's own."""
+def test_the_environment_of_a_production_gateway_is_ignored(tmp_path: Path) -> None:
+    """A developer's shell may name a real database. Also covers latency and fault injection."""
     folder = tmp_path / "temporary"
     folder.mkdir()
     with pytest.MonkeyPatch.context() as shell:
@@ -99,20 +98,22 @@ def test_what_the_environment_says_of_a_production_gateway_is_not_heeded(tmp_pat
             assert time.monotonic() - began >= 2
             assert {each.status for each in answers} == {200, 500, 503}
             assert all(each.headers.get("retry-after") for each in answers if each.status == 503)
-            assert sandbox.request("GET", "/products", prefer="code=404").status == 400  # what was wished for, always
+            assert (
+                sandbox.request("GET", "/products", prefer="code=404").status == 400
+            )  # a preference is never replaced by a fault
     assert not list(tmp_path.glob("production*"))
 
 
-def test_each_token_is_answered_as_its_name_says(sandbox: Sandbox) -> None:
-    """Nobody has to make tokens up to see a refusal."""
+def test_each_token_gets_the_status_of_its_name(sandbox: Sandbox) -> None:
+    """Clients need no keys to test refusals."""
     statuses = {who: sandbox.request("PUT", "/sync/COLLECTION", who=who).status for who in sandbox.tokens}
     assert statuses == {"byop": 202, "otherByop": 202, "notByop": 403, "readOnly": 403, "expired": 401}
     assert sandbox.request("GET", "/syncs", who="readOnly").status == 200
     assert [each["platform"] for each in sandbox.merchants] == ["BYOP", "BYOP", "BENTO"]
 
 
-def test_every_documented_status_of_every_operation_can_be_had(sandbox: Sandbox) -> None:
-    """With the example's body and all documented headers: what no test could provoke is rehearsed all the same."""
+def test_every_documented_status_of_every_operation_has_an_example(sandbox: Sandbox) -> None:
+    """Clients can test responses that are hard to provoke, with body and headers."""
     for template, method, operation in OPERATIONS:
         for status, reference in operation["responses"].items():
             response = documents.resolve(DOCUMENT, reference)
@@ -127,7 +128,7 @@ def test_every_documented_status_of_every_operation_can_be_had(sandbox: Sandbox)
 
 
 def raw(sandbox: Sandbox, method: str, path: str, prefer: str) -> Answer:
-    """An answer whatever its path is, its body parsed where it is JSON."""
+    """Send a request to any path. Parse a JSON body."""
     request = urllib.request.Request(sandbox.base_url + path, method=method.upper(), headers={"Prefer": prefer})
     try:
         reply = urllib.request.urlopen(request, timeout=30)
@@ -140,8 +141,8 @@ def raw(sandbox: Sandbox, method: str, path: str, prefer: str) -> Answer:
         return Answer(reply.status, headers, json.loads(text) if text and is_json else text)
 
 
-def test_the_examples_headers_are_those_that_a_client_acts_on(sandbox: Sandbox) -> None:
-    """Retry-After, Link, Location and WWW-Authenticate are why somebody wants the example."""
+def test_examples_have_the_headers_that_clients_use(sandbox: Sandbox) -> None:
+    """Retry-After, Link, Location and WWW-Authenticate decide what a client does next."""
     wanted = {202: "location", 401: "www-authenticate", 429: "link", 503: "retry-after"}
     for status, name in wanted.items():
         assert sandbox.request("PUT", "/sync/PRODUCT", prefer=f"code={status}").headers[name]
@@ -150,8 +151,8 @@ def test_the_examples_headers_are_those_that_a_client_acts_on(sandbox: Sandbox) 
 
 
 @pytest.mark.parametrize("code", ["418", "200", "abc", '""', "99999999999999999999"])
-def test_what_no_operation_documents_cannot_be_had(sandbox: Sandbox, code: str) -> None:
-    """A test that rehearses what the gateway never answers is wrong, and is told so."""
+def test_an_undocumented_status_is_refused(sandbox: Sandbox, code: str) -> None:
+    """A client test for a status that the gateway never sends is wrong."""
     answer = sandbox.request("PUT", "/sync/PRODUCT", prefer=f"code={code}")
     assert answer.status == 400
     assert "enqueueSync documents 202, 400, 401" in answer.body["error"][0]["detail"]
@@ -159,13 +160,13 @@ def test_what_no_operation_documents_cannot_be_had(sandbox: Sandbox, code: str) 
 
 
 @pytest.mark.parametrize("prefer", ["Code=503", 'wait=1, code="503"', "respond-async; x=1 , CODE = 503, code=500"])
-def test_preferences_are_read_as_rfc_7240_has_them(sandbox: Sandbox, prefer: str) -> None:
-    """Names in any case, values in quotes, others beside them, the first of a name."""
+def test_preferences_are_parsed_by_rfc_7240(sandbox: Sandbox, prefer: str) -> None:
+    """Names in any case, quoted values, other preferences, and the first of equal names."""
     assert sandbox.request("GET", "/products", prefer=prefer).headers["preference-applied"] == "code=503"
 
 
-def test_a_script_that_does_not_exist_is_refused_with_those_that_do(sandbox: Sandbox) -> None:
-    """And nothing is enqueued."""
+def test_an_unknown_scenario_is_refused_with_the_known_ones(sandbox: Sandbox) -> None:
+    """No sync is enqueued."""
     answer = sandbox.request("PUT", "/sync/PRODUCT", prefer="sync=exploding")
     assert answer.status == 400
     detail = answer.body["error"][0]["detail"]
@@ -173,8 +174,8 @@ def test_a_script_that_does_not_exist_is_refused_with_those_that_do(sandbox: San
     assert sandbox.request("DELETE", "/sync/PRODUCT").status == 404
 
 
-def test_a_slow_sync_is_in_the_way_for_a_while(sandbox: Sandbox) -> None:
-    """The 429 is the gateway's own: with Retry-After and the way to the sync, and progress to be seen there."""
+def test_a_second_put_is_refused_during_a_slow_sync(sandbox: Sandbox) -> None:
+    """The 429 is the gateway's own, with Retry-After and a link to the sync."""
     sync = sandbox.enqueue(script="slow")
     refused = sandbox.request("PUT", "/sync/PRODUCT", prefer="sync=failing")
     assert refused.status == 429
@@ -182,13 +183,13 @@ def test_a_slow_sync_is_in_the_way_for_a_while(sandbox: Sandbox) -> None:
     assert refused.headers["link"] == f'<{sync}>; rel="monitor"'
     assert "preference-applied" not in refused.headers
     ended = sandbox.wait(sync)
-    assert ended["status"] == "SUCCEEDED", "the script of a refused PUT must not be that of the active sync"
+    assert ended["status"] == "SUCCEEDED", "the scenario of a refused PUT must not replace that of the active sync"
     assert sandbox.request("GET", "/sync/PRODUCT").body["data"]["numRecords"] == 24
 
 
 @pytest.mark.parametrize("entity_type", list(EntityType))
-def test_a_sync_goes_as_its_script_says(sandbox: Sandbox, entity_type: EntityType) -> None:
-    """By the real worker, from real pages: the codes and counts are those that production has."""
+def test_a_sync_follows_its_scenario(sandbox: Sandbox, entity_type: EntityType) -> None:
+    """The real worker reads real pages, so codes and counts are those of production."""
     endings: dict[Scenario, dict[str, Any]] = {}
     for script in (
         Scenario.MASS_DELETION,
@@ -217,40 +218,39 @@ def test_a_sync_goes_as_its_script_says(sandbox: Sandbox, entity_type: EntityTyp
 
 
 def failure_of(sync: dict[str, Any]) -> str:
-    """Why it FAILED."""
     assert sync["status"] == "FAILED", sync
     return str(sync["failure"]["code"])
 
 
-def test_a_mass_deletion_needs_no_sync_before_it(sandbox: Sandbox) -> None:
-    """There must be a catalog to lose: where there is none, an ordinary sync runs first, and is in the history."""
+def test_a_mass_deletion_runs_an_ordinary_sync_first(sandbox: Sandbox) -> None:
+    """An empty catalog has no records to delete. The ordinary sync is in the history."""
     assert failure_of(sandbox.wait(sandbox.enqueue("COLLECTION", script="mass-deletion"))) == "MASS_DELETION"
     history = sandbox.request("GET", "/syncs?entityType=COLLECTION").body["data"]
     assert "SUCCEEDED" in [each["status"] for each in history]
     for who, status in (("notByop", 403), ("readOnly", 403), ("expired", 401)):
         answer = sandbox.request("PUT", "/sync/COLLECTION", prefer="sync=mass-deletion", who=who)
-        assert answer.status == status, "who may not sync gets nothing done by a preference"
+        assert answer.status == status, "a preference must not bypass authorization"
 
 
-async def test_a_script_is_that_of_the_newest_sync_and_waits_for_the_gateways_answer() -> None:
-    """An Idempotency-Key brings an earlier sync again; and a worker may be quicker than the answer."""
-    scripts = Scenarios()
+async def test_the_current_scenario_is_that_of_the_newest_sync_once_no_put_is_pending() -> None:
+    """An Idempotency-Key returns an earlier sync, and a worker may claim a sync before the PUT is answered."""
+    scenarios = Scenarios()
     old, new = (f"019364f0-7c1e-7a10-9a6b-3f1f5f0c9a1{n}" for n in (1, 2))
-    scripts.begin(Run("shop", EntityType.PRODUCT, new, Scenario.SLOW))
-    scripts.begin(Run("shop", EntityType.PRODUCT, old, Scenario.FAILING))
-    scripts.begin(Run("shop", EntityType.PRODUCT, new, Scenario.FAILING))
-    assert (await scripts.current("shop", EntityType.PRODUCT)).scenario is Scenario.SLOW
-    assert (await scripts.current("shop", EntityType.COLLECTION)).scenario is Scenario.ORDINARY
-    with scripts.pending(("shop", "PRODUCT")):
-        looking = asyncio.create_task(scripts.current("shop", EntityType.PRODUCT))
+    scenarios.begin(Run("shop", EntityType.PRODUCT, new, Scenario.SLOW))
+    scenarios.begin(Run("shop", EntityType.PRODUCT, old, Scenario.FAILING))
+    scenarios.begin(Run("shop", EntityType.PRODUCT, new, Scenario.FAILING))
+    assert (await scenarios.current("shop", EntityType.PRODUCT)).scenario is Scenario.SLOW
+    assert (await scenarios.current("shop", EntityType.COLLECTION)).scenario is Scenario.ORDINARY
+    with scenarios.pending(("shop", "PRODUCT")):
+        looking = asyncio.create_task(scenarios.current("shop", EntityType.PRODUCT))
         await asyncio.sleep(0.05)
         assert not looking.done()
-        scripts.begin(Run("shop", EntityType.PRODUCT, "119364f0", Scenario.REJECTING))
+        scenarios.begin(Run("shop", EntityType.PRODUCT, "119364f0", Scenario.REJECTING))
     assert (await looking).scenario is Scenario.REJECTING
 
 
-def test_a_production_gateway_heeds_none_of_it(sqlite_deployment: Deployment) -> None:
-    """A client that was tested with the sandbox may leave its wishes in: in production they are air."""
+def test_a_production_gateway_ignores_the_preferences(sqlite_deployment: Deployment) -> None:
+    """A client may send the preferences of its tests in production, too."""
     with sqlite_deployment.sample_service() as service:
         (sqlite_deployment.folder / "service.token").write_text("any")
         add = f"merchant add shop --platform BYOP --product-service-url {service} --product-service-token-file"
@@ -258,8 +258,8 @@ def test_a_production_gateway_heeds_none_of_it(sqlite_deployment: Deployment) ->
         with sqlite_deployment.serving("--with-worker") as url, sqlite_deployment.client(url, "shop") as client:
             assert client.get(f"{API}/products", headers={"Prefer": "code=503"}).status_code == 200
             assert client.get(f"{API}/products", headers={"Prefer": "code=418"}).status_code == 200
-            for wish in ("code=503", "sync=failing", "sync=rejecting", "sync=mass-deletion", "sync=exploding"):
-                answer = client.put(PUT, headers={"Prefer": wish})
+            for preference in ("code=503", "sync=failing", "sync=rejecting", "sync=mass-deletion", "sync=exploding"):
+                answer = client.put(PUT, headers={"Prefer": preference})
                 assert answer.status_code == 202
                 assert "preference-applied" not in answer.headers
                 sync = ended(client, answer.json()["data"])

@@ -1,6 +1,6 @@
-"""Product data from a file (JSON, JSON Lines or a Shopify product CSV export), or made up, any amount of it.
+"""Catalogs from a file (JSON, JSON Lines or a Shopify product CSV export), or generated.
 
-What comes out are records of openapi/product-service.yaml, checked against it.
+All records are validated against openapi/product-service.yaml.
 """
 
 import codecs
@@ -25,33 +25,33 @@ from product_gateway.sample import shopify_csv
 SAMPLE = Path(__file__).with_name("sample_catalog.json")
 
 Record = dict[str, Any]
-Located = tuple[str, Any]  # where in the file, for messages; and what stands there
+Located = tuple[str, Any]  # a place in the file, for messages, and the value there
 
 SCHEMAS = {EntityType.PRODUCT: "Product", EntityType.COLLECTION: "Collection"}
 
 
 class Catalog(Protocol):
-    """Products and collections in an order that does not change. Records are shared: never change one."""
+    """Products and collections in a fixed order. Records are shared: never change one."""
 
     left_out: Mapping[str, int] = MappingProxyType({})
-    """How many products of the file are not in the catalog, by the reason: draft, archived."""
+    """The number of products left out, by reason, such as draft or archived."""
 
     def count(self, entity_type: EntityType) -> int:
-        """How many records there are."""
+        """Return the number of records."""
 
     def record(self, entity_type: EntityType, index: int) -> Record:
-        """The record at the index, 0 to count - 1. Raises IndexError past the end."""
+        """Return the record at an index. Raises IndexError."""
 
     def index(self, entity_type: EntityType, record_id: str) -> int | None:
-        """Where the record with this id is, or None."""
+        """Return the index of the record with this id, or None."""
 
     def find(self, entity_type: EntityType, record_id: str) -> Record | None:
-        """The record with this id, or None."""
+        """Return the record with this id, or None."""
         index = self.index(entity_type, record_id)
         return None if index is None else self.record(entity_type, index)
 
     def summary(self) -> str:
-        """How many products there are, and how many are left out for which reason."""
+        """Describe the number of products, and of those left out by reason."""
         count = self.count(EntityType.PRODUCT)
         text = f"{count} product{'' if count == 1 else 's'}"
         if not self.left_out:
@@ -61,14 +61,14 @@ class Catalog(Protocol):
 
 
 def read(path: Path, *, currency: str = "GBP") -> Catalog:
-    """The catalog in the file, whose name says what it is: .json, .jsonl, .ndjson or .csv.
+    """Read a catalog file. Its suffix is .json, .jsonl, .ndjson or .csv.
 
-    JSON is `{"products": [...], "collections": [...]}` or an array of products; JSON Lines one product a line;
-    CSV a Shopify product export, its prices in major units of `currency` (ISO 4217), made minor here.
-    Raises SettingsError for a file that is missing, is not what its name says or has a record that doesn't fit.
+    JSON has the form `{"products": [...], "collections": [...]}` or is an array of products. JSON Lines has one product
+    per line. CSV is a Shopify product export with prices in major units of `currency` (ISO 4217).
+    Raises SettingsError for an unreadable file and for invalid records.
     """
     if not re.fullmatch("[A-Z]{3}", currency):
-        raise SettingsError(f"{currency!r} is not a currency. Give its code of ISO 4217, such as GBP.")
+        raise SettingsError(f"{currency!r} is not a currency code. Use ISO 4217, such as GBP.")
     products: Iterable[Located]
     collections: Iterable[Located] = ()
     left_out: Mapping[str, int] = {}
@@ -93,7 +93,7 @@ def read(path: Path, *, currency: str = "GBP") -> Catalog:
 
 
 def generated(records: int) -> Catalog:
-    """That many made-up products, each made when it is asked for, and a collection for every hundred."""
+    """Return a catalog of this many generated products, with a collection for every hundred."""
     return _Generated(records)
 
 
@@ -117,7 +117,7 @@ class _Listed(Catalog):
 
 @dataclass(frozen=True)
 class _Generated(Catalog):
-    """A catalog that holds nothing: record n is worked out from n."""
+    """A catalog that computes record n from n."""
 
     products: int
 
@@ -162,7 +162,7 @@ class _Generated(Catalog):
 
 
 def _lines(path: Path) -> Iterator[str]:
-    """Return the file's lines with their ends, which may be LF, CR LF or CR, without byte order marks in front.
+    """Return the file's lines with their ends (LF, CR LF or CR), without byte order marks.
 
     The encoding is UTF-8, or UTF-16 with a byte order mark, as Excel's "Unicode text" is.
     """
@@ -183,7 +183,7 @@ def _lines(path: Path) -> Iterator[str]:
 
 
 def _split(text: str) -> Iterator[str]:
-    return io.StringIO(text, newline="")  # so that each of the three ends a line
+    return io.StringIO(text, newline="")  # keeps all three line ends
 
 
 def _parsed(path: Path, text: str, first_line: int = 1) -> Any:
@@ -221,14 +221,14 @@ def _validator(entity_type: EntityType) -> jsonschema_rs.Draft4Validator:
 
 
 def _checked(path: Path, entity_type: EntityType, located: Iterable[Located]) -> dict[str, Record]:
-    """The records by id, in their order. Raises SettingsError for one that doesn't fit or has a taken id."""
+    """Return the records by id, in order. Raises SettingsError for an invalid record or a repeated id."""
     by_id: dict[str, Record] = {}
     validator = _validator(entity_type)
     for where, record in located:
         if not validator.is_valid(record):
             fault = next(iter(validator.iter_errors(record)))
             pointer = "".join(f"/{part}" for part in fault.instance_path)
-            # The validator quotes the whole value in front of what is wrong with it.
+            # The validator's message starts with the whole value.
             text = fault.message if len(fault.message) <= 300 else "…" + fault.message[-200:]
             name = f" ({record['id']!r:.80})" if isinstance(record, dict) and "id" in record else ""
             raise SettingsError(
@@ -236,7 +236,7 @@ def _checked(path: Path, entity_type: EntityType, located: Iterable[Located]) ->
                 f"{SCHEMAS[entity_type]} in {documents.PRODUCT_SERVICE} says what fits."
             )
         try:
-            orjson.dumps([[record]])  # as deep as in a page
+            orjson.dumps([[record]])  # nested as deeply as in a page
         except TypeError:
             raise SettingsError(
                 f"{path}, {where} ({record['id']!r:.80}): its objects and arrays are nested too deeply to be sent. "

@@ -1,4 +1,4 @@
-"""A product service that keeps openapi/product-service.yaml, over a catalog: for rehearsals, demos and tests."""
+"""A product service that implements openapi/product-service.yaml over a catalog, for demos and tests."""
 
 import asyncio
 import base64
@@ -28,10 +28,9 @@ PROBLEMS: dict[type[Exception], tuple[int, str]] = {
 
 
 def create_sample_app(catalog: Catalog, *, token: str | None, delay: float = 0.0) -> ASGIApp:
-    """The service as an ASGI application.
+    """Return the service as an ASGI application.
 
-    Callers must bring `token` as their bearer token; where it is None, any token will do, but one there must be.
-    `delay` seconds pass before each page of a list, as with a merchant whose system is slow.
+    Requests need `token` as bearer token, or any token if it is None. Each page is delayed by `delay` seconds.
     """
 
     async def authenticate(presented: str, operation: documents.Document) -> None:
@@ -44,7 +43,7 @@ def create_sample_app(catalog: Catalog, *, token: str | None, delay: float = 0.0
 
 
 class ProductService:
-    """The handlers of openapi/product-service.yaml. All callers see the same, so `caller` is always None."""
+    """The handlers of openapi/product-service.yaml. `caller` is always None, because all callers see the same data."""
 
     def __init__(self, catalog: Catalog, delay: float) -> None:
         self._catalog = catalog
@@ -53,21 +52,17 @@ class ProductService:
     async def list_products(
         self, caller: None, ids: list[str] | None, cursor: str | None, page_size: int
     ) -> Response[Record]:
-        """One page of products."""
         return await self._list(EntityType.PRODUCT, ids, cursor, page_size)
 
     async def get_product(self, caller: None, id_: str) -> Response[Record]:
-        """One product."""
         return self._get(EntityType.PRODUCT, id_)
 
     async def list_collections(
         self, caller: None, ids: list[str] | None, cursor: str | None, page_size: int
     ) -> Response[Record]:
-        """One page of collections."""
         return await self._list(EntityType.COLLECTION, ids, cursor, page_size)
 
     async def get_collection(self, caller: None, id_: str) -> Response[Record]:
-        """One collection."""
         return self._get(EntityType.COLLECTION, id_)
 
     async def _list(
@@ -95,25 +90,25 @@ class ProductService:
 
 
 def _cursor(offset: int) -> str:
-    """The place after so many records; in the form of the spec's examples, so that those work here."""
+    """Return the cursor of an offset, in the form of the spec's examples."""
     return base64.urlsafe_b64encode(b"%d:0" % offset).decode().rstrip("=")
 
 
 def _offset(cursor: str) -> int:
     try:
         offset = int(base64.urlsafe_b64decode(f"{cursor}==").removesuffix(b":0"))
-    except ValueError:  # of the encoding, the padding or the number
+    except ValueError:  # wrong encoding, padding or number
         offset = -1
     if offset < 0 or _cursor(offset) != cursor:
         raise InvalidRequest(
-            f"Query parameter cursor: {cursor[:80]!r} is not one that this service gave out. Leave it out to start "
-            "at the first page."
+            f"Query parameter cursor: {cursor[:80]!r} is not a cursor of this service. Omit it to start at the "
+            "first page."
         )
     return offset
 
 
 def describe_error(error: Exception) -> Response[dict[str, Any]]:
-    """Problem details (RFC 9457) for an error; one that nobody meant is logged, and its text kept inside."""
+    """Return problem details (RFC 9457) for an error. Log an unexpected error and hide its text."""
     for kind, (status, title) in PROBLEMS.items():
         if isinstance(error, kind):
             headers = _challenge(error) if isinstance(error, NotAuthenticated) else {}
@@ -121,7 +116,7 @@ def describe_error(error: Exception) -> Response[dict[str, Any]]:
     if isinstance(error, HTTPException):
         return _problem(error.status_code, "Not served", error.detail, dict(error.headers or {}))
     logger.error("unexpected error", exc_info=error)
-    return _problem(500, "Failure", "The service failed; its log says why.", {})
+    return _problem(500, "Failure", "The service failed. See its log.", {})
 
 
 def _challenge(error: NotAuthenticated) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Products and collections in a Shopify product export (CSV), as records of openapi/product-service.yaml."""
+"""A parser of Shopify product exports (CSV) into records of openapi/product-service.yaml."""
 
 import csv
 import re
@@ -14,14 +14,14 @@ from typing import Any, NamedTuple
 from product_gateway.errors import SettingsError
 
 Record = dict[str, Any]
-Row = dict[str, Any]  # a row of CSV: what it tells, by the names in COLUMNS; `price` is in minor units
+Row = dict[str, Any]  # the non-empty cells of a CSV row, by the names in COLUMNS; `price` is in minor units
 
-# ISO 4217: the currencies whose minor unit is not a hundredth, by its decimals.
+# Currencies (ISO 4217) whose minor unit is not a hundredth, by number of decimals.
 DECIMALS = {
     0: "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF",
     3: "BHD IQD JOD KWD LYD OMR TND",
 }
-# What Shopify calls the columns, in lower case: in older exports, and in newer ones.
+# Shopify's column names in lower case, of older and newer exports.
 COLUMNS = {
     "handle": ("handle", "url handle"),
     "title": ("title",),
@@ -45,13 +45,13 @@ BLOCK = re.compile(
     "|li|main|nav|ol|p|pre|section|table|t[dhr]|ul"
 )
 OPTIONS = ("option1", "option2", "option3")
-LONGEST_CSV_FIELD = 16 * 1024 * 1024  # characters; a description in HTML may be larger than csv's own 128 KiB
+MAX_CSV_FIELD = 16 * 1024 * 1024  # characters; HTML descriptions may exceed csv's default of 128 KiB
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
-BLANK = ' \r\n\xa0"' + "".join(SEPARATORS)  # what a line without content may have
-# A spreadsheet that does not know the line quotes it, and gives it empty cells.
+BLANK = ' \r\n\xa0"' + "".join(SEPARATORS)  # characters of a line without content
+# Some spreadsheets quote this line and add empty cells.
 SEPARATOR_LINE = re.compile(r' *"?sep=(\\t|\t|[^\w\s"])"?[,;\t|]*\s*', re.IGNORECASE)
-# The columns that decide whether a product is for sale, and why it is not: None where it is. Shopify writes these words
-# in every language. A spreadsheet may translate them, and another word must not make a draft public.
+# The words that decide whether a product is for sale: the reason why not, or None. Shopify does not translate them, but
+# a spreadsheet may. An unknown word must not make a draft public.
 FOR_SALE: dict[str, dict[str, str | None]] = {
     "status": {"active": None, "draft": "draft", "archived": "archived", "unlisted": "unlisted"},
     "published": {"true": None, "false": "not published"},
@@ -59,7 +59,7 @@ FOR_SALE: dict[str, dict[str, str | None]] = {
 
 
 class Export(NamedTuple):
-    """The products for sale, each with its place in the file, and how many others there are for which reason."""
+    """The products for sale, with their places in the file, and the number of the others by reason."""
 
     products: list[tuple[str, Record]]
     left_out: Counter[str]
@@ -71,7 +71,7 @@ def read(path: Path, lines: Iterable[str], currency: str) -> Export:
     `lines` have their ends. Prices are in major units of `currency` (ISO 4217) and come out in minor units.
     Raises SettingsError.
     """
-    csv.field_size_limit(max(csv.field_size_limit(), LONGEST_CSV_FIELD))
+    csv.field_size_limit(max(csv.field_size_limit(), MAX_CSV_FIELD))
     rows: dict[str, list[Row]] = {}
     for row in _rows(path, lines, currency):
         rows.setdefault(row["handle"], []).append(row)
@@ -86,7 +86,7 @@ def read(path: Path, lines: Iterable[str], currency: str) -> Export:
 
 
 def _rows(path: Path, lines: Iterable[str], currency: str) -> Iterator[Row]:
-    """Yield what each row tells, with its line. Empty rows are skipped."""
+    """Yield the non-empty rows, with their line numbers."""
     lines, skipped, separator = _start(path, lines)
     reader = csv.reader(lines, delimiter=separator, strict=True)
     try:
@@ -116,12 +116,12 @@ def _rows(path: Path, lines: Iterable[str], currency: str) -> Iterator[Row]:
 
 
 def _start(path: Path, lines: Iterable[str]) -> tuple[Iterator[str], int, str]:
-    """Return the lines from the header on, how many come before it, and the separator of columns.
+    """Return the lines from the header on, the number of lines before it, and the column separator.
 
-    Excel's line `sep=;` says which one it is. Without this line it is the one that gives a column Handle.
+    The separator is that of Excel's line `sep=;`, or else the first one that yields a column Handle.
     """
     remaining = iter(lines)
-    told = None
+    declared = None
     for number, line in enumerate(remaining, 1):
         text = line.lstrip("\ufeff")
         if text.lstrip(' "').lower().startswith("sep="):
@@ -131,16 +131,16 @@ def _start(path: Path, lines: Iterable[str]) -> tuple[Iterator[str], int, str]:
                     f"{path}, line {number}: {text.strip()[:80]!r} names no separator. Write one character after "
                     "sep=, such as sep=; or remove the line."
                 )
-            told = "\t" if found[1] == r"\t" else found[1]
+            declared = "\t" if found[1] == r"\t" else found[1]
         elif text.strip(BLANK):
-            if told is None:
-                told = next((each for each in SEPARATORS if _names(text, each) & {*COLUMNS["handle"]}), ",")
-            return chain([text], remaining), number - 1, told
-    return iter(()), 0, told or ","
+            if declared is None:
+                declared = next((each for each in SEPARATORS if _names(text, each) & {*COLUMNS["handle"]}), ",")
+            return chain([text], remaining), number - 1, declared
+    return iter(()), 0, declared or ","
 
 
 def _names(line: str, separator: str) -> set[str]:
-    """The names of columns in a line, as far as they can be read."""
+    """Return the column names in a line; an empty set if it is not CSV."""
     try:
         return {_name(cell) for cell in next(csv.reader([line], delimiter=separator), [])}
     except csv.Error:
@@ -148,12 +148,12 @@ def _names(line: str, separator: str) -> set[str]:
 
 
 def _name(cell: str) -> str:
-    """A column's name in lower case, without byte order marks and without no-break and doubled spaces."""
+    """Return a column's name in lower case, without byte order marks, no-break and doubled spaces."""
     return " ".join(cell.replace("\ufeff", " ").split()).lower()
 
 
 def _columns(path: Path, where: str, header: list[str], separator: str) -> dict[str, int]:
-    """Return the places of the columns that are read. Raise SettingsError for a column that occurs twice."""
+    """Return the indexes of the known columns. Raises SettingsError for a repeated column."""
     found: dict[str, int] = {}
     for n, name in enumerate(map(_name, header)):
         if name in found:
@@ -181,7 +181,7 @@ def _columns(path: Path, where: str, header: list[str], separator: str) -> dict[
 
 
 def _check_cells(where: str, header: list[str], cells: list[str], columns: dict[str, int]) -> None:
-    """Raise SettingsError for a row that is too long or too short to tell what is in which column, and for NUL."""
+    """Raise SettingsError for a row whose length does not match the header, and for NUL characters."""
     for n, cell in enumerate(cells):
         if "\0" in cell:
             name = header[n].strip() if n < len(header) else str(n + 1)
@@ -204,7 +204,7 @@ def _check_cells(where: str, header: list[str], cells: list[str], columns: dict[
 
 
 def _known_word(column: str, text: str, where: str) -> str:
-    """Return the word in lower case. Raise SettingsError for one that does not say whether the product is for sale."""
+    """Return the word in lower case. Raises SettingsError for an unknown word."""
     word = text.lower()
     if word not in FOR_SALE[column]:
         known = ", ".join(FOR_SALE[column])
@@ -216,17 +216,17 @@ def _known_word(column: str, text: str, where: str) -> str:
 
 
 def collections(of: Iterable[Record]) -> Iterator[tuple[str, Record]]:
-    """A collection for each type and each tag of the products, in their order; spellings with one slug are one."""
+    """Yield a collection per type and per tag of the products. Spellings with the same slug share one."""
     found: dict[str, Record] = {}
     for product in of:
-        member = _filled(id=product["id"], title=product.get("title"))  # the whole product is in its own list
+        member = _filled(id=product["id"], title=product.get("title"))  # the list of products has the other fields
         meta = product.get("meta", {})
         groups = [("type", meta["type"])] if "type" in meta else []
         for source, title in groups + [("tag", tag) for tag in meta.get("tags", [])]:
             empty: Record = {"title": title, "products": [], "meta": {"source": source}}
             record_id = f"{source}-{_slug(title)}"
             members = found.setdefault(record_id, {"id": record_id, **empty})["products"]
-            if not members or members[-1] is not member:  # two of its tags may have one slug
+            if not members or members[-1] is not member:  # two of a product's tags may have the same slug
                 members.append(member)
     return ((f"collection of the {each['meta']['source']}", each) for each in found.values())
 
@@ -244,7 +244,7 @@ def _minor_units(text: str, currency: str, where: str) -> int:
 
 
 def _not_for_sale(path: Path, rows: list[Row]) -> str | None:
-    """Return why the product is not for sale, or None. Raise SettingsError for rows that contradict each other."""
+    """Return why the product is not for sale, or None. Raises SettingsError for contradictory rows."""
     reasons = []
     for column, words in FOR_SALE.items():
         said = {row[column]: row["line"] for row in reversed(rows) if column in row}
@@ -258,29 +258,29 @@ def _not_for_sale(path: Path, rows: list[Row]) -> str | None:
     return next((reason for reason in reasons if reason), None)
 
 
-def _told(rows: list[Row]) -> Row:
-    """What the rows tell of the product as a whole: of each column the first cell that is not empty."""
-    told: Row = {}
+def _merged(rows: list[Row]) -> Row:
+    """Return the first non-empty cell of each column."""
+    merged: Row = {}
     for row in rows:
-        told = row | told
-    return told
+        merged = row | merged
+    return merged
 
 
 def _product(rows: list[Row]) -> Record:
-    told = _told(rows)
+    merged = _merged(rows)
     images = sorted((row for row in rows if "image" in row), key=_position)
-    variants = [row for row in rows if row.keys() & {"option1", "sku", "price"}]  # the rest are images
-    tags = (tag.strip() for tag in told.get("tags", "").split(","))
+    variants = [row for row in rows if row.keys() & {"option1", "sku", "price"}]  # other rows are images
+    tags = (tag.strip() for tag in merged.get("tags", "").split(","))
     return _filled(
-        id=told["handle"],
-        title=told.get("title"),
-        description=_plain_text(told.get("body", "")),
+        id=merged["handle"],
+        title=merged.get("title"),
+        description=_plain_text(merged.get("body", "")),
         thumbnail=_filled(url=images[0]["image"], altText=images[0].get("alt")) if images else None,
         listPrice=variants[0].get("price") if variants else None,
         sku=variants[0].get("sku") if variants else None,
         meta=_filled(
-            vendor=told.get("vendor"),
-            type=told.get("type"),
+            vendor=merged.get("vendor"),
+            type=merged.get("type"),
             tags=[tag for tag in dict.fromkeys(tags) if tag],
             variants=[each for each in map(_variant, variants) if each],
         ),
@@ -294,7 +294,7 @@ def _variant(row: Row) -> Record:
 
 
 def _position(row: Row) -> int:
-    """The image's place; last where it has none, in the order of the file."""
+    """Return the image's position. Images without one come last, in the order of the file."""
     position = row.get("position", "")
     return int(position) if re.fullmatch("[0-9]{1,9}", position) else 10**9
 
@@ -304,14 +304,14 @@ def _filled(**members: Any) -> Record:
 
 
 def _slug(title: str) -> str:
-    """The title for an id: words in lower case, joined by hyphens; without a word, the characters' codes."""
+    """Return the title's words in lower case, joined by hyphens. Without words, return the characters' codes."""
     folded = unicodedata.normalize("NFKC", title).casefold()
     slug = "-".join(re.findall(r"\w+", folded)) or "-".join(f"{ord(character):x}" for character in folded)
-    return slug[:250]  # with its prefix an id's longest, 255
+    return slug[:250]  # with the prefix, an id has at most 255 characters
 
 
-class _TextOf(HTMLParser):
-    """Collects the text of HTML, with a line break for each block."""
+class _TextParser(HTMLParser):
+    """A parser that collects text, with a line break per block."""
 
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
@@ -332,9 +332,9 @@ class _TextOf(HTMLParser):
 
 
 def _plain_text(html: str) -> str:
-    """The text of HTML: a line for each block with words in it, spaces collapsed, no scripts and styles."""
-    parser = _TextOf()
-    parser.feed(re.sub(r"<!\[[^>]*>?", "", html))  # Word's marked sections, on which html.parser may raise
+    """Return the text of HTML: a line per block, spaces collapsed, without scripts and styles."""
+    parser = _TextParser()
+    parser.feed(re.sub(r"<!\[[^>]*>?", "", html))  # html.parser may raise on Word's marked sections
     parser.close()
     lines = (" ".join(line.split()) for line in "".join(parser.parts).split("\n"))
     return "\n".join(line for line in lines if line)
