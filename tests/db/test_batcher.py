@@ -8,10 +8,11 @@ import pytest
 from sqlalchemy import event
 
 from product_gateway.db import catalog, catalog_write, claims, merchants, syncs
-from product_gateway.db.batcher import MOST, Batcher
+from product_gateway.db.batcher import MAX_BATCH, Batcher
 from product_gateway.db.database import Database
 from product_gateway.db.enqueue import enqueue, enqueue_many
 from product_gateway.errors import (
+    InvalidRequest,
     MerchantDisabled,
     NotBringYourOwnPlatform,
     SyncAlreadyActive,
@@ -37,7 +38,7 @@ async def test_who_comes_while_the_database_is_busy_is_in_the_next_batch() -> No
 
     batcher: Batcher[int, int] = Batcher(write)
     assert await asyncio.gather(*(batcher.submit(n) for n in range(500))) == [2 * n for n in range(500)]
-    assert len(batches) <= 500 / MOST + 2
+    assert len(batches) <= 500 / MAX_BATCH + 2
     assert await batcher.submit(7) == 14, "who comes later is not forgotten"
 
 
@@ -92,40 +93,42 @@ async def test_each_of_a_batch_has_its_own_outcome(database: Database) -> None:
     assert [type(each) for each in found[5:]] == [UnknownMerchant, NotBringYourOwnPlatform, MerchantDisabled]
 
 
-async def test_what_is_refused_writes_nothing_and_the_others_take_two_statements(database: Database) -> None:
-    """However many they are. To PostgreSQL both are one, and nothing else is said: each is a way there and back."""
-    said: list[str] = []
-    asked, written = (
-        (["WITH"], ["WITH"]) if database.engine.name == "postgresql" else (["SELECT"], ["SELECT", "INSERT"])
-    )
+async def test_a_batch_of_any_size_costs_two_statements_or_one_if_all_are_refused(database: Database) -> None:
+    """PostgreSQL needs one in both cases, and no transaction: each statement is a round trip."""
     names = [f"m{n}" for n in range(50)]
     for name in names:
         database.call(merchants.add, name, Platform.BYOP, "https://shop.example")
-    wanted = [(name, PRODUCT, None) for name in reversed(names)]
-    event.listen(
-        database.engine, "before_cursor_execute", lambda _c, _k, statement, *_: said.append(statement.split()[0])
-    )
-    accepted = await database.write_autocommit(enqueue_many, wanted)
+    requests = [(name, PRODUCT, None) for name in reversed(names)]
+    statements = recorded(database)
+    accepted = await database.write_autocommit(enqueue_many, requests)
     assert all(isinstance(each, Sync) for each in accepted)
-    assert [each for each in said if each != "BEGIN"] == written
-    assert ("BEGIN" in said) == (asked != written)
-    said.clear()
-    refused = await database.write_autocommit(enqueue_many, wanted)
+    assert len(statements) == (1 if database.engine.name == "postgresql" else 2)
+    statements.clear()
+    refused = await database.write_autocommit(enqueue_many, requests)
     assert all(isinstance(each, SyncAlreadyActive) for each in refused)
-    assert [each for each in said if each != "BEGIN"] == asked
+    assert len(statements) == 1
 
 
-async def test_a_read_of_one_statement_is_nothing_else(database: Database) -> None:
-    """To begin and to end a transaction would be two more ways to PostgreSQL and back."""
-    said: list[str] = []
-    event.listen(
-        database.engine, "before_cursor_execute", lambda _c, _k, statement, *_: said.append(statement.split()[0])
-    )
+async def test_a_read_with_autocommit_costs_one_statement(database: Database) -> None:
+    """To begin and to end a transaction would be two more round trips to PostgreSQL."""
+    statements = recorded(database)
     (found,) = await database.read_autocommit(catalog.states, [("shop", PRODUCT)])
     assert isinstance(found, tuple)
-    assert said == ["SELECT"]
-    await database.read(catalog.states, [("shop", PRODUCT)])
-    assert said == ["SELECT", "BEGIN", "SELECT"]
+    assert len(statements) == 1
+
+
+async def test_requests_with_the_same_key_in_one_batch_get_one_sync(database: Database) -> None:
+    """Another key is refused while the sync is active, and the same key with another entity type is invalid."""
+    requests = [("shop", PRODUCT, "a"), ("shop", PRODUCT, "a"), ("shop", PRODUCT, "b")]
+    first, same, other = await database.write_autocommit(enqueue_many, requests)
+    assert isinstance(first, Sync)
+    assert isinstance(same, Sync)
+    assert same.id == first.id
+    assert isinstance(other, SyncAlreadyActive)
+    [again, invalid] = await database.write_autocommit(enqueue_many, [requests[0], ("shop", COLLECTION, "a")])
+    assert isinstance(again, Sync)
+    assert again.id == first.id
+    assert isinstance(invalid, InvalidRequest)
 
 
 async def test_batches_of_the_same_syncs_in_any_order_do_not_wait_for_each_other_for_ever(database: Database) -> None:
@@ -162,9 +165,7 @@ async def test_syncs_and_states_of_many_are_read_with_one_statement(database: Da
     assert claim is not None
     database.call(catalog_write.write_page, claim, Page((Record("1", "{}"),), (), None, None), 60.0)
     database.call(catalog_write.succeed, claim)
-    statements: list[str] = []
-    event.listen(database.engine, "before_cursor_execute", lambda _c, _k, statement, *_: statements.append(statement))
-
+    statements = recorded(database)
     keys = [("shop", newer.id), ("other", newer.id), ("shop", older.id), ("gone", of_gone.id), ("nobody", newer.id)]
     found = await database.read(syncs.get_many, [*keys, keys[0]])
     assert [each.id for each in found if isinstance(each, Sync)] == [newer.id, older.id, newer.id]
@@ -182,3 +183,10 @@ async def test_syncs_and_states_of_many_are_read_with_one_statement(database: Da
     assert (latest.id, latest.status) == (newer.id, SyncStatus.SUCCEEDED)
     assert others == [(CatalogState(0, None), None)] * 2
     assert len([each for each in statements if "syncs" in each]) == 2
+
+
+def recorded(database: Database) -> list[str]:
+    """Return a list to which every statement from now on is appended."""
+    statements: list[str] = []
+    event.listen(database.engine, "before_cursor_execute", lambda _c, _k, statement, *_: statements.append(statement))
+    return statements

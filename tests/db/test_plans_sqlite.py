@@ -175,10 +175,9 @@ async def test_statistics_are_renewed_at_intervals_and_at_the_end(sqlite_templat
         with open_database(f"sqlite:///{path}") as database:
             writer = GroupCommit(database.engine.execution_options(**{BEGIN: WRITE}), interval)
             for name in ("first", "second"):
-                under_way = InFlight()
-                unit = WorkItem(partial(add, name=name), under_way, writes=True)
-                writer.run(unit)
-                await unit.future
+                item = WorkItem(partial(add, name=name), InFlight(), writes=True)
+                writer.run(item)
+                await item.future
             if closes:
                 assert writer.close(time.monotonic() + 10)
             assert database.call(has_statistics) == renewed

@@ -1,84 +1,75 @@
-"""What is alike, asked for or written together: what waits goes into the statements and the transaction of one."""
+"""Batcher: concurrent requests of one kind share the statements and the transaction of one batch."""
 
 import asyncio
 import contextvars
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from product_gateway.db.errors import clone
 from product_gateway.db.executor import deadline
 from product_gateway.errors import Unavailable
 
-Asked = TypeVar("Asked")
+Request = TypeVar("Request")
 T = TypeVar("T")
 
-MOST = 200  # in a batch
+MAX_BATCH = 200
 
-Work = Callable[[Sequence[Asked]], Awaitable[Sequence[T | Exception]]]
-"""Reads or writes a batch, and says for each in it what came of it."""
+Work = Callable[[Sequence[Request]], Awaitable[Sequence[T | Exception]]]
+"""Runs a batch and returns an outcome for each of its requests."""
 
 
-class Batcher(Generic[Asked, T]):
-    """Waits for nobody: whoever comes while the database is at one batch is in the next.
+class _Submitted(NamedTuple, Generic[Request, T]):
+    request: Request
+    deadline: float | None
+    future: asyncio.Future[T]
 
-    There is one batch at a time. With two, each has half as many, and all that is done once a batch is done twice.
-    """
 
-    def __init__(self, work: Work[Asked, T]) -> None:
+class Batcher(Generic[Request, T]):
+    """Runs one batch at a time. Requests submitted meanwhile form the next batch."""
+
+    def __init__(self, work: Work[Request, T]) -> None:
         self._work = work
-        self._waiting: list[tuple[Asked, float | None, asyncio.Future[T]]] = []
-        self._is_running = False
-        self._tasks: set[asyncio.Task[None]] = set()  # the event loop itself keeps no hold of them
+        self._waiting: list[_Submitted[Request, T]] = []
+        self._task: asyncio.Task[None] | None = None
 
-    async def submit(self, asked: Asked) -> T:
-        """What came of it. Raises what its own part of the batch raises."""
+    async def submit(self, request: Request) -> T:
+        """Return the outcome of this request, or raise it if it is an exception."""
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._waiting.append((asked, deadline.get(), future))
-        if not self._is_running:
-            self._is_running = True
-            # of no request: neither its deadline nor its span is that of the batch
-            task = asyncio.create_task(self._run(), context=contextvars.Context())
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+        self._waiting.append(_Submitted(request, deadline.get(), future))
+        if self._task is None:
+            # An empty context: the batch has neither the deadline nor the span of the request that starts it.
+            self._task = asyncio.create_task(self._run(), context=contextvars.Context())
         try:
             return await future
         finally:
-            del future  # it holds the error, which holds this frame: only the garbage collector would find that
+            del future  # breaks a reference cycle: the future holds the error, whose traceback holds this frame
 
     async def _run(self) -> None:
         try:
-            await self._do_what_waits()
+            while self._waiting:
+                batch = [each for each in self._waiting[:MAX_BATCH] if not each.future.done()]
+                del self._waiting[:MAX_BATCH]
+                for each, outcome in zip(batch, await self._outcomes(batch), strict=True):
+                    if each.future.done():  # cancelled
+                        continue
+                    if isinstance(outcome, Exception):
+                        each.future.set_exception(outcome)
+                    else:
+                        each.future.set_result(outcome)
         finally:
-            self._is_running = False
+            self._task = None
 
-    async def _do_what_waits(self) -> None:
-        while self._waiting:
-            batch = [each for each in self._waiting[:MOST] if not each[2].done()]
-            del self._waiting[:MOST]
-            deadline.set(min((end for _, end, _ in batch if end is not None), default=None))
-            try:
-                outcomes = await self._work([asked for asked, _, _ in batch])
-            except Exception as error:  # noqa: BLE001 - each hears of it
-                outcomes = [error] * len(batch) if len(batch) == 1 else await self._one_by_one(batch, error)
-            for (_, _, future), outcome in zip(batch, outcomes, strict=True):
-                if future.done():  # nobody waits any more
-                    continue
-                if isinstance(outcome, Exception):
-                    future.set_exception(outcome)
-                else:
-                    future.set_result(outcome)
+    async def _outcomes(self, batch: Sequence[_Submitted[Request, T]]) -> Sequence[T | Exception]:
+        """Run the batch under its earliest deadline; if it fails, run its requests one by one.
 
-    async def _one_by_one(
-        self, batch: Sequence[tuple[Asked, float | None, asyncio.Future[T]]], error: Exception
-    ) -> Sequence[T | Exception]:
-        """One that cannot be done must not fail the others. A database that is away is so for all of them."""
-        if isinstance(error, Unavailable):
+        Unavailable holds for all requests, so it is not tried again.
+        """
+        deadline.set(min((each.deadline for each in batch if each.deadline is not None), default=None))
+        try:
+            return await self._work([each.request for each in batch])
+        except Unavailable as error:
             return [clone(error) for _ in batch]
-        found: list[T | Exception] = []
-        for asked, end, _ in batch:
-            deadline.set(end)
-            try:
-                found += await self._work([asked])
-            except Exception as fault:  # noqa: BLE001 - it is its own
-                found.append(fault)
-        return found
+        except Exception as error:  # noqa: BLE001 - handed to the caller of `submit`
+            if len(batch) == 1:
+                return [error]
+        return [outcome for each in batch for outcome in await self._outcomes([each])]

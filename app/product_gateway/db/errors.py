@@ -1,4 +1,4 @@
-"""What a database raises: that it is away, locked, full or not ours is Unavailable, and nothing quotes values."""
+"""Database errors: Unavailable for a database that is away, locked, full or not the gateway's; no quoted values."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,8 +11,7 @@ from product_gateway.errors import Unavailable
 AWAY = "The database cannot be used at the moment."
 NOT_KNOWN = f"{AWAY} Whether the request was carried out is not known."
 
-# SQLSTATEs of PostgreSQL that psycopg does not count as operational: somebody took the rights or the tables away, or
-# the server is broken inside (class XX).
+# SQLSTATEs that psycopg does not count as operational: missing rights or tables, and internal errors (class XX).
 RIGHTS_OR_TABLES_ARE_GONE = ("42501", "42P01", "3F000")
 BROKEN_INSIDE = "XX"
 READ_ONLY = "25006"
@@ -20,8 +19,10 @@ READ_ONLY = "25006"
 
 @contextmanager
 def translate_errors() -> Iterator[None]:
-    """Such a fault becomes Unavailable, with the driver's error as the cause: SQLAlchemy's own also holds the
-    statement and its values."""
+    """Translate errors to Unavailable, caused by the driver's error.
+
+    SQLAlchemy's own error also holds the statement and its values.
+    """
     try:
         yield
     except PoolTimeout as error:
@@ -33,23 +34,23 @@ def translate_errors() -> Iterator[None]:
 
 
 def in_one_line(error: Exception) -> str:
-    """Return what the driver says of it, for an operator: without the statement, its values and details of a row."""
+    """Return the driver's message for an operator, without statement, values and details of a row."""
     driver = getattr(error, "orig", None) or error
     primary = getattr(getattr(driver, "diag", None), "message_primary", None)
     return " ".join(str(primary or driver).split())
 
 
 def is_lost(error: Exception) -> bool:
-    """Whether the connection broke off: what was being said then may have arrived. Not where the server said no."""
-    said_no = getattr(getattr(error, "orig", None), "sqlstate", None) == READ_ONLY
-    return isinstance(error, DBAPIError) and error.connection_invalidated and not said_no
+    """Whether the connection broke, so that the last statement may have been executed; not if the server refused it."""
+    refused = getattr(getattr(error, "orig", None), "sqlstate", None) == READ_ONLY
+    return isinstance(error, DBAPIError) and error.connection_invalidated and not refused
 
 
 def _without_values(error: DBAPIError) -> DBAPIError:
-    """The same for a log: the statement stays; what PostgreSQL says of it may quote the row, so its code must do."""
+    """Return the error for a log: PostgreSQL's message may quote the row, so only its code remains."""
     fault, state = error.orig, getattr(error.orig, "sqlstate", None) or ""
     diag = getattr(fault, "diag", None)
-    # Of class 42, the message names tables, columns and functions.
+    # Messages of class 42 name only tables, columns and functions.
     more = diag and (diag.message_primary if state.startswith("42") else diag.constraint_name)
     said = f"{type(fault).__name__}: " + (
         f"SQLSTATE {state}{', ' if more else ''}{more or ''}" if state else str(fault)
@@ -69,7 +70,7 @@ def _is_away(error: DBAPIError) -> bool:
 
 
 def clone(error: Exception) -> Exception:
-    """For another one who waits for the same: each raises it in a place of their own."""
+    """Return a copy for another caller, as each raised error gets its own traceback."""
     if not isinstance(error, Unavailable):
         return error
     copy = Unavailable(error.detail)

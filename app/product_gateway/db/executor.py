@@ -1,7 +1,7 @@
-"""A unit of work on its way from the event loop to a thread and back: in time, or given up.
+"""Executor: runs work items of an event loop on threads, each until its deadline.
 
-A thread that waits for a database which hangs cannot be stopped. But what it waits on can be cut, and then it is free
-again: PostgreSQL's connection, or SQLite's statement.
+A thread that is blocked by a database cannot be stopped. But its wait can be cancelled, which frees the thread:
+PostgreSQL's connection is cut, SQLite's statement is interrupted.
 """
 
 import asyncio
@@ -22,76 +22,75 @@ from product_gateway.errors import Unavailable
 
 logger = logging.getLogger(__name__)
 
-SECONDS_BETWEEN_LOOKS = 0.05
-SECONDS_BETWEEN_CUTS = 0.25  # of a unit that is given up
-LEAST_SECONDS_TO_WAIT = 1.0  # before a line is cut: whoever had to wait in a crowd, and is served now, is let finish
-LINE = "line"  # where a connection's `info` has its Line
-BEGIN = "begin"  # an engine's option: what its transactions are for
+SECONDS_BETWEEN_CHECKS = 0.05
+SECONDS_BETWEEN_CANCELS = 0.25  # of an expired item
+MIN_SECONDS_BEFORE_CANCEL = 1.0  # an item that waited for its thread in a crowd, and runs now, may finish
+CANCELLABLE = "cancellable"  # the key of a connection's Cancellable in its `info`
+BEGIN = "begin"  # an execution option: what the transaction is for
 READ, WRITE = "read", "write"
-ONCE = "once"  # each statement is a transaction of its own: nothing has to begin it
-WRITE_ONCE = "write once"  # the same for what writes
+READ_AUTOCOMMIT, WRITE_AUTOCOMMIT = "read autocommit", "write autocommit"  # each statement is a transaction
 
-deadline: ContextVar[float | None] = ContextVar("until", default=None)
-"""When the time of the request is up that this is about, by its event loop's clock."""
+deadline: ContextVar[float | None] = ContextVar("deadline", default=None)
+"""The deadline of the current request, by its event loop's clock."""
 
 
 class Cancellable(Protocol):
-    """What a thread waits on while it waits for the database."""
+    """A database connection on which a thread may be blocked."""
 
-    was_cut: bool
-    """Whether the connection must not be used again: the server may still be about to cancel a statement of it."""
+    was_cancelled: bool
+    """Whether the connection must not be reused: the server may still be about to cancel a statement of it."""
 
-    def cut(self) -> None:
-        """The wait ends, with an error. To be called from any thread."""
+    def cancel(self) -> None:
+        """End the wait with an error. Thread-safe."""
 
 
 class _Current(threading.local):
-    unit: "WorkItem | None" = None
+    item: "WorkItem | None" = None
 
 
 _current = _Current()
 
 
-def connected(line: Cancellable) -> None:
-    """A new connection: the first words on it may already hang."""
-    if _current.unit is not None:
-        _current.unit.wait_on(line)
+def connected(connection: Cancellable) -> None:
+    """Register a new connection with the running work item: its set-up may already block."""
+    if _current.item is not None:
+        _current.item.wait_on(connection)
 
 
 class WorkItem:
-    """A read or a write. It is made and waited for in an event loop, and runs in a thread."""
+    """A read or a write: created and awaited in an event loop, run in a thread, cancelled from any thread."""
 
     def __init__(
-        self, work: Callable[[Connection], Any], under_way: "InFlight", *, writes: bool, once: bool = False
+        self, work: Callable[[Connection], Any], in_flight: "InFlight", *, writes: bool, autocommit: bool = False
     ) -> None:
         self.work = work
-        self._options = {BEGIN: WRITE_ONCE if writes else ONCE} if once else {}
+        self.autocommit = autocommit
         self.loop = asyncio.get_running_loop()
-        self.future: asyncio.Future[Any] = self.loop.create_future()  # let go of when it is over
-        self.due = math.inf  # when it is given up, by its event loop's clock
-        self._under_way = under_way
+        self.future: asyncio.Future[Any] = self.loop.create_future()  # deleted when it is done
+        self.deadline = math.inf  # by the event loop's clock
+        self._in_flight = in_flight
         self._writes = writes
-        self._lock = threading.Lock()  # what is cut under it still belongs to this unit
-        self._line: Cancellable | None = None
-        self._since = 0.0  # by the monotonic clock
-        self._is_given_up = False
-        self._may_be_done = False
-        under_way.units.add(self)
+        self._lock = threading.Lock()  # a connection cancelled under it still belongs to this item
+        self._blocked_on: Cancellable | None = None
+        self._blocked_since = 0.0  # by the monotonic clock
+        self._is_cancelled = False
+        self._may_be_committed = False
+        in_flight.items.add(self)
 
     # In the event loop.
 
-    def give_up(self, why: str) -> None:
-        """Who waits for it hears that it is Unavailable. To be repeated until the thread is free."""
-        self.cut(LEAST_SECONDS_TO_WAIT)
-        if not self.is_over():
-            fault = Unavailable(NOT_KNOWN if self._may_be_done else AWAY)
+    def expire(self, why: str) -> None:
+        """Fail with Unavailable and cancel. To be repeated until the thread is free."""
+        self.cancel(MIN_SECONDS_BEFORE_CANCEL)
+        if not self.is_done():
+            fault = Unavailable(NOT_KNOWN if self._may_be_committed else AWAY)
             fault.__cause__ = TimeoutError(why)
             self.future.set_exception(fault)
 
     def _settle(self, result: Any, fault: Exception | None) -> None:
-        self._under_way.units.discard(self)
+        self._in_flight.items.discard(self)
         future = self.future
-        del self.future  # it holds the error, whose frames hold us: only a search for garbage would find that
+        del self.future  # breaks a reference cycle: the future holds the error, whose traceback holds this item
         if future.done():
             return
         if fault is None:
@@ -101,113 +100,114 @@ class WorkItem:
 
     # In any thread.
 
-    def is_over(self) -> bool:
-        """Whether the one who waits for it has heard of it, or waits no more."""
+    def is_done(self) -> bool:
+        """Whether the caller has its outcome, or was cancelled."""
         future: asyncio.Future[Any] | None = getattr(self, "future", None)
         return future is None or future.done()
 
-    def cut(self, after: float = 0.0) -> None:
-        """It is not begun any more, and not committed; what its thread has waited on for so many seconds is cut."""
+    def cancel(self, after: float = 0.0) -> None:
+        """Do not start or commit it. If its thread has been blocked for `after` seconds, cancel the wait."""
         with self._lock:
-            self._is_given_up = True
-            if self._line is not None and time.monotonic() - self._since >= after:
-                self._line.cut()
+            self._is_cancelled = True
+            if self._blocked_on is not None and time.monotonic() - self._blocked_since >= after:
+                self._blocked_on.cancel()
 
     # In the thread that runs it.
 
     def run(self, engine: Engine) -> None:
-        """From its begin to its end, unless nobody waits for it any more."""
+        """Run it in a transaction and pass its outcome to the caller."""
         self.end(*self._outcome(engine))
 
-    def begin(self) -> bool:
-        """False where nobody waits any more: then it must not be done."""
+    def is_wanted(self) -> bool:
+        """Whether neither the item nor its caller was cancelled."""
         with self._lock:
-            return not (self._is_given_up or self.future.cancelled())
+            return not (self._is_cancelled or self.future.cancelled())
 
-    def wait_on(self, line: Cancellable | None) -> None:
-        """The thread waits on this line from now on, or on none."""
+    def wait_on(self, connection: Cancellable | None) -> None:
+        """Record the connection that may block the thread from now on."""
         with self._lock:
-            self._line = line
-            self._since = time.monotonic()
+            self._blocked_on = connection
+            self._blocked_since = time.monotonic()
 
-    def commit(self) -> None:
-        """It is about to be committed. Raises Unavailable where it was given up."""
+    def before_commit(self) -> None:
+        """Record that it may be committed from now on. Raise Unavailable if it was cancelled."""
         with self._lock:
-            if self._is_given_up:
+            if self._is_cancelled:
                 raise Unavailable(AWAY)
-            self._may_be_done = self._writes
+            self._may_be_committed = self._writes
 
     def end(self, result: Any, fault: Exception | None) -> None:
-        """Says how it went to the one who waits."""
-        with suppress(RuntimeError):  # the event loop is closed: nobody waits
+        """Pass the outcome to the caller."""
+        with suppress(RuntimeError):  # the event loop is closed
             self.loop.call_soon_threadsafe(self._settle, result, fault)
 
     def _outcome(self, engine: Engine) -> tuple[Any, Exception | None]:
-        if not self.begin():
+        if not self.is_wanted():
             return None, None
-        _current.unit = self
+        _current.item = self
         try:
             with translate_errors():
                 return self._in_transaction(engine), None
-        except Exception as error:  # noqa: BLE001 - it is handed to the one who asked
+        except Exception as error:  # noqa: BLE001 - handed to the caller
             return None, error
         finally:
-            _current.unit = None
-            self.wait_on(None)  # where the set-up of a connection failed
+            _current.item = None
+            self.wait_on(None)  # if the set-up of a connection failed
 
     def _in_transaction(self, engine: Engine) -> Any:
         with engine.connect() as connection:
-            line: Cancellable = connection.info[LINE]
-            self.wait_on(line)
+            cancellable: Cancellable = connection.info[CANCELLABLE]
+            self.wait_on(cancellable)
             try:
-                if not self.begin():
+                if not self.is_wanted():
                     return None
-                if self._options:  # each statement commits
-                    self.commit()
-                with connection.execution_options(**self._options).begin():
+                if self.autocommit:
+                    self.before_commit()
+                    connection.execution_options(**{BEGIN: WRITE_AUTOCOMMIT if self._writes else READ_AUTOCOMMIT})
+                with connection.begin():
                     result = self.work(connection)
-                    self.commit()
+                    self.before_commit()
                 return result
             except Exception as error:
-                if self._may_be_done and is_lost(error):
+                if self._may_be_committed and is_lost(error):
                     raise Unavailable(NOT_KNOWN) from getattr(error, "orig", error)
                 raise
             finally:
                 self.wait_on(None)
-                if line.was_cut:
+                if cancellable.was_cancelled:
                     connection.invalidate()
 
 
 class InFlight:
-    """The units that threads are not done with. One look at all of them costs less than a timer for each."""
+    """The unfinished work items. One periodic check of all deadlines costs less than a timer for each item."""
 
     def __init__(self) -> None:
-        self.units: set[WorkItem] = set()
-        self._watching: asyncio.AbstractEventLoop | None = None
+        self.items: set[WorkItem] = set()
+        self._checking: asyncio.AbstractEventLoop | None = None
 
-    def limit(self, unit: WorkItem, seconds: float) -> None:
-        """It is given up after so many seconds."""
-        unit.due = unit.loop.time() + seconds
-        if self._watching is not unit.loop:
-            self._watching = unit.loop
-            unit.loop.call_later(SECONDS_BETWEEN_LOOKS, self._look, unit.loop)
+    def set_deadline(self, item: WorkItem, seconds: float) -> None:
+        """Expire the item after this time."""
+        item.deadline = item.loop.time() + seconds
+        if self._checking is not item.loop:
+            self._checking = item.loop
+            item.loop.call_later(SECONDS_BETWEEN_CHECKS, self._check, item.loop)
 
-    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _check(self, loop: asyncio.AbstractEventLoop) -> None:
         now = loop.time()
-        for unit in [each for each in self.units if each.due <= now and each.loop is loop]:
-            unit.due = now + SECONDS_BETWEEN_CUTS
+        for item in [each for each in self.items if each.deadline <= now and each.loop is loop]:
+            item.deadline = now + SECONDS_BETWEEN_CANCELS
             try:
-                unit.give_up("It gave no answer in time.")
-            except Exception:  # the other units must be given up, too
+                item.expire("It gave no answer in time.")
+            except Exception:  # the other items must expire, too
                 logger.exception("Work that the database did not answer in time could not be cut off.")
-        if self.units:
-            loop.call_later(SECONDS_BETWEEN_LOOKS, self._look, loop)
+        if self.items:
+            loop.call_later(SECONDS_BETWEEN_CHECKS, self._check, loop)
         else:
-            self._watching = None
+            self._checking = None
 
 
 class ThreadPool:
-    """So many threads that run units. They are daemons: no thread that is stuck keeps the process from ending."""
+    """A fixed number of threads that run work items. A blocked thread is a daemon, so it lets the process end."""
 
     def __init__(self, engine: Engine, count: int) -> None:
         self._engine = engine
@@ -216,8 +216,8 @@ class ThreadPool:
         self._threads: list[threading.Thread] = []
         self._waiting: queue.SimpleQueue[WorkItem | None] = queue.SimpleQueue()
 
-    def run(self, unit: WorkItem) -> None:
-        """In turn."""
+    def run(self, item: WorkItem) -> None:
+        """Queue the item. The first one starts the threads."""
         if not self._threads:
             self._threads = [
                 threading.Thread(target=self._run, name=f"database-{number}", daemon=True)
@@ -225,22 +225,22 @@ class ThreadPool:
             ]
             for thread in self._threads:
                 thread.start()
-        self._waiting.put(unit)
+        self._waiting.put(item)
 
     def close(self, moment: float) -> bool:
-        """Ends the threads when they have run what waits; False where some are not done with it by then."""
+        """Run what is queued and end the threads; return False if that is not done by `moment`."""
         for _ in self._threads:
             self._waiting.put(None)
         return all(ended_by(thread, moment) for thread in self._threads)
 
     def _run(self) -> None:
-        while (unit := self._waiting.get()) is not None:
-            unit.run(self._engine)
-        # Where the database was closed without this thread, its connection is in a pool that nobody closes again.
+        while (item := self._waiting.get()) is not None:
+            item.run(self._engine)
+        # If the database was closed before this thread ended, its connection went back to an abandoned pool.
         self._pool.dispose()
 
 
 def ended_by(thread: threading.Thread, moment: float) -> bool:
-    """Whether it has, by the monotonic clock."""
+    """Wait for the thread until `moment` (monotonic clock); return whether it has ended."""
     thread.join(max(0.0, moment - time.monotonic()))
     return not thread.is_alive()

@@ -1,7 +1,6 @@
-"""One thread that writes to SQLite, with as many units of work in a commit as are waiting (group commit).
+"""Group commit for SQLite: one thread writes, with all waiting work items in one transaction.
 
-SQLite has one writer at a time. So it costs nothing to queue for one thread, and a durable commit
-(`synchronous=FULL`) is paid once for all that came meanwhile.
+SQLite allows one writer at a time, so a queue costs nothing, and items share one durable commit (`synchronous=FULL`).
 """
 
 import queue
@@ -15,12 +14,15 @@ from product_gateway.db.engines.sqlite import optimize
 from product_gateway.db.errors import clone, translate_errors
 from product_gateway.db.executor import WorkItem, ended_by
 
-MOST_IN_ONE_COMMIT = 200
+MAX_ITEMS_PER_COMMIT = 200
 SECONDS_BETWEEN_OPTIMIZATIONS = 3600.0
 
 
 class GroupCommit:
-    """Takes units of work from any thread; of several, each has a savepoint, so that one's fault is its own."""
+    """The writer thread. Each of several items has a savepoint, so that its failure does not affect the others.
+
+    An item with autocommit is not grouped: its batch of requests shares one commit already.
+    """
 
     def __init__(self, engine: Engine, seconds_between_optimizations: float = SECONDS_BETWEEN_OPTIMIZATIONS) -> None:
         self._engine = engine
@@ -33,26 +35,29 @@ class GroupCommit:
         self._thread = threading.Thread(target=self._run, name="sqlite-writer", daemon=True)
         self._thread.start()
 
-    def run(self, unit: WorkItem) -> None:
-        """Its result comes when the commit that holds it is durable."""
-        self._waiting.put(unit)
+    def run(self, item: WorkItem) -> None:
+        """Queue the item. Its result is set after the durable commit that contains it."""
+        self._waiting.put(item)
 
     def close(self, moment: float) -> bool:
-        """Writes what is waiting, then ends the thread; False where that is not done by then."""
+        """Write what is queued and end the thread; return False if that is not done by `moment`."""
         self._waiting.put(None)
         return ended_by(self._thread, moment)
 
     def _run(self) -> None:
-        while not self._closed and (unit := self._waiting.get()) is not None:
-            if unit.begin():
-                self._commit(unit)
+        while not self._closed and (item := self._waiting.get()) is not None:
+            if item.autocommit:
+                item.run(self._engine)
+                self._has_written = True
+            elif item.is_wanted():
+                self._commit(item)
             else:
-                unit.end(None, None)
+                item.end(None, None)
             if time.monotonic() >= self._optimize_at:
                 self._optimize()
         if self._has_written:
             self._optimize()
-        self._pool.dispose()  # see Threads
+        self._pool.dispose()  # see ThreadPool._run
 
     def _optimize(self) -> None:
         optimize(self._engine)
@@ -60,46 +65,50 @@ class GroupCommit:
 
     def _commit(self, first: WorkItem) -> None:
         batch = [first]
+        alone: list[WorkItem] = []
         outcomes: list[tuple[Any, Exception | None]] = []
         try:
             with translate_errors(), self._engine.begin() as connection:
-                # Only now the database is ours: nobody who came while it was locked has to wait for another turn.
-                batch += self._waiting_now()
+                # Only now is the database locked for us: items that arrived while waiting for the lock join the batch.
+                for item in self._take_waiting():
+                    (alone if item.autocommit else batch).append(item)
                 if len(batch) == 1:
-                    outcomes = [(_done(connection, first) if first.begin() else None, None)]
+                    outcomes = [(_run_item(connection, first) if first.is_wanted() else None, None)]
                 else:
-                    outcomes = [_attempt(connection, unit) for unit in batch]
-        except Exception as error:  # noqa: BLE001 - nothing was committed: everybody who waits must hear of it
+                    outcomes = [_run_in_savepoint(connection, item) for item in batch]
+        except Exception as error:  # noqa: BLE001 - nothing was committed: every item fails
             outcomes = [(None, clone(error)) for _ in batch]
         else:
             self._has_written = True
-        for unit in batch:
-            unit.end(*outcomes.pop(0))  # and nothing here holds the error, whose frames lead here
+        for item in batch:
+            item.end(*outcomes.pop(0))  # drop the outcome: an error's traceback refers to this frame
+        for item in alone:
+            item.run(self._engine)
 
-    def _waiting_now(self) -> list[WorkItem]:
+    def _take_waiting(self) -> list[WorkItem]:
         found: list[WorkItem] = []
-        while len(found) < MOST_IN_ONE_COMMIT - 1 and not self._waiting.empty():
-            unit = self._waiting.get()
-            if unit is None:
+        while len(found) < MAX_ITEMS_PER_COMMIT - 1 and not self._waiting.empty():
+            item = self._waiting.get()
+            if item is None:
                 self._closed = True
                 break
-            found.append(unit)
+            found.append(item)
         return found
 
 
-def _done(connection: Connection, unit: WorkItem) -> Any:
+def _run_item(connection: Connection, item: WorkItem) -> Any:
     with translate_errors():
-        unit.commit()  # the others of its commit will not wait for it to be given up
-        return unit.work(connection)
+        item.before_commit()  # here, as the commit of the batch does not wait for one item
+        return item.work(connection)
 
 
-def _attempt(connection: Connection, unit: WorkItem) -> tuple[Any, Exception | None]:
-    if not unit.begin():
+def _run_in_savepoint(connection: Connection, item: WorkItem) -> tuple[Any, Exception | None]:
+    if not item.is_wanted():
         return None, None
     savepoint = connection.begin_nested()
     try:
-        result = _done(connection, unit)
-    except Exception as error:  # noqa: BLE001 - it is handed to the one who asked
+        result = _run_item(connection, item)
+    except Exception as error:  # noqa: BLE001 - handed to the caller
         savepoint.rollback()
         return None, error
     savepoint.commit()

@@ -1,4 +1,4 @@
-"""Statements that the two databases want in different words: made for the one that a process has."""
+"""Statements that differ between the two databases."""
 
 from collections.abc import Callable
 from importlib import import_module
@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 class PerDialect(dict[str, T]):
-    """`make(dialect)` by the dialect's name, made when it is first wanted: nobody waits for the other's at a start."""
+    """A lazy map from a dialect's name to `make(dialect)`: a process builds only its own database's statements."""
 
     def __init__(self, make: Callable[[str], T]) -> None:
         super().__init__()
@@ -22,5 +22,5 @@ class PerDialect(dict[str, T]):
 
 
 def insert_into(dialect: str, table: Table) -> Any:
-    """An INSERT that knows ON CONFLICT, which is no part of standard SQL."""
-    return import_module(f"sqlalchemy.dialects.{dialect}").insert(table)  # the other one's would only take its time
+    """Return an INSERT that supports ON CONFLICT, which is not standard SQL."""
+    return import_module(f"sqlalchemy.dialects.{dialect}").insert(table)  # imports only this dialect

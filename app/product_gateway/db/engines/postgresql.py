@@ -1,6 +1,6 @@
-"""PostgreSQL: how to reach it where it has several hosts, when to leave one of them, how to cut a connection.
+"""PostgreSQL: URLs with several hosts, failover, cancellation and session settings.
 
-Nothing here or elsewhere in `db` keeps anything in a session, so that PgBouncer may give every transaction another.
+No code in `db` keeps state in a session, so PgBouncer may run each transaction in another one.
 """
 
 import os
@@ -17,11 +17,11 @@ from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from product_gateway.db.errors import READ_ONLY
-from product_gateway.db.executor import BEGIN, LINE, ONCE, READ, WRITE, WRITE_ONCE, connected
+from product_gateway.db.executor import BEGIN, CANCELLABLE, READ, READ_AUTOCOMMIT, WRITE, WRITE_AUTOCOMMIT, connected
 from product_gateway.errors import SettingsError
 
-# Unless the URL says otherwise. A host that is gone without a word is noticed within ten seconds, by those who wait
-# for its answer and by those who wait for it to take what they sent.
+# Unless the URL says otherwise. A host that disappears silently is noticed within ten seconds: by keepalives while
+# waiting for an answer, by the user timeout while sending.
 CONNECTION_DEFAULTS = {
     "application_name": "product-gateway",
     "connect_timeout": "3",  # of each host
@@ -30,21 +30,22 @@ CONNECTION_DEFAULTS = {
     "keepalives_count": "3",
     "tcp_user_timeout": "8000",  # milliseconds
 }
-CONNECT_TIMEOUT_WITH_A_DEADLINE = {"connect_timeout": "2"}  # psycopg waits no less than that
+CONNECT_TIMEOUT_WITH_A_DEADLINE = {"connect_timeout": "2"}  # psycopg's minimum
 LONGEST_SILENCE = "5s"  # between two statements of a transaction
 LONGEST_WAIT_FOR_A_LOCK = "1500ms"  # with a deadline
 LONGEST_WAIT_WITHOUT_A_DEADLINE = "30s"
 LONGEST_STATEMENT = "300s"  # without a deadline
 SECONDS_TO_CANCEL = 2.0
-OLDEST = 130000  # the version: PostgreSQL 13
-DIFFERENT = "different"  # where a connection's `info` has those of OTHER_PARAMETERS that the server has otherwise
+OLDEST = 130000  # PostgreSQL 13
+AUTOCOMMIT = (READ_AUTOCOMMIT, WRITE_AUTOCOMMIT)
+DIFFERENT = "different"  # the key in a connection's `info` of the OTHER_PARAMETERS that the server has otherwise
 # What the driver and our statements assume.
 REPORTED_PARAMETERS = {"DateStyle": "ISO", "TimeZone": "UTC", "standard_conforming_strings": "on"}
 OTHER_PARAMETERS = {"default_transaction_isolation": "read committed", "array_nulls": "on"}
-# SQLSTATEs of a server that does not write (any more), that breaks off or is going away.
+# SQLSTATEs of a server that is read-only, that breaks off or is shutting down.
 NOT_THIS_SERVER = re.compile(f"{READ_ONLY}|08...|57P0.")
 OTHER_DRIVERS = ("asyncpg", "pg8000", "psycopg2cffi")
-# RFC 3986, but strict: a password with one of these characters in it fits no other reading of the URL either.
+# RFC 3986, but strict: an unencoded reserved character in a password makes the URL ambiguous.
 _ENCODED = r"%[0-9A-Fa-f]{2}"
 _HOST = rf"(?:\[[0-9A-Fa-f:.]+(?:%\w+)?\]|(?:[\w.-]|{_ENCODED})*)(?::[0-9]{{1,5}})?"
 URL_OF_POSTGRESQL = re.compile(
@@ -60,20 +61,18 @@ SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]{0,30})://")
 def parsed(url: str) -> URL:
     """Parse a URL as libpq documents it; several hosts or a socket's folder become `?host=h1,h2&port=5432,5432`.
 
-    Raises ValueError where the URL is in doubt. The error quotes nothing of it.
+    Raises ValueError for an ambiguous URL, without quoting it.
     """
     found = URL_OF_POSTGRESQL.fullmatch(url)
     if found is None:
         raise ValueError("not a URL of PostgreSQL")
     decoded = {name: None if value is None else unquote(value) for name, value in found.groupdict().items()}
-    query: dict[str, str | tuple[str, ...]] = {}
-    for each in (found["query"] or "").split("&"):
-        name, _, value = each.partition("=")
-        if name:
-            before = query.get(name, ())
-            query[name] = (
-                (*([before] if isinstance(before, str) else before), unquote(value)) if before else unquote(value)
-            )
+    values: dict[str, tuple[str, ...]] = {}
+    for name, _, value in (each.partition("=") for each in (found["query"] or "").split("&") if each):
+        values[name] = (*values.get(name, ()), unquote(value))
+    query: dict[str, str | tuple[str, ...]] = {
+        name: value if len(value) > 1 else value[0] for name, value in values.items()
+    }
     names, ports = [], []
     for each in found["hosts"].split(","):
         host, port = re.fullmatch(r"(.*?)(?::([0-9]+))?", each).groups("")  # type: ignore[union-attr]
@@ -83,7 +82,7 @@ def parsed(url: str) -> URL:
         ports.append(port)
     if len(names) > 1 and not all(names):
         raise ValueError("a host is missing")
-    is_plain = len(names) == 1 and not names[0].startswith(("/", "@"))  # else it is a socket's folder
+    is_plain = len(names) == 1 and not names[0].startswith(("/", "@"))  # no socket's folder
     if not is_plain:
         query = {"host": ",".join(names), **({"port": ",".join(ports)} if any(ports) else {}), **query}
     return URL.create(
@@ -103,56 +102,55 @@ def without_secrets(url: URL) -> str:
     return unquote(url.set(query=hosts).render_as_string(hide_password=True))
 
 
-class PostgreSQLConnection:
-    """A connection's socket, under a number of its own: libpq may close its number at any moment."""
+class CancellableConnection:
+    """A duplicate of a connection's socket: libpq may close its own descriptor at any moment."""
 
     def __init__(self, connection: Any) -> None:
         self._socket = socket.socket(fileno=os.dup(connection.pgconn.socket))
         self._connection = connection
-        self.was_cut = False
+        self.was_cancelled = False
 
-    def cut(self) -> None:
-        """Make the server cancel the statement; the second time, shut down the socket as well.
+    def cancel(self) -> None:
+        """Ask the server to cancel the statement; at the second call, shut down the socket.
 
-        Without the first, the server goes on with a statement whose client is gone, and with waiting for its lock.
+        Without the first step the server would continue the statement of a lost client, and its wait for a lock.
         """
-        if self.was_cut:
-            with suppress(OSError):  # it was shut down before, by us or by the server
+        if self.was_cancelled:
+            with suppress(OSError):  # it is shut down already
                 self._socket.shutdown(socket.SHUT_RDWR)
             return
-        self.was_cut = True
-        # In a thread: it connects to the server, and the event loop must not wait for that.
+        self.was_cancelled = True
+        # In a thread, because it connects to the server.
         threading.Thread(target=self._cancel, name="database-cancel", daemon=True).start()
 
     def _cancel(self) -> None:
         from psycopg import Error
 
-        # The server may be away, which is why the line is cut; or the connection was closed meanwhile.
+        # The server may be away, or the connection was closed meanwhile.
         with suppress(Error, OSError):
             self._connection.cancel_safe(timeout=SECONDS_TO_CANCEL)
 
     def close(self) -> None:
-        """With the connection."""
         self._socket.close()
 
     def __del__(self) -> None:
-        # SQLAlchemy has no event for a connection whose set-up failed: a server that is too old, or that went away.
+        # SQLAlchemy has no event for a connection whose set-up failed.
         if hasattr(self, "_socket"):
             self._socket.close()
 
 
 def engine(url: URL, connections: int, seconds_to_wait: float, *, deadline: float | None) -> Engine:
-    """Connects when it is used. Of several hosts, the one that writes is used. Raises SettingsError."""
-    # It takes a while to import, and who uses SQLite can do without. So can we without the dialects of other drivers.
+    """Return an engine that connects at first use, to the writable one of several hosts. Raises SettingsError."""
+    # Slow imports that SQLite does not need.
     import sqlalchemy.dialects.postgresql  # noqa: F401
     from psycopg import ProgrammingError
     from psycopg.conninfo import make_conninfo
 
     hosts = url.query.get("host", "")
     several = not isinstance(hosts, str) or "," in hosts
-    one_that_writes = {"target_session_attrs": "read-write"} if several else {}
+    writable = {"target_session_attrs": "read-write"} if several else {}
     sooner = CONNECT_TIMEOUT_WITH_A_DEADLINE if deadline is not None else {}
-    query = {**CONNECTION_DEFAULTS, **sooner, **one_that_writes, **url.query, "client_encoding": "UTF8"}
+    query = {**CONNECTION_DEFAULTS, **sooner, **writable, **url.query, "client_encoding": "UTF8"}
     url = url.set(query=query)
     try:
         made = create_engine(
@@ -160,10 +158,10 @@ def engine(url: URL, connections: int, seconds_to_wait: float, *, deadline: floa
             pool_size=connections,
             max_overflow=2,
             pool_timeout=seconds_to_wait,
-            use_native_hstore=False,  # else each first connection asks for a type that we do not use
+            use_native_hstore=False,  # saves a query for an unused type at the first connection
             connect_args={
-                "prepare_threshold": None,  # what one session prepares, the next one does not know
-                "autocommit": True,  # transactions begin as _Transactions says
+                "prepare_threshold": None,  # another session does not know prepared statements
+                "autocommit": True,  # _Transactions starts the transactions
             },
         )
         arguments = made.dialect.create_connect_args(url)[1]
@@ -173,28 +171,27 @@ def engine(url: URL, connections: int, seconds_to_wait: float, *, deadline: floa
     transactions = _Transactions(deadline)
     event.listen(made, "handle_error", _leave_the_server)
     event.listen(made, "begin", transactions.begin)
-    event.listen(made, "do_execute", transactions.execute_once)
-    event.listen(made, "connect", _lay_line, insert=True)  # before SQLAlchemy has its first word
+    event.listen(made, "do_execute", transactions.execute_autocommit)
+    event.listen(made, "connect", _register, insert=True)  # before SQLAlchemy sends its first statement
     event.listen(made, "connect", _set_up_session)
-    event.listen(made, "close", _close_line)
+    event.listen(made, "close", _close)
     return made
 
 
-def _lay_line(connection: Any, record: ConnectionPoolEntry) -> None:
-    line = record.info[LINE] = PostgreSQLConnection(connection)
-    connected(line)
+def _register(connection: Any, record: ConnectionPoolEntry) -> None:
+    cancellable = record.info[CANCELLABLE] = CancellableConnection(connection)
+    connected(cancellable)
 
 
-def _close_line(_connection: Any, record: ConnectionPoolEntry) -> None:
-    line = record.info.pop(LINE, None)
-    if line is not None:
-        line.close()
+def _close(_connection: Any, record: ConnectionPoolEntry) -> None:
+    cancellable = record.info.pop(CANCELLABLE, None)
+    if cancellable is not None:
+        cancellable.close()
 
 
 def _set_up_session(connection: Any, record: ConnectionPoolEntry) -> None:
-    """Require a server that we can use, and make the session independent of the server's settings.
+    """Check version and encoding, and make the session independent of the settings of server, database and role.
 
-    The operator may have changed any of them for the server, the database or the role.
     Raises psycopg.OperationalError.
     """
     from psycopg import OperationalError
@@ -209,11 +206,11 @@ def _set_up_session(connection: Any, record: ConnectionPoolEntry) -> None:
             f'The database "{connection.info.dbname}" has the encoding {reported("server_encoding")}, and must have '
             "UTF8. Create one with: CREATE DATABASE name ENCODING 'UTF8' TEMPLATE template0."
         )
-    # PgBouncer follows these from session to session; the server reports them, so most often nothing has to be said.
+    # PgBouncer tracks these; the server reports them, so mostly there is nothing to set.
     for name, value in REPORTED_PARAMETERS.items():
         if not str(reported(name)).startswith(value):
             connection.execute(f"SET {name} TO '{value}'")
-    # PgBouncer does not follow these, so where they differ, every transaction sets them for itself.
+    # PgBouncer does not track these: if they differ, every transaction sets them.
     looked_at = ", ".join(f"current_setting('{name}')" for name in OTHER_PARAMETERS)
     found = connection.execute(f"BEGIN; SET LOCAL statement_timeout = '10s'; SELECT {looked_at}; COMMIT")
     while found.pgresult.ntuples == 0:
@@ -223,49 +220,48 @@ def _set_up_session(connection: Any, record: ConnectionPoolEntry) -> None:
 
 
 def _leave_the_server(context: ExceptionContext) -> None:
-    """Drops all connections with the one that met such an error: the next use looks for a server that writes."""
+    """Drop all pooled connections after such an error: the next use connects to a writable server."""
     if NOT_THIS_SERVER.fullmatch(getattr(context.original_exception, "sqlstate", None) or ""):
         context.is_disconnect = True
 
 
 class _Transactions:
-    """How transactions begin. All that they depend on is sent along with their first statement, at no extra trip.
+    """Starts transactions with their settings, which need no extra round trip.
 
-    It is set for the transaction (SET LOCAL) and not for the session, which PgBouncer may give to others.
+    Settings are local to the transaction (SET LOCAL), as PgBouncer may give the session to other clients.
     """
 
     def __init__(self, deadline: float | None) -> None:
-        hurried = deadline is not None
         self._limits = {
-            # A row or table that somebody else holds is not waited for until a deadline.
-            "lock_timeout": LONGEST_WAIT_FOR_A_LOCK if hurried else LONGEST_WAIT_WITHOUT_A_DEADLINE,
-            # PostgreSQL says before the deadline that nothing was done, and the connection lives on.
+            # A wait for a lock ends before the deadline.
+            "lock_timeout": LONGEST_WAIT_WITHOUT_A_DEADLINE if deadline is None else LONGEST_WAIT_FOR_A_LOCK,
+            # PostgreSQL cancels before the deadline, so the outcome is known and the connection remains usable.
             "statement_timeout": f"{deadline * 950:.0f}ms" if deadline is not None else LONGEST_STATEMENT,
-            # A process that stands still in the middle of a write would keep its sync's row locked, and PUT and
-            # DELETE of the merchant waiting, for as long as its machine keeps the connection.
+            # A process that stops in the middle of a write would keep its sync's row locked, and block PUT and
+            # DELETE of the merchant, until its connection breaks.
             "idle_in_transaction_session_timeout": LONGEST_SILENCE,
         }
-        self._once = _set_config(self._limits)
+        self._local_limits = _set_config(self._limits)
 
     def begin(self, connection: Connection) -> None:
-        """Handle SQLAlchemy's event of this name."""
+        """Handle SQLAlchemy's event `begin`."""
         purpose = connection.get_execution_options().get(BEGIN, WRITE)
         different = connection.info[DIFFERENT]
-        if purpose in (ONCE, WRITE_ONCE) and not different:
-            return  # see execute_once
-        # A read sees one state, whatever others commit meanwhile.
+        if purpose in AUTOCOMMIT and not different:
+            return  # see execute_autocommit
+        # REPEATABLE READ: a read sees one snapshot.
         level = "REPEATABLE READ, READ ONLY" if purpose == READ else "READ COMMITTED"
         local = "".join(f"; SET LOCAL {name} = '{value}'" for name, value in {**self._limits, **different}.items())
         connection.exec_driver_sql(f"BEGIN ISOLATION LEVEL {level}{local}")
 
-    def execute_once(self, cursor: Any, statement: str, parameters: Any, context: ExecutionContext) -> bool:
-        """Handle SQLAlchemy's event `do_execute`, for a statement that is a transaction by itself."""
-        if context.execution_options.get(BEGIN) not in (ONCE, WRITE_ONCE):
+    def execute_autocommit(self, cursor: Any, statement: str, parameters: Any, context: ExecutionContext) -> bool:
+        """Handle SQLAlchemy's event `do_execute`, for a statement that is its own transaction."""
+        if context.execution_options.get(BEGIN) not in AUTOCOMMIT:
             return False
         if context.root_connection.info[DIFFERENT]:
             return False
-        with cursor.connection.pipeline():  # up to its end, all is one transaction
-            cursor.connection.execute(self._once)
+        with cursor.connection.pipeline():  # one implicit transaction
+            cursor.connection.execute(self._local_limits)
             cursor.execute(statement, parameters)
         return True
 

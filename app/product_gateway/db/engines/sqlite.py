@@ -1,4 +1,4 @@
-"""SQLite: one file, durable commits, and what happens when somebody takes the file away."""
+"""SQLite: one file with durable commits; detects when the file is moved or deleted."""
 
 import os
 import sqlite3
@@ -11,35 +11,38 @@ from sqlalchemy.exc import DBAPIError, InvalidatePoolError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from product_gateway.db.executor import BEGIN, LINE, ONCE, WRITE, WRITE_ONCE, connected
+from product_gateway.db.executor import BEGIN, CANCELLABLE, READ_AUTOCOMMIT, WRITE, WRITE_AUTOCOMMIT, connected
 from product_gateway.errors import SettingsError
 
 OLDEST = (3, 35, 0)  # the first with RETURNING
 ANALYSIS_LIMIT = 400  # rows of each index that ANALYZE reads; SQLite recommends 100 to 1000
 # Before 3.46, PRAGMA optimize sees only tables that the same connection has queried.
 OPTIMIZE = "PRAGMA optimize=0x10002" if sqlite3.sqlite_version_info >= (3, 46) else "ANALYZE"
-FILE = "file"  # where a connection's `info` has the identity of its file
+FILE = "file"  # the key of the file's identity in a connection's `info`
 
 Identity = tuple[int, int]
-"""A file's device and inode: what is at the path later may be another file."""
+"""Device and inode. The same path may later lead to another file."""
 
 
-class SQLiteConnection:
-    """The statement that a connection is at."""
+class CancellableStatement:
+    """The current statement of a connection."""
 
-    was_cut = False  # an interrupt ends one statement, and the connection can still be used
+    was_cancelled = False  # an interrupt ends one statement; the connection remains usable
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
 
-    def cut(self) -> None:
-        """It ends with an error; not while it waits for a lock, which it does for a short while only."""
-        with suppress(sqlite3.Error):  # it is closed
+    def cancel(self) -> None:
+        """Interrupt the statement. This does not end a wait for a lock, which is short."""
+        with suppress(sqlite3.Error):  # the connection is closed
             self._connection.interrupt()
 
 
 def engine(url: URL, connections: int, seconds_to_wait: float, *, may_create: bool) -> Engine:
-    """Connects when it is used. Without `may_create`, only to a file that is there. Raises SettingsError."""
+    """Return an engine that connects at first use; without `may_create`, only to an existing file.
+
+    Raises SettingsError.
+    """
     if sqlite3.sqlite_version_info < OLDEST:
         raise SettingsError(
             f"This Python has SQLite {sqlite3.sqlite_version}; 3.35 or newer is needed. Use another Python, or "
@@ -67,7 +70,7 @@ def engine(url: URL, connections: int, seconds_to_wait: float, *, may_create: bo
 
 
 class _File:
-    """The database's file: a connection to one that was moved away would go on writing into it, unseen by others."""
+    """The database's file. A connection to a file that was moved would go on writing to it, unseen by others."""
 
     def __init__(self, path: Path, *, may_create: bool) -> None:
         self._path = path.absolute()
@@ -79,12 +82,12 @@ class _File:
         event.listen(engine, "checkout", self._compare)
 
     def _require(self, _dialect: Any, _record: Any, arguments: list[Any], more: dict[str, Any]) -> None:
-        # SQLite would make an empty one, which is in the way of the one that the operator brings back.
+        # SQLite would create an empty file, in the way of the one that the operator restores.
         if self._may_create:
             return
         if self._identity() is None:
             raise sqlite3.OperationalError("its file is not there; `serve`, `migrate` and `merchant add` make one.")
-        arguments[:] = [f"{self._path.as_uri()}?mode=rw"]  # nor if it goes at this very moment
+        arguments[:] = [f"{self._path.as_uri()}?mode=rw"]  # also if the file goes at this very moment
         more["uri"] = True
 
     def _remember(self, _connection: Any, record: ConnectionPoolEntry) -> None:
@@ -93,28 +96,28 @@ class _File:
 
     def _compare(self, _connection: Any, record: ConnectionPoolEntry, _proxy: Any) -> None:
         if record.info[FILE] != self._identity():
-            raise InvalidatePoolError("its file was taken away")  # SQLAlchemy connects again, to what is there now
+            raise InvalidatePoolError("its file was taken away")  # SQLAlchemy then connects to the new file
 
     def _identity(self) -> Identity | None:
         try:
-            found = os.stat(self._path)  # noqa: PTH116 - at each use, and a Path's takes three times as long
+            found = os.stat(self._path)  # noqa: PTH116 - runs at each use; Path.stat takes three times as long
         except OSError:
             return None
         return found.st_dev, found.st_ino
 
 
 def _prepare(connection: Any, record: ConnectionPoolEntry) -> None:
-    line = record.info[LINE] = SQLiteConnection(connection)
-    connected(line)
-    connection.isolation_level = None  # transactions begin where _begin says so
+    cancellable = record.info[CANCELLABLE] = CancellableStatement(connection)
+    connected(cancellable)
+    connection.isolation_level = None  # _begin starts the transactions
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", f"analysis_limit={ANALYSIS_LIMIT}"):
         connection.execute(f"PRAGMA {pragma}").fetchall()
 
 
 def _begin(connection: Connection) -> None:
-    # A transaction that reads first and writes later fails at once when another one wrote meanwhile.
+    # IMMEDIATE: a transaction that reads before it writes fails at once if another one wrote meanwhile.
     purpose = connection.get_execution_options().get(BEGIN)
-    if purpose not in (ONCE, WRITE_ONCE):
+    if purpose not in (READ_AUTOCOMMIT, WRITE_AUTOCOMMIT):
         connection.exec_driver_sql("BEGIN IMMEDIATE" if purpose == WRITE else "BEGIN DEFERRED")
 
 
