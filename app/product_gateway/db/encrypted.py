@@ -1,4 +1,4 @@
-"""The columns that hold encrypted secrets, for the change of the key that they are encrypted with."""
+"""The columns with encrypted secrets, for a change of the encryption key."""
 
 from dataclasses import dataclass, field
 
@@ -6,7 +6,7 @@ from sqlalchemy import Column, Connection, select, update
 
 from product_gateway.db.tables import merchants, webhooks
 
-# What it is, the table's column for the merchant, and the column with the secret.
+# Name, merchant column and secret column.
 _PLACES: tuple[tuple[str, Column[str], Column[str]], ...] = (
     ("product service token", merchants.c.name, merchants.c.product_service_token),
     ("webhook secret", webhooks.c.merchant, webhooks.c.secret),
@@ -33,7 +33,7 @@ def all_of_them(connection: Connection) -> list[Encrypted]:
 
 
 def replace(connection: Connection, old: Encrypted, value: str) -> bool:
-    """Store the value in the place of the old one. Return False if that was changed meanwhile."""
+    """Replace the old value. Return False if it was changed meanwhile."""
     merchant, secret = next((merchant, secret) for what, merchant, secret in _PLACES if what == old.what)
     statement = update(secret.table).where(merchant == old.merchant, secret == old.value).values({secret: value})
     return connection.execute(statement).rowcount > 0

@@ -1,13 +1,13 @@
-"""Brings the database's tables up to date, and says whether they fit this code.
+"""Migrations: bring the tables up to date, and check whether they fit this code.
 
-Two versions share a database while the one takes over from the other: the new one migrates first, and the old one goes
-on serving. Hence the rules for migrations:
+Two versions share a database during an upgrade: the new version migrates first, and the old one continues to serve.
+Hence the rules for migrations:
 
 - A released migration is never edited again; none is released yet. Revisions are numbers of four digits, one after
   the other.
-- A migration never breaks the version before it: it may add what that version does not notice. What is no longer
-  wanted is taken away one release later, by a migration that sets `oldest_code` in the table `readiness` to the first
-  revision whose code does without it.
+- A migration never breaks the previous version: it may add what that version ignores. Unused tables and columns are
+  dropped one release later, by a migration that sets `oldest_code` in the table `readiness` to the first
+  revision whose code does not use them.
 - When a version with new migrations is released, tests/tools/record_statements.py records its statements. The tests
   repeat them on the tables of all later versions.
 """
@@ -22,7 +22,7 @@ from product_gateway.db.database import Database, is_embedded
 from product_gateway.db.tables import metadata, readiness
 from product_gateway.errors import SettingsError
 
-# Any number that nobody else uses: whoever migrates PostgreSQL holds it, and the others wait.
+# Any unused number: only the holder of this lock migrates PostgreSQL.
 ADVISORY_LOCK = 0x70726F64_67617465
 WITHOUT_LIMITS = "SELECT set_config('statement_timeout', '0', true), set_config('lock_timeout', '0', true)"
 REVISION = re.compile("[0-9]{4}")
@@ -38,17 +38,17 @@ TOO_NEW = "The database was made by a newer version of the gateway. Use that ver
 
 
 def upgrade(connection: Connection) -> str:
-    """Runs the migrations that are missing, all or none; answers the revision. Raises SettingsError.
+    """Run the missing migrations, all or none, and return the revision. Raise SettingsError.
 
-    A database of a newer version is left alone.
+    A database of a newer version remains unchanged.
     """
     if connection.dialect.name == "postgresql":
-        connection.execute(text(WITHOUT_LIMITS))  # a migration of large tables takes its time
+        connection.execute(text(WITHOUT_LIMITS))  # a migration of large tables takes long
         connection.execute(text(f"SELECT pg_advisory_xact_lock({ADVISORY_LOCK})"))
     found = current(connection)
     if found is not None and fits(connection):
         return found
-    # Most often nothing is missing, and who starts need not wait for Alembic.
+    # Imported here: mostly no migration is missing, and a start then saves the import.
     from alembic import command
     from alembic.config import Config
     from alembic.util import CommandError
@@ -64,7 +64,7 @@ def upgrade(connection: Connection) -> str:
 
 
 def create(connection: Connection) -> None:
-    """The tables in an empty SQLite database that nobody will keep: what `upgrade` makes, in a fifth of the time."""
+    """Create the tables in an empty, temporary SQLite database: same result as `upgrade`, in a fifth of the time."""
     metadata.create_all(connection)
     connection.execute(readiness.insert().values(id=1, oldest_code=FIRST))
     connection.execute(text(VERSION_TABLE))
@@ -72,12 +72,12 @@ def create(connection: Connection) -> None:
 
 
 def prepare(database: Database) -> None:
-    """Migrates the embedded database; of another one, requires that somebody did. Raises SettingsError."""
+    """Migrate a SQLite database; require that another one is up to date. Raise SettingsError."""
     database.call(upgrade if is_embedded(database) else require_fit)
 
 
 def require_fit(connection: Connection) -> str:
-    """The revision. Raises SettingsError where the tables do not fit this code."""
+    """Return the revision. Raise SettingsError if the tables do not fit this code."""
     found = current(connection)
     if found is not None and fits(connection):
         return found
@@ -87,7 +87,7 @@ def require_fit(connection: Connection) -> str:
 
 
 def fits(connection: Connection) -> bool:
-    """Whether this code can work with the tables: its own, or those of a newer version that still lets it."""
+    """Whether this code can use the tables: its own, or those of a newer, compatible version."""
     found = current(connection)
     if not _is_newer(found):
         return found == newest()
@@ -100,7 +100,7 @@ def _is_newer(revision: str | None) -> bool:
 
 
 def current(connection: Connection) -> str | None:
-    """The revision that the database is at; None for an empty one."""
+    """Return the revision of the database; None for an empty one."""
     if not inspect(connection).has_table("alembic_version"):
         return None
     found = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
@@ -109,5 +109,5 @@ def current(connection: Connection) -> str | None:
 
 @cache
 def newest() -> str:
-    """The revision that the code wants."""
+    """Return the newest revision of this code."""
     return max(path.name.split("_")[0] for path in (MIGRATIONS / "versions").glob("[0-9]*.py"))

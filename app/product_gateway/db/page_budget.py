@@ -1,4 +1,4 @@
-"""The byte budget of a page: how much of a list one response may hold, whatever page size the client asked for."""
+"""The byte budget of a page: a limit for one response, besides the page size that the client asked for."""
 
 from collections.abc import Iterable
 from itertools import accumulate
@@ -7,7 +7,7 @@ MAX_PAGE_BYTES = 8 * 1024 * 1024
 
 
 def fitting(sizes: Iterable[int], most_bytes: int = MAX_PAGE_BYTES) -> int:
-    """Return how many of the first items have at most `most_bytes` together; at least one, so that paging goes on."""
+    """Return how many of the first items fit into `most_bytes`; at least one, so that paging proceeds."""
     number = 0
     for total in accumulate(sizes):
         if number and total > most_bytes:

@@ -1,4 +1,4 @@
-"""Whether the database can be used for all that a server does with it: read, written to and committed."""
+"""Readiness: whether the database can be read, written to and committed."""
 
 import asyncio
 from uuid import UUID
@@ -15,38 +15,38 @@ from product_gateway.errors import Unavailable
 
 NOT_UP_TO_DATE = "The database's tables are not up to date."
 NOT_OUR_VALUES = "The database returns other values than it is given."
-SECONDS_THAT_AN_OUTCOME_HOLDS = 1.0
+SECONDS_CACHED = 1.0
 
 
 class Readiness:
-    """Asks the database once for all who ask at the same time, and no more than once a second: anybody may ask."""
+    """Single-flight cache: concurrent callers share one check, whose outcome is reused for one second."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._asking: asyncio.Task[Unavailable | None] | None = None
-        self._holds_until = 0.0
+        self._check: asyncio.Task[Unavailable | None] | None = None
+        self._cached_until = 0.0
 
     async def check(self) -> None:
-        """Raises Unavailable."""
-        if self._asking is None or (self._asking.done() and asyncio.get_running_loop().time() >= self._holds_until):
-            self._asking = asyncio.create_task(self._ask())
-        fault = await asyncio.shield(self._asking)  # who goes away leaves the others their answer
+        """Raise Unavailable if the database cannot be used."""
+        if self._check is None or (self._check.done() and asyncio.get_running_loop().time() >= self._cached_until):
+            self._check = asyncio.create_task(self._run_check())
+        fault = await asyncio.shield(self._check)  # a cancelled caller does not cancel the check
         if fault is not None:
-            # nobody minds whether this write was done
+            # whether this write was committed does not matter
             raise Unavailable(AWAY if fault.detail == NOT_KNOWN else fault.detail) from fault.__cause__
 
-    async def _ask(self) -> Unavailable | None:
+    async def _run_check(self) -> Unavailable | None:
         self._database.start_deadline()
         try:
             await self._database.write(check_writable)
         except Unavailable as fault:
             return fault
-        except SQLAlchemyError as fault:  # such as a column that is missing
+        except SQLAlchemyError as fault:  # such as a missing column
             refused = Unavailable(NOT_UP_TO_DATE)
             refused.__cause__ = fault
             return refused
         finally:
-            self._holds_until = asyncio.get_running_loop().time() + SECONDS_THAT_AN_OUTCOME_HOLDS
+            self._cached_until = asyncio.get_running_loop().time() + SECONDS_CACHED
         return None
 
 
@@ -57,7 +57,7 @@ _return_sample = select(
     bindparam("some_bytes", type_=LargeBinary()).cast(LargeBinary()).label("some_bytes"),
     bindparam("some_text", type_=Text()).cast(Text()).label("some_text"),
 )
-# Of no row: a table may have many dead ones at its beginning.
+# Selects no row: a table may start with many dead ones.
 _name_all_columns = select(*(exists(select(each).where(false())) for each in metadata.tables.values()))
 
 

@@ -1,6 +1,6 @@
 """The tables.
 
-Every key starts with the merchant, so that the tables can be split by merchant one day.
+Every key starts with the merchant, so that the tables can be sharded by merchant.
 """
 
 from typing import Any
@@ -39,18 +39,18 @@ metadata = MetaData(
     }
 )
 
-WHERE = "where"  # what an index's `info` has, where it is of some rows only
+WHERE = "where"  # the key of a partial index's condition in its `info`
 
 
 @compiles(CreateIndex)
 def _create_index(create: CreateIndex, compiler: Any, **kwargs: Any) -> str:
-    """SQLAlchemy's own way to say it, once for each dialect, imports both: a thirtieth of every start."""
+    """Compile partial indexes without importing both dialects, as SQLAlchemy's own options would."""
     made: str = compiler.visit_create_index(create, **kwargs)
     some = create.element.info.get(WHERE)
     return f"{made} WHERE {some}" if some else made
 
 
-# Literal, not bound: only so is the partial index used.
+# A literal: with bound values the partial index is not used.
 ACTIVE = "status IN ('QUEUED', 'IN_PROGRESS')"
 
 merchants = Table(
@@ -67,7 +67,7 @@ merchants = Table(
     Column("updated_at", Instant, nullable=False),
     CheckConstraint("platform IN ('BYOP', 'BENTO')", name="platform"),
     CheckConstraint("max_rejected_percent BETWEEN 0 AND 100", name="max_rejected_percent"),
-    # Who brings their own platform has a product service to read from.
+    # A BYOP merchant needs a product service.
     CheckConstraint("platform = 'BENTO' OR product_service_url IS NOT NULL", name="product_service"),
 )
 
@@ -80,7 +80,7 @@ syncs = Table(
     Column("status", String(16), nullable=False),
     Column("queued_at", Instant, nullable=False),
     Column("started_at", Instant),
-    Column("released_at", Instant),  # when it last gave way to other merchants: from then on it stands behind them
+    Column("released_at", Instant),  # when it last yielded to other merchants, which moves it to the end of the queue
     Column("finished_at", Instant),
     Column("idempotency_key", String(255)),
     Column("attempt", Integer, nullable=False, server_default="0"),
@@ -88,14 +88,14 @@ syncs = Table(
     Column("lease_owner", String(255)),
     Column("lease_token", BigInteger, nullable=False, server_default="0"),
     Column("lease_expires_at", Instant),
-    Column("heartbeat_at", Instant),  # for operators: when its worker was last heard of
-    Column("cursor", Text),  # where the next page starts
+    Column("heartbeat_at", Instant),  # for operators: the worker's last heartbeat
+    Column("cursor", Text),  # of the next page
     Column("pull_complete", Boolean, nullable=False, server_default=text("false")),
-    # Records without a usable id: each could be one that the list seems to lack.
+    # Records without a usable id: each could be one that seems to be missing from the list.
     Column("unidentified", BigInteger, nullable=False, server_default="0"),
-    # Records that the list lacks, and that were not removed because of those.
+    # Records missing from the list that were kept because of unidentified ones.
     Column("not_removed", BigInteger, nullable=False, server_default="0"),
-    # Pages in a row, up to the last one, without a record that is new to the pull.
+    # Consecutive pages, up to the last one, without a record that is new to the pull.
     Column("pages_without_new", Integer, nullable=False, server_default="0"),
     Column("pages_read", BigInteger, nullable=False, server_default="0"),
     Column("records_read", BigInteger, nullable=False, server_default="0"),
@@ -110,15 +110,15 @@ syncs = Table(
     PrimaryKeyConstraint("merchant", "id"),
     CheckConstraint("entity_type IN ('PRODUCT', 'COLLECTION')", name="entity_type"),
     CheckConstraint("status IN ('QUEUED', 'IN_PROGRESS', 'SUCCEEDED', 'FAILED', 'CANCELLED')", name="status"),
-    # What has ended says when; what has not does not.
+    # An ended sync has an end time, an active one has none.
     CheckConstraint(f"(finished_at IS NULL) = ({ACTIVE})", name="finished"),
-    # A failure has a reason, and nothing else has.
+    # Only a failed sync has a failure code.
     CheckConstraint("(status = 'FAILED') = (failure_code IS NOT NULL)", name="failure"),
-    # A sync in progress belongs to somebody until some time, and only such a one does.
+    # Only a sync in progress has a lease.
     CheckConstraint("(status = 'IN_PROGRESS') = (lease_expires_at IS NOT NULL)", name="lease"),
 )
 
-# The rule of the house: of one merchant and entity type, at most one sync is queued or in progress.
+# The one-active rule: at most one sync of a merchant and entity type is queued or in progress.
 Index(
     "ux_syncs_one_active",
     syncs.c.merchant,
@@ -126,7 +126,7 @@ Index(
     unique=True,
     info={WHERE: ACTIVE},
 )
-# A merchant's key stands for one sync, for as long as the sync is kept.
+# An idempotency key identifies one sync of a merchant, until that sync is pruned.
 Index(
     "ux_syncs_idempotency_key",
     syncs.c.merchant,
@@ -134,16 +134,16 @@ Index(
     unique=True,
     info={WHERE: "idempotency_key IS NOT NULL"},
 )
-# What is old enough to be pruned.
+# For pruning.
 Index(
     "ix_syncs_finished_at",
     syncs.c.finished_at,
     info={WHERE: "finished_at IS NOT NULL"},
 )
-# Since when a queued sync waits for its turn.
+# The start of a queued sync's wait.
 waits_since = func.coalesce(syncs.c.released_at, syncs.c.queued_at)
 # For claims, which take the oldest. Leases are in no index: a heartbeat must not cost more than its row.
-# The status comes first so that SQLite prefers these to ix_syncs_of_status, which would have to be sorted.
+# The status comes first: otherwise SQLite prefers ix_syncs_of_status, and sorts.
 for _status, _since in (("QUEUED", waits_since), ("IN_PROGRESS", syncs.c.queued_at)):
     Index(
         f"ix_syncs_{_status.lower()}",
@@ -152,7 +152,7 @@ for _status, _since in (("QUEUED", waits_since), ("IN_PROGRESS", syncs.c.queued_
     )
 # The latest sync of an entity type, and the history (the database's clock decides what is later, not the ids).
 Index("ix_syncs_latest", syncs.c.merchant, syncs.c.entity_type, syncs.c.queued_at, syncs.c.id)
-# The same for operators, who look for a status: of all merchants, or of one.
+# The same by status, for operators: of all merchants, or of one.
 Index("ix_syncs_of_status", syncs.c.status, syncs.c.entity_type, syncs.c.queued_at, syncs.c.id)
 Index(
     "ix_syncs_of_merchant_and_status",
@@ -170,7 +170,7 @@ sync_problems = Table(
     PrimaryKeyConstraint("merchant", "sync_id", "code"),
 )
 
-# What happened to a sync, for people: never read by what decides about it.
+# A log of a sync for people; no decision depends on it.
 sync_events = Table(
     "sync_events",
     metadata,
@@ -185,7 +185,7 @@ sync_events = Table(
     sqlite_with_rowid=False,
 )
 
-# The ids that a pull has seen: it knows them after a crash too, and its memory stays flat.
+# The ids that a pull has seen. In a table, they survive a crash and need no memory.
 seen_records = Table(
     "seen_records",
     metadata,
@@ -227,19 +227,19 @@ catalog_counts = Table(
     CheckConstraint("num_records >= 0", name="num_records"),
 )
 
-# One row, which a server that asks itself whether it can serve writes to: only a commit shows that.
+# One row, written by the readiness check: only a commit shows that the database works.
 readiness = Table(
     "readiness",
     metadata,
     Column("id", SmallInteger, nullable=False, autoincrement=False),
     Column("checked_at", Instant),
-    # The revision of the oldest code that fits these tables. A migration that takes something away raises it.
+    # The oldest compatible revision of the code. A migration that drops something raises it.
     Column("oldest_code", String(32), nullable=False),
     PrimaryKeyConstraint("id"),
     CheckConstraint("id = 1", name="one_row"),
 )
 
-# Sessions of operators that were signed out before their end: their cookies are refused by every process.
+# Operators' sessions signed out before they expired: every process refuses their cookies.
 ended_sessions = Table(
     "ended_sessions",
     metadata,
@@ -248,7 +248,7 @@ ended_sessions = Table(
     PrimaryKeyConstraint("id"),
 )
 
-# Where a merchant is told how syncs end. It goes with its merchant whoever removes that, also a version before it.
+# A merchant's webhook receiver, deleted with its merchant by the database.
 webhooks = Table(
     "webhooks",
     metadata,
@@ -257,12 +257,12 @@ webhooks = Table(
     Column("secret", Text, nullable=False),  # encrypted
     Column("previous_secret", Text),  # encrypted; messages are signed with it as well until the time beside it
     Column("previous_secret_until", Instant),
-    Column("gone_at", Instant),  # when its receiver said that it is no more: from then on it is not called
+    Column("gone_at", Instant),  # when its receiver answered 410 Gone; it is not called since then
     Column("updated_at", Instant, nullable=False),
     PrimaryKeyConstraint("merchant"),
 )
 
-# One row for each message, written in the transaction that ends the sync. Like the above, it goes with its sync.
+# One row for each message, written in the transaction that ends the sync, and deleted with the sync.
 webhook_deliveries = Table(
     "webhook_deliveries",
     metadata,
@@ -273,22 +273,22 @@ webhook_deliveries = Table(
     Column("status", String(16), nullable=False),
     Column("created_at", Instant, nullable=False),
     Column("attempts", Integer, nullable=False, server_default="0"),
-    # While an attempt is made, this is the end of its lease: should its worker be lost, another makes the next one.
+    # During an attempt, the end of its lease: if the worker is lost, another one makes the next attempt.
     Column("next_attempt_at", Instant),
     Column("last_attempt_at", Instant),
-    Column("last_status", Integer),  # of HTTP; null where there was no answer
+    Column("last_status", Integer),  # HTTP status; null without a response
     Column("last_error", Text),
     Column("finished_at", Instant),
     PrimaryKeyConstraint("merchant", "id"),
     ForeignKeyConstraint(["merchant", "sync_id"], ["syncs.merchant", "syncs.id"], ondelete="CASCADE"),
     CheckConstraint("event IN ('sync.succeeded', 'sync.failed', 'sync.cancelled')", name="event"),
     CheckConstraint("status IN ('PENDING', 'DELIVERED', 'GIVEN_UP')", name="status"),
-    # What is not over has a next attempt, and nothing else has.
+    # Only a pending message has a next attempt.
     CheckConstraint("(status = 'PENDING') = (next_attempt_at IS NOT NULL)", name="next_attempt"),
     CheckConstraint("(status = 'PENDING') = (finished_at IS NULL)", name="finished"),
 )
 
-# A sync ends once, so it is told once.
+# A sync ends once, so it has one message.
 Index(
     "ux_webhook_deliveries_sync_event",
     webhook_deliveries.c.merchant,

@@ -1,4 +1,4 @@
-"""What a column can be, and the database's clock: what is different between SQLite and PostgreSQL."""
+"""Column types, and the database's clock."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -10,26 +10,26 @@ from sqlalchemy.sql.expression import ColumnElement
 
 
 class Instant(TypeDecorator[datetime]):
-    """A point in time, always with an offset in Python: timestamptz, or UTC text where there is no such type."""
+    """A point in time, always with an offset in Python: timestamptz on PostgreSQL, UTC text on SQLite."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """SQLite keeps no offset, so UTC it is."""
+        """Convert to UTC for SQLite, which stores no offset."""
         if value is None or dialect.name != "sqlite":
             return value
         return value.astimezone(UTC).replace(tzinfo=None)
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """In UTC."""
+        """Return it in UTC."""
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
 class now(ColumnElement[datetime]):  # noqa: N801 - used like a function of SQL
-    """The database's clock, `seconds` from now: the clocks of the machines around it do not matter."""
+    """The database's clock, plus `seconds`. The clocks of other machines do not matter."""
 
     inherit_cache = True
     type = Instant()
@@ -52,6 +52,6 @@ def _now_sqlite(element: now, compiler: Any, **kwargs: Any) -> str:
     return f"strftime('%Y-%m-%d %H:%M:%f000', 'now'{later})"
 
 
-# Order and comparison by code point on both databases, as the cursors of the catalog need it.
+# Ordered by code point on both databases, as the cursors of the catalog require.
 RecordId = String(255).with_variant(String(255, collation="C"), "postgresql")
 MerchantName = String(128).with_variant(String(128, collation="C"), "postgresql")
