@@ -1,4 +1,4 @@
-"""What operators find in the logs of real processes: each request, each sync, and which belong together."""
+"""The access log and the worker's log of real processes."""
 
 import re
 import socket
@@ -25,13 +25,13 @@ class Log:
         self._form = form
 
     def lines(self) -> list[dict[str, Any]]:
-        """All that are whole by now, but for the word of the command itself, where it listens."""
+        """Return the complete lines, without the command's own line about where it listens."""
         whole = self._process.log.read_text().rpartition("\n")[0].splitlines(keepends=True)
         whole = [each if each.endswith("\n") else f"{each}\n" for each in whole]
         return [taken_apart(each, self._form) for each in whole if " listens on " not in each]
 
     def requests(self, count: int) -> list[dict[str, Any]]:
-        """The lines of requests, when there are so many."""
+        """Wait for `count` lines of requests and return them."""
 
         def look() -> list[dict[str, Any]] | None:
             found = [each for each in self.lines() if each["event"] == "answered"]
@@ -42,7 +42,7 @@ class Log:
         return found
 
     def of_sync(self, sync_id: str) -> list[dict[str, Any]]:
-        """What a worker said about the sync, when it has ended."""
+        """Wait for the end of the sync and return the worker's lines about it."""
 
         def look() -> list[dict[str, Any]] | None:
             found = [each for each in self.lines() if each.get("sync_id") == sync_id and each["event"] != "answered"]
@@ -54,7 +54,7 @@ class Log:
 
 @contextmanager
 def serving(deployment: Deployment, form: str, *arguments: str) -> Iterator[tuple[str, Log]]:
-    """A gateway with logs of this form: its URL, and its log."""
+    """Run a gateway with logs of this form. Yield its URL and its log."""
     deployment.environment["PRODUCT_GATEWAY_LOG_FORMAT"] = form
     with deployment.process("serve", "--port", "0", *arguments) as process:
         url = process.url()
@@ -63,7 +63,7 @@ def serving(deployment: Deployment, form: str, *arguments: str) -> Iterator[tupl
 
 
 def answers(url: str) -> bool:
-    """Whether it can be asked already."""
+    """Return whether the gateway answers."""
     try:
         return httpx2.get(f"{url}/health/live").status_code == 200
     except httpx2.TransportError:
@@ -71,7 +71,7 @@ def answers(url: str) -> bool:
 
 
 def raw(url: str, request: bytes) -> bytes:
-    """What comes back for these bytes, until the other end closes the connection."""
+    """Send these bytes and return all bytes until the server closes the connection."""
     parts = urlsplit(url)
     with socket.create_connection((parts.hostname or "", parts.port or 0), timeout=30) as connection:
         connection.sendall(request)
@@ -81,8 +81,8 @@ def raw(url: str, request: bytes) -> bytes:
     return answer
 
 
-def test_each_request_has_its_line_with_what_it_is_about(sqlite_deployment: Deployment) -> None:
-    """A complaint with a request id must lead to the sync, and the merchant to both."""
+def test_the_access_log_names_request_merchant_and_sync(sqlite_deployment: Deployment) -> None:
+    """Support must find the sync from a request id, and both from a merchant."""
     open_shops(sqlite_deployment, "http://127.0.0.1:1", ["m"])
     with serving(sqlite_deployment, "text") as (url, log), client(sqlite_deployment, url, "m") as merchant:
         put = merchant.put(f"{API}/sync/PRODUCT")
@@ -120,8 +120,8 @@ FIT = ["a", "A-z_0.9~+/=", "x" * 128]
 UNFIT = [b"", b"x" * 129, b"a b", b"a\tb", b'"', b"\xff", b"a\x1b[31m", b"{}", b"a,b", "é".encode()]
 
 
-def test_a_fit_request_id_is_repeated_and_any_other_is_replaced(sqlite_deployment: Deployment) -> None:
-    """Whoever sends it chooses what stands in our answers and logs."""
+def test_a_valid_request_id_is_repeated_and_any_other_is_replaced(sqlite_deployment: Deployment) -> None:
+    """The client's header appears in responses and logs."""
     with serving(sqlite_deployment, "json") as (url, log):
         for each in FIT:
             assert httpx2.get(f"{url}/x", headers={"X-Request-Id": each}).headers["X-Request-Id"] == each
@@ -136,8 +136,8 @@ def test_a_fit_request_id_is_repeated_and_any_other_is_replaced(sqlite_deploymen
     assert len(set(ids)) == len(ids)
 
 
-def test_a_hostile_path_stays_in_its_line(sqlite_deployment: Deployment) -> None:
-    """As it was sent, and nothing that a terminal would obey."""
+def test_a_hostile_path_cannot_forge_a_log_line(sqlite_deployment: Deployment) -> None:
+    """The path is logged as sent, without control characters that a terminal would obey."""
     paths = [
         b"/%0a%0dx",
         b"/\x1b[2J",
@@ -158,8 +158,8 @@ def test_a_hostile_path_stays_in_its_line(sqlite_deployment: Deployment) -> None
         assert each["path"].startswith("/")
 
 
-def test_probes_that_go_well_are_silent_and_others_are_not(sqlite_deployment: Deployment) -> None:
-    """Every few seconds for years; but one that fails is news."""
+def test_only_failing_probes_are_logged(sqlite_deployment: Deployment) -> None:
+    """Successful probes every few seconds would fill the log."""
     with serving(sqlite_deployment, "json") as (url, log):
         for _ in range(3):
             assert httpx2.get(f"{url}/health/live").status_code == 200
@@ -170,15 +170,15 @@ def test_probes_that_go_well_are_silent_and_others_are_not(sqlite_deployment: De
 
 
 def test_the_access_log_can_be_switched_off(sqlite_deployment: Deployment) -> None:
-    """A proxy in front may keep one already."""
+    """A proxy may keep an access log already."""
     sqlite_deployment.environment["PRODUCT_GATEWAY_ACCESS_LOG"] = "false"
     with serving(sqlite_deployment, "json") as (url, log):
         assert httpx2.get(f"{url}/x").status_code == 404
         assert [each for each in log.lines() if each["event"] == "answered"] == []
 
 
-def test_every_line_of_a_sync_names_it_while_others_run(sqlite_deployment: Deployment) -> None:
-    """Four run at once in one worker; who looks for one must find all of it and nothing else."""
+def test_each_log_line_of_a_worker_names_its_sync(sqlite_deployment: Deployment) -> None:
+    """Four syncs run at once in one worker; a search for one must find exactly its lines."""
     names = ["m1", "m2", "m3"]
     with sqlite_deployment.sample_service("--records", "30", "--delay", "0.05") as service:
         open_shops(sqlite_deployment, service, names)
@@ -202,13 +202,13 @@ def test_every_line_of_a_sync_names_it_while_others_run(sqlite_deployment: Deplo
                 assert not any("request_id" in each or "operation" in each for each in lines)
 
 
-def test_a_failure_that_nobody_expected_is_one_object_of_json(sqlite_deployment: Deployment) -> None:
-    """With the traceback inside, and a request id that leads from the answer to it."""
+def test_an_unexpected_error_is_logged_as_one_json_object(sqlite_deployment: Deployment) -> None:
+    """The object contains the traceback and the request id of the response."""
     open_shops(sqlite_deployment, "http://127.0.0.1:1", ["m"])
     path = sqlite_deployment.environment["PRODUCT_GATEWAY_DATABASE_URL"].removeprefix("sqlite:///")
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA ignore_check_constraints = ON")
-        connection.execute("UPDATE merchants SET platform = 'nobody''s'")
+        connection.execute("UPDATE merchants SET platform = 'UNKNOWN'")
         connection.commit()
     with serving(sqlite_deployment, "json") as (url, log), client(sqlite_deployment, url, "m") as merchant:
         answer = merchant.get(f"{API}/products")

@@ -1,4 +1,4 @@
-"""Whose address a request counts for, where proxies stand between."""
+"""The client's address behind proxies."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -40,12 +40,12 @@ ENTRIES: list[tuple[str, tuple[str, int] | None]] = [
 
 @pytest.mark.parametrize(("text", "expected"), ENTRIES)
 def test_an_entry_is_an_address_with_or_without_a_port(text: str, expected: tuple[str, int] | None) -> None:
-    """In the forms that load balancers write; nothing else is taken for one."""
+    """All forms that load balancers write are accepted, and no other."""
     assert parse_entry(text) == expected
 
 
 async def client_of(headers: Sequence[tuple[str, str]], peer: str = "127.0.0.1") -> tuple[str, str]:
-    """The client's address and the scheme, as an application behind the middleware sees them."""
+    """Return the client's address and the scheme that the application sees."""
     seen: dict[str, Any] = {}
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
@@ -81,15 +81,13 @@ async def client_of(headers: Sequence[tuple[str, str]], peer: str = "127.0.0.1")
         (("203.0.113.7, x y z",), "127.0.0.1"),
     ],
 )
-async def test_the_client_is_the_last_address_that_a_trusted_proxy_has_written(
-    forwarded: Sequence[str], client: str
-) -> None:
-    """What stands before it, or before an entry that is no address, anybody may have written."""
+async def test_the_client_is_the_last_address_from_a_trusted_proxy(forwarded: Sequence[str], client: str) -> None:
+    """Entries before it, or before an invalid entry, may be forged."""
     assert (await client_of([("X-Forwarded-For", each) for each in forwarded]))[0] == client
 
 
-async def test_nobody_else_is_believed_and_no_other_header_is_read() -> None:
-    """Forwarded is often passed on from the client, so even a trusted proxy's is not read."""
+async def test_forwarded_addresses_from_untrusted_peers_are_ignored() -> None:
+    """Even a trusted proxy's Forwarded is ignored: proxies often pass on their client's."""
     told = [("X-Forwarded-For", "203.0.113.7"), ("X-Forwarded-Proto", "https")]
     assert await client_of(told, peer="198.51.100.9") == ("198.51.100.9", "http")
     assert await client_of(told, peer="not an address") == ("not an address", "http")
@@ -101,13 +99,13 @@ async def test_nobody_else_is_believed_and_no_other_header_is_read() -> None:
     ("told", "scheme"),
     [("https", "https"), ("HTTPS ", "https"), ("http", "http"), ("ftp", "http"), ("https, http", "http")],
 )
-async def test_the_scheme_is_the_one_of_the_proxy(told: str, scheme: str) -> None:
-    """Where it is one."""
+async def test_the_scheme_comes_from_the_trusted_proxy(told: str, scheme: str) -> None:
+    """Only http and https are accepted."""
     assert (await client_of([("X-Forwarded-Proto", told)]))[1] == scheme
 
 
 def test_the_log_has_the_address_without_its_port(sqlite_deployment: Deployment) -> None:
-    """Over a real connection; what is no address is not repeated."""
+    """An invalid address is not logged."""
     sqlite_deployment.environment["PRODUCT_GATEWAY_TRUSTED_PROXIES"] = "127.0.0.1"
     sent = ["203.0.113.7:4711", '"[2001:db8::1]:443"', "unknown", "evil client=1.2.3.4"]
     with serving(sqlite_deployment, "json") as (url, log):

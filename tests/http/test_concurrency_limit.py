@@ -1,4 +1,4 @@
-"""More than the gateway can serve: what is let in is answered in time, what is not is told so, nothing is lost."""
+"""Overload and shutdown: accepted requests are answered in time, others are refused, and no request is lost."""
 
 import asyncio
 import json
@@ -30,7 +30,7 @@ PRODUCT = EntityType.PRODUCT
 
 @pytest.fixture
 def deployment(sqlite_template: Path, tmp_path: Path) -> Deployment:
-    """A small gateway: few places, so that it takes few clients to fill them."""
+    """A gateway with a small concurrency limit."""
     shutil.copy(sqlite_template, tmp_path / "gateway.db")
     return Deployment(
         tmp_path, f"sqlite:///{tmp_path / 'gateway.db'}", requests_at_once=str(AT_ONCE), access_log="false"
@@ -39,14 +39,14 @@ def deployment(sqlite_template: Path, tmp_path: Path) -> Deployment:
 
 @pytest.fixture
 def process(deployment: Deployment) -> Iterator[Process]:
-    """Its process."""
+    """The gateway's process."""
     with deployment.process("serve", "--port", "0") as process:
         yield process
 
 
 @pytest.fixture
 def served(deployment: Deployment, process: Process) -> Gateway:
-    """With the merchant `shop`, who has 500 products."""
+    """A gateway with the merchant `shop`, which has 500 products."""
     served = Gateway(deployment, process.url())
     served.add("shop")
     records = tuple(Record(f"r{n:03}", json.dumps({"id": f"r{n:03}", "title": "t" * 300})) for n in range(500))
@@ -60,7 +60,7 @@ def served(deployment: Deployment, process: Process) -> Gateway:
 
 
 def odd(answer: Answer) -> str | None:
-    """What is wrong with an answer under load, if anything."""
+    """Return what is wrong with a response under load, or None."""
     if answer.status == 200:
         return None if len(json.loads(answer.body)["data"]) == 100 else "a page that is not whole"
     wanted = ("503", "Service Unavailable", "The gateway has more requests than it can serve at the moment.")
@@ -72,10 +72,8 @@ def odd(answer: Answer) -> str | None:
     return None
 
 
-def test_under_more_load_than_it_can_serve_what_is_let_in_is_answered_in_time_and_the_rest_is_told_so(
-    served: Gateway, process: Process
-) -> None:
-    """Two hundred clients that ask again at once, and eight places: a queue would make every one of them late.
+def test_overload_is_refused_while_accepted_requests_stay_fast(served: Gateway, process: Process) -> None:
+    """200 clients without back-off compete for 8 slots: a queue would make every request late.
 
     The bounds are ratios with a wide margin: a busy machine slows both sides down.
     """
@@ -93,11 +91,11 @@ def test_under_more_load_than_it_can_serve_what_is_let_in_is_answered_in_time_an
     seen = f"full: {full.statuses}, {full.latency(200):.4f} s; high: {high.statuses}, {high.latency(200):.4f} s"
     assert high.odd == [], high.odd[:5]
     assert high.statuses.keys() == {200, 503}, seen
-    assert high.statuses[503] > 100, f"so many connections must be too many: {seen}"
+    assert high.statuses[503] > 100, f"most of the connections must be refused: {seen}"
     calm = max(full.latency(200), after.latency(200))  # the machine itself is slower now and then
     # A queue of all would take 25 times as long. The clients' own process has 25 times as many connections, too.
-    assert high.latency(200) < 15 * calm, f"who is let in waits for those who are not: {seen}"
-    assert high.statuses[200] / 4 > full.statuses[200] / 1.5 / 4, f"refusing takes the time of serving: {seen}"
+    assert high.latency(200) < 15 * calm, f"accepted requests wait for refused ones: {seen}"
+    assert high.statuses[200] / 4 > full.statuses[200] / 1.5 / 4, f"refusals slow down accepted requests: {seen}"
     assert {status for status, _ in live} == {200}, "health must answer all the while"
     assert max(seconds for _, seconds in live) < 5
     assert len(live) > 10
@@ -109,8 +107,8 @@ def test_under_more_load_than_it_can_serve_what_is_let_in_is_answered_in_time_an
     assert "Traceback" not in process.log.read_text()
 
 
-def test_a_place_is_free_again_however_its_request_ended(served: Gateway) -> None:
-    """Clients that go away in the middle, errors and refusals: a place that is lost once is lost for ever."""
+def test_a_slot_is_released_however_its_request_ends(served: Gateway) -> None:
+    """A slot that leaks after a disconnect, an error or a refusal is lost for ever."""
     token = served.token("shop")
 
     async def go_away() -> None:
@@ -138,10 +136,10 @@ def test_a_place_is_free_again_however_its_request_ended(served: Gateway) -> Non
     within(20, all_have_room)
 
 
-def test_a_server_that_is_told_to_stop_finishes_what_is_under_way_and_lets_nobody_new_in(
+def test_shutdown_finishes_running_requests_and_accepts_no_new_ones(
     served: Gateway, process: Process, deployment: Deployment
 ) -> None:
-    """PUTs that wait for a locked database get their 202 and are kept; exit status 0 within ten seconds."""
+    """PUTs that wait for a locked database get 202 and are stored; the process exits with 0 within ten seconds."""
     for n in range(5):
         served.add(f"shop{n}")
     path = deployment.folder / "gateway.db"
@@ -181,7 +179,7 @@ def test_a_server_that_is_told_to_stop_finishes_what_is_under_way_and_lets_nobod
 
 
 def is_refused(url: str) -> bool:
-    """Whether a new connection is."""
+    """Return whether a new connection is refused."""
     try:
         httpx2.get(f"{url}/health/live", timeout=2)
     except httpx2.TransportError:

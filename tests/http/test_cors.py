@@ -1,4 +1,4 @@
-"""cors: what a page in a browser may read, and that nobody else notices."""
+"""CORS: allowed origins can read responses in a browser; other clients see no difference."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,13 +22,13 @@ STAMP = {"x-content-type-options": "nosniff", "cache-control": "no-store"}
 
 @pytest.fixture(scope="module")
 def served(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    """A gateway that two origins may read from; it takes one request at a time of a merchant."""
+    """A gateway with two allowed origins and a low rate limit."""
     yield from _gateway(sqlite_template, tmp_path_factory.mktemp("cors"), cors_origins=f"{SHOP}, {ADMIN}")
 
 
 @pytest.fixture(scope="module")
 def closed(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    """The same without CORS, as it comes."""
+    """A gateway with the default: no CORS."""
     yield from _gateway(sqlite_template, tmp_path_factory.mktemp("closed"))
 
 
@@ -41,18 +41,18 @@ def _gateway(template: Path, folder: Path, **more: str) -> Iterator[Gateway]:
 
 
 def cors(answer: httpx2.Response) -> dict[str, str]:
-    """What the answer says about CORS."""
+    """Return the CORS headers of a response."""
     return {name: value for name, value in answer.headers.items() if name.startswith("access-control-")}
 
 
 def ask(url: str, method: str = "GET", **headers: str) -> httpx2.Response:
-    """A request without a token unless there is one."""
+    """Send a request with these headers."""
     return httpx2.request(method, url, headers={name.replace("_", "-"): value for name, value in headers.items()})
 
 
 @pytest.mark.parametrize("path", DOCUMENT["paths"])
-def test_unless_origins_are_named_there_is_no_trace_of_cors(closed: Gateway, path: str) -> None:
-    """Off means off: no header, and OPTIONS is a method that no path has."""
+def test_without_configured_origins_there_are_no_cors_headers(closed: Gateway, path: str) -> None:
+    """OPTIONS is then a method that no path has."""
     for headers in ({"Origin": SHOP}, {"Origin": "null"}, {"Origin": SHOP, **PREFLIGHT}):
         options = httpx2.options(closed.url + example_of(path), headers=headers)
         assert (options.status_code, cors(options), "Vary" in options.headers) == (405, {}, False)
@@ -62,8 +62,8 @@ def test_unless_origins_are_named_there_is_no_trace_of_cors(closed: Gateway, pat
 
 @pytest.mark.parametrize("origin", [SHOP, ADMIN])
 @pytest.mark.parametrize("path", [*DOCUMENT["paths"], "/nowhere"])
-def test_a_named_origins_preflight_is_told_what_it_may_send(served: Gateway, path: str, origin: str) -> None:
-    """Methods of the spec, the headers that operations read; for ten minutes, and never with cookies."""
+def test_a_preflight_of_an_allowed_origin_lists_methods_and_headers(served: Gateway, path: str, origin: str) -> None:
+    """The lists come from the spec, are valid for ten minutes, and never allow cookies."""
     known = DOCUMENT["paths"].get(path)
     answer = httpx2.options(served.url + (example_of(path) if known else path), headers={"Origin": origin, **PREFLIGHT})
     assert (answer.status_code, answer.content) == (204, b"")
@@ -80,8 +80,8 @@ def test_a_named_origins_preflight_is_told_what_it_may_send(served: Gateway, pat
     assert answer.headers["X-Request-Id"]
 
 
-def test_a_preflight_for_what_is_not_allowed_names_what_is(served: Gateway) -> None:
-    """The browser compares, and tells its developer which header or method is the one."""
+def test_a_preflight_for_a_forbidden_method_lists_the_allowed_ones(served: Gateway) -> None:
+    """The browser compares, and its console names the forbidden method or header."""
     asked = {"Access-Control-Request-Method": "PATCH", "Access-Control-Request-Headers": "x-custom"}
     answer = httpx2.options(f"{served.url}{API}/products", headers={"Origin": SHOP, **asked})
     assert answer.status_code == 204
@@ -92,16 +92,16 @@ def test_a_preflight_for_what_is_not_allowed_names_what_is(served: Gateway) -> N
 @pytest.mark.parametrize(
     "origin", [STRANGER, "null", "http://shop.example", f"{SHOP}:8443", "https://SHOP.example", f"{SHOP}/", "", "*"]
 )
-def test_another_origin_gets_nothing_that_a_browser_would_let_its_pages_read(served: Gateway, origin: str) -> None:
-    """Exactly the named ones count; not what begins like them. Vary keeps caches from mixing the two."""
+def test_another_origin_gets_no_cors_headers(served: Gateway, origin: str) -> None:
+    """Origins are compared exactly. Vary keeps caches from mixing responses."""
     for method, headers in (("GET", {}), ("OPTIONS", PREFLIGHT)):
         answer = httpx2.request(method, f"{served.url}/health/live", headers={"Origin": origin, **headers})
         assert (answer.status_code, cors(answer)) == ({"GET": 200, "OPTIONS": 405}[method], {})
         assert answer.headers["Vary"] == "Origin"
 
 
-def test_without_an_origin_nothing_changes_but_vary(served: Gateway) -> None:
-    """Clients that are no browsers are not concerned; a cache must know (Fetch, CORS protocol and HTTP caches)."""
+def test_a_request_without_origin_differs_only_in_vary(served: Gateway) -> None:
+    """Caches need Vary also for requests without Origin (Fetch, CORS protocol and HTTP caches)."""
     answer = httpx2.get(f"{served.url}/openapi.yaml")
     assert (answer.status_code, cors(answer), answer.headers["Vary"]) == (200, {}, "accept-encoding, Origin")
     answer = httpx2.get(f"{served.url}/health/live")
@@ -109,7 +109,7 @@ def test_without_an_origin_nothing_changes_but_vary(served: Gateway) -> None:
 
 
 def errors(served: Gateway) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Requests, by the status that they get."""
+    """Yield requests with the status that they get."""
     token = {"Authorization": f"Bearer {served.token('shop')}"}
     yield 202, {"method": "PUT", "url": f"{API}/sync/PRODUCT", "headers": token}
     yield 429, {"method": "PUT", "url": f"{API}/sync/PRODUCT", "headers": token}
@@ -125,8 +125,8 @@ def errors(served: Gateway) -> Iterator[tuple[int, dict[str, Any]]]:
     yield 413, {"method": "PUT", "url": f"{API}/sync/PRODUCT", "content": b"x" * (1024 * 1024 + 1)}
 
 
-def test_a_page_can_read_refusals_too(served: Gateway) -> None:
-    """Or its developer sees "CORS error" for an expired token, and its code cannot honour Retry-After."""
+def test_error_responses_have_cors_headers(served: Gateway) -> None:
+    """Without them, an expired token looks like a "CORS error", and a page cannot read Retry-After."""
     with httpx2.Client(base_url=served.url, timeout=30) as browser:
         for status, request in errors(served):
             answer = browser.request(**request | {"headers": {**request.get("headers", {}), "Origin": ADMIN}})
@@ -139,8 +139,8 @@ def test_a_page_can_read_refusals_too(served: Gateway) -> None:
             assert STAMP.items() <= dict(answer.headers).items()
 
 
-def test_all_origins_are_a_star_and_no_cookies(sqlite_template: Path, tmp_path: Path) -> None:
-    """For an API whose tokens no browser adds by itself that is safe."""
+def test_all_origins_means_a_star_without_credentials(sqlite_template: Path, tmp_path: Path) -> None:
+    """This is safe for an API whose tokens browsers do not add by themselves."""
     for served in _gateway(sqlite_template, tmp_path, cors_origins="*"):
         get = httpx2.get(f"{served.url}/health/live", headers={"Origin": STRANGER, "Cookie": "a=b"})
         assert cors(get).pop("access-control-allow-origin") == "*"
@@ -152,8 +152,8 @@ def test_all_origins_are_a_star_and_no_cookies(sqlite_template: Path, tmp_path: 
 @pytest.mark.parametrize(
     "good", ["*", "https://shop.example", "https://shop.example,http://localhost:3000", "http://[::1]:3000 ,", "capacitor://localhost"]
 )  # fmt: skip
-def test_origins_are_written_as_browsers_send_them(good: str) -> None:
-    """RFC 6454 §6.2; a comma too many does no harm."""
+def test_a_valid_origin_setting_is_accepted(good: str) -> None:
+    """RFC 6454 §6.2; a trailing comma is ignored."""
     assert settings.load(cors_origins=good).cors_origins == good
 
 
@@ -163,7 +163,7 @@ def test_origins_are_written_as_browsers_send_them(good: str) -> None:
      "https://*.shop.example", "https://shop.example:443", "http://shop.example:80", "https://shop.example, *",
      "https://shop.example:0", "https://a@shop.example", "//shop.example", "https://shop.example?x"],
 )  # fmt: skip
-def test_an_origin_that_no_browser_sends_stops_the_start(bad: str) -> None:
-    """It would never match, and nobody would know why."""
+def test_an_invalid_origin_setting_stops_the_start(bad: str) -> None:
+    """Such an origin would never match."""
     with pytest.raises(SettingsError, match=r"^PRODUCT_GATEWAY_CORS_ORIGINS: .* is not an origin as browsers send it"):
         settings.load(cors_origins=bad)

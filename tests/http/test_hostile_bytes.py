@@ -1,4 +1,4 @@
-"""Hostile bytes: every case has its answers, the one error body and a clean end, and leaves the server well."""
+"""Hostile bytes: each case has defined responses, the standard error body and a clean close."""
 
 import shutil
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ SMALL = [name for name, case in CASES.items() if len(case.data) < 1_000 and not 
 
 @pytest.fixture(scope="module")
 def served(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    """One server for all cases. In the end it is as well as before, and nothing that was refused had an effect."""
+    """One server for all cases. At the end it still works, and no refused request had an effect."""
     folder = tmp_path_factory.mktemp("hostile-bytes")
     shutil.copy(sqlite_template, folder / "gateway.db")
     with gateway(folder, f"sqlite:///{folder / 'gateway.db'}") as served:
@@ -42,20 +42,20 @@ def served(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> I
 
 @pytest.fixture(scope="module")
 def token(served: Gateway) -> bytes:
-    """Of the merchant `shop`, with all rights."""
+    """A token of the merchant `shop` with all scopes."""
     return served.token("shop").encode()
 
 
-def test_the_suite_is_as_large_as_it_says() -> None:
-    """No name stands for two cases."""
+def test_no_case_name_is_used_twice() -> None:
+    """The tables are merged into one dict."""
     tables = [hostile_bytes.BODIES, hostile_bytes.HEADS, hostile_bytes.LINES]
     tables += [hostile_framing.SMUGGLING, hostile_framing.ROWS]
     assert len(CASES) == sum(map(len, tables)) > 150
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_hostile_bytes_get_their_defined_answers(name: str, served: Gateway, token: bytes) -> None:
-    """Never a 500, never a hang, never an answer more than a strict reader sees requests."""
+def test_hostile_bytes_get_their_defined_responses(name: str, served: Gateway, token: bytes) -> None:
+    """No 500, no hang, and no more responses than a strict reader sees requests."""
     case = CASES[name]
     with Wire(served.url, case.methods) as wire:
         if case.half_close:
@@ -70,8 +70,8 @@ def test_hostile_bytes_get_their_defined_answers(name: str, served: Gateway, tok
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_the_answers_are_the_same_where_bytes_come_one_by_one(name: str, served: Gateway, token: bytes) -> None:
-    """What a parser must remember from one packet to the next is where readers differ."""
+def test_responses_are_the_same_when_bytes_arrive_one_by_one(name: str, served: Gateway, token: bytes) -> None:
+    """Parsers differ in the state that they keep from one packet to the next."""
     case = CASES[name]
     with Wire(served.url, case.methods) as wire:
         wire.trickle(case.data.replace(TOKEN, token))
@@ -85,7 +85,7 @@ def test_the_answers_are_the_same_where_bytes_come_one_by_one(name: str, served:
 
 
 def check(case: Case, said: Conversation) -> None:
-    """The statuses, the form of every error, and how it ended."""
+    """Check the statuses, the form of each error, and the end of the connection."""
     assert len(said.replies) == len(case.statuses), f"{said.statuses}, {said.end}; expected {case.statuses}"
     for number, (reply, allowed) in enumerate(zip(said.replies, case.statuses, strict=True)):
         assert reply.status in allowed, f"answer {number}: {reply}"
@@ -104,7 +104,7 @@ def check(case: Case, said: Conversation) -> None:
 
 
 def assert_still_serves(wire: Wire, answered: int) -> None:
-    """The connection is as good as before, and nothing was left over on it."""
+    """Check that the connection still works and has no bytes left over."""
     said = wire.until_end(LIVE)
     assert len(said.replies) == answered + 1, said.statuses[answered:]
     assert (said.replies[-1].status, said.end) == (200, "eof")

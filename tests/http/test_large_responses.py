@@ -1,4 +1,4 @@
-"""Responses are bounded: by a page's budget, by what all clients together may leave unread, and in time."""
+"""Bounds of responses: a page's budget, and the unread bytes of all clients."""
 
 import contextlib
 import socket
@@ -111,13 +111,13 @@ def read_all(client: httpx2.Client, path: str, member: str | None = None) -> tup
         ([3, 3], -5, 1),
     ],
 )
-def test_a_page_has_what_fits_and_at_least_one(sizes: list[int], most: int, expected: int) -> None:
+def test_a_page_has_the_records_that_fit_and_at_least_one(sizes: list[int], most: int, expected: int) -> None:
     """A record larger than the budget must be readable too, by itself."""
     assert fitting(sizes, most) == expected
 
 
-def test_no_page_is_larger_than_its_budget_and_none_of_the_records_is_lost(served: Gateway) -> None:
-    """Whatever page size is asked for; each page costs the process memory for one page."""
+def test_pages_stay_within_their_budget_and_lose_no_record(served: Gateway) -> None:
+    """The budget holds for each page size, so a page needs bounded memory."""
     products = [record(f"p{n:03}", MEGABYTE) for n in range(40)]
     products[7:7] = [record("p006b", 9 * MEGABYTE)]  # from a time when larger records were allowed
     products += [record(f"q{n:03}", 300) for n in range(700)]
@@ -143,8 +143,8 @@ def test_no_page_is_larger_than_its_budget_and_none_of_the_records_is_lost(serve
         assert (one["productIds"], one["productCount"], one["title"]) == (members, 61, "Large")
 
 
-def test_stored_records_are_answered_as_they_are(served: Gateway) -> None:
-    """They are put together as text: what stands in them must not matter."""
+def test_stored_records_are_returned_unchanged(served: Gateway) -> None:
+    """Pages are joined as text: the records' content must not matter."""
     odd = ['"', "\\", "}", "],", "\n", "é", "🧵", "\u2028", "</script>", ',"x":{}']
     products = [Record(f"p{n}", orjson.dumps({"id": f"p{n}", "title": each}).decode()) for n, each in enumerate(odd)]
     fill_products(served, products)
@@ -162,7 +162,7 @@ def test_stored_records_are_answered_as_they_are(served: Gateway) -> None:
         assert bare == {"id": "e", "title": "E", "productCount": 0, "productIds": [], "products": []}
 
 
-def test_a_history_of_long_reasons_is_read_in_pages_of_the_budget(database: Database) -> None:
+def test_pages_of_a_history_with_long_details_stay_within_their_budget(database: Database) -> None:
     """A failure's detail may have 8,000 characters, and a character four bytes."""
     asked: list[str] = []
     for _ in range(300):
@@ -183,7 +183,7 @@ def test_a_history_of_long_reasons_is_read_in_pages_of_the_budget(database: Data
 
 
 def test_memory_for_a_page_of_large_records_does_not_depend_on_the_page_size(served: Gateway, process: Process) -> None:
-    """The page is cut in the database: what it does not show is not read."""
+    """The page is cut in the database: records beyond it are not read."""
     fill_products(served, [record(f"p{n:03}", MEGABYTE) for n in range(160)])
     with served.of("shop") as client:
         client.get(f"{API}/products", params={"page_size": 1}).raise_for_status()
@@ -194,7 +194,7 @@ def test_memory_for_a_page_of_large_records_does_not_depend_on_the_page_size(ser
 
 
 def peak_rss(process: Process) -> int:
-    """The most memory that the process has had, in bytes (Linux only)."""
+    """Return the peak memory of the process in bytes (Linux only)."""
     status = dict(line.split(":", 1) for line in Path(f"/proc/{process.pid}/status").read_text().splitlines())
     return int(status["VmHWM"].split()[0]) * 1024
 
@@ -211,8 +211,8 @@ def ask_without_reading(url: str, request: bytes) -> socket.socket:
     return client
 
 
-def test_clients_together_may_leave_so_much_unread(database_url: str, tmp_path: Path) -> None:
-    """Then large responses are 503, everything else is served as before, and room is made by those who go."""
+def test_large_responses_are_refused_while_too_many_bytes_are_unread(database_url: str, tmp_path: Path) -> None:
+    """Large responses get 503 and others are served. Clients that read or disconnect make room."""
     made = settings.load(data_dir=tmp_path, database_url=database_url)
     metrics = Metrics()
     listening = sockets.bind("127.0.0.1", 0)
@@ -255,7 +255,7 @@ def test_clients_together_may_leave_so_much_unread(database_url: str, tmp_path: 
         stack.close()
 
 
-def test_a_response_larger_than_the_bound_is_sent_where_no_other_is_unsent() -> None:
+def test_one_response_may_exceed_the_bound_of_unsent_bytes() -> None:
     """A bound that is set too low must not make a record unreadable."""
     unsent = UnsentBytes(10)
     with unsent.reserve(11):

@@ -1,4 +1,4 @@
-"""public_path: behind a proxy that publishes a server under a prefix, everything that it sends leads back to it."""
+"""A server behind a proxy with a path prefix: all its links work through the proxy."""
 
 import re
 import shutil
@@ -43,11 +43,11 @@ class Published:
 
     @property
     def origin(self) -> str:
-        """Of the proxy."""
+        """The URL of the gateway behind the proxy."""
         return self.url.removesuffix(self.prefix)
 
     def of(self, merchant: str) -> httpx2.Client:
-        """A client of the merchant, who knows the proxy alone."""
+        """Return a client of the merchant that knows only the proxy."""
         return httpx2.Client(headers={"Authorization": f"Bearer {self.gateway.token(merchant)}"}, timeout=30)
 
 
@@ -55,7 +55,7 @@ class Published:
 def published(
     request: pytest.FixtureRequest, sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Published]:
-    """A gateway that is told its prefix in one of several ways."""
+    """A gateway that learns its prefix in one of several ways."""
     folder = tmp_path_factory.mktemp("prefix")
     shutil.copy(sqlite_template, folder / "gateway.db")
     how = request.param
@@ -76,7 +76,7 @@ def published(
 
 @contextmanager
 def nginx(folder: Path, target: str, prefix: str) -> Iterator[str]:
-    """The proxy that most people have."""
+    """Run nginx as the proxy."""
     if NGINX is None:
         pytest.skip("nginx is not on this machine")
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -98,15 +98,15 @@ def nginx(folder: Path, target: str, prefix: str) -> Iterator[str]:
 
 
 def answers(url: str) -> bool:
-    """Whether somebody answers there."""
+    """Return whether the URL answers."""
     try:
         return httpx2.get(url).status_code == 200
     except httpx2.TransportError:
         return False
 
 
-def test_location_and_link_lead_to_the_sync(published: Published) -> None:
-    """A client follows them as they are, relative to what it has asked."""
+def test_location_and_link_contain_the_prefix(published: Published) -> None:
+    """A client resolves them against the URL that it has requested."""
     with published.of("shop") as client:
         url = f"{published.url}{API}/sync/PRODUCT"
         client.delete(url)  # another test's
@@ -125,8 +125,8 @@ def test_location_and_link_lead_to_the_sync(published: Published) -> None:
 
 
 @pytest.mark.parametrize("slash", ["", "/"])
-def test_every_link_of_every_page_leads_back(published: Published, slash: str) -> None:
-    """Pages, what they load, and the pictures in the spec's text; however many slashes a reader types."""
+def test_each_link_of_each_page_works_through_the_proxy(published: Published, slash: str) -> None:
+    """This covers pages, their assets, and images in the spec's text; with and without a trailing slash."""
     seen: set[str] = set()
     wanted = [f"{published.url}{path.rstrip('/')}{slash if path == '/' else ''}" for path in PAGES]
     if not slash:
@@ -148,12 +148,11 @@ def test_every_link_of_every_page_leads_back(published: Published, slash: str) -
 
 
 def url_type(answer: httpx2.Response) -> str:
-    """The media type."""
     return str(answer.headers["Content-Type"])
 
 
-def test_the_served_spec_names_the_server_that_serves_it(published: Published) -> None:
-    """Clients that are generated from it, and tools that read it, ask there; each prefix has an ETag of its own."""
+def test_the_served_spec_names_the_public_server_url(published: Published) -> None:
+    """Generated clients use that URL. Each prefix has its own ETag."""
     url = f"{published.url}/openapi.yaml"
     answer = httpx2.get(url)
     document = yaml.safe_load(answer.text)
@@ -172,7 +171,7 @@ def test_the_served_spec_names_the_server_that_serves_it(published: Published) -
 
 
 def test_the_commands_work_through_the_proxy(published: Published, tmp_path: Path) -> None:
-    """`product-gateway sync` follows Location, too."""
+    """`product-gateway sync` follows Location."""
     (tmp_path / "token").write_text(published.gateway.token("shop"))
     asked = ("PRODUCT", "--url", published.url, "--token-file", str(tmp_path / "token"))
     said = published.gateway.deployment.run("status", *asked, check=False)
@@ -183,7 +182,7 @@ def test_the_commands_work_through_the_proxy(published: Published, tmp_path: Pat
 
 @wants_a_browser
 def test_the_pages_work_in_a_browser(published: Published) -> None:
-    """Nothing is missing, and what is tried out is sent through the proxy."""
+    """Nothing is missing, and requests from the try-it-out page go through the proxy."""
     with chromium() as browser:
         with window(browser, f"{published.url}/docs") as page:
             picture = page.locator("img[src$='sync-states.svg']")
@@ -207,7 +206,7 @@ FORGED = [
 
 @pytest.fixture(scope="module")
 def believing(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of a gateway that believes what its proxy says."""
+    """The URL of a gateway that trusts its proxy."""
     folder = tmp_path_factory.mktemp("believing")
     shutil.copy(sqlite_template, folder / "gateway.db")
     with gateway(folder, f"sqlite:///{folder / 'gateway.db'}", trusted_proxies="127.0.0.1") as served:
@@ -215,8 +214,8 @@ def believing(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 
 @pytest.mark.parametrize("forged", FORGED)
-def test_a_prefix_that_is_none_is_left_out_of_account(believing: str, forged: str) -> None:
-    """Even from a trusted proxy, which may have passed on what its client made up."""
+def test_an_invalid_prefix_is_ignored(believing: str, forged: str) -> None:
+    """A trusted proxy may pass on a forged header."""
     said = {b"x-forwarded-prefix": forged.encode("latin-1")}
     answer, page = (httpx2.get(believing + path, headers=said) for path in ("/openapi.yaml", "/"))
     assert yaml.safe_load(answer.text)["servers"][0]["url"] == "/"
@@ -224,7 +223,7 @@ def test_a_prefix_that_is_none_is_left_out_of_account(believing: str, forged: st
 
 
 def test_a_client_cannot_choose_the_prefix(sqlite_deployment: Deployment) -> None:
-    """Without TRUSTED_PROXIES, or from another address than those, the header is a client's own word."""
+    """The header counts only from an address in TRUSTED_PROXIES."""
     for trusted in ("", "192.0.2.0/24"):
         sqlite_deployment.environment["PRODUCT_GATEWAY_TRUSTED_PROXIES"] = trusted
         sqlite_deployment.environment["PRODUCT_GATEWAY_PUBLIC_BASE_PATH"] = "/own"
@@ -233,8 +232,8 @@ def test_a_client_cannot_choose_the_prefix(sqlite_deployment: Deployment) -> Non
             assert yaml.safe_load(answer.text)["servers"][0]["url"] == "/own"
 
 
-def test_the_proxy_wins_over_the_setting(sqlite_deployment: Deployment) -> None:
-    """It knows better where it publishes the server; an empty prefix is one, too."""
+def test_the_proxys_prefix_overrides_the_setting(sqlite_deployment: Deployment) -> None:
+    """An empty prefix from the proxy overrides the setting, too."""
     sqlite_deployment.environment["PRODUCT_GATEWAY_TRUSTED_PROXIES"] = "127.0.0.1"
     sqlite_deployment.environment["PRODUCT_GATEWAY_PUBLIC_BASE_PATH"] = "/own"
     with sqlite_deployment.serving() as url:
@@ -248,8 +247,8 @@ WRONG = ["gw", "/", "/gw/", "//gw", "/gw//x", "/..", "/a/./b", "/gw?", "/g w", "
 
 @pytest.mark.parametrize("wrong", WRONG)
 @pytest.mark.parametrize("name", ["public_base_path", "operations_base_path"])
-def test_a_base_path_that_is_none_stops_the_start(name: str, wrong: str) -> None:
-    """It would come out in every Location."""
+def test_an_invalid_base_path_stops_the_start(name: str, wrong: str) -> None:
+    """It would appear in each Location."""
     with pytest.raises(SettingsError, match=f"{name.upper()}: .* is not a path prefix. Write it like /gw"):
         settings.load(**{name: wrong})
     for good in ("/gw", "/a.b/c_d~e-f/..."):
@@ -258,7 +257,7 @@ def test_a_base_path_that_is_none_stops_the_start(name: str, wrong: str) -> None
 
 @pytest.mark.parametrize("how", ["setting", "header"])
 def test_the_monitor_works_behind_a_prefix(sqlite_deployment: Deployment, tmp_path: Path, how: str) -> None:
-    """Its links, its session, its actions, and the Location of a new sync."""
+    """This covers links, session, actions, and the Location of a new sync."""
     (tmp_path / "operator.token").write_text(TOKEN)
     sqlite_deployment.environment["PRODUCT_GATEWAY_OPERATOR_TOKEN_FILE"] = str(tmp_path / "operator.token")
     told = {"setting": "OPERATIONS_BASE_PATH", "header": "TRUSTED_PROXIES"}[how]
@@ -295,8 +294,8 @@ def test_the_monitor_works_behind_a_prefix(sqlite_deployment: Deployment, tmp_pa
         assert proxy.outside == []
 
 
-def test_a_sandbox_can_be_published_too(tmp_path: Path) -> None:
-    """Clients that are tested through their real proxy meet the same links."""
+def test_a_sandbox_works_behind_a_prefix(tmp_path: Path) -> None:
+    """Clients can be tested through their real proxy."""
     deployment = Deployment(tmp_path, "", public_base_path="/gw", log_format="json")
     with deployment.process("sandbox", "--port", "0") as process:
         said = orjson.loads(str(within(30, lambda: first_line(process.log))))
@@ -309,7 +308,7 @@ def test_a_sandbox_can_be_published_too(tmp_path: Path) -> None:
 
 
 def first_line(path: Path) -> str | None:
-    """Of a log, when it is there as a whole."""
+    """Wait for the whole line in a log."""
     time.sleep(0.05)
     said = path.read_text()
     return said.partition("\n")[0] if "\n" in said else None

@@ -1,4 +1,4 @@
-"""rate_limits: who may ask how often, what is told to those who ask more, and whom an address stands for."""
+"""Rate limits of merchants and addresses."""
 
 import re
 import time
@@ -39,7 +39,7 @@ def by_merchant(sqlite_template: Path, tmp_path: Path) -> Iterator[Gateway]:
 
 
 def refused(answer: httpx2.Response, who: str, limit: str) -> None:
-    """Fails where the answer is not the 429 of a limit: with Retry-After, and without the Link of an active sync."""
+    """Check for the 429 of a rate limit: with Retry-After, and without the Link of an active sync."""
     seconds = int(answer.headers["Retry-After"])
     detail = f"This {who} has made more than {limit}. Ask again in {seconds} second{'s' * (seconds > 1)}."
     assert error(answer, 429) == detail
@@ -47,7 +47,7 @@ def refused(answer: httpx2.Response, who: str, limit: str) -> None:
     assert "Link" not in answer.headers
 
 
-def test_a_merchant_that_asks_too_often_is_told_when_to_ask_again_and_no_other_merchant_notices(
+def test_a_merchant_over_its_limit_gets_retry_after_and_others_are_unaffected(
     by_merchant: Gateway,
 ) -> None:
     """One merchant's loop must not become another's outage."""
@@ -59,8 +59,8 @@ def test_a_merchant_that_asks_too_often_is_told_when_to_ask_again_and_no_other_m
         assert shop.get("/health/ready").status_code == 200
 
 
-def test_a_merchants_limit_comes_after_the_parameters_and_before_the_merchant(by_merchant: Gateway) -> None:
-    """Who is nobody cannot use up a merchant's requests, and who asks too often does not reach the database."""
+def test_a_merchants_limit_is_checked_after_parameters_and_before_the_database(by_merchant: Gateway) -> None:
+    """Invalid requests do not use up a merchant's limit, and refused ones do not reach the database."""
     with by_merchant.of("unknown") as unknown, by_merchant.of("unknown", "sync:read") as reader:
         for _ in range(4):
             error(unknown.get(f"{API}/products?nonsense=1"), 400)
@@ -68,12 +68,12 @@ def test_a_merchants_limit_comes_after_the_parameters_and_before_the_merchant(by
         for _ in range(3):
             assert "does not know its merchant" in error(unknown.get(f"{API}/products"), 403)
         refused(unknown.get(f"{API}/products"), "merchant", "3 requests in 1 day")
-    with by_merchant.client("nonsense") as nobody:
-        error(nobody.get(f"{API}/products"), 401)
+    with by_merchant.client("nonsense") as anonymous:
+        error(anonymous.get(f"{API}/products"), 401)
 
 
-def test_the_429_of_an_active_sync_still_leads_to_it(by_merchant: Gateway) -> None:
-    """By the Link a client tells a sync to wait for from a pace to keep."""
+def test_the_429_of_an_active_sync_still_links_to_it(by_merchant: Gateway) -> None:
+    """The Link distinguishes an active sync from a rate limit."""
     with by_merchant.of("shop") as shop:
         sync = shop.put(f"{API}/sync/PRODUCT").json()["data"]
         active = shop.put(f"{API}/sync/PRODUCT")
@@ -83,26 +83,30 @@ def test_the_429_of_an_active_sync_still_leads_to_it(by_merchant: Gateway) -> No
         refused(shop.put(f"{API}/sync/PRODUCT"), "merchant", "3 requests in 1 day")
 
 
-def test_an_address_that_asks_too_often_is_refused_before_its_token_is_looked_at_but_not_its_probes(
+def test_an_address_over_its_limit_is_refused_before_authentication_except_probes(
     sqlite_template: Path, tmp_path: Path
 ) -> None:
-    """Guessing tokens and paths counts like everything else; an orchestrator must not be made to kill the process."""
+    """Guesses of tokens and paths count. A refused probe would make an orchestrator kill the process."""
     with limited(sqlite_template, tmp_path, rate_limit_per_address="5/day") as served:  # noqa: SIM117
-        with served.client(None) as nobody, served.of("shop") as shop:
-            error(nobody.get("/nowhere"), 404)
-            error(nobody.get(f"{API}/products"), 401)
+        with served.client(None) as anonymous, served.of("shop") as shop:
+            error(anonymous.get("/nowhere"), 404)
+            error(anonymous.get(f"{API}/products"), 401)
             assert shop.get(f"{API}/products").status_code == 200
             error(shop.request("PATCH", f"{API}/products"), 405)
-            assert nobody.get("/openapi.yaml").status_code == 200
-            for client, path in ((nobody, f"{API}/products"), (shop, f"{API}/products"), (nobody, "/openapi.yaml")):
+            assert anonymous.get("/openapi.yaml").status_code == 200
+            for client, path in (
+                (anonymous, f"{API}/products"),
+                (shop, f"{API}/products"),
+                (anonymous, "/openapi.yaml"),
+            ):
                 refused(client.get(path), "address", "5 requests in 1 day")
             answer = httpx2.get(f"{served.url}/nowhere")
             assert (answer.status_code, "Retry-After" in answer.headers) == (429, True)
-            assert [nobody.get(f"/health/{each}").status_code for each in ("live", "ready") * 6] == [200] * 12
+            assert [anonymous.get(f"/health/{each}").status_code for each in ("live", "ready") * 6] == [200] * 12
 
 
-def test_what_a_stranger_says_about_where_it_comes_from_changes_nothing(sqlite_template: Path, tmp_path: Path) -> None:
-    """Else a limit is a matter of taste. uvicorn's own FORWARDED_ALLOW_IPS must not open the door again."""
+def test_forwarded_addresses_from_untrusted_peers_do_not_evade_the_limit(sqlite_template: Path, tmp_path: Path) -> None:
+    """uvicorn's own FORWARDED_ALLOW_IPS must have no effect."""
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("FORWARDED_ALLOW_IPS", "*")
         for proxies in ({}, {"trusted_proxies": "192.0.2.1, 10.0.0.0/8"}):
@@ -116,10 +120,8 @@ def test_what_a_stranger_says_about_where_it_comes_from_changes_nothing(sqlite_t
                 refused(httpx2.get(f"{served.url}/openapi.yaml", headers=last), "address", "5 requests in 1 day")
 
 
-def test_behind_a_trusted_proxy_each_client_is_counted_and_with_ipv6_each_64(
-    sqlite_template: Path, tmp_path: Path
-) -> None:
-    """The proxy writes the last address of the header; what stands before it is the client's own tale."""
+def test_behind_a_trusted_proxy_each_ipv4_address_and_ipv6_64_is_counted(sqlite_template: Path, tmp_path: Path) -> None:
+    """The proxy writes the last address of the header; the client may have forged the ones before it."""
     proxies = {"rate_limit_per_address": "2/day", "trusted_proxies": "127.0.0.1, 10.0.0.0/8"}
     with limited(sqlite_template, tmp_path, **proxies) as served, served.client(None) as proxy:
 
@@ -128,11 +130,13 @@ def test_behind_a_trusted_proxy_each_client_is_counted_and_with_ipv6_each_64(
 
         assert [ask("198.51.100.1"), ask("198.51.100.1"), ask("198.51.100.1")] == [200, 200, 429]
         assert [ask("198.51.100.2"), ask("1.1.1.1, 198.51.100.2"), ask("8.8.8.8, 198.51.100.2")] == [200, 200, 429]
-        assert ask("198.51.100.3, 10.1.2.3") == 200, "the proxy in between is one of ours"
+        assert ask("198.51.100.3, 10.1.2.3") == 200, "the proxy in between is trusted"
         assert [ask("198.51.100.3"), ask("198.51.100.3:4711, 10.9.9.9")] == [200, 429]
         assert [ask("2001:db8::1"), ask("2001:db8::2"), ask("[2001:db8:0:0:ffff::3]:99")] == [200, 200, 429]
         assert ask("2001:db8:0:1::1") == 200
-        assert [ask("unknown"), ask("_hidden"), ask("x" * 5000)] == [200, 200, 429], "nobody's name is kept"
+        assert [ask("unknown"), ask("_hidden"), ask("x" * 5000)] == [200, 200, 429], (
+            "all invalid addresses share one count"
+        )
 
 
 @pytest.mark.parametrize(
@@ -149,20 +153,20 @@ def test_behind_a_trusted_proxy_each_client_is_counted_and_with_ipv6_each_64(
         ("x" * 100_000, ""),
     ],
 )
-def test_an_address_stands_for_whom_it_is_given_to(address: str, counted: str) -> None:
-    """Everybody has 2**64 addresses of IPv6, and an IPv4 address has two forms."""
+def test_the_key_of_an_address_is_its_ipv4_form_or_ipv6_64(address: str, counted: str) -> None:
+    """One subscriber has 2**64 IPv6 addresses, and an IPv4 address has two forms."""
     assert network(address) == counted
 
 
 def ask(limit: RateLimiter, times: int) -> None:
-    """So many requests of the same merchant."""
+    """Make `times` requests of one merchant."""
     for _ in range(times):
         limit.hit("shop")
 
 
 @pytest.mark.parametrize("notation", ["3/second", "2/2 seconds", "1/second"])
-def test_who_waits_as_long_as_it_is_told_is_welcome(notation: str) -> None:
-    """Retry-After is a promise: a client that keeps to it meets no second refusal."""
+def test_a_client_that_honours_retry_after_is_accepted(notation: str) -> None:
+    """A client that waits for Retry-After must not be refused again."""
     limit = RateLimiter(notation, "merchant")
     for _ in range(2):
         with pytest.raises(RateLimited) as refusal:
@@ -171,8 +175,8 @@ def test_who_waits_as_long_as_it_is_told_is_welcome(notation: str) -> None:
         limit.hit("shop")
 
 
-def test_what_is_refused_is_not_counted() -> None:
-    """A client that hammers on gets in as soon as one that waits."""
+def test_refused_requests_are_not_counted() -> None:
+    """A client that retries at once is accepted as soon as one that waits."""
     limit = RateLimiter("2/2 seconds", "merchant")
     deadline = time.monotonic() + 20
     accepted = 0
@@ -185,8 +189,8 @@ def test_what_is_refused_is_not_counted() -> None:
             time.sleep(0.01)
 
 
-def test_a_hundred_thousand_addresses_cost_no_more_memory_than_as_many_as_are_counted() -> None:
-    """They cost an attacker nothing. Who is forgotten is the oldest, and gets a little more than the limit."""
+def test_memory_of_a_rate_limit_is_bounded() -> None:
+    """Addresses cost an attacker nothing. The oldest counts are dropped."""
     limit = RateLimiter("1/day", "address", most_counted=1000)
     sizes = []
     for n in range(100_000):
@@ -201,8 +205,8 @@ def test_a_hundred_thousand_addresses_cost_no_more_memory_than_as_many_as_are_co
         limit.hit("2001:db8:0:1869f::/64")
 
 
-def test_what_is_over_is_forgotten() -> None:
-    """A busy second long ago is not kept."""
+def test_expired_counts_are_dropped() -> None:
+    """A busy second must not use memory for ever."""
     limit = RateLimiter("5/second", "address")
     for n in range(1000):
         limit.hit(str(n))
@@ -212,8 +216,8 @@ def test_what_is_over_is_forgotten() -> None:
     assert len(limit) == 1
 
 
-def test_a_merchant_may_ask_6000_times_a_minute_unless_the_operator_says_otherwise() -> None:
-    """More than any client has a use for, and less than what keeps the others waiting."""
+def test_the_default_limit_is_6000_requests_a_minute() -> None:
+    """This is more than a client needs, and less than what delays others."""
     limit = RateLimiter(settings.load().rate_limit_per_merchant, "merchant")
     for _ in range(6000):
         limit.hit("shop")
@@ -222,8 +226,8 @@ def test_a_merchant_may_ask_6000_times_a_minute_unless_the_operator_says_otherwi
     limit.hit("other")
 
 
-def test_a_limit_is_switched_off_by_a_word(sqlite_template: Path, tmp_path: Path) -> None:
-    """Nothing is not enough: it stands for the default."""
+def test_off_disables_a_limit(sqlite_template: Path, tmp_path: Path) -> None:
+    """An empty value stands for the default."""
     with (
         limited(sqlite_template, tmp_path, rate_limit_per_merchant="off", rate_limit_per_address="off") as served,
         served.of("shop") as shop,
@@ -232,8 +236,8 @@ def test_a_limit_is_switched_off_by_a_word(sqlite_template: Path, tmp_path: Path
 
 
 @pytest.mark.parametrize("good", ["100/minute", "1/second", "20/5 seconds", "20/5seconds", "1000/hour", "9999999/days"])
-def test_a_limit_may_be_written_as_it_is_said(good: str) -> None:
-    """What the settings let through is what the library understands."""
+def test_a_valid_limit_setting_is_accepted(good: str) -> None:
+    """Each notation that the settings accept is valid for `limits`."""
     assert settings.load(rate_limit_per_merchant=good).rate_limit_per_merchant == good
     parsed = limits.parse(good)
     found = re.fullmatch(r"(\d+)/(\d*) ?(\w+?)s?", good)
@@ -245,14 +249,14 @@ def test_a_limit_may_be_written_as_it_is_said(good: str) -> None:
     "bad", ["100", "0/minute", "100/fortnight", "-1/minute", "1.5/minute", "100/minute;1/second", "many/minute", "/day"]
 )
 @pytest.mark.parametrize("name", ["rate_limit_per_merchant", "rate_limit_per_address"])
-def test_a_limit_that_makes_no_sense_stops_the_start(name: str, bad: str) -> None:
-    """Without a word, there would be none in force."""
+def test_an_invalid_limit_setting_stops_the_start(name: str, bad: str) -> None:
+    """Otherwise no limit would be in force."""
     with pytest.raises(SettingsError, match=f"^PRODUCT_GATEWAY_{name.upper()}: '{bad}' is no limit; write it like 100"):
         settings.load(**{name: bad})
 
 
 @pytest.mark.parametrize("bad", ["proxy", "10.0.0.1/8", "10.0.0.1, *", "10.0.0.1 10.0.0.2", "::1/129"])
-def test_a_proxy_that_is_no_address_stops_the_start(bad: str) -> None:
-    """A name would never be the peer of a connection, so nobody would be trusted."""
+def test_an_invalid_trusted_proxy_stops_the_start(bad: str) -> None:
+    """The peer of a connection is an address, never a name."""
     with pytest.raises(SettingsError, match=r"^PRODUCT_GATEWAY_TRUSTED_PROXIES: .*write addresses and networks like"):
         settings.load(trusted_proxies=bad)

@@ -1,4 +1,4 @@
-"""response_framing: every answer without a body ends where its headers end, and its connection serves the next one."""
+"""Response framing: a response without a body ends with its headers, and its connection stays usable."""
 
 import shutil
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ CHANGING = ("date", "x-request-id")
 
 @pytest.fixture(scope="module")
 def served(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    """A gateway with CORS. Afterwards its log has no error: a broken answer leaves a traceback there."""
+    """A gateway with CORS. A broken response would leave an error in its log."""
     folder = tmp_path_factory.mktemp("framing")
     shutil.copy(sqlite_template, folder / "gateway.db")
     with gateway(folder, f"sqlite:///{folder / 'gateway.db'}", cors_origins=SHOP) as served:
@@ -34,14 +34,14 @@ def served(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> I
 
 
 def request(method: str, path: str, **headers: str) -> bytes:
-    """The bytes of a request that keeps its connection open."""
+    """Return a request that keeps its connection open."""
     lines = [f"{method} {path} HTTP/1.1", "Host: gateway"]
     lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
     return "\r\n".join([*lines, "", ""]).encode()
 
 
 def exchanged(url: str, *requests: bytes, pipelined: bool = False) -> Conversation:
-    """What comes back on one connection, one request after the other or all at once."""
+    """Send requests on one connection, one after the other or pipelined."""
     methods = [each.partition(b" ")[0].decode() for each in requests]
     with Wire(url, methods) as wire:
         if pipelined:
@@ -67,14 +67,14 @@ def test_a_preflight_leaves_its_connection_open(served: Gateway, path: str, pipe
 
 
 def etags(url: str, paths: list[str]) -> Iterator[tuple[str, str]]:
-    """The paths whose answers have a validator, with it."""
+    """Yield the paths whose responses have an ETag, with the ETag."""
     for path in paths:
         answer = httpx2.get(url + path)
         if "ETag" in answer.headers:
             yield path, answer.headers["ETag"]
 
 
-def test_what_is_not_modified_leaves_its_connection_open(served: Gateway) -> None:
+def test_a_304_leaves_its_connection_open(served: Gateway) -> None:
     """Pages, assets and the spec of the gateway."""
     pages = ["/", "/docs", "/docs/try", "/openapi.yaml", "/docs/assets/icon.svg"]
     known = list(etags(served.url, pages))
@@ -87,7 +87,7 @@ def test_what_is_not_modified_leaves_its_connection_open(served: Gateway) -> Non
 
 
 def get_paths(document: documents.Document) -> list[str]:
-    """Every path with GET, but the endless stream, filled with examples."""
+    """Return each path with GET except the endless stream, filled with examples."""
     return [
         example_of(path, document)
         for path, method, operation in documents.operations(document)
@@ -96,7 +96,7 @@ def get_paths(document: documents.Document) -> list[str]:
 
 
 def assert_head_is_get_without_its_body(url: str, paths: list[str], **headers: str) -> None:
-    """The same status and headers (RFC 9110 §9.3.2), and the connection serves on."""
+    """Check that HEAD has the status and headers of GET (RFC 9110 §9.3.2) and keeps the connection open."""
     for path in paths:
         get, head = (request(method, path, Accept_Encoding="identity", **headers) for method in ("GET", "HEAD"))
         said = exchanged(url, get, head, head, get)
@@ -109,19 +109,19 @@ def assert_head_is_get_without_its_body(url: str, paths: list[str], **headers: s
 
 
 def stable(headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    """The headers that two answers of the same request share, but for a length that follows the time of day."""
+    """Return the headers that do not change between two responses to the same request."""
     return sorted((name, value) for name, value in headers if name not in CHANGING)
 
 
-def test_every_head_of_the_gateway_says_what_get_says(served: Gateway) -> None:
-    """With a token, so that operations answer; and without, so that refusals do."""
+def test_head_has_the_status_and_headers_of_get(served: Gateway) -> None:
+    """With a token operations answer, without it refusals do."""
     paths = [*get_paths(DOCUMENT), "/nowhere"]
     assert_head_is_get_without_its_body(served.url, paths)
     assert_head_is_get_without_its_body(served.url, paths, Authorization=f"Bearer {served.token('shop')}")
 
 
-def test_every_head_and_304_of_the_operations_port_leave_the_connection_open(sqlite_deployment: Deployment) -> None:
-    """Metrics change from one answer to the next, so their length is left out."""
+def test_head_and_304_of_the_operations_port_leave_the_connection_open(sqlite_deployment: Deployment) -> None:
+    """/metrics is not compared: its length changes from one response to the next."""
     with sqlite_deployment.process("worker") as worker:
         url = worker.operations_url()
         paths = [each for each in get_paths(documents.load(documents.OPERATIONS)) if each != "/metrics"]
@@ -140,7 +140,7 @@ def test_every_head_and_304_of_the_operations_port_leave_the_connection_open(sql
 
 
 async def _broken(scope: Scope, receive: Receive, send: Send) -> None:
-    """An application that sends a body and a length whatever the status is: the one that is asked for."""
+    """An application that sends a body and its length with the status in the path."""
     if scope["type"] == "lifespan":
         for event in ("startup", "shutdown"):
             await receive()
@@ -155,10 +155,10 @@ async def _broken(scope: Scope, receive: Receive, send: Send) -> None:
 
 @pytest.mark.parametrize("status", BODILESS)
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "PUT"])
-def test_no_application_can_send_a_body_where_the_status_allows_none(
+def test_a_body_that_the_status_does_not_allow_is_removed(
     status: int, method: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The body is left out, which is logged as the fault it is; the connection serves on."""
+    """The fault is logged, and the connection stays usable."""
     with sockets.bind("127.0.0.1", 0) as listening, http_server.HTTPServer(_broken, listening):
         each = request(method, f"/{status}")
         said = exchanged(sockets.url_of(listening), each, request("GET", "/200"), each, pipelined=True)

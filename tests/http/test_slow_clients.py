@@ -1,4 +1,4 @@
-"""Clients that take their time, come in crowds, or go: none of them keeps the server from the others."""
+"""Slow clients, many clients and disconnected clients do not block the server for others."""
 
 import asyncio
 import contextlib
@@ -24,14 +24,14 @@ LIMITS = Limits(
     header_timeout=0.6, body_timeout=0.6, keep_alive_timeout=1, write_timeout=1, lingering_timeout=0.5, connections=40
 )
 SOON = 4
-"""Seconds within which a limit of less than one must have shown, also on a busy machine."""
+"""Seconds within which a timeout of less than one second takes effect, also on a busy machine."""
 GET = b"GET /%b HTTP/1.1\r\nHost: x\r\n\r\n"
 CHUNKED = b"PUT /%b HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
 LARGE = 64 * 1024 * 1024
 
 
 class Rooms:
-    """An application with a room for every manner of answering. `seen` are the headers and bodies that came."""
+    """An application with one path for each way to respond. `seen` has the headers and bodies of requests."""
 
     def __init__(self) -> None:
         self.seen: list[tuple[dict[bytes, bytes], bytes]] = []
@@ -41,7 +41,7 @@ class Rooms:
         self.loop: asyncio.AbstractEventLoop | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers as the path says, or at once.
+        """Respond as the path says, or at once.
 
         /reads the body, /waits to be let go, /takes the first of the body before that, says /much.
         """
@@ -77,7 +77,7 @@ class Rooms:
         await send({"type": "http.response.body", "body": content})
 
     def let_go(self) -> None:
-        """Those who wait are answered from now on."""
+        """Let /waits and /takes respond."""
         assert self.loop is not None
         assert self.go is not None
         self.loop.call_soon_threadsafe(self.go.set)
@@ -85,7 +85,7 @@ class Rooms:
 
 @contextlib.contextmanager
 def serving(rooms: Rooms, limits: Limits = LIMITS) -> Iterator[str]:
-    """The server as the gateway has it, with less patience."""
+    """Run the gateway's server with short timeouts."""
     listening = sockets.bind("127.0.0.1", 0)
     url = sockets.url_of(listening)
     with http_server.HTTPServer(rooms, listening, limits):
@@ -94,19 +94,17 @@ def serving(rooms: Rooms, limits: Limits = LIMITS) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def rooms() -> Rooms:
-    """One application for all."""
     return Rooms()
 
 
 @pytest.fixture(scope="module")
 def url(rooms: Rooms) -> Iterator[str]:
-    """One server for all."""
     with serving(rooms) as url:
         yield url
 
 
 def ended_within(wire: Wire, seconds: float = SOON) -> list[int]:
-    """The statuses until the server has closed, which must be soon."""
+    """Wait until the server closes, and return the statuses of its responses."""
     started = time.monotonic()
     said = wire.until_end()
     assert said.end == "eof", said
@@ -115,8 +113,8 @@ def ended_within(wire: Wire, seconds: float = SOON) -> list[int]:
 
 
 @pytest.mark.parametrize("sent", [b"G", GET[:-4], b"GET / HTTP/1.1\r\nHost: x\r\nX: "])
-def test_a_request_that_stops_in_its_headers_is_408(url: str, sent: bytes) -> None:
-    """And says so in the contract's body: a client whose network is bad must know why."""
+def test_incomplete_headers_get_408(url: str, sent: bytes) -> None:
+    """A client on a bad network gets the reason in the standard error body."""
     with Wire(url) as wire:
         wire.send(sent)
         assert ended_within(wire) == [408]
@@ -125,8 +123,8 @@ def test_a_request_that_stops_in_its_headers_is_408(url: str, sent: bytes) -> No
         assert b"within 0.6 seconds" in wire.said.replies[0].body
 
 
-def test_bytes_now_and_then_do_not_prolong_the_time_for_headers(url: str) -> None:
-    """Slow-loris: the clock runs from the first byte on, not from the last."""
+def test_slow_headers_do_not_prolong_their_timeout(url: str) -> None:
+    """Slowloris: the timeout runs from the first byte, not from the last."""
     with Wire(url) as wire:
         started = time.monotonic()
         wire.send(b"GET / HTTP/1.1\r\nHost: x\r\n")
@@ -137,8 +135,8 @@ def test_bytes_now_and_then_do_not_prolong_the_time_for_headers(url: str) -> Non
         assert wire.said.statuses == [408]
 
 
-def test_a_body_that_never_ends_is_408_where_somebody_waits_for_it(url: str, rooms: Rooms) -> None:
-    """Who waits for it is told that nobody is there any more."""
+def test_an_incomplete_body_gets_408_while_the_application_reads_it(url: str, rooms: Rooms) -> None:
+    """The application gets http.disconnect."""
     with Wire(url) as wire:
         wire.send(b"PUT /reads HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n01234")
         assert ended_within(wire) == [408]
@@ -146,23 +144,23 @@ def test_a_body_that_never_ends_is_408_where_somebody_waits_for_it(url: str, roo
     assert rooms.gone.acquire(timeout=SOON)
 
 
-def test_a_body_that_never_ends_costs_the_connection_where_nobody_waits_for_it(url: str) -> None:
-    """The answer is given before, and stands alone."""
+def test_an_incomplete_body_closes_the_connection_after_the_response(url: str) -> None:
+    """The response is complete already, so no 408 follows."""
     with Wire(url) as wire:
         wire.send(b"PUT / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n01234")
         assert ended_within(wire) == [200]
 
 
 @pytest.mark.parametrize("before", [b"", GET % b"", b"\r\n"])
-def test_a_connection_that_says_nothing_more_is_closed_without_a_word(url: str, before: bytes) -> None:
-    """A 408 there would be taken for the answer to the request that the client is about to send."""
+def test_an_idle_connection_is_closed_without_a_response(url: str, before: bytes) -> None:
+    """The client would take a 408 for the response to its next request."""
     with Wire(url) as wire:
         wire.send(before)
         assert ended_within(wire) == ([200] if b"GET" in before else [])
 
 
-def test_a_client_that_does_not_read_its_answer_loses_it(url: str) -> None:
-    """Answers wait in memory; who does not fetch them would fill it."""
+def test_a_client_that_does_not_read_its_response_is_disconnected(url: str) -> None:
+    """Unread responses would fill the memory."""
     with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), timeout=SOON) as client:
         client.sendall(GET % b"much")
         time.sleep(LIMITS.write_timeout + 2.5)
@@ -173,8 +171,8 @@ def test_a_client_that_does_not_read_its_answer_loses_it(url: str) -> None:
     assert received < LARGE
 
 
-def test_a_client_that_always_reads_a_little_more_does_not_hold_its_answer_for_long() -> None:
-    """Progress alone is not enough: there is a time for the answer as a whole, by its size."""
+def test_a_client_below_the_minimum_rate_is_disconnected() -> None:
+    """Some progress is not enough: the whole response has a timeout, which depends on its size."""
     limits = dataclasses.replace(LIMITS, reading_bytes_per_second=LARGE)
     with (
         serving(Rooms(), limits) as url,
@@ -193,8 +191,8 @@ def test_a_client_that_always_reads_a_little_more_does_not_hold_its_answer_for_l
     assert limits.write_timeout + 1 - 0.5 < time.monotonic() - started < 20
 
 
-def test_a_client_that_reads_slowly_gets_its_answer(url: str) -> None:
-    """The limit is for the time without any progress."""
+def test_a_slow_but_steady_client_gets_its_response(url: str) -> None:
+    """The timeout is for the time without progress."""
     with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), timeout=SOON) as client:
         client.sendall(b"GET /much HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         received, started = 0, time.monotonic()
@@ -206,8 +204,8 @@ def test_a_client_that_reads_slowly_gets_its_answer(url: str) -> None:
 
 
 @pytest.mark.parametrize("name", [b"reads", b""])
-def test_a_chunked_body_may_have_one_mebibyte_and_no_byte_more(rooms: Rooms, url: str, name: bytes) -> None:
-    """Content-Length is what a client says; what counts is what it sends. Chunks are of all sizes."""
+def test_a_chunked_body_over_one_mebibyte_gets_413(rooms: Rooms, url: str, name: bytes) -> None:
+    """The limit counts the bytes of the body, not the chunks."""
     whole = (b"%x\r\n%b\r\n" % (LARGEST_BODY_BYTES // 16, b"x" * (LARGEST_BODY_BYTES // 16))) * 16
     with Wire(url) as wire:
         assert wire.until_end(CHUNKED % name + whole + b"0\r\n\r\n").statuses == [200]
@@ -220,8 +218,8 @@ def test_a_chunked_body_may_have_one_mebibyte_and_no_byte_more(rooms: Rooms, url
             assert_is_our_error(said.replies[0])
 
 
-def test_what_surrounds_chunks_is_limited_too(url: str) -> None:
-    """Extensions and trailers are no part of the body, and could go on for ever without one byte of it."""
+def test_chunk_extensions_and_trailers_are_limited(url: str) -> None:
+    """They could go on for ever without a byte of the body."""
     for hostile in (b"1;" + b"x" * 300_000, b"0\r\n" + b"X: y\r\n" * 50_000, b"1\r\nx\r\n" * 60_000):
         with Wire(url) as wire:
             said = wire.until_end(CHUNKED % b"reads" + hostile)
@@ -230,7 +228,7 @@ def test_what_surrounds_chunks_is_limited_too(url: str) -> None:
 
 
 def test_trailers_are_not_headers(rooms: Rooms, url: str) -> None:
-    """A proxy that checks headers does not look there (RFC 9110 §6.5.1); neither do those of the next request grow."""
+    """A proxy does not check them (RFC 9110 §6.5.1)."""
     with Wire(url) as wire:
         said = wire.until_end(CHUNKED % b"reads" + b"3\r\nabc\r\n0\r\nAuthorization: Bearer x\r\n\r\n" + GET % b"reads")
         assert said.statuses == [200]
@@ -239,8 +237,8 @@ def test_trailers_are_not_headers(rooms: Rooms, url: str) -> None:
     assert b"authorization" not in headers
 
 
-def test_requests_with_bodies_in_a_row_are_read_by_those_they_are_for(rooms: Rooms, url: str) -> None:
-    """More than is parsed at once, while each waits for its body."""
+def test_pipelined_requests_get_their_own_bodies(rooms: Rooms, url: str) -> None:
+    """The input is larger than one slice of the parser."""
     bodies = [b"%d" % each * 3_000 for each in range(30)]
     row = b"".join(b"PUT /reads HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (len(b), b) for b in bodies)
     before = len(rooms.seen)
@@ -251,8 +249,8 @@ def test_requests_with_bodies_in_a_row_are_read_by_those_they_are_for(rooms: Roo
 
 
 @pytest.mark.parametrize("first", [b"waits", b"takes"])
-def test_a_client_that_is_far_ahead_costs_no_more_than_others(first: bytes) -> None:
-    """What it has sent waits as bytes, and most of that in its own machine; requests are far larger in memory."""
+def test_pipelined_requests_are_buffered_as_bytes(first: bytes) -> None:
+    """Parsed requests would be far larger in memory."""
     rooms = Rooms()
     row = GET % first + GET % b"" * 200_000
     with serving(rooms) as url, Wire(url) as wire:
@@ -265,8 +263,8 @@ def test_a_client_that_is_far_ahead_costs_no_more_than_others(first: bytes) -> N
         rooms.let_go()
 
 
-def test_a_row_that_comes_in_pieces_is_answered_as_a_whole() -> None:
-    """Whoever reads the body of the first lets in what follows it, piece by piece, before it is their turn."""
+def test_pipelined_requests_in_fragments_are_all_answered() -> None:
+    """Reading the first body resumes the input, so later requests arrive piece by piece."""
     rooms = Rooms()
     head = GET % b"reads"
     with serving(rooms) as url, Wire(url) as wire:
@@ -281,16 +279,16 @@ def test_a_row_that_comes_in_pieces_is_answered_as_a_whole() -> None:
         assert wire.said.end == "open"
 
 
-def test_what_follows_the_last_request_is_not_even_looked_at(url: str, caplog: pytest.LogCaptureFixture) -> None:
-    """It is no request, so it can be neither served nor refused."""
+def test_input_after_the_last_request_is_ignored(url: str, caplog: pytest.LogCaptureFixture) -> None:
+    """It is neither served nor refused."""
     caplog.set_level(logging.INFO)
     with Wire(url) as wire:
         assert wire.until_end(CHUNKED % b"" + b"0\r\n\r\n" + b"\0\0" + GET % b"").statuses == [200]
     assert "refused" not in caplog.text
 
 
-def test_what_follows_the_last_request_does_not_drown_its_answer() -> None:
-    """To close while there is something unread is a reset, and a reset takes away what the client has not read yet."""
+def test_input_after_the_last_request_does_not_reset_the_connection() -> None:
+    """A close with unread input causes a reset, which destroys the response."""
     rooms = Rooms()
     with serving(rooms) as url, Wire(url) as wire:
         wire.send(b"GET /waits HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" + GET % b"")
@@ -301,8 +299,8 @@ def test_what_follows_the_last_request_does_not_drown_its_answer() -> None:
         assert (said.statuses, said.end) == ([200], "eof")
 
 
-def test_of_what_nobody_reads_no_more_is_taken_than_of_a_body(url: str) -> None:
-    """The answer is out; a client that goes on and on all the same is cut off."""
+def test_a_client_that_sends_too_much_ignored_input_is_cut_off(url: str) -> None:
+    """The response has been sent already."""
     with Wire(url) as wire:
         wire.socket.settimeout(SOON)
         sent = 0
@@ -312,16 +310,16 @@ def test_of_what_nobody_reads_no_more_is_taken_than_of_a_body(url: str) -> None:
         assert sent < LARGE / 2
 
 
-def test_blanks_around_a_value_are_not_the_value(rooms: Rooms, url: str) -> None:
-    """Two that compare what stands there must see the same (RFC 9110 §5.5)."""
+def test_white_space_around_a_header_value_is_removed(rooms: Rooms, url: str) -> None:
+    """All readers of the header must see the same value (RFC 9110 §5.5)."""
     with Wire(url) as wire:
         wire.replies(1, b"GET /reads HTTP/1.1\r\nHost: x \r\nX-Name: \t a value \t \r\n\r\n")
         assert wire.said.statuses == [200]
     assert rooms.seen[-1][0][b"x-name"] == b"a value"
 
 
-def test_answers_come_in_order_and_a_refusal_behind_them() -> None:
-    """A 400 that overtakes would be read as the answer to the request before it."""
+def test_a_refusal_follows_the_responses_before_it() -> None:
+    """The client would take an earlier 400 for the response to another request."""
     rooms = Rooms()
     with serving(rooms) as url, Wire(url) as wire:
         wire.send(GET % b"waits" + GET % b"" + b"\0\0\0" + GET % b"")
@@ -333,8 +331,8 @@ def test_answers_come_in_order_and_a_refusal_behind_them() -> None:
         assert wire.until_end().statuses == [200, 200, 400]
 
 
-def test_a_client_that_waits_for_an_answer_is_not_taken_for_slow() -> None:
-    """It is not its fault; nor is it where it has sent the beginning of the next request meanwhile."""
+def test_a_client_that_waits_for_a_response_does_not_time_out() -> None:
+    """This holds also when the client has sent the beginning of its next request."""
     rooms = Rooms()
     with serving(rooms) as url, Wire(url) as wire:
         wire.send(GET % b"waits" + GET[:10])
@@ -344,8 +342,8 @@ def test_a_client_that_waits_for_an_answer_is_not_taken_for_slow() -> None:
         assert wire.replies(1).statuses == [200]
 
 
-def test_half_closed_clients_get_answers_that_are_still_to_come() -> None:
-    """The client has said all that it wants to; that it listens no more, nobody has said."""
+def test_a_half_closed_client_gets_the_remaining_responses() -> None:
+    """A client that closes its sending half still reads."""
     rooms = Rooms()
     with serving(rooms) as url, Wire(url) as wire:
         wire.send(GET % b"waits" + GET % b"")
@@ -356,8 +354,8 @@ def test_half_closed_clients_get_answers_that_are_still_to_come() -> None:
         assert wire.until_end().statuses == [200, 200]
 
 
-def test_clients_that_go_away_in_the_middle_leave_nothing_behind(caplog: pytest.LogCaptureFixture) -> None:
-    """Neither a connection nor a line in the log, whatever they were in the middle of."""
+def test_disconnected_clients_leave_no_tasks_or_errors(caplog: pytest.LogCaptureFixture) -> None:
+    """This holds for each state of the connection."""
     rooms = Rooms()
     with serving(rooms, Limits(connections=40)) as url:
         for _ in range(5):
@@ -384,12 +382,12 @@ def test_clients_that_go_away_in_the_middle_leave_nothing_behind(caplog: pytest.
             time.sleep(0.1)
     assert statuses == [[200]] * 39
     assert [
-        each.getMessage() for each in caplog.records if each.levelno > logging.INFO and "turned" not in each.msg
+        each.getMessage() for each in caplog.records if each.levelno > logging.INFO and "were open" not in each.msg
     ] == []
 
 
-def test_one_connection_too_many_is_told_so(rooms: Rooms, caplog: pytest.LogCaptureFixture) -> None:
-    """At once and without a parser; those that are open go on, and one that ends makes room."""
+def test_a_connection_beyond_the_maximum_gets_503(rooms: Rooms, caplog: pytest.LogCaptureFixture) -> None:
+    """Open connections are unaffected, and one that ends makes room."""
     with serving(rooms) as url, contextlib.ExitStack() as stack:
         wires = [stack.enter_context(Wire(url)) for _ in range(LIMITS.connections)]
         assert [wire.replies(1, GET % b"").statuses for wire in wires] == [[200]] * LIMITS.connections
@@ -412,8 +410,8 @@ def test_one_connection_too_many_is_told_so(rooms: Rooms, caplog: pytest.LogCapt
         assert [wire.replies(2, GET % b"").statuses for wire in wires[1:5]] == [[200, 200]] * 4
 
 
-def test_a_flood_of_connections_leaves_the_server_well(rooms: Rooms) -> None:
-    """500 at once where 40 may be: each is served or told, and afterwards everything is as before."""
+def test_the_server_recovers_from_a_flood_of_connections(rooms: Rooms) -> None:
+    """500 connections come at once where 40 are allowed."""
     with serving(rooms) as url:
         with contextlib.ExitStack() as stack:
             wires = [stack.enter_context(Wire(url)) for _ in range(500)]
@@ -423,8 +421,8 @@ def test_a_flood_of_connections_leaves_the_server_well(rooms: Rooms) -> None:
             assert wire.until_end(LIVE).statuses == [200]
 
 
-def test_the_number_of_connections_fits_the_files_that_a_process_may_open() -> None:
-    """Accepting one more than there are file descriptors would fail for the database, too."""
+def test_the_maximum_of_connections_fits_the_file_descriptor_limit() -> None:
+    """The database needs file descriptors, too."""
     program = (
         "import resource\nfrom product_gateway.services import sockets\n"
         "for limits in (300, 1000), (256, 256), (150, 150):\n"

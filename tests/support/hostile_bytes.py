@@ -1,4 +1,4 @@
-"""What strangers send: bytes by name, and what must come back. Fuzzers behind an HTTP client never send these."""
+"""Hostile requests as bytes, with the expected responses. HTTP clients, and so most fuzzers, cannot send these."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from product_gateway.http.limits import LARGEST_BODY_BYTES, LARGEST_HEAD_BYTES
 API = b"/product-gateway/v1"
 SYNC = API + b"/sync/PRODUCT"
 UNTOUCHED = API + b"/sync/COLLECTION"
-"""What is refused asks for this one: that there is no such sync in the end proves that it had no effect."""
+"""The target of refused requests: if this sync does not exist at the end, they had no effect."""
 
 SYNCED = frozenset({202, 429})
 NEXT = b"GET /health/ready HTTP/1.1\r\nHost: next\r\n\r\n"
@@ -16,7 +16,7 @@ TOKEN = b"%TOKEN%"
 
 @dataclass(frozen=True)
 class Case:
-    """`statuses`: one set for each answer. `closes`: the server closes by itself, and says so where it can."""
+    """A case. `statuses`: the allowed ones of each response. `closes`: the server closes the connection."""
 
     data: bytes
     statuses: tuple[frozenset[int], ...]
@@ -28,38 +28,38 @@ class Case:
 
 
 def one(*statuses: int) -> tuple[frozenset[int], ...]:
-    """One answer, with any of these."""
+    """Expect one response with any of these statuses."""
     return (frozenset(statuses),)
 
 
 def head(line: bytes, *headers: bytes, host: bytes | None = b"gateway") -> bytes:
-    """A request line and headers; with a Host where none is given."""
+    """Return a request line and headers."""
     fields = [b"Host: " + host] if host is not None else []
     return b"\r\n".join([line, *fields, *headers, b"", b""])
 
 
 def get(target: bytes, *headers: bytes) -> bytes:
-    """A GET with a good token."""
+    """Return a GET with a valid token."""
     return head(b"GET " + target + b" HTTP/1.1", b"Authorization: Bearer " + TOKEN, *headers)
 
 
 def put(*headers: bytes, target: bytes = SYNC, version: bytes = b"1.1") -> bytes:
-    """A PUT with a good token."""
+    """Return a PUT with a valid token."""
     return head(b"PUT " + target + b" HTTP/" + version, b"Authorization: Bearer " + TOKEN, *headers)
 
 
 def body(content: bytes, *headers: bytes) -> bytes:
-    """A PUT with a body, which no operation wants."""
+    """Return a PUT with a body, which the operation ignores."""
     return put(b"Content-Type: application/json", b"Content-Length: %d" % len(content), *headers) + content
 
 
 def chunked(content: bytes, *headers: bytes, target: bytes = SYNC) -> bytes:
-    """A PUT with this behind its headers."""
+    """Return a chunked PUT with this content after its headers."""
     return put(b"Transfer-Encoding: chunked", *headers, target=target) + content
 
 
 def refused(data: bytes, *statuses: int, may_reset: bool = False) -> Case:
-    """One answer (400 unless told), and a close."""
+    """Expect one response (by default 400), and a close."""
     return Case(data, one(*(statuses or (400,))), closes=True, may_reset=may_reset)
 
 
@@ -70,7 +70,7 @@ GOOD_HEAD = head(b"GET " + LIVE + b" HTTP/1.1")
 
 
 def padded(size: int) -> bytes:
-    """A GET whose request line and headers have exactly so many bytes."""
+    """Return a GET whose request line and headers have exactly `size` bytes."""
     line = b"GET " + LIVE + b" HTTP/1.1"
     return head(line, b"X: " + b"x" * (size - len(head(line, b"X: "))))
 
@@ -246,8 +246,8 @@ LINES = {
     "OPTIONS of a path": Case(head(b"OPTIONS " + LIVE + b" HTTP/1.1"), one(405)),
     "asterisk of a GET": refused(head(b"GET * HTTP/1.1")),
     "TRACE": Case(head(b"TRACE " + LIVE + b" HTTP/1.1", b"Cookie: secret"), one(405)),
-    "method that nobody knows": Case(head(b"BREW " + LIVE + b" HTTP/1.1"), one(405)),
-    "method that nobody knows, at no path": Case(head(b"BREW /nothing HTTP/1.1"), one(404)),
+    "unknown method, known path": Case(head(b"BREW " + LIVE + b" HTTP/1.1"), one(405)),
+    "unknown method, unknown path": Case(head(b"BREW /nothing HTTP/1.1"), one(404)),
     "method of another protocol": Case(head(b"DESCRIBE " + LIVE + b" HTTP/1.1"), one(405)),
     "method of WebDAV": Case(head(b"PROPFIND " + LIVE + b" HTTP/1.1"), one(405)),
     "method of one letter": Case(head(b"G " + LIVE + b" HTTP/1.1"), one(405)),

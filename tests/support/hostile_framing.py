@@ -1,4 +1,4 @@
-"""Where does a request end? Bytes that two readers could take for two things, and requests in a row."""
+"""Request smuggling and pipelining: bytes that two readers could frame differently."""
 
 from tests.support.hostile_bytes import (
     API,
@@ -24,12 +24,12 @@ READY = frozenset({200, 503})
 
 
 def smuggled(*headers: bytes, content: bytes = END, version: bytes = b"1.1") -> Case:
-    """One refusal; neither this PUT nor the request hidden behind it is served."""
+    """Expect one refusal: neither this PUT nor the request after it is served."""
     return refused(put(*headers, target=UNTOUCHED, version=version) + content + NEXT)
 
 
 def badly_chunked(content: bytes) -> Case:
-    """The same where the headers are good."""
+    """Expect the same for valid headers and an invalid chunked body."""
     return Case(chunked(content, target=UNTOUCHED) + NEXT, (BAD,), closes=True, in_body=True)
 
 
@@ -129,6 +129,6 @@ ROWS = {
     "half closed in the middle of the second": Case(GOOD_HEAD + GOOD_HEAD[:20], (OK, BAD), True, half_close=True),
     "half closed without a word": Case(b"", (), closes=True, half_close=True),
 }
-"""Requests in a row on one connection."""
+"""Pipelined requests on one connection."""
 
 assert one(200) == (OK,)

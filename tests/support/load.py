@@ -1,4 +1,4 @@
-"""Many connections that ask again as soon as they are answered, and what a process has of memory, threads and files."""
+"""A load generator without back-off, and the footprint of a process."""
 
 import asyncio
 import collections
@@ -12,13 +12,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 PATIENCE = 60
-"""Seconds after which an answer counts as never coming."""
+"""Seconds after which a missing response fails the test."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer as it came."""
-
     status: int
     headers: dict[str, str]
     body: bytes
@@ -26,31 +24,31 @@ class Answer:
 
     @property
     def error(self) -> dict[str, str]:
-        """The one error of the contract's body."""
+        """The only error of the contract's error body."""
         (found,) = json.loads(self.body)["error"]
         return dict(found)
 
 
 @dataclass
 class Tally:
-    """What many connections were answered."""
+    """The responses of many connections."""
 
     seconds: dict[int, list[float]] = field(default_factory=lambda: collections.defaultdict(list))
     odd: list[str] = field(default_factory=list)  # what no answer may be
 
     @property
     def statuses(self) -> dict[int, int]:
-        """How many answers of each status."""
+        """The number of responses by status."""
         return {status: len(each) for status, each in sorted(self.seconds.items())}
 
     def latency(self, status: int, part: float = 0.5) -> float:
-        """In seconds: the median, or the one that so large a part of the answers stays below."""
+        """Return a quantile of the response times in seconds, by default the median."""
         taken = sorted(self.seconds[status])
         return taken[min(int(len(taken) * part), len(taken) - 1)]
 
 
 class Connection:
-    """One connection, as quick as Python can be."""
+    """A minimal, fast HTTP connection."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
@@ -58,12 +56,11 @@ class Connection:
 
     @classmethod
     async def to(cls, url: str) -> "Connection":
-        """A new one."""
         address = urlsplit(url)
         return cls(*await asyncio.open_connection(address.hostname, address.port))
 
     async def ask(self, request: bytes) -> Answer:
-        """Sends, and waits for the answer. Raises OSError or EOFError where the connection ends."""
+        """Send a request and return the response. Raise OSError or EOFError where the connection ends."""
         started = time.perf_counter()
         self._writer.write(request)
         async with asyncio.timeout(PATIENCE):
@@ -74,12 +71,10 @@ class Connection:
         return Answer(int(lines[0].split()[1]), headers, body, time.perf_counter() - started)
 
     def close(self) -> None:
-        """Lets go."""
         self._writer.close()
 
 
 def written(target: str, token: str | None = None, method: str = "GET") -> bytes:
-    """A request."""
     authorization = f"Authorization: Bearer {token}\r\n" if token else ""
     return f"{method} {target} HTTP/1.1\r\nHost: gateway\r\n{authorization}\r\n".encode()
 
@@ -87,7 +82,7 @@ def written(target: str, token: str | None = None, method: str = "GET") -> bytes
 async def press(
     url: str, request: bytes, connections: int, seconds: float, check: Callable[[Answer], str | None] = lambda _: None
 ) -> Tally:
-    """So many connections, each with one request under way at a time; `check` says what is odd about an answer."""
+    """Send requests on each of the connections, one after the other. `check` returns a fault of a response, or None."""
     tally = Tally()
     deadline = time.monotonic() + seconds
 
@@ -109,7 +104,7 @@ async def press(
 async def beside(
     work: Awaitable[Any], url: str, request: bytes, pause: float = 0.05
 ) -> tuple[Any, list[tuple[int, float]]]:
-    """What `work` brings, and status and seconds of one more request again and again meanwhile."""
+    """Await `work` while repeating a request. Return its result, and the status and seconds of each request."""
     seen: list[tuple[int, float]] = []
     done = asyncio.Event()
 
@@ -132,7 +127,7 @@ async def beside(
 
 @dataclass(frozen=True)
 class Footprint:
-    """What a process has."""
+    """The resources of a process."""
 
     rss: int
     """Bytes of memory."""
@@ -141,13 +136,13 @@ class Footprint:
 
     @classmethod
     def of(cls, pid: int) -> "Footprint":
-        """Now (Linux only)."""
+        """Measure a process (Linux only)."""
         status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
         files = len(list(Path(f"/proc/{pid}/fd").iterdir()))
         return cls(int(status["VmRSS"].split()[0]) * 1024, int(status["Threads"]), files)
 
 
 def slope(values: list[float]) -> float:
-    """How much one more step adds: the median of the slopes of all pairs (Theil and Sen), which outliers don't move."""
+    """Return the slope per step by Theil and Sen: the median over all pairs, robust against outliers."""
     pairs = [(values[j] - values[i]) / (j - i) for i in range(len(values)) for j in range(i + 1, len(values))]
     return statistics.median(pairs) if pairs else 0.0

@@ -1,4 +1,4 @@
-"""Raw HTTP/1.1 over a socket: sends any bytes, and reads answers as strictly as the standard allows."""
+"""Raw HTTP/1.1 over a socket: sends any bytes, and reads responses as strictly as the standard allows."""
 
 import json
 import selectors
@@ -13,43 +13,40 @@ from urllib.parse import urlsplit
 from product_gateway.api.error_responses import TITLES
 
 PATIENCE = 20
-"""Seconds without a byte in either direction after which a server counts as hanging."""
+"""Seconds without a byte in either direction after which a test fails."""
 LIVE = b"GET /health/live HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\n\r\n"
 
 
 @dataclass(frozen=True)
 class Reply:
-    """One answer as it came."""
-
     status: int
     headers: list[tuple[str, str]]
     body: bytes
 
     def all(self, name: str) -> list[str]:
-        """The values of a header, by its name in lower case."""
+        """Return the values of a header; `name` is in lower case."""
         return [value for each, value in self.headers if each == name]
 
     @property
     def closes(self) -> bool:
-        """Whether it says that it is the connection's last."""
+        """Whether the response has `Connection: close`."""
         return self.all("connection") == ["close"]
 
 
 @dataclass
 class Conversation:
-    """What came back: the answers, and how it ended ("eof", "reset", "open")."""
+    """The responses of a connection, and its end: "eof", "reset" or "open"."""
 
     replies: list[Reply] = field(default_factory=list)
     end: str = "open"
 
     @property
     def statuses(self) -> list[int]:
-        """Of the answers, in their order."""
         return [each.status for each in self.replies]
 
 
 class Wire:
-    """A connection. `methods` are those of the requests that will be sent: a HEAD is answered without a body."""
+    """A connection. `methods` are those of the requests: the response to HEAD has no body."""
 
     def __init__(self, url: str, methods: Sequence[str] = ()) -> None:
         address = urlsplit(url)
@@ -66,11 +63,11 @@ class Wire:
         self.socket.close()
 
     def send(self, data: bytes) -> None:
-        """Sends everything; a server that has closed is no reason to fail."""
+        """Send everything. Do not fail where the server has closed."""
         self._exchange(data, lambda: False, when_sent=True)
 
     def trickle(self, data: bytes) -> None:
-        """Sends byte by byte, as long as the server wants any."""
+        """Send byte by byte until the server closes."""
         try:
             for byte in data:
                 self.socket.sendall(bytes([byte]))
@@ -78,24 +75,24 @@ class Wire:
             return  # closed at the other end: what it said before is still to be read
 
     def listen(self) -> None:
-        """Reads what is there."""
+        """Read the available bytes."""
         self.socket.setblocking(False)
         self._receive()
 
     def half_close(self) -> None:
-        """Says that there is no more to come."""
+        """Close the sending half."""
         try:
             self.socket.shutdown(socket.SHUT_WR)
         except OSError:
             self.said.end = "reset" if self.said.end == "open" else self.said.end
 
     def until_end(self, data: bytes = b"") -> Conversation:
-        """Sends, and reads until the server closes."""
+        """Send, and read until the server closes."""
         self._exchange(data, lambda: False)
         return self.said
 
     def replies(self, count: int, data: bytes = b"") -> Conversation:
-        """Sends, and reads until there are so many answers, or the server closes."""
+        """Send, and read until there are `count` responses or the server closes."""
         self._exchange(data, lambda: len(self.said.replies) >= count)
         return self.said
 
@@ -168,7 +165,7 @@ class Wire:
 
 
 def assert_is_our_error(reply: Reply, *, with_body: bool = True) -> None:
-    """Whatever went wrong: the contract's error body, a name for the request, and nothing for browsers to guess."""
+    """Check for the contract's error body, a request id and the security headers."""
     status = HTTPStatus(reply.status)
     assert reply.status != 500, reply
     assert reply.all("content-type") == ["application/json"], reply

@@ -1,4 +1,4 @@
-"""A network between a server and its clients that can stop carrying anything, without a word to either side."""
+"""A TCP proxy between a server and its clients that can silently stop forwarding."""
 
 import selectors
 import socket
@@ -10,7 +10,7 @@ HOST = "127.0.0.1"
 
 
 class Wires:
-    """Carries bytes between its own port and another one, in a thread of its own."""
+    """A proxy from its own port to another one, in its own thread."""
 
     def __init__(self, to: int) -> None:
         self._to = to
@@ -25,7 +25,7 @@ class Wires:
 
     @contextmanager
     def dead(self) -> Iterator[None]:
-        """Nothing comes through; what was connected before stays dead for ever, as after the failure of a router."""
+        """Forward nothing meanwhile. Existing connections stay silent for ever, as after the failure of a router."""
         self._is_dead = True
         try:
             yield
@@ -33,11 +33,11 @@ class Wires:
             self._is_dead = False
 
     def stop(self) -> None:
-        """From any thread."""
+        """End `run`; callable from any thread."""
         self._is_over = True
 
     def run(self) -> None:
-        """Until it is stopped."""
+        """Forward bytes until `stop` is called."""
         while not self._is_over:
             for key, _ in self._selector.select(0.05):
                 if key.fileobj is self._listening:
@@ -87,7 +87,7 @@ class Wires:
 
 @contextmanager
 def wires(to: int) -> Iterator[Wires]:
-    """Wires to a port on this machine."""
+    """Run a proxy to a port on this machine."""
     made = Wires(to)
     thread = threading.Thread(target=made.run, name="wires")
     thread.start()
