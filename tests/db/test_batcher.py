@@ -1,4 +1,4 @@
-"""together, enqueuing and reading: many who ask at once share statements and a commit, and nothing else."""
+"""Batches: concurrent requests share statements and a commit, and nothing else."""
 
 import asyncio
 from collections.abc import Sequence
@@ -27,8 +27,8 @@ from product_gateway.model.syncs import EntityType, Sync, SyncStatus
 PRODUCT, COLLECTION = EntityType
 
 
-async def test_who_comes_while_the_database_is_busy_is_in_the_next_batch() -> None:
-    """Nobody waits for others to come, and many need few commits."""
+async def test_requests_submitted_during_a_batch_form_the_next_batch() -> None:
+    """A request is not delayed to fill a batch, and many requests need few commits."""
     batches: list[int] = []
 
     async def write(asked: Sequence[int]) -> Sequence[int]:
@@ -39,10 +39,10 @@ async def test_who_comes_while_the_database_is_busy_is_in_the_next_batch() -> No
     batcher: Batcher[int, int] = Batcher(write)
     assert await asyncio.gather(*(batcher.submit(n) for n in range(500))) == [2 * n for n in range(500)]
     assert len(batches) <= 500 / MAX_BATCH + 2
-    assert await batcher.submit(7) == 14, "who comes later is not forgotten"
+    assert await batcher.submit(7) == 14, "a later request starts a new batch"
 
 
-async def test_one_that_cannot_be_written_does_not_fail_the_others() -> None:
+async def test_a_failing_request_does_not_fail_the_others_of_its_batch() -> None:
     """The batch is tried again one by one."""
 
     async def write(asked: Sequence[int]) -> Sequence[int | Exception]:
@@ -56,7 +56,7 @@ async def test_one_that_cannot_be_written_does_not_fail_the_others() -> None:
     assert [type(each) for each in outcomes[3:5]] == [ZeroDivisionError, LookupError]
 
 
-async def test_a_database_that_is_away_is_so_for_all_and_is_asked_once() -> None:
+async def test_an_unavailable_database_fails_the_batch_without_another_try() -> None:
     """Each hears of it with an error of their own."""
     asked_times = 0
 
@@ -131,7 +131,7 @@ async def test_requests_with_the_same_key_in_one_batch_get_one_sync(database: Da
     assert isinstance(invalid, InvalidRequest)
 
 
-async def test_batches_of_the_same_syncs_in_any_order_do_not_wait_for_each_other_for_ever(database: Database) -> None:
+async def test_batches_of_the_same_syncs_in_any_order_do_not_deadlock(database: Database) -> None:
     """Each sync goes to one of them, and no batch fails."""
     names = [f"m{n}" for n in range(30)]
     for name in names:
@@ -145,7 +145,7 @@ async def test_batches_of_the_same_syncs_in_any_order_do_not_wait_for_each_other
 
 
 @pytest.mark.parametrize("name", ["it's", 'quo"ted', "back\\slash", "a,b", "{}", "ü"])
-async def test_a_name_is_a_name_whatever_is_in_it(database: Database, name: str) -> None:
+async def test_any_merchant_name_is_passed_unchanged(database: Database, name: str) -> None:
     """Lists of names travel as JSON or as an array."""
     [outcome] = await database.write_autocommit(enqueue_many, [(name, PRODUCT, None)])
     assert isinstance(outcome, UnknownMerchant)

@@ -33,7 +33,7 @@ from tests.support import databases
 # SQLAlchemy cannot read such an index back from SQLite. The next test compares its text.
 @pytest.mark.filterwarnings("ignore:.*expression-based index .?ix_syncs_queued")
 def test_migrations_make_the_tables_that_the_code_uses(database: Database) -> None:
-    """Two descriptions of the same tables drift apart unless somebody looks."""
+    """Two descriptions of the same tables drift apart unless a test compares them."""
     differences = database.call(lambda connection: compare_metadata(MigrationContext.configure(connection), metadata))
     assert differences == []
 
@@ -64,7 +64,7 @@ def test_tables_made_at_once_are_those_that_the_migrations_make(tmp_path: Path, 
     assert contents(tmp_path / "made.db") == contents(sqlite_template)
 
 
-async def test_a_read_sees_one_state_whatever_others_write_meanwhile(database: Database) -> None:
+async def test_a_read_sees_one_snapshot_during_other_writes(database: Database) -> None:
     """So that what two statements of it find fits together."""
 
     def count(connection: Connection) -> int:
@@ -80,8 +80,8 @@ async def test_a_read_sees_one_state_whatever_others_write_meanwhile(database: D
     assert await database.read(count) == before + 1
 
 
-async def test_an_error_is_gone_with_whoever_heard_of_it(database: Database) -> None:
-    """Nobody has to search for it: with each one that stays behind, a search would come sooner, and take longer."""
+async def test_a_handled_error_leaves_no_reference_cycle(database: Database) -> None:
+    """Cycles would make the garbage collector run sooner, and longer."""
 
     async def fail(asked: Sequence[UUID]) -> Sequence[SyncNotFound]:
         return [SyncNotFound(each) for each in asked]
@@ -125,7 +125,7 @@ async def test_many_may_migrate_at_once(tmp_path: Path, postgresql_server: str) 
             each.close()
 
 
-def test_an_unmigrated_database_of_somebody_else_is_not_touched(postgresql_server: str) -> None:
+def test_an_unmigrated_postgresql_database_is_not_changed(postgresql_server: str) -> None:
     """Who runs a PostgreSQL decides when its tables change."""
     with open_database(postgresql_server) as database:
         with pytest.raises(SettingsError, match="product-gateway migrate"):
@@ -166,7 +166,7 @@ async def test_a_write_that_was_answered_is_there_for_everybody(database: Databa
 
 
 async def test_two_processes_worth_of_connections_share_a_file(database: Database, database_url: str) -> None:
-    """A transaction that reads first and writes later must not fail because somebody wrote between."""
+    """A transaction that reads first and writes later must not fail because of another write in between."""
     with open_database(database_url) as another:
 
         async def put(through: Database, merchant: str) -> bool:

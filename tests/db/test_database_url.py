@@ -45,19 +45,19 @@ def parts(password: str) -> set[str]:
 
 
 @pytest.mark.parametrize("password", PASSWORDS)
-@pytest.mark.parametrize("form", ["as it is", "percent-encoded"])
+@pytest.mark.parametrize("form", ["plain", "percent-encoded"])
 def test_no_part_of_a_password_is_printed(
     password: str, form: str, sqlite_deployment: Deployment, terminal: Terminal
 ) -> None:
     """Where the URL is in doubt, nothing of it is; otherwise the rest helps the operator."""
-    written = password if form == "as it is" else quote(password, safe="")
+    written = password if form == "plain" else quote(password, safe="")
     for command in ("migrate", "merchant list"):
         sqlite_deployment.environment["PRODUCT_GATEWAY_DATABASE_URL"] = f"postgresql://user:{written}@127.0.0.1:1/name"
         done = terminal.run(sqlite_deployment, command)
         assert_refused(done, "PRODUCT_GATEWAY_DATABASE_URL")
         for part in parts(password):
             assert part not in done.stderr
-        if form != "as it is":
+        if form != "plain":
             assert "user:***@127.0.0.1:1/name" in done.stderr
 
 
@@ -94,7 +94,7 @@ def test_no_process_prints_a_part_of_a_password(password: str, command: str, sql
     ],
 )
 def test_a_url_that_cannot_be_used_is_refused_without_its_password(url: str) -> None:
-    """Whatever else is wrong with it."""
+    """Also if the URL has other faults."""
     for password in (FIRST, f"{FIRST}@{SECOND}", f"{FIRST}:{SECOND}"):
         with pytest.raises(SettingsError) as refused, open_database(url.format(password)) as database:
             database.call(migrate.current)

@@ -21,7 +21,7 @@ from product_gateway.model.merchants import Platform
 from tests.support import databases
 
 DEADLINE = 0.5
-whatever_the_database = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+on_one_database = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 PATIENCE = 5.0  # seconds, for a busy machine; much less than what is waited for
 ENDLESS = {
     "postgresql": "SELECT pg_sleep(60)",
@@ -110,7 +110,7 @@ async def test_a_write_whose_time_is_up_before_its_commit(hasty: Database, datab
     assert is_sqlite or "slow" not in names(database)
 
 
-@whatever_the_database
+@on_one_database
 async def test_a_request_has_one_deadline_for_all_that_it_asks(database: Database, database_url: str) -> None:
     """Two answers that come late each would be later together than anybody waits."""
     with ExitStack() as stack:
@@ -156,7 +156,7 @@ async def test_a_process_can_end_while_the_database_hangs(
     await asyncio.gather(*waiting, return_exceptions=True)
 
 
-@whatever_the_database
+@on_one_database
 async def test_a_worker_has_all_the_time_it_needs(database: Database) -> None:
     """A page of many records, a removal: what takes long must not begin again and again."""
     done = []
@@ -169,7 +169,7 @@ async def test_a_worker_has_all_the_time_it_needs(database: Database) -> None:
     assert done
 
 
-async def test_a_row_that_somebody_holds_costs_no_connection(
+async def test_a_locked_row_costs_no_connection(
     postgresql_server: str, postgresql_template: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """PostgreSQL itself says that it waited long enough: nothing was done, and the session lives on."""
@@ -203,7 +203,7 @@ def counted(database: Database, start: str) -> list[str]:
     return found
 
 
-@whatever_the_database
+@on_one_database
 async def test_readiness_asks_the_database_once_a_second(hasty: Database) -> None:
     """Its path needs no token: who calls it a thousand times must not make a thousand commits."""
     found = counted(hasty, "UPDATE readiness")
@@ -216,7 +216,7 @@ async def test_readiness_asks_the_database_once_a_second(hasty: Database) -> Non
     assert 2 <= len(found) <= most, f"{len(found)} writes in {time.monotonic() - began:.1f} s"
 
 
-async def test_who_asks_for_readiness_and_goes_away_spoils_it_for_nobody(hasty: Database) -> None:
+async def test_a_cancelled_readiness_check_does_not_affect_other_callers(hasty: Database) -> None:
     """The others wait for the same answer."""
     readiness = Readiness(hasty)
     impatient = asyncio.create_task(readiness.check())

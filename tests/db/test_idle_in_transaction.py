@@ -1,4 +1,4 @@
-"""A process that stands still in the middle of a write: on PostgreSQL it blocks nobody for long."""
+"""A process that stops in the middle of a write: on PostgreSQL it blocks others only briefly."""
 
 import threading
 import time
@@ -19,7 +19,7 @@ from tests.support import databases
 PRODUCT = EntityType.PRODUCT
 
 
-def test_a_worker_that_stands_still_in_a_write_keeps_nobody_from_cancelling(
+def test_a_worker_stopped_in_a_write_does_not_block_cancelling(
     postgresql_server: str, postgresql_template: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its machine may sleep for hours with the connection open; the row that it has locked must not sleep with it."""

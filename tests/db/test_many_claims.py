@@ -60,7 +60,7 @@ def statuses(connection: Connection) -> list[tuple[str, int, int]]:
 
 
 async def test_fifty_workers_run_each_of_many_syncs_exactly_once(database_url: str) -> None:
-    """Nobody waits for ever, and no merchant is called twice for one PUT."""
+    """No sync waits for ever, and no merchant is called twice for one PUT."""
     with contextlib.ExitStack() as stack:
         processes = [stack.enter_context(open_database(database_url)) for _ in range(PROCESSES)]
         await processes[0].write(fill)

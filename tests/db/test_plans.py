@@ -21,7 +21,7 @@ RULES = (5, 2)  # workers that a sync may lose, syncs of a merchant at once
 
 @pytest.fixture
 def url(postgresql_server: str, postgresql_template: str) -> str:
-    """A database in which nobody counts rows unless a test says so."""
+    """A database without automatic statistics."""
     url = databases.copy_of(postgresql_server, postgresql_template)
     for table in tables.metadata.tables:
         databases.run(url, f"ALTER TABLE {table} SET (autovacuum_enabled = false)")
@@ -42,7 +42,7 @@ def queue(connection: Connection, names: list[str]) -> None:
 
 
 def started(database: Database, merchant: str, records: int) -> Claim:
-    """A sync that has read so many records."""
+    """A sync that has read this many records."""
     database.call(enqueue, merchant, EntityType.PRODUCT)
     claim = database.call(claims.claim, "tester", 600.0, *RULES)
     assert claim is not None

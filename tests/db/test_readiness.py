@@ -1,4 +1,4 @@
-"""Readiness notices whatever would fail the requests that follow."""
+"""Readiness fails for every fault that would fail the requests that follow."""
 
 import pytest
 from sqlalchemy import Connection, text

@@ -28,7 +28,7 @@ EXCEPTIONS = {
         r"SELECT count\(\*\) .* FROM \(SELECT .* FROM webhook_deliveries "
         r"WHERE webhook_deliveries\.next_attempt_at IS NOT NULL .* LIMIT"
     ),
-    "old syncs are pruned whoever asked for them": re.compile(
+    "old syncs are pruned for all merchants": re.compile(
         r"SELECT syncs\.merchant, syncs\.id FROM syncs WHERE syncs\.finished_at < .* LIMIT"
     ),
 }

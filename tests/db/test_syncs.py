@@ -83,7 +83,7 @@ def test_a_sync_that_has_ended_makes_room_for_the_next(database: Database, end: 
 
 
 def test_the_database_itself_refuses_a_second_active_sync(database: Database) -> None:
-    """The rule must hold whoever writes, so it is the table's."""
+    """The rule must hold for every writer, so the table enforces it."""
     database.call(enqueue, "shop", PRODUCT)
     second = text(
         "INSERT INTO syncs (merchant, id, entity_type, status, queued_at) SELECT merchant, :id, entity_type, 'QUEUED',"
@@ -107,7 +107,7 @@ async def test_of_many_at_once_one_gets_through(database: Database) -> None:
 
 
 def test_a_claim_starts_the_sync(database: Database) -> None:
-    """From here on it belongs to somebody, until the lease runs out."""
+    """From here on a worker owns it, until the lease expires."""
     held = claimed(database)
     sync = now(database, held)
     assert (sync.status, sync.attempt, held.token, held.cursor) == (SyncStatus.IN_PROGRESS, 1, 1, None)
@@ -181,7 +181,7 @@ def test_a_sync_that_is_handed_back_is_claimed_again_at_once(database: Database)
 
 
 def test_pages_add_up(database: Database) -> None:
-    """Progress and result are sums over pages, whoever read them."""
+    """Progress and result are sums over pages, read by any worker."""
     held = claimed(database)
     database.call(claims.record_page, held, page("a", "b", cursor="2", total=4), Counts(created=1, unchanged=1))
     middle = now(database, held)
@@ -231,7 +231,7 @@ def test_removal_wants_a_complete_pull_whose_records_all_have_ids(database: Data
 
 
 def test_rejections_are_grouped_by_code_with_the_first_few_as_samples(database: Database) -> None:
-    """A million records with the same fault are one line for whoever has to mend it."""
+    """A million records with the same fault are one line in the report."""
     held = claimed(database)
     for start in (0, 4):
         rejections = tuple(Rejection("WRONG_TYPE", f"p{n}", "/sku", "no string") for n in range(start, start + 4))
@@ -246,7 +246,7 @@ def test_rejections_are_grouped_by_code_with_the_first_few_as_samples(database: 
     assert (missing.count, missing.samples) == (1, more)
 
 
-def test_nobody_sees_another_merchants_sync(database: Database) -> None:
+def test_another_merchants_sync_is_not_found(database: Database) -> None:
     """Not even that there is one."""
     sync = database.call(enqueue, "shop", PRODUCT)
     for look in (syncs.get, syncs.problems):

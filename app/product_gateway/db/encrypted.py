@@ -16,7 +16,7 @@ _PLACES: tuple[tuple[str, Column[str], Column[str]], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Encrypted:
-    """One secret as it is stored."""
+    """A stored secret, encrypted."""
 
     what: str
     merchant: str

@@ -100,7 +100,7 @@ def enqueue(connection: Connection, merchant: str, entity_type: EntityType, idem
 def enqueue_many(connection: Connection, requests: Sequence[EnqueueRequest]) -> list[Sync | GatewayError]:
     """Nothing -> QUEUED for each request; return its sync, or why there is none.
 
-    A known idempotency key returns its sync as it is now, or InvalidRequest if that has another entity type.
+    A known idempotency key returns its sync in its current state, or InvalidRequest if that has another entity type.
     Other errors: SyncAlreadyActive, UnknownMerchant, MerchantDisabled, NotBringYourOwnPlatform.
     Every statement is right by itself, so no transaction is needed.
     """

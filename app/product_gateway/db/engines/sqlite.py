@@ -122,7 +122,7 @@ def _begin(connection: Connection) -> None:
 
 
 def optimize(engine: Engine) -> None:
-    """Renew the query planner's statistics. Takes milliseconds, whatever the size (ANALYSIS_LIMIT).
+    """Renew the query planner's statistics. Takes milliseconds, for any size (ANALYSIS_LIMIT).
 
     Do nothing where the database is locked or away: no plan depends on these statistics.
     """
