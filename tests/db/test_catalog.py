@@ -1,4 +1,4 @@
-"""The catalog: what pages do to it, what is removed, and what readers see."""
+"""The catalog: writing pages, removing records and reading."""
 
 import pytest
 from sqlalchemy import Connection, Table, func, select, text
@@ -16,7 +16,7 @@ RULES = (5, 2)  # workers that a sync may lose, syncs of a merchant at once
 
 
 def started(database: Database, merchant: str = "shop", entity_type: EntityType = PRODUCT) -> Claim:
-    """A claim on a new sync."""
+    """Enqueue a sync and claim it."""
     database.call(enqueue, merchant, entity_type)
     claim = database.call(claims.claim, "tester", LEASE, *RULES)
     assert claim is not None
@@ -24,12 +24,12 @@ def started(database: Database, merchant: str = "shop", entity_type: EntityType 
 
 
 def page(records: dict[str, str], *rejections: Rejection, cursor: str | None = None) -> Page:
-    """A page of records, with something in each by which it can be told."""
+    """Return a page of records with these ids and contents."""
     return Page(tuple(Record(key, f'"{value}"') for key, value in records.items()), rejections, cursor, None)
 
 
 def pull(database: Database, *pages: Page, claim: Claim | None = None) -> Counts:
-    """A whole sync of the pages; what it did."""
+    """Run a sync of the pages. Return its counts."""
     claim = claim or started(database)
     for each in pages:
         database.call(catalog_write.write_page, claim, each, LEASE)
@@ -42,19 +42,18 @@ def pull(database: Database, *pages: Page, claim: Claim | None = None) -> Counts
 
 
 def contents(database: Database, merchant: str = "shop", entity_type: EntityType = PRODUCT) -> dict[str, str]:
-    """All records of the catalog."""
+    """Return the contents of all records by id."""
     listing = database.call(catalog.page, merchant, entity_type, "", 500)
     return {each.id: each.document.strip('"') for each in listing.records}
 
 
 def test_a_first_sync_creates_every_record(database: Database) -> None:
-    """Over all pages."""
     assert pull(database, page({"a": "1", "b": "1"}, cursor="2"), page({"c": "1"})) == Counts(created=3)
     assert contents(database) == {"a": "1", "b": "1", "c": "1"}
 
 
-def test_a_second_sync_tells_created_updated_unchanged_and_deleted_apart(database: Database) -> None:
-    """The result is what a merchant checks first."""
+def test_a_second_sync_counts_created_updated_unchanged_and_deleted_records(database: Database) -> None:
+    """Merchants check the counts of a sync first."""
     pull(database, page({"a": "1", "b": "1", "c": "1", "d": "1", "e": "1"}))
     counts = pull(database, page({"a": "1", "b": "2", "f": "1"}))
     assert counts == Counts(created=1, updated=1, unchanged=1, deleted=3)
@@ -62,7 +61,7 @@ def test_a_second_sync_tells_created_updated_unchanged_and_deleted_apart(databas
 
 
 def test_the_number_of_records_is_live_and_exact(database: Database) -> None:
-    """It is counted in the transactions that write, while a sync runs too."""
+    """The transactions that write also count."""
     claim = started(database)
     assert database.call(catalog.state, "shop", PRODUCT).num_records == 0
     database.call(catalog_write.write_page, claim, page({"a": "1", "b": "1"}, cursor="2"), LEASE)
@@ -74,7 +73,7 @@ def test_the_number_of_records_is_live_and_exact(database: Database) -> None:
 
 
 def test_updated_at_is_when_the_last_successful_sync_finished(database: Database) -> None:
-    """A failed one changes nothing about it."""
+    """A failed sync does not change it."""
     pull(database, page({"a": "1"}))
     state, latest = database.call(catalog.state_and_latest_sync, "shop", PRODUCT)
     assert latest is not None
@@ -84,7 +83,7 @@ def test_updated_at_is_when_the_last_successful_sync_finished(database: Database
 
 
 def test_a_failed_sync_removes_nothing(database: Database) -> None:
-    """What it did not reach stays as it was; what it reached is newer."""
+    """Pages that it wrote stay; all other records are unchanged."""
     pull(database, page({"a": "1", "b": "1"}))
     claim = started(database)
     database.call(catalog_write.write_page, claim, page({"a": "2"}, cursor="2"), LEASE)
@@ -93,7 +92,7 @@ def test_a_failed_sync_removes_nothing(database: Database) -> None:
 
 
 def test_an_unchanged_row_is_not_rewritten(database: Database) -> None:
-    """A sync that finds nothing new should cost the database next to nothing."""
+    """A sync without changes should cost the database very little."""
     pull(database, page({"a": "1"}))
     seal = text("UPDATE catalog_records SET document = 'sealed'")
     database.call(lambda connection: connection.execute(seal))
@@ -102,21 +101,21 @@ def test_an_unchanged_row_is_not_rewritten(database: Database) -> None:
 
 
 def test_a_rejected_record_with_an_id_keeps_its_old_version(database: Database) -> None:
-    """The merchant still has it; it only cannot be read just now."""
+    """The merchant still has the record; only its new version is invalid."""
     pull(database, page({"a": "1", "b": "1"}))
     counts = pull(database, page({"b": "1"}, Rejection("WRONG_TYPE", "a", "/sku", "no string")))
     assert counts == Counts(unchanged=1, rejected=1)
     assert contents(database) == {"a": "1", "b": "1"}
 
 
-def test_a_record_that_comes_twice_counts_once_and_the_later_one_stands(database: Database) -> None:
+def test_a_repeated_record_counts_once_and_the_last_one_is_kept(database: Database) -> None:
     """Records move between pages while a merchant works on them."""
     assert pull(database, page({"a": "1", "b": "1"}, cursor="2"), page({"a": "2", "c": "1"})) == Counts(created=3)
     assert contents(database) == {"a": "2", "b": "1", "c": "1"}
 
 
-def test_an_id_may_come_as_often_as_it_likes_fit_or_not(database: Database) -> None:
-    """What a pull has seen is written once, on whichever page and in whatever shape it came before."""
+def test_an_id_may_repeat_in_valid_and_rejected_records(database: Database) -> None:
+    """The pull stores each seen id once, for valid and for rejected records."""
     unfit = [Rejection("TOO_LONG", each, "/title", "Too long.") for each in ("a", "b")]
     pages = [page({"a": "1"}, *unfit, *unfit, cursor="2"), page({"b": "1"}, *unfit, cursor="3"), page({"a": "1"})]
     assert pull(database, *pages) == Counts(created=1, rejected=6)
@@ -124,7 +123,7 @@ def test_an_id_may_come_as_often_as_it_likes_fit_or_not(database: Database) -> N
 
 
 def test_a_page_and_its_cursor_are_written_together_or_not_at_all(database: Database) -> None:
-    """Whoever goes on after a crash must neither miss a page nor count one twice."""
+    """After a crash, the next worker must neither miss a page nor count one twice."""
     claim = started(database)
     too_long = Page((Record("a", '"1"'), Record("b", '"1"')), (), "next", total=2**70)
     with pytest.raises(Exception, match=r"(?i)integer|numeric|out of range|too large"):
@@ -133,8 +132,8 @@ def test_a_page_and_its_cursor_are_written_together_or_not_at_all(database: Data
     assert database.call(syncs.get, "shop", claim.sync_id).records_read == 0
 
 
-def test_who_lost_the_lease_leaves_the_catalog_alone(database: Database) -> None:
-    """Neither a page nor a removal of a worker that was thought dead may come through."""
+def test_a_worker_without_its_lease_cannot_change_the_catalog(database: Database) -> None:
+    """The fencing token refuses the writes of a worker whose lease has expired."""
     pull(database, page({"a": "1"}))
     database.call(enqueue, "shop", PRODUCT)
     old = database.call(claims.claim, "old", 0.001, *RULES)
@@ -164,7 +163,7 @@ def test_merchants_and_entity_types_do_not_touch_each_other(database: Database) 
     assert contents(database, "shop", COLLECTION) == {"a": "3"}
 
 
-def test_a_listing_is_in_order_of_code_points_and_stable_while_records_come_and_go(database: Database) -> None:
+def test_paging_is_in_code_point_order_and_stable_while_records_change(database: Database) -> None:
     """Both databases must agree with the cursor on what comes next."""
     ids = ["A", "B", "a", "b", "z", "É", "é", "ß", "日本", "🍵", "a b", "a/b", "a%2Fb"]
     pull(database, page(dict.fromkeys(ids, "1")))
@@ -183,7 +182,7 @@ def test_a_listing_is_in_order_of_code_points_and_stable_while_records_come_and_
 
 
 def test_a_collection_shows_a_page_of_its_products_in_its_own_order(database: Database) -> None:
-    """The ids are all there; the products as far as the catalog has them."""
+    """All ids are shown, and the products that the catalog has."""
     pull(database, page({"a": "1", "b": "1", "d": "1"}))
     men = Page((Record("men", '"men"', ("d", "c", "b", "a")),), (), None, None)
     pull(database, men, claim=started(database, "shop", COLLECTION))
@@ -195,7 +194,7 @@ def test_a_collection_shows_a_page_of_its_products_in_its_own_order(database: Da
 
 
 def test_a_change_of_a_collections_products_alone_is_a_change(database: Database) -> None:
-    """Its own fields may be the same, and yet it is another collection."""
+    """Its own fields may be the same."""
     for ids, expected in (
         (("a", "b"), Counts(created=1)),
         (("b", "a"), Counts(updated=1)),
@@ -206,15 +205,15 @@ def test_a_change_of_a_collections_products_alone_is_a_change(database: Database
 
 
 def test_an_unknown_record_is_not_found(database: Database) -> None:
-    """And another merchant's is unknown."""
+    """A record of another merchant is unknown, too."""
     pull(database, page({"a": "1"}))
     for merchant, record_id in (("shop", "b"), ("other", "a")):
         with pytest.raises(RecordNotFound):
             database.call(catalog.get, merchant, PRODUCT, record_id)
 
 
-def test_what_ended_pulls_have_seen_is_forgotten_and_what_a_running_one_has_is_kept(database: Database) -> None:
-    """The ids are only of use to the pull that saw them."""
+def test_seen_ids_of_ended_pulls_are_deleted_and_those_of_running_pulls_stay(database: Database) -> None:
+    """Only the pull that saw the ids needs them."""
     pull(database, page({"a": "1", "b": "1", "c": "1"}))
     running = started(database)
     database.call(catalog_write.write_page, running, page({"a": "1"}, cursor="2"), LEASE)
@@ -224,8 +223,8 @@ def test_what_ended_pulls_have_seen_is_forgotten_and_what_a_running_one_has_is_k
     assert database.call(lambda connection: connection.execute(count).scalar_one()) == 1
 
 
-def test_removing_a_merchant_erases_all_that_is_its_own_and_stops_its_sync(database: Database) -> None:
-    """And nothing of anybody else's."""
+def test_removing_a_merchant_deletes_all_its_data_and_stops_its_sync(database: Database) -> None:
+    """The data of other merchants stays."""
     for merchant in ("shop", "other"):
         pull(database, page({"a": "1"}, Rejection("WRONG_TYPE", "b", "/sku", "no")), claim=started(database, merchant))
     running = started(database)
@@ -250,7 +249,7 @@ def _merchants_in(connection: Connection, table: Table) -> list[str]:
 
 
 def test_the_bytes_of_a_catalog_are_those_of_its_records(database: Database) -> None:
-    """The quota must not drift: they are added up by each page and removal, and never counted again."""
+    """Each page and each removal adds to the sum, which is never counted again, so it must not drift."""
 
     def counted_and_stored(connection: Connection) -> tuple[int, int]:
         r, c = tables.catalog_records.c, tables.catalog_counts.c

@@ -1,4 +1,4 @@
-"""The events of a sync: written with what they tell of, bounded, and gone with the sync."""
+"""The events of a sync: transactional, bounded, and deleted with the sync."""
 
 import pytest
 
@@ -28,11 +28,11 @@ def page(number: int, size: int = 2, last: bool = False) -> Page:
 
 
 def told(database: Database, claim: Claim) -> list[SyncEvent]:
-    """What has happened so far."""
+    """Return the events so far."""
     return database.call(events.of_sync, claim.merchant, claim.sync_id)
 
 
-def test_a_syncs_whole_life_is_told_in_order(database: Database) -> None:
+def test_the_events_of_a_sync_are_in_order(database: Database) -> None:
     """Asked for, taken up, lost, taken over, handed back, and its end."""
     database.call(enqueue, "shop", PRODUCT)
     lost = claimed(database, lease=-1.0)
@@ -57,16 +57,16 @@ def test_a_syncs_whole_life_is_told_in_order(database: Database) -> None:
     ]
 
 
-def test_syncs_that_are_asked_for_together_are_told_each(database: Database) -> None:
-    """As the gateway does it when many clients ask at once."""
+def test_each_sync_of_a_batch_has_its_own_events(database: Database) -> None:
+    """The gateway enqueues concurrent requests in one batch."""
     for sync in database.call(enqueue_many, [("shop", PRODUCT, None), ("other", PRODUCT, None)]):
         assert isinstance(sync, Sync)
         assert [each.kind for each in database.call(events.of_sync, sync.merchant, sync.id)] == [events.QUEUED]
 
 
 @pytest.mark.parametrize("end", ["FAILED", "CANCELLED", "WORKER_LOST"])
-def test_every_end_is_told_with_its_reason(database: Database, end: str) -> None:
-    """Whoever looks later finds out what happened without a log."""
+def test_every_end_has_an_event_with_the_reason(database: Database, end: str) -> None:
+    """The events explain a sync without the logs."""
     sync = database.call(enqueue, "shop", PRODUCT)
     if end == "CANCELLED":
         database.call(monitor.cancel, "shop", sync.id, "192.0.2.7")
@@ -83,7 +83,7 @@ def test_every_end_is_told_with_its_reason(database: Database, end: str) -> None
     }[end]
 
 
-def test_what_is_not_done_is_not_told(database: Database) -> None:
+def test_a_refused_transition_has_no_event(database: Database) -> None:
     """The event and the transition are one transaction."""
     database.call(enqueue, "shop", PRODUCT)
     claim = claimed(database)
@@ -102,14 +102,14 @@ def test_what_is_not_done_is_not_told(database: Database) -> None:
 
 
 def test_a_long_pull_has_some_dozens_of_pages_in_its_timeline() -> None:
-    """As many again for each doubling: a hundred thousand pages are told by a few hundred at the most."""
+    """Half as many for each doubling, so that 100,000 pages have at most a few hundred events."""
     shown = [number for number in range(1, 100_001) if events.is_sampled(number)]
     assert shown[:34] == [*range(1, 33), 34, 36]
     assert len(shown) < events.MOST_REPEATED
     assert len([each for each in shown if each <= 100]) >= 50
 
 
-def test_no_sync_has_more_events_than_the_most_and_its_end_is_told_all_the_same(database: Database) -> None:
+def test_the_number_of_events_is_limited_and_the_end_is_always_recorded(database: Database) -> None:
     """A sync that goes wrong for days must not fill the database."""
     sync = database.call(enqueue, "shop", PRODUCT)
     claim = claimed(database)
@@ -124,8 +124,8 @@ def test_no_sync_has_more_events_than_the_most_and_its_end_is_told_all_the_same(
     assert (len(told(database, claim)), told(database, claim)[-1].kind) == (1 + events.MOST + 1, "CANCELLED")
 
 
-def test_events_go_with_their_sync_and_with_their_merchant(database: Database) -> None:
-    """Nothing is kept about what is no longer there."""
+def test_events_are_deleted_with_their_sync_and_their_merchant(database: Database) -> None:
+    """No events of deleted syncs stay."""
     for _ in range(2):
         database.call(enqueue, "shop", PRODUCT)
         claim = claimed(database)

@@ -22,21 +22,21 @@ RULES = (3, 2)  # workers that a sync may lose, syncs of a merchant at once
 
 
 def claim(database: Database, lease: float = LEASE, rules: tuple[int, int] = RULES) -> Claim:
-    """The next sync, in progress."""
+    """Claim the next sync."""
     found = database.call(claims.claim, "tester", lease, *rules)
     assert found is not None
     return found
 
 
 def run(database: Database, merchant: str = "shop", entity_type: EntityType = PRODUCT) -> UUID:
-    """A sync that succeeds at once."""
+    """Run a sync that succeeds at once."""
     sync = database.call(enqueue, merchant, entity_type)
     database.call(catalog_write.succeed, claim(database))
     return sync.id
 
 
 def everything(database: Database, size: int, *filters: EntityType | SyncStatus | None) -> list[Sync]:
-    """The whole history, page by page."""
+    """Return the whole history, page by page."""
     found: list[Sync] = []
     entity_type, status = filters or (None, None)
     before: syncs.Place | None = None
@@ -49,7 +49,7 @@ def everything(database: Database, size: int, *filters: EntityType | SyncStatus 
 
 @pytest.mark.parametrize("in_progress", [False, True])
 def test_cancelling_ends_the_active_sync_at_once(database: Database, in_progress: bool) -> None:
-    """The next may be asked for, and the cancelled one never runs again."""
+    """Another sync may be enqueued, and the cancelled one never runs again."""
     sync = database.call(enqueue, "shop", PRODUCT)
     held = claim(database) if in_progress else None
     cancelled = database.call(syncs.cancel, "shop", PRODUCT)
@@ -63,8 +63,8 @@ def test_cancelling_ends_the_active_sync_at_once(database: Database, in_progress
     assert database.call(enqueue, "shop", PRODUCT).id != sync.id
 
 
-def test_there_must_be_something_to_cancel(database: Database) -> None:
-    """And another merchant's, another type's or an ended sync is not it."""
+def test_cancelling_without_an_active_sync_is_refused(database: Database) -> None:
+    """A sync of another merchant or type, or an ended one, is not cancelled."""
     run(database, entity_type=PRODUCT)
     database.call(enqueue, "shop", COLLECTION)
     database.call(enqueue, "other", PRODUCT)
@@ -76,7 +76,7 @@ def test_there_must_be_something_to_cancel(database: Database) -> None:
 
 
 def test_the_same_idempotency_key_returns_the_same_sync(database: Database) -> None:
-    """A client that lost its answer must not meet a 429 made by itself, nor start a second sync later."""
+    """A client that retries a lost request must neither get 429 nor start a second sync."""
     first = database.call(enqueue, "shop", PRODUCT, "key")
     assert database.call(enqueue, "shop", PRODUCT, "key").id == first.id
     database.call(catalog_write.succeed, claim(database))
@@ -85,8 +85,8 @@ def test_the_same_idempotency_key_returns_the_same_sync(database: Database) -> N
     assert database.call(enqueue, "shop", PRODUCT, "another").id != first.id
 
 
-def test_a_new_key_meets_an_active_sync_like_any_request(database: Database) -> None:
-    """The key is no way around the rule, and it is not used up by a refusal."""
+def test_a_new_key_is_refused_while_a_sync_is_active(database: Database) -> None:
+    """The key does not bypass the one-active rule, and a refusal does not use it up."""
     first = database.call(enqueue, "shop", PRODUCT, "first")
     with pytest.raises(SyncAlreadyActive):
         database.call(enqueue, "shop", PRODUCT, "second")
@@ -95,7 +95,7 @@ def test_a_new_key_meets_an_active_sync_like_any_request(database: Database) -> 
 
 
 def test_a_key_stands_for_one_entity_type_of_one_merchant(database: Database) -> None:
-    """Used for something else it is a mistake; with somebody else it is another key."""
+    """The key of another entity type is refused; other merchants have their own keys."""
     database.call(enqueue, "shop", PRODUCT, "key")
     with pytest.raises(InvalidRequest, match="PRODUCT already"):
         database.call(enqueue, "shop", COLLECTION, "key")
@@ -103,14 +103,14 @@ def test_a_key_stands_for_one_entity_type_of_one_merchant(database: Database) ->
 
 
 async def test_many_requests_with_one_key_are_one_sync(database: Database) -> None:
-    """However close together they come."""
+    """Concurrent requests lead to the same sync."""
     found = await asyncio.gather(*[database.write(enqueue, "shop", PRODUCT, "key") for _ in range(40)])
     assert len({each.id for each in found}) == 1
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 100])
 def test_the_history_is_newest_first_and_complete(database: Database, size: int) -> None:
-    """Whatever the size of a page; and it is the merchant's own."""
+    """It is complete for every page size, and has only the merchant's own syncs."""
     ids = [run(database, entity_type=each) for each in (PRODUCT, COLLECTION, PRODUCT, PRODUCT, COLLECTION)]
     run(database, "other")
     assert [each.id for each in everything(database, size)] == ids[::-1]
@@ -118,7 +118,7 @@ def test_the_history_is_newest_first_and_complete(database: Database, size: int)
 
 
 def test_the_history_can_be_asked_for_one_status(database: Database) -> None:
-    """What failed is what people look for."""
+    """Operators look for failed syncs."""
     run(database)
     database.call(enqueue, "shop", PRODUCT)
     held = claim(database)
@@ -128,13 +128,13 @@ def test_the_history_can_be_asked_for_one_status(database: Database) -> None:
 
 
 def age(database: Database, change: str) -> None:
-    """Lets syncs have ended long ago."""
+    """Move the ends of syncs into the past."""
     sqlite = database.engine.dialect.name == "sqlite"
     old = "datetime(finished_at, '-100 days')" if sqlite else "finished_at - interval '100 days'"
     database.call(lambda connection: connection.execute(text(f"UPDATE syncs SET finished_at = {old} WHERE {change}")))
 
 
-def test_what_is_old_is_pruned_with_all_that_belongs_to_it(database: Database) -> None:
+def test_old_syncs_are_pruned_with_all_their_rows(database: Database) -> None:
     """Except the latest of each entity type: the status that clients ask for refers to it."""
     database.call(enqueue, "shop", PRODUCT)
     first = claim(database)
@@ -182,7 +182,7 @@ def test_cancelled_syncs_are_kept_for_a_shorter_time(database: Database) -> None
 
 
 def test_a_loop_of_put_and_delete_does_not_fill_the_database(database: Database) -> None:
-    """Only so many cancelled syncs are kept, with what belongs to them; every other sync stays."""
+    """Only the newest cancelled syncs are kept; all other syncs stay."""
     succeeded = run(database)
     database.call(enqueue, "shop", COLLECTION)
     database.call(syncs.cancel, "shop", COLLECTION)
@@ -203,15 +203,15 @@ def test_a_loop_of_put_and_delete_does_not_fill_the_database(database: Database)
     assert database.call(lambda connection: connection.execute(text(orphans)).scalar_one()) == 0
 
 
-def test_what_is_active_is_never_pruned(database: Database) -> None:
-    """However long it has been waiting: it has not ended."""
+def test_active_syncs_are_never_pruned(database: Database) -> None:
+    """Its age does not matter, because it has not ended."""
     sync = database.call(enqueue, "shop", PRODUCT)
     assert database.call(syncs.prune, 0.000001, 100) == 0
     assert database.call(syncs.get, "shop", sync.id).is_active
 
 
 def test_a_sync_that_loses_worker_after_worker_fails(database: Database) -> None:
-    """One that kills its workers must not do so for ever; the merchant gets a reason, and may try again."""
+    """A sync that crashes its workers must end. The merchant gets the reason and may try again."""
     sync = database.call(enqueue, "shop", PRODUCT)
     for attempt in (1, 2, 3):
         assert claim(database, 0.001).attempt == attempt
@@ -224,7 +224,7 @@ def test_a_sync_that_loses_worker_after_worker_fails(database: Database) -> None
 
 
 def test_handing_back_is_not_losing_a_worker(database: Database) -> None:
-    """A rolling upgrade of ten workers is nobody's fault."""
+    """A rolling upgrade of ten workers must not fail a sync."""
     database.call(enqueue, "shop", PRODUCT)
     for _ in range(10):
         database.call(claims.hand_back, claim(database))
@@ -232,7 +232,7 @@ def test_handing_back_is_not_losing_a_worker(database: Database) -> None:
 
 
 def test_a_merchants_syncs_run_one_after_the_other_where_that_is_set(database: Database) -> None:
-    """One request at a time to a merchant's service; other merchants do not wait."""
+    """A merchant's service gets one request at a time; other merchants do not wait."""
     one_at_once = (3, 1)
     for merchant, entity_type in (("shop", PRODUCT), ("shop", COLLECTION), ("other", PRODUCT)):
         database.call(enqueue, merchant, entity_type)
@@ -260,7 +260,7 @@ def test_claims_take_syncs_in_the_order_of_the_requests(database: Database, at_o
     assert [claim(database).merchant for _ in names] == names
 
 
-async def test_not_even_two_workers_at_the_same_moment_start_two_syncs_of_such_a_merchant(database: Database) -> None:
+async def test_two_concurrent_claims_do_not_exceed_the_limit_of_a_merchant(database: Database) -> None:
     """Each may have chosen another one; the second to write sees the first."""
     await database.write(enqueue, "shop", PRODUCT)
     await database.write(enqueue, "shop", COLLECTION)

@@ -1,5 +1,4 @@
-"""What the monitor asks of the database: the right things, in a number of statements that is always the same, each of
-them by an index, with a hundred thousand past syncs as with none."""
+"""The queries of the monitor: a fixed number of statements that use indexes, also with 100,000 past syncs."""
 
 import json
 import re
@@ -34,7 +33,7 @@ LOOKS: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
 
 
 def past(connection: Connection, number: int, first: int = 0) -> None:
-    """So many syncs that ended, most of them well, of two merchants; each with an event."""
+    """Insert ended syncs of two merchants, most of them successful, each with an event."""
     new_id, later = {
         "sqlite": ("printf('%032x', n)", "strftime('%Y-%m-%d %H:%M:%f000', '2026-01-01', (n * 50) || ' seconds')"),
         "postgresql": ("lpad(to_hex(n), 32, '0')::uuid", "'2026-01-01Z'::timestamptz + n * interval '50 seconds'"),
@@ -124,7 +123,7 @@ def test_a_page_costs_the_same_with_a_hundred_thousand_past_syncs(database: Data
     assert not SCANS.search(plan), plan
 
 
-def test_every_sync_is_on_one_page_whatever_the_filter(database: Database) -> None:
+def test_every_sync_is_on_exactly_one_page_for_any_filter(database: Database) -> None:
     """Page by page, newest first, none twice and none left out."""
     database.call(past, 400)
     for merchant, entity_type, status in (
@@ -133,7 +132,7 @@ def test_every_sync_is_on_one_page_whatever_the_filter(database: Database) -> No
         (None, COLLECTION, None),
         (None, None, SyncStatus.FAILED),
         ("shop", PRODUCT, SyncStatus.FAILED),
-        ("nobody", None, None),
+        ("unknown", None, None),
     ):
         seen, before = [], None
         while True:
@@ -152,7 +151,7 @@ def test_every_sync_is_on_one_page_whatever_the_filter(database: Database) -> No
 
 
 def test_a_merchant_fails_until_a_sync_of_the_same_type_succeeds(database: Database) -> None:
-    """Its last failure is shown once, with how many there were; a cancelled sync mends nothing."""
+    """The last failure is shown once, with their number; a cancelled sync does not end the streak."""
 
     def ends(code: str | None, entity_type: EntityType = PRODUCT) -> None:
         database.call(enqueue, "shop", entity_type)
@@ -193,8 +192,8 @@ def test_a_sync_whose_lease_has_run_out_is_stuck(database: Database) -> None:
     assert found.active[0].heartbeat_at is not None
 
 
-def test_actions_are_those_of_the_sync_that_was_meant(database: Database) -> None:
-    """A page may be old when somebody clicks."""
+def test_an_action_applies_to_the_sync_that_it_names(database: Database) -> None:
+    """The page may be outdated when an operator clicks."""
     first = database.call(enqueue, "shop", PRODUCT)
     with pytest.raises(SyncAlreadyActive):
         database.call(monitor.run_again, "shop", first.id)

@@ -1,4 +1,4 @@
-"""The sync table and the catalog against a model of a few lines, in whatever order things happen."""
+"""The sync table and the catalog against a small model, for any sequence of operations."""
 
 import os
 import time
@@ -124,7 +124,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(claim=held)
     def expire(self, claim: Claim) -> None:
-        """The worker is not heard of for longer than a lease."""
+        """The worker sends no heartbeat for longer than a lease."""
         run = self.model.owner(claim)
         if run is not None:
             run.ran_out = True
@@ -132,7 +132,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(claim=held)
     def heartbeat(self, claim: Claim) -> None:
-        """As all writes of workers: whoever has lost the claim, to the clock or to a client, changes nothing."""
+        """Write as a worker does. A worker that has lost its claim changes nothing."""
         if self.write(claim, claims.heartbeat, LEASE):
             self.model.runs[claim.sync_id].ran_out = False
 
@@ -158,7 +158,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(claim=held)
     def release(self, claim: Claim) -> None:
-        """A sync gives its slot to another merchant, and stands behind all that wait."""
+        """A sync gives its slot to another merchant, and moves to the end of the queue."""
         if self.write(claim, claims.release):
             time.sleep(0.002)
             self.model.release(self.model.runs[claim.sync_id])
@@ -166,7 +166,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(claim=held)
     def succeed(self, claim: Claim) -> None:
-        """The end that everybody hopes for."""
+        """The sync succeeds."""
         if self.write(claim, catalog_write.succeed):
             self.model.end(self.model.runs[claim.sync_id], SyncStatus.SUCCEEDED)
 
@@ -181,7 +181,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(claim=held)
     def fail(self, claim: Claim) -> None:
-        """The other one."""
+        """The sync fails."""
         if self.write(claim, claims.fail, "INVALID_PAGE", "No JSON."):
             self.model.end(self.model.runs[claim.sync_id], SyncStatus.FAILED, "INVALID_PAGE")
 
@@ -233,7 +233,7 @@ class Machine(RuleBasedStateMachine):
         assert len(active) == len(set(active))
 
     def write(self, claim: Claim, transition: Callable[..., Any], *arguments: Any) -> bool:
-        """Whether the claim still holds; the database must be of the same opinion."""
+        """Return whether the claim is valid in the model and in the database."""
         holds = self.model.owner(claim) is not None
         with suppress(LeaseLost):
             self.database.call(transition, claim, *arguments)
@@ -280,7 +280,7 @@ def everything(connection: Connection) -> tuple[list[Row], list[Row], dict[Any, 
     )
 
 
-def test_whatever_happens_in_whatever_order_the_model_holds(database: Database) -> None:
+def test_the_database_matches_the_model_for_any_sequence_of_operations(database: Database) -> None:
     """Never two active, never two owners, nothing lost, final states final, all counts right."""
     machine = type("MachineOfThisTest", (Machine,), {"database": database})
     run_state_machine_as_test(

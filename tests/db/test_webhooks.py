@@ -1,4 +1,4 @@
-"""Webhooks in the database: what is to be told is written with the end of a sync, and nothing of it is lost."""
+"""Webhooks in the database: each message is written in the transaction that ends its sync."""
 
 import asyncio
 from collections.abc import Callable
@@ -19,7 +19,7 @@ PRODUCT, COLLECTION = EntityType.PRODUCT, EntityType.COLLECTION
 URL = "https://receiver.example/hook"
 LEASE = 60.0
 RULES = (5, 2)
-NOBODY: tuple[str, ...] = ()
+NO_MERCHANTS: tuple[str, ...] = ()
 
 
 def register(database: Database, merchant: str = "shop") -> None:
@@ -41,7 +41,7 @@ def cancelled(database: Database, merchant: str = "shop") -> UUID:
     return database.call(syncs.cancel, merchant, PRODUCT).id
 
 
-def attempt(database: Database, lease: float = LEASE, busy: tuple[str, ...] = NOBODY) -> Delivery:
+def attempt(database: Database, lease: float = LEASE, busy: tuple[str, ...] = NO_MERCHANTS) -> Delivery:
     """An attempt that has begun."""
     found = database.call(webhooks.claim, lease, busy)
     assert found is not None
@@ -49,7 +49,7 @@ def attempt(database: Database, lease: float = LEASE, busy: tuple[str, ...] = NO
 
 
 def only(database: Database, sync_id: UUID, merchant: str = "shop") -> Delivery:
-    """The one message about a sync, as it is now."""
+    """Return the only message about a sync."""
     (found,) = database.call(webhooks.of_sync, merchant, sync_id)
     return found
 
@@ -93,16 +93,16 @@ def give_up(database: Database) -> UUID:
     ],
     ids=lambda each: getattr(each, "__name__", each),
 )
-def test_every_end_of_a_sync_is_to_be_told(database: Database, end: Callable[[Database], UUID], event: str) -> None:
-    """However it ended; a merchant who is not told of one waits for ever."""
+def test_every_end_enqueues_a_message(database: Database, end: Callable[[Database], UUID], event: str) -> None:
+    """Every final state has a message, because the merchant waits for it."""
     register(database)
     told = only(database, end(database))
     assert (told.event, told.status, told.attempts) == (event, DeliveryStatus.PENDING, 0)
-    assert database.call(webhooks.has_due, NOBODY)
+    assert database.call(webhooks.has_due, NO_MERCHANTS)
     assert not database.call(webhooks.has_due, ("shop",))
 
 
-def test_what_has_not_ended_or_has_no_webhook_is_not_told(database: Database) -> None:
+def test_no_message_without_an_end_or_without_a_webhook(database: Database) -> None:
     """A sync that is handed back goes on, and most merchants have no webhook."""
     register(database, "other")
     claim = claimed(database)
@@ -114,8 +114,8 @@ def test_what_has_not_ended_or_has_no_webhook_is_not_told(database: Database) ->
     assert only(database, cancelled_id, "other").event == "sync.cancelled"
 
 
-def test_an_end_that_did_not_count_is_not_told(database: Database) -> None:
-    """The worker that lost its lease may believe that the sync succeeded; another one knows."""
+def test_a_refused_end_enqueues_no_message(database: Database) -> None:
+    """A worker that lost its lease may believe that the sync succeeded."""
     register(database)
     claim = claimed(database)
     database.call(syncs.cancel, "shop", PRODUCT)
@@ -124,8 +124,8 @@ def test_an_end_that_did_not_count_is_not_told(database: Database) -> None:
     assert only(database, claim.sync_id).event == "sync.cancelled"
 
 
-def test_the_end_and_what_is_to_be_told_are_written_together_or_not_at_all(database: Database) -> None:
-    """Otherwise there is a moment at which a crash loses the message."""
+def test_the_end_and_its_message_are_written_in_one_transaction(database: Database) -> None:
+    """Otherwise a crash between them loses the message."""
     register(database)
     sync = database.call(enqueue, "shop", PRODUCT)
 
@@ -147,8 +147,8 @@ def test_an_attempt_is_one_workers_until_its_lease_runs_out(database: Database) 
     first = attempt(database, lease=-1.0)
     second = attempt(database)
     assert (first.id, first.attempts, second.id, second.attempts) == (second.id, 1, first.id, 2)
-    assert database.call(webhooks.claim, LEASE, NOBODY) is None
-    assert not database.call(webhooks.has_due, NOBODY)
+    assert database.call(webhooks.claim, LEASE, NO_MERCHANTS) is None
+    assert not database.call(webhooks.has_due, NO_MERCHANTS)
     assert not database.call(webhooks.retry, first, 500, "late", 0.0), "what is late must not undo a later attempt"
     assert only(database, sync_id).last_error is None
     assert database.call(webhooks.succeed, second, 200)
@@ -164,13 +164,13 @@ async def test_many_workers_never_claim_the_same_message(database: Database) -> 
         register(database, merchant)
         for _ in range(4):
             cancelled(database, merchant)
-    found = await asyncio.gather(*[database.write(webhooks.claim, LEASE, NOBODY) for _ in range(30)])
+    found = await asyncio.gather(*[database.write(webhooks.claim, LEASE, NO_MERCHANTS) for _ in range(30)])
     ids = [each[0].id for each in found if each is not None]
     assert len(ids) == len(set(ids)) == 8
 
 
 def test_a_busy_merchants_messages_wait_and_the_others_do_not(database: Database) -> None:
-    """A slow receiver holds up nobody else's."""
+    """A slow receiver delays only its own messages."""
     for merchant in ("shop", "shop", "other"):
         register(database, merchant)
         cancelled(database, merchant)
@@ -180,7 +180,7 @@ def test_a_busy_merchants_messages_wait_and_the_others_do_not(database: Database
 
 
 def test_a_message_that_failed_waits_for_its_time_and_says_why(database: Database) -> None:
-    """What an operator sees when they look."""
+    """The operator sees the reason."""
     register(database)
     sync_id = cancelled(database)
     assert database.call(webhooks.retry, attempt(database), 500, "The receiver answered 500.", 3600.0)
@@ -189,20 +189,20 @@ def test_a_message_that_failed_waits_for_its_time_and_says_why(database: Databas
     assert waiting.last_error == "The receiver answered 500."
     assert waiting.next_attempt_at is not None
     assert 3500 < (waiting.next_attempt_at - waiting.as_of).total_seconds() <= 3600
-    assert not database.call(webhooks.has_due, NOBODY)
+    assert not database.call(webhooks.has_due, NO_MERCHANTS)
     found = database.call(webhooks.pending)
     assert found.count == 1
     assert 0 <= found.oldest_seconds < 60
 
 
-def test_what_is_given_up_is_not_sent_again_and_can_be_seen(database: Database) -> None:
-    """It must not vanish: somebody may have to be told by other means."""
+def test_a_given_up_message_is_not_sent_again_and_stays_visible(database: Database) -> None:
+    """The operator may have to inform the merchant by other means."""
     register(database)
     sync_id = cancelled(database)
     assert database.call(webhooks.give_up, attempt(database), None, "No answer.")
     over = only(database, sync_id)
     assert (over.status, over.last_status, over.last_error) == (DeliveryStatus.GIVEN_UP, None, "No answer.")
-    assert not database.call(webhooks.has_due, NOBODY)
+    assert not database.call(webhooks.has_due, NO_MERCHANTS)
     assert database.call(webhooks.pending).count == 0
     assert [each.sync_id for each in database.call(webhooks.latest, "shop", 5)] == [sync_id]
 
@@ -235,7 +235,7 @@ def test_an_address_that_was_changed_meanwhile_is_not_turned_off_by_the_old_one(
     assert only(database, second).status is DeliveryStatus.PENDING
 
 
-def test_what_is_turned_off_is_not_called_any_more(database: Database) -> None:
+def test_a_removed_webhook_is_not_called(database: Database) -> None:
     """Also where a sync ended at the same moment, and its message was written after the others were given up."""
     register(database)
     first = cancelled(database)
@@ -244,13 +244,13 @@ def test_what_is_turned_off_is_not_called_any_more(database: Database) -> None:
     register(database)
     second = cancelled(database)
     database.call(lambda connection: connection.execute(text("DELETE FROM webhooks")))
-    assert database.call(webhooks.claim, LEASE, NOBODY) is None
+    assert database.call(webhooks.claim, LEASE, NO_MERCHANTS) is None
     late = only(database, second)
     assert (late.status, late.last_error) == (DeliveryStatus.GIVEN_UP, webhooks.TURNED_OFF)
 
 
-def test_messages_go_with_their_syncs_and_with_their_merchant(database: Database) -> None:
-    """Nothing about a merchant stays behind, and history is kept as long as it is kept."""
+def test_messages_are_deleted_with_their_syncs_and_their_merchant(database: Database) -> None:
+    """Messages are kept as long as their sync."""
     for merchant in ("shop", "other"):
         register(database, merchant)
     old, newest = cancelled(database), cancelled(database)

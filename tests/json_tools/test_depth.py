@@ -1,4 +1,4 @@
-"""json_depth: one limit on nesting, whatever the text is and whichever Python reads it."""
+"""One limit on nesting, for every text and every version of Python."""
 
 import json
 import time

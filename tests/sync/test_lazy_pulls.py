@@ -1,4 +1,4 @@
-"""Pulls of a catalog that has most of what comes: pages are left unread, and judged all the same."""
+"""Pulls of mostly unchanged lists: pages are lazy, and the guards of a pull still work."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -29,7 +29,7 @@ def made(tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def unread(monkeypatch: pytest.MonkeyPatch) -> Unread:
-    """The pages that are left so from now on."""
+    """Record the lazy pages from now on."""
     found: Unread = []
     real = records.ListSchema.lazy_page
 
@@ -54,16 +54,16 @@ async def stocked(database: Database, made: Settings) -> AsyncIterator[tuple[Dat
         yield database, shelf
 
 
-async def test_a_first_sync_reads_every_page(unread: Unread, stocked: tuple[Database, FakeListService]) -> None:
-    """It is read while the page before is written; a page that is left unread would be read in between."""
+async def test_a_first_sync_has_no_lazy_pages(unread: Unread, stocked: tuple[Database, FakeListService]) -> None:
+    """An eager page is decoded while the previous one is written."""
     assert stocked, "it has run its first sync, watched from its beginning"
     assert unread == []
 
 
-async def test_pages_behind_one_that_came_as_before_are_left_unread(
+async def test_pages_after_an_unchanged_page_are_lazy(
     stocked: tuple[Database, FakeListService], made: Settings, unread: Unread
 ) -> None:
-    """Of six pages, those behind the second: that one is on its way while the first is compared."""
+    """Of six pages, the last four: the second is prefetched while the first is compared."""
     database, shelf = stocked
     shelf.products(items(28), items(2, "changed", start=28))
     assert (await run(made, database)).counts == Counts(updated=2, unchanged=28)
@@ -71,20 +71,20 @@ async def test_pages_behind_one_that_came_as_before_are_left_unread(
     assert (await titles(database))["r029"] == "changed"
 
 
-async def test_pages_behind_one_that_changed_are_read_at_once_again(
+async def test_pages_after_a_changed_page_are_not_lazy(
     stocked: tuple[Database, FakeListService], made: Settings, unread: Unread
 ) -> None:
-    """A service that writes its records in other bytes each time is as fast as it was."""
+    """A service that sends other bytes each time is not slowed down."""
     database, shelf = stocked
     shelf.products(items(30, "changed"))
     assert (await run(made, database)).counts == Counts(updated=30)
     assert unread == []
 
 
-async def test_too_much_that_does_not_fit_fails_the_sync_wherever_it_stands(
+async def test_too_many_rejections_in_lazy_pages_fail_the_sync(
     stocked: tuple[Database, FakeListService], made: Settings, unread: Unread
 ) -> None:
-    """What is wrong with a page that was left unread is known when it is written."""
+    """The rejections of a lazy page are known when it is decoded."""
     database, shelf = stocked
     shelf.products(items(25), unfit(5, start=25))
     sync = await run(made, database)
@@ -92,10 +92,10 @@ async def test_too_much_that_does_not_fit_fails_the_sync_wherever_it_stands(
     assert (sync.failure_code, sync.counts) == ("TOO_MANY_REJECTED", Counts(unchanged=25, rejected=5))
 
 
-async def test_the_token_stays_ours_in_a_page_that_was_left_unread(
+async def test_the_token_is_redacted_in_the_rejections_of_a_lazy_page(
     stocked: tuple[Database, FakeListService], made: Settings, unread: Unread
 ) -> None:
-    """The merchant's clients can read what is rejected."""
+    """API clients can read rejections."""
     database, shelf = stocked
     token = "our-token-0123456789"
     await database.write(merchants.update_merchant, "shop", product_service_token=Secrets(made).encrypt(token))

@@ -1,4 +1,4 @@
-"""page_types: what is read by types is what is read piece by piece, to the byte."""
+"""The page decoder returns the same as the lenient decoder, or None."""
 
 from typing import Any
 
@@ -18,13 +18,13 @@ MOST_BYTES = 2**20
 PRODUCT, COLLECTION = EntityType.PRODUCT, EntityType.COLLECTION
 
 
-def by_types(entity_type: EntityType, content: bytes, most_bytes: int = MOST_BYTES) -> DecodedPage | None:
-    """None where it is none of the pages that are read so."""
+def fast(entity_type: EntityType, content: bytes, most_bytes: int = MOST_BYTES) -> DecodedPage | None:
+    """Decode with the page decoder; None if it refuses the page."""
     return records.list_schema(entity_type).decoder.decode(content, most_bytes)
 
 
-def piece_by_piece(entity_type: EntityType, content: bytes) -> DecodedPage | str:
-    """The same page as `records` reads it, or why it does not."""
+def lenient(entity_type: EntityType, content: bytes) -> DecodedPage | str:
+    """Decode leniently; return the reason if the page is invalid."""
     try:
         return records.list_schema(entity_type).decode_leniently(content, "Page 1", MOST_BYTES)
     except PullFailed as failed:
@@ -32,30 +32,30 @@ def piece_by_piece(entity_type: EntityType, content: bytes) -> DecodedPage | str
 
 
 def check(entity_type: EntityType, content: bytes) -> None:
-    """What was read by types, if anything was, is what it has to be."""
-    typed = by_types(entity_type, content)
+    """Require that the page decoder returns the same as the lenient decoder, or None."""
+    typed = fast(entity_type, content)
     if typed is not None:
-        assert typed == piece_by_piece(entity_type, content)
+        assert typed == lenient(entity_type, content)
 
 
 @settings(max_examples=300, deadline=None)
 @given(pages())
-def test_what_is_read_by_types_is_what_is_read_piece_by_piece(page: tuple[EntityType, bytes]) -> None:
-    """Else a record would count as changed because another one of its page does not fit."""
+def test_both_decoders_agree_on_valid_pages(page: tuple[EntityType, bytes]) -> None:
+    """Otherwise a record would count as changed because another one of its page is invalid."""
     check(*page)
 
 
 @settings(max_examples=300, deadline=None)
 @given(damaged_pages())
-def test_what_is_damaged_is_read_by_types_as_it_is_piece_by_piece(page: tuple[EntityType, bytes]) -> None:
+def test_both_decoders_agree_on_damaged_pages(page: tuple[EntityType, bytes]) -> None:
     """Two libraries read JSON: they must not differ about what is JSON."""
     check(*page)
 
 
 @settings(max_examples=300, deadline=None)
 @given(pages_with_unusable_values())
-def test_a_value_that_nobody_can_keep_costs_its_record_at_most(page: tuple[EntityType, bytes, int]) -> None:
-    """Whichever way the page is read: by types, piece by piece, or later and in part."""
+def test_an_unusable_value_costs_at_most_its_record(page: tuple[EntityType, bytes, int]) -> None:
+    """This holds for the page decoder, the lenient decoder and lazy pages."""
     entity_type, content, number = page
     check(entity_type, content)
     contract = records.list_schema(entity_type)
@@ -82,30 +82,30 @@ def body(*items: dict[str, Any], **pagination: Any) -> bytes:
         (COLLECTION, {"products": [{"id": "b", "title": ""}, {"id": "a", "title": "", "createdAt": "any"}]}),
     ],
 )
-def test_what_merchants_send_is_read_by_types(entity_type: EntityType, more: dict[str, Any]) -> None:
-    """It takes a third of the time; and if nothing were, the tests above would compare nothing."""
+def test_usual_pages_take_the_page_decoder(entity_type: EntityType, more: dict[str, Any]) -> None:
+    """It takes a third of the time. Without such pages, the tests above would compare nothing."""
     content = body({"id": "hat", "title": "Hat", **more}, totalNumber=1)
-    typed = by_types(entity_type, content)
+    typed = fast(entity_type, content)
     assert typed is not None
-    assert typed == piece_by_piece(entity_type, content)
+    assert typed == lenient(entity_type, content)
 
 
 @pytest.mark.parametrize("time", [*PLAIN_TIMES, *ODD_TIMES])
-def test_every_time_is_read_by_types_as_it_is_piece_by_piece(time: str) -> None:
+def test_both_decoders_agree_on_every_time(time: str) -> None:
     """One library rounds what is finer than a microsecond, and the other cuts it off."""
     check(PRODUCT, body({"id": "hat", "title": "Hat", "createdAt": time}))
 
 
 @pytest.mark.parametrize("text", [b"\xff", b"\xed\xa0\x80", b"\xc3"])
-def test_what_is_not_utf_8_is_no_page_even_where_nobody_keeps_it(text: bytes) -> None:
-    """What types skip, they do not look at."""
+def test_invalid_utf_8_is_refused_also_in_unknown_fields(text: bytes) -> None:
+    """msgspec does not check what it skips."""
     page = b'{"items":[{"id":"a","title":"A","vendor":"%b"}],"pagination":{"moreResults":false}}' % text
-    assert by_types(PRODUCT, page) is None
-    assert "is not UTF-8" in str(piece_by_piece(PRODUCT, page))
+    assert fast(PRODUCT, page) is None
+    assert "is not UTF-8" in str(lenient(PRODUCT, page))
 
 
 @pytest.mark.parametrize("entity_type", EntityType)
-def test_the_examples_of_the_contract_are_read_by_types(entity_type: EntityType) -> None:
+def test_the_examples_of_the_spec_take_the_page_decoder(entity_type: EntityType) -> None:
     """They are what people build from."""
     path = records.list_schema(entity_type).path
     answer = documents.load(documents.PRODUCT_SERVICE)["paths"][path]["get"]["responses"]["200"]["content"][
@@ -113,29 +113,29 @@ def test_the_examples_of_the_contract_are_read_by_types(entity_type: EntityType)
     ]
     examples = [answer["example"]] if "example" in answer else [each["value"] for each in answer["examples"].values()]
     for each in examples:
-        assert by_types(entity_type, orjson.dumps(each)) is not None
+        assert fast(entity_type, orjson.dumps(each)) is not None
 
 
-def test_a_record_that_is_too_large_is_none_for_types() -> None:
+def test_the_page_decoder_refuses_a_record_that_is_too_large() -> None:
     """A collection's size is that of its document and of its product ids."""
     content = body({"id": "men", "title": "Men", "products": [{"id": "ö", "title": "Ö"}, {"id": "p", "title": "P"}]})
-    found = by_types(COLLECTION, content)
+    found = fast(COLLECTION, content)
     assert found is not None
     size = len(found.records[0].document) + len('["ö","p"]'.encode())
-    assert by_types(COLLECTION, content, size) == found
-    assert by_types(COLLECTION, content, size - 1) is None
+    assert fast(COLLECTION, content, size) == found
+    assert fast(COLLECTION, content, size - 1) is None
 
 
-def test_a_number_that_no_float_holds_does_no_harm_where_nobody_keeps_it() -> None:
+def test_an_unusable_number_in_an_unknown_field_is_accepted() -> None:
     """It is JSON (RFC 8259 §6), if none that is kept; so a page is not lost for it."""
-    found = by_types(PRODUCT, b'{"items":[{"id":"a","title":"A","weight":1e999}],"pagination":{"moreResults":false}}')
+    found = fast(PRODUCT, b'{"items":[{"id":"a","title":"A","weight":1e999}],"pagination":{"moreResults":false}}')
     assert found is not None
     assert found.records[0].document == '{"id":"a","title":"A"}'
 
 
 @pytest.mark.parametrize("rule", [{"multipleOf": 5}, {"enum": [1, 2]}, {"oneOf": []}])
-def test_a_rule_that_no_type_checks_stops_the_start(rule: dict[str, Any]) -> None:
-    """Whoever adds it to the contract must hear that records would get past it."""
+def test_an_unsupported_keyword_of_the_spec_is_refused(rule: dict[str, Any]) -> None:
+    """Otherwise records would bypass a new rule of the spec."""
     document = documents.load(documents.PRODUCT_SERVICE)
     schemas = document["components"]["schemas"]
     product = schemas["Product"]

@@ -1,4 +1,4 @@
-"""records: what is kept of a record, which are rejected alone, and which pages end the pull."""
+"""Decoding of pages: what is kept of a record, what rejects it, and which pages end the pull."""
 
 import re
 from typing import Any
@@ -19,7 +19,7 @@ WHERE = "Page 7 of /products"
 
 
 def read(body: Any, entity_type: EntityType = PRODUCT, most_bytes: int = MOST_BYTES) -> Page:
-    """The page in a body: JSON, or bytes as they are."""
+    """Decode the page in a body of JSON or raw bytes."""
     content = body if isinstance(body, bytes) else orjson.dumps(body)
     return records.list_schema(entity_type).page(content, WHERE, most_bytes)
 
@@ -35,7 +35,7 @@ def item(record_id: Any = "hat", **fields: Any) -> dict[str, Any]:
 
 
 def became(sent: Any, entity_type: EntityType = PRODUCT, most_bytes: int = MOST_BYTES) -> Record | Rejection:
-    """What becomes of a record."""
+    """Return the record or its rejection."""
     page = read(page_of(sent), entity_type, most_bytes)
     (only,) = page.records + page.rejections
     return only
@@ -102,7 +102,7 @@ def test_absent_and_null_fields_are_left_out() -> None:
     ],
 )
 def test_of_a_thumbnail_the_known_fields_are_kept(thumbnail: Any, kept: Any) -> None:
-    """And nothing, where there are none."""
+    """Without known fields it is left out."""
     assert document(item(thumbnail=thumbnail)) == {**item(), **kept}
 
 
@@ -143,7 +143,7 @@ def test_times_are_kept_in_utc(sent: str, kept: str) -> None:
 @pytest.mark.parametrize(
     "sent", ["", "yesterday", "2021-02-30T00:00:00Z", "1609459200", "0001-01-01T00:00:00+02:00", "2021\u0000"]
 )
-def test_a_time_that_is_none_rejects_the_record(sent: str) -> None:
+def test_an_invalid_time_rejects_the_record(sent: str) -> None:
     """It could not be compared, and leaving it out would hide the fault."""
     outcome = became(item(updatedAt=sent))
     assert isinstance(outcome, Rejection)
@@ -208,7 +208,7 @@ def meta_of(sent: Any) -> bytes:
     [([item("a"), {"id": "b"}], "/products/1/title"), ([7], "/products/0"), ({}, "/products")],
 )
 def test_a_product_that_does_not_fit_rejects_its_collection(products: Any, pointer: str) -> None:
-    """A collection with a part missing would be wrong in silence."""
+    """A collection without some of its products would be silently wrong."""
     outcome = became(item("men", products=products), COLLECTION)
     assert isinstance(outcome, Rejection)
     assert (outcome.record_id, outcome.pointer) == ("men", pointer)
@@ -239,7 +239,7 @@ def test_a_product_that_does_not_fit_rejects_its_collection(products: Any, point
     ],
 )
 def test_a_page_that_does_not_fit_ends_the_pull(body: Any, fault: str) -> None:
-    """Half understood, it could make us remove what the merchant still sells."""
+    """An incomplete page could remove records that the merchant still has."""
     with pytest.raises(PullFailed) as caught:
         read(body)
     error = caught.value
@@ -251,7 +251,7 @@ def test_a_page_that_does_not_fit_ends_the_pull(body: Any, fault: str) -> None:
 
 
 @pytest.mark.parametrize("number", [None, -1, 2**53, 1e300, 7.5, "1234", True, [], {}])
-def test_a_total_that_makes_no_sense_is_no_reason_to_fail(number: Any) -> None:
+def test_an_invalid_total_does_not_fail_the_page(number: Any) -> None:
     """It is for progress only; the records are what counts."""
     page = read(page_of(item("a"), totalNumber=number))
     assert (page.total, len(page.records)) == (None, 1)
@@ -352,7 +352,7 @@ WORTHLESS = b'{"items":[{"id":"a","title":"A"},%b,{"id":"z","title":"Z"}],"pagin
         (b"1e400", "WRONG_TYPE", None, "", "The record is the number 1e400"),
     ],
 )
-def test_a_value_that_cannot_be_kept_costs_its_record_alone(
+def test_an_unusable_value_rejects_only_its_record(
     sent: bytes, code: str, record_id: str | None, pointer: str, says: str
 ) -> None:
     """All of it is JSON by RFC 8259. The parser that reads most pages refuses the whole page for it."""
@@ -376,7 +376,7 @@ def test_a_value_that_cannot_be_kept_costs_its_record_alone(
     ],
 )
 @pytest.mark.parametrize("entity_type", EntityType)
-def test_a_field_that_is_not_kept_costs_nothing_whatever_it_holds(value: bytes, entity_type: EntityType) -> None:
+def test_an_unknown_field_may_have_any_value(value: bytes, entity_type: EntityType) -> None:
     """Unknown fields are left out, in a record and in its parts."""
     sent = b'{"id":"hat","title":"Hat","vendor":%b,"products":[{"id":"b","title":"B","vendor":%b}]}' % (value, value)
     page = read(WORTHLESS % sent, entity_type)
@@ -507,7 +507,7 @@ NOT_JSON = [
 
 
 @pytest.mark.parametrize(("body", "says"), NOT_JSON)
-def test_what_is_not_json_is_said_in_words_for_a_merchant(body: bytes, says: str) -> None:
+def test_invalid_json_is_explained_to_the_merchant(body: bytes, says: str) -> None:
     """With the Content-Type, the first bytes and the record; never in the words of a parser."""
     with pytest.raises(PullFailed) as caught:
         records.list_schema(PRODUCT).page(body, WHERE, MOST_BYTES, "text/html; charset=utf-8")
