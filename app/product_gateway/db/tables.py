@@ -206,7 +206,7 @@ catalog_records = Table(
     Column("size", Integer, nullable=False),
     Column("document", Text, nullable=False),  # JSON
     Column("product_ids", Text),  # JSON; of a collection
-    # Of what was sent, 20 bytes: has the record changed? Older versions wrote 16, of document and product_ids.
+    # Of the raw bytes that the product service sent: shows whether the record has changed.
     Column("digest", LargeBinary(16), nullable=False),
     PrimaryKeyConstraint("merchant", "entity_type", "record_id"),
     sqlite_with_rowid=False,
