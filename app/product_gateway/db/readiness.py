@@ -1,6 +1,5 @@
 """Readiness: whether the database can be read, written to and committed."""
 
-import asyncio
 from uuid import UUID
 
 from sqlalchemy import Connection, LargeBinary, Text, Uuid, bindparam, exists, false, select, update
@@ -9,33 +8,30 @@ from sqlalchemy.exc import SQLAlchemyError
 from product_gateway.db import migrate
 from product_gateway.db.database import Database
 from product_gateway.db.errors import AWAY, NOT_KNOWN
+from product_gateway.db.single_flight import SingleFlight
 from product_gateway.db.tables import metadata, readiness
 from product_gateway.db.types import now
 from product_gateway.errors import Unavailable
 
 NOT_UP_TO_DATE = "The database's tables are not up to date."
 NOT_OUR_VALUES = "The database returns other values than it is given."
-SECONDS_CACHED = 1.0
 
 
 class Readiness:
-    """Single-flight cache: concurrent callers share one check, whose outcome is reused for one second."""
+    """A single-flight readiness check: anyone may ask, and the database is asked at most once a second."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._check: asyncio.Task[Unavailable | None] | None = None
-        self._cached_until = 0.0
+        self._faults = SingleFlight()
 
     async def check(self) -> None:
-        """Raise Unavailable if the database cannot be used."""
-        if self._check is None or (self._check.done() and asyncio.get_running_loop().time() >= self._cached_until):
-            self._check = asyncio.create_task(self._run_check())
-        fault = await asyncio.shield(self._check)  # a cancelled caller does not cancel the check
+        """Raises Unavailable."""
+        fault = await self._faults.get("fault", self._find_fault)
         if fault is not None:
-            # whether this write was committed does not matter
+            # The outcome of this write does not matter to clients.
             raise Unavailable(AWAY if fault.detail == NOT_KNOWN else fault.detail) from fault.__cause__
 
-    async def _run_check(self) -> Unavailable | None:
+    async def _find_fault(self) -> Unavailable | None:
         self._database.start_deadline()
         try:
             await self._database.write(check_writable)
@@ -45,8 +41,6 @@ class Readiness:
             refused = Unavailable(NOT_UP_TO_DATE)
             refused.__cause__ = fault
             return refused
-        finally:
-            self._cached_until = asyncio.get_running_loop().time() + SECONDS_CACHED
         return None
 
 

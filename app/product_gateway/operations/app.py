@@ -5,7 +5,6 @@ It is for those who run the gateway, not for its clients: metrics need no token,
 
 import asyncio
 import functools
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -18,6 +17,7 @@ from product_gateway.api.error_responses import describe_error
 from product_gateway.db import syncs
 from product_gateway.db.database import Database, connect
 from product_gateway.db.readiness import Readiness
+from product_gateway.db.single_flight import SingleFlight
 from product_gateway.http.middleware.request_context import RequestContextMiddleware
 from product_gateway.http.responses import Response
 from product_gateway.openapi import documents
@@ -30,9 +30,9 @@ from product_gateway.telemetry import logs
 from product_gateway.telemetry.metrics import MEDIA_TYPE, QUEUE_METRICS, Metrics
 
 MONITOR = "/monitor"
-SECONDS_BETWEEN_LOOKS = 5.0
-LONGEST_LOOK = 1.0  # seconds: a scrape that takes long is given up, and then there is nothing at all
-WELL: Response[HealthResponse] = Response({"data": {"status": "ok"}, "meta": {}})
+QUEUE_STATS_TTL = 5.0  # seconds
+SCRAPE_TIMEOUT = 1.0  # seconds for the database: Prometheus drops a scrape that takes too long
+HEALTHY: Response[HealthResponse] = Response({"data": {"status": "ok"}, "meta": {}})
 
 
 def create_operations_app(
@@ -90,35 +90,31 @@ class Operations(Monitor):
     ) -> None:
         self._supervisor = supervisor or Supervisor(metrics)
         super().__init__(database, metrics, access, self._supervisor)
-        self._looks_into_database = Loop(QUEUE_METRICS, metrics)
+        self._queue_loop = Loop(QUEUE_METRICS, metrics)
         self._readiness = Readiness(database)
-        self._look: asyncio.Task[None] | None = None
-        self._looked = 0.0
+        self._queue_stats = SingleFlight(QUEUE_STATS_TTL)
 
     async def get_metrics(self) -> Response[bytes]:
-        """Of this process, and what the database says of all of them: where it is away, the rest is there at once.
+        """Return this process's metrics, and the queue's from the database; without the latter if it does not answer.
 
-        The database is asked once in SECONDS_BETWEEN_LOOKS at the most, and by one at a time: scrapes cannot hurt it.
+        The single-flight cache protects the database from frequent scrapes.
         """
-        if self._look is None or (self._look.done() and time.monotonic() - self._looked >= SECONDS_BETWEEN_LOOKS):
-            self._looked = time.monotonic()
-            self._look = asyncio.create_task(self._look_into_database())
-        await asyncio.wait([self._look], timeout=LONGEST_LOOK)
-        if self._look.done():
-            self._look.result()
-        else:
+        try:
+            async with asyncio.timeout(SCRAPE_TIMEOUT):
+                await self._queue_stats.get("queue", self._read_queue_stats)
+        except TimeoutError:
             self._metrics.set_queue_stats(None)
         return Response(self._metrics.exposition(), media_type=MEDIA_TYPE)
 
     async def get_liveness(self) -> Response[HealthResponse]:
         """Needs nothing but the process."""
-        return WELL
+        return HEALTHY
 
     async def get_readiness(self) -> Response[HealthResponse]:
         """As on the gateway's own port. Raises Unavailable."""
         await self._readiness.check()
         self._supervisor.check()
-        return WELL
+        return HEALTHY
 
     def describe_error(self, error: Exception) -> Response[Any]:
         """As the gateway's; where a person asked for a page, as a page. `Link` leads to the gateway's own port."""
@@ -126,11 +122,11 @@ class Operations(Monitor):
         answer = replace(answer, headers={name: each for name, each in answer.headers.items() if name != "Link"})
         return self.as_page(answer, str(logs.context().get("operation", "")))
 
-    async def _look_into_database(self) -> None:
+    async def _read_queue_stats(self) -> None:
         self._database.start_deadline()
         try:
             self._metrics.set_queue_stats(*await self._database.read(syncs.unfinished))
-            self._looks_into_database.progressed()
-        except Exception as error:  # noqa: BLE001 - logged there; the other metrics are told all the same
-            self._looks_into_database.failed(error)
+            self._queue_loop.progressed()
+        except Exception as error:  # noqa: BLE001 - logged by `failed`; the other metrics are still exposed
+            self._queue_loop.failed(error)
             self._metrics.set_queue_stats(None)

@@ -18,10 +18,10 @@ from starlette.types import Scope
 
 from product_gateway.db.database import Database
 from product_gateway.db.engines import sessions
+from product_gateway.db.single_flight import SingleFlight
 from product_gateway.errors import NotAllowed, NotAuthenticated, PageNotFound, SettingsError
 from product_gateway.openapi.security import bearer_token
 from product_gateway.operations.monitor.attempts import Attempts
-from product_gateway.operations.monitor.broadcast import SingleFlight
 from product_gateway.settings import PREFIX, Settings, listed
 
 COOKIE = "product_gateway_operator"
@@ -85,7 +85,7 @@ class Access:
         self._digest = token_digest
         self._database = database
         self._attempts = Attempts()
-        self._looks = SingleFlight()
+        self._sessions = SingleFlight()
         self._ended_here: dict[str, int] = {}
         self._is_for_this_machine = _is_loopback(settings.operations_host) or settings.operations_host == "localhost"
         self._names = {each.lower().rstrip(".") for each in listed(settings.operations_host_names)}
@@ -148,7 +148,7 @@ class Access:
         """Return whether the session is over: signed out anywhere, at most a second ago, or past its time."""
         if session.id in self._ended_here or session.expires <= time.time():
             return True
-        return await self._looks.of(session.id, lambda: self._look_up(session.id))
+        return await self._sessions.get(session.id, lambda: self._look_up(session.id))
 
     async def _look_up(self, session_id: str) -> bool:
         self._database.start_deadline()

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import suppress
-from typing import Any, TypeVar
 
 import orjson
 
@@ -11,39 +10,11 @@ from product_gateway.errors import Overloaded, Unavailable
 from product_gateway.supervisor import Loop, Supervisor
 from product_gateway.telemetry.metrics import MONITOR, Metrics
 
-T = TypeVar("T")
-
 SECONDS_BETWEEN_LOOKS = 2.0
-SECONDS_THAT_A_LOOK_HOLDS = 1.0
 SECONDS_BETWEEN_SIGNS = 10.0  # of life, without which proxies give a silent stream up
-MOST_LOOKS_KEPT = 200
 MOST_VIEWERS = 200
 SECONDS_OF_A_STREAM = 900.0  # then the viewer comes back by itself, and is asked again who it is
 MILLISECONDS_TO_COME_BACK = 2000
-
-
-class SingleFlight:
-    """What was looked at within the last second is not looked at again; who asks meanwhile waits for the same look."""
-
-    def __init__(self) -> None:
-        self._kept: dict[Any, tuple[asyncio.Task[Any], float]] = {}
-
-    async def of(self, key: Any, look: Callable[[], Awaitable[T]]) -> T:
-        """The outcome of `look`, perhaps somebody else's. Raises what it raises."""
-        now = asyncio.get_running_loop().time()
-        task, until = self._kept.get(key, (None, 0.0))
-        if task is None or (task.done() and now >= until):
-            self._kept = {each: kept for each, kept in self._kept.items() if not kept[0].done() or kept[1] > now}
-            task = asyncio.ensure_future(look())
-            task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # all who asked may be gone
-            if len(self._kept) < MOST_LOOKS_KEPT:
-                self._kept[key] = (task, now + SECONDS_THAT_A_LOOK_HOLDS)
-        found: T = await asyncio.shield(task)  # who goes away leaves the others their answer
-        return found
-
-    def forget(self) -> None:
-        """Something was done: whoever looks now is to see it."""
-        self._kept = {}
 
 
 Parts = dict[str, str]

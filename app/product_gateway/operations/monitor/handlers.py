@@ -18,15 +18,16 @@ from urllib.parse import quote
 from uuid import UUID
 
 from product_gateway.api.cursors import encoded, place
-from product_gateway.db import monitor as looks
+from product_gateway.db import monitor as queries
 from product_gateway.db.database import Database
+from product_gateway.db.single_flight import SingleFlight
 from product_gateway.errors import Unavailable
 from product_gateway.http.responses import EventStream, Response
 from product_gateway.model.syncs import EntityType, Sync, SyncStatus
 from product_gateway.openapi.bodies import rfc3339
 from product_gateway.operations.monitor.auth import Access, Operator, Session, token_digest
 from product_gateway.operations.monitor.bodies import Body, overview_body, story_body, sync_body
-from product_gateway.operations.monitor.broadcast import Broadcaster, Parts, SingleFlight
+from product_gateway.operations.monitor.broadcast import Broadcaster, Parts
 from product_gateway.operations.monitor.rendering import BASES, PageRenderer
 from product_gateway.supervisor import Supervisor
 from product_gateway.telemetry import logs
@@ -53,7 +54,7 @@ class Monitor:
         self._metrics = metrics
         self._access = access
         self._drawing = PageRenderer()
-        self._looks = SingleFlight()
+        self._views = SingleFlight()
         self._live = Broadcaster(self._parts, supervisor)
 
     async def get_monitor(
@@ -120,19 +121,19 @@ class Monitor:
 
     async def cancel_monitored_sync(self, operator: Operator, merchant: str, sync_id: UUID) -> Response[Body]:
         """Raises SyncNotFound, NoActiveSync."""
-        answer = await self._act(operator, "cancelled", looks.cancel, merchant, sync_id, operator.address)
+        answer = await self._act(operator, "cancelled", queries.cancel, merchant, sync_id, operator.address)
         self._metrics.ended(EntityType(answer.body["data"]["entityType"]), SyncStatus.CANCELLED)
         return answer
 
     async def run_sync_again(self, operator: Operator, merchant: str, sync_id: UUID) -> Response[Body]:
         """Raises SyncNotFound, NotAllowed, SyncAlreadyActive."""
-        done = await self._act(operator, "asked again for", looks.run_again, merchant, sync_id)
+        done = await self._act(operator, "asked again for", queries.run_again, merchant, sync_id)
         location = f"/monitor/api/syncs/{quote(merchant)}/{done.body['data']['id']}"
         return Response(done.body, 201, {"Location": location})
 
     async def allow_mass_deletion(self, operator: Operator, merchant: str, sync_id: UUID) -> Response[Body]:
         """Raises SyncNotFound, NotAllowed."""
-        what, work = "allowed one mass deletion after", looks.allow_mass_deletion
+        what, work = "allowed one mass deletion after", queries.allow_mass_deletion
         return await self._act(operator, what, work, merchant, sync_id, operator.address)
 
     def as_page(self, answer: Response[Any], operation: str) -> Response[Any]:
@@ -163,22 +164,22 @@ class Monitor:
         sync = await self._database.write(work, merchant, sync_id, *more)
         new = "" if sync.id == sync_id else f" It is {sync.id}."
         logger.info("An operator has %s the sync.%s", what, new, extra={"client": operator.address})
-        self._looks.forget()
-        return Response({"data": sync_body(looks.SyncRow(sync, None, None, None, 0)), "meta": {}})
+        self._views.clear()
+        return Response({"data": sync_body(queries.SyncRow(sync, None, None, None, 0)), "meta": {}})
 
     async def _overview(self) -> tuple[Body, str]:
-        found = await self._looks.of("overview", lambda: self._read(looks.overview))
+        found = await self._views.get("overview", lambda: self._read(queries.overview))
         return overview_body(found), rfc3339(found.as_of)
 
     async def _story(self, merchant: str, sync_id: UUID) -> tuple[Body, str]:
-        found = await self._looks.of((merchant, sync_id), lambda: self._read(looks.sync_detail, merchant, sync_id))
+        found = await self._views.get((merchant, sync_id), lambda: self._read(queries.sync_detail, merchant, sync_id))
         return story_body(found), rfc3339(found.run.sync.as_of)
 
     async def _recent(self, filters: Filters, size: int) -> Body:
         merchant, entity_type, status, cursor = filters
         before = None if cursor is None else place(cursor)
-        runs, last = await self._looks.of(
-            (filters, size), lambda: self._read(looks.recent, merchant, entity_type, status, before, size)
+        runs, last = await self._views.get(
+            (filters, size), lambda: self._read(queries.recent, merchant, entity_type, status, before, size)
         )
         meta = {} if last is None else {"nextCursor": encoded(HISTORY, f"{last[0].isoformat()}/{last[1]}")}
         return {"data": [sync_body(each) for each in runs], "meta": meta}
