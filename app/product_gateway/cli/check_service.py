@@ -1,10 +1,11 @@
-"""The command check-service, and its options. What it runs is imported when it runs: --help does not wait for that."""
+"""The command check-service."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from product_gateway.cli.shared import load_settings
 from product_gateway.model.syncs import EntityType
 
 app = typer.Typer()
@@ -32,12 +33,9 @@ def check_service(
     ] = False,
 ) -> None:
     """Hold a product service to its contract, and rehearse a sync that writes nothing. Exit status 1: an error."""
-    from product_gateway import settings
     from product_gateway.check_service import runner
 
-    made = settings.load(**runner.overrides(allow_private_addresses, page_size, timeout))
-    for name in settings.unknown_names():
-        typer.echo(f"There is no setting {name}; it has no effect.", err=True)
+    made = load_settings(**runner.overrides(allow_private_addresses, page_size, timeout))
     options = runner.Options(
         url, token_file, tuple(only or EntityType), max_pages, examples, seed, merchant, junit, json
     )

@@ -1,4 +1,4 @@
-"""The commands for those who talk to a gateway over HTTP, and their options."""
+"""The client commands: sync, status, cancel and history."""
 
 import re
 import sys

@@ -1,13 +1,12 @@
-"""The commands `merchant …`, for the operator; and the settings and the database, as every command begins with them."""
+"""The commands `merchant …`, for the operator."""
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from product_gateway.cli.shared import MerchantName, ServiceTokenFile, open_database
 from product_gateway.model.merchants import Platform
 from product_gateway.model.syncs import EntityType
 from product_gateway.telemetry.visible_text import visible
@@ -15,25 +14,13 @@ from product_gateway.telemetry.visible_text import visible
 if TYPE_CHECKING:
     from product_gateway.db.database import Database
     from product_gateway.merchants.administration import WebhookChange
-    from product_gateway.settings import Settings
 
 app = typer.Typer(
     help="The merchants: who may ask, and where their products come from.", no_args_is_help=True, rich_markup_mode=None
 )
 
 
-def _merchant_name(text: str) -> str:
-    from product_gateway.auth.keys import merchant_name
-
-    return merchant_name(text)
-
-
-Name = Annotated[str, typer.Argument(help="The merchant's name, as tokens have it.", callback=_merchant_name)]
 Url = Annotated[str | None, typer.Option(help="Where the merchant's product service is.")]
-TokenFile = Annotated[
-    Path | None,
-    typer.Option(exists=True, dir_okay=False, help="File with the token that the product service expects."),
-]
 Currency = Annotated[str | None, typer.Option(help="The merchant's currency (ISO 4217), such as GBP.")]
 MaxRejected = Annotated[
     int | None,
@@ -48,10 +35,10 @@ WebhookSecretFile = Annotated[
 
 @app.command()
 def add(
-    name: Name,
+    name: MerchantName,
     platform: Annotated[Platform, typer.Option(help="BYOP: brings its own platform. BENTO: does not.")],
     product_service_url: Url = None,
-    product_service_token_file: TokenFile = None,
+    product_service_token_file: ServiceTokenFile = None,
     currency: Currency = None,
     max_rejected_percent: MaxRejected = 10,
     webhook_url: WebhookUrl = None,
@@ -83,7 +70,7 @@ def list_merchants() -> None:
 
 
 @app.command()
-def show(name: Name) -> None:
+def show(name: MerchantName) -> None:
     """Show a merchant, without its secrets, and its syncs."""
     from product_gateway.merchants import administration
 
@@ -93,10 +80,10 @@ def show(name: Name) -> None:
 
 @app.command()
 def update(
-    name: Name,
+    name: MerchantName,
     platform: Annotated[Platform | None, typer.Option(help="BYOP or BENTO.")] = None,
     product_service_url: Url = None,
-    product_service_token_file: TokenFile = None,
+    product_service_token_file: ServiceTokenFile = None,
     currency: Currency = None,
     max_rejected_percent: MaxRejected = None,
     webhook_url: WebhookUrl = None,
@@ -125,7 +112,7 @@ def update(
 
 @app.command("allow-mass-deletion")
 def allow_mass_deletion(
-    name: Name, entity_type: Annotated[EntityType, typer.Argument(help="PRODUCT or COLLECTION.")]
+    name: MerchantName, entity_type: Annotated[EntityType, typer.Argument(help="PRODUCT or COLLECTION.")]
 ) -> None:
     """Let the next successful sync remove as many records as are gone. Only that one."""
     from product_gateway.merchants import administration
@@ -154,7 +141,7 @@ def reencrypt() -> None:
 
 @app.command()
 def remove(
-    name: Name, yes: Annotated[bool, typer.Option("--yes", help="Don't ask whether this is meant.")] = False
+    name: MerchantName, yes: Annotated[bool, typer.Option("--yes", help="Don't ask whether this is meant.")] = False
 ) -> None:
     """Erase a merchant with its syncs and its catalog. This cannot be undone."""
     from product_gateway.db import merchants
@@ -181,39 +168,3 @@ def _confirm(question: str) -> None:
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         typer.echo("Nothing was done.", err=True)
         raise typer.Exit(1)
-
-
-@contextmanager
-def open_database(*, may_create: bool = False, secrets: bool = False) -> "Iterator[tuple[Settings, Database]]":
-    """The settings and the database, its tables up to date, for the length of a command.
-
-    With `may_create`, data directory, keys and embedded database are made where they are missing. `secrets`: the
-    command uses the key that the merchants' secrets are encrypted with.
-    """
-    from product_gateway import data_directory
-    from product_gateway.auth import keys
-    from product_gateway.db import migrate
-    from product_gateway.db.database import open_database
-
-    settings = load_settings()
-    if may_create:
-        data_directory.prepare(settings, secrets=secrets)
-        keys.make_missing(settings)
-    else:
-        data_directory.make_files_private()
-        data_directory.require(settings, secrets=secrets)
-        if secrets and settings.secret_key_file is None and settings.database_url is not None:
-            data_directory.require_key(settings, data_directory.SECRET_KEY)
-    with open_database(settings.database, may_create=may_create) as database:
-        migrate.prepare(database)
-        yield settings, database
-
-
-def load_settings(**overrides: object) -> "Settings":
-    """The settings; whoever has made a slip in a name is told."""
-    from product_gateway import settings
-
-    loaded = settings.load(**overrides)
-    for name in settings.unknown_names():
-        typer.echo(f"There is no setting {name}; it has no effect.", err=True)
-    return loaded

@@ -1,4 +1,4 @@
-"""The command sandbox, and its options. What it runs is imported when it runs: --help does not wait for that."""
+"""The command sandbox."""
 
 from typing import Annotated
 
