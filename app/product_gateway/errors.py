@@ -1,4 +1,4 @@
-"""The one tree of errors. HTTP gets its say in one place, the table in `server`."""
+"""The exception hierarchy. api/error_responses maps it to HTTP."""
 
 from collections.abc import Sequence
 from uuid import UUID
@@ -7,7 +7,7 @@ from product_gateway.model.syncs import EntityType, Sync, SyncStatus
 
 
 class GatewayError(Exception):
-    """Everything that this project raises on purpose. `detail` is written for the person who gets it.
+    """The base of all errors that this project raises. `detail` is written for the reader of the message.
 
     GatewayError
     ├── SettingsError             the operator must change something
@@ -100,7 +100,7 @@ class NotBringYourOwnPlatform(NotAllowed):
 
 
 class NotFound(GatewayError):
-    """What was asked for does not exist, for this caller."""
+    """The requested object does not exist for this caller."""
 
 
 class NeverSynced(NotFound):
@@ -133,7 +133,7 @@ class SyncNotFound(NotFound):
 
 
 class PageNotFound(NotFound):
-    """There is no such page, or the operator shows none: to whoever asks that is the same."""
+    """There is no such page, or the operator has turned it off."""
 
     def __init__(self) -> None:
         super().__init__("There is nothing at this path.")
@@ -158,7 +158,7 @@ class SyncAlreadyActive(GatewayError):
 
 
 class RateLimited(GatewayError):
-    """More requests than the operator lets somebody make; the next one is welcome after `seconds`."""
+    """The rate limit is exceeded; the next request is allowed after `seconds`."""
 
     def __init__(self, detail: str, seconds: int) -> None:
         super().__init__(detail)
@@ -170,23 +170,23 @@ class LeaseLost(GatewayError):
 
 
 class Unavailable(GatewayError):
-    """Something that we need is away. `detail` names no host, address or credential."""
+    """A dependency is unavailable. `detail` names no host, address or credential."""
 
     @property
     def with_cause(self) -> str:
-        """In one line, for the operator: what is behind it may name hosts and addresses."""
+        """The detail and its cause in one line, for the operator: the cause may name hosts."""
         return " ".join(f"{self.detail} {self.__cause__ or ''}".split())
 
 
 class Overloaded(Unavailable):
-    """As many requests are being served as this process serves at once, or as much of its memory is in use."""
+    """The process is at its limit of concurrent requests or of memory."""
 
     def __init__(self, detail: str = "The gateway has more requests than it can serve at the moment.") -> None:
         super().__init__(detail)
 
 
 class OutboundError(GatewayError):
-    """A request to somebody else's system failed. `detail` holds no token and no query string."""
+    """An outgoing request failed. `detail` holds no token and no query string."""
 
 
 class AddressNotAllowed(OutboundError):
@@ -242,7 +242,7 @@ class PullFailed(GatewayError):
 
 
 class TurnOver(GatewayError):
-    """Other merchants wait for a slot: the sync goes on later, behind its last page."""
+    """The sync gives its slot to a waiting merchant and continues later after its last page."""
 
 
 class PullInterrupted(PullFailed):

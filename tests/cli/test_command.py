@@ -160,7 +160,7 @@ REFUSED = {
     "merchant allow-mass-deletion nobody PRODUCT": "There is no merchant nobody.",
     "merchant show \udcff": "cannot be a merchant's name",
     "merchant update shop": "Nothing to change: name at least one of the options",
-    "token shop --scope sync:delete": "There is no scope sync:delete. There are: sync:write, sync:read, catalog:read",
+    "token shop --scope sync:delete": "There is no scope sync:delete. Use: sync:write, sync:read, catalog:read",
     "token shop --expires soon": "'soon' is not a length of time; write it like 90s, 30m, 1h or 7d",
     "token shop/": "'shop/' cannot be a merchant's name",
     "sample-service --token-file empty": "does not hold a bearer token",
@@ -181,7 +181,7 @@ def test_what_cannot_be_done_is_said_with_what_to_do(
 def test_a_refusal_looks_the_same_from_outside(sqlite_deployment: Deployment) -> None:
     """The only test of refusals here that starts a process of its own."""
     done = sqlite_deployment.run("merchant", "show", "nobody", check=False, anew=True)
-    assert_refused(done, "There is no merchant nobody. `product-gateway merchant list` shows those that there are.\n")
+    assert_refused(done, "There is no merchant nobody. `product-gateway merchant list` shows all merchants.\n")
 
 
 def test_a_token_is_printed_alone(sqlite_deployment: Deployment, terminal: Terminal) -> None:

@@ -235,9 +235,9 @@ def test_what_nobody_caught_comes_out_like_everything_else(form: str) -> None:
         ("debug", "ours"),
         ("warning", "their warning"),
         ("warning", "UserWarning: a warning of Python"),
-        ("critical", "An error that nobody expected ended the thread t1."),
+        ("critical", "An unexpected error ended the thread t1."),
         ("error", "Task exception was never retrieved"),
-        ("critical", "An error that nobody expected ended the process."),
+        ("critical", "An unexpected error ended the process."),
     ]
     assert len(found) == len(wanted), done.stderr
     for line, (level, event) in zip(found, wanted, strict=True):

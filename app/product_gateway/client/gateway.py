@@ -1,4 +1,4 @@
-"""Requests to a gateway, each made again where that is safe, and answers that are what they should be."""
+"""Requests to a gateway, retried where that is safe, with validated responses."""
 
 import asyncio
 import itertools
@@ -38,7 +38,7 @@ _MONITOR = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Answer(Generic[Shape]):
-    """`content` is what is looked at, `body` the whole of it as it came, parsed."""
+    """A response: `content` is validated, `body` is the complete parsed JSON."""
 
     content: Shape
     body: Any
@@ -46,15 +46,16 @@ class Answer(Generic[Shape]):
 
 
 def to_gateway() -> HttpClient:
-    """The HTTP client for it. Whoever types an address means it, so it may be private, and without https."""
+    """Return the HTTP client. Private addresses and http are allowed: the user typed the address."""
     return HttpClient(
         allow_private_addresses=True, connect_timeout=5, read_timeout=30, total_timeout=60, max_bytes=32 * MEBIBYTE
     )
 
 
 class Gateway:
-    """The gateway at `url`, for whom the token stands. While a sync is watched, an outage of `patience` seconds is
-    ridden out; `noticed` is told once of each. All methods raise Refused and OutboundError.
+    """The gateway at `url`. All methods raise Refused and OutboundError.
+
+    While a sync is watched, outages of up to `patience` seconds are retried; `noticed` is told once of each.
     """
 
     def __init__(
@@ -73,23 +74,21 @@ class Gateway:
         self._noticed = noticed
 
     async def enqueue(self, entity_type: EntityType, key: str) -> Answer[OneSync]:
-        """With the key it is safe to ask again: the same one brings the same sync."""
+        """Request a sync. Safe to retry: the same key returns the same sync."""
         return await self._ask(OneSync, "PUT", f"/sync/{entity_type}", headers={"Idempotency-Key": key})
 
     async def cancel(self, entity_type: EntityType) -> Answer[OneSync]:
-        """Asked once: a second time, another sync could be the active one."""
+        """Cancel the active sync, without a retry: meanwhile another sync could be active."""
         return await self._ask(OneSync, "DELETE", f"/sync/{entity_type}", tries=1)
 
     async def status(self, entity_type: EntityType) -> Answer[OneStatus]:
-        """404 before the first successful sync."""
+        """Return the status; 404 before the first successful sync."""
         return await self._ask(OneStatus, "GET", f"/sync/{entity_type}")
 
     async def sync(self, sync_id: UUID) -> Answer[OneSync]:
-        """How it goes."""
         return await self._ask(OneSync, "GET", f"/syncs/{sync_id}")
 
     async def problems(self, sync_id: UUID) -> Answer[Problems]:
-        """What it rejected."""
         return await self._ask(Problems, "GET", f"/syncs/{sync_id}/problems")
 
     async def history(
@@ -200,7 +199,7 @@ class Gateway:
 
 
 def plain(text: str) -> str:
-    """In one line that no terminal takes for a command, and not without an end."""
+    """Return the text in one line without control characters, at most LONGEST_TEXT characters."""
     return visible(text[:LONGEST_TEXT]) + ("…" if len(text) > LONGEST_TEXT else "")
 
 

@@ -1,4 +1,4 @@
-"""What the commands do: ask, watch, say what came of it, and end with a status that a script can tell apart."""
+"""The client commands: request, watch, report, and return an exit status for scripts."""
 
 import asyncio
 import shlex
@@ -36,7 +36,7 @@ ENDS = {SyncStatus.FAILED: ExitStatus.FAILED, SyncStatus.CANCELLED: ExitStatus.C
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Which gateway, and who asks. `token_file` is as it was typed; `patience` is in seconds."""
+    """The gateway and the token. `token_file` is the path as typed; `patience` is in seconds."""
 
     url: str
     token_file: str
@@ -52,7 +52,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A sync that is asked for. `key` brings the same one again."""
+    """A requested sync. `key` is its idempotency key."""
 
     entity_type: EntityType
     key: str
@@ -73,7 +73,7 @@ class Session:
         self.ours = False  # whether the watched sync is the one that was asked for
 
     def run(self, command: Callable[["Session", Gateway], Awaitable[ExitStatus]]) -> ExitStatus:
-        """To its end. Raises KeyboardInterrupt."""
+        """Run a command. Raises KeyboardInterrupt."""
         gc_tuning.freeze_startup_objects()
         try:
             return asyncio.run(self._run(command))
@@ -95,11 +95,11 @@ class Session:
         self.display.notice(text)
 
     def print_json(self, body: object) -> None:
-        """One document, in one line."""
+        """Print one JSON document in one line."""
         self.out.print(Text(as_json(body)))
 
     def show(self, answer: "Answer[OneSync]", text: Text) -> None:
-        """The gateway's body, or the text that stands for it."""
+        """Print the gateway's body, or `text` for people."""
         if self.access.as_json:
             self.display.show(answer)
         else:
@@ -107,7 +107,7 @@ class Session:
 
 
 def sync(access: Target, wanted: Wanted) -> ExitStatus:
-    """Asks for a sync, and follows it where that is wanted."""
+    """Request a sync, and watch it if wanted."""
     session = Session(access)
     try:
         end = session.run(lambda session, gateway: _sync(session, gateway, wanted))
@@ -211,7 +211,7 @@ async def _show_rejected(session: Session, gateway: Gateway, sync_id: UUID) -> N
 
 
 def cancel(access: Target, entity_type: EntityType) -> ExitStatus:
-    """Cancels what is active."""
+    """Cancel the active sync."""
 
     async def command(session: Session, gateway: Gateway) -> ExitStatus:
         answer = await gateway.cancel(entity_type)
@@ -222,7 +222,7 @@ def cancel(access: Target, entity_type: EntityType) -> ExitStatus:
 
 
 def status(access: Target, entity_type: EntityType) -> ExitStatus:
-    """When the records were last updated, and what became of the latest sync."""
+    """Show when the records were last updated, and the latest sync."""
 
     async def command(session: Session, gateway: Gateway) -> ExitStatus:
         try:
@@ -244,7 +244,7 @@ def status(access: Target, entity_type: EntityType) -> ExitStatus:
 
 
 def history(access: Target, entity_type: EntityType | None, status: SyncStatus | None, limit: int) -> ExitStatus:
-    """The syncs, newest first."""
+    """List syncs, newest first."""
 
     async def command(session: Session, gateway: Gateway) -> ExitStatus:
         pages = [page async for page in gateway.history(entity_type, status, limit)]

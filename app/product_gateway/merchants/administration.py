@@ -1,4 +1,4 @@
-"""What the operator does to merchants: checked, and with their tokens encrypted before they are stored."""
+"""Administration of merchants: arguments are validated, secrets are encrypted before they are stored."""
 
 import base64
 import binascii
@@ -43,7 +43,7 @@ class WebhookChange:
 def validated(
     settings: Settings, url: str | None, token_file: Path | None, currency: str | None, max_rejected_percent: int | None
 ) -> Values:
-    """What is not None as columns of a merchant. Raises SettingsError."""
+    """Return the arguments that are not None as columns. Raises SettingsError."""
     values: Values = {}
     if url is not None:
         values["product_service_url"] = _checked_url(settings, url)
@@ -61,7 +61,7 @@ def validated(
 def webhook(
     settings: Settings, url: str | None, secret_file: Path | None, *, new_secret: bool = False, off: bool = False
 ) -> WebhookChange | None:
-    """What of it is asked for, checked; None for nothing. Raises SettingsError."""
+    """Return the validated change of a webhook, None for no change. Raises SettingsError."""
     if url is None and secret_file is None and not new_secret and not off:
         return None
     if off and (url or secret_file or new_secret):
@@ -79,7 +79,7 @@ def webhook(
 
 
 def set_webhook(database: Database, name: str, change: WebhookChange) -> str | None:
-    """Makes the change; answers the new secret, where one was made up. Raises SettingsError."""
+    """Apply the change; return the new secret if one was generated. Raises SettingsError."""
     if change.off:
         database.call(webhooks.remove, name)
         return None
@@ -95,7 +95,7 @@ def set_webhook(database: Database, name: str, change: WebhookChange) -> str | N
 def add(
     database: Database, name: str, platform: Platform, values: Values, webhook: WebhookChange | None = None
 ) -> Merchant:
-    """A new merchant; the webhook is to be set afterwards. Contacts nothing. Raises SettingsError."""
+    """Add a merchant; the caller sets the webhook afterwards. Contacts nothing. Raises SettingsError."""
     if webhook is not None and "url" not in webhook.values:
         raise SettingsError(f"{name} has no webhook yet: add --webhook-url.")
     if platform is Platform.BYOP and "product_service_url" not in values:
@@ -111,7 +111,7 @@ def update(
     values: Values,
     webhook: WebhookChange | None = None,
 ) -> Merchant:
-    """Changes what is not None, and the values; the webhook is to be set afterwards. Raises SettingsError."""
+    """Change a merchant; the caller sets the webhook afterwards. Raises SettingsError."""
     if platform is not None:
         values = {**values, "platform": platform}
     if disabled is not None:
@@ -127,14 +127,14 @@ def update(
 
 
 def allow_mass_deletion(database: Database, name: str, entity_type: EntityType) -> None:
-    """For the next successful sync of the entity type. Raises SettingsError."""
+    """Allow it for the next successful sync of the entity type. Raises SettingsError."""
     database.call(merchants.get, name)
     database.call(catalog_removal.allow_mass_deletion, name, entity_type)
 
 
 @dataclass(frozen=True, slots=True)
 class Reencrypted:
-    """What became of the stored secrets: counts, and the merchants of those that no key opens."""
+    """The result of a re-encryption; `unreadable` names secrets that no key decrypts."""
 
     renewed: int
     unchanged: int
@@ -160,7 +160,7 @@ def reencrypt(settings: Settings, database: Database) -> Reencrypted:
 
 
 def prune(settings: Settings, database: Database) -> int:
-    """Drops the syncs that are older than the settings keep them; how many."""
+    """Delete syncs older than their retention; return their number."""
     dropped = 0
     days, cancelled_days = settings.retention_days, settings.cancelled_retention_days
     while found := database.call(syncs.prune, days, PRUNED_AT_ONCE, cancelled_days):
@@ -169,7 +169,7 @@ def prune(settings: Settings, database: Database) -> int:
 
 
 def describe(database: Database, name: str) -> str:
-    """The merchant in words, without secrets. Raises SettingsError."""
+    """Describe a merchant, without secrets. Raises SettingsError."""
     merchant = database.call(merchants.get, name)
     lines = [
         ("name", merchant.name),
@@ -220,7 +220,7 @@ def _is_address(url: str, unwanted: str) -> bool:
 
 
 def _checked_webhook_url(settings: Settings, url: str) -> str:
-    """With a query, which many receivers want: it may hold a key, so it is never shown."""
+    """Accept a query, which many receivers need. It may hold a key, so it is never shown."""
     if not _is_address(url, " \\#@") or len(url) > 2000:
         raise SettingsError(
             f"{_shown(url)} is not the address of a webhook: https://, a host, and perhaps a path and a query, without "
@@ -253,12 +253,12 @@ def _without_query(url: str) -> str:
 
 
 def _shown(url: str) -> str:
-    """Without what may be a password or a key: what a command says ends up in the log of a pipeline."""
+    """Quote a URL without password and query: output of commands ends up in CI logs."""
     return repr(re.sub(r"//.*@", "//***@", re.sub(r"[?#].*", "?***", url, flags=re.DOTALL), flags=re.DOTALL)[:200])
 
 
 def token_in(path: Path) -> str:
-    """The bearer token that a file holds. Raises SettingsError."""
+    """Read a bearer token from a file. Raises SettingsError."""
     try:
         token = path.read_text("ascii").strip()
     except (OSError, UnicodeDecodeError):
@@ -269,7 +269,7 @@ def token_in(path: Path) -> str:
 
 
 def webhook_secret_in(path: Path) -> str:
-    """The secret of a webhook that a file holds. Raises SettingsError."""
+    """Read a webhook secret from a file. Raises SettingsError."""
     try:
         secret = path.read_text("ascii").strip()
         size = len(base64.b64decode(secret.removeprefix("whsec_"), validate=True))

@@ -1,6 +1,6 @@
-"""The operations port: metrics, health and the monitor beside the gateway or a worker, as openapi/operations.yaml says.
+"""The operations port of a gateway or worker: metrics, health and the monitor (openapi/operations.yaml).
 
-It is for those who run the gateway, not for its clients: metrics need no token, so it must not be reached from outside.
+It is for operators, not for clients. Metrics need no token, so the port must not be reachable from outside.
 """
 
 import asyncio
@@ -38,9 +38,9 @@ HEALTHY: Response[HealthResponse] = Response({"data": {"status": "ok"}, "meta": 
 def create_operations_app(
     settings: Settings, metrics: Metrics, supervisor: Supervisor | None = None
 ) -> tuple[ASGIApp, Callable[[], None]]:
-    """The application of the operations port, and what ends its streams, to be called before it is stopped.
+    """Return the application of the operations port, and a function that closes its streams before a stop.
 
-    Raises SettingsError; contacts nothing before it is asked.
+    Contacts nothing before the first request. Raises SettingsError.
     """
     digest = token_digest(settings)
     database = connect(settings.database, deadline=SECONDS_FOR_THE_DATABASE, may_create=False)
@@ -64,12 +64,12 @@ def create_operations_app(
         validate_responses=settings.validate_responses,
     )
     quiet = (*QUIET, "getMetrics", *LOOKING)
-    edge = RequestContextMiddleware(app, answered=lambda *_: None, access_log=settings.access_log, quiet=quiet)
-    return edge, operations.end_streams
+    context = RequestContextMiddleware(app, answered=lambda *_: None, access_log=settings.access_log, quiet=quiet)
+    return context, operations.close_streams
 
 
 class HostCheck:
-    """Lets requests in that ask for this server by one of its names; the monitor's own guard is stricter."""
+    """Middleware that checks the Host header of requests outside the monitor, whose own check is stricter."""
 
     def __init__(self, app: ASGIApp, *, require_host: Callable[[Scope], None]) -> None:
         self._app = app
@@ -83,7 +83,7 @@ class HostCheck:
 
 
 class Operations(Monitor):
-    """The operations of openapi/operations.yaml: those of the monitor, and these."""
+    """The handlers of openapi/operations.yaml: the monitor's, metrics and health."""
 
     def __init__(
         self, database: Database, metrics: Metrics, access: Access, supervisor: Supervisor | None = None
@@ -107,17 +107,20 @@ class Operations(Monitor):
         return Response(self._metrics.exposition(), media_type=MEDIA_TYPE)
 
     async def get_liveness(self) -> Response[HealthResponse]:
-        """Needs nothing but the process."""
+        """Answer that the process is alive."""
         return HEALTHY
 
     async def get_readiness(self) -> Response[HealthResponse]:
-        """As on the gateway's own port. Raises Unavailable."""
+        """Check the database and the background loops. Raises Unavailable."""
         await self._readiness.check()
         self._supervisor.check()
         return HEALTHY
 
     def describe_error(self, error: Exception) -> Response[Any]:
-        """As the gateway's; where a person asked for a page, as a page. `Link` leads to the gateway's own port."""
+        """Map an exception to a response, or to a page where a browser asked for one.
+
+        Drops `Link`, which points to the gateway's port.
+        """
         answer = describe_error(error)
         answer = replace(answer, headers={name: each for name, each in answer.headers.items() if name != "Link"})
         return self.as_page(answer, str(logs.context().get("operation", "")))

@@ -1,7 +1,7 @@
-"""What is logged: one line a message on standard error, for people or as JSON, with the ids of what it is about.
+"""Logging: one line per message on standard error, as text or JSON, with the ids of the current context.
 
-`about(request_id=…, merchant=…, sync_id=…)` names what the running task works on; every line that the task logs from
-then on carries it, whichever room it comes from. `docs/operations/logs.md` says what stands in a line.
+`bind(request_id=…, merchant=…, sync_id=…)` adds ids to every later line of the running task.
+docs/operations/logs.md describes the format.
 """
 
 import base64
@@ -20,11 +20,11 @@ import orjson
 
 from product_gateway.telemetry.visible_text import is_visible, visible
 
-OURS = "product_gateway"  # everybody else says warnings only: some log what they send, with its headers
+OURS = "product_gateway"  # libraries log warnings only: some log requests with their headers
 FIRST = ("timestamp", "level", "logger", "event")
 MORE = ("method", "path", "status", "ms", "client")
 ABOUT = ("request_id", "trace_id", "operation", "merchant", "entity_type", "sync_id", "webhook_id")
-SHORTEST_SECRET = 8  # what is shorter is part of many a word
+SHORTEST_SECRET = 8  # shorter ones occur in ordinary words
 PLAIN_VALUE = re.compile(r"[!#-\[\]-~]+")  # visible, and neither a quote nor a backslash
 JWT = re.compile(r"eyJ[A-Za-z0-9_-]{5,}(?:\.[A-Za-z0-9_-]*){0,4}")
 HIDDEN = "***"
@@ -36,17 +36,17 @@ _hidden: ContextVar[tuple[str, ...]] = ContextVar("hidden", default=())
 
 
 def bind(**ids: str) -> None:
-    """What the running task works on from now on, besides what it does already. The names are those in ABOUT."""
+    """Add ids, named as in ABOUT, to the context of the running task."""
     _about.set({**_about.get(), **ids})
 
 
 def clear() -> None:
-    """Forgets it."""
+    """Clear the context of the running task."""
     _about.set({})
 
 
 def context() -> dict[str, str]:
-    """What the running task works on, not to be changed."""
+    """Return the ids of the running task. Do not change the dictionary."""
     return _about.get()
 
 
@@ -63,16 +63,16 @@ def add_secret(secret: str) -> None:
 
 
 def redact(text: str) -> str:
-    """The text without the secrets that the running task hides, and without anything that looks like a JWT."""
+    """Return the text without the running task's secrets and without anything that looks like a JWT."""
     for each in _hidden.get():
         text = text.replace(each, HIDDEN)
     return JWT.sub(f"eyJ{HIDDEN}", text) if "eyJ" in text else text
 
 
 def configure(level: str, form: str = "text", stream: TextIO | None = None) -> None:
-    """Logs to `stream` (None: standard error) from `level` on; `form` is text or json.
+    """Log to `stream` (None: standard error) from `level` on; `form` is text or json.
 
-    Warnings of Python, and errors that nobody caught, come out in the same form.
+    Python warnings and uncaught errors get the same format.
     """
     handler = logging.StreamHandler(stream)
     handler.setFormatter(Lines(as_json=form == "json"))
@@ -81,7 +81,7 @@ def configure(level: str, form: str = "text", stream: TextIO | None = None) -> N
     logging.captureWarnings(True)
     sys.excepthook = _uncaught
     threading.excepthook = lambda found: _uncaught(found.exc_type, found.exc_value, found.exc_traceback, found.thread)
-    # What no line says need not be found out for each of them (Python's logging HOWTO, "Optimization").
+    # Do not collect what no line shows (Python's logging HOWTO, "Optimization").
     logging._srcfile = None
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
 
@@ -92,22 +92,22 @@ def _uncaught(
     traceback: TracebackType | None,
     thread: threading.Thread | None = None,
 ) -> None:
-    if error is None or not issubclass(kind, Exception):  # Ctrl-C is nobody's fault
+    if error is None or not issubclass(kind, Exception):  # Ctrl-C is not an error
         sys.__excepthook__(kind, error or kind(), traceback)
         return
     what = "process" if thread is None else f"thread {thread.name}"
-    logger.critical("An error that nobody expected ended the %s.", what, exc_info=(kind, error, traceback))
+    logger.critical("An unexpected error ended the %s.", what, exc_info=(kind, error, traceback))
 
 
 class Lines(logging.Formatter):
-    """Makes lines. What comes from outside can neither begin another line nor pass for a field."""
+    """A formatter of lines. Untrusted text can neither start a line nor imitate a field."""
 
     def __init__(self, *, as_json: bool) -> None:
         super().__init__()
         self._written = _as_json if as_json else _as_text
 
     def format(self, record: logging.LogRecord) -> str:
-        """Times are in UTC, with milliseconds."""
+        """Format a record; times are in UTC with milliseconds."""
         when = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         line: dict[str, Any] = {
             "timestamp": f"{when[:-6]}Z",
@@ -134,8 +134,7 @@ def _as_json(line: dict[str, Any]) -> str:
 
 
 def _as_text(line: dict[str, Any]) -> str:
-    """Time, level and message; behind a tab, of which a line has no other, what it is about; then the exception,
-    every line of it indented."""
+    """Time, level and message; after the only tab, the ids; then the exception, indented."""
     front = f"{line['timestamp']} {line['level'].upper()} {visible(line['event'])}"
     ids = [f"{name}={_value(value)}" for name, value in line.items() if name not in FIRST and name != "exception"]
     text = f"{front}\t{' '.join(ids)}" if ids else front

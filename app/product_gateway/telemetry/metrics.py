@@ -1,7 +1,7 @@
-"""Every metric of the house: its name, what it means, and how it is counted. Prometheus' format comes out.
+"""Every metric: name, meaning and how it is counted, in Prometheus' text format.
 
-Labels take values from our own lists only (operations, statuses, entity types, failure codes), never from a request:
-whoever asks cannot make a series. docs/operations/README.md has the same names in a table.
+Label values come from fixed lists (operations, statuses, entity types, failure codes), never from a request, so that
+clients cannot create series. docs/operations/README.md lists the same names.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -20,9 +20,9 @@ from product_gateway.model.webhooks import PendingDeliveries
 MEDIA_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 NONE = "none"
 OVERLOAD, MERCHANT, ADDRESS = "overload", "merchant", "address"
-FAULTS_OF_OURS = ("INTERNAL_ERROR", "TOKEN_UNREADABLE", "WORKER_LOST")  # an alert looks for the first one of each
+FAULTS_OF_OURS = ("INTERNAL_ERROR", "TOKEN_UNREADABLE", "WORKER_LOST")  # alerts fire on the first of each
 DELIVERED, RETRIED, GIVEN_UP = "delivered", "retried", "given_up"
-# Background work of a process, as the label `loop` names it.
+# Background loops, the values of the label `loop`.
 WORKER, CLAIMS, HEARTBEATS, SYNCS, DELIVERIES = "worker", "claims", "heartbeats", "syncs", "deliveries"
 PRUNING, LONG_POLLS, MONITOR, QUEUE_METRICS = "pruning", "long_polls", "monitor", "queue_metrics"
 LOOPS = (WORKER, CLAIMS, HEARTBEATS, SYNCS, DELIVERIES, PRUNING, LONG_POLLS, MONITOR, QUEUE_METRICS)
@@ -31,10 +31,10 @@ SYNC_SECONDS = (0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200)
 
 
 class Metrics:
-    """The counts of one process, in a registry of their own. Every method may be called from any thread."""
+    """The metrics of one process, in their own registry. Every method may be called from any thread."""
 
     def __init__(self) -> None:
-        disable_created_metrics()  # type: ignore[no-untyped-call]  # they would double the series, to tell of restarts
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # would double the number of series
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         GarbageCollector(registry=self.registry)
@@ -105,7 +105,7 @@ class Metrics:
         return Counter(f"product_gateway_{name}", meaning, labels, registry=self.registry)
 
     def _start_at_zero(self) -> None:
-        """A series that begins with its first event hides that event from rate()."""
+        """Create series at 0: rate() does not see the event that creates a series."""
         for reason in (OVERLOAD, MERCHANT, ADDRESS):
             self._refused.labels(reason)
         for loop in LOOPS:
@@ -121,9 +121,9 @@ class Metrics:
                 by_type.labels(each.value)
 
     def answered(self, operation: str, status: int, seconds: float) -> None:
-        """A request is done. `operation` is empty where no operation has the path; `status` 0: no answer went out."""
+        """Count a request. `operation` is empty if no operation has the path; `status` is 0 if no response was sent."""
         found = self._answers.get((operation, status))
-        if found is None:  # looking the labels up costs more than counting
+        if found is None:  # looking up labels costs more than counting
             name = operation or NONE
             found = self._requests.labels(name, str(status or NONE)), self._seconds.labels(name)
             self._answers[operation, status] = found
@@ -131,65 +131,65 @@ class Metrics:
         found[1].observe(seconds)
 
     def count_in_flight(self, now: Callable[[], int]) -> None:
-        """`now` is asked at each scrape."""
+        """Set the function that returns the requests in flight at each scrape."""
         self._in_flight.set_function(now)
 
     def refused(self, reason: str) -> None:
-        """A request was turned away; `reason` is OVERLOAD, MERCHANT or ADDRESS."""
+        """Count a refused request; `reason` is OVERLOAD, MERCHANT or ADDRESS."""
         self._refused.labels(reason).inc()
 
     def claimed(self, *, taken_over: bool) -> None:
-        """A worker has taken up a sync, perhaps from one that was lost."""
+        """Count a claimed sync; `taken_over`: from a lost worker."""
         self._claims.inc()
         if taken_over:
             self._takeovers.inc()
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """A worker runs a sync meanwhile."""
+        """Count a running sync while this is entered."""
         with self._running.track_inprogress():
             yield
 
     def read(self, entity_type: EntityType, records: int, rejected: int) -> None:
-        """A page is in the catalog: so many records, of which so many were left out."""
+        """Count the records of a stored page, and how many of them were rejected."""
         self._read.labels(entity_type.value).inc(records)
         self._rejected.labels(entity_type.value).inc(rejected)
 
     def retried(self) -> None:
-        """A request to a product service is made again."""
+        """Count a retried request to a product service."""
         self._retries.inc()
 
     def lost_lease(self) -> None:
-        """A worker found its lease gone."""
+        """Count a lost lease."""
         self._losses.inc()
 
     def ended(
         self, entity_type: EntityType, status: SyncStatus, failure_code: str = "", seconds: float | None = None
     ) -> None:
-        """A sync has ended; `seconds` after its claim, where the process knows."""
+        """Count an ended sync; `seconds` since its claim, if known."""
         self._ended.labels(entity_type.value, status.value, failure_code).inc()
         if seconds is not None:
             self._sync_seconds.labels(entity_type.value).observe(seconds)
 
     def notified(self, outcome: str) -> None:
-        """An attempt to deliver a message to a webhook is over; `outcome` is DELIVERED, RETRIED or GIVEN_UP."""
+        """Count an attempt to deliver a webhook message; `outcome` is DELIVERED, RETRIED or GIVEN_UP."""
         self._notifications.labels(outcome).inc()
 
     def loop_failed(self, loop: str) -> None:
-        """A background loop met an unexpected error; `loop` is one of LOOPS."""
+        """Count an unexpected error in a background loop; `loop` is one of LOOPS."""
         self._loop_failures.labels(loop).inc()
 
     def set_queue_stats(self, syncs: Sequence[ActiveSyncs] | None, deliveries: PendingDeliveries | None = None) -> None:
-        """What the database says is queued, in progress and to be delivered; None where it does not say."""
+        """Set the queued and active syncs and pending deliveries; None if the database does not answer."""
         self._queue.syncs, self._queue.deliveries = syncs, deliveries
 
     def exposition(self) -> bytes:
-        """All of it in Prometheus' text format, of the media type MEDIA_TYPE."""
+        """Return all metrics in Prometheus' text format (MEDIA_TYPE)."""
         return generate_latest(self.registry)
 
 
 class _Queue(Collector):
-    """What the database said last. Where it said nothing there are no values: old ones would look like new ones."""
+    """Queue metrics from the last read. After a failed read there are none: stale values would look current."""
 
     def __init__(self) -> None:
         self.syncs: Sequence[ActiveSyncs] | None = None

@@ -1,4 +1,4 @@
-"""Invisible characters made visible: for text of strangers that people read in a terminal, a log or the monitor.
+"""Escapes for invisible characters, in untrusted text that people read in a terminal, a log or the monitor.
 
 A product service, a client or a merchant can send characters that hide text, turn its direction (Trojan Source,
 CVE-2021-42574), move the cursor or end the line. Answers of the JSON APIs keep them: a program must get what was sent.
@@ -7,7 +7,7 @@ CVE-2021-42574), move the cursor or end the line. Answers of the JSON APIs keep 
 import re
 
 # str.isprintable() is False for control and format characters, separators but the space, surrogates, and what is not
-# assigned. These are printable to Unicode, and yet nobody sees them: fillers, joiners and variation selectors.
+# assigned. These are printable in Unicode but invisible: fillers, joiners and variation selectors.
 _UNSEEN = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
 )

@@ -1,4 +1,4 @@
-"""Looks at the database that all viewers share, one at a time for each thing; and a stream of what has changed."""
+"""The monitor's event stream: one database read at a time, broadcast to all viewers."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -11,9 +11,9 @@ from product_gateway.supervisor import Loop, Supervisor
 from product_gateway.telemetry.metrics import MONITOR, Metrics
 
 SECONDS_BETWEEN_LOOKS = 2.0
-SECONDS_BETWEEN_SIGNS = 10.0  # of life, without which proxies give a silent stream up
+SECONDS_BETWEEN_SIGNS = 10.0  # proxies close a silent stream
 MOST_VIEWERS = 200
-SECONDS_OF_A_STREAM = 900.0  # then the viewer comes back by itself, and is asked again who it is
+SECONDS_OF_A_STREAM = 900.0  # then the browser reconnects and authenticates again
 MILLISECONDS_TO_COME_BACK = 2000
 
 
@@ -26,7 +26,7 @@ async def _never() -> bool:
 
 
 class Broadcaster:
-    """Tells all viewers together what has changed. While there are none, nothing is looked at."""
+    """Broadcasts changed parts of the page to all viewers. Reads nothing while there are none."""
 
     def __init__(self, look: Callable[[], Awaitable[Parts]], supervisor: Supervisor | None = None) -> None:
         self._look = look
@@ -45,7 +45,7 @@ class Broadcaster:
         return self._events(is_over)
 
     def end(self) -> None:
-        """The process is to end: so do the streams. To be called from any thread."""
+        """Close all streams before a stop. May be called from any thread."""
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._end)
 
@@ -77,7 +77,9 @@ class Broadcaster:
                     yield b": still here\n\n"
                     said = self._loop.time()
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(SECONDS_BETWEEN_SIGNS):  # wait_for would now and then not be cancelled
+                    async with asyncio.timeout(
+                        SECONDS_BETWEEN_SIGNS
+                    ):  # wait_for can lose a cancellation before Python 3.12
                         await news.wait()
         finally:
             self._viewers -= 1

@@ -1,13 +1,4 @@
-"""What operators see and do: the monitor's operations in openapi/operations.yaml.
-
-access     who may look and act
-attempts   throttle of wrong operator tokens
-advice     why a sync failed, in words, and what to do about it
-attention  what has a problem
-bodies     what is known, as the API says it
-drawing    the same as pages
-live       looks at the database that all viewers share, and the stream of what changed
-"""
+"""The monitor's handlers (openapi/operations.yaml)."""
 
 import logging
 from collections.abc import Callable
@@ -40,12 +31,12 @@ HISTORY = "syncs"
 Filters = tuple[str | None, EntityType | None, SyncStatus | None, str | None]
 EVERYTHING: Filters = (None, None, None, None)
 
-# Not logged where they go well: a page that is open asks again and again.
+# Successful requests of these are not logged: an open page polls.
 LOOKING = ("getMonitor", "getMonitorSync", "getMonitorAsset", "streamMonitor")
 
 
 class Monitor:
-    """One handler per operationId. What is looked at is shared; what is done is logged."""
+    """One handler per operationId. Viewers share database reads; every action is logged."""
 
     def __init__(
         self, database: Database, metrics: Metrics, access: Access, supervisor: Supervisor | None = None
@@ -91,7 +82,7 @@ class Monitor:
         return Response({"data": {"signedIn": False}, "meta": {}}, headers={"Set-Cookie": cookie})
 
     async def get_overview(self, _: Operator) -> Response[Body]:
-        """What matters now."""
+        """Return alerts, the queue and the active syncs."""
         overview, as_of = await self._overview()
         return Response({"data": overview, "meta": {"asOf": as_of}})
 
@@ -137,17 +128,17 @@ class Monitor:
         return await self._act(operator, what, work, merchant, sync_id, operator.address)
 
     def as_page(self, answer: Response[Any], operation: str) -> Response[Any]:
-        """An error as a page, where the operation has one."""
+        """Return an error as a page if the operation is a page."""
         return self._drawing.error(answer, operation) if operation in BASES else answer
 
-    def end_streams(self) -> None:
-        """The process is to end. To be called from any thread."""
+    def close_streams(self) -> None:
+        """Close all streams before a stop. May be called from any thread."""
         self._live.end()
 
     async def _is_over(self, session: Session) -> bool:
         try:
             return await self._access.has_ended(session)
-        except Unavailable:  # nothing is known of the session, and nothing new of the syncs
+        except Unavailable:  # the stream shows nothing new meanwhile
             return False
 
     async def _act(
@@ -189,7 +180,7 @@ class Monitor:
         return await self._database.read(work, *arguments)
 
     async def _parts(self) -> Parts:
-        """Of the page as it is for everybody. Raises Unavailable."""
+        """Render the changing parts of the unfiltered page. Raises Unavailable."""
         overview, as_of = await self._overview()
         recent = await self._recent(EVERYTHING, SYNCS_ON_THE_PAGE)
         return self._drawing.parts(overview, recent, datetime.fromisoformat(as_of))
