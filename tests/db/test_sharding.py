@@ -52,7 +52,7 @@ def names_the_merchant(sql: str) -> bool:
         return inserted[1] not in OF_MERCHANTS or inserted[2] == "merchant"
     uses = re.findall(r"(?:FROM|JOIN|UPDATE) (\w+)(?: AS (\w+))?", sql)
     return all(
-        re.search(rf"\b{alias or table}\.merchant = (\?|%\(|\w+\.merchant)", sql)
+        re.search(rf"\b{alias or table}\.merchant = (\?|%\(|\w+\.merchant|json_extract\(sent\.value)", sql)
         for table, alias in uses
         if table in OF_MERCHANTS
     )
