@@ -116,7 +116,7 @@ def test_a_merchant_without_a_platform_of_its_own_needs_no_address(
 def test_a_merchant_is_disabled_enabled_and_changed(
     sqlite_deployment: Deployment, shop: Database, terminal: Terminal, options: str, disabled: bool
 ) -> None:
-    """What is not named stays as it is."""
+    """Options that are not given leave their values unchanged."""
     shop.call(merchants.update_merchant, "shop", disabled=not disabled)
     assert terminal.run(sqlite_deployment, f"merchant update shop {options}").stdout == "Updated shop.\n"
     now = found(shop)
@@ -154,10 +154,10 @@ REFUSED = {
     f"merchant add acme {BYOP} {URL} --currency pounds": "'pounds' is not a currency. Give its code of ISO 4217",
     f"merchant add acme {BYOP} {URL} --product-service-token-file empty": "does not hold a bearer token: one line",
     f"merchant add shop {BYOP} {URL}": "There is a merchant shop already. `product-gateway merchant update shop",
-    "merchant show nobody": "There is no merchant nobody. `product-gateway merchant list`",
-    "merchant update nobody --disable": "There is no merchant nobody.",
-    "merchant remove nobody --yes": "There is no merchant nobody.",
-    "merchant allow-mass-deletion nobody PRODUCT": "There is no merchant nobody.",
+    "merchant show unknown": "There is no merchant unknown. `product-gateway merchant list`",
+    "merchant update unknown --disable": "There is no merchant unknown.",
+    "merchant remove unknown --yes": "There is no merchant unknown.",
+    "merchant allow-mass-deletion unknown PRODUCT": "There is no merchant unknown.",
     "merchant show \udcff": "cannot be a merchant's name",
     "merchant update shop": "Nothing to change: name at least one of the options",
     "token shop --scope sync:delete": "There is no scope sync:delete. Use: sync:write, sync:read, catalog:read",
@@ -180,8 +180,8 @@ def test_what_cannot_be_done_is_said_with_what_to_do(
 
 def test_a_refusal_looks_the_same_from_outside(sqlite_deployment: Deployment) -> None:
     """The only test of refusals here that starts a process of its own."""
-    done = sqlite_deployment.run("merchant", "show", "nobody", check=False, anew=True)
-    assert_refused(done, "There is no merchant nobody. `product-gateway merchant list` shows all merchants.\n")
+    done = sqlite_deployment.run("merchant", "show", "unknown", check=False, anew=True)
+    assert_refused(done, "There is no merchant unknown. `product-gateway merchant list` shows all merchants.\n")
 
 
 def test_a_token_is_printed_alone(sqlite_deployment: Deployment, terminal: Terminal) -> None:

@@ -49,7 +49,7 @@ def test_migrate_makes_the_tables_and_may_be_run_again(
 def test_a_postgresql_without_the_tables_is_not_touched_and_sqlite_is_migrated_unasked(
     tmp_path: Path, postgresql_server: str, terminal: Terminal
 ) -> None:
-    """Who runs a PostgreSQL decides when its tables change; a file of ours just works."""
+    """The operator of a PostgreSQL server decides when to migrate. A local SQLite file is migrated at start."""
     with empty_postgresql(postgresql_server, "unmigrated_by_command") as postgresql:
         deployment = Deployment(tmp_path, postgresql)
         served = deployment.run("serve", "--port", "0", check=False, anew=True)
@@ -65,8 +65,8 @@ def test_a_database_that_cannot_be_used_is_named_with_the_reason_and_without_its
     """The operator sees at once which setting it is, and what the database says."""
     (tmp_path / "text").write_text("no database " * 100)
     (tmp_path / "folder").mkdir()
-    with socket.create_server(("127.0.0.1", 0)) as nobody:
-        port = nobody.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
     away = f"postgresql://gateway:{PASSWORD}@127.0.0.1:{port}/catalog"
     refusals = {
         "mysql://host/name": ["starts with mysql://", "SQLite", "PostgreSQL"],

@@ -1,4 +1,4 @@
-"""A command that the database refuses says so in a sentence, whatever the reason."""
+"""Each way in which a database can refuse a command ends in a one-line error message."""
 
 import os
 import sqlite3
@@ -75,9 +75,9 @@ def test_a_database_that_is_not_there(postgresql_deployment: Deployment, postgre
 
 
 def test_a_role_that_is_not_there(postgresql_deployment: Deployment, postgresql: str, terminal: Terminal) -> None:
-    """Nor is its password."""
-    use(postgresql_deployment, changed(postgresql, username="nobody", password="s3cret-of-nobody"))
-    refused(postgresql_deployment, terminal, 'role "nobody" does not exist')
+    """The connection URL names a role and a password that the server does not have."""
+    use(postgresql_deployment, changed(postgresql, username="absent", password="s3cret-of-absent"))
+    refused(postgresql_deployment, terminal, 'role "absent" does not exist')
 
 
 def test_a_wrong_password(sqlite_deployment: Deployment, terminal: Terminal) -> None:
@@ -126,13 +126,13 @@ def test_no_right_to_make_tables(postgresql_server: str, tmp_path: Path, termina
     ],
 )
 def test_damaged_tables(damage: str, postgresql_deployment: Deployment, postgresql: str, terminal: Terminal) -> None:
-    """Somebody has changed them by hand."""
+    """An operator changed the tables by hand."""
     databases.run(postgresql, damage)
     refused(postgresql_deployment, terminal, commands=("merchant add x --platform BENTO",))
 
 
-def test_tables_of_somebody_else(postgresql_server: str, tmp_path: Path, terminal: Terminal) -> None:
-    """With a name that a table of ours has."""
+def test_a_table_of_another_application(postgresql_server: str, tmp_path: Path, terminal: Terminal) -> None:
+    """A table of another application has the name of a table of the gateway."""
     name = f"taken_{next(databases.numbers)}"
     databases.run(postgresql_server, f"CREATE DATABASE {name}")
     url = changed(postgresql_server, database=name)
@@ -185,14 +185,14 @@ def cut_short(path: Path) -> None:
 
 
 def without_table(path: Path) -> None:
-    """Somebody dropped one."""
+    """Rename a table, so that the gateway does not find it."""
     with sqlite3.connect(path) as connection:
         connection.execute("ALTER TABLE merchants RENAME TO shops")
     connection.close()
 
 
 def without_column(path: Path) -> None:
-    """Somebody renamed one."""
+    """Rename a column, so that the gateway does not find it."""
     with sqlite3.connect(path) as connection:
         connection.execute("ALTER TABLE merchants RENAME COLUMN disabled TO off")
     connection.close()
@@ -211,7 +211,7 @@ def without_column(path: Path) -> None:
 def test_a_file_that_cannot_be_used(
     damage: Callable[[Path], None], words: str, sqlite_deployment: Deployment, terminal: Terminal
 ) -> None:
-    """Whatever happened to it."""
+    """A command names the problem for each kind of damaged or missing SQLite file."""
     damage(Path(str(make_url(sqlite_deployment.environment["PRODUCT_GATEWAY_DATABASE_URL"]).database)))
     refused(sqlite_deployment, terminal, words, commands=("merchant list", "merchant add x --platform BENTO"))
     if damage in (no_database, a_folder):
@@ -220,7 +220,7 @@ def test_a_file_that_cannot_be_used(
             assert_refused(sqlite_deployment.run(*each.split(), check=False), words)
 
 
-def test_a_file_that_somebody_holds(sqlite_deployment: Deployment, terminal: Terminal) -> None:
+def test_a_file_that_another_process_has_locked(sqlite_deployment: Deployment, terminal: Terminal) -> None:
     """A command waits for a while, and then says so."""
     path = str(make_url(sqlite_deployment.environment["PRODUCT_GATEWAY_DATABASE_URL"]).database)
     holder = sqlite3.connect(path, isolation_level=None)

@@ -91,7 +91,7 @@ class Client:
         return self.out
 
     def kill(self) -> None:
-        """Whatever it does."""
+        """Send SIGKILL, and wait until the process has ended."""
         self._popen.kill()
         self._popen.wait()
 
@@ -208,7 +208,7 @@ def test_watching_for_programs_prints_the_gateways_bodies_a_line_each(site: Site
 def test_watching_follows_the_sync_that_is_active_already_and_says_so(
     site: Site, run: Callable[..., Done], start: Callable[[str], Client]
 ) -> None:
-    """Nobody else's sync is in the way of seeing how it ends."""
+    """The client watches the active sync to its end, even if another client requested that sync."""
     site.shop("followed")
     active = the_id(run(site.line("sync PRODUCT", "followed")).stdout)
     client = start(site.line("sync PRODUCT --watch", "followed"))
@@ -237,7 +237,7 @@ def test_a_sync_of_its_own_comes_after_the_active_one_where_that_is_wanted(
 def test_a_sync_that_is_cancelled_while_it_is_watched_ends_the_watching_with_5(
     site: Site, run: Callable[..., Done], start: Callable[[str], Client]
 ) -> None:
-    """And whoever cancels reads what was cancelled; a second time there is nothing to cancel."""
+    """The cancel command prints the sync that it cancelled. A second cancel finds no active sync."""
     site.shop("cancelled")
     client = start(site.line("sync PRODUCT --watch", "cancelled"))
     site.service.allow("cancelled", 1)
@@ -417,8 +417,8 @@ def test_what_the_gateway_refuses_is_said_with_its_title_detail_and_request_id(
 def test_what_is_no_gateway_is_told_as_such(site: Site, run: Callable[..., Done], gateway: Merchant) -> None:
     """Most often the address is wrong. A 404 of anybody's is not the status of a shop that was never synced."""
     site.shop("astray")
-    with socket.create_server(("127.0.0.1", 0)) as nobody:
-        away = f"http://127.0.0.1:{nobody.getsockname()[1]}"
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        away = f"http://127.0.0.1:{closed.getsockname()[1]}"
     assert "was refused" in run(site.line("status PRODUCT", "astray", away), 1).stderr
     for answer in (404, {"hello": "world"}, b"<html>", {"data": {"id": "x"}}, 500):
         gateway.says(answer)
@@ -538,7 +538,7 @@ def refusing(gateway: Merchant, *statuses: int, **headers: str) -> None:
 def test_a_request_is_only_made_again_where_that_is_safe(
     site: Site, run: Callable[..., Done], gateway: Merchant
 ) -> None:
-    """A PUT has a key that makes it so. A second DELETE could cancel a sync that somebody has asked for meanwhile."""
+    """An idempotency key makes a PUT safe to retry. A second DELETE could cancel a newer sync."""
     site.shop("again")
     gateway.says(503, 503, one("QUEUED"))
     refusing(gateway, 503, **{"Retry-After": "1"})
@@ -552,7 +552,7 @@ def test_a_request_is_only_made_again_where_that_is_safe(
     gateway.says(503)
     refusing(gateway, 503, **{"Retry-After": "3600"})
     run(site.line("status PRODUCT", "again", gateway.url), 1)
-    assert len(gateway.asked) == 1, "nobody waits for an hour"
+    assert len(gateway.asked) == 1, "the client does not wait for an hour"
 
 
 def test_watching_ends_at_a_401_at_once_and_at_an_outage_when_patience_does(
@@ -573,7 +573,7 @@ def test_watching_ends_at_a_401_at_once_and_at_an_outage_when_patience_does(
 def test_a_gateway_that_can_is_asked_to_answer_when_the_sync_ends(
     site: Site, run: Callable[..., Done], gateway: Merchant
 ) -> None:
-    """RFC 7240: then nobody polls."""
+    """With `Prefer: wait` (RFC 7240), the client waits for the end of the sync without polling."""
     site.shop("prefer")
     gateway.says(one(), one(), one("SUCCEEDED", finishedAt="2026-11-23T10:00:09Z"))
     gateway.answers[1].headers.update({"Preference-Applied": "wait=20", "Retry-After": "1"})

@@ -151,7 +151,7 @@ def test_what_is_not_named_stays_as_it_is(theirs: Settings, empty: Database, tmp
 
 
 def test_a_merchants_token_is_nowhere_in_the_database(theirs: Settings, empty: Database, tmp_path: Path) -> None:
-    """A copy of the database, or a backup, opens nobody's shop."""
+    """A copy or a backup of the database does not give access to a merchant's shop."""
     (tmp_path / "token").write_text(TOKEN + "\n")
     given = values(theirs, url=URL, token_file=tmp_path / "token")
     administration.add(empty, "shop", Platform.BYOP, given)
@@ -180,11 +180,11 @@ def test_the_description_of_a_merchant_has_no_secrets(theirs: Settings, empty: D
 def test_who_is_not_there_is_said_by_name(empty: Database) -> None:
     """Slips of the pen are the common case."""
     for work in (
-        lambda: administration.describe(empty, "nobody"),
-        lambda: administration.update(empty, "nobody", None, True, {}),
-        lambda: administration.allow_mass_deletion(empty, "nobody", EntityType.PRODUCT),
+        lambda: administration.describe(empty, "unknown"),
+        lambda: administration.update(empty, "unknown", None, True, {}),
+        lambda: administration.allow_mass_deletion(empty, "unknown", EntityType.PRODUCT),
     ):
-        with pytest.raises(SettingsError, match=r"There is no merchant nobody\. `product-gateway merchant list`"):
+        with pytest.raises(SettingsError, match=r"There is no merchant unknown\. `product-gateway merchant list`"):
             work()
 
 

@@ -41,7 +41,7 @@ def stored(deployment: Deployment, merchant: str = "shop") -> tuple[str, str] | 
 
 
 def test_a_secret_is_made_up_and_printed_once(sqlite_deployment: Deployment, terminal: Terminal) -> None:
-    """With the merchant or later; nobody sees it again, and an address that moves keeps it."""
+    """A secret is created with the merchant or later, and never shown again. A changed address keeps its secret."""
     added = terminal.run(sqlite_deployment, f"merchant add shop --platform BENTO --webhook-url {URL}")
     printed = PRINTED.findall(added.stdout)
     assert added.returncode == 0, added.stderr
@@ -65,7 +65,7 @@ def test_a_secret_is_made_up_and_printed_once(sqlite_deployment: Deployment, ter
 def test_a_secret_of_ones_own_is_read_from_a_file_and_never_printed(
     sqlite_deployment: Deployment, terminal: Terminal, tmp_path: Path
 ) -> None:
-    """Whoever has one already, for all environments or from a vault."""
+    """Operators can supply an existing secret, such as one from a vault or one shared by all environments."""
     (tmp_path / "secret").write_text(f"{SECRET}\n")
     terminal.run(sqlite_deployment, "merchant add shop --platform BENTO")
     assert "webhook         -" in terminal.run(sqlite_deployment, "merchant show shop").stdout
