@@ -79,7 +79,7 @@ async def test_each_of_a_batch_has_its_own_outcome(database: Database) -> None:
     database.call(merchants.update_merchant, "gone", disabled=True)
     active = database.call(enqueue, "other", COLLECTION)
     wanted = [("shop", PRODUCT), ("other", PRODUCT), ("shop", PRODUCT), ("shop", COLLECTION), ("other", COLLECTION)]
-    wanted += [("nobody", PRODUCT), ("bento", PRODUCT), ("gone", PRODUCT)]
+    wanted += [("unknown", PRODUCT), ("bento", PRODUCT), ("gone", PRODUCT)]
     found = await database.write_autocommit(enqueue_many, [(*each, None) for each in wanted])
     accepted = [each for each in found if isinstance(each, Sync)]
     assert [(each.merchant, each.entity_type) for each in accepted] == [wanted[0], wanted[1], wanted[3]]
@@ -166,7 +166,7 @@ async def test_syncs_and_states_of_many_are_read_with_one_statement(database: Da
     database.call(catalog_write.write_page, claim, Page((Record("1", "{}"),), (), None, None), 60.0)
     database.call(catalog_write.succeed, claim)
     statements = recorded(database)
-    keys = [("shop", newer.id), ("other", newer.id), ("shop", older.id), ("gone", of_gone.id), ("nobody", newer.id)]
+    keys = [("shop", newer.id), ("other", newer.id), ("shop", older.id), ("gone", of_gone.id), ("unknown", newer.id)]
     found = await database.read(syncs.get_many, [*keys, keys[0]])
     assert [each.id for each in found if isinstance(each, Sync)] == [newer.id, older.id, newer.id]
     assert isinstance(found[1], SyncNotFound)

@@ -195,10 +195,10 @@ def test_commits_to_sqlite_are_durable(sqlite_template: Path) -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["postgresql://nobody@127.0.0.1:1/none", "postgresql://nobody@/none?host=/nowhere", "sqlite:////proc/none.db"],
+    ["postgresql://user@127.0.0.1:1/none", "postgresql://user@/none?host=/nowhere", "sqlite:////proc/none.db"],
 )
 async def test_a_database_that_is_away_is_unavailable(url: str) -> None:
-    """Not an internal error: it may come back. And the words name no host and no user."""
+    """The error is not internal, because the database may return. Its detail names no host and no user."""
     with open_database(url) as database:
         for use in (database.read(migrate.current), database.write(migrate.current)):
             with pytest.raises(Unavailable) as away:

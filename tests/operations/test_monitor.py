@@ -101,7 +101,7 @@ def made(url: str, **more: Any) -> ASGIApp:
 
 @pytest.fixture(scope="module")
 def folder(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """With a database that nobody writes to, and the operators' token."""
+    """A data directory with the operator token and a database that no test changes."""
     folder = tmp_path_factory.mktemp("monitor")
     shutil.copy(sqlite_template, folder / "gateway.db")
     (folder / "operator.token").write_text(f"{TOKEN}\n")
@@ -127,9 +127,7 @@ def app(database: Database) -> ASGIApp:
 
 
 @pytest.mark.parametrize(("path", "method"), MONITOR)
-async def test_without_a_token_nobody_but_this_machine_is_answered(
-    unprotected: ASGIApp, path: str, method: str
-) -> None:
+async def test_without_a_token_only_this_machine_is_answered(unprotected: ASGIApp, path: str, method: str) -> None:
     """Pages and API alike, with the reason in plain words."""
     answer = await ask(unprotected, method.upper(), path, client=REMOTE)
     assert answer.status == 403
@@ -229,7 +227,7 @@ PROXIES = [
 
 @pytest.mark.parametrize("header", PROXIES)
 async def test_a_monitor_without_a_token_answers_no_proxy(unprotected: ASGIApp, header: str) -> None:
-    """Whoever is behind it: the address that we see is the proxy's. The answer says what is to be done."""
+    """The peer address is the proxy's, so the client's address is unknown. The answer says what to do."""
     for path in ("/monitor", "/monitor/api/overview"):
         answer = await ask(unprotected, "GET", path, {header: "203.0.113.7"})
         assert answer.status == 403
@@ -310,7 +308,7 @@ async def test_the_cookie_is_secure_where_the_client_uses_tls(protected: ASGIApp
 async def test_wrong_tokens_of_an_address_are_throttled_and_logged_once(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Nobody tries tokens at the speed of the network; others, and sessions, are not concerned."""
+    """A rate limit slows down token guessing. It does not affect other addresses or signed-in sessions."""
     app = made(f"sqlite:///{folder / 'gateway.db'}", operator_token_file=folder / "operator.token")
     mine = await signed_in(app)
     with caplog.at_level(logging.WARNING, "product_gateway.operations.monitor.handlers"):
@@ -365,7 +363,7 @@ async def test_the_right_token_ends_a_streak(folder: Path) -> None:
 async def test_a_session_ends_with_its_time_and_with_its_token(
     protected: ASGIApp, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever changes the token has signed everybody out."""
+    """A change of the operator token ends every session."""
     answer = await ask(protected, "POST", "/monitor/session", {"authorization": f"Bearer {TOKEN}"})
     mine = {"cookie": answer.headers["set-cookie"].partition(";")[0]}
     (tmp_path / "new.token").write_text("another-token-of-some-length")
@@ -435,7 +433,7 @@ async def test_every_action_is_done_and_logged_with_who_and_what(
 
 
 async def test_the_page_says_who_has_a_problem_and_what_to_do(app: ASGIApp, database: Database) -> None:
-    """In the first thing on it; whatever a product service has said is text there."""
+    """The problem comes first on the page. Text from a product service is escaped."""
     await database.write(enqueue, "shop", EntityType.PRODUCT)
     claim = await database.write(claims.claim, "<script>alert(1)</script>", 60.0, 5, 2)
     assert claim is not None
@@ -455,7 +453,7 @@ async def test_the_page_says_who_has_a_problem_and_what_to_do(app: ASGIApp, data
 
 
 def test_every_failure_has_words_and_something_to_do() -> None:
-    """A code that nobody explains is a support call; the document has the same table."""
+    """An unexplained failure code causes a support request. docs/operations/monitor.md has the same table."""
     sources = "".join((TOP / "app" / "product_gateway" / name).read_text() for name in SOURCES)
     described = (
         documents.load(documents.GATEWAY)["info"]["description"]

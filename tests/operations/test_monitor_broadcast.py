@@ -38,7 +38,7 @@ async def watched(database: Database) -> AsyncIterator[tuple[str, list[str]]]:
 async def test_many_viewers_cost_the_database_as_much_as_one(
     watched: tuple[str, list[str]], database: Database
 ) -> None:
-    """Thirty open pages see a sync that begins; when they have gone, nobody looks any more."""
+    """Thirty open pages see a sync start. After they close, the database is no longer polled."""
     base, asked = watched
     viewers = 30
     heard = [asyncio.Event() for _ in range(viewers)]
@@ -70,7 +70,7 @@ async def test_many_viewers_cost_the_database_as_much_as_one(
     await asyncio.sleep(3)
     quiet = len(asked)
     await asyncio.sleep(3)
-    assert len(asked) == quiet, "the database is looked at for nobody"
+    assert len(asked) == quiet, "the database is polled without a viewer"
 
 
 async def test_a_viewer_who_goes_as_news_come_has_gone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,5 +93,5 @@ async def test_a_viewer_who_goes_as_news_come_has_gone(monkeypatch: pytest.Monke
     viewing = asyncio.create_task(view())
     ended, _ = await asyncio.wait([viewing], timeout=5)
     viewing.cancel()
-    assert ended, "the stream goes on for nobody"
+    assert ended, "the stream continues without a viewer"
     assert viewing.cancelled()

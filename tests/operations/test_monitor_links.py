@@ -99,7 +99,7 @@ class Offered(HTMLParser):
             values = self.forms[-1].fields[self._select]
             values.insert(0 if "selected" in given else len(values), given.get("value", "PRODUCT"))
         elif tag == "input" and "name" in given:
-            self.forms[-1].fields[given["name"]] = [given.get("value", ""), "acme", ODD_NAME, "nobody"]
+            self.forms[-1].fields[given["name"]] = [given.get("value", ""), "acme", ODD_NAME, "unknown"]
 
 
 def test_every_link_and_form_of_every_page_leads_somewhere(base: str) -> None:

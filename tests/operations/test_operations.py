@@ -1,4 +1,4 @@
-"""The operations port: metrics and health beside each process, on a port of its own, whatever the database does."""
+"""The operations port: metrics and health of each process on a separate port, even without a database."""
 
 import signal
 import socket
@@ -21,7 +21,7 @@ from tests.support import databases, sample_api
 from tests.support.deployment import ENDS_WITHIN, Deployment, within
 from tests.support.metrics_scrape import Scrape
 
-SOON = 2.0  # seconds that a scrape may take whatever happens
+SOON = 2.0  # seconds that a scrape may take in any state of the database
 IN_USE = "It is the operations port (metrics, health, monitor): set PRODUCT_GATEWAY_OPERATIONS_PORT"
 
 
@@ -38,7 +38,7 @@ def url_of(deployment: Deployment) -> str:
 
 @contextmanager
 def stopped(url: str) -> Iterator[None]:
-    """The database takes nobody meanwhile, and has thrown everybody out."""
+    """Refuse connections to the database meanwhile, and end its open connections."""
     name, others = make_url(url).database, make_url(url).set(database="postgres").render_as_string(hide_password=False)
     databases.run(others, f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
     databases.run(others, f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
@@ -68,7 +68,7 @@ def test_health_and_metrics_are_beside_a_worker_too(sqlite_deployment: Deploymen
 
 
 def test_the_gateways_own_port_has_no_metrics(sqlite_deployment: Deployment) -> None:
-    """They are nobody's business out there."""
+    """Metrics are internal and must not be public."""
     with sqlite_deployment.process("serve", "--port", "0") as gateway:
         answer = httpx2.get(f"{gateway.url()}/metrics")
         assert answer.status_code == 404
@@ -87,7 +87,7 @@ def test_a_sample_service_has_no_operations_port(sqlite_deployment: Deployment) 
 def test_a_port_that_is_taken_is_said_with_the_setting_that_names_it(
     sqlite_deployment: Deployment, command: str
 ) -> None:
-    """Two workers on one machine need a port each, and nobody knows that beforehand."""
+    """Two workers on one machine need a port each, so the error must name the setting."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         sqlite_deployment.environment |= {"PRODUCT_GATEWAY_OPERATIONS_PORT": str(port)}
@@ -111,7 +111,7 @@ def test_where_no_port_is_set_the_gateway_and_the_worker_have_different_ones() -
 
 
 def test_a_stop_takes_the_operations_port_along(sqlite_deployment: Deployment) -> None:
-    """A client that keeps its connection open, as Prometheus does, holds nobody up."""
+    """A keep-alive connection, such as that of Prometheus, does not delay the stop."""
     for command in ("serve --port 0 --with-worker", "worker"):
         with sqlite_deployment.process(*command.split()) as process, httpx2.Client() as prometheus:
             url = process.operations_url()
@@ -188,7 +188,7 @@ def test_many_scrapes_ask_the_database_once(postgresql_deployment: Deployment) -
         assert asked() - before < 50, "each scrape asks the database"  # the gateway itself asks a few times a second
 
 
-def test_operations_that_need_a_token_are_not_served_without_somebody_who_checks_it() -> None:
+def test_operations_that_need_a_token_are_not_served_without_authentication() -> None:
     """A forgotten argument must not open what the spec closes."""
     with pytest.raises(SettingsError, match="Pass authenticate or authenticate_request"):
         bind(sample_api.document(), sample_api.Handlers(), describe_error=describe_error)

@@ -1,4 +1,4 @@
-"""logs: what a line looks like, whatever is in it, and what of other people's it shows."""
+"""logs: the format of a line for any content, and which records of other libraries appear."""
 
 import asyncio
 import base64
@@ -102,7 +102,7 @@ def test_nothing_from_outside_begins_a_line_or_passes_for_a_field(text: str, for
 
 @pytest.mark.parametrize("form", FORMS)
 def test_an_exception_stays_with_its_line(form: str) -> None:
-    """Its text is not ours, and looks like a line of the log where somebody means harm."""
+    """The text of an exception is untrusted: an attacker can make it look like a log line."""
     written = Written(form)
     try:
         raise ValueError("\n2026-01-01T00:00:00.000Z INFO forged\tmerchant=other\x1b[2J")
@@ -158,7 +158,7 @@ def base64_of(before: str) -> str:
 @pytest.mark.parametrize(
     "echo",
     [SECRET, quote(SECRET, safe=""), base64_of(""), base64_of("B"), base64_of("Be"), base64_of("Bearer ")],
-    ids=["as it is", "percent-encoded", "base64", "base64 behind 1", "base64 behind 2", "base64 of a header"],
+    ids=["plain", "percent-encoded", "base64", "base64 behind 1", "base64 behind 2", "base64 of a header"],
 )
 async def test_a_hidden_secret_is_in_no_line_of_its_task(echo: str, form: str) -> None:
     """Not in the message, not in an exception, and not in the forms that it is sent in."""
@@ -207,7 +207,7 @@ import asyncio, logging, sys, threading, time, warnings
 from product_gateway.telemetry import logs
 logs.configure("DEBUG", sys.argv[1])
 logging.getLogger("product_gateway.x").debug("ours")
-for name in ("httpx2", "uvicorn.error", "sqlalchemy.engine.Engine", "connexion", "somebody"):
+for name in ("httpx2", "uvicorn.error", "sqlalchemy.engine.Engine", "connexion", "another_library"):
     logging.getLogger(name).info("theirs")
 logging.getLogger("uvicorn.error").warning("their warning")
 warnings.warn("a warning of Python")
@@ -224,7 +224,7 @@ raise RuntimeError("in the end")
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_what_nobody_caught_comes_out_like_everything_else(form: str) -> None:
+def test_uncaught_errors_and_warnings_are_logged_in_the_same_format(form: str) -> None:
     """Warnings, and errors of threads, of the event loop and of the process; of libraries nothing but warnings."""
     command = [sys.executable, "-c", PROGRAM, form]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)

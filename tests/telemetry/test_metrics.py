@@ -57,7 +57,7 @@ def test_every_request_is_counted_once_by_operation_and_status(gateway: Process,
         assert shop.post(sync).status_code == 405
         assert shop.delete(sync).status_code == 202
         assert httpx2.put(f"{gateway.url()}{sync}").status_code == 401
-        assert httpx2.put(f"{gateway.url()}{sync}", headers=headers(sqlite_deployment, "nobody")).status_code == 403
+        assert httpx2.put(f"{gateway.url()}{sync}", headers=headers(sqlite_deployment, "unknown")).status_code == 403
     scrape = Scrape(gateway.operations_url())
     assert scrape.of("requests_total") == {
         "enqueueSync 202": 1,
@@ -79,7 +79,7 @@ def test_every_request_is_counted_once_by_operation_and_status(gateway: Process,
 
 
 def test_nothing_that_a_request_brings_becomes_a_label(gateway: Process, sqlite_deployment: Deployment) -> None:
-    """A stranger who could make series would fill the memory of whoever keeps them."""
+    """A client that could create series would exhaust the memory of the metrics server."""
     with client(sqlite_deployment, gateway.url(), "shop") as shop:
         before = len(Scrape(gateway.operations_url()).samples)
         for strange in ("stranger", "stranger/2", "sync/stranger", "syncs/stranger", "products/stranger"):
@@ -238,7 +238,7 @@ def test_a_sync_that_is_given_up_is_counted_by_who_gave_it_up(deployment: Deploy
 
 
 def test_the_age_of_the_oldest_grows_while_no_worker_runs(deployment: Deployment) -> None:
-    """The one number that says that nobody works; every process knows it."""
+    """This metric alone shows that no worker runs. Every process exports it."""
     open_shops(deployment, NOWHERE, ["shop", "other"])
     with deployment.process("serve", "--port", "0") as gateway, client(deployment, gateway.url(), "shop") as shop:
         seen = gateway.operations_url()

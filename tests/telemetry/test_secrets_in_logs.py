@@ -133,7 +133,7 @@ class Visit:
             assert self.call("GET", f"{API}/sync/PRODUCT", bad).status_code == 401
 
     def with_misplaced_tokens(self, good: str, garbage: str) -> None:
-        """Where they do not belong: whoever sends them so is told what is wrong, and nobody else."""
+        """Send tokens where they do not belong. Only the sender is told what is wrong."""
         for path in (
             f"{API}/products?access_token={good}&{quote(garbage)}=1",
             f"{API}/products?page_size={quote(garbage)}",
@@ -150,7 +150,7 @@ class Visit:
 @pytest.mark.parametrize(
     "talkative", [("sqlite", "text"), ("postgresql", "json")], ids=["sqlite-text", "postgresql-json"], indirect=True
 )
-def test_no_secret_is_told_whatever_happens(talkative: Deployment, echo: str, told: Told) -> None:
+def test_no_secret_is_disclosed(talkative: Deployment, echo: str, told: Told) -> None:
     """Logs are kept for long, shipped far and read by many; a sync's failure is read by the merchant's clients."""
     deployment, url = talkative, talkative.environment["PRODUCT_GATEWAY_DATABASE_URL"]
     key, another_key, garbage, login = (new_secret(kind) for kind in ("key", "key", "token", "login"))

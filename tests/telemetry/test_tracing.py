@@ -37,7 +37,7 @@ def only(found: list[Span]) -> Span:
 
 
 def test_a_method_of_the_clients_own_names_no_span(deployment: Deployment) -> None:
-    """Names of spans are few, whatever strangers send (OpenTelemetry, HTTP semantic conventions)."""
+    """Span names have low cardinality, even for unknown methods (OpenTelemetry, HTTP semantic conventions)."""
     with trace_receiver.serve() as told:
         tell(deployment, told.url)
         with serving(deployment, "json") as (url, _):
@@ -116,7 +116,7 @@ def test_what_fails_is_seen_as_failed(sqlite_deployment: Deployment) -> None:
     with trace_receiver.serve() as told:
         tell(sqlite_deployment, told.url)
         sqlite_deployment.environment["PRODUCT_GATEWAY_REQUEST_ATTEMPTS"] = "1"
-        open_shops(sqlite_deployment, f"{told.url}/nothing", ["m"])  # it answers 501 to whoever wants to read
+        open_shops(sqlite_deployment, f"{told.url}/nothing", ["m"])  # the receiver answers 501 to a GET
         with serving(sqlite_deployment, "json", "--with-worker") as (url, log):
             with client(sqlite_deployment, url, "m") as merchant:
                 sync = merchant.put(f"{API}/sync/PRODUCT").json()["data"]
@@ -175,7 +175,7 @@ def test_a_traceparent_that_is_none_begins_a_new_trace(sqlite_deployment: Deploy
 
 
 def timed(url: str, times: int) -> float:
-    """The slowest of so many requests, in seconds."""
+    """Return the duration of the slowest of `times` requests, in seconds."""
     slowest = 0.0
     with httpx2.Client(base_url=url) as one:
         for _ in range(times):
@@ -185,12 +185,12 @@ def timed(url: str, times: int) -> float:
     return slowest
 
 
-def test_a_receiver_that_is_away_costs_nobody_anything(sqlite_deployment: Deployment) -> None:
-    """It hangs, it refuses, it says no: requests are answered, one line says so, and the end does not wait for it."""
+def test_an_unavailable_receiver_delays_no_request(sqlite_deployment: Deployment) -> None:
+    """The receiver hangs, refuses or answers 401. At most one line reports it, and the stop does not wait for it."""
     with socket.create_server(("127.0.0.1", 0)) as hangs, trace_receiver.serve() as refusing:
         refusing.status = 401
         for url, how in (
-            (f"http://127.0.0.1:{hangs.getsockname()[1]}", None),  # for the ten seconds that it is given, nobody knows
+            (f"http://127.0.0.1:{hangs.getsockname()[1]}", None),  # its failure is known only after ten seconds
             ("http://127.0.0.1:1", "does not answer"),
             (refusing.url, "answers 401"),
         ):
@@ -230,7 +230,7 @@ def is_there(url: str) -> bool:
 
 
 def test_what_is_left_is_sent_at_the_end(sqlite_deployment: Deployment) -> None:
-    """The requests before a stop are those that somebody will ask about."""
+    """An operator who investigates a stop needs the last requests before it."""
     with trace_receiver.serve() as told:
         tell(sqlite_deployment, told.url)
         sqlite_deployment.environment["OTEL_BSP_SCHEDULE_DELAY"] = "600000"

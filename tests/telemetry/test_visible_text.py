@@ -46,7 +46,7 @@ each_unseen = pytest.mark.parametrize("name", UNSEEN)
 
 @each_unseen
 def test_a_character_that_is_not_seen_is_written_out(name: str) -> None:
-    """Each in the way in which Python and JSON write it, and the rest of the text as it is."""
+    """Each invisible character becomes the escape that Python and JSON use. The rest of the text is unchanged."""
     character = UNSEEN[name]
     written = visible(f"a{character}b")
     assert written == f"a{ascii(character)[1:-1]}b"
@@ -56,7 +56,7 @@ def test_a_character_that_is_not_seen_is_written_out(name: str) -> None:
 
 
 @pytest.mark.parametrize("text", SEEN)
-def test_what_is_seen_stays_as_it_is(text: str) -> None:
+def test_visible_text_is_unchanged(text: str) -> None:
     """Merchants write in all scripts, from left to right and from right to left."""
     assert visible(text) == text
 
