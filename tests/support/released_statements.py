@@ -1,6 +1,6 @@
 """The SQL statements of released versions, which later migrations must keep working.
 
-`tests/released/REVISION.DIALECT.jsonl` holds them in their order, one a line, with the number of rows of each.
+`tests/compatibility/released/REVISION.DIALECT.jsonl` holds them in their order, one a line, with the rows of each.
 `record_statements.py` makes these files.
 """
 
@@ -14,7 +14,7 @@ from uuid import UUID
 import psycopg
 from sqlalchemy import Connection
 
-FOLDER = Path(__file__).parent / "released"
+FOLDER = Path(__file__).parents[1] / "compatibility" / "released"
 DIALECTS = ("sqlite", "postgresql")
 
 
