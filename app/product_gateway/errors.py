@@ -29,7 +29,7 @@ class GatewayError(Exception):
     ├── LeaseLost                 the claim is no longer ours: stop, write nothing
     ├── Unavailable               something that we need is away; trying again later helps
     │   └── Overloaded            there is more to do than this process can
-    ├── OutboundError             a request of ours could not be sent as it is
+    ├── OutboundError             an outbound request failed, or its response cannot be used
     │   ├── AddressNotAllowed     the address is not one that we may call
     │   ├── Unreachable           no answer, or not a whole one; trying again may help
     │   ├── AnswerTooLarge

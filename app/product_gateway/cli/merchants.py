@@ -94,7 +94,7 @@ def update(
     no_webhook: Annotated[bool, typer.Option("--no-webhook", help="Turn the webhook off.")] = False,
     disable: Annotated[bool | None, typer.Option("--disable/--enable", help="Refuse, or accept, its requests.")] = None,
 ) -> None:
-    """Change a merchant. What is not named stays as it is."""
+    """Change a merchant. Settings without an option keep their values."""
     from product_gateway.merchants import administration
 
     secrets = bool(product_service_token_file or webhook_url or webhook_secret_file or new_webhook_secret)

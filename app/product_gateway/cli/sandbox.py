@@ -18,7 +18,7 @@ def sandbox(
         float, typer.Option(min=0, max=100, help="Share of the API's requests that are answered 500 or 503.")
     ] = 0.0,
     until_eof: Annotated[
-        bool, typer.Option("--until-eof", help="End when standard input does: with whoever started it.")
+        bool, typer.Option("--until-eof", help="Stop when standard input closes, as when the parent ends.")
     ] = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="Log every request and sync on standard error.")] = False,
 ) -> None:

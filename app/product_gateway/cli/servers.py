@@ -56,7 +56,7 @@ def worker() -> None:
 @app.command("sample-service")
 def sample_service(
     catalog: Catalog = None,
-    records: Annotated[int | None, typer.Option(min=0, help="Serve so many made-up products instead.")] = None,
+    records: Annotated[int | None, typer.Option(min=0, help="Serve this number of generated products instead.")] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Where to listen; 0 is any free port.")] = 8081,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     delay: Delay = 0.0,

@@ -105,7 +105,7 @@ class Status(_Body):
 
 
 class StatusMeta(_Body):
-    """The latest sync, whatever became of it. The API's older form does not have it."""
+    """The latest sync, in any status. Older versions of the API do not send it."""
 
     sync: Sync | None = None
 

@@ -22,7 +22,7 @@ from product_gateway.model.syncs import EntityType, SyncStatus
 from product_gateway.telemetry.visible_text import visible
 
 API = "/product-gateway/v1"
-TRIES = 3  # of a request that nobody has to wait for
+TRIES = 3  # attempts of a request without a time limit
 MOST_TRIES = 10_000  # where only the time is limited
 FIRST_WAIT, LONGEST_WAIT = 0.3, 2.0  # seconds
 SHORTEST_PAUSE = 0.5  # seconds between two looks at a sync

@@ -57,7 +57,7 @@ class Display(Protocol):
         """A look at the sync."""
 
     def notice(self, text: str) -> None:
-        """Something that whoever watches should know; `text` is plain."""
+        """Show a notice to the user. `text` is plain text."""
 
 
 class Lines:

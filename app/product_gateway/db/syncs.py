@@ -170,11 +170,12 @@ def get_many(connection: Connection, keys: Sequence[Key]) -> list[Sync | Gateway
 
 
 def ended_among(
-    connection: Connection, waited_for: Sequence[Key], whatever: Sequence[Key]
+    connection: Connection, waited_for: Sequence[Key], in_any_status: Sequence[Key]
 ) -> tuple[list[Sync], list[Key]]:
-    """Return the syncs `waited_for` that have ended and the syncs `whatever` their state, then the keys that are gone.
+    """Return the syncs found and the keys that are gone.
 
-    A sync is gone when its merchant was removed. Only rows with these keys are read.
+    A sync of `waited_for` is returned only if it has ended; a sync of `in_any_status` is always returned. A sync is
+    gone when its merchant was removed. Only rows with these keys are read.
     """
     found: list[Sync] = []
     gone: list[Key] = []
@@ -184,7 +185,7 @@ def ended_among(
                 gone.append((row.wanted_of, row.wanted_id))
             else:
                 found.append(sync_of(row))
-    for keys in _parts(whatever):
+    for keys in _parts(in_any_status):
         rows = connection.execute(_select_keyed[connection.dialect.name], _sent.parameters(connection, keys))
         here = [sync_of(row) for row in rows]
         found += here

@@ -1,4 +1,4 @@
-"""What has a problem, and what to do about it: a queue that nobody serves, stuck syncs, merchants whose syncs fail."""
+"""Alerts and their remedies: a queue without a worker, stuck syncs, and merchants whose syncs fail."""
 
 from collections.abc import Iterator
 from datetime import datetime, timedelta

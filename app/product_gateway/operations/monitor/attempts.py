@@ -1,6 +1,6 @@
-"""Throttle of wrong operator tokens: so many a minute from one address, and so many in all.
+"""Rate limit for wrong operator tokens: one limit per minute and address, and one for all addresses together.
 
-Counted in memory, by each process for itself. An address that has shown the right token before is not held up by what
+Each process counts in its own memory. An address that has shown the right token before is not held up by what
 others do.
 """
 

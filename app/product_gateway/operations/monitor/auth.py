@@ -266,11 +266,10 @@ def _digest(token: str) -> bytes:
 
 
 def _mark(digest: bytes, session: Session) -> str:
-    """Nobody can make it without the token, and another token makes another."""
+    """Return the HMAC of a session. Its key is the digest of the operator token, so a new token ends all sessions."""
     return hmac.new(digest, f"session {session.id} until {session.expires}".encode(), hashlib.sha256).hexdigest()
 
 
 def _cookie(value: str, seconds: int, *, secure: bool) -> str:
-    # Without Path, the browser takes the folder of /monitor/session as it sees it, behind whatever prefix (RFC 6265
-    # §5.1.4).
+    # Without Path, the browser uses the folder of /monitor/session, including any proxy prefix (RFC 6265 §5.1.4).
     return f"{COOKIE}={value}; Max-Age={seconds}; HttpOnly; SameSite=Strict{'; Secure' if secure else ''}"

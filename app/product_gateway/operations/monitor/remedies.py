@@ -60,7 +60,7 @@ ADVICE = {
     ),
     "CATALOG_FULL": Advice(
         "the merchant's catalog has reached its limit",
-        "Ask the merchant whether it needs so many records. If so, raise MAX_CATALOG_RECORDS or MAX_CATALOG_BYTES.",
+        "Ask the merchant whether it needs all these records. If so, raise MAX_CATALOG_RECORDS or MAX_CATALOG_BYTES.",
         "product-gateway merchant show {merchant}",
     ),
     "SYNC_TOO_LONG": Advice(
@@ -78,7 +78,7 @@ ADVICE = {
     ),
     "MASS_DELETION": Advice(
         "it would have removed much of the catalog",
-        "Ask the merchant whether so many records are really gone. If so, allow it once and run the sync again.",
+        "Ask the merchant whether these records are really gone. If so, allow it once and run the sync again.",
         "product-gateway merchant allow-mass-deletion {merchant} {entity_type}",
     ),
     "NOT_BRING_YOUR_OWN_PLATFORM": Advice(
@@ -121,7 +121,7 @@ _BETTER = (
         re.compile(r"answered 304"),
         Advice(
             "a cache in front of the product service answers that nothing has changed",
-            "Ask the merchant to answer 200 with the page, whatever its caches have.",
+            "Ask the merchant to answer 200 with the page, even if its caches already hold the page.",
         ),
     ),
     (

@@ -65,7 +65,7 @@ class PageRenderer:
         )  # fmt: skip
 
     def error(self, answer: Response[Any], operation: str) -> Response[bytes]:
-        """An error of the API as a page; where somebody is to sign in, with the form for it."""
+        """Return an API error as a page. If the operator must sign in, the page has the sign-in form."""
         found = answer.body["error"][0]
         page = self._page("error.html", answer.status, base=BASES[operation], now=None, operator=None, error=found)
         return Response(page.body, answer.status, {**HEADERS, **answer.headers}, "text/html")
