@@ -133,7 +133,7 @@ def write_identities(path: Path, deployment: Deployment) -> None:
 def write_config(path: Path, sync_id: str) -> None:
     """Write the configuration for the operations port."""
     text = OPERATIONS_CONFIG.read_text().replace('"SYNC"', f'"{sync_id}"')
-    path.write_text(text.replace("tests/support/fuzz_checks.py", str(TOP / "tests" / "fuzz_checks.py")))
+    path.write_text(text.replace("tests/support/fuzz_checks.py", str(TOP / "tests" / "support" / "fuzz_checks.py")))
 
 
 def run(folder: Path, name: str, url: str, *arguments: str) -> Run:

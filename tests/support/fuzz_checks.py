@@ -11,7 +11,7 @@ from schemathesis.openapi.checks import RejectedPositiveData, UseAfterFree
 
 # What no schema can say: which cursors were given out, and what a key was used for before.
 KNOWN_TO_THE_SERVER_ONLY = (
-    "Query parameter cursor: this is not a cursor",
+    "Query parameter cursor: not a cursor",
     "Header Idempotency-Key: this key stands for",
 )
 

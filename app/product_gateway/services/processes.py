@@ -7,6 +7,7 @@ from starlette.types import ASGIApp
 
 from product_gateway import data_directory
 from product_gateway.api.app import create_app
+from product_gateway.auth.keys import Secrets
 from product_gateway.db import migrate
 from product_gateway.db.database import open_database
 from product_gateway.services.http_server import HTTPServer, Proxies
@@ -55,6 +56,7 @@ def run_worker(settings: Settings) -> None:
     data_directory.require(settings, secrets=True)
     for_operations = bind_operations(settings, OPERATIONS_PORT_OF_WORKER)
     _prepare(settings, may_create=False)
+    Secrets(settings)  # a wrong secret key stops the start, not every sync
     metrics = Metrics()
     supervisor = Supervisor(metrics)
     services: list[Service] = [
