@@ -35,7 +35,8 @@ def test_each_overridden_method_of_uvicorn_exists_with_its_parameters(name: str)
 
 
 def test_no_other_method_of_uvicorn_is_overridden() -> None:
-    assert set(vars(HTTPProtocol)) & set(vars(HttpToolsProtocol)) - {"__module__", "__doc__"} == set(OVERRIDDEN)
+    methods = {name for name, member in vars(HTTPProtocol).items() if callable(member)}
+    assert methods & set(vars(HttpToolsProtocol)) == set(OVERRIDDEN)
 
 
 @pytest.mark.parametrize(

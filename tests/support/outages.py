@@ -45,7 +45,9 @@ def refuses(caller: httpx2.Client, reads: int) -> set[str]:
     assert [each.status_code for each in gets] == [reads] * len(gets), [each.text for each in gets]
     assert {each.status_code for each in alive} == {200}
     assert all("retry-after" in each.headers for each in (*puts, *gets) if each.status_code == 503)
-    return {error(each, 503) for each in puts}
+    # While reads work, a PUT may meet the sync of an earlier one whose commit was not confirmed in time.
+    refused = [each for each in puts if reads == 503 or each.status_code != 429]
+    return {error(each, 503) for each in refused}
 
 
 def recovers(caller: httpx2.Client) -> None:
