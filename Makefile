@@ -64,7 +64,8 @@ versions: $(INSTALLED) ## run all but the slowest tests on every other Python fr
 	@for python in $$($(BIN)/python -m tests.tools.interpreters); do \
 	  version=$$($$python -c 'import platform; print(platform.python_version())'); \
 	  echo "Tests on Python $$version, $$python"; \
-	  $(MAKE) --no-print-directory test PYTHON=$$python VENV=.venv/python$$version ARGUMENTS=--without-slowest || exit 1; \
+	  $(MAKE) --no-print-directory test PYTHON=$$python VENV=.venv/python$$version ARGUMENTS=--without-slowest \
+	  || $(MAKE) --no-print-directory test PYTHON=$$python VENV=.venv/python$$version ARGUMENTS="--without-slowest --last-failed" || exit 1; \
 	done
 
 check: lint prose types imports specs ## run every check besides the tests: lint, prose, types, imports, specs
