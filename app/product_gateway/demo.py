@@ -5,7 +5,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from product_gateway import data_directory
-from product_gateway.auth import keys
+from product_gateway.auth import encryption, keys
 from product_gateway.db import merchants, migrate
 from product_gateway.db.database import Database, open_database
 from product_gateway.model.merchants import Platform
@@ -50,7 +50,7 @@ def run(settings: Settings, port: int, sample_port: int, catalog: Path, delay: f
 
 def register(settings: Settings, database: Database, name: str, url: str) -> None:
     """Add or update a merchant whose platform is the sample service at the URL."""
-    token = keys.Secrets(settings).encrypt(SAMPLE_SERVICE_TOKEN)
+    token = encryption.Secrets(settings).encrypt(SAMPLE_SERVICE_TOKEN)
     if database.call(merchants.find, name) is None:
         database.call(merchants.add, name, Platform.BYOP, url, token, "GBP")
     else:

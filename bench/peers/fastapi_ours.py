@@ -17,7 +17,7 @@ from product_gateway.api.error_responses import describe_error
 from product_gateway.api.long_poll import SyncWaiters
 from product_gateway.api.syncs import SyncHandlers
 from product_gateway.auth.keys import verification_key
-from product_gateway.auth.tokens import Caller, StaticKey, TokenVerifier
+from product_gateway.auth.tokens import Caller, TokenVerifier, static_key
 from product_gateway.db.database import connect
 from product_gateway.errors import GatewayError, InvalidRequest
 from product_gateway.http.responses import Response
@@ -26,7 +26,7 @@ from product_gateway.telemetry.metrics import Metrics
 
 loaded = settings.load()
 database = connect(loaded.database, deadline=SECONDS_FOR_THE_DATABASE)
-tokens = TokenVerifier(loaded, StaticKey(verification_key(loaded)))
+tokens = TokenVerifier(loaded, static_key(verification_key(loaded)))
 handlers = SyncHandlers(database, Metrics(), SyncWaiters(database))
 authorize = _authorization(database, lambda _: None)
 

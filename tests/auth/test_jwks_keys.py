@@ -48,7 +48,7 @@ async def test_a_token_without_a_key_id_is_refused_if_several_keys_fit(keys: Jwk
 async def test_all_common_types_of_keys_are_supported(keys: Jwks, issuer: Issuer, private: Any, algorithm: str) -> None:
     """With the members that issuers publish besides."""
     issuer.publish(jwk(PRIVATE, kid="one"), jwk(private, kid="two", use="sig", alg=algorithm, x5t="abc"))
-    caller = await TokenVerifier(settings.load(), keys).authenticate(signed(private, algorithm, kid="two"), {})
+    caller = await TokenVerifier(settings.load(), keys.find).authenticate(signed(private, algorithm, kid="two"), {})
     assert caller.merchant == "shop"
 
 
@@ -104,7 +104,7 @@ async def test_a_published_secret_does_not_make_tokens_valid(
     """Anyone could sign with it."""
     issuer.publish(UNUSABLE["a shared secret for HS256"], *beside)
     with pytest.raises(NotAuthenticated):
-        await TokenVerifier(settings.load(), keys).authenticate(signed(SECRET, "HS256", **headers), {})
+        await TokenVerifier(settings.load(), keys.find).authenticate(signed(SECRET, "HS256", **headers), {})
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ async def test_a_key_with_an_algorithm_is_used_for_this_algorithm_only(keys: Jwk
     """An RSA key alone would fit six."""
     private = rsa.generate_private_key(65537, 2048)
     issuer.publish(jwk(private, kid="one", alg="RS256"))
-    tokens = TokenVerifier(settings.load(), keys)
+    tokens = TokenVerifier(settings.load(), keys.find)
     assert (await tokens.authenticate(signed(private, "RS256", kid="one"), {})).merchant == "shop"
     for algorithm in ("PS256", "RS512"):
         with pytest.raises(NotAuthenticated, match=f"no key for its alg {algorithm} with its kid"):
@@ -131,7 +131,7 @@ async def test_of_keys_with_the_same_id_the_algorithm_decides(keys: Jwks, issuer
     """RFC 7517 §4.5 allows one kid for keys of several types."""
     private = rsa.generate_private_key(65537, 2048)
     issuer.publish(jwk(PRIVATE, kid="one"), jwk(private, kid="one"), jwk(PRIVATE, kid="one", use="sig", alg="ES256"))
-    tokens = TokenVerifier(settings.load(), keys)
+    tokens = TokenVerifier(settings.load(), keys.find)
     for key, algorithm in ((PRIVATE, "ES256"), (private, "RS256")):
         assert (await tokens.authenticate(signed(key, algorithm, kid="one"), {})).merchant == "shop"
     assert (await tokens.authenticate(signed(private, "PS256"), {})).merchant == "shop", "the only one that fits"

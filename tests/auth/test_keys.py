@@ -27,8 +27,8 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import NameOID
 
 from product_gateway import data_directory, settings
-from product_gateway.auth import keys
-from product_gateway.auth.tokens import StaticKey, TokenVerifier
+from product_gateway.auth import encryption, keys
+from product_gateway.auth.tokens import TokenVerifier, static_key
 from product_gateway.errors import NotAuthenticated, SettingsError
 from product_gateway.settings import Settings
 
@@ -43,18 +43,18 @@ import sys
 from datetime import timedelta
 from pathlib import Path
 from product_gateway import data_directory, settings
-from product_gateway.auth import keys
+from product_gateway.auth import encryption, keys
 print("ready", flush=True)
 sys.stdin.readline()
 for folder in sys.argv[1:]:
     theirs = settings.load(data_dir=Path(folder))
-    print(keys.issue_token(theirs, "shop", [], timedelta(minutes=1)), keys.Secrets(theirs).encrypt("secret"))
+    print(keys.issue_token(theirs, "shop", [], timedelta(minutes=1)), encryption.Secrets(theirs).encrypt("secret"))
 """
 
 
 async def merchant_of(token: str, theirs: Settings) -> str:
     """Return the merchant of a token that the settings' key verifies. Raise NotAuthenticated."""
-    return (await TokenVerifier(theirs, StaticKey(keys.verification_key(theirs))).authenticate(token, {})).merchant
+    return (await TokenVerifier(theirs, static_key(keys.verification_key(theirs))).authenticate(token, {})).merchant
 
 
 def raced(folders: list[Path]) -> list[list[str]]:
@@ -90,7 +90,7 @@ async def test_many_processes_that_start_at_once_agree_on_one_key(tmp_path: Path
         for lines in said:
             token, secret = lines[number].split()
             assert await merchant_of(token, theirs) == "shop"
-            assert keys.Secrets(theirs).decrypt(secret) == "secret"
+            assert encryption.Secrets(theirs).decrypt(secret) == "secret"
         assert names_in(folder) == ["secret.key", "signing-key.pem"], "drafts must not be left behind"
 
 
@@ -98,7 +98,7 @@ def test_only_the_owner_may_read_the_keys(tmp_path: Path) -> None:
     """The signing key can create tokens of every merchant."""
     theirs = settings.load(data_dir=tmp_path / "var")
     keys.issue_token(theirs, "shop", [], MINUTE)
-    keys.Secrets(theirs)
+    encryption.Secrets(theirs)
     data_directory.write_private(tmp_path / "var" / "demo.token", b"token")
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "var").iterdir()}
     assert modes == {"secret.key": 0o600, "signing-key.pem": 0o600, "demo.token": 0o600}
@@ -178,7 +178,7 @@ def test_a_data_directory_that_cannot_be_written_to_is_named(tmp_path: Path) -> 
     in_the_way = tmp_path / "file"
     in_the_way.touch()
     theirs = settings.load(data_dir=in_the_way)
-    for use in (lambda: keys.issue_token(theirs, "shop", [], MINUTE), lambda: keys.Secrets(theirs)):
+    for use in (lambda: keys.issue_token(theirs, "shop", [], MINUTE), lambda: encryption.Secrets(theirs)):
         with pytest.raises(SettingsError, match=r"PRODUCT_GATEWAY_DATA_DIR: .*file cannot be written to"):
             use()
 
@@ -296,17 +296,17 @@ def certificate(private: ec.EllipticCurvePrivateKey) -> bytes:
 
 def test_another_secret_key_does_not_decrypt_a_stored_secret(tmp_path: Path) -> None:
     """The message says what to do: a sync that fails because of it shows the message."""
-    mine, other = (keys.Secrets(settings.load(data_dir=tmp_path / name)) for name in ("a", "b"))
+    mine, other = (encryption.Secrets(settings.load(data_dir=tmp_path / name)) for name in ("a", "b"))
     for stored in (mine.encrypt(TOKEN), "", "garbage", "gärbage"):
         with pytest.raises(SettingsError, match=r"another secret key.*--product-service-token-file") as refusal:
             other.decrypt(stored)
         assert TOKEN not in refusal.value.detail
 
 
-def with_secret_keys(folder: Path, content: bytes) -> keys.Secrets:
+def with_secret_keys(folder: Path, content: bytes) -> encryption.Secrets:
     """Return Secrets with a key file of this content."""
     (folder / "keys").write_bytes(content)
-    return keys.Secrets(settings.load(data_dir=folder, secret_key_file=folder / "keys"))
+    return encryption.Secrets(settings.load(data_dir=folder, secret_key_file=folder / "keys"))
 
 
 @pytest.mark.parametrize("between", [b"\n", b"\r\n", b"\n\n  \n# the key before\n"])
@@ -338,7 +338,7 @@ def test_a_line_that_is_no_key_is_named_by_its_number_alone(tmp_path: Path) -> N
 
 def test_the_same_secret_looks_different_each_time(tmp_path: Path) -> None:
     """The database does not reveal that two merchants have the same token."""
-    secrets = keys.Secrets(settings.load(data_dir=tmp_path))
+    secrets = encryption.Secrets(settings.load(data_dir=tmp_path))
     assert secrets.encrypt(TOKEN) != secrets.encrypt(TOKEN)
 
 
@@ -348,7 +348,7 @@ def test_a_file_without_a_secret_key_is_named_with_a_way_to_make_one(tmp_path: P
     file = tmp_path / "key"
     file.write_bytes(content)
     with pytest.raises(SettingsError, match=r"PRODUCT_GATEWAY_SECRET_KEY_FILE: .*generate_key"):
-        keys.Secrets(settings.load(data_dir=tmp_path, secret_key_file=file))
+        encryption.Secrets(settings.load(data_dir=tmp_path, secret_key_file=file))
 
 
 def with_public_key(folder: Path, pem: bytes) -> Settings:

@@ -21,7 +21,7 @@ from product_gateway.api.app import create_app
 from product_gateway.auth import keys
 from product_gateway.auth.claims import Caller
 from product_gateway.auth.public_keys import VerificationKey
-from product_gateway.auth.tokens import StaticKey, TokenVerifier
+from product_gateway.auth.tokens import TokenVerifier, static_key
 from product_gateway.db import merchants
 from product_gateway.db.database import Database
 from product_gateway.errors import MissingScope, NotAuthenticated
@@ -42,7 +42,7 @@ Part = dict[str, Any] | str | bytes
 
 def tokens(**overrides: object) -> TokenVerifier:
     """Return a verifier that accepts the tokens of KEY."""
-    return TokenVerifier(settings.load(**overrides), StaticKey(verifying(KEY)))
+    return TokenVerifier(settings.load(**overrides), static_key(verifying(KEY)))
 
 
 def signed(**changes: Any) -> str:
@@ -453,7 +453,7 @@ async def test_a_signature_is_verified_once(monkeypatch: pytest.MonkeyPatch) -> 
 async def test_a_cached_token_is_refused_when_its_key_is_gone(after: VerificationKey | None) -> None:
     """Withdrawn, or replaced under the same key id."""
     issuer = TwoKeys()
-    checked, token = TokenVerifier(settings.load(), issuer), signed()
+    checked, token = TokenVerifier(settings.load(), issuer.find), signed()
     at_first = issuer.key
     await checked.authenticate(token, FREE)
     issuer.key = after
@@ -478,7 +478,7 @@ async def test_a_cached_token_is_refused_when_it_has_expired(monkeypatch: pytest
 
 async def test_the_cache_of_verified_tokens_is_bounded() -> None:
     """An issuer can sign any number of tokens."""
-    checked = TokenVerifier(settings.load(), StaticKey(verifying(KEY)), cache_size=2)
+    checked = TokenVerifier(settings.load(), static_key(verifying(KEY)), cache_size=2)
     for name in ("one", "two", "three", "one"):
         assert (await checked.authenticate(signed(merchant=name), FREE)).merchant == name
         assert len(checked._cache) <= 2

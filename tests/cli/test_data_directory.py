@@ -13,7 +13,7 @@ from cryptography.fernet import Fernet
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from product_gateway import data_directory, settings
-from product_gateway.auth import keys
+from product_gateway.auth import encryption, keys
 from product_gateway.errors import SettingsError
 from tests.support.deployment import ENDS_WITHIN, STARTS_WITHIN, is_ready, within
 from tests.support.fork_server import Forked
@@ -198,7 +198,7 @@ def test_nothing_is_created_if_database_and_keys_are_elsewhere(tmp_path: Path, d
     elsewhere = settings.load(data_dir=folder)
     pem = keys.verification_key(elsewhere).key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     (folder / "public.pem").write_bytes(pem)
-    keys.Secrets(elsewhere)
+    encryption.Secrets(elsewhere)
     more = {
         "database_url": database_url,
         "jwt_public_key_file": str(folder / "public.pem"),
@@ -250,9 +250,9 @@ def test_a_key_that_every_user_may_access_is_refused(tmp_path: Path, name: str, 
     """Like ssh, except for the group: Kubernetes volumes with an fsGroup need it."""
     theirs = settings.load(data_dir=tmp_path / "var")
     keys.verification_key(theirs)
-    keys.Secrets(theirs)
+    encryption.Secrets(theirs)
     (tmp_path / "var" / name).chmod(mode)
-    use = keys.Secrets if name == "secret.key" else keys.verification_key
+    use = encryption.Secrets if name == "secret.key" else keys.verification_key
     if not refused:
         assert use(theirs)
         return
@@ -270,7 +270,7 @@ def test_key_files_of_settings_may_be_readable_but_not_writable_for_all(tmp_path
     (tmp_path / "key").symlink_to(mount / "key")
     for mode in (0o444, 0o644, 0o440):
         (mount / "key").chmod(mode)
-        keys.Secrets(settings.load(data_dir=tmp_path / "var", secret_key_file=tmp_path / "key"))
+        encryption.Secrets(settings.load(data_dir=tmp_path / "var", secret_key_file=tmp_path / "key"))
     (mount / "key").chmod(0o646)
     with pytest.raises(SettingsError, match=r"SECRET_KEY_FILE: every user may write to .*Run: chmod o-w .*key"):
         settings.load(secret_key_file=tmp_path / "key")

@@ -8,7 +8,7 @@ import pytest
 from cryptography.fernet import Fernet
 
 from product_gateway import settings
-from product_gateway.auth import keys
+from product_gateway.auth.encryption import Secrets
 from product_gateway.db import encrypted, merchants, webhooks
 from product_gateway.db.database import Database, open_database
 from product_gateway.errors import SettingsError
@@ -161,7 +161,7 @@ def test_a_merchants_token_is_nowhere_in_the_database(theirs: Settings, empty: D
     assert TOKEN.encode() not in content
     empty.close()
     assert TOKEN.encode() not in (tmp_path / "gateway.db").read_bytes()
-    assert keys.Secrets(theirs).decrypt(str(stored.product_service_token)) == TOKEN
+    assert Secrets(theirs).decrypt(str(stored.product_service_token)) == TOKEN
 
 
 def test_the_description_of_a_merchant_has_no_secrets(theirs: Settings, empty: Database, tmp_path: Path) -> None:
@@ -196,7 +196,7 @@ def test_all_stored_secrets_are_encrypted_with_the_first_key(database: Database,
         (tmp_path / "keys").write_text("\n".join(lines))
         return settings.load(data_dir=tmp_path, secret_key_file=tmp_path / "keys")
 
-    before = keys.Secrets(holding(old))
+    before = Secrets(holding(old))
     for name in ("one", "two"):
         database.call(merchants.add, name, Platform.BYOP, URL, before.encrypt(f"token of {name}"))
     database.call(merchants.add, "none", Platform.BYOP, URL, None)
@@ -206,7 +206,7 @@ def test_all_stored_secrets_are_encrypted_with_the_first_key(database: Database,
     assert administration.reencrypt(both, database) == administration.Reencrypted(4, 0, [])
     assert administration.reencrypt(both, database) == administration.Reencrypted(0, 4, [])
 
-    after = keys.Secrets(holding(new))
+    after = Secrets(holding(new))
     for name in ("one", "two"):
         assert after.decrypt(str(database.call(merchants.get, name).product_service_token)) == f"token of {name}"
     webhook = database.call(webhooks.find, "one")
@@ -214,7 +214,7 @@ def test_all_stored_secrets_are_encrypted_with_the_first_key(database: Database,
     assert [after.decrypt(str(each)) for each in (webhook.secret, webhook.previous_secret)] == ["second", "first"]
 
     stranger = Fernet.generate_key().decode()
-    database.call(merchants.update_merchant, "two", product_service_token=keys.Secrets(holding(stranger)).encrypt("x"))
+    database.call(merchants.update_merchant, "two", product_service_token=Secrets(holding(stranger)).encrypt("x"))
     kept = database.call(merchants.get, "two").product_service_token
     done = administration.reencrypt(holding(old, new), database)
     assert (done.renewed, done.unchanged, done.unreadable) == (3, 0, ["two (product service token)"])

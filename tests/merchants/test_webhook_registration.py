@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from cryptography.fernet import Fernet
 
-from product_gateway.auth.keys import Secrets
+from product_gateway.auth.encryption import Secrets
 from product_gateway.db import merchants, syncs, webhooks
 from product_gateway.db.database import Database, connect
 from product_gateway.db.enqueue import enqueue

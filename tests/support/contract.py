@@ -11,7 +11,7 @@ import httpx2
 import jsonschema_rs
 
 from product_gateway import settings
-from product_gateway.auth import keys
+from product_gateway.auth import encryption, keys
 from product_gateway.db import merchants
 from product_gateway.db.database import open_database
 from product_gateway.model.merchants import Platform
@@ -42,7 +42,7 @@ class Gateway:
 
     def add(self, name: str, service: str = "http://127.0.0.1:1", token: str = SERVICE_TOKEN, **more: Any) -> None:
         """Add a merchant, by default with platform BYOP."""
-        encrypted = keys.Secrets(self._settings).encrypt(token)
+        encrypted = encryption.Secrets(self._settings).encrypt(token)
         values = {"product_service_url": service, "product_service_token": encrypted, **more}
         with open_database(self.deployment.environment["PRODUCT_GATEWAY_DATABASE_URL"]) as database:
             database.call(merchants.add, name, values.pop("platform", Platform.BYOP), **values)

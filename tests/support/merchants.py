@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import httpx2
 
-from product_gateway.auth import keys
+from product_gateway.auth import encryption, keys
 from product_gateway.db import merchants
 from product_gateway.db.database import open_database
 from product_gateway.model.merchants import Platform
@@ -14,7 +14,7 @@ from tests.support.deployment import Deployment
 
 def open_shops(deployment: Deployment, service: str, names: Iterable[str]) -> None:
     """Add merchants with this product service, which accepts any token."""
-    token = keys.Secrets(deployment.settings()).encrypt("any")
+    token = encryption.Secrets(deployment.settings()).encrypt("any")
     with open_database(deployment.environment["PRODUCT_GATEWAY_DATABASE_URL"]) as database:
         for name in names:
             database.call(merchants.add, name, Platform.BYOP, service, token)

@@ -10,7 +10,7 @@ from pathlib import Path
 import orjson
 from sqlalchemy import Connection, select
 
-from product_gateway.auth import keys
+from product_gateway.auth import encryption
 from product_gateway.db import catalog, catalog_write, claims, merchants, syncs, tables
 from product_gateway.db.database import Database, open_database
 from product_gateway.db.enqueue import enqueue
@@ -32,7 +32,7 @@ SETTINGS = {"lease_seconds": "1", "page_size": str(PAGE_SIZE), "max_lost_workers
 
 def prepare(database: Database, deployment: Deployment, address: str, shop: Shop) -> Sync:
     """The merchant, a catalog with records that are to go, and a sync in the queue."""
-    token = keys.Secrets(deployment.settings()).encrypt("the-merchants-token")
+    token = encryption.Secrets(deployment.settings()).encrypt("the-merchants-token")
     database.call(merchants.add, shop.name, Platform.BYOP, f"{address}/{shop.name}", token)
     database.call(enqueue, shop.name, PRODUCT)
     claim = database.call(claims.claim, "tester", 60.0, 5, 2)

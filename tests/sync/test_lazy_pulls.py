@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from product_gateway import settings
-from product_gateway.auth.keys import Secrets
+from product_gateway.auth.encryption import Secrets
 from product_gateway.db import merchants, syncs
 from product_gateway.db.database import Database
 from product_gateway.model.catalog import AnyPage, LazyPage

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from product_gateway import settings
-from product_gateway.auth.keys import Secrets
+from product_gateway.auth.encryption import Secrets
 from product_gateway.db import merchants, syncs
 from product_gateway.db.database import Database, open_database
 from product_gateway.model.merchants import Platform

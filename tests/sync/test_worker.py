@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
 from product_gateway import settings
-from product_gateway.auth.keys import Secrets
+from product_gateway.auth.encryption import Secrets
 from product_gateway.db import catalog, merchants, syncs, tables
 from product_gateway.db.database import Database
 from product_gateway.db.enqueue import enqueue

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from sqlalchemy import Connection, make_url
 
 from product_gateway.auth import keys
+from product_gateway.auth.encryption import Secrets
 from product_gateway.db import merchants, webhooks
 from product_gateway.db.database import Database, open_database
 from product_gateway.model.merchants import Platform
@@ -66,7 +67,7 @@ def talkative(request: pytest.FixtureRequest, tmp_path: Path) -> Deployment:
 def open_merchants(deployment: Deployment, database: Database, echo: str) -> dict[str, str]:
     """One for each way, with a token of its own; answers them by name."""
     made = deployment.settings()
-    ours, others = (keys.Secrets(each) for each in (made, made.model_copy(update={"data_dir": deployment.folder})))
+    ours, others = (Secrets(each) for each in (made, made.model_copy(update={"data_dir": deployment.folder})))
     tokens = {}
     for name in ENDS:
         tokens[name] = new_secret(f"service-{name}")

@@ -25,7 +25,7 @@ from typing import Any
 
 import httpx2
 
-from product_gateway.auth import keys
+from product_gateway.auth import encryption, keys
 from product_gateway.db import merchants, migrate
 from product_gateway.db.database import open_database
 from product_gateway.model.merchants import Platform
@@ -109,7 +109,7 @@ def chaos(seconds: float, folder: Path, seed: int, database_name: str) -> Report
         with open_database(url) as database:
             database.call(migrate.upgrade)
             for shop in shops:
-                token = keys.Secrets(deployment.settings()).encrypt("the-merchants-token")
+                token = encryption.Secrets(deployment.settings()).encrypt("the-merchants-token")
                 database.call(merchants.add, shop.name, Platform.BYOP, f"{address}/{shop.name}", token)
         urls = [stack.enter_context(deployment.serving()) for _ in range(SERVERS)]
         customers = [

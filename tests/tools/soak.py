@@ -22,7 +22,7 @@ from pathlib import Path
 
 import httpx2
 
-from product_gateway.auth import keys
+from product_gateway.auth import encryption
 from product_gateway.db import merchants, migrate
 from product_gateway.db.database import open_database
 from product_gateway.model.merchants import Platform
@@ -175,7 +175,7 @@ def soak(seconds: float, folder: Path) -> tuple[Watch, collections.Counter[str],
         with open_database(url) as database:
             database.call(migrate.upgrade)
             for shop in shops:
-                token = keys.Secrets(deployment.settings()).encrypt("the-merchants-token")
+                token = encryption.Secrets(deployment.settings()).encrypt("the-merchants-token")
                 database.call(merchants.add, shop.name, Platform.BYOP, f"{address}/{shop.name}", token)
         server = stack.enter_context(deployment.process("serve", "--port", "0"))
         worker = stack.enter_context(deployment.process("worker"))

@@ -23,7 +23,7 @@ from sqlalchemy import Connection, update
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from product_gateway import settings
-from product_gateway.auth.keys import Secrets
+from product_gateway.auth.encryption import Secrets
 from product_gateway.db import merchants, syncs, tables, webhooks
 from product_gateway.db.database import Database, open_database
 from product_gateway.db.enqueue import enqueue

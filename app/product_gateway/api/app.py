@@ -14,7 +14,7 @@ from product_gateway.api.long_poll import MAX_WAITERS, SyncWaiters
 from product_gateway.api.syncs import SyncHandlers
 from product_gateway.auth.claims import Caller
 from product_gateway.auth.keys import verification_key
-from product_gateway.auth.tokens import KeySource, StaticKey, TokenVerifier
+from product_gateway.auth.tokens import KeySource, TokenVerifier, static_key
 from product_gateway.db.database import Database, connect
 from product_gateway.docs_pages.handlers import PageHandlers
 from product_gateway.http.middleware.concurrency_limit import ConcurrencyLimiter
@@ -92,12 +92,12 @@ def create_app(
 def _keys(settings: Settings) -> tuple[KeySource, Callable[[], Awaitable[None]]]:
     """Return the key source for tokens and the function that closes it."""
     if not settings.jwks_url:
-        return StaticKey(verification_key(settings)), _nothing
+        return static_key(verification_key(settings)), _nothing
     from product_gateway.auth.jwks import MAX_BYTES, Jwks
     from product_gateway.http_client.client import HttpClient
 
     client = HttpClient(allow_private_addresses=settings.allow_private_addresses, max_bytes=MAX_BYTES)
-    return Jwks(client, settings.jwks_url), client.aclose
+    return Jwks(client, settings.jwks_url).find, client.aclose
 
 
 async def _nothing() -> None:

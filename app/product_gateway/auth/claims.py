@@ -74,8 +74,18 @@ def check_registered(claims: dict[str, Any], settings: Settings) -> float:
     ):
         if name in claims and _seconds(claims, name) > now + settings.jwt_leeway_seconds:
             refuse(f"{reason}. The clock of its issuer may be fast.")
-    _check_issuer(claims["iss"], settings)
-    _check_audience(claims["aud"], settings)
+    issuer, audience = claims["iss"], claims["aud"]
+    if not isinstance(issuer, str):
+        refuse("its claim iss must be a string.")
+    if issuer != settings.jwt_issuer:
+        _log_difference("iss", issuer, "jwt_issuer", settings.jwt_issuer)
+        refuse("it comes from another issuer (iss).")
+    audiences = [audience] if isinstance(audience, str) else audience
+    if not isinstance(audiences, list) or not all(isinstance(each, str) for each in audiences):
+        refuse("its claim aud must be a string or a list of strings.")
+    if settings.jwt_audience not in audiences:
+        _log_difference("aud", audience, "jwt_audience", settings.jwt_audience)
+        refuse("it is meant for another audience (aud).")
     return expires
 
 
@@ -86,31 +96,9 @@ def _seconds(claims: dict[str, Any], name: str) -> float:
     return float(value)
 
 
-def _check_issuer(issuer: object, settings: Settings) -> None:
-    if not isinstance(issuer, str):
-        refuse("its claim iss must be a string.")
-    if issuer != settings.jwt_issuer:
-        _log_difference("iss", issuer, "jwt_issuer", settings.jwt_issuer)
-        refuse("it comes from another issuer (iss).")
-
-
-def _check_audience(audience: object, settings: Settings) -> None:
-    audiences = [audience] if isinstance(audience, str) else audience
-    if not isinstance(audiences, list) or not all(isinstance(each, str) for each in audiences):
-        refuse("its claim aud must be a string or a list of strings.")
-    if settings.jwt_audience not in audiences:
-        _log_difference("aud", audience, "jwt_audience", settings.jwt_audience)
-        refuse("it is meant for another audience (aud).")
-
-
 def _log_difference(name: str, found: object, setting: str, expected: str) -> None:
-    logger.info(
-        "A bearer token was refused: its claim %s is %s, and %s is %r.",
-        name,
-        ascii(found)[:200],
-        environment_name(setting),
-        expected,
-    )
+    values = name, ascii(found)[:200], environment_name(setting), expected
+    logger.info("A bearer token was refused: its claim %s is %s, and %s is %r.", *values)
 
 
 def caller(claims: dict[str, Any], settings: Settings) -> Caller:
@@ -122,22 +110,19 @@ def _merchant(claims: dict[str, Any], name: str) -> str:
     value = claims.get(name)
     if value is None:
         refuse(f"it names no merchant: it lacks the claim {name}.")
+    claim = f"it names no merchant: its claim {name}"
     if not isinstance(value, str):
-        refuse(f"it names no merchant: its claim {name} must be a string.")
+        refuse(f"{claim} must be a string.")
     if not value:
-        refuse(f"it names no merchant: its claim {name} is empty.")
+        refuse(f"{claim} is empty.")
     if len(value) > MAX_MERCHANT_LENGTH:
-        refuse(f"it names no merchant: its claim {name} is longer than {MAX_MERCHANT_LENGTH} characters.")
+        refuse(f"{claim} is longer than {MAX_MERCHANT_LENGTH} characters.")
     if not MERCHANT_NAME.fullmatch(value):
-        refuse(
-            f"it names no merchant: its claim {name} must consist of letters, digits and _.:@|~+- and start with a "
-            "letter, a digit or _."
-        )
+        refuse(f"{claim} must consist of letters, digits and _.:@|~+- and start with a letter, a digit or _.")
     return value
 
 
 def scope_claims(settings: Settings) -> tuple[str, ...]:
-    """Return the names of the claims that scopes are read from."""
     return (settings.jwt_scope_claim,) if settings.jwt_scope_claim else SCOPE_CLAIMS
 
 

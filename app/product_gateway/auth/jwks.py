@@ -9,8 +9,9 @@ from typing import Any
 import jwt
 import orjson
 
+from product_gateway.auth.claims import refuse
 from product_gateway.auth.public_keys import PublicKey, VerificationKey, algorithms_of
-from product_gateway.errors import GatewayError, NotAuthenticated, Unavailable
+from product_gateway.errors import GatewayError, Unavailable
 from product_gateway.http_client.client import HttpClient
 from product_gateway.json_tools.depth import check
 
@@ -76,11 +77,9 @@ class Jwks:
         fetched = await self._key_set()
         now = time.monotonic()
         self._reachable = fetched is not None
-        if fetched is None:
-            self._may_fetch_at = self._stale_at = now + self._retry_interval
-        else:
-            self._may_fetch_at = now + self._min_interval
-            self._stale_at = now + self._max_age
+        self._may_fetch_at = now + (self._retry_interval if fetched is None else self._min_interval)
+        self._stale_at = now + (self._retry_interval if fetched is None else self._max_age)
+        if fetched is not None:
             self._keys = fetched
 
     async def _key_set(self) -> KeySet | None:
@@ -106,32 +105,32 @@ class Jwks:
 
 def _chosen(keys: KeySet, key_id: str | None, algorithm: str) -> VerificationKey:
     """Return the one key that fits. Raise NotAuthenticated if several do: keys are never tried one by one."""
+    candidates = keys.get(key_id, [])
     if key_id is None:
-        candidates = keys.get(None) or [key for each in keys.values() for key in each]
-    else:
-        candidates = keys.get(key_id, [])
-        if not candidates:
-            raise NotAuthenticated("Invalid token: its issuer does not publish a key with its kid.")
+        candidates = candidates or [key for each in keys.values() for key in each]
+    elif not candidates:
+        refuse("its issuer does not publish a key with its kid.")
     fitting = [each for each in candidates if algorithm in each.algorithms]
-    if fitting and all(each.key == fitting[0].key for each in fitting):
-        return fitting[0]
-    if fitting and key_id is None:
-        raise NotAuthenticated("Invalid token: its header has no kid, and its issuer publishes several keys.")
-    if fitting:
-        raise NotAuthenticated(f"Invalid token: its issuer publishes {len(fitting)} different keys with its kid.")
-    which = "with its kid" if key_id is not None else "and its header has no kid"
-    raise NotAuthenticated(f"Invalid token: its issuer publishes no key for its alg {algorithm} {which}.")
+    if not fitting:
+        which = "with its kid" if key_id is not None else "and its header has no kid"
+        refuse(f"its issuer publishes no key for its alg {algorithm} {which}.")
+    if any(each.key != fitting[0].key for each in fitting):
+        if key_id is None:
+            refuse("its header has no kid, and its issuer publishes several keys.")
+        refuse(f"its issuer publishes {len(fitting)} different keys with its kid.")
+    return fitting[0]
 
 
 def _usable(keys: list[Any]) -> KeySet:
     """Return the public keys for signatures. Ignore other and invalid keys. Raise TypeError if it is not a list."""
     usable: defaultdict[str | None, list[VerificationKey]] = defaultdict(list)
     ignored: list[str] = []
-    for number, each in enumerate(keys):
+    for number, each in enumerate(keys, start=1):
         try:
             key_id, key = _key(each)
         except (jwt.PyJWTError, ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
-            ignored.append(f"key {number + 1}: {_why(error)}")
+            reason = str(error) if type(error) is ValueError else "it is not a valid JWK"
+            ignored.append(f"key {number}: {reason}")
         else:
             if key not in usable[key_id]:  # a key may be published twice
                 usable[key_id].append(key)
@@ -139,10 +138,6 @@ def _usable(keys: list[Any]) -> KeySet:
         why = "; ".join(ignored[:5]) or "the list is empty"
         logger.warning("The token issuer (PRODUCT_GATEWAY_JWKS_URL) publishes no usable key: %s.", why)
     return dict(usable)
-
-
-def _why(error: Exception) -> str:
-    return str(error) if type(error) is ValueError else "it is not a valid JWK"
 
 
 def _key(document: Any) -> tuple[str | None, VerificationKey]:

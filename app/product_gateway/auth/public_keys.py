@@ -20,7 +20,6 @@ MIN_RSA_BITS = 2048  # RFC 7518 §3.3
 MAX_RSA_BITS = 16384  # verification time grows with the length
 RSA_ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
 EC_ALGORITHMS = {"secp256r1": ("ES256",), "secp384r1": ("ES384",), "secp521r1": ("ES512",)}
-CURVE_NAMES = {"secp256r1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521"}
 ALGORITHMS = (*RSA_ALGORITHMS, "ES256", "ES384", "ES512", "EdDSA")
 SUPPORTED = f"RSA of {MIN_RSA_BITS} to {MAX_RSA_BITS} bits, EC on P-256, P-384 or P-521, Ed25519 and Ed448"
 
@@ -44,31 +43,36 @@ def algorithms_of(key: PublicKey) -> tuple[str, ...]:
     return ("EdDSA",)
 
 
-def from_pem(path: Path, content: bytes, setting: str) -> VerificationKey:
+def read_file(path: Path) -> bytes:
+    """Return the content of a key file that a setting names. Raise SettingsError."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise SettingsError(f"{path} cannot be read: {error.strerror}.") from None
+
+
+def from_pem(path: Path, setting: str) -> VerificationKey:
     """Return the one public key in a PEM file. Raise SettingsError that names the actual content."""
-    key: object = None
+    content = read_file(path)
     reason = _unlike_a_public_key(path, content)
     if reason is None:
         try:
             key = load_pem_public_key(content)
         except (ValueError, UnsupportedAlgorithm):
             reason = "what is between its BEGIN and END lines cannot be decoded. Copy the whole file again"
-    if reason is None:
-        if isinstance(key, PublicKey):
-            if algorithms := algorithms_of(key):
+        else:
+            if isinstance(key, PublicKey) and (algorithms := algorithms_of(key)):
                 return VerificationKey(key, algorithms)
             reason = _unsupported(key)
-        else:
-            reason = f"its key is of a kind that no supported algorithm uses. Use {SUPPORTED}"
     raise SettingsError(f"{setting}: {path} is not a PEM public key for tokens: {reason}.")
 
 
-def _unsupported(key: PublicKey) -> str:
+def _unsupported(key: object) -> str:
     if isinstance(key, RSAPublicKey):
         return f"its RSA key has {key.key_size} bits. Use {MIN_RSA_BITS} to {MAX_RSA_BITS}"
     if isinstance(key, EllipticCurvePublicKey):
-        return f"its EC key is on the curve {key.curve.name}. Use {', '.join(CURVE_NAMES.values())}"
-    return f"use {SUPPORTED}"
+        return f"its EC key is on the curve {key.curve.name}. Use P-256, P-384, P-521"
+    return f"its key is of a kind that no supported algorithm uses. Use {SUPPORTED}"
 
 
 def _unlike_a_public_key(path: Path, content: bytes) -> str | None:
@@ -80,15 +84,13 @@ def _unlike_a_public_key(path: Path, content: bytes) -> str | None:
         return "it is text in UTF-16. Save it as ASCII or UTF-8"
     blocks = [label.decode() for label in _PEM_BLOCK.findall(content)]
     if not blocks:
-        return _without_pem(path, content)
+        return _without_pem(file, content)
     if len(blocks) > 1:
         labels = ", ".join(blocks[:5])
         return f"it holds {len(blocks)} PEM blocks ({labels}). Keep one public key; for several, use JWKS_URL"
     (label,) = blocks
     if label in ("PUBLIC KEY", "RSA PUBLIC KEY"):
-        if rb"\n" in content:
-            return r"its line ends are written out as \n. Put real line ends in their place"
-        return None
+        return r"its line ends are written out as \n. Put real line ends in their place" if rb"\n" in content else None
     if label in ("CERTIFICATE", "TRUSTED CERTIFICATE", "X509 CERTIFICATE"):
         return (
             f"it holds a certificate. Extract its public key: openssl x509 -in {file} -noout -pubkey > public-key.pem"
@@ -105,8 +107,7 @@ def _unlike_a_public_key(path: Path, content: bytes) -> str | None:
     return f"it holds a PEM block of another kind ({label}). It must be PUBLIC KEY"
 
 
-def _without_pem(path: Path, content: bytes) -> str:
-    file = shlex.quote(str(path))
+def _without_pem(file: str, content: bytes) -> str:
     start = content.lstrip(b"\xef\xbb\xbf \t\r\n")
     if start.startswith(b"{"):
         return "it holds JSON, perhaps a JSON Web Key (JWK). Set JWKS_URL instead, or convert the key to PEM"

@@ -6,9 +6,9 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import jwt
 
@@ -24,24 +24,18 @@ logger = logging.getLogger(__name__)
 
 MAX_TOKEN_LENGTH = 8192
 CACHE_SIZE = 10_000  # verified tokens, half a kilobyte each
-JWS_PARTS, JWE_PARTS = 3, 5
+
+KeySource = Callable[[str | None, str], Awaitable[VerificationKey]]
+"""Return the key with this `kid`, for this `alg`. Raise NotAuthenticated or Unavailable."""
 
 
-class KeySource(Protocol):
-    """The source of the keys that verify tokens."""
+def static_key(key: VerificationKey) -> KeySource:
+    """Return a key source with one key for all tokens."""
 
-    async def find(self, key_id: str | None, algorithm: str) -> VerificationKey:
-        """Return the key with this `kid`, for this `alg`. Raise NotAuthenticated or Unavailable."""
+    async def find(key_id: str | None, algorithm: str) -> VerificationKey:
+        return key
 
-
-class StaticKey:
-    """A key source with one key for all tokens."""
-
-    def __init__(self, key: VerificationKey) -> None:
-        self._key = key
-
-    async def find(self, key_id: str | None, algorithm: str) -> VerificationKey:
-        return self._key
+    return find
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +55,9 @@ class TokenVerifier:
     A cached token still needs its key at each request, because the issuer may withdraw a key.
     """
 
-    def __init__(self, settings: Settings, keys: KeySource, cache_size: int = CACHE_SIZE) -> None:
+    def __init__(self, settings: Settings, find_key: KeySource, cache_size: int = CACHE_SIZE) -> None:
         self._settings = settings
-        self._keys = keys
+        self._find_key = find_key
         self._cache_size = cache_size
         self._cache: dict[bytes, _Verified] = {}  # by a hash, so that no token stays in memory
         self._scope_claims = claims.scope_claims(settings)
@@ -86,14 +80,18 @@ class TokenVerifier:
         found = self._cache.get(digest)
         if found is None:
             return None
-        if time.time() < found.expires and await self._keys.find(found.key_id, found.algorithm) is found.key:
+        if time.time() < found.expires and await self._find_key(found.key_id, found.algorithm) is found.key:
             return found.caller
         self._cache.pop(digest, None)  # another request may have removed it meanwhile
         return None
 
     async def _verify(self, token: str, digest: bytes) -> Caller:
         key_id, algorithm = _read_header(token)
-        key = await self._find_key(key_id, algorithm)
+        try:
+            key = await self._find_key(key_id, algorithm)
+        except NotAuthenticated:
+            logger.info("A bearer token was refused: no key for kid %s and alg %s.", ascii(key_id)[:100], algorithm)
+            raise
         found = claims.parse(self._verified_payload(token, key, algorithm))
         expires = claims.check_registered(found, self._settings)
         caller = claims.caller(found, self._settings)
@@ -102,23 +100,15 @@ class TokenVerifier:
         self._cache[digest] = _Verified(caller, key_id, algorithm, key, expires)
         return caller
 
-    async def _find_key(self, key_id: str | None, algorithm: str) -> VerificationKey:
-        try:
-            return await self._keys.find(key_id, algorithm)
-        except NotAuthenticated:
-            logger.info("A bearer token was refused: no key for kid %s and alg %s.", ascii(key_id)[:100], algorithm)
-            raise
-
     def _verified_payload(self, token: str, key: VerificationKey, algorithm: str) -> bytes:
         if algorithm not in key.algorithms:
             refuse(f"its alg must be {_one_of(key.algorithms)}, which is what this server's key is for.")
         try:
-            payload: bytes = self._jws.decode(token, key.key, algorithms=list(key.algorithms))
+            return self._jws.decode(token, key.key, algorithms=list(key.algorithms))  # type: ignore[no-any-return]
         except jwt.InvalidSignatureError:
             refuse(self._wrong_signature())
         except (jwt.PyJWTError, ValueError):
             refuse("it is not a JWT: its three parts must be base64url without padding or spaces.")
-        return payload
 
     def _wrong_signature(self) -> str:
         if self._settings.jwks_url:
@@ -134,9 +124,9 @@ class TokenVerifier:
 def _read_header(token: str) -> tuple[str | None, str]:
     """Return kid and alg of the JOSE header, which is not verified yet. Raise NotAuthenticated."""
     parts = token.split(".")
-    if len(parts) == JWE_PARTS:
+    if len(parts) == 5:
         refuse("it is encrypted (JWE, five parts). This server reads signed tokens (JWS, three parts).")
-    if len(parts) != JWS_PARTS:
+    if len(parts) != 3:
         refuse("it is not a JWT, which has three parts with dots between them.")
     header = _decoded_header(parts[0])
     algorithm, key_id = header.get("alg"), header.get("kid")

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from product_gateway.auth.keys import Secrets, merchant_name
+from product_gateway.auth.encryption import Secrets
+from product_gateway.auth.keys import merchant_name
 from product_gateway.db import catalog, catalog_removal, encrypted, merchants, syncs, webhooks
 from product_gateway.db.database import Database
 from product_gateway.errors import SettingsError

@@ -7,7 +7,7 @@ from starlette.types import ASGIApp
 
 from product_gateway import data_directory
 from product_gateway.api.app import create_app
-from product_gateway.auth.keys import Secrets
+from product_gateway.auth.encryption import Secrets
 from product_gateway.db import migrate
 from product_gateway.db.database import open_database
 from product_gateway.services.http_server import HTTPServer, Proxies

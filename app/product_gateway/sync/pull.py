@@ -9,7 +9,7 @@ from collections import Counter
 from dataclasses import dataclass
 from uuid import UUID
 
-from product_gateway.auth.keys import Secrets
+from product_gateway.auth.encryption import Secrets
 from product_gateway.db import catalog_removal, catalog_write, claims, merchants
 from product_gateway.db.database import Database
 from product_gateway.errors import PullFailed, SettingsError, TurnOver

@@ -10,7 +10,7 @@ import logging
 from dataclasses import dataclass
 from functools import partial
 
-from product_gateway.auth.keys import Secrets
+from product_gateway.auth.encryption import Secrets
 from product_gateway.db import syncs, webhooks
 from product_gateway.db.database import Database
 from product_gateway.errors import OutboundError, SettingsError, SyncNotFound, Unavailable
