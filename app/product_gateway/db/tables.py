@@ -16,7 +16,6 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     MetaData,
-    PrimaryKeyConstraint,
     SmallInteger,
     String,
     Table,
@@ -53,6 +52,11 @@ def _create_index(create: CreateIndex, compiler: Any, **kwargs: Any) -> str:
 # A literal: with bound values the partial index is not used.
 ACTIVE = "status IN ('QUEUED', 'IN_PROGRESS')"
 
+
+def _counters(*names: str) -> list[Column[int]]:
+    return [Column(name, BigInteger, nullable=False, server_default="0") for name in names]
+
+
 merchants = Table(
     "merchants",
     metadata,
@@ -74,8 +78,8 @@ merchants = Table(
 syncs = Table(
     "syncs",
     metadata,
-    Column("merchant", MerchantName, ForeignKey("merchants.name"), nullable=False),
-    Column("id", Uuid, nullable=False),
+    Column("merchant", MerchantName, ForeignKey("merchants.name"), primary_key=True),
+    Column("id", Uuid, primary_key=True),
     Column("entity_type", String(16), nullable=False),
     Column("status", String(16), nullable=False),
     Column("queued_at", Instant, nullable=False),
@@ -97,17 +101,11 @@ syncs = Table(
     Column("not_removed", BigInteger, nullable=False, server_default="0"),
     # Consecutive pages, up to the last one, without a record that is new to the pull.
     Column("pages_without_new", Integer, nullable=False, server_default="0"),
-    Column("pages_read", BigInteger, nullable=False, server_default="0"),
-    Column("records_read", BigInteger, nullable=False, server_default="0"),
+    *_counters("pages_read", "records_read"),
     Column("records_total", BigInteger),
-    Column("created", BigInteger, nullable=False, server_default="0"),
-    Column("updated", BigInteger, nullable=False, server_default="0"),
-    Column("unchanged", BigInteger, nullable=False, server_default="0"),
-    Column("deleted", BigInteger, nullable=False, server_default="0"),
-    Column("rejected", BigInteger, nullable=False, server_default="0"),
+    *_counters("created", "updated", "unchanged", "deleted", "rejected"),
     Column("failure_code", String(64)),
     Column("failure_detail", Text),
-    PrimaryKeyConstraint("merchant", "id"),
     CheckConstraint("entity_type IN ('PRODUCT', 'COLLECTION')", name="entity_type"),
     CheckConstraint("status IN ('QUEUED', 'IN_PROGRESS', 'SUCCEEDED', 'FAILED', 'CANCELLED')", name="status"),
     # An ended sync has an end time, an active one has none.
@@ -116,72 +114,52 @@ syncs = Table(
     CheckConstraint("(status = 'FAILED') = (failure_code IS NOT NULL)", name="failure"),
     # Only a sync in progress has a lease.
     CheckConstraint("(status = 'IN_PROGRESS') = (lease_expires_at IS NOT NULL)", name="lease"),
-)
-
-# The one-active rule: at most one sync of a merchant and entity type is queued or in progress.
-Index(
-    "ux_syncs_one_active",
-    syncs.c.merchant,
-    syncs.c.entity_type,
-    unique=True,
-    info={WHERE: ACTIVE},
-)
-# An idempotency key identifies one sync of a merchant, until that sync is pruned.
-Index(
-    "ux_syncs_idempotency_key",
-    syncs.c.merchant,
-    syncs.c.idempotency_key,
-    unique=True,
-    info={WHERE: "idempotency_key IS NOT NULL"},
-)
-# For pruning.
-Index(
-    "ix_syncs_finished_at",
-    syncs.c.finished_at,
-    info={WHERE: "finished_at IS NOT NULL"},
+    # The one-active rule: at most one sync of a merchant and entity type is queued or in progress.
+    Index("ux_syncs_one_active", "merchant", "entity_type", unique=True, info={WHERE: ACTIVE}),
+    # An idempotency key identifies one sync of a merchant, until that sync is pruned.
+    Index(
+        "ux_syncs_idempotency_key",
+        "merchant",
+        "idempotency_key",
+        unique=True,
+        info={WHERE: "idempotency_key IS NOT NULL"},
+    ),
+    # For pruning.
+    Index("ix_syncs_finished_at", "finished_at", info={WHERE: "finished_at IS NOT NULL"}),
+    # The latest sync of an entity type, and the history (the database's clock decides what is later, not the ids).
+    Index("ix_syncs_latest", "merchant", "entity_type", "queued_at", "id"),
+    # The same by status, for operators: of all merchants, or of one.
+    Index("ix_syncs_of_status", "status", "entity_type", "queued_at", "id"),
+    Index("ix_syncs_of_merchant_and_status", "merchant", "status", "entity_type", "queued_at", "id"),
 )
 # The start of a queued sync's wait.
 waits_since = func.coalesce(syncs.c.released_at, syncs.c.queued_at)
 # For claims, which take the oldest. Leases are in no index: a heartbeat must not cost more than its row.
 # The status comes first: otherwise SQLite prefers ix_syncs_of_status, and sorts.
 for _status, _since in (("QUEUED", waits_since), ("IN_PROGRESS", syncs.c.queued_at)):
-    Index(
-        f"ix_syncs_{_status.lower()}",
-        *(syncs.c.status, _since, syncs.c.id),
-        info={WHERE: f"status = '{_status}'"},
-    )
-# The latest sync of an entity type, and the history (the database's clock decides what is later, not the ids).
-Index("ix_syncs_latest", syncs.c.merchant, syncs.c.entity_type, syncs.c.queued_at, syncs.c.id)
-# The same by status, for operators: of all merchants, or of one.
-Index("ix_syncs_of_status", syncs.c.status, syncs.c.entity_type, syncs.c.queued_at, syncs.c.id)
-Index(
-    "ix_syncs_of_merchant_and_status",
-    *(syncs.c.merchant, syncs.c.status, syncs.c.entity_type, syncs.c.queued_at, syncs.c.id),
-)
+    Index(f"ix_syncs_{_status.lower()}", syncs.c.status, _since, syncs.c.id, info={WHERE: f"status = '{_status}'"})
 
 sync_problems = Table(
     "sync_problems",
     metadata,
-    Column("merchant", MerchantName, nullable=False),
-    Column("sync_id", Uuid, nullable=False),
-    Column("code", String(64), nullable=False),
+    Column("merchant", MerchantName, primary_key=True),
+    Column("sync_id", Uuid, primary_key=True),
+    Column("code", String(64), primary_key=True),
     Column("count", BigInteger, nullable=False),
     Column("samples", Text, nullable=False),  # JSON
-    PrimaryKeyConstraint("merchant", "sync_id", "code"),
 )
 
 # A log of a sync for people; no decision depends on it.
 sync_events = Table(
     "sync_events",
     metadata,
-    Column("merchant", MerchantName, nullable=False),
-    Column("sync_id", Uuid, nullable=False),
-    Column("id", Uuid, nullable=False),
+    Column("merchant", MerchantName, primary_key=True),
+    Column("sync_id", Uuid, primary_key=True),
+    Column("id", Uuid, primary_key=True),
     Column("at", Instant, nullable=False),
     Column("kind", String(32), nullable=False),
     Column("number", BigInteger),
     Column("detail", Text),
-    PrimaryKeyConstraint("merchant", "sync_id", "id"),
     sqlite_with_rowid=False,
 )
 
@@ -189,26 +167,24 @@ sync_events = Table(
 seen_records = Table(
     "seen_records",
     metadata,
-    Column("merchant", MerchantName, nullable=False),
-    Column("sync_id", Uuid, nullable=False),
-    Column("record_id", RecordId, nullable=False),
-    PrimaryKeyConstraint("merchant", "sync_id", "record_id"),
+    Column("merchant", MerchantName, primary_key=True),
+    Column("sync_id", Uuid, primary_key=True),
+    Column("record_id", RecordId, primary_key=True),
     sqlite_with_rowid=False,
 )
 
 catalog_records = Table(
     "catalog_records",
     metadata,
-    Column("merchant", MerchantName, nullable=False),
-    Column("entity_type", String(16), nullable=False),
-    Column("record_id", RecordId, nullable=False),
+    Column("merchant", MerchantName, primary_key=True),
+    Column("entity_type", String(16), primary_key=True),
+    Column("record_id", RecordId, primary_key=True),
     # Bytes of document and product_ids in UTF-8. Before them, so that SQLite reads it without reading past it.
     Column("size", Integer, nullable=False),
     Column("document", Text, nullable=False),  # JSON
     Column("product_ids", Text),  # JSON; of a collection
     # Of the raw bytes that the product service sent: shows whether the record has changed.
     Column("digest", LargeBinary(16), nullable=False),
-    PrimaryKeyConstraint("merchant", "entity_type", "record_id"),
     sqlite_with_rowid=False,
 )
 
@@ -216,13 +192,12 @@ catalog_records = Table(
 catalog_counts = Table(
     "catalog_counts",
     metadata,
-    Column("merchant", MerchantName, nullable=False),
-    Column("entity_type", String(16), nullable=False),
+    Column("merchant", MerchantName, primary_key=True),
+    Column("entity_type", String(16), primary_key=True),
     Column("num_records", BigInteger, nullable=False),
     Column("num_bytes", BigInteger, nullable=False, server_default="0"),  # the sum of catalog_records.size
     Column("updated_at", Instant),  # when the last successful sync finished
     Column("mass_deletion_allowed", Boolean, nullable=False, server_default=text("false")),  # by the operator, once
-    PrimaryKeyConstraint("merchant", "entity_type"),
     CheckConstraint("num_bytes >= 0", name="num_bytes"),
     CheckConstraint("num_records >= 0", name="num_records"),
 )
@@ -231,11 +206,10 @@ catalog_counts = Table(
 readiness = Table(
     "readiness",
     metadata,
-    Column("id", SmallInteger, nullable=False, autoincrement=False),
+    Column("id", SmallInteger, primary_key=True, autoincrement=False),
     Column("checked_at", Instant),
     # The oldest compatible revision of the code. A migration that drops something raises it.
     Column("oldest_code", String(32), nullable=False),
-    PrimaryKeyConstraint("id"),
     CheckConstraint("id = 1", name="one_row"),
 )
 
@@ -243,31 +217,29 @@ readiness = Table(
 ended_sessions = Table(
     "ended_sessions",
     metadata,
-    Column("id", String(64), nullable=False),
+    Column("id", String(64), primary_key=True),
     Column("expires_at", Instant, nullable=False),
-    PrimaryKeyConstraint("id"),
 )
 
 # A merchant's webhook receiver, deleted with its merchant by the database.
 webhooks = Table(
     "webhooks",
     metadata,
-    Column("merchant", MerchantName, ForeignKey("merchants.name", ondelete="CASCADE"), nullable=False),
+    Column("merchant", MerchantName, ForeignKey("merchants.name", ondelete="CASCADE"), primary_key=True),
     Column("url", Text, nullable=False),
     Column("secret", Text, nullable=False),  # encrypted
     Column("previous_secret", Text),  # encrypted; messages are signed with it as well until the time beside it
     Column("previous_secret_until", Instant),
     Column("gone_at", Instant),  # when its receiver answered 410 Gone; it is not called since then
     Column("updated_at", Instant, nullable=False),
-    PrimaryKeyConstraint("merchant"),
 )
 
 # One row for each message, written in the transaction that ends the sync, and deleted with the sync.
 webhook_deliveries = Table(
     "webhook_deliveries",
     metadata,
-    Column("merchant", MerchantName, nullable=False),
-    Column("id", Uuid, nullable=False),
+    Column("merchant", MerchantName, primary_key=True),
+    Column("id", Uuid, primary_key=True),
     Column("sync_id", Uuid, nullable=False),
     Column("event", String(32), nullable=False),
     Column("status", String(16), nullable=False),
@@ -279,31 +251,23 @@ webhook_deliveries = Table(
     Column("last_status", Integer),  # HTTP status; null without a response
     Column("last_error", Text),
     Column("finished_at", Instant),
-    PrimaryKeyConstraint("merchant", "id"),
     ForeignKeyConstraint(["merchant", "sync_id"], ["syncs.merchant", "syncs.id"], ondelete="CASCADE"),
     CheckConstraint("event IN ('sync.succeeded', 'sync.failed', 'sync.cancelled')", name="event"),
     CheckConstraint("status IN ('PENDING', 'DELIVERED', 'GIVEN_UP')", name="status"),
     # Only a pending message has a next attempt.
     CheckConstraint("(status = 'PENDING') = (next_attempt_at IS NOT NULL)", name="next_attempt"),
     CheckConstraint("(status = 'PENDING') = (finished_at IS NULL)", name="finished"),
-)
-
-# A sync ends once, so it has one message.
-Index(
-    "ux_webhook_deliveries_sync_event",
-    webhook_deliveries.c.merchant,
-    webhook_deliveries.c.sync_id,
-    webhook_deliveries.c.event,
-    unique=True,
-)
-# Of pending messages, for claims: the one that has been due longest, and the same of one merchant. For metrics: the
-# oldest one. Not "status = 'PENDING'": PostgreSQL takes few rows for pending until it has counted them, and sorts them.
-for _name, _columns in (
-    ("due", (webhook_deliveries.c.next_attempt_at,)),
-    (
-        "due_of_merchant",
-        (webhook_deliveries.c.merchant, webhook_deliveries.c.next_attempt_at, webhook_deliveries.c.id),
+    # A sync ends once, so it has one message.
+    Index("ux_webhook_deliveries_sync_event", "merchant", "sync_id", "event", unique=True),
+    # Of pending messages, for claims: the one that has been due longest, and the same of one merchant. For metrics: the
+    # oldest one. Not "status = 'PENDING'": PostgreSQL takes few rows for pending until it has counted them, and sorts
+    # them.
+    *(
+        Index(f"ix_webhook_deliveries_{name}", *columns, info={WHERE: "next_attempt_at IS NOT NULL"})
+        for name, *columns in (
+            ("due", "next_attempt_at"),
+            ("due_of_merchant", "merchant", "next_attempt_at", "id"),
+            ("pending", "created_at"),
+        )
     ),
-    ("pending", (webhook_deliveries.c.created_at,)),
-):
-    Index(f"ix_webhook_deliveries_{_name}", *_columns, info={WHERE: "next_attempt_at IS NOT NULL"})
+)
