@@ -113,6 +113,7 @@ def sync_body(sync: Any) -> dict[str, Any]:
         "failure": None
         if sync.failure_code is None
         else {"code": sync.failure_code, "detail": sync.failure_detail or ""},
+        "warnings": [],
     }  # fmt: skip
 
 
