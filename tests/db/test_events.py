@@ -4,7 +4,7 @@ import pytest
 
 from product_gateway.db import catalog_write, claims, events, merchants, monitor, syncs
 from product_gateway.db.database import Database
-from product_gateway.db.enqueue import enqueue, enqueue_many
+from product_gateway.db.enqueue import EnqueueRequest, enqueue, enqueue_many
 from product_gateway.errors import LeaseLost
 from product_gateway.model.catalog import Page, Record
 from product_gateway.model.syncs import Claim, EntityType, Sync, SyncEvent
@@ -59,7 +59,7 @@ def test_the_events_of_a_sync_are_in_order(database: Database) -> None:
 
 def test_each_sync_of_a_batch_has_its_own_events(database: Database) -> None:
     """The gateway enqueues concurrent requests in one batch."""
-    for sync in database.call(enqueue_many, [("shop", PRODUCT, None), ("other", PRODUCT, None)]):
+    for sync in database.call(enqueue_many, [EnqueueRequest("shop", PRODUCT), EnqueueRequest("other", PRODUCT)]):
         assert isinstance(sync, Sync)
         assert [each.kind for each in database.call(events.of_sync, sync.merchant, sync.id)] == [events.QUEUED]
 

@@ -10,7 +10,7 @@ from sqlalchemy import text
 
 from product_gateway.db import catalog_write, claims, merchants, syncs
 from product_gateway.db.database import Database
-from product_gateway.db.enqueue import enqueue, enqueue_many
+from product_gateway.db.enqueue import EnqueueRequest, enqueue, enqueue_many
 from product_gateway.errors import InvalidRequest, LeaseLost, NoActiveSync, SyncAlreadyActive, SyncNotFound
 from product_gateway.model.catalog import Page, Rejection
 from product_gateway.model.merchants import Platform
@@ -253,7 +253,7 @@ def test_claims_take_syncs_in_the_order_of_the_requests(database: Database, at_o
     for each in names[:10]:
         database.call(enqueue, each, PRODUCT)
     for batch in (names[10:20], names[20:40]):
-        database.call(enqueue_many, [(each, PRODUCT, None) for each in batch])
+        database.call(enqueue_many, [EnqueueRequest(each, PRODUCT) for each in batch])
     if at_one_moment:
         same = text("UPDATE syncs SET queued_at = (SELECT min(queued_at) FROM syncs)")
         database.call(lambda connection: connection.execute(same))

@@ -9,7 +9,7 @@ from uuid_utils.compat import uuid7
 
 from product_gateway.db import catalog, catalog_removal, catalog_write, claims, merchants, syncs, tables, types
 from product_gateway.db.database import Database, open_database
-from product_gateway.db.enqueue import enqueue, enqueue_many
+from product_gateway.db.enqueue import EnqueueRequest, enqueue, enqueue_many
 from product_gateway.model.catalog import Page, Record
 from product_gateway.model.merchants import Platform
 from product_gateway.model.syncs import Claim, EntityType
@@ -97,7 +97,9 @@ def test_what_many_ask_for_at_once_is_found_by_keys(url: str) -> None:
         database.call(lambda connection: connection.execute(statement, rows))
         databases.run(url, "ANALYZE")
         wanted = [(name, EntityType.PRODUCT) for name in names[:5]]
-        active = plans(database, enqueue_many, [(*each, None) for each in ((names[-1], EntityType.PRODUCT), *wanted)])
+        active = plans(
+            database, enqueue_many, [EnqueueRequest(*each) for each in ((names[-1], EntityType.PRODUCT), *wanted)]
+        )
         by_id = plans(database, syncs.get_many, [(rows[n]["merchant"], rows[n]["id"]) for n in range(5)])
         state = plans(database, catalog.states, wanted)
     for plan, index in ((active, "ux_syncs_one_active"), (by_id, "pk_syncs"), (state, "ix_syncs_latest")):

@@ -14,7 +14,7 @@ from uuid_utils.compat import uuid7
 
 from product_gateway.db import catalog, catalog_removal, catalog_write, claims, merchants, monitor, syncs, tables, types
 from product_gateway.db.database import Database, open_database
-from product_gateway.db.enqueue import enqueue, enqueue_many
+from product_gateway.db.enqueue import EnqueueRequest, enqueue, enqueue_many
 from product_gateway.db.executor import BEGIN, WRITE, InFlight, WorkItem
 from product_gateway.db.group_commit import GroupCommit
 from product_gateway.model.catalog import Page, Record
@@ -122,7 +122,7 @@ def test_what_many_ask_for_at_once_is_found_by_keys(path: Path) -> None:
         added = [(f"merchant{n}", EntityType.COLLECTION) for n in range(5)]
         looks = {
             "(merchant=? AND status=? AND entity_type=?)": plan(
-                database, enqueue_many, [(*each, None) for each in (*wanted, *added)]
+                database, enqueue_many, [EnqueueRequest(*each) for each in (*wanted, *added)]
             ),
             "sqlite_autoindex_syncs_1": plan(database, syncs.get_many, keys)
             + plan(database, syncs.ended_among, keys, keys),

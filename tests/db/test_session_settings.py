@@ -20,7 +20,7 @@ from product_gateway.db import (
     webhooks,
 )
 from product_gateway.db.database import Database, connect, open_database
-from product_gateway.db.enqueue import enqueue_many
+from product_gateway.db.enqueue import EnqueueRequest, enqueue_many
 from product_gateway.errors import SyncAlreadyActive
 from product_gateway.model.catalog import Page, Record
 from product_gateway.model.merchants import Platform
@@ -81,9 +81,9 @@ async def work(database: Database) -> None:
     await database.write(merchants.add, name, Platform.BYOP, "https://shop.example/ü'\\")
     await database.write(webhooks.put, name, url="https://receiver.example", secret="encrypted\\x41")
     wanted = [(name, PRODUCT), (name, COLLECTION)]
-    made = await database.write_autocommit(enqueue_many, [(*each, None) for each in wanted])
+    made = await database.write_autocommit(enqueue_many, [EnqueueRequest(*each) for each in wanted])
     assert all(isinstance(each, Sync) for each in made)
-    (again,) = await database.write_autocommit(enqueue_many, [(*wanted[0], None)])
+    (again,) = await database.write_autocommit(enqueue_many, [EnqueueRequest(*wanted[0])])
     assert isinstance(again, SyncAlreadyActive)
     claim = None
     while claim is None or claim.merchant != name:
@@ -147,7 +147,7 @@ async def at_the_same_time(database: Database, number: int) -> None:
     """Do what conflicts with itself where transactions are serializable."""
     await database.write(readiness.check_writable)
     await database.write(merchants.add, f"merchant{number}", Platform.BYOP, "https://shop.example")
-    (made,) = await database.write_autocommit(enqueue_many, [(f"merchant{number}", PRODUCT, None)])
+    (made,) = await database.write_autocommit(enqueue_many, [EnqueueRequest(f"merchant{number}", PRODUCT)])
     assert isinstance(made, Sync)
     await database.write(claims.claim, f"worker {number}", 600.0, 5, 1)
     await database.write(syncs.cancel, f"merchant{number}", PRODUCT)

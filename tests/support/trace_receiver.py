@@ -18,12 +18,13 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Status
 
 @dataclass(frozen=True)
 class Span:
-    """A received span. Ids are hexadecimal; `parent` is empty for a root span."""
+    """A received span. Ids are hexadecimal; `parent` is empty for a root span. `links` are traces and ids of spans."""
 
     name: str
     trace: str
     id: str
     parent: str
+    links: list[tuple[str, str]]
     kind: str
     attributes: dict[str, Any]
     failed: str | None
@@ -63,6 +64,7 @@ def _span(sent: Sent) -> Span:
         trace=sent.trace_id.hex(),
         id=sent.span_id.hex(),
         parent=sent.parent_span_id.hex(),
+        links=[(each.trace_id.hex(), each.span_id.hex()) for each in sent.links],
         kind=Sent.SpanKind.Name(sent.kind).removeprefix("SPAN_KIND_"),
         attributes=_plain(sent.attributes),
         failed=sent.status.message if sent.status.code == Status.STATUS_CODE_ERROR else None,

@@ -49,7 +49,7 @@ def test_a_method_of_the_clients_own_names_no_span(deployment: Deployment) -> No
 
 
 def test_a_request_and_its_sync_are_seen_from_end_to_end(deployment: Deployment) -> None:
-    """The client's trace goes on in ours; a sync has its own, with each page and each write in it."""
+    """The client's trace goes on in ours; a sync has its own, with a link to the PUT, each page and each write."""
     with trace_receiver.serve() as told, deployment.sample_service("--records", "30") as service:
         tell(deployment, told.url)
         open_shops(deployment, service, ["m"])
@@ -85,6 +85,7 @@ def test_a_request_and_its_sync_are_seen_from_end_to_end(deployment: Deployment)
     run = only(told.named("sync"))
     assert (run.parent, run.failed) == ("", None)
     assert run.trace != TRACE
+    assert run.links == [(TRACE, accepted.id)]
     assert run.attributes == {
         "product_gateway.sync_id": sync["id"],
         "product_gateway.merchant": "m",
@@ -147,6 +148,29 @@ def test_a_client_that_does_not_sample_its_trace_is_not_traced(sqlite_deployment
         within(ARRIVES_WITHIN, lambda: len(told.named("listProducts")) >= 2)
     assert {each.trace for each in told.spans} == {TRACE}
     assert [each["trace_id"] for each in lines] == [unsampled, unsampled, TRACE, TRACE], "its log lines can be found"
+
+
+SAMPLER = "OTEL_TRACES_SAMPLER"
+
+
+@pytest.mark.parametrize("sampler", ["parentbased_always_on", "parentbased_always_off"])
+def test_a_sync_is_traced_if_its_request_was(deployment: Deployment, sampler: str) -> None:
+    """Also in another process, and where the sampler decides otherwise for requests without a `traceparent`."""
+    unsampled = "5bf92f3577b34da6a3ce929d0e0e4737"
+    with trace_receiver.serve() as told, deployment.sample_service("--records", "1") as service:
+        tell(deployment, told.url)
+        deployment.environment[SAMPLER] = sampler
+        open_shops(deployment, service, ["m"])
+        with deployment.process("worker"), serving(deployment, "json") as (url, _), client(deployment, url, "m") as m:
+            for entity_type, trace, flags in (("PRODUCT", unsampled, "00"), ("COLLECTION", TRACE, "01")):
+                carried = {"traceparent": f"00-{trace}-{PARENT}-{flags}"}
+                put = m.put(f"{API}/sync/{entity_type}", headers=carried)
+                assert ended(m, put.json()["data"])["status"] == "SUCCEEDED"
+        within(ARRIVES_WITHIN, lambda: told.named("sync"))
+    run = only(told.named("sync"))
+    assert run.attributes["product_gateway.entity_type"] == "COLLECTION"
+    assert run.links == [(TRACE, only(told.named("enqueueSync")).id)]
+    assert {each.trace for each in told.spans if each.name in ("fetch page", "database write_page")} == {run.trace}
 
 
 NO_PARENTS = [

@@ -49,8 +49,9 @@ class SyncHandlers:
         self, merchant: str, entity_type: EntityType, idempotency_key: str | None
     ) -> Response[SyncResponse]:
         """Raise SyncAlreadyActive."""
+        request = EnqueueRequest(merchant, entity_type, idempotency_key, tracing.traceparent())
         with tracing.db_span(enqueue):
-            sync = await self._enqueue.submit((merchant, entity_type, idempotency_key))
+            sync = await self._enqueue.submit(request)
         bind(sync_id=str(sync.id))
         headers = {"Location": f"{SYNCS}{sync.id}", "Retry-After": str(sync.seconds_left)}
         return Response({"data": sync_body(sync), "meta": {}}, 202, headers)

@@ -184,6 +184,7 @@ def claim(
         pull_complete=row.pull_complete,
         taken_over=taken_over,
         seconds_since_start=max(0.0, (row.as_of - row.started_at).total_seconds()),
+        traceparent=row.traceparent,
     )
 
 

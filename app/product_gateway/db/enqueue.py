@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime
 from functools import cache, partial
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, select, text
@@ -19,16 +19,23 @@ from product_gateway.errors import GatewayError, InvalidRequest, SyncAlreadyActi
 from product_gateway.model.merchants import Platform
 from product_gateway.model.syncs import Counts, EntityType, Sync, SyncStatus
 
-EnqueueRequest = tuple[str, EntityType, str | None]
-"""Merchant, entity type and idempotency key."""
 
-_NewRow = tuple[str, EntityType, str | None, UUID]
+class EnqueueRequest(NamedTuple):
+    """A request for a sync. `traceparent` is its trace context (W3C Trace Context)."""
+
+    merchant: str
+    entity_type: EntityType
+    idempotency_key: str | None = None
+    traceparent: str | None = None
+
+
+_NewRow = tuple[str, EntityType, str | None, str | None, UUID]
 _Attempt = tuple[Row[Any], datetime | None]
 """The row that the look-up found, and when the request's sync was inserted, if it was."""
 
-_requests = ValuesTable("merchant", "entity_type", "idempotency_key", "id")
+_requests = ValuesTable("merchant", "entity_type", "idempotency_key", "traceparent", "id")
 _keys = ValuesTable("merchant", "idempotency_key")
-_INSERTED = ["merchant", "entity_type", "idempotency_key", "id", "status", "queued_at"]
+_INSERTED = ["merchant", "entity_type", "idempotency_key", "traceparent", "id", "status", "queued_at"]
 
 
 def _make_look_up(dialect: str, *more: ColumnElement[Any]) -> Select[Any]:
@@ -53,18 +60,20 @@ def _make_insert() -> Any:
 
 def _make_look_up_and_insert() -> Select[Any]:
     """Combine both statements, which saves PostgreSQL a round trip."""
-    merchant, entity_type, key, sync_id = _requests.columns["postgresql"]
+    merchant, entity_type, key, traceparent, sync_id = _requests.columns["postgresql"]
     request = (
         merchant.label("for_merchant"),
         entity_type.label("for_type"),
         key.label("with_key"),
+        traceparent.label("of_trace"),
         sync_id.label("new_id"),
         _requests.place["postgresql"].label("place"),
     )
     found = _make_look_up("postgresql", *request).cte("found")
     free = found.c.id.is_(None) & (found.c.platform == Platform.BYOP) & ~found.c.disabled
     at = select(now()).scalar_subquery()  # evaluated once, not for each row
-    rows = select(found.c.for_merchant, found.c.for_type, found.c.with_key, found.c.new_id, text("'QUEUED'"), at)
+    new_row = (found.c.for_merchant, found.c.for_type, found.c.with_key, found.c.of_trace, found.c.new_id)
+    rows = select(*new_row, text("'QUEUED'"), at)
     # One order for all batches: otherwise two of them could deadlock.
     in_order = rows.where(free).order_by(found.c.for_merchant, found.c.for_type, found.c.place)
     new = insert_into("postgresql", syncs).from_select(_INSERTED, in_order).on_conflict_do_nothing()
@@ -91,7 +100,7 @@ _find_keys = PerDialect(_make_find_keys)
 
 def enqueue(connection: Connection, merchant: str, entity_type: EntityType, idempotency_key: str | None = None) -> Sync:
     """Nothing -> QUEUED. Raise what `enqueue_many` returns instead of a sync."""
-    [outcome] = enqueue_many(connection, [(merchant, entity_type, idempotency_key)])
+    [outcome] = enqueue_many(connection, [EnqueueRequest(merchant, entity_type, idempotency_key)])
     if isinstance(outcome, GatewayError):
         raise outcome
     return outcome
@@ -119,7 +128,7 @@ def enqueue_many(connection: Connection, requests: Sequence[EnqueueRequest]) -> 
                 outcomes[place] = _queued(ids[place], *requests[place][:2], inserted_at)
         known = _find_keys_of(connection, [requests[place] for place, _ in refused])
         for place, row in refused:
-            merchant, entity_type, key = requests[place]
+            merchant, entity_type, key, _ = requests[place]
             if refusal := refusal_of(row):
                 outcomes[place] = refusal
             elif sync := known.get((merchant, key or "")):
@@ -146,7 +155,7 @@ def _attempt_postgresql(connection: Connection, rows: Sequence[_NewRow]) -> list
 
 
 def _find_keys_of(connection: Connection, requests: Sequence[EnqueueRequest]) -> dict[tuple[str, str], Sync]:
-    keys = [(merchant, key) for merchant, _, key in requests if key is not None]
+    keys = [(each.merchant, each.idempotency_key) for each in requests if each.idempotency_key is not None]
     if not keys:
         return {}
     rows = connection.execute(_find_keys[connection.dialect.name], _keys.parameters(connection, keys)).all()

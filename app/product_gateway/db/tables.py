@@ -87,6 +87,7 @@ syncs = Table(
     Column("released_at", Instant),  # when it last yielded to other merchants, which moves it to the end of the queue
     Column("finished_at", Instant),
     Column("idempotency_key", String(255)),
+    Column("traceparent", String(55)),  # of the request, if it was made where traces are sent (W3C Trace Context)
     Column("attempt", Integer, nullable=False, server_default="0"),
     Column("lost_workers", Integer, nullable=False, server_default="0"),
     Column("lease_owner", String(255)),

@@ -122,7 +122,7 @@ class ActiveSyncs:
 class Claim:
     """A worker's right to run a sync. `token` is a fencing token: a later claim has a larger one.
 
-    `taken_over` says that another worker's lease had expired.
+    `taken_over` says that another worker's lease had expired. `traceparent` is the trace context of the request.
     """
 
     merchant: str
@@ -137,6 +137,7 @@ class Claim:
     pull_complete: bool
     taken_over: bool = False
     seconds_since_start: float = 0.0  # of the sync, with any time back in the queue
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

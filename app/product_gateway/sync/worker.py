@@ -135,7 +135,7 @@ class Worker:
     async def _run_claim(self, claim: Claim) -> None:
         # These values appear in every log line of this task.
         logs.bind(sync_id=str(claim.sync_id), merchant=claim.merchant, entity_type=claim.entity_type.value)
-        with tracing.sync(claim.attempt):
+        with tracing.sync(claim.attempt, claim.traceparent):
             logger.info("The sync begins, attempt %d.", claim.attempt)
             try:
                 with self._metrics.running():

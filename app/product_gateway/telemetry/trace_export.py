@@ -8,11 +8,14 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from typing import Any
 
+from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
-from opentelemetry.trace import Tracer
+from opentelemetry.sdk.trace.sampling import Sampler, SamplingResult
+from opentelemetry.trace import Link, NonRecordingSpan, SpanKind, Tracer, TraceState, set_span_in_context
+from opentelemetry.util.types import Attributes
 from requests import Response, Session
 
 logger = logging.getLogger(__name__)
@@ -30,6 +33,7 @@ def exporting_tracer(endpoint: str) -> Iterator[Tracer]:
     resource = Resource.create(own).merge(OTELResourceDetector().detect())  # the operator's own names win
     exporter = LoggingExporter(endpoint)
     provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+    provider.sampler = LinkedSampler(provider.sampler)
     provider.add_span_processor(BatchSpanProcessor(exporter))
     try:
         yield provider.get_tracer("product_gateway", version("product-gateway"))
@@ -38,6 +42,32 @@ def exporting_tracer(endpoint: str) -> Iterator[Tracer]:
         flush.start()
         flush.join(SECONDS_TO_FLUSH)
         exporter.shutdown()
+
+
+class LinkedSampler(Sampler):
+    """A sampler that treats the one link of a root span as its parent: a sync is sampled if its request was."""
+
+    def __init__(self, sampler: Sampler) -> None:
+        self._sampler = sampler
+
+    def should_sample(
+        self,
+        parent_context: Context | None,
+        trace_id: int,
+        name: str,
+        kind: SpanKind | None = None,
+        attributes: Attributes = None,
+        links: Sequence[Link] | None = None,
+        trace_state: TraceState | None = None,
+    ) -> SamplingResult:
+        """Let the operator's sampler (OTEL_TRACES_SAMPLER) decide."""
+        if links:
+            parent_context = set_span_in_context(NonRecordingSpan(links[0].context), Context())
+        return self._sampler.should_sample(parent_context, trace_id, name, kind, attributes, links, trace_state)
+
+    def get_description(self) -> str:
+        """Describe the sampler, for OpenTelemetry's own output."""
+        return f"LinkedSampler({self._sampler.get_description()})"
 
 
 class LoggingExporter(SpanExporter):

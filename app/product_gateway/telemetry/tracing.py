@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from opentelemetry.context import Context
-from opentelemetry.trace import NoOpTracer, Span, SpanKind, StatusCode, Tracer, get_current_span
+from opentelemetry.trace import Link, NoOpTracer, Span, SpanKind, StatusCode, Tracer, get_current_span
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from product_gateway.errors import GatewayError, PullFailed, SettingsError, Unavailable
@@ -72,9 +72,24 @@ def answered(status: int) -> None:
     set_attributes({"http.response.status_code": status, **_prefixed(ids)}, name=ids.get("operation"), failed=failed)
 
 
-def sync(attempt: int) -> AbstractContextManager[None]:
-    """Start the span of the running task's sync."""
-    return span("sync", attempt=attempt, **logs.context())
+def traceparent() -> str | None:
+    """Return the running request's trace context as a `traceparent` header; None without traces."""
+    carrier: dict[str, str] = {}
+    _propagator.inject(carrier)
+    return carrier.get("traceparent")
+
+
+def sync(attempt: int, requested_by: str | None) -> AbstractContextManager[None]:
+    """Start the span of the running task's sync, as a trace of its own.
+
+    It links to the request with the `traceparent` `requested_by`, and is sampled if that request was.
+    """
+    if _tracer is _NO_OP:
+        return NOTHING
+    carrier = {} if requested_by is None else {"traceparent": requested_by}
+    request = get_current_span(_propagator.extract(carrier, Context())).get_span_context()
+    links = [Link(request)] if request.is_valid else []
+    return _started("sync", _prefixed({"attempt": attempt, **logs.context()}), parent=Context(), links=links)
 
 
 def span(name: str, **attributes: str | int) -> AbstractContextManager[None]:
@@ -120,9 +135,10 @@ def _started(
     attributes: Mapping[str, str | int],
     kind: SpanKind = SpanKind.INTERNAL,
     parent: Context | None = None,
+    links: Sequence[Link] = (),
 ) -> Iterator[None]:
     started = _tracer.start_as_current_span(
-        name, parent, kind, attributes, record_exception=False, set_status_on_exception=False
+        name, parent, kind, attributes, links, record_exception=False, set_status_on_exception=False
     )
     with started as current:
         logs.bind(trace_id=f"{current.get_span_context().trace_id:032x}")

@@ -63,6 +63,7 @@ sa.Table(
     *_required(INSTANT, "queued_at"),
     *_optional(INSTANT, "started_at", "released_at", "finished_at"),
     *_optional(NAME, "idempotency_key"),
+    *_optional(sa.String(55), "traceparent"),
     *_required(INTEGER, "attempt", "lost_workers", default="0"),
     *_optional(NAME, "lease_owner"),
     *_required(NUMBER, "lease_token", default="0"),
