@@ -64,16 +64,26 @@ def upgrade(connection: Connection) -> str:
 
 
 def create(connection: Connection) -> None:
-    """Create the tables in an empty, temporary SQLite database: same result as `upgrade`, in a fifth of the time."""
-    metadata.create_all(connection)
+    """Create the tables in an empty SQLite database: same result as `upgrade`, without Alembic.
+
+    Alembic takes 11 MB of memory and five times as long.
+    """
+    metadata.create_all(connection, checkfirst=False)
     connection.execute(readiness.insert().values(id=1, oldest_code=FIRST))
     connection.execute(text(VERSION_TABLE))
     connection.execute(text("INSERT INTO alembic_version VALUES (:revision)"), {"revision": newest()})
 
 
 def prepare(database: Database) -> None:
-    """Migrate a SQLite database; require that another one is up to date. Raise SettingsError."""
-    database.call(upgrade if is_embedded(database) else require_fit)
+    """Create or migrate a SQLite database; require that another one is up to date. Raise SettingsError."""
+    database.call(_create_or_upgrade if is_embedded(database) else require_fit)
+
+
+def _create_or_upgrade(connection: Connection) -> None:
+    if current(connection) is None:
+        create(connection)
+    else:
+        upgrade(connection)
 
 
 def require_fit(connection: Connection) -> str:
