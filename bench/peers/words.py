@@ -71,7 +71,7 @@ def admit(merchant: Any) -> None:
 def entity_type(text: str) -> str:
     """Return the entity type. Raises Refused."""
     if text not in TYPES:
-        raise Refused(400, f'Path parameter entityType: "{text}" is not one of "PRODUCT" or "COLLECTION"')
+        raise Refused(400, f"Path parameter entityType: {text!r} should be 'PRODUCT' or 'COLLECTION'.")
     return text
 
 

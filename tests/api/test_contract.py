@@ -122,7 +122,7 @@ def test_an_unknown_entity_type_is_a_bad_request(shop: httpx2.Client, method: st
     """400, not 404; the detail lists the types."""
     detail = error(shop.request(method, f"{API}/sync/{entity_type}"), 400)
     assert detail.startswith("Path parameter entityType: ")
-    assert detail.endswith('is not one of "PRODUCT" or "COLLECTION"')
+    assert detail.endswith("should be 'PRODUCT' or 'COLLECTION'.")
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,11 @@
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Annotated, Any, Literal
 from urllib.parse import parse_qsl
 
-import jsonschema_rs
 from connexion.decorators.parameter import pythonic
+from pydantic import Field, TypeAdapter, ValidationError
 
 from product_gateway.errors import InvalidRequest
 from product_gateway.openapi import documents
@@ -14,8 +14,19 @@ from product_gateway.openapi import documents
 UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,17})")
 NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,17})(\.[0-9]{1,18})?([eE][+-]?[0-9]{1,2})?")
-MAX_MESSAGE_LENGTH = 300
 PLACES = ("path", "query", "header")
+TYPES = {"string": str, "integer": int, "number": float, "boolean": bool}
+# Keyword of a schema -> argument of pydantic's Field.
+CONSTRAINTS = {
+    "minimum": "ge",
+    "maximum": "le",
+    "minLength": "min_length",
+    "maxLength": "max_length",
+    "minItems": "min_length",
+    "maxItems": "max_length",
+    "pattern": "pattern",
+}
+OTHER_KEYWORDS = {"type", "format", "enum", "items", "default", "title", "description", "example"}
 
 Headers = Iterable[tuple[bytes, bytes]]
 
@@ -38,19 +49,27 @@ def _boolean(text: str) -> bool:
     return text == "true"
 
 
+def _uuid(text: str) -> str:
+    if not UUID.fullmatch(text):
+        raise ValueError(f"{text[:100]!r} is not a UUID.")
+    return text
+
+
 CONVERTERS: dict[str, Callable[[str], Any]] = {
     "integer": _integer,
     "number": _number,
     "boolean": _boolean,
     "string": str,
+    "uuid": _uuid,
 }
+"""By the format of a schema, or else its type."""
 
 
 class Parameter:
     """One parameter. Arrays are separated by commas (`explode: false`)."""
 
     def __init__(self, definition: documents.Document) -> None:
-        schema = documents.draft4(definition["schema"])
+        schema = definition["schema"]
         self.name: str = definition["name"]
         self.argument: str = pythonic(self.name)
         self.required: bool = definition.get("required", False)
@@ -60,10 +79,9 @@ class Parameter:
         kind = "Header" if definition["in"] == "header" else f"{definition['in'].capitalize()} parameter"
         self.label = f"{kind} {self.name}"
         self._array = schema["type"] == "array"
-        self._convert = CONVERTERS[schema["items"]["type"] if self._array else schema["type"]]
-        self._validator = jsonschema_rs.Draft4Validator(
-            schema, validate_formats=True, formats={"uuid": lambda text: UUID.fullmatch(text) is not None}
-        )
+        single = schema["items"] if self._array else schema
+        self._convert = CONVERTERS[single.get("format", single["type"])]
+        self._type: TypeAdapter[Any] = TypeAdapter(_type(schema))
 
     def parse(self, text: str) -> Any:
         """Return the value, or the default for an empty text if that is allowed. Raise InvalidRequest."""
@@ -71,12 +89,13 @@ class Parameter:
             return self.default
         try:
             value = [self._convert(part) for part in text.split(",")] if self._array else self._convert(text)
+            return self._type.validate_python(value)
+        except ValidationError as error:
+            # Its message has a subject of its own: "Input should be …", "String should have …".
+            requirement = error.errors(include_url=False)[0]["msg"].partition(" ")[2]
+            raise InvalidRequest(f"{self.label}: {text[:100]!r} {requirement}.") from None
         except ValueError as error:
             raise InvalidRequest(f"{self.label}: {error}") from None
-        if not self._validator.is_valid(value):
-            message = next(self._validator.iter_errors(value)).message
-            raise InvalidRequest(f"{self.label}: {shortened(message)}")
-        return value
 
     def parse_leniently(self, text: str, before: Any) -> Any:
         """Append one more header line to the list `before` (RFC 9110 §5.3). Ignore the line if it is invalid."""
@@ -86,10 +105,18 @@ class Parameter:
             return before
 
 
-def shortened(message: str) -> str:
-    """Return the message as one line, cut to MAX_MESSAGE_LENGTH: it may quote the request."""
-    line = " ".join(message.split())
-    return line if len(line) <= MAX_MESSAGE_LENGTH else line[: MAX_MESSAGE_LENGTH - 1] + "…"
+def _type(schema: documents.Document) -> Any:
+    """Return the schema as a type with constraints, for pydantic. It is loaded for the settings anyway."""
+    if unsupported := schema.keys() - CONSTRAINTS.keys() - OTHER_KEYWORDS:
+        raise NotImplementedError(f"keywords in the schema of a parameter: {sorted(unsupported)}")
+    kind: Any = TYPES.get(schema["type"])
+    if "enum" in schema:
+        literal: Any = Literal
+        kind = literal[tuple(schema["enum"])]
+    elif schema["type"] == "array":
+        kind = list[_type(schema["items"])]  # type: ignore[misc]
+    constraints: Any = {name: schema[keyword] for keyword, name in CONSTRAINTS.items() if keyword in schema}
+    return Annotated[kind, Field(**constraints)] if constraints else kind
 
 
 class Parameters:

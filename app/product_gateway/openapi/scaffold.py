@@ -5,8 +5,8 @@ import textwrap
 from connexion.decorators.parameter import pythonic
 
 from product_gateway.openapi import documents
+from product_gateway.openapi.parameters import TYPES
 
-TYPES = {"string": "str", "integer": "int", "number": "float", "boolean": "bool"}
 FORMATS = {"uuid": "UUID"}
 
 
@@ -49,7 +49,7 @@ def _type(document: documents.Document, schema: documents.Document) -> str:
         return str(schema["$ref"]).rpartition("/")[2]
     if resolved["type"] == "array":
         return f"list[{_type(document, resolved['items'])}]"
-    return FORMATS.get(resolved.get("format", "")) or TYPES[resolved["type"]]
+    return FORMATS.get(resolved.get("format", "")) or TYPES[resolved["type"]].__name__
 
 
 def _body(document: documents.Document, operation: documents.Document) -> str:
