@@ -1,24 +1,46 @@
 """Pulls of mostly unchanged lists: pages are lazy, and the guards of a pull still work."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from product_gateway import settings
-from product_gateway.auth.encryption import Secrets
-from product_gateway.db import merchants, syncs
+from product_gateway.db import catalog_write, claims, syncs
 from product_gateway.db.database import Database
+from product_gateway.db.enqueue import enqueue
+from product_gateway.errors import PullFailed
+from product_gateway.http_client.client import HttpClient
 from product_gateway.model.catalog import AnyPage, LazyPage
-from product_gateway.model.syncs import Counts
+from product_gateway.model.syncs import Counts, EntityType, Sync
+from product_gateway.services import worker
 from product_gateway.settings import Settings
-from product_gateway.sync import records
+from product_gateway.sync.product_service import ProductService
+from product_gateway.sync.pull import Pull, Turn
+from product_gateway.telemetry.metrics import Metrics
 from tests.support.fake_list_service import FakeListService, items, unfit
 from tests.support.serving import serve
-from tests.support.syncing import run, titles
+from tests.support.syncing import titles
 
-Unread = list[LazyPage]
+TOKEN = "our-token-0123456789"
+
+
+class Watched(ProductService):
+    """A product service that keeps the lazy pages that it yields."""
+
+    def __init__(self, outbound: HttpClient, url: str, page_size: int) -> None:
+        super().__init__(outbound, url, TOKEN, page_size)
+        self.lazy: list[LazyPage] = []
+
+    async def pages(
+        self, entity_type: EntityType, cursor: str | None, pages_read: int = 0
+    ) -> AsyncGenerator[AnyPage, None]:
+        async with aclosing(super().pages(entity_type, cursor, pages_read)) as pages:
+            async for page in pages:
+                if isinstance(page, LazyPage):
+                    self.lazy.append(page)
+                yield page
 
 
 @pytest.fixture
@@ -27,81 +49,70 @@ def made(tmp_path: Path) -> Settings:
     return settings.load(data_dir=tmp_path, page_size=5, worker_poll_seconds=0.01, allow_private_addresses=True)
 
 
+Site = tuple[Database, FakeListService, str]
+
+
+async def pull(made: Settings, site: Site) -> tuple[Sync, list[LazyPage]]:
+    """Run a sync of the merchant `shop`, and return it with the lazy pages."""
+    database, _, url = site
+    sync = await database.write(enqueue, "shop", EntityType.PRODUCT)
+    claim = await database.write(claims.claim, "here", made.lease_seconds, 5, 2, [])
+    assert claim is not None
+    async with worker.product_service_client(made) as outbound:
+        service = Watched(outbound, url, made.page_size)
+        try:
+            await Pull(made, database, outbound, Metrics()).run_from(service, claim, Turn(), 10)
+        except PullFailed as failed:
+            await database.write(claims.fail, claim, failed.code, failed.detail, 0)
+        else:
+            await database.write(catalog_write.succeed, claim)
+    return await database.read(syncs.get, "shop", sync.id), service.lazy
+
+
 @pytest.fixture
-def unread(monkeypatch: pytest.MonkeyPatch) -> Unread:
-    """Record the lazy pages from now on."""
-    found: Unread = []
-    real = records.ListSchema.lazy_page
-
-    def noted(self: records.ListSchema, *arguments: Any) -> AnyPage:
-        page = real(self, *arguments)
-        if isinstance(page, LazyPage):
-            found.append(page)
-        return page
-
-    monkeypatch.setattr(records.ListSchema, "lazy_page", noted)
-    return found
-
-
-@pytest.fixture
-async def stocked(database: Database, made: Settings) -> AsyncIterator[tuple[Database, FakeListService]]:
+async def stocked(database: Database, made: Settings) -> AsyncIterator[Site]:
     """The merchant `shop` has a service with thirty records, and its catalog has them too."""
     shelf = FakeListService()
     shelf.products(items(30))
     with serve(shelf) as url:
-        await database.write(merchants.update_merchant, "shop", product_service_url=url)
-        assert (await run(made, database)).counts == Counts(created=30)
-        yield database, shelf
+        sync, lazy = await pull(made, (database, shelf, url))
+        assert (sync.counts, lazy) == (Counts(created=30), []), "an eager page is decoded while the last one is written"
+        yield database, shelf, url
 
 
-async def test_a_first_sync_has_no_lazy_pages(unread: Unread, stocked: tuple[Database, FakeListService]) -> None:
-    """An eager page is decoded while the previous one is written."""
-    assert stocked, "it has run its first sync, watched from its beginning"
-    assert unread == []
-
-
-async def test_pages_after_an_unchanged_page_are_lazy(
-    stocked: tuple[Database, FakeListService], made: Settings, unread: Unread
-) -> None:
+async def test_pages_after_an_unchanged_page_are_lazy(stocked: Site, made: Settings) -> None:
     """Of six pages, the last four: the second is prefetched while the first is compared."""
-    database, shelf = stocked
+    database, shelf, _ = stocked
     shelf.products(items(28), items(2, "changed", start=28))
-    assert (await run(made, database)).counts == Counts(updated=2, unchanged=28)
-    assert len(unread) >= 4
+    sync, lazy = await pull(made, stocked)
+    assert sync.counts == Counts(updated=2, unchanged=28)
+    assert len(lazy) >= 4
     assert (await titles(database))["r029"] == "changed"
 
 
-async def test_pages_after_a_changed_page_are_not_lazy(
-    stocked: tuple[Database, FakeListService], made: Settings, unread: Unread
-) -> None:
+async def test_pages_after_a_changed_page_are_not_lazy(stocked: Site, made: Settings) -> None:
     """A service that sends other bytes each time is not slowed down."""
-    database, shelf = stocked
+    _, shelf, _ = stocked
     shelf.products(items(30, "changed"))
-    assert (await run(made, database)).counts == Counts(updated=30)
-    assert unread == []
+    sync, lazy = await pull(made, stocked)
+    assert (sync.counts, lazy) == (Counts(updated=30), [])
 
 
-async def test_too_many_rejections_in_lazy_pages_fail_the_sync(
-    stocked: tuple[Database, FakeListService], made: Settings, unread: Unread
-) -> None:
+async def test_too_many_rejections_in_lazy_pages_fail_the_sync(stocked: Site, made: Settings) -> None:
     """The rejections of a lazy page are known when it is decoded."""
-    database, shelf = stocked
+    _, shelf, _ = stocked
     shelf.products(items(25), unfit(5, start=25))
-    sync = await run(made, database)
-    assert unread
+    sync, lazy = await pull(made, stocked)
+    assert lazy
     assert (sync.failure_code, sync.counts) == ("TOO_MANY_REJECTED", Counts(unchanged=25, rejected=5))
 
 
-async def test_the_token_is_redacted_in_the_rejections_of_a_lazy_page(
-    stocked: tuple[Database, FakeListService], made: Settings, unread: Unread
-) -> None:
+async def test_the_token_is_redacted_in_the_rejections_of_a_lazy_page(stocked: Site, made: Settings) -> None:
     """API clients can read rejections."""
-    database, shelf = stocked
-    token = "our-token-0123456789"
-    await database.write(merchants.update_merchant, "shop", product_service_token=Secrets(made).encrypt(token))
-    shelf.products(items(29), [{"id": token, "title": 7}])
-    sync = await run(made, database)
-    assert unread
+    database, shelf, _ = stocked
+    shelf.products(items(29), [{"id": TOKEN, "title": 7}])
+    sync, lazy = await pull(made, stocked)
+    assert lazy
     told = str(await database.read(syncs.problems, "shop", sync.id))
     assert "***" in told
-    assert token not in told
+    assert TOKEN not in told

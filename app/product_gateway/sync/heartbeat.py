@@ -14,18 +14,13 @@ from product_gateway.telemetry import metrics
 
 HEARTBEATS_PER_LEASE = 3
 MAX_INTERVAL = 4.0  # seconds: a worker learns from a heartbeat that its sync was cancelled
-NOT_RENEWED = "The sync's lease was not renewed"
 
 
 class Heartbeat:
     """The heartbeats of one worker. `pop_retry_count` returns the retried requests that are not recorded yet."""
 
     def __init__(
-        self,
-        database: Database,
-        supervisor: Supervisor,
-        lease_seconds: float,
-        pop_retry_count: Callable[[Claim], int],
+        self, database: Database, supervisor: Supervisor, lease_seconds: float, pop_retry_count: Callable[[Claim], int]
     ) -> None:
         self._database = database
         self._supervisor = supervisor
@@ -41,7 +36,11 @@ class Heartbeat:
         """
         try:
             async with asyncio.timeout(None) as block:
-                renewals = asyncio.create_task(self._renew_until_lost(claim))
+                work, away = partial(self._heartbeat_loop, claim), "The sync's lease was not renewed"
+                keep = self._supervisor.keep(
+                    metrics.HEARTBEATS, work, ends_with=(LeaseLost,), away=away, longest_pause=self._interval
+                )
+                renewals = asyncio.create_task(keep)
                 renewals.add_done_callback(lambda task: None if task.cancelled() else block.reschedule(0))
                 try:
                     yield
@@ -52,15 +51,6 @@ class Heartbeat:
             if not block.expired():
                 raise
             renewals.result()  # raises LeaseLost
-
-    async def _renew_until_lost(self, claim: Claim) -> None:
-        await self._supervisor.keep(
-            metrics.HEARTBEATS,
-            partial(self._heartbeat_loop, claim),
-            ends_with=(LeaseLost,),
-            away=NOT_RENEWED,
-            longest_pause=self._interval,
-        )
 
     async def _heartbeat_loop(self, claim: Claim, loop: Loop) -> None:
         while True:

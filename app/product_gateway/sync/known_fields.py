@@ -9,16 +9,6 @@ from product_gateway.sync import record_faults
 from product_gateway.sync.record_faults import Parts
 
 
-class Unfit(Exception):
-    """An invalid value: its code, place and message."""
-
-    def __init__(self, code: str, parts: Parts, message: str) -> None:
-        super().__init__(message)
-        self.code = code
-        self.parts = parts
-        self.message = message
-
-
 class KnownFields:
     """The known fields of one schema, with the fields of its members."""
 
@@ -51,16 +41,16 @@ class KnownFields:
         if isinstance(value, list):
             return [] if self._item is None else [self._item.of(each, (*parts, n)) for n, each in enumerate(value)]
         if isinstance(value, Unusable) and kind != "integer":
-            raise Unfit("WRONG_TYPE", parts, record_faults.wrong_type(parts, value, self.schema))
+            raise record_faults.fault("WRONG_TYPE", parts, value, self.schema)
         _check(value, parts, self.schema)
         return int(value) if kind == "integer" and isinstance(value, float) and value.is_integer() else value
 
 
 def _check(value: Any, parts: Parts, schema: documents.Document) -> None:
     if isinstance(value, str) and not is_text(value):
-        raise Unfit("INVALID_VALUE", parts, record_faults.has_surrogate(parts, value))
+        raise record_faults.has_surrogate(parts, value)
     if isinstance(value, Unusable):
-        raise Unfit("OUT_OF_RANGE", parts, record_faults.out_of_range(parts, value, schema))
+        raise record_faults.fault("OUT_OF_RANGE", parts, value, schema)
 
 
 def _check_all(value: Any, parts: Parts) -> None:
@@ -71,11 +61,10 @@ def _check_all(value: Any, parts: Parts) -> None:
         for name, each in open_members[-1]:
             here = (*path, name)
             if isinstance(name, str) and not is_text(name):
-                message = record_faults.has_surrogate(tuple(path), name, as_name=True)
-                raise Unfit("INVALID_VALUE", here, message)
+                raise record_faults.has_surrogate(here, name, as_name=True)
             if isinstance(each, dict | list):
                 if len(here) >= MAX_RECORD_DEPTH:
-                    raise Unfit("INVALID_VALUE", parts, record_faults.too_deep(parts, MAX_RECORD_DEPTH))
+                    raise record_faults.too_deep(parts, MAX_RECORD_DEPTH)
                 path.append(name)
                 open_members.append(_members(each))
                 break

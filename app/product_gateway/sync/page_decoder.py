@@ -180,18 +180,15 @@ class _Types:
         self._document = document
 
     def resolved(self, node: documents.Document) -> documents.Document:
-        """Follow a `$ref`."""
         return documents.resolve(self._document, node)
 
     def struct(self, schema: documents.Document, overrides: Mapping[str, Any]) -> type[msgspec.Struct]:
         """Build the type of an object. `overrides` replaces the types of some properties."""
         fields: list[Any] = []
         for name, each in schema["properties"].items():
-            made = overrides[name] if name in overrides else self._of(each)
-            if name in schema.get("required", ()):
-                fields.append((name, made))
-            else:
-                fields.append((name, made, msgspec.Raw(b"null") if made is msgspec.Raw else None))
+            made = overrides.get(name) or self._of(each)
+            default = msgspec.Raw(b"null") if made is msgspec.Raw else None
+            fields.append((name, made) if name in schema.get("required", ()) else (name, made, default))
         return msgspec.defstruct("Object", fields, omit_defaults=True, gc=False)
 
     def _of(self, node: documents.Document) -> Any:

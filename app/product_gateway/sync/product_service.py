@@ -5,7 +5,6 @@ import hashlib
 import itertools
 import math
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
-from dataclasses import replace
 from typing import NamedTuple, Self
 from urllib.parse import quote
 
@@ -42,11 +41,7 @@ _FAILURES: dict[type[OutboundError], tuple[type[PullFailed], str, str]] = {
         "PRODUCT_SERVICE_UNREACHABLE",
         "Check that the product service runs and can be reached from the internet, then start the sync again.",
     ),
-    AddressNotAllowed: (
-        PullFailed,
-        "ADDRESS_NOT_ALLOWED",
-        "Register an https address on the public internet.",
-    ),
+    AddressNotAllowed: (PullFailed, "ADDRESS_NOT_ALLOWED", "Register an https address on the public internet."),
     AnswerTooLarge: (PullFailed, "ANSWER_TOO_LARGE", "Send no more records in a page than page_size asks for."),
     AnswerUnreadable: (PullFailed, "INVALID_PAGE", "Send it as plain JSON, or compressed with gzip alone."),
     OutboundError: (PullFailed, "PRODUCT_SERVICE_UNAUTHORIZED", "No request was sent."),
@@ -164,7 +159,7 @@ class ProductService:
             answered = {record.id for record in page.records} | {rejection.record_id for rejection in page.rejections}
             certain = known is not None and known in answered and answered <= asked and page.next_cursor is None
             gone = part - answered if certain else frozenset()
-            yield FoundById(_redacted(Page(found, rejected, next_cursor=None, total=None)), gone)
+            yield FoundById(Page(found, rejected, next_cursor=None, total=None), gone)
 
     async def _fetch(self, schema: records.ListSchema, cursor: str | None, where: str) -> AnyPage:
         failures: list[_PageTooLarge] = []
@@ -178,11 +173,12 @@ class ProductService:
             else:
                 read = schema.lazy_page if self.skip_unchanged else schema.page
                 media_type = response.header("Content-Type")
-                return _redact_page(read(response.content, where, self._max_record_bytes, media_type))
+                return read(response.content, where, self._max_record_bytes, media_type)
 
     async def _fetch_with_retries(self, path: str, params: dict[str, str], where: str) -> Response:
-        waited = 0.0
-        for attempt in itertools.count(1):
+        waited, attempt = 0.0, 0
+        while True:
+            attempt += 1
             try:
                 return await self._ask(path, params, where, attempt, waited)
             except PullInterrupted as error:
@@ -192,7 +188,6 @@ class ProductService:
             waited += wait
             await asyncio.sleep(wait)
             self._retried()
-        raise AssertionError("unreachable: the last attempt returns or raises")
 
     async def _ask(self, path: str, params: dict[str, str], where: str, attempt: int, waited: float) -> Response:
         try:
@@ -266,18 +261,18 @@ class Prefetcher:
 
     def __init__(self, pages: AsyncGenerator[AnyPage, None]) -> None:
         self._pages = pages
-        self._next: asyncio.Task[AnyPage] | None = None
+        self._next: asyncio.Future[AnyPage] | None = None
 
     def fetch(self) -> None:
         """Start to fetch the next page. `__anext__` returns it, or raises its error."""
-        self._next = self._next or asyncio.create_task(self._fetch())
+        self._next = self._next or asyncio.ensure_future(anext(self._pages))
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> AnyPage:
         task, self._next = self._next, None
-        return await (task or self._fetch())
+        return await (task or anext(self._pages))
 
     async def aclose(self) -> None:
         """Cancel the fetch that is under way, and close the pages."""
@@ -285,21 +280,6 @@ class Prefetcher:
             self._next.cancel()
             await asyncio.gather(self._next, return_exceptions=True)
         await self._pages.aclose()
-
-    async def _fetch(self) -> AnyPage:
-        return await anext(self._pages)
-
-
-def _redact_page(page: AnyPage) -> AnyPage:
-    """Redact secrets in rejected ids: a service may echo our token as an id, and clients can read it."""
-    if isinstance(page, Page):
-        return _redacted(page)
-    return replace(page, decode=lambda unchanged: _redacted(page.decode(unchanged)))
-
-
-def _redacted(page: Page) -> Page:
-    ids = (replace(each, record_id=each.record_id and logs.redact(each.record_id)) for each in page.rejections)
-    return replace(page, rejections=tuple(ids))
 
 
 def _split(ids: Sequence[str]) -> Iterator[frozenset[str]]:

@@ -5,8 +5,9 @@ much of the catalog.
 """
 
 import contextlib
+import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from uuid import UUID
 
 from product_gateway.auth.encryption import Secrets
@@ -30,9 +31,14 @@ TRANSIENT_CODES = ("PRODUCT_SERVICE_UNREACHABLE", "PRODUCT_SERVICE_RATE_LIMITED"
 
 @dataclass(eq=False, slots=True)
 class Turn:
-    """The turn of a sync in its slot. With `is_over`, the pull stops after the page that it is reading."""
+    """A sync's turn in a slot of the worker. With `is_over`, the pull stops after the page that it is reading.
+
+    Times are of the monotonic clock. `ended` is when the worker set `is_over`.
+    """
 
     is_over: bool = False
+    began: float = field(default_factory=time.monotonic)
+    ended: float = 0.0
 
 
 class Pull:
@@ -61,8 +67,7 @@ class Pull:
         """
         try:
             merchant = await self._merchant(claim)
-            service = self._product_service(merchant, claim)
-            await self.run_from(service, claim, turn, merchant.max_rejected_percent)
+            await self.run_from(self._product_service(merchant, claim), claim, turn, merchant.max_rejected_percent)
         except BaseException as error:
             release_locals(error)  # they hold pages and response bodies
             raise
@@ -81,12 +86,14 @@ class Pull:
     async def _read_pages(self, claim: Claim, most: int, service: ProductService, turn: Turn) -> None:
         """Write every page. While a page is written, the next one is fetched, unless the pull ends with this page."""
         read, rejected, number = claim.records_read, claim.rejected, claim.pages_read
+        most_on_page = records.list_schema(claim.entity_type).most_records
         fetched = service.pages(claim.entity_type, claim.cursor, claim.pages_read)
         async with contextlib.aclosing(Prefetcher(fetched)) as pages:
             async for page in pages:
                 unfit = len(page.rejections) if isinstance(page, Page) else 0  # not known for a lazy page
                 read, number, last = read + page.size, number + 1, page.next_cursor is None
-                to_come = 0 if last else self._most_to_come(claim.entity_type, number)
+                pages_left = 0 if last else max(0, self._settings.max_pages - number)
+                to_come = pages_left * most_on_page
                 if not last and not turn.is_over and not are_too_many_rejected(read, rejected + unfit, most, to_come):
                     pages.fetch()
                 written = await self._write(claim, page)
@@ -97,10 +104,6 @@ class Pull:
                 if turn.is_over and not last:
                     raise TurnOver("Other merchants wait.")
                 service.skip_unchanged = written.same_bytes * 2 > page.size
-
-    def _most_to_come(self, entity_type: EntityType, pages_read: int) -> int:
-        """Return the largest number of records that the remaining pages can have."""
-        return max(0, self._settings.max_pages - pages_read) * records.list_schema(entity_type).most_records
 
     async def _write(self, claim: Claim, page: AnyPage) -> catalog_write.WriteResult:
         """Write a page. Decode a lazy page before its transaction starts, so that no other write waits for that."""
@@ -186,13 +189,9 @@ class Pull:
             token = None if stored is None else self._secrets.decrypt(stored)
         except SettingsError as error:
             raise PullFailed("TOKEN_UNREADABLE", error.detail) from None
-        url = merchant.product_service_url or ""  # a table constraint: BYOP has one
-        made = self._settings
+        made, url = self._settings, merchant.product_service_url or ""  # a table constraint: BYOP has a URL
         return ProductService(
-            self._outbound,
-            url,
-            token,
-            made.page_size,
+            *(self._outbound, url, token, made.page_size),
             max_pages=made.max_pages,
             max_record_bytes=made.max_record_bytes,
             attempts=made.request_attempts,
@@ -210,7 +209,6 @@ def are_too_many_rejected(read: int, rejected: int, most_percent: int, to_come: 
 
 
 def require_few_rejected(read: int, rejected: int, most_percent: int, to_come: int = 0) -> None:
-    """Raise PullFailed if too many records are rejected."""
     if are_too_many_rejected(read, rejected, most_percent, to_come):
         raise PullFailed(
             "TOO_MANY_REJECTED",
@@ -220,7 +218,6 @@ def require_few_rejected(read: int, rejected: int, most_percent: int, to_come: i
 
 
 def require_new_records(entity_type: EntityType, number: int, pages_without_new: int) -> None:
-    """Raise PullFailed if too many pages in a row have no new record, although the list goes on."""
     if pages_without_new >= PAGES_WITHOUT_NEW_RECORDS:
         raise PullFailed(
             "INVALID_PAGING",

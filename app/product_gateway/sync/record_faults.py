@@ -19,6 +19,15 @@ _DECIMAL = re.compile(r"-?[0-9]{1,12}(\.[0-9]{1,6})?")
 _EPOCH_MILLISECONDS_FROM = 10**11  # seconds until the year 5138; milliseconds since 1973
 
 
+class Unfit(Exception):
+    """An invalid value: its code and place."""
+
+    def __init__(self, code: str, parts: Parts, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.parts = parts
+
+
 def pointer_to(parts: Parts) -> str:
     """Return the JSON Pointer (RFC 6901) of a place, or of an outer part if the pointer would be too long."""
     pointer = ""
@@ -30,55 +39,48 @@ def pointer_to(parts: Parts) -> str:
     return pointer
 
 
-def missing(parts: Parts, schema: documents.Document) -> str:
-    return f"{_name(parts)} is missing; {_instead(None, schema)}."
-
-
-def wrong_type(parts: Parts, value: Any, schema: documents.Document, top: str = "The record") -> str:
+def fault(code: str, parts: Parts, value: Any, schema: documents.Document, top: str = "The record") -> Unfit:
+    """Describe the value at a place, which does not fit the schema. `top` names the outermost value."""
     name, found = _name(parts, top), _described(value)
-    return f"{name} is {found}; {_instead(value, schema)}."
+    match code:
+        case "MISSING_FIELD":
+            message = f"{name} is missing; {_instead(None, schema)}."
+        case "WRONG_TYPE":
+            message = f"{name} is {found}; {_instead(value, schema)}."
+        case "OUT_OF_RANGE" if "minimum" in schema:
+            message = f"{name} is {found}; write a number from {schema['minimum']} to {schema['maximum']}."
+        case "OUT_OF_RANGE" if isinstance(value, Unusable) and re.search(r"[.eE]", value.literal):
+            message = f"{name} is {found}, which is too large. Write a smaller number, or put it into quotes."
+        case "OUT_OF_RANGE":
+            kept = f"integers from {SMALLEST_INTEGER} to {LARGEST_INTEGER} are kept"
+            message = f"{name} is {found}; {kept}. Put it into quotes."
+        case "TOO_LONG":
+            unit, limit = ("characters", "maxLength") if isinstance(value, str) else ("elements", "maxItems")
+            message = f"{name} has {len(value)} {unit}, and at most {schema[limit]} are kept. Shorten it."
+        case "TOO_SHORT":
+            message = f"{name} is empty. Write at least one character."
+        case "INVALID_DATE_TIME":
+            message = f"{name} is {found}, which is not a time; {_time_instead(value)}."
+        case _:  # the spec has no other pattern
+            place, each = next((place, each) for place, each in enumerate(value) if each < " " or each == "\x7f")
+            message = f"{name} has a control character, U+{ord(each):04X}, as character {place + 1}. Leave it out."
+    return Unfit(code, parts, message)
 
 
-def out_of_range(parts: Parts, value: Any, schema: documents.Document) -> str:
-    name, found = _name(parts), _described(value)
-    if "minimum" in schema:
-        return f"{name} is {found}; write a number from {schema['minimum']} to {schema['maximum']}."
-    if isinstance(value, Unusable) and re.search(r"[.eE]", value.literal):
-        return f"{name} is {found}, which is too large. Write a smaller number, or put it into quotes."
-    return f"{name} is {found}; integers from {SMALLEST_INTEGER} to {LARGEST_INTEGER} are kept. Put it into quotes."
-
-
-def too_long(parts: Parts, value: Any, schema: documents.Document) -> str:
-    name, unit = _name(parts), "characters" if isinstance(value, str) else "elements"
-    most = schema.get("maxLength" if isinstance(value, str) else "maxItems")
-    return f"{name} has {len(value)} {unit}, and at most {most} are kept. Shorten it."
-
-
-def too_short(parts: Parts) -> str:
-    return f"{_name(parts)} is empty. Write at least one character."
-
-
-def has_control_character(parts: Parts, value: str) -> str:
-    place, found = next((place, each) for place, each in enumerate(value) if each < " " or each == "\x7f")
-    return f"{_name(parts)} has a control character, U+{ord(found):04X}, as character {place + 1}. Leave it out."
-
-
-def has_surrogate(parts: Parts, value: str, *, as_name: bool = False) -> str:
+def has_surrogate(parts: Parts, text: str, *, as_name: bool = False) -> Unfit:
     """Describe a lone surrogate in a string, or with `as_name` in the name of a member."""
-    place, found = next((place, each) for place, each in enumerate(value) if "\ud800" <= each <= "\udfff")
-    where = f"the name of a member of {_name(parts)}" if as_name else _name(parts)
-    return (
+    place, found = next((place, each) for place, each in enumerate(text) if "\ud800" <= each <= "\udfff")
+    where = f"the name of a member of {_name(parts[:-1])}" if as_name else _name(parts)
+    message = (
         f"Character {place + 1} of {where} is \\u{ord(found):04x}, half of a surrogate pair. Cut texts between "
         "characters, or write both halves."
     )
+    return Unfit("INVALID_VALUE", parts, message)
 
 
-def too_deep(parts: Parts, levels: int) -> str:
-    return f"{_name(parts)} nests objects and arrays too deeply. Use at most {levels} levels in a record."
-
-
-def not_a_time(parts: Parts, value: str) -> str:
-    return f"{_name(parts)} is {_described(value)}, which is not a time; {_time_instead(value)}."
+def too_deep(parts: Parts, levels: int) -> Unfit:
+    message = f"{_name(parts)} nests objects and arrays too deeply. Use at most {levels} levels in a record."
+    return Unfit("INVALID_VALUE", parts, message)
 
 
 def _name(parts: Parts, top: str = "The record") -> str:

@@ -9,9 +9,8 @@ record, to say what is wrong.
 
 import hashlib
 from collections.abc import Callable, Container, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache, partial
+from functools import cache
 from itertools import compress, repeat
 from typing import Any
 
@@ -25,15 +24,11 @@ from product_gateway.model.catalog import DIGEST_BYTES, AnyPage, LazyPage, Page,
 from product_gateway.model.syncs import EntityType
 from product_gateway.openapi import documents
 from product_gateway.sync import record_faults
-from product_gateway.sync.known_fields import KnownFields, Unfit
+from product_gateway.sync.known_fields import KnownFields
 from product_gateway.sync.page_decoder import DecodedPage, PageDecoder, ids_as_json, whole_number
-from product_gateway.sync.record_faults import Parts
+from product_gateway.sync.record_faults import Parts, Unfit
+from product_gateway.telemetry import logs
 
-# The path of each list and the schema of its records. The page's schema is called the same with "Page".
-_LISTS = {
-    EntityType.PRODUCT: ("/products", "Product"),
-    EntityType.COLLECTION: ("/collections", "Collection"),
-}
 _MEMBERS, _MEMBER_COUNT = "products", "productCount"
 
 _REJECTION_CODES = {
@@ -48,22 +43,31 @@ _REJECTION_CODES = {
 _TIMES_IN_UTC = orjson.OPT_NAIVE_UTC | orjson.OPT_UTC_Z
 
 
-@dataclass(frozen=True, slots=True)
 class ListSchema:
     """The compiled schema of one list. `path` is the list's path, `most_records` the maximum of a page."""
 
-    path: str
-    decoder: PageDecoder
-    envelope: jsonschema_rs.Draft4Validator
-    page_fields: KnownFields
-    pagination: KnownFields
-    schema: jsonschema_rs.Draft4Validator
-    known: KnownFields
-    record_id: jsonschema_rs.Draft4Validator
-    fields: tuple[str, ...]
-    converted: tuple[tuple[str, Callable[[Any], Any]], ...]
-    has_members: bool
-    most_records: int
+    def __init__(self, entity_type: EntityType) -> None:
+        self.path, name = f"/{entity_type.lower()}s", entity_type.capitalize()
+        document = documents.load(documents.PRODUCT_SERVICE)
+        schemas = document["components"]["schemas"]
+        pagination = dict(schemas["Pagination"])
+        pagination["properties"] = {key: each for key, each in pagination["properties"].items() if key != "totalNumber"}
+        page = documents.json_schema(document, f"{name}Page")
+        # An invalid total never fails a page. Records are validated one by one: an invalid one does not fail the page.
+        del page["components"]["schemas"]["Pagination"]["properties"]["totalNumber"]
+        del page["components"]["schemas"][f"{name}Page"]["properties"]["items"]["items"]
+        properties = schemas[name]["properties"]
+        self.decoder = PageDecoder(document, f"{name}Page", _MEMBERS, _MEMBER_COUNT)
+        self._envelope = _validator(page)
+        self._page_fields = KnownFields(document, schemas[f"{name}Page"])
+        self._pagination = KnownFields(document, pagination)
+        self._schema = _validator(documents.json_schema(document, name))
+        self._known = KnownFields(document, schemas[name])
+        self.record_id = _validator(documents.json_schema(document, "RecordId"))
+        fields = {field: documents.resolve(document, each) for field, each in properties.items() if field != _MEMBERS}
+        self._converters = {field: _converter(each) for field, each in fields.items()}
+        self._has_members = _MEMBERS in properties
+        self.most_records: int = schemas[f"{name}Page"]["properties"]["items"]["maxItems"]
 
     def page(self, content: bytes, where: str, max_record_bytes: int, content_type: str = "") -> Page:
         """Decode the page in a response body. Raises PullFailed: INVALID_PAGE, INVALID_PAGING.
@@ -72,7 +76,9 @@ class ListSchema:
         """
         content = content.removeprefix(BYTE_ORDER_MARK)
         raw = self.decoder.split(content, max_record_bytes)
-        page = self._decode(content, where, max_record_bytes, raw.digests if raw else (), content_type)
+        digests = raw.digests if raw else ()
+        page = self.decoder.decode(content, max_record_bytes, digests)
+        page = page or self.decode_leniently(content, where, max_record_bytes, digests, content_type)
         if page.more_results and not page.next_cursor:
             raise PullFailed(
                 "INVALID_PAGING",
@@ -101,28 +107,20 @@ class ListSchema:
         def decode(unchanged: Container[str]) -> Page:
             skip = [each in unchanged for each in ids]
             digests = [digest for digest, skipped in zip(raw.digests, skip, strict=True) if not skipped]
-            page = DecodedPage([], [], raw.more_results, cursor, total)
-            if digests:
-                page = self._decode(raw.without(skip), where, max_record_bytes, digests)
+            part = raw.without(skip)
+            page = self.decoder.decode(part, max_record_bytes, digests)
+            page = page or self.decode_leniently(part, where, max_record_bytes, digests)
             return Page(tuple(page.records), tuple(page.rejections), cursor, total, skipped=tuple(compress(ids, skip)))
 
         return LazyPage(dict(zip(ids, raw.digests, strict=True)), decode, cursor)
 
-    def _decode(
-        self, content: bytes, where: str, max_record_bytes: int, digests: Sequence[bytes], content_type: str = ""
-    ) -> DecodedPage:
-        page = self.decoder.decode(content, max_record_bytes, digests)
-        return page or self.decode_leniently(content, where, max_record_bytes, digests, content_type)
-
     def decode_leniently(
-        self,
-        content: bytes,
-        where: str,
-        max_record_bytes: int,
-        digests: Sequence[bytes] = (),
-        content_type: str = "",
+        self, content: bytes, where: str, max_record_bytes: int, digests: Sequence[bytes] = (), content_type: str = ""
     ) -> DecodedPage:
-        """Decode a page record by record, and reject invalid records. Raises PullFailed: INVALID_PAGE."""
+        """Decode a page record by record, and reject invalid records. Raises PullFailed: INVALID_PAGE.
+
+        Redacts secrets in rejected ids: a service may echo our token as an id, and clients can read it.
+        """
         try:
             body, usable = loads(content)
         except (NotJSON, UnicodeDecodeError):
@@ -132,16 +130,21 @@ class ListSchema:
         except Unfit as unfit:
             place = record_faults.pointer_to(unfit.parts) or "its top"
             looks = faults.looks(content, content_type)
-            fault = f"does not fit product-service.yaml at {place}: {unfit.message} {looks}"
+            fault = f"does not fit product-service.yaml at {place}: {unfit} {looks}"
             raise PullFailed("INVALID_PAGE", f"{where} {fault} Send what the spec describes.") from None
         records: list[Record] = []
         rejections: list[Rejection] = []
         for item, digest in zip(body["items"], digests or repeat(b""), strict=False):
-            outcome = self.record(item, max_record_bytes, digest, usable=usable)
-            if isinstance(outcome, Record):
-                records.append(outcome)
-            else:
-                rejections.append(outcome)
+            try:
+                records.append(self._record(item, max_record_bytes, digest, usable=usable))
+            except Unfit as unfit:
+                record_id = self._id_of(item)
+                # Of the parsed value, not of the raw bytes: these are unknown where the page decoder cannot split.
+                text = "" if record_id else faults.encodable(repr(item))
+                own_digest = hashlib.blake2b(text.encode(), digest_size=DIGEST_BYTES).digest() if text else b""
+                pointer = record_faults.pointer_to(unfit.parts)
+                record_id = record_id and logs.redact(record_id)
+                rejections.append(Rejection(unfit.code, record_id, pointer, str(unfit), own_digest))
         total = whole_number(body["pagination"].get("totalNumber"))
         return DecodedPage(records, rejections, paging["moreResults"], paging.get("nextCursor"), total)
 
@@ -154,54 +157,41 @@ class ListSchema:
             if isinstance(items, list | dict):
                 page["items"] = [None] * len(items) if isinstance(items, list) else {}
             if "pagination" in body:
-                page["pagination"] = self.pagination.of(pagination, ("pagination",))
+                page["pagination"] = self._pagination.of(pagination, ("pagination",))
         elif isinstance(body, list):
             page = []
         elif isinstance(body, str):
             page = faults.encodable(body)
         elif isinstance(body, Unusable):
             page = 0
-        _validate(self.envelope, page, self.page_fields, "The page")
+        _validate(self._envelope, page, self._page_fields, "The page")
         paging: dict[str, Any] = page["pagination"]
         return paging
 
-    def record(self, item: Any, max_bytes: int, digest: bytes = b"", *, usable: bool = True) -> Record | Rejection:
-        """Return the record as the catalog keeps it, or its rejection. `usable` comes from tolerant.loads."""
-        try:
-            known = item
-            if not usable or not self.schema.is_valid(item):
-                known = self.known.of(item)
-                _validate(self.schema, known, self.known)
-        except Unfit as unfit:
-            record_id = self._id_of(item)
-            own_digest = b"" if record_id else _digest(item)
-            return Rejection(unfit.code, record_id, record_faults.pointer_to(unfit.parts), unfit.message, own_digest)
-        return self._normalize(known, max_bytes, digest)
-
-    def _normalize(self, item: Any, max_bytes: int, digest: bytes) -> Record | Rejection:
-        document: dict[str, Any] = {name: value for name in self.fields if (value := item.get(name)) is not None}
-        name = ""
-        try:
-            for name, convert in self.converted:
-                if name not in document:
-                    continue
-                value = convert(document[name])
-                if value is None:
-                    del document[name]
-                else:
-                    document[name] = value
-        except (ValueError, OverflowError):
-            fault = record_faults.not_a_time((name,), item[name])
-            return Rejection("INVALID_DATE_TIME", item["id"], f"/{name}", fault)
+    def _record(self, item: Any, max_bytes: int, digest: bytes, *, usable: bool) -> Record:
+        """Return the record as the catalog keeps it. `usable` comes from tolerant.loads. Raises Unfit."""
+        if not usable or not self._schema.is_valid(item):
+            item = self._known.of(item)
+            _validate(self._schema, item, self._known)
+        document: dict[str, Any] = {}
+        for name, convert in self._converters.items():
+            value = item.get(name)
+            try:
+                kept = value if value is None or convert is None else convert(value)
+            except (ValueError, OverflowError):
+                raise record_faults.fault("INVALID_DATE_TIME", (name,), value, {}) from None
+            if kept is not None:
+                document[name] = kept
         product_ids: tuple[str, ...] = ()
-        if self.has_members:
+        if self._has_members:
             product_ids = tuple(dict.fromkeys(product["id"] for product in item.get(_MEMBERS) or ()))
             document[_MEMBER_COUNT] = len(product_ids)
         text = orjson.dumps(document, option=_TIMES_IN_UTC)
         size = len(text) + len(ids_as_json(product_ids))
         if size > max_bytes:
-            pointer = _largest(document | {_MEMBERS: product_ids})
-            return Rejection("TOO_LARGE", item["id"], pointer, _too_large(size, max_bytes))
+            sizes = {name: len(orjson.dumps(value)) for name, value in (document | {_MEMBERS: product_ids}).items()}
+            fault = f"What the catalog keeps of the record has {size} bytes as JSON, and {max_bytes} are the most."
+            raise Unfit("TOO_LARGE", (max(sizes, key=lambda name: sizes[name]),), fault)
         return Record(item["id"], text.decode(), product_ids, digest)
 
     def _id_of(self, item: Any) -> str | None:
@@ -210,37 +200,7 @@ class ListSchema:
         return record_id if fits else None
 
 
-@cache
-def list_schema(entity_type: EntityType) -> ListSchema:
-    """Return the schema of the list of these records, compiled once."""
-    document = documents.load(documents.PRODUCT_SERVICE)
-    path, name = _LISTS[entity_type]
-    page = documents.json_schema(document, f"{name}Page")
-    pagination = dict(document["components"]["schemas"]["Pagination"])
-    pagination["properties"] = {key: each for key, each in pagination["properties"].items() if key != "totalNumber"}
-    schemas = page["components"]["schemas"]
-    del schemas["Pagination"]["properties"]["totalNumber"]  # an invalid total never fails a page
-    # Records are validated one by one, so that an invalid one does not fail the page.
-    del schemas[f"{name}Page"]["properties"]["items"]["items"]
-    properties = document["components"]["schemas"][name]["properties"]
-    return ListSchema(
-        path=path,
-        decoder=PageDecoder(document, f"{name}Page", _MEMBERS, _MEMBER_COUNT),
-        envelope=_validator(page),
-        page_fields=KnownFields(document, document["components"]["schemas"][f"{name}Page"]),
-        pagination=KnownFields(document, pagination),
-        schema=_validator(documents.json_schema(document, name)),
-        known=KnownFields(document, document["components"]["schemas"][name]),
-        record_id=_validator(documents.json_schema(document, "RecordId")),
-        fields=tuple(field for field in properties if field != _MEMBERS),
-        converted=tuple(
-            (field, convert)
-            for field, schema in properties.items()
-            if field != _MEMBERS and (convert := _converter(documents.resolve(document, schema)))
-        ),
-        has_members=_MEMBERS in properties,
-        most_records=document["components"]["schemas"][f"{name}Page"]["properties"]["items"]["maxItems"],
-    )
+list_schema = cache(ListSchema)  # compiled once
 
 
 def _validator(schema: documents.Document) -> jsonschema_rs.Draft4Validator:
@@ -250,7 +210,6 @@ def _validator(schema: documents.Document) -> jsonschema_rs.Draft4Validator:
 def _validate(
     validator: jsonschema_rs.Draft4Validator, value: Any, known: KnownFields, top: str = "The record"
 ) -> None:
-    """Raise Unfit with the first fault."""
     try:
         validator.validate(value)
     except jsonschema_rs.ValidationError as error:
@@ -258,31 +217,16 @@ def _validate(
         parts: Parts = tuple(error.instance_path)
         if isinstance(error.kind, jsonschema_rs.ValidationErrorKind.Required):
             parts = (*parts, error.kind.property)
-        raise Unfit(code, parts, _words(code, parts, value, known, top)) from None
-
-
-def _words(code: str, parts: Parts, value: Any, known: KnownFields, top: str) -> str:
-    schema = known.at(parts)
-    if code == "MISSING_FIELD":
-        return record_faults.missing(parts, schema)
-    for part in parts:
-        value = value[part]
-    match code:
-        case "WRONG_TYPE":
-            return record_faults.wrong_type(parts, value, schema, top)
-        case "OUT_OF_RANGE":
-            return record_faults.out_of_range(parts, value, schema)
-        case "TOO_LONG":
-            return record_faults.too_long(parts, value, schema)
-        case "TOO_SHORT":
-            return record_faults.too_short(parts)
-    return record_faults.has_control_character(parts, value)  # the spec has no other pattern
+        for part in () if code == "MISSING_FIELD" else parts:
+            value = value[part]
+        raise record_faults.fault(code, parts, value, known.at(parts), top) from None
 
 
 def _converter(schema: documents.Document) -> Callable[[Any], Any] | None:
     if schema.get("format") == "date-time":
         return _in_utc
-    return partial(_only, tuple(schema["properties"])) if "properties" in schema else None
+    names = schema.get("properties")
+    return names and (lambda value: {name: value[name] for name in names if value.get(name) is not None} or None)
 
 
 def _in_utc(value: str) -> datetime:
@@ -290,23 +234,6 @@ def _in_utc(value: str) -> datetime:
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
-def _only(names: tuple[str, ...], value: dict[str, Any]) -> dict[str, Any] | None:
-    return {name: value[name] for name in names if value.get(name) is not None} or None
-
-
-def _digest(item: Any) -> bytes:
-    # Of the parsed value, not of the raw bytes: these are unknown for pages that the page decoder cannot split.
-    return hashlib.blake2b(faults.encodable(repr(item)).encode(), digest_size=DIGEST_BYTES).digest()
-
-
 def _total(total: int | None, on_page: int) -> int | None:
     # Some merchants send the number of items on the page instead. Then the total of the list is unknown.
     return total if total is not None and on_page < total else None
-
-
-def _largest(document: dict[str, Any]) -> str:
-    return "/" + max(document, key=lambda name: len(orjson.dumps(document[name])))
-
-
-def _too_large(size: int, most: int) -> str:
-    return f"What the catalog keeps of the record has {size} bytes as JSON, and {most} are the most."

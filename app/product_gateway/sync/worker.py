@@ -6,7 +6,6 @@ import logging
 import os
 import socket
 import time
-from dataclasses import dataclass, field
 from functools import partial
 from uuid import UUID
 
@@ -29,17 +28,6 @@ SEEN_IDS_DELETED_AT_ONCE = 5000
 SECONDS_BETWEEN_HAND_BACKS = 0.5
 POLLS_UNTIL_A_MERCHANT_WAITS = 2  # a worker with a free slot claims a sync within one poll
 SECONDS_UNTIL_ANOTHER_TURN_ENDS = 10.0  # where the first turn does not reach the end of its page
-NOT_CLAIMED = "Syncs are not looked for until the database is back"
-NOT_PRUNED = "Pruning waits until the database is back"
-
-
-@dataclass(eq=False, slots=True)
-class Slot:
-    """A slot of the worker: a sync has held it since `began`. Times are of the monotonic clock."""
-
-    began: float
-    turn_ended: float = 0.0
-    turn: Turn = field(default_factory=Turn)
 
 
 class Worker:
@@ -61,16 +49,17 @@ class Worker:
         self._heartbeat = Heartbeat(database, self._supervisor, settings.lease_seconds, self._pull.pop_retry_count)
         self._owner = f"{socket.gethostname()}:{os.getpid()}"
         self._running: set[asyncio.Task[None]] = set()
-        self._slots: dict[UUID, Slot] = {}  # by sync
+        self._turns: dict[UUID, Turn] = {}  # of the running syncs
 
     async def run(self, stop: asyncio.Event) -> None:
         """Run syncs until `stop` is set. Then hand back the running ones, for another worker to continue."""
         keep = self._supervisor.keep
         prune = partial(prune_loop, self._settings, self._database)
-        pruning = asyncio.create_task(keep(metrics.PRUNING, prune, away=NOT_PRUNED))
+        pruning = asyncio.create_task(keep(metrics.PRUNING, prune, away="Pruning waits until the database is back"))
         stopping: asyncio.Task[object] = asyncio.create_task(stop.wait())
         try:
-            await keep(metrics.CLAIMS, partial(self._claim_loop, stopping), stop=stop, away=NOT_CLAIMED)
+            away = "Syncs are not looked for until the database is back"
+            await keep(metrics.CLAIMS, partial(self._claim_loop, stopping), stop=stop, away=away)
         finally:
             tasks = (pruning, stopping, *self._running)
             for task in tasks:
@@ -119,17 +108,17 @@ class Worker:
             claims.demand, POLLS_UNTIL_A_MERCHANT_WAITS * made.worker_poll_seconds, made.worker_concurrency
         )
         now = time.monotonic()
-        slots = sorted(self._slots.items(), key=lambda item: (item[0] not in demand.second_syncs, item[1].began))
+        turns = sorted(self._turns.items(), key=lambda item: (item[0] not in demand.second_syncs, item[1].began))
         wanted = len(demand.waiting)
-        for _, slot in slots:
+        for _, turn in turns:
             if not demand.waiting:
-                slot.turn.is_over = False
-            elif slot.turn.is_over:
-                wanted -= now - slot.turn_ended < SECONDS_UNTIL_ANOTHER_TURN_ENDS
-        for sync_id, slot in slots:
-            may_end = sync_id in demand.second_syncs or now - slot.began >= made.sync_turn_seconds
-            if wanted > 0 and may_end and not slot.turn.is_over:
-                slot.turn.is_over, slot.turn_ended = True, now
+                turn.is_over = False
+            elif turn.is_over:
+                wanted -= now - turn.ended < SECONDS_UNTIL_ANOTHER_TURN_ENDS
+        for sync_id, turn in turns:
+            may_end = sync_id in demand.second_syncs or now - turn.began >= made.sync_turn_seconds
+            if wanted > 0 and may_end and not turn.is_over:
+                turn.is_over, turn.ended = True, now
                 wanted -= 1
 
     async def _run_claim(self, claim: Claim) -> None:
@@ -150,40 +139,39 @@ class Worker:
                 logger.exception("The end of the sync could not be recorded. It is retried when its lease expires.")
 
     async def _run_sync(self, claim: Claim) -> None:
-        began = time.monotonic()
+        turn = self._turns[claim.sync_id] = Turn()
         try:
-            await self._pull_and_finish(claim, began)
+            await self._pull_and_finish(claim, turn)
         except LeaseLost as lost:
             await self._abandon(claim, lost)
         except Unavailable as error:
             logger.warning("The sync stops here: %s", error.with_cause)
             await self._hand_back_when_possible(claim)
         except PullFailed as failed:
-            await self._fail(claim, failed.code, failed.detail, began)
+            await self._fail(claim, failed.code, failed.detail, turn)
         except Exception:
             logger.exception("The sync met an unexpected error.")
             detail = "The gateway failed to run this sync. Its operator can see why."
-            await self._fail(claim, "INTERNAL_ERROR", detail, began)
+            await self._fail(claim, "INTERNAL_ERROR", detail, turn)
 
-    async def _pull_and_finish(self, claim: Claim, began: float) -> None:
+    async def _pull_and_finish(self, claim: Claim, turn: Turn) -> None:
         """Pull, then record that the sync succeeded, or release it if its turn is over."""
-        slot = self._slots[claim.sync_id] = Slot(began)
         try:
             async with self._heartbeat.renewing(claim):
-                await self._pull_in_time(claim, slot.turn)
+                await self._pull_in_time(claim, turn)
         except TurnOver:
             await self._database.write(claims.release, claim)
             tracing.ended(events.RELEASED)
             logger.info("The sync is released: other merchants wait.")
         else:
             await self._database.write(catalog_write.succeed, claim)
-            seconds = time.monotonic() - began
+            seconds = time.monotonic() - turn.began
             self._metrics.ended(claim.entity_type, SyncStatus.SUCCEEDED, seconds=seconds)
             tracing.ended(SyncStatus.SUCCEEDED)
             logger.info("The sync SUCCEEDED after %.1f s.", seconds)
         finally:
-            if self._slots.get(claim.sync_id) is slot:  # this worker may have claimed the sync again
-                del self._slots[claim.sync_id]
+            if self._turns.get(claim.sync_id) is turn:  # this worker may have claimed the sync again
+                del self._turns[claim.sync_id]
 
     async def _pull_in_time(self, claim: Claim, turn: Turn) -> None:
         longest = self._settings.max_sync_seconds
@@ -218,7 +206,7 @@ class Worker:
         tracing.ended("HANDED_BACK")
         logger.info("The sync is handed back.")
 
-    async def _fail(self, claim: Claim, code: str, detail: str, began: float) -> None:
+    async def _fail(self, claim: Claim, code: str, detail: str, turn: Turn) -> None:
         detail = logs.redact(detail).replace("\0", "\ufffd")
         logger.warning("The sync FAILED, %s: %s", code, detail)
         tracing.ended(SyncStatus.FAILED, failed=code)
@@ -229,7 +217,7 @@ class Worker:
         except Unavailable:
             return  # once the lease has expired, another worker meets the same failure
         else:
-            self._metrics.ended(claim.entity_type, SyncStatus.FAILED, code, time.monotonic() - began)
+            self._metrics.ended(claim.entity_type, SyncStatus.FAILED, code, time.monotonic() - turn.began)
 
     async def _abandon(self, claim: Claim, reason: LeaseLost) -> None:
         """Write nothing more, and count the lost lease unless the sync was cancelled or its merchant removed."""
