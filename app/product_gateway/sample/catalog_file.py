@@ -9,7 +9,6 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -26,8 +25,6 @@ SAMPLE = Path(__file__).with_name("sample_catalog.json")
 
 Record = dict[str, Any]
 Located = tuple[str, Any]  # a place in the file, for messages, and the value there
-
-SCHEMAS = {EntityType.PRODUCT: "Product", EntityType.COLLECTION: "Collection"}
 
 
 class Catalog(Protocol):
@@ -46,12 +43,10 @@ class Catalog(Protocol):
         """Return the index of the record with this id, or None."""
 
     def find(self, entity_type: EntityType, record_id: str) -> Record | None:
-        """Return the record with this id, or None."""
         index = self.index(entity_type, record_id)
         return None if index is None else self.record(entity_type, index)
 
     def summary(self) -> str:
-        """Describe the number of products, and of those left out by reason."""
         count = self.count(EntityType.PRODUCT)
         text = f"{count} product{'' if count == 1 else 's'}"
         if not self.left_out:
@@ -83,13 +78,8 @@ def read(path: Path, *, currency: str = "GBP") -> Catalog:
             products = ((f"line {n}", _parsed(path, line.rstrip(), n)) for n, line in lines)
         case _:
             raise SettingsError(f"{path}: rename it to what it is: .csv, .json, .jsonl or .ndjson.")
-    return _Listed(
-        {
-            EntityType.PRODUCT: _checked(path, EntityType.PRODUCT, products),
-            EntityType.COLLECTION: _checked(path, EntityType.COLLECTION, collections),
-        },
-        left_out,
-    )
+    located = {EntityType.PRODUCT: products, EntityType.COLLECTION: collections}
+    return _Listed({each: _checked(path, each, found) for each, found in located.items()}, left_out)
 
 
 def generated(records: int) -> Catalog:
@@ -98,8 +88,6 @@ def generated(records: int) -> Catalog:
 
 
 class _Listed(Catalog):
-    """A catalog in memory."""
-
     def __init__(self, by_id: Mapping[EntityType, dict[str, Record]], left_out: Mapping[str, int]) -> None:
         self.left_out = left_out
         self._records = {entity_type: list(each.values()) for entity_type, each in by_id.items()}
@@ -130,14 +118,12 @@ class _Generated(Catalog):
         number, created = index + 1, datetime(2024, 1, 1, tzinfo=UTC) + timedelta(seconds=index)
         times = {"createdAt": created.isoformat(), "updatedAt": (created + timedelta(days=30)).isoformat()}
         if entity_type is EntityType.PRODUCT:
+            title = f"Sample product {number}"
             return {
                 "id": f"product-{number:07}",
-                "title": f"Sample product {number}",
+                "title": title,
                 "description": f"Product {number} of a made-up catalog, there to see how a sync fares. " * 4,
-                "thumbnail": {
-                    "url": f"https://images.example.com/product-{number:07}.jpg",
-                    "altText": f"Sample product {number}",
-                },
+                "thumbnail": {"url": f"https://images.example.com/product-{number:07}.jpg", "altText": title},
                 "listPrice": 100 + index * 37 % 20_000,
                 "sku": f"SAMPLE-{number:07}",
                 **times,
@@ -214,26 +200,22 @@ def _numbered(what: str, records: list[Any]) -> Iterator[Located]:
     return ((f"{what} {n}", each) for n, each in enumerate(records, 1))
 
 
-@cache
-def _validator(entity_type: EntityType) -> jsonschema_rs.Draft4Validator:
-    schema = documents.json_schema(documents.load(documents.PRODUCT_SERVICE), SCHEMAS[entity_type])
-    return jsonschema_rs.Draft4Validator(schema)
-
-
 def _checked(path: Path, entity_type: EntityType, located: Iterable[Located]) -> dict[str, Record]:
     """Return the records by id, in order. Raises SettingsError for an invalid record or a repeated id."""
     by_id: dict[str, Record] = {}
-    validator = _validator(entity_type)
+    name = entity_type.capitalize()  # of the schema
+    schema = documents.json_schema(documents.load(documents.PRODUCT_SERVICE), name)
+    validator = jsonschema_rs.Draft4Validator(schema)
     for where, record in located:
         if not validator.is_valid(record):
             fault = next(iter(validator.iter_errors(record)))
             pointer = "".join(f"/{part}" for part in fault.instance_path)
             # The validator's message starts with the whole value.
             text = fault.message if len(fault.message) <= 300 else "…" + fault.message[-200:]
-            name = f" ({record['id']!r:.80})" if isinstance(record, dict) and "id" in record else ""
+            known = f" ({record['id']!r:.80})" if isinstance(record, dict) and "id" in record else ""
             raise SettingsError(
-                f"{path}, {where}{name}: {pointer and pointer + ': '}{text}. Correct it; the schema "
-                f"{SCHEMAS[entity_type]} in {documents.PRODUCT_SERVICE} says what fits."
+                f"{path}, {where}{known}: {pointer and pointer + ': '}{text}. Correct it; the schema {name} in "
+                f"{documents.PRODUCT_SERVICE} says what fits."
             )
         try:
             orjson.dumps([[record]])  # nested as deeply as in a page

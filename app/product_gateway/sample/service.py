@@ -20,6 +20,7 @@ from product_gateway.sample.catalog_file import Catalog, Record
 
 logger = logging.getLogger(__name__)
 
+Ids = list[str] | None
 PROBLEMS: dict[type[Exception], tuple[int, str]] = {
     InvalidRequest: (400, "Invalid parameter"),
     NotAuthenticated: (401, "Not authenticated"),
@@ -49,25 +50,19 @@ class ProductService:
         self._catalog = catalog
         self._delay = delay
 
-    async def list_products(
-        self, caller: None, ids: list[str] | None, cursor: str | None, page_size: int
-    ) -> Response[Record]:
+    async def list_products(self, caller: None, ids: Ids, cursor: str | None, page_size: int) -> Response[Record]:
         return await self._list(EntityType.PRODUCT, ids, cursor, page_size)
 
     async def get_product(self, caller: None, id_: str) -> Response[Record]:
         return self._get(EntityType.PRODUCT, id_)
 
-    async def list_collections(
-        self, caller: None, ids: list[str] | None, cursor: str | None, page_size: int
-    ) -> Response[Record]:
+    async def list_collections(self, caller: None, ids: Ids, cursor: str | None, page_size: int) -> Response[Record]:
         return await self._list(EntityType.COLLECTION, ids, cursor, page_size)
 
     async def get_collection(self, caller: None, id_: str) -> Response[Record]:
         return self._get(EntityType.COLLECTION, id_)
 
-    async def _list(
-        self, entity_type: EntityType, ids: list[str] | None, cursor: str | None, page_size: int
-    ) -> Response[Record]:
+    async def _list(self, entity_type: EntityType, ids: Ids, cursor: str | None, page_size: int) -> Response[Record]:
         start = 0 if cursor is None else _offset(cursor)
         await asyncio.sleep(self._delay)
         wanted: Sequence[int] = range(self._catalog.count(entity_type))
@@ -111,16 +106,14 @@ def describe_error(error: Exception) -> Response[dict[str, Any]]:
     """Return problem details (RFC 9457) for an error. Log an unexpected error and hide its text."""
     for kind, (status, title) in PROBLEMS.items():
         if isinstance(error, kind):
-            headers = _challenge(error) if isinstance(error, NotAuthenticated) else {}
+            headers = {}
+            if isinstance(error, NotAuthenticated):
+                headers["WWW-Authenticate"] = 'Bearer error="invalid_token"' if error.presented else "Bearer"
             return _problem(status, title, str(error), headers)
     if isinstance(error, HTTPException):
         return _problem(error.status_code, "Not served", error.detail, dict(error.headers or {}))
     logger.error("unexpected error", exc_info=error)
     return _problem(500, "Failure", "The service failed. See its log.", {})
-
-
-def _challenge(error: NotAuthenticated) -> dict[str, str]:
-    return {"WWW-Authenticate": 'Bearer error="invalid_token"' if error.presented else "Bearer"}
 
 
 def _problem(status: int, title: str, detail: str, headers: dict[str, str]) -> Response[dict[str, Any]]:

@@ -9,7 +9,7 @@ from decimal import Decimal
 from html.parser import HTMLParser
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from product_gateway.errors import SettingsError
 
@@ -44,7 +44,6 @@ BLOCK = re.compile(
     "address|article|aside|blockquote|br|caption|d[dlt]|div|fieldset|figcaption|figure|footer|form|h[1-6r]|header"
     "|li|main|nav|ol|p|pre|section|table|t[dhr]|ul"
 )
-OPTIONS = ("option1", "option2", "option3")
 MAX_CSV_FIELD = 16 * 1024 * 1024  # characters; HTML descriptions may exceed csv's default of 128 KiB
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 BLANK = ' \r\n\xa0"' + "".join(SEPARATORS)  # characters of a line without content
@@ -58,15 +57,8 @@ FOR_SALE: dict[str, dict[str, str | None]] = {
 }
 
 
-class Export(NamedTuple):
-    """The products for sale, with their places in the file, and the number of the others by reason."""
-
-    products: list[tuple[str, Record]]
-    left_out: Counter[str]
-
-
-def read(path: Path, lines: Iterable[str], currency: str) -> Export:
-    """Return the products, without those that are draft, archived, unlisted or not published.
+def read(path: Path, lines: Iterable[str], currency: str) -> tuple[list[tuple[str, Record]], Counter[str]]:
+    """Return the products for sale, with their places in the file, and the number of the others by reason.
 
     `lines` have their ends. Prices are in major units of `currency` (ISO 4217) and come out in minor units.
     Raises SettingsError.
@@ -75,14 +67,9 @@ def read(path: Path, lines: Iterable[str], currency: str) -> Export:
     rows: dict[str, list[Row]] = {}
     for row in _rows(path, lines, currency):
         rows.setdefault(row["handle"], []).append(row)
-    export = Export([], Counter())
-    for each in rows.values():
-        reason = _not_for_sale(path, each)
-        if reason is None:
-            export.products.append((f"line {each[0]['line']}", _product(each)))
-        else:
-            export.left_out[reason] += 1
-    return export
+    reasons = [_not_for_sale(path, each) for each in rows.values()]
+    for_sale = [each for each, reason in zip(rows.values(), reasons, strict=True) if reason is None]
+    return [(f"line {each[0]['line']}", _product(each)) for each in for_sale], Counter(filter(None, reasons))
 
 
 def _rows(path: Path, lines: Iterable[str], currency: str) -> Iterator[Row]:
@@ -101,9 +88,14 @@ def _rows(path: Path, lines: Iterable[str], currency: str) -> Iterator[Row]:
                 row: Row = {name: stripped[n] for name, n in columns.items() if stripped[n]}
                 if row and "handle" not in row:
                     raise SettingsError(f"{where}: no Handle. Give every row its product's handle.")
-                for name in FOR_SALE:
-                    if name in row:
-                        row[name] = _known_word(name, row[name], f"{where}, column {header[columns[name]]!r}")
+                for name in filter(row.get, FOR_SALE):  # the non-empty ones
+                    word, known = row[name].lower(), FOR_SALE[name]
+                    if word not in known:
+                        raise SettingsError(
+                            f"{where}, column {header[columns[name]]!r}: {row[name][:80]!r} does not say whether the "
+                            f"product is for sale. Write one of {', '.join(known)}, or leave it empty."
+                        )
+                    row[name] = word
                 if "price" in row:
                     place = f"{where}, column {header[columns['price']]!r}"
                     row["price"] = _minor_units(row["price"], currency, place)
@@ -203,18 +195,6 @@ def _check_cells(where: str, header: list[str], cells: list[str], columns: dict[
         )
 
 
-def _known_word(column: str, text: str, where: str) -> str:
-    """Return the word in lower case. Raises SettingsError for an unknown word."""
-    word = text.lower()
-    if word not in FOR_SALE[column]:
-        known = ", ".join(FOR_SALE[column])
-        raise SettingsError(
-            f"{where}: {text[:80]!r} does not say whether the product is for sale. Write one of {known}, or leave it "
-            "empty."
-        )
-    return word
-
-
 def collections(of: Iterable[Record]) -> Iterator[tuple[str, Record]]:
     """Yield a collection per type and per tag of the products. Spellings with the same slug share one."""
     found: dict[str, Record] = {}
@@ -258,17 +238,11 @@ def _not_for_sale(path: Path, rows: list[Row]) -> str | None:
     return next((reason for reason in reasons if reason), None)
 
 
-def _merged(rows: list[Row]) -> Row:
-    """Return the first non-empty cell of each column."""
-    merged: Row = {}
-    for row in rows:
-        merged = row | merged
-    return merged
-
-
 def _product(rows: list[Row]) -> Record:
-    merged = _merged(rows)
-    images = sorted((row for row in rows if "image" in row), key=_position)
+    merged = {name: cell for row in reversed(rows) for name, cell in row.items()}  # the first cell of each column
+    images = [row for row in rows if "image" in row]
+    # Those without a position come last, in the order of the file.
+    images.sort(key=lambda row: int(n) if re.fullmatch("[0-9]{1,9}", n := row.get("position", "")) else 10**9)
     variants = [row for row in rows if row.keys() & {"option1", "sku", "price"}]  # other rows are images
     tags = (tag.strip() for tag in merged.get("tags", "").split(","))
     return _filled(
@@ -288,15 +262,9 @@ def _product(rows: list[Row]) -> Record:
 
 
 def _variant(row: Row) -> Record:
-    title = " / ".join(row[option] for option in OPTIONS if option in row)
+    title = " / ".join(row[option] for option in ("option1", "option2", "option3") if option in row)
     title = "" if title == "Default Title" else title  # Shopify's name for the only variant
     return _filled(title=title, sku=row.get("sku"), listPrice=row.get("price"))
-
-
-def _position(row: Row) -> int:
-    """Return the image's position. Images without one come last, in the order of the file."""
-    position = row.get("position", "")
-    return int(position) if re.fullmatch("[0-9]{1,9}", position) else 10**9
 
 
 def _filled(**members: Any) -> Record:
