@@ -7,7 +7,8 @@ import shlex
 import stat
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
@@ -21,10 +22,22 @@ LONGEST_PATH_PREFIX = 200
 PATH_PREFIX = re.compile(r"(?:/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._~-]+)+")
 OFF = "off"  # no rate limit
 
+_T = TypeVar("_T")
+
 
 def is_path_prefix(text: str) -> bool:
     """Return whether `text` can precede a path: `/gw`, `/shops/gw`; no trailing slash, no `//`, no dot segments."""
     return len(text) <= LONGEST_PATH_PREFIX and PATH_PREFIX.fullmatch(text) is not None
+
+
+def is_http_address(text: str, forbidden: str) -> bool:
+    """Return whether `text` is an http or https URL with a host, and without any of the `forbidden` characters."""
+    try:
+        parts = urlsplit(text)
+        fits = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+    return fits and text.isprintable() and not set(text) & set(forbidden)
 
 
 def listed(text: str | None) -> list[str]:
@@ -106,6 +119,12 @@ Networks = Annotated[str, _each(_network)]
 HostNames = Annotated[str, _each(_host_name)]
 
 
+def _field(default: _T, meaning: str, **rules: Any) -> _T:
+    """Return a field with its default, its description for users and its limits."""
+    field: _T = Field(default, description=meaning, **rules)
+    return field
+
+
 class Settings(BaseSettings):
     """All settings, from environment variables named PRODUCT_GATEWAY_ and the field's name in capitals.
 
@@ -114,187 +133,147 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", env_prefix=PREFIX, env_ignore_empty=True)
 
-    data_dir: Path = Field(Path("var"), description="Directory of the keys and the embedded database")
-    database_url: str | None = Field(
+    data_dir: Path = _field(Path("var"), "Directory of the keys and the embedded database")
+    database_url: str | None = _field(
+        None, "Database URL, such as postgresql://user@host/name; unset: SQLite in the data directory"
+    )
+    jwt_public_key_file: ReadableFile | None = _field(
+        None, "PEM public key that verifies bearer tokens; unset: the key in the data directory"
+    )
+    jwks_url: str | None = _field(None, "URL of the token issuer's keys (RFC 7517)", pattern="^https?://[^/?#@]+(/|$)")
+    jwt_issuer: str = _field("product-gateway", "Required `iss` of tokens")
+    jwt_audience: str = _field("product-gateway", "Required `aud` of tokens")
+    jwt_merchant_claim: str = _field("merchant", "Claim that names the merchant", min_length=1)
+    jwt_scope_claim: str | None = _field(
+        None, "Claim with the scopes, a string or a list; unset: `scope`, `scp` and `permissions` together"
+    )
+    jwt_leeway_seconds: float = _field(
+        10, "Seconds that the token issuer's clock may be ahead (`nbf`, `iat`)", ge=0, le=300
+    )
+    secret_key_file: ReadableFile | None = _field(
         None,
-        description="Database URL, such as postgresql://user@host/name; unset: SQLite in the data directory",
-    )
-    jwt_public_key_file: ReadableFile | None = Field(
-        None,
-        description="PEM public key that verifies bearer tokens; unset: the key in the data directory",
-    )
-    jwks_url: str | None = Field(
-        None, pattern="^https?://[^/?#@]+(/|$)", description="URL of the token issuer's keys (RFC 7517)"
-    )
-    jwt_issuer: str = Field("product-gateway", description="Required `iss` of tokens")
-    jwt_audience: str = Field("product-gateway", description="Required `aud` of tokens")
-    jwt_merchant_claim: str = Field("merchant", min_length=1, description="Claim that names the merchant")
-    jwt_scope_claim: str | None = Field(
-        None,
-        description="Claim with the scopes, a string or a list; unset: `scope`, `scp` and `permissions` together",
-    )
-    jwt_leeway_seconds: float = Field(
-        10, ge=0, le=300, description="Seconds that the token issuer's clock may be ahead (`nbf`, `iat`)"
-    )
-    secret_key_file: ReadableFile | None = Field(
-        None,
-        description="Fernet keys, one per line: the first encrypts merchants' secrets, all decrypt; unset: the key in "
+        "Fernet keys, one per line: the first encrypts merchants' secrets, all decrypt; unset: the key in "
         "the data directory",
     )
-    allow_private_addresses: bool = Field(
-        False, description="Allow product services, webhooks and the JWKS URL on loopback and private addresses"
+    allow_private_addresses: bool = _field(
+        False, "Allow product services, webhooks and the JWKS URL on loopback and private addresses"
     )
-    worker_concurrency: int = Field(4, ge=1, le=256, description="Concurrent syncs of one worker")
-    worker_poll_seconds: float = Field(
-        0.5, gt=0, le=60, description="Seconds between two looks of an idle worker for a sync"
+    worker_concurrency: int = _field(4, "Concurrent syncs of one worker", ge=1, le=256)
+    worker_poll_seconds: float = _field(0.5, "Seconds between two looks of an idle worker for a sync", gt=0, le=60)
+    lease_seconds: float = _field(
+        30, "Seconds without a heartbeat before another worker takes over a sync", ge=1, le=3600
     )
-    lease_seconds: float = Field(
-        30, ge=1, le=3600, description="Seconds without a heartbeat before another worker takes over a sync"
+    page_size: int = _field(250, "Records requested from a product service per page", ge=1, le=500)
+    connect_timeout_seconds: float = _field(
+        5, "Seconds that a product service may take to accept a connection", gt=0, le=600
     )
-    page_size: int = Field(250, ge=1, le=500, description="Records requested from a product service per page")
-    connect_timeout_seconds: float = Field(
-        5, gt=0, le=600, description="Seconds that a product service may take to accept a connection"
+    read_timeout_seconds: float = _field(
+        30, "Seconds that a product service may send nothing during a response", gt=0, le=600
     )
-    read_timeout_seconds: float = Field(
-        30, gt=0, le=600, description="Seconds that a product service may send nothing during a response"
+    request_timeout_seconds: float = _field(
+        120, "Seconds that one request to a product service may take in total", gt=0, le=3600
     )
-    request_timeout_seconds: float = Field(
-        120, gt=0, le=3600, description="Seconds that one request to a product service may take in total"
+    request_attempts: int = _field(
+        6, "Attempts for a request that may succeed later (429, 5xx, connection lost)", ge=1, le=20
     )
-    request_attempts: int = Field(
-        6, ge=1, le=20, description="Attempts for a request that may succeed later (429, 5xx, connection lost)"
-    )
-    retry_wait_seconds: float = Field(
+    retry_wait_seconds: float = _field(
         1,
+        "Seconds before the second attempt; each further wait is twice as long, up to 30 s, and never "
+        "shorter than the service asks for (Retry-After)",
         gt=0,
         le=10,
-        description="Seconds before the second attempt; each further wait is twice as long, up to 30 s, and never "
-        "shorter than the service asks for (Retry-After)",
     )
-    max_page_bytes: int = Field(
-        64 * 1024 * 1024, ge=1024, description="Largest response of a product service, decompressed"
+    max_page_bytes: int = _field(64 * 1024 * 1024, "Largest response of a product service, decompressed", ge=1024)
+    max_record_bytes: int = _field(
+        1024 * 1024, "Largest record in the catalog, as JSON with product ids; larger ones are rejected", ge=1024
     )
-    max_record_bytes: int = Field(
-        1024 * 1024,
-        ge=1024,
-        description="Largest record in the catalog, as JSON with product ids; larger ones are rejected",
+    max_catalog_records: int = _field(5_000_000, "Most records of one entity type in a merchant's catalog", ge=1)
+    max_catalog_bytes: int = _field(
+        10 * 1024**3, "Most bytes of records of one entity type in a merchant's catalog", ge=1024
     )
-    max_catalog_records: int = Field(
-        5_000_000, ge=1, description="Most records of one entity type in a merchant's catalog"
+    max_pages: int = _field(100_000, "Most pages that one sync may read", ge=1)
+    max_sync_seconds: float = _field(
+        21_600, "Seconds after its start at which a sync that is still running ends FAILED", gt=0, le=2_592_000
     )
-    max_catalog_bytes: int = Field(
-        10 * 1024**3, ge=1024, description="Most bytes of records of one entity type in a merchant's catalog"
+    sync_turn_seconds: float = _field(
+        60, "Seconds that a sync runs before it gives its slot to a waiting merchant", ge=0, le=86_400
     )
-    max_pages: int = Field(100_000, ge=1, description="Most pages that one sync may read")
-    max_sync_seconds: float = Field(
-        21_600,
-        gt=0,
-        le=2_592_000,
-        description="Seconds after its start at which a sync that is still running ends FAILED",
+    max_lost_workers: int = _field(5, "Workers that a sync may lose before it ends FAILED", ge=1, le=1000)
+    max_deleted_percent: int = _field(
+        50, "Largest share of a catalog of 20 records or more that a sync may remove without permission", ge=0, le=100
     )
-    sync_turn_seconds: float = Field(
-        60,
-        ge=0,
-        le=86_400,
-        description="Seconds that a sync runs before it gives its slot to a waiting merchant",
+    syncs_per_merchant: int = _field(
+        2, "Concurrent syncs of one merchant; each makes one request at a time", ge=1, le=2
     )
-    max_lost_workers: int = Field(5, ge=1, le=1000, description="Workers that a sync may lose before it ends FAILED")
-    max_deleted_percent: int = Field(
-        50,
-        ge=0,
-        le=100,
-        description="Largest share of a catalog of 20 records or more that a sync may remove without permission",
+    webhook_timeout_seconds: float = _field(15, "Seconds that a merchant's webhook may take to answer", gt=0, le=120)
+    webhook_retry_seconds: float = _field(
+        5, "Seconds before a webhook is called again; each further wait is twice as long, up to 6 h", gt=0, le=3600
     )
-    syncs_per_merchant: int = Field(
-        2, ge=1, le=2, description="Concurrent syncs of one merchant; each makes one request at a time"
+    webhook_give_up_hours: float = _field(
+        72, "Hours after which an undelivered webhook message is dropped", gt=0, le=720
     )
-    webhook_timeout_seconds: float = Field(
-        15, gt=0, le=120, description="Seconds that a merchant's webhook may take to answer"
+    webhooks_at_once: int = _field(
+        32, "Concurrent webhook calls of one worker, at most one per merchant", ge=1, le=1000
     )
-    webhook_retry_seconds: float = Field(
-        5,
-        gt=0,
-        le=3600,
-        description="Seconds before a webhook is called again; each further wait is twice as long, up to 6 h",
+    retention_days: float = _field(90, "Days that ended syncs are kept", gt=0, le=36500)
+    cancelled_retention_days: float = _field(
+        7, "Days that cancelled syncs are kept, at most the newest 1000 of each entity type", gt=0, le=36500
     )
-    webhook_give_up_hours: float = Field(
-        72, gt=0, le=720, description="Hours after which an undelivered webhook message is dropped"
+    requests_at_once: int = _field(
+        256, "Concurrent requests of one process; more get 503 with Retry-After", ge=1, le=100_000
     )
-    webhooks_at_once: int = Field(
-        32, ge=1, le=1000, description="Concurrent webhook calls of one worker, at most one per merchant"
+    rate_limit_per_merchant: RateLimit = _field(
+        "6000/minute", "Requests of one merchant to one process; more get 429; off: no limit"
     )
-    retention_days: float = Field(90, gt=0, le=36500, description="Days that ended syncs are kept")
-    cancelled_retention_days: float = Field(
-        7, gt=0, le=36500, description="Days that cancelled syncs are kept, at most the newest 1000 of each entity type"
+    rate_limit_per_address: RateLimit | None = _field(
+        None, "Requests of one address (IPv6: of one /64) to one process, before authentication; unset: no limit"
     )
-    requests_at_once: int = Field(
-        256,
-        ge=1,
-        le=100_000,
-        description="Concurrent requests of one process; more get 503 with Retry-After",
-    )
-    rate_limit_per_merchant: RateLimit = Field(
-        "6000/minute", description="Requests of one merchant to one process; more get 429; off: no limit"
-    )
-    rate_limit_per_address: RateLimit | None = Field(
+    trusted_proxies: Networks | None = _field(
         None,
-        description="Requests of one address (IPv6: of one /64) to one process, before authentication; unset: no limit",
-    )
-    trusted_proxies: Networks | None = Field(
-        None,
-        description="Comma-separated addresses and networks of proxies whose X-Forwarded-For, X-Forwarded-Proto and "
+        "Comma-separated addresses and networks of proxies whose X-Forwarded-For, X-Forwarded-Proto and "
         "X-Forwarded-Prefix are trusted; unset: none",
     )
-    public_base_path: BasePath | None = Field(
+    public_base_path: BasePath | None = _field(
         None,
-        description="Path prefix under which a proxy publishes the gateway, such as /gw; the proxy removes it from "
+        "Path prefix under which a proxy publishes the gateway, such as /gw; the proxy removes it from "
         "requests; unset: none",
     )
-    cors_origins: Origins | None = Field(
-        None, description="Comma-separated origins whose pages may read responses in a browser; *: all; unset: none"
+    cors_origins: Origins | None = _field(
+        None, "Comma-separated origins whose pages may read responses in a browser; *: all; unset: none"
     )
-    operations_host: str = Field(
-        "127.0.0.1", description="Address of the operations port: metrics, health and the monitor"
+    operations_host: str = _field("127.0.0.1", "Address of the operations port: metrics, health and the monitor")
+    operations_port: int | None = _field(
+        None, "Operations port; unset: 8090 for serve and demo, 8091 for worker; 0: any free port", ge=0, le=65535
     )
-    operations_port: int | None = Field(
+    operations_base_path: BasePath | None = _field(
+        None, "Path prefix under which a proxy publishes the operations port, such as /gw-ops; unset: none"
+    )
+    operations_host_names: HostNames | None = _field(
         None,
-        ge=0,
-        le=65535,
-        description="Operations port; unset: 8090 for serve and demo, 8091 for worker; 0: any free port",
-    )
-    operations_base_path: BasePath | None = Field(
-        None,
-        description="Path prefix under which a proxy publishes the operations port, such as /gw-ops; unset: none",
-    )
-    operations_host_names: HostNames | None = Field(
-        None,
-        description="Comma-separated host names that metrics and health requests may use, besides addresses; *: all; "
+        "Comma-separated host names that metrics and health requests may use, besides addresses; *: all; "
         "unset: see docs/operations",
     )
-    operator_token_file: ReadableFile | None = Field(
-        None, description="File with the token that opens the monitor to operators; unset: only this machine may use it"
+    operator_token_file: ReadableFile | None = _field(
+        None, "File with the token that opens the monitor to operators; unset: only this machine may use it"
     )
-    docs: bool = Field(True, description="Serve the documentation pages `/`, `/docs` and `/docs/try`")
-    access_log: bool = Field(True, description="Log one line for each request")
-    log_format: str = Field("text", pattern="^(text|json)$", description="Format of log lines: text or json")
-    log_level: str = Field(
-        "INFO",
-        pattern="^(DEBUG|INFO|WARNING|ERROR)$",
-        description="Lowest level that is logged: DEBUG, INFO, WARNING or ERROR",
+    docs: bool = _field(True, "Serve the documentation pages `/`, `/docs` and `/docs/try`")
+    access_log: bool = _field(True, "Log one line for each request")
+    log_format: str = _field("text", "Format of log lines: text or json", pattern="^(text|json)$")
+    log_level: str = _field(
+        "INFO", "Lowest level that is logged: DEBUG, INFO, WARNING or ERROR", pattern="^(DEBUG|INFO|WARNING|ERROR)$"
     )
-    validate_responses: bool = Field(
-        False,
-        description="Check every response against the spec (for tests: an invalid response becomes a 500)",
+    validate_responses: bool = _field(
+        False, "Check every response against the spec (for tests: an invalid response becomes a 500)"
     )
-    otel_exporter_otlp_endpoint: Receiver | None = Field(
+    otel_exporter_otlp_endpoint: Receiver | None = _field(
         None,
+        "URL of an OTLP/HTTP receiver for traces, such as http://localhost:4318; unset: no traces",
         validation_alias="OTEL_EXPORTER_OTLP_ENDPOINT",
-        description="URL of an OTLP/HTTP receiver for traces, such as http://localhost:4318; unset: no traces",
     )
-    otel_exporter_otlp_traces_endpoint: Receiver | None = Field(
+    otel_exporter_otlp_traces_endpoint: Receiver | None = _field(
         None,
+        "Complete URL for traces, if its path is not /v1/traces",
         validation_alias="OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
-        description="Complete URL for traces, if its path is not /v1/traces",
     )
 
     @model_validator(mode="after")

@@ -4,7 +4,6 @@ import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
-from urllib.parse import urlsplit
 
 import typer
 
@@ -19,19 +18,12 @@ app = typer.Typer()
 STANDARD_INPUT = Path("-")
 
 ENDS = "Exit status: 0 done, 1 refused or the gateway cannot be reached, 2 wrong usage"
-ENDS_OF_SYNC = (
-    f"{ENDS}, 3 a sync is active already, 4 the sync FAILED, 5 it was CANCELLED, 130 stopped with Ctrl-C (the sync "
-    "goes on)."
-)
 
 
 def _address(text: str) -> str:
-    try:
-        parts = urlsplit(text)
-        fits = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        fits = False
-    if not fits or not text.isprintable() or set(text) & set(" \\?#@"):
+    from product_gateway.settings import is_http_address
+
+    if not is_http_address(text, " \\?#@"):
         raise typer.BadParameter(
             f"{text[:200]!r} is not the address of a gateway: http:// or https://, a host and perhaps a path, such as "
             "http://127.0.0.1:8080."
@@ -66,7 +58,10 @@ Json = Annotated[bool, typer.Option("--json", help="Print what the gateway answe
 HERE = "http://127.0.0.1:8080"
 
 
-@app.command(epilog=ENDS_OF_SYNC)
+@app.command(
+    epilog=f"{ENDS}, 3 a sync is active already, 4 the sync FAILED, 5 it was CANCELLED, 130 stopped with Ctrl-C (the "
+    "sync goes on)."
+)
 def sync(
     entity_type: Type,
     url: Url = HERE,
@@ -134,7 +129,6 @@ def _access(url: str, token_file: Path | None, as_json: bool, patience: float = 
 
 
 def _token(path: Path) -> str:
-    """Raises SettingsError."""
     try:
         token = sys.stdin.readline().strip() if path == STANDARD_INPUT else path.read_text("ascii").strip()
     except (OSError, UnicodeDecodeError):

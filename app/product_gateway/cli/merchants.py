@@ -128,11 +128,11 @@ def reencrypt() -> None:
     from product_gateway.merchants import administration
 
     with open_database(secrets=True) as (settings, database):
-        done = administration.reencrypt(settings, database)
-        typer.echo(f"Encrypted {done.renewed} secrets with the first key; {done.unchanged} already were.")
-        if done.unreadable:
+        renewed, unchanged, unreadable = administration.reencrypt(settings, database)
+        typer.echo(f"Encrypted {renewed} secrets with the first key; {unchanged} already were.")
+        if unreadable:
             typer.echo(
-                f"No key in the key file reads {len(done.unreadable)}: {', '.join(done.unreadable)}. Add the key that "
+                f"No key in the key file reads {len(unreadable)}: {', '.join(unreadable)}. Add the key that "
                 "they were encrypted with, or set them again: product-gateway merchant update",
                 err=True,
             )
@@ -149,7 +149,11 @@ def remove(
     with open_database() as (_, database):
         database.call(merchants.get, name)
         if not yes:
-            _confirm(f"Erase {name} with its syncs and its catalog?")
+            # typer.confirm would write a space to standard output
+            typer.echo(f"Erase {name} with its syncs and its catalog? [y/N] ", nl=False, err=True)
+            if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+                typer.echo("Nothing was done.", err=True)
+                raise typer.Exit(1)
         database.call(merchants.remove, name)
         typer.echo(f"Removed {name}.")
 
@@ -160,11 +164,3 @@ def _set_webhook(database: "Database", name: str, webhook: "WebhookChange | None
     secret = None if webhook is None else administration.set_webhook(database, name, webhook)
     if secret is not None:
         typer.echo(f"The secret of its webhook, which is not shown again: {secret}")
-
-
-def _confirm(question: str) -> None:
-    # typer.confirm would write a space to standard output
-    typer.echo(f"{question} [y/N] ", nl=False, err=True)
-    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-        typer.echo("Nothing was done.", err=True)
-        raise typer.Exit(1)

@@ -7,7 +7,6 @@ import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from product_gateway.auth.encryption import Secrets
 from product_gateway.auth.keys import merchant_name
@@ -17,11 +16,10 @@ from product_gateway.errors import SettingsError
 from product_gateway.model.merchants import Merchant, Platform
 from product_gateway.model.syncs import EntityType
 from product_gateway.model.webhooks import Delivery, DeliveryStatus
-from product_gateway.settings import Settings
+from product_gateway.settings import Settings, is_http_address
 from product_gateway.telemetry.visible_text import visible
 
-PRUNED_AT_ONCE = 200
-
+PRUNED_AT_ONCE = 200  # syncs of one transaction
 SECRET_BYTES = range(24, 65)  # of a webhook (Standard Webhooks, "Signature scheme")
 DELIVERIES_SHOWN = 5
 
@@ -85,12 +83,12 @@ def set_webhook(database: Database, name: str, change: WebhookChange) -> str | N
         database.call(webhooks.remove, name)
         return None
     known = database.call(webhooks.find, name)
-    if change.needs_fresh or (known is None and "secret" not in change.values):
-        secret, encrypted = change.fresh
-        database.call(webhooks.put, name, **{**change.values, "secret": encrypted})
-        return secret
-    database.call(webhooks.put, name, **change.values)
-    return None
+    values, fresh = change.values, None
+    if change.needs_fresh or (known is None and "secret" not in values):
+        fresh, secret = change.fresh
+        values = {**values, "secret": secret}
+    database.call(webhooks.put, name, **values)
+    return fresh
 
 
 def add(
@@ -113,10 +111,8 @@ def update(
     webhook: WebhookChange | None = None,
 ) -> Merchant:
     """Change a merchant; the caller sets the webhook afterwards. Raises SettingsError."""
-    if platform is not None:
-        values = {**values, "platform": platform}
-    if disabled is not None:
-        values = {**values, "disabled": disabled}
+    more = {"platform": platform, "disabled": disabled}
+    values = {**values, **{name: value for name, value in more.items() if value is not None}}
     if not values and webhook is None:
         raise SettingsError("Nothing to change: name at least one of the options, which --help shows.")
     wants_one = webhook is not None and not webhook.off and "url" not in webhook.values
@@ -133,17 +129,11 @@ def allow_mass_deletion(database: Database, name: str, entity_type: EntityType) 
     database.call(catalog_removal.allow_mass_deletion, name, entity_type)
 
 
-@dataclass(frozen=True, slots=True)
-class Reencrypted:
-    """The result of a re-encryption; `unreadable` names secrets that no key decrypts."""
+def reencrypt(settings: Settings, database: Database) -> tuple[int, int, list[str]]:
+    """Encrypt every stored secret with the first key of the key file. A secret that is changed meanwhile is kept.
 
-    renewed: int
-    unchanged: int
-    unreadable: list[str]
-
-
-def reencrypt(settings: Settings, database: Database) -> Reencrypted:
-    """Encrypt every stored secret with the first key of the key file. A secret that is changed meanwhile is kept."""
+    Returns the numbers of renewed and of unchanged secrets, and the names of those that no key decrypts.
+    """
     keys = Secrets(settings)
     renewed = unchanged = 0
     unreadable: list[str] = []
@@ -153,11 +143,9 @@ def reencrypt(settings: Settings, database: Database) -> Reencrypted:
         except SettingsError:
             unreadable.append(f"{each.merchant} ({each.what})")
             continue
-        if anew is None:
-            unchanged += 1
-        else:
-            renewed += database.call(encrypted.replace, each, anew)
-    return Reencrypted(renewed, unchanged, unreadable)
+        unchanged += anew is None
+        renewed += anew is not None and database.call(encrypted.replace, each, anew)
+    return renewed, unchanged, unreadable
 
 
 def prune(settings: Settings, database: Database) -> int:
@@ -199,30 +187,21 @@ def _described_webhook(database: Database, name: str) -> str:
     state = "" if found.gone_at is None else f", turned off by a 410 at {found.gone_at:%Y-%m-%d %H:%M:%S} UTC"
     if found.previous_secret_until is not None:
         state += f", signed with the previous secret too until {found.previous_secret_until:%Y-%m-%d %H:%M:%S} UTC"
-    return f"{_without_query(found.url)}{state}"
+    return re.sub(r"\?.*", "?***", found.url) + state
 
 
 def _described(delivery: Delivery) -> str:
     attempts = f"{delivery.attempts} attempt{'' if delivery.attempts == 1 else 's'}"
-    text = f"{delivery.created_at:%Y-%m-%d %H:%M:%S} {delivery.event} of {delivery.sync_id}: {delivery.status}"
-    text += f" after {attempts}"
+    told = f"{delivery.event} of {delivery.sync_id}: {delivery.status} after {attempts}"
+    text = f"{delivery.created_at:%Y-%m-%d %H:%M:%S} {told}"
     if delivery.next_attempt_at is not None:
         text += f", next {delivery.next_attempt_at:%Y-%m-%d %H:%M:%S}"
     return text if delivery.status is DeliveryStatus.DELIVERED else f"{text}. {delivery.last_error or ''}".rstrip(". ")
 
 
-def _is_address(url: str, unwanted: str) -> bool:
-    try:
-        parts = urlsplit(url)
-        wanted = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        wanted = False
-    return wanted and url.isprintable() and not set(url) & set(unwanted)
-
-
 def _checked_webhook_url(settings: Settings, url: str) -> str:
     """Accept a query, which many receivers need. It may hold a key, so it is never shown."""
-    if not _is_address(url, " \\#@") or len(url) > 2000:
+    if not is_http_address(url, " \\#@") or len(url) > 2000:
         raise SettingsError(
             f"{_shown(url)} is not the address of a webhook: https://, a host, and perhaps a path and a query, without "
             "a user or fragment."
@@ -232,7 +211,7 @@ def _checked_webhook_url(settings: Settings, url: str) -> str:
 
 
 def _checked_url(settings: Settings, url: str) -> str:
-    if not _is_address(url, " \\?#@"):
+    if not is_http_address(url, " \\?#@"):
         raise SettingsError(
             f"{_shown(url)} is not the address of a product service: https://, a host and perhaps a path, without a "
             "user, query or fragment. /products and /collections are added to it."
@@ -242,15 +221,11 @@ def _checked_url(settings: Settings, url: str) -> str:
 
 
 def _refuse_plain_http(settings: Settings, url: str) -> None:
-    if urlsplit(url).scheme == "http" and not settings.allow_private_addresses:
+    if url.lower().startswith("http:") and not settings.allow_private_addresses:
         raise SettingsError(
             f"{_shown(url)} would be called without encryption. Give an https:// address; on a private network, "
             "PRODUCT_GATEWAY_ALLOW_PRIVATE_ADDRESSES=true allows http://."
         )
-
-
-def _without_query(url: str) -> str:
-    return re.sub(r"\?.*", "?***", url)
 
 
 def _shown(url: str) -> str:
@@ -259,7 +234,6 @@ def _shown(url: str) -> str:
 
 
 def token_in(path: Path) -> str:
-    """Read a bearer token from a file. Raises SettingsError."""
     try:
         token = path.read_text("ascii").strip()
     except (OSError, UnicodeDecodeError):
@@ -270,7 +244,6 @@ def token_in(path: Path) -> str:
 
 
 def webhook_secret_in(path: Path) -> str:
-    """Read a webhook secret from a file. Raises SettingsError."""
     try:
         secret = path.read_text("ascii").strip()
         size = len(base64.b64decode(secret.removeprefix("whsec_"), validate=True))
