@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from product_gateway.cli import check_service, client, database, merchants, sandbox, servers, tokens
+from product_gateway.cli import check_service, client, merchants, operator, servers
 from product_gateway.errors import GatewayError
 from product_gateway.telemetry.visible_text import visible_lines
 
@@ -20,7 +20,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(merchants.app, name="merchant")
-for group in (servers, database, tokens, check_service, client, sandbox):
+for group in (servers, operator, check_service, client):
     app.add_typer(group.app)
 
 

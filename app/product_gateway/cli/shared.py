@@ -20,8 +20,7 @@ def _merchant_name(text: str) -> str:
 
 MerchantName = Annotated[str, typer.Argument(help="The merchant's name, as tokens have it.", callback=_merchant_name)]
 ServiceTokenFile = Annotated[
-    Path | None,
-    typer.Option(exists=True, dir_okay=False, help="File with the token that the product service expects."),
+    Path | None, typer.Option(exists=True, dir_okay=False, help="File with the token that the product service expects.")
 ]
 
 

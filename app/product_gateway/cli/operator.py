@@ -1,0 +1,53 @@
+"""The operator's commands besides `merchant`: migrate, prune and token."""
+
+from typing import Annotated
+
+import typer
+
+from product_gateway.cli.shared import MerchantName, load_settings, open_database
+
+app = typer.Typer()
+
+
+@app.command()
+def migrate() -> None:
+    """Bring the database's tables up to date."""
+    from product_gateway import data_directory
+    from product_gateway.db import migrate
+    from product_gateway.db.database import open_database
+
+    settings = load_settings()
+    data_directory.make_files_private()
+    if settings.database_url is None:
+        data_directory.make(settings.data_dir)
+    with open_database(settings.database) as database:
+        typer.echo(f"The database is at revision {database.call(migrate.upgrade)}.")
+
+
+@app.command()
+def prune() -> None:
+    """Drop the history of syncs that is older than the settings keep it. Workers do this by themselves."""
+    from product_gateway.merchants import administration
+
+    with open_database() as (settings, database):
+        typer.echo(f"Dropped {administration.prune(settings, database)} syncs.")
+
+
+@app.command()
+def token(
+    name: MerchantName,
+    scope: Annotated[
+        list[str] | None, typer.Option(help="A right: sync:write, sync:read or catalog:read; unset: all.")
+    ] = None,
+    expires: Annotated[str, typer.Option(help="How long it is good for: 90s, 30m, 1h, 7d.")] = "1h",
+) -> None:
+    """Print a bearer token for a merchant, signed with the data directory's own key."""
+    from product_gateway import data_directory
+    from product_gateway.auth import keys
+
+    good_for = keys.lifetime(expires)
+    settings = load_settings()
+    if data_directory.signs(settings):
+        data_directory.require_key(settings, data_directory.SIGNING_KEY)
+    scopes = [each for given in scope for each in given.split()] if scope else list(keys.SCOPES)
+    typer.echo(keys.issue_token(settings, name, scopes, good_for))
