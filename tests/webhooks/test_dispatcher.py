@@ -38,8 +38,13 @@ from product_gateway.services import worker
 from product_gateway.settings import Settings
 from product_gateway.telemetry.metrics import Metrics
 from product_gateway.webhooks import dispatcher
-from product_gateway.webhooks.backoff import JITTER, LONGEST_RETRY_AFTER, LONGEST_WAIT, retry_delay
-from product_gateway.webhooks.dispatcher import WebhookDispatcher
+from product_gateway.webhooks.dispatcher import (
+    JITTER,
+    LONGEST_RETRY_AFTER,
+    LONGEST_WAIT,
+    WebhookDispatcher,
+    retry_delay,
+)
 from tests.support import webhook_receivers
 from tests.support.deployment import Deployment, within
 from tests.support.webhook_receivers import SECRET, Hooks, Message

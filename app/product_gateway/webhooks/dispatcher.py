@@ -14,20 +14,22 @@ from product_gateway.auth.encryption import Secrets
 from product_gateway.db import syncs, webhooks
 from product_gateway.db.database import Database
 from product_gateway.errors import OutboundError, SettingsError, SyncNotFound, Unavailable
+from product_gateway.http_client.backoff import exponential_delay
 from product_gateway.http_client.client import HttpClient, retry_after
 from product_gateway.model.webhooks import Delivery, Webhook
 from product_gateway.settings import Settings
 from product_gateway.supervisor import Loop, Supervisor
 from product_gateway.telemetry import logs, metrics
 from product_gateway.telemetry.metrics import DELIVERED, GIVEN_UP, RETRIED, Metrics
-from product_gateway.webhooks.backoff import retry_delay
 from product_gateway.webhooks.signing import payload, signature_headers
 
 logger = logging.getLogger(__name__)
 
 LEASES_PER_TIMEOUT = 2  # an attempt takes at most one time-out; the rest is for recording its result
 SECONDS_TO_FINISH = 1.0  # for running attempts after a stop; then they are handed back
-NOT_CALLED = "Webhooks are not called until the database is back"
+JITTER = (0.75, 1.25)
+LONGEST_WAIT = 6 * 3600.0
+LONGEST_RETRY_AFTER = 24 * 3600.0
 STOPPED = "The worker was stopped before an answer came."
 
 
@@ -64,8 +66,8 @@ class WebhookDispatcher:
         """Make deliveries until `stop` is set. Then finish the running ones, or hand them back."""
         stopping: asyncio.Task[object] = asyncio.create_task(stop.wait())
         try:
-            work = partial(self._deliver_loop, stopping)
-            await self._supervisor.keep(metrics.DELIVERIES, work, stop=stop, away=NOT_CALLED)
+            work, away = partial(self._deliver_loop, stopping), "Webhooks are not called until the database is back"
+            await self._supervisor.keep(metrics.DELIVERIES, work, stop=stop, away=away)
             if self._running:
                 await asyncio.wait(self._running.values(), timeout=SECONDS_TO_FINISH)
         finally:
@@ -163,3 +165,9 @@ class WebhookDispatcher:
             return
         self._metrics.notified(kind)
         logger.log(logging.INFO if kind is DELIVERED else logging.WARNING, "%s", message)
+
+
+def retry_delay(attempt: int, first: float, retry_after: float | None) -> float:
+    """Return the seconds until the next attempt: exponential, or Retry-After where the receiver asks for longer."""
+    delay = exponential_delay(attempt, first, LONGEST_WAIT, jitter=JITTER)
+    return max(delay, min(retry_after or 0.0, LONGEST_RETRY_AFTER))
