@@ -17,13 +17,13 @@ class GatewayError(Exception):
     │   ├── MissingScope          the token does not carry the right
     │   ├── UnknownMerchant       the token names a merchant that we don't have
     │   ├── MerchantDisabled
-    │   └── NotBringYourOwnPlatform
+    │   └── NotBringYourOwnPlatform   it has no product service, so there is nothing to sync
     ├── NotFound
     │   ├── NeverSynced           no sync of this entity type has succeeded
     │   ├── NoActiveSync          there is nothing to cancel
-    │   ├── SyncNotFound
+    │   ├── SyncNotFound          of this merchant
     │   ├── PageNotFound          there is no such page, or the operator shows none
-    │   └── RecordNotFound
+    │   └── RecordNotFound        in this merchant's catalog
     ├── SyncAlreadyActive         one of this merchant and entity type is queued or in progress
     ├── RateLimited               this merchant or address asks too often
     ├── LeaseLost                 the claim is no longer ours: stop, write nothing
@@ -35,8 +35,9 @@ class GatewayError(Exception):
     │   ├── AnswerTooLarge
     │   └── AnswerUnreadable      it is compressed in a way that cannot be undone, or nested too deep
     ├── Refused                   a gateway that the client command asked did not do it
-    └── PullFailed                the sync ends FAILED with this code
-        └── PullInterrupted       the same, where trying the request again may help
+    ├── PullFailed                the sync ends FAILED with this code
+    │   └── PullInterrupted       the same, where trying the request again may help
+    └── TurnOver                  the sync gives its slot to a waiting merchant
     """
 
     def __init__(self, detail: str) -> None:
@@ -65,8 +66,6 @@ class NotAllowed(GatewayError):
 
 
 class MissingScope(NotAllowed):
-    """The token does not carry the scope that the operation needs."""
-
     def __init__(self, scope: str, claims: Sequence[str]) -> None:
         super().__init__(
             f"The token does not carry the scope {scope}, which this operation needs. Scopes are read from "
@@ -77,22 +76,16 @@ class MissingScope(NotAllowed):
 
 
 class UnknownMerchant(NotAllowed):
-    """The token names a merchant that the gateway does not have."""
-
     def __init__(self) -> None:
         super().__init__("The token is valid, but the gateway does not know its merchant.")
 
 
 class MerchantDisabled(NotAllowed):
-    """The merchant has been switched off."""
-
     def __init__(self) -> None:
         super().__init__("This merchant is disabled.")
 
 
 class NotBringYourOwnPlatform(NotAllowed):
-    """Only merchants with a product service of their own have anything to sync."""
-
     def __init__(self) -> None:
         super().__init__(
             "This merchant does not use bring your own platform for its products, so there is nothing to sync."
@@ -119,36 +112,26 @@ class NeverSynced(NotFound):
 
 
 class NoActiveSync(NotFound):
-    """No sync of this entity type is queued or in progress."""
-
     def __init__(self, entity_type: EntityType) -> None:
         super().__init__(f"No sync of {entity_type} is queued or in progress, so there is nothing to cancel.")
 
 
 class SyncNotFound(NotFound):
-    """There is no such sync of this merchant."""
-
     def __init__(self, sync_id: UUID) -> None:
         super().__init__(f"There is no sync {sync_id}.")
 
 
 class PageNotFound(NotFound):
-    """There is no such page, or the operator has turned it off."""
-
     def __init__(self) -> None:
         super().__init__("There is nothing at this path.")
 
 
 class RecordNotFound(NotFound):
-    """There is no such record in this merchant's catalog."""
-
     def __init__(self, entity_type: EntityType, record_id: str) -> None:
         super().__init__(f"The catalog has no {entity_type.lower()} with the id {record_id!r}.")
 
 
 class SyncAlreadyActive(GatewayError):
-    """Only one sync per merchant and entity type may be queued or in progress."""
-
     def __init__(self, active: Sync) -> None:
         super().__init__(
             f"Sync {active.id} of {active.entity_type} is {active.status}. Only one sync per entity type may be "
@@ -179,8 +162,6 @@ class Unavailable(GatewayError):
 
 
 class Overloaded(Unavailable):
-    """The process is at its limit of concurrent requests or of memory."""
-
     def __init__(self, detail: str = "The gateway has more requests than it can serve at the moment.") -> None:
         super().__init__(detail)
 
@@ -218,13 +199,7 @@ class Refused(GatewayError):
     """
 
     def __init__(
-        self,
-        detail: str,
-        status: int,
-        *,
-        body: object = None,
-        wait: float | None = None,
-        active: UUID | None = None,
+        self, detail: str, status: int, *, body: object = None, wait: float | None = None, active: UUID | None = None
     ) -> None:
         super().__init__(detail)
         self.status = status
