@@ -15,7 +15,6 @@ from pathlib import Path
 from product_gateway.errors import SettingsError
 from product_gateway.settings import Settings
 
-UMASK = 0o077
 SIGNING_KEY = "signing-key.pem"
 SECRET_KEY = "secret.key"  # noqa: S105 - the name of a file
 DATABASE = "gateway.db"
@@ -28,13 +27,13 @@ def prepare(settings: Settings, *, secrets: bool = False) -> None:
     A process with a database URL and with settings for all keys does not need it. Raise SettingsError.
     """
     make_files_private()
-    if settings.database_url is None or signs(settings) or _has_secret_key(settings, secrets):
+    if settings.database_url is None or signs(settings) or (secrets and settings.secret_key_file is None):
         make(settings.data_dir)
 
 
 def require(settings: Settings, *, secrets: bool = False) -> None:
     """Raise SettingsError if this process needs the directory or the embedded database and it does not exist."""
-    if settings.database_url is None or _has_secret_key(settings, secrets):
+    if settings.database_url is None or (secrets and settings.secret_key_file is None):
         _require_directory(settings.data_dir)
     if settings.database_url is None and not (settings.data_dir / DATABASE).exists():
         raise SettingsError(
@@ -54,12 +53,7 @@ def require_key(settings: Settings, name: str) -> None:
 
 
 def make_files_private() -> None:
-    """Set the umask: only its user may access files that this process creates."""
-    os.umask(UMASK)
-
-
-def _has_secret_key(settings: Settings, secrets: bool) -> bool:
-    return secrets and settings.secret_key_file is None
+    os.umask(0o077)
 
 
 def _require_directory(path: Path) -> None:
@@ -104,22 +98,22 @@ def check(path: Path) -> None:
 def warning(settings: Settings) -> str | None:
     """Return a warning for the operator if every user may read the directory."""
     path = settings.data_dir
-    try:
+    with suppress(OSError):
         mode = stat.S_IMODE(path.stat().st_mode)
-    except OSError:
-        return None
-    if mode & (stat.S_IROTH | stat.S_IXOTH):
-        return (
-            f"Every user may read the data directory {path} (mode {mode:04o}). Run: chmod 700 {shlex.quote(str(path))}"
-        )
+        if mode & (stat.S_IROTH | stat.S_IXOTH):
+            remedy = f"Run: chmod 700 {shlex.quote(str(path))}"
+            return f"Every user may read the data directory {path} (mode {mode:04o}). {remedy}"
     return None
 
 
-def read_key(path: Path) -> bytes:
-    """Return the content of a key file. Raise SettingsError if it is unreadable or if every user may access it.
+def read_or_create(path: Path, content: bytes) -> bytes:
+    """Return the content of a key file. Create it with `content` unless it exists. Raise SettingsError.
 
-    Its group may access it: Kubernetes volumes with an fsGroup need that.
+    The file's group may access it: Kubernetes volumes with an fsGroup need that. Other users may not.
     """
+    if not path.exists():
+        with _draft(path, content) as draft, suppress(FileExistsError):  # another process was faster: its key counts
+            os.link(draft, path)
     try:
         mode = stat.S_IMODE(path.stat().st_mode)
         content = path.read_bytes()
@@ -131,14 +125,6 @@ def read_key(path: Path) -> bytes:
             f"Run: chmod 600 {shlex.quote(str(path))}. If other users may have read it, replace it."
         )
     return content
-
-
-def read_or_create(path: Path, content: bytes) -> bytes:
-    """Return the content of a key file. Create it with `content` unless it exists. Raise SettingsError."""
-    if not path.exists():
-        with _draft(path, content) as draft, suppress(FileExistsError):  # another process was faster: its key counts
-            os.link(draft, path)
-    return read_key(path)
 
 
 def write_private(path: Path, content: bytes) -> None:

@@ -41,10 +41,8 @@ def run(settings: Settings, port: int, sample_port: int, catalog: Path, delay: f
         data_directory.write_private(
             token_file, keys.issue_token(settings, MERCHANT, list(keys.SCOPES), TOKEN_LIFETIME).encode() + b"\n"
         )
-        print(
-            _welcome(sockets.url_of(gateway), sockets.url_of(for_operations), token_file, *map(data.count, EntityType)),
-            flush=True,
-        )
+        urls = sockets.url_of(gateway), sockets.url_of(for_operations)
+        print(_welcome(*urls, token_file, *map(data.count, EntityType)), flush=True)
         processes.serve(settings, gateway, for_operations, with_worker=True)
 
 

@@ -6,8 +6,6 @@ of responses take five times as long.
 
 import gc
 
-ALLOCATIONS_PER_COLLECTION = 50_000
-
 
 def freeze_startup_objects() -> None:
     """Exclude all existing objects from collections (`gc.freeze`), and collect rarely from now on.
@@ -15,5 +13,5 @@ def freeze_startup_objects() -> None:
     Every long-running command calls this once after its start.
     """
     gc.freeze()
-    gc.set_threshold(ALLOCATIONS_PER_COLLECTION)
+    gc.set_threshold(50_000)  # allocations until the next collection
     gc.enable()

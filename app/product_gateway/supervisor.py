@@ -10,7 +10,6 @@ import logging
 import time
 import traceback
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
 
 from product_gateway.errors import Unavailable
 from product_gateway.http_client.backoff import exponential_delay
@@ -40,7 +39,6 @@ class Loop:
 
     @property
     def is_failing(self) -> bool:
-        """Whether the loop has failed since its last progress."""
         return self._failures > 0
 
     @property
@@ -56,7 +54,7 @@ class Loop:
         self._failures = 0
         self._logged.clear()
 
-    @contextmanager
+    @contextlib.contextmanager
     def idle(self) -> Iterator[None]:
         """Mark a wait of any length, such as for the next poll, so that the loop does not count as stalled."""
         self._is_idle = True
@@ -112,6 +110,7 @@ class Supervisor:
         a loop with `is_needed=False`.
         """
         loop = Loop(name, self._metrics, away)
+        stop = stop or asyncio.Event()
         if is_needed:
             self._loops.add(loop)
         try:
@@ -124,31 +123,21 @@ class Supervisor:
                     pause = min(longest_pause, loop.failed(error))
                 else:
                     return
-                if await _is_set_within(pause, stop):
-                    return
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(pause):
+                        await stop.wait()
+                        return
         finally:
             self._loops.discard(loop)
 
     def check(self) -> None:
         """Raise Unavailable if a loop has made no progress for too long."""
-        stalled = {
-            each.name: seconds
-            for each in tuple(self._loops)
-            if (seconds := each.seconds_without_progress) > self._stalled_after
-        }
+        seconds = {each.name: each.seconds_without_progress for each in tuple(self._loops)}
+        stalled = [f"{name} ({each:.0f} s)" for name, each in sorted(seconds.items()) if each > self._stalled_after]
         if stalled:
-            names = ", ".join(f"{name} ({seconds:.0f} s)" for name, seconds in sorted(stalled.items()))
-            raise Unavailable(f"Background loops of this process make no progress: {names}. Its log says why.")
-
-
-async def _is_set_within(seconds: float, stop: asyncio.Event | None) -> bool:
-    if stop is None:
-        await asyncio.sleep(seconds)
-        return False
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await stop.wait()
-    return stop.is_set()
+            raise Unavailable(
+                f"Background loops of this process make no progress: {', '.join(stalled)}. Its log says why."
+            )
 
 
 def _place(error: Exception) -> tuple[object, ...]:

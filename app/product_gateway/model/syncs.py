@@ -77,9 +77,7 @@ class Sync:
         """The progress of the pull, 0 to 100; None while the total is unknown."""
         if self.records_total is None:
             return None
-        if self.records_total == 0:
-            return 100
-        return min(100, self.records_read * 100 // self.records_total)
+        return min(100, self.records_read * 100 // self.records_total) if self.records_total else 100
 
     @property
     def seconds_left(self) -> int:
