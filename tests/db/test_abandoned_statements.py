@@ -59,7 +59,7 @@ async def test_clients_that_ask_again_leave_no_sessions_behind_a_lock(
         holder.execute("LOCK TABLE catalog_records, catalog_counts, webhooks IN ACCESS EXCLUSIVE MODE")
         kinds = (
             lambda: database.read(catalog.page, "shop", EntityType.PRODUCT, "", 10),
-            lambda: database.read_autocommit(catalog.states, [("shop", EntityType.PRODUCT)]),
+            lambda: database.read(catalog.states, [("shop", EntityType.PRODUCT)]),
             lambda: database.write(catalog_removal.allow_mass_deletion, "shop", EntityType.PRODUCT),
         )
         crowd = [asyncio.create_task(asks(kind)) for kind in kinds for _ in range(CLIENTS)]

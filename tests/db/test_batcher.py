@@ -80,7 +80,7 @@ async def test_each_of_a_batch_has_its_own_outcome(database: Database) -> None:
     active = database.call(enqueue, "other", COLLECTION)
     wanted = [("shop", PRODUCT), ("other", PRODUCT), ("shop", PRODUCT), ("shop", COLLECTION), ("other", COLLECTION)]
     wanted += [("unknown", PRODUCT), ("bento", PRODUCT), ("gone", PRODUCT)]
-    found = await database.write_autocommit(enqueue_many, [EnqueueRequest(*each) for each in wanted])
+    found = await database.write(enqueue_many, [EnqueueRequest(*each) for each in wanted])
     accepted = [each for each in found if isinstance(each, Sync)]
     assert [(each.merchant, each.entity_type) for each in accepted] == [wanted[0], wanted[1], wanted[3]]
     assert all(each.status is SyncStatus.QUEUED for each in accepted)
@@ -100,11 +100,11 @@ async def test_a_batch_of_any_size_costs_two_statements_or_one_if_all_are_refuse
         database.call(merchants.add, name, Platform.BYOP, "https://shop.example")
     requests = [EnqueueRequest(name, PRODUCT) for name in reversed(names)]
     statements = recorded(database)
-    accepted = await database.write_autocommit(enqueue_many, requests)
+    accepted = await database.write(enqueue_many, requests)
     assert all(isinstance(each, Sync) for each in accepted)
     assert len(statements) == (1 if database.engine.name == "postgresql" else 2)
     statements.clear()
-    refused = await database.write_autocommit(enqueue_many, requests)
+    refused = await database.write(enqueue_many, requests)
     assert all(isinstance(each, SyncAlreadyActive) for each in refused)
     assert len(statements) == 1
 
@@ -112,7 +112,7 @@ async def test_a_batch_of_any_size_costs_two_statements_or_one_if_all_are_refuse
 async def test_a_read_with_autocommit_costs_one_statement(database: Database) -> None:
     """To begin and to end a transaction would be two more round trips to PostgreSQL."""
     statements = recorded(database)
-    (found,) = await database.read_autocommit(catalog.states, [("shop", PRODUCT)])
+    (found,) = await database.read(catalog.states, [("shop", PRODUCT)])
     assert isinstance(found, tuple)
     assert len(statements) == 1
 
@@ -120,12 +120,12 @@ async def test_a_read_with_autocommit_costs_one_statement(database: Database) ->
 async def test_requests_with_the_same_key_in_one_batch_get_one_sync(database: Database) -> None:
     """Another key is refused while the sync is active, and the same key with another entity type is invalid."""
     requests = [EnqueueRequest("shop", PRODUCT, key) for key in ("a", "a", "b")]
-    first, same, other = await database.write_autocommit(enqueue_many, requests)
+    first, same, other = await database.write(enqueue_many, requests)
     assert isinstance(first, Sync)
     assert isinstance(same, Sync)
     assert same.id == first.id
     assert isinstance(other, SyncAlreadyActive)
-    again, invalid = await database.write_autocommit(
+    again, invalid = await database.write(
         enqueue_many, [requests[0], EnqueueRequest("shop", COLLECTION, "a")]
     )
     assert isinstance(again, Sync)
@@ -140,7 +140,7 @@ async def test_batches_of_the_same_syncs_in_any_order_do_not_deadlock(database: 
         database.call(merchants.add, name, Platform.BYOP, "https://shop.example")
     orders = [names, names[::-1], names[15:] + names[:15]] * 3
     batches = [[EnqueueRequest(name, PRODUCT) for name in order] for order in orders]
-    asked = (database.write_autocommit(enqueue_many, batch) for batch in batches)
+    asked = (database.write(enqueue_many, batch) for batch in batches)
     async with asyncio.timeout(60):
         found = await asyncio.gather(*asked)
     accepted = [each.merchant for batch in found for each in batch if isinstance(each, Sync)]
@@ -150,7 +150,7 @@ async def test_batches_of_the_same_syncs_in_any_order_do_not_deadlock(database: 
 @pytest.mark.parametrize("name", ["it's", 'quo"ted', "back\\slash", "a,b", "{}", "ü"])
 async def test_any_merchant_name_is_passed_unchanged(database: Database, name: str) -> None:
     """Lists of names travel as JSON or as an array."""
-    [outcome] = await database.write_autocommit(enqueue_many, [EnqueueRequest(name, PRODUCT)])
+    [outcome] = await database.write(enqueue_many, [EnqueueRequest(name, PRODUCT)])
     assert isinstance(outcome, UnknownMerchant)
 
 

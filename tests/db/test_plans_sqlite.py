@@ -1,5 +1,6 @@
 """SQLite's plans read a bounded number of rows of a long queue or history, with and without ANALYZE."""
 
+import math
 import re
 import shutil
 import time
@@ -15,7 +16,7 @@ from uuid_utils.compat import uuid7
 from product_gateway.db import catalog, catalog_removal, catalog_write, claims, merchants, monitor, syncs, tables, types
 from product_gateway.db.database import Database, open_database
 from product_gateway.db.enqueue import EnqueueRequest, enqueue, enqueue_many
-from product_gateway.db.executor import BEGIN, WRITE, InFlight, WorkItem
+from product_gateway.db.executor import BEGIN, InFlight, Purpose, WorkItem
 from product_gateway.db.group_commit import GroupCommit
 from product_gateway.model.catalog import Page, Record
 from product_gateway.model.merchants import Platform
@@ -173,11 +174,13 @@ async def test_statistics_are_renewed_at_intervals_and_at_the_end(sqlite_templat
     for interval, closes, renewed in ((0.0, False, True), (3600.0, False, False), (3600.0, True, True)):
         path = shutil.copy(sqlite_template, tmp_path / f"{interval}{closes}.db")
         with open_database(f"sqlite:///{path}") as database:
-            writer = GroupCommit(database.engine.execution_options(**{BEGIN: WRITE}), interval)
+            writer = GroupCommit(database.engine.execution_options(**{BEGIN: Purpose(writes=True)}), interval)
             for name in ("first", "second"):
-                item = WorkItem(partial(add, name=name), InFlight(), writes=True)
+                in_flight = InFlight()
+                item = WorkItem(partial(add, name=name), in_flight, Purpose(writes=True))
+                added = in_flight.start(item, math.inf)
                 writer.run(item)
-                await item.future
+                await added
             if closes:
                 assert writer.close(time.monotonic() + 10)
             assert database.call(has_statistics) == renewed

@@ -81,9 +81,9 @@ async def work(database: Database) -> None:
     await database.write(merchants.add, name, Platform.BYOP, "https://shop.example/ü'\\")
     await database.write(webhooks.put, name, url="https://receiver.example", secret="encrypted\\x41")
     wanted = [(name, PRODUCT), (name, COLLECTION)]
-    made = await database.write_autocommit(enqueue_many, [EnqueueRequest(*each) for each in wanted])
+    made = await database.write(enqueue_many, [EnqueueRequest(*each) for each in wanted])
     assert all(isinstance(each, Sync) for each in made)
-    (again,) = await database.write_autocommit(enqueue_many, [EnqueueRequest(*wanted[0])])
+    (again,) = await database.write(enqueue_many, [EnqueueRequest(*wanted[0])])
     assert isinstance(again, SyncAlreadyActive)
     claim = None
     while claim is None or claim.merchant != name:
@@ -97,13 +97,13 @@ async def work(database: Database) -> None:
     found = await database.read(catalog.page, name, claim.entity_type, "", 10)
     assert {each.id for each in found.records} == {"NULL", TEXT}
     assert (await database.read(catalog.get, name, claim.entity_type, TEXT)).product_ids == ("1", "NULL", TEXT)
-    (read,) = await database.read_autocommit(syncs.get_many, [(name, claim.sync_id)])
+    (read,) = await database.read(syncs.get_many, [(name, claim.sync_id)])
     assert isinstance(read, Sync)
     assert read.status is SyncStatus.SUCCEEDED
     assert (read.counts.created, read.counts.unchanged) == (2, 0)
     assert read.finished_at is not None
     assert 0 <= (read.as_of - read.queued_at).total_seconds() < 600
-    states = await database.read_autocommit(catalog.states, wanted)
+    states = await database.read(catalog.states, wanted)
     assert not any(isinstance(each, Exception) for each in states)
     assert await database.read(webhooks.has_due, ())
     assert (await database.read(monitor.overview)).as_of.utcoffset() is not None
@@ -147,7 +147,7 @@ async def at_the_same_time(database: Database, number: int) -> None:
     """Do what conflicts with itself where transactions are serializable."""
     await database.write(readiness.check_writable)
     await database.write(merchants.add, f"merchant{number}", Platform.BYOP, "https://shop.example")
-    (made,) = await database.write_autocommit(enqueue_many, [EnqueueRequest(f"merchant{number}", PRODUCT)])
+    (made,) = await database.write(enqueue_many, [EnqueueRequest(f"merchant{number}", PRODUCT)])
     assert isinstance(made, Sync)
     await database.write(claims.claim, f"worker {number}", 600.0, 5, 1)
     await database.write(syncs.cancel, f"merchant{number}", PRODUCT)

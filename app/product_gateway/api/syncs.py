@@ -37,12 +37,10 @@ class SyncHandlers:
         self._database = database
         self._metrics = metrics
         self._waiters = waiters
-        self._enqueue: Batcher[EnqueueRequest, Sync] = Batcher(
-            lambda requests: database.write_autocommit(enqueue_many, requests)
-        )
-        self._syncs: Batcher[Key, Sync] = Batcher(lambda keys: database.read_autocommit(syncs.get_many, keys))
+        self._enqueue: Batcher[EnqueueRequest, Sync] = Batcher(lambda requests: database.write(enqueue_many, requests))
+        self._syncs: Batcher[Key, Sync] = Batcher(lambda keys: database.read(syncs.get_many, keys))
         self._states: Batcher[tuple[str, EntityType], catalog.StateAndLatest] = Batcher(
-            lambda keys: database.read_autocommit(catalog.states, keys)
+            lambda keys: database.read(catalog.states, keys)
         )
 
     async def enqueue_sync(

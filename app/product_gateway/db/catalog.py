@@ -10,6 +10,7 @@ from product_gateway.db import syncs
 from product_gateway.db.admission import ADMISSION_COLUMNS, refusal_of
 from product_gateway.db.engines.per_dialect import PerDialect
 from product_gateway.db.engines.values_table import ValuesTable
+from product_gateway.db.executor import autocommit
 from product_gateway.db.page_budget import MAX_PAGE_BYTES, fitting
 from product_gateway.db.tables import catalog_counts, catalog_records, merchants
 from product_gateway.db.tables import syncs as sync_table
@@ -73,6 +74,7 @@ def size_in_bytes(connection: Connection, merchant: str, entity_type: EntityType
     return connection.scalar(select(_counts.num_bytes).where(here)) or 0
 
 
+@autocommit
 def states(connection: Connection, keys: Sequence[tuple[str, EntityType]]) -> list[StateAndLatest | GatewayError]:
     """Return state and latest sync of each merchant and entity type, or the merchant's refusal."""
     rows = connection.execute(_select_states[connection.dialect.name], _by_type.parameters(connection, keys)).all()

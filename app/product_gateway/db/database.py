@@ -6,18 +6,18 @@ Functions of this package take a connection:
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import Connection, Engine, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from product_gateway.db.engines import postgresql, sqlite
 from product_gateway.db.errors import AWAY, in_one_line, translate_errors
-from product_gateway.db.executor import BEGIN, READ, WRITE, InFlight, ThreadPool, WorkItem, deadline
+from product_gateway.db.executor import BEGIN, InFlight, Purpose, ThreadPool, WorkItem, autocommit_work, deadline
 from product_gateway.db.group_commit import GroupCommit
 from product_gateway.errors import SettingsError, Unavailable
 from product_gateway.telemetry import tracing
@@ -47,34 +47,23 @@ class Database:
 
     def __init__(self, engine: Engine, deadline: float | None = None) -> None:
         self.engine = engine
-        self._deadline = deadline
-        self._last_deadline: float | None = None  # of all calls while the process stops, by the event loop's clock
+        self._timeout = deadline
+        self._last_deadline = math.inf  # of all calls while the process stops, by the event loop's clock
         self._in_flight = InFlight()
-        self._readers = ThreadPool(engine.execution_options(**{BEGIN: READ}), THREADS)
-        self._writing = engine.execution_options(**{BEGIN: WRITE})
+        self._readers = ThreadPool(engine.execution_options(**{BEGIN: Purpose(writes=False)}), THREADS)
+        self._writing = engine.execution_options(**{BEGIN: Purpose(writes=True)})
         one_writer = engine.dialect.name == "sqlite"
         self._writers = GroupCommit(self._writing) if one_writer else ThreadPool(self._writing, THREADS)
 
     async def read(self, work: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run `work(connection, …)` in a transaction that sees one snapshot."""
-        return await self._run(self._readers, partial(_call, work, args, kwargs), work)
-
-    async def read_autocommit(
-        self, work: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs
-    ) -> T:
-        """Run work that consists of one statement, without a transaction around it."""
-        return await self._run(self._readers, partial(_call, work, args, kwargs), work, autocommit=True)
+        """Run `work(connection, …)` in a transaction that sees one snapshot. Work marked `autocommit` needs none."""
+        purpose = Purpose(writes=False, autocommit=work in autocommit_work)
+        return await self._run(self._readers, purpose, work, lambda connection: work(connection, *args, **kwargs))
 
     async def write(self, work: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run `work(connection, …)` in a transaction; it is durable when this returns."""
-        return await self._run(self._writers, partial(_call, work, args, kwargs), work, writes=True)
-
-    async def write_autocommit(
-        self, work: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs
-    ) -> T:
-        """Run work whose statements are each right by themselves, without a transaction around them."""
-        call = partial(_call, work, args, kwargs)
-        return await self._run(self._writers, call, work, writes=True, autocommit=True)
+        """Run `work(connection, …)` in a transaction, as `read` does. It is durable when this returns."""
+        purpose = Purpose(writes=True, autocommit=work in autocommit_work)
+        return await self._run(self._writers, purpose, work, lambda connection: work(connection, *args, **kwargs))
 
     def call(self, work: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a write in the calling thread, for code without an event loop. It has no deadline."""
@@ -83,60 +72,54 @@ class Database:
 
     def start_deadline(self) -> None:
         """Start one deadline for all calls of the current request."""
-        if self._deadline is not None:
-            deadline.set(asyncio.get_running_loop().time() + self._deadline)
+        if self._timeout is not None:
+            deadline.set(asyncio.get_running_loop().time() + self._timeout)
 
     def shorten_deadline(self, seconds: float) -> None:
         """Give calls in flight this many seconds; new calls end after twice the time. For a process that stops."""
-        self._deadline = 2 * seconds
-        self._last_deadline = asyncio.get_running_loop().time() + self._deadline
-        for item in self._in_flight.items:
-            self._in_flight.set_deadline(item, seconds)
+        now = asyncio.get_running_loop().time()
+        self._timeout = 2 * seconds
+        self._last_deadline = now + self._timeout
+        self._in_flight.set_deadlines(now + seconds)
 
     def close(self) -> None:
         """Finish the calls in flight, cancel those that take too long, and close all connections."""
-        is_awaited = not all(item.is_done() for item in list(self._in_flight.items))
-        for seconds in (SECONDS_TO_FINISH if is_awaited else SECONDS_TO_GIVE_UP, SECONDS_TO_GIVE_UP):
+        for seconds in (SECONDS_TO_FINISH if self._in_flight.is_awaited() else SECONDS_TO_GIVE_UP, SECONDS_TO_GIVE_UP):
             moment = time.monotonic() + seconds
             if all([self._readers.close(moment), self._writers.close(moment)]):
                 break
-            for item in list(self._in_flight.items):
-                item.cancel()
+            self._in_flight.cancel()
         self.engine.dispose()
 
     async def _run(
         self,
         threads: ThreadPool | GroupCommit,
-        call: Callable[[Connection], T],
+        purpose: Purpose,
         work: Callable[..., T],
-        *,
-        writes: bool = False,
-        autocommit: bool = False,
+        call: Callable[[Connection], T],
     ) -> T:
         with tracing.db_span(work):
-            left = self._seconds_left()
-            item = WorkItem(call, self._in_flight, writes=writes, autocommit=autocommit)
-            if left is not None:
-                self._in_flight.set_deadline(item, left)
-            threads.run(item)
-            result: T = await item.future
+            item = WorkItem(call, self._in_flight, purpose)
+            future = self._in_flight.start(item, self._next_deadline())
+            try:
+                threads.run(item)
+                result: T = await future
+            except asyncio.CancelledError:
+                item.is_wanted = False
+                raise
+            finally:
+                del future  # breaks a reference cycle: the future holds the error, whose traceback holds this frame
         return result
 
-    def _seconds_left(self) -> float | None:
-        """Return the time for the next call. Raise Unavailable if there is none."""
-        if self._deadline is None:
-            return None
+    def _next_deadline(self) -> float:
+        """Return the deadline of the next call, by the event loop's clock. Raise Unavailable if there is no time."""
+        if self._timeout is None:
+            return math.inf
+        now = asyncio.get_running_loop().time()
         end = deadline.get() or self._last_deadline
-        if end is None:
-            return self._deadline
-        left = min(self._deadline, end - asyncio.get_running_loop().time())
-        if left <= 0:
+        if end <= now:
             raise Unavailable(AWAY) from TimeoutError("There is no time left to ask it.")
-        return left
-
-
-def _call(work: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any], connection: Connection) -> T:
-    return work(connection, *args, **kwargs)
+        return min(now + self._timeout, end)
 
 
 def connect(url: str, *, deadline: float | None = None, may_create: bool = True) -> Database:

@@ -12,6 +12,7 @@ from uuid_utils.compat import uuid7
 from product_gateway.db.admission import ADMISSION_COLUMNS, refusal_of
 from product_gateway.db.engines.per_dialect import PerDialect, insert_into
 from product_gateway.db.engines.values_table import ValuesTable
+from product_gateway.db.executor import autocommit
 from product_gateway.db.syncs import columns, sync_of
 from product_gateway.db.tables import ACTIVE, merchants, syncs
 from product_gateway.db.types import now
@@ -106,12 +107,12 @@ def enqueue(connection: Connection, merchant: str, entity_type: EntityType, idem
     return outcome
 
 
+@autocommit
 def enqueue_many(connection: Connection, requests: Sequence[EnqueueRequest]) -> list[Sync | GatewayError]:
     """Nothing -> QUEUED for each request; return its sync, or why there is none.
 
     A known idempotency key returns its sync in its current state, or InvalidRequest if that has another entity type.
     Other errors: SyncAlreadyActive, UnknownMerchant, MerchantDisabled, NotBringYourOwnPlatform.
-    Every statement is right by itself, so no transaction is needed.
     """
     attempt = _attempt_sqlite if connection.dialect.name == "sqlite" else _attempt_postgresql
     # All rows of a statement have one time: the ids keep the order of the requests, in which claims take the syncs.

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from contextvars import ContextVar
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from sqlalchemy import Connection, Engine
 
@@ -26,12 +26,28 @@ SECONDS_BETWEEN_CHECKS = 0.05
 SECONDS_BETWEEN_CANCELS = 0.25  # of an expired item
 MIN_SECONDS_BEFORE_CANCEL = 1.0  # an item that waited for its thread in a crowd, and runs now, may finish
 CANCELLABLE = "cancellable"  # the key of a connection's Cancellable in its `info`
-BEGIN = "begin"  # an execution option: what the transaction is for
-READ, WRITE = "read", "write"
-READ_AUTOCOMMIT, WRITE_AUTOCOMMIT = "read autocommit", "write autocommit"  # each statement is a transaction
+BEGIN = "begin"  # an execution option: the Purpose of the transaction
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 deadline: ContextVar[float | None] = ContextVar("deadline", default=None)
 """The deadline of the current request, by its event loop's clock."""
+
+
+autocommit_work: set[Callable[..., Any]] = set()
+
+
+def autocommit(work: F) -> F:
+    """Mark a function whose statements are each right by themselves: it needs no transaction around them."""
+    autocommit_work.add(work)
+    return work
+
+
+class Purpose(NamedTuple):
+    """What a transaction is for. With autocommit, each statement is a transaction."""
+
+    writes: bool
+    autocommit: bool = False
 
 
 class Cancellable(Protocol):
@@ -58,57 +74,27 @@ def connected(connection: Cancellable) -> None:
 
 
 class WorkItem:
-    """A read or a write: created and awaited in an event loop, run in a thread, cancelled from any thread."""
+    """A read or a write: run in a thread, and cancelled from any thread."""
 
-    def __init__(
-        self, work: Callable[[Connection], Any], in_flight: "InFlight", *, writes: bool, autocommit: bool = False
-    ) -> None:
+    def __init__(self, work: Callable[[Connection], Any], in_flight: "InFlight", purpose: Purpose) -> None:
         self.work = work
-        self.autocommit = autocommit
-        self.loop = asyncio.get_running_loop()
-        self.future: asyncio.Future[Any] = self.loop.create_future()  # deleted when it is done
+        self.purpose = purpose
         self.deadline = math.inf  # by the event loop's clock
+        self.is_wanted = True  # to be started
+        self.may_be_committed = False
         self._in_flight = in_flight
-        self._writes = writes
         self._lock = threading.Lock()  # a connection cancelled under it still belongs to this item
         self._blocked_on: Cancellable | None = None
         self._blocked_since = 0.0  # by the monotonic clock
         self._is_cancelled = False
-        self._may_be_committed = False
-        in_flight.items.add(self)
-
-    # In the event loop.
-
-    def expire(self, why: str) -> None:
-        """Fail with Unavailable and cancel. To be repeated until the thread is free."""
-        self.cancel(MIN_SECONDS_BEFORE_CANCEL)
-        if not self.is_done():
-            fault = Unavailable(NOT_KNOWN if self._may_be_committed else AWAY)
-            fault.__cause__ = TimeoutError(why)
-            self.future.set_exception(fault)
-
-    def _settle(self, result: Any, fault: Exception | None) -> None:
-        self._in_flight.items.discard(self)
-        future = self.future
-        del self.future  # breaks a reference cycle: the future holds the error, whose traceback holds this item
-        if future.done():
-            return
-        if fault is None:
-            future.set_result(result)
-        else:
-            future.set_exception(fault)
 
     # In any thread.
-
-    def is_done(self) -> bool:
-        """Whether the caller has its outcome, or was cancelled."""
-        future: asyncio.Future[Any] | None = getattr(self, "future", None)
-        return future is None or future.done()
 
     def cancel(self, after: float = 0.0) -> None:
         """Do not start or commit it. If its thread has been blocked for `after` seconds, cancel the wait."""
         with self._lock:
             self._is_cancelled = True
+            self.is_wanted = False
             if self._blocked_on is not None and time.monotonic() - self._blocked_since >= after:
                 self._blocked_on.cancel()
 
@@ -117,11 +103,6 @@ class WorkItem:
     def run(self, engine: Engine) -> None:
         """Run it in a transaction and pass its outcome to the caller."""
         self.end(*self._outcome(engine))
-
-    def is_wanted(self) -> bool:
-        """Whether neither the item nor its caller was cancelled."""
-        with self._lock:
-            return not (self._is_cancelled or self.future.cancelled())
 
     def wait_on(self, connection: Cancellable | None) -> None:
         """Record the connection that may block the thread from now on."""
@@ -134,15 +115,14 @@ class WorkItem:
         with self._lock:
             if self._is_cancelled:
                 raise Unavailable(AWAY)
-            self._may_be_committed = self._writes
+            self.may_be_committed = self.purpose.writes
 
     def end(self, result: Any, fault: Exception | None) -> None:
         """Pass the outcome to the caller."""
-        with suppress(RuntimeError):  # the event loop is closed
-            self.loop.call_soon_threadsafe(self._settle, result, fault)
+        self._in_flight.end(self, result, fault)
 
     def _outcome(self, engine: Engine) -> tuple[Any, Exception | None]:
-        if not self.is_wanted():
+        if not self.is_wanted:
             return None, None
         _current.item = self
         try:
@@ -159,17 +139,17 @@ class WorkItem:
             cancellable: Cancellable = connection.info[CANCELLABLE]
             self.wait_on(cancellable)
             try:
-                if not self.is_wanted():
+                if not self.is_wanted:
                     return None
-                if self.autocommit:
+                if self.purpose.autocommit:
                     self.before_commit()
-                    connection.execution_options(**{BEGIN: WRITE_AUTOCOMMIT if self._writes else READ_AUTOCOMMIT})
+                    connection.execution_options(**{BEGIN: self.purpose})
                 with connection.begin():
                     result = self.work(connection)
                     self.before_commit()
                 return result
             except Exception as error:
-                if self._may_be_committed and is_lost(error):
+                if self.may_be_committed and is_lost(error):
                     raise Unavailable(NOT_KNOWN) from getattr(error, "orig", error)
                 raise
             finally:
@@ -179,28 +159,72 @@ class WorkItem:
 
 
 class InFlight:
-    """The unfinished work items. One periodic check of all deadlines costs less than a timer for each item."""
+    """The unfinished work items, each with the future of its outcome.
+
+    Items do not refer to their futures: the future holds the error, whose traceback holds the item. One periodic check
+    of all deadlines costs less than a timer for each item.
+    """
 
     def __init__(self) -> None:
-        self.items: set[WorkItem] = set()
+        self._futures: dict[WorkItem, asyncio.Future[Any]] = {}
         self._checking: asyncio.AbstractEventLoop | None = None
 
-    def set_deadline(self, item: WorkItem, seconds: float) -> None:
-        """Expire the item after this time."""
-        item.deadline = item.loop.time() + seconds
-        if self._checking is not item.loop:
-            self._checking = item.loop
-            item.loop.call_later(SECONDS_BETWEEN_CHECKS, self._check, item.loop)
+    def start(self, item: WorkItem, deadline: float) -> asyncio.Future[Any]:
+        """Return the future of the item's outcome. The item expires at the deadline."""
+        future = self._futures[item] = asyncio.get_running_loop().create_future()
+        self._set_deadline(item, deadline)
+        return future
+
+    def end(self, item: WorkItem, result: Any, fault: Exception | None) -> None:
+        """Set the item's outcome. Thread-safe."""
+        with suppress(RuntimeError):  # the event loop is closed
+            self._futures[item].get_loop().call_soon_threadsafe(self._settle, item, result, fault)
+
+    def set_deadlines(self, deadline: float) -> None:
+        """Change the deadline of all items."""
+        for item in self._futures:
+            self._set_deadline(item, deadline)
+
+    def is_awaited(self) -> bool:
+        """Whether a caller waits for an outcome. Thread-safe."""
+        return any(not future.done() for future in list(self._futures.values()))
+
+    def cancel(self) -> None:
+        """Cancel all items. Thread-safe."""
+        for item in list(self._futures):
+            item.cancel()
+
+    def _settle(self, item: WorkItem, result: Any, fault: Exception | None) -> None:
+        future = self._futures.pop(item)
+        if future.done():
+            return
+        if fault is None:
+            future.set_result(result)
+        else:
+            future.set_exception(fault)
+
+    def _set_deadline(self, item: WorkItem, deadline: float) -> None:
+        item.deadline = deadline
+        loop = self._futures[item].get_loop()
+        if deadline < math.inf and self._checking is not loop:
+            self._checking = loop
+            loop.call_later(SECONDS_BETWEEN_CHECKS, self._check, loop)
 
     def _check(self, loop: asyncio.AbstractEventLoop) -> None:
         now = loop.time()
-        for item in [each for each in self.items if each.deadline <= now and each.loop is loop]:
-            item.deadline = now + SECONDS_BETWEEN_CANCELS
+        for item, future in list(self._futures.items()):
+            if item.deadline > now or future.get_loop() is not loop:
+                continue
+            item.deadline = now + SECONDS_BETWEEN_CANCELS  # cancelled again until its thread is free
             try:
-                item.expire("It gave no answer in time.")
+                item.cancel(MIN_SECONDS_BEFORE_CANCEL)
             except Exception:  # the other items must expire, too
                 logger.exception("Work that the database did not answer in time could not be cut off.")
-        if self.items:
+            if not future.done():
+                fault = Unavailable(NOT_KNOWN if item.may_be_committed else AWAY)
+                fault.__cause__ = TimeoutError("It gave no answer in time.")
+                future.set_exception(fault)
+        if self._futures:
             loop.call_later(SECONDS_BETWEEN_CHECKS, self._check, loop)
         else:
             self._checking = None

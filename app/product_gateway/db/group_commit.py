@@ -46,13 +46,11 @@ class GroupCommit:
 
     def _run(self) -> None:
         while not self._closed and (item := self._waiting.get()) is not None:
-            if item.autocommit:
-                item.run(self._engine)
-                self._has_written = True
-            elif item.is_wanted():
+            if item.is_wanted and not item.purpose.autocommit:
                 self._commit(item)
             else:
-                item.end(None, None)
+                item.run(self._engine)
+                self._has_written = True
             if time.monotonic() >= self._optimize_at:
                 self._optimize()
         if self._has_written:
@@ -71,9 +69,9 @@ class GroupCommit:
             with translate_errors(), self._engine.begin() as connection:
                 # Only now is the database locked for us: items that arrived while waiting for the lock join the batch.
                 for item in self._take_waiting():
-                    (alone if item.autocommit else batch).append(item)
+                    (alone if item.purpose.autocommit else batch).append(item)
                 if len(batch) == 1:
-                    outcomes = [(_run_item(connection, first) if first.is_wanted() else None, None)]
+                    outcomes = [(_run_item(connection, first) if first.is_wanted else None, None)]
                 else:
                     outcomes = [_run_in_savepoint(connection, item) for item in batch]
         except Exception as error:  # noqa: BLE001 - nothing was committed: every item fails
@@ -103,7 +101,7 @@ def _run_item(connection: Connection, item: WorkItem) -> Any:
 
 
 def _run_in_savepoint(connection: Connection, item: WorkItem) -> tuple[Any, Exception | None]:
-    if not item.is_wanted():
+    if not item.is_wanted:
         return None, None
     savepoint = connection.begin_nested()
     try:

@@ -28,6 +28,7 @@ from product_gateway.db import events
 from product_gateway.db.admission import ADMISSION_COLUMNS, refusal_of
 from product_gateway.db.engines.per_dialect import PerDialect
 from product_gateway.db.engines.values_table import ValuesTable
+from product_gateway.db.executor import autocommit
 from product_gateway.db.page_budget import fitting
 from product_gateway.db.tables import (
     ACTIVE,
@@ -160,6 +161,7 @@ def get(connection: Connection, merchant: str, sync_id: UUID) -> Sync:
     return sync_of(row)
 
 
+@autocommit
 def get_many(connection: Connection, keys: Sequence[Key]) -> list[Sync | GatewayError]:
     """Return the sync of each key, or why there is none: SyncNotFound or the merchant's refusal."""
     rows = connection.execute(_select_many[connection.dialect.name], _sent.parameters(connection, keys)).all()

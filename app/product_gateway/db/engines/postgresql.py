@@ -17,7 +17,7 @@ from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from product_gateway.db.errors import READ_ONLY
-from product_gateway.db.executor import BEGIN, CANCELLABLE, READ, READ_AUTOCOMMIT, WRITE, WRITE_AUTOCOMMIT, connected
+from product_gateway.db.executor import BEGIN, CANCELLABLE, Purpose, connected
 from product_gateway.errors import SettingsError
 
 # Unless the URL says otherwise. A host that disappears silently is noticed within ten seconds: by keepalives while
@@ -37,14 +37,13 @@ LONGEST_WAIT_WITHOUT_A_DEADLINE = "30s"
 LONGEST_STATEMENT = "300s"  # without a deadline
 SECONDS_TO_CANCEL = 2.0
 OLDEST = 130000  # PostgreSQL 13
-AUTOCOMMIT = (READ_AUTOCOMMIT, WRITE_AUTOCOMMIT)
+DEFAULT = Purpose(writes=True)
 DIFFERENT = "different"  # the key in a connection's `info` of the OTHER_PARAMETERS that the server has otherwise
 # What the driver and our statements assume.
 REPORTED_PARAMETERS = {"DateStyle": "ISO", "TimeZone": "UTC", "standard_conforming_strings": "on"}
 OTHER_PARAMETERS = {"default_transaction_isolation": "read committed", "array_nulls": "on"}
 # SQLSTATEs of a server that is read-only, that breaks off or is shutting down.
 NOT_THIS_SERVER = re.compile(f"{READ_ONLY}|08...|57P0.")
-OTHER_DRIVERS = ("asyncpg", "pg8000", "psycopg2cffi")
 # RFC 3986, but strict: an unencoded reserved character in a password makes the URL ambiguous.
 _ENCODED = r"%[0-9A-Fa-f]{2}"
 _HOST = rf"(?:\[[0-9A-Fa-f:.]+(?:%\w+)?\]|(?:[\w.-]|{_ENCODED})*)(?::[0-9]{{1,5}})?"
@@ -245,20 +244,19 @@ class _Transactions:
 
     def begin(self, connection: Connection) -> None:
         """Handle SQLAlchemy's event `begin`."""
-        purpose = connection.get_execution_options().get(BEGIN, WRITE)
+        purpose = connection.get_execution_options().get(BEGIN, DEFAULT)
         different = connection.info[DIFFERENT]
-        if purpose in AUTOCOMMIT and not different:
+        if purpose.autocommit and not different:
             return  # see execute_autocommit
         # REPEATABLE READ: a read sees one snapshot.
-        level = "REPEATABLE READ, READ ONLY" if purpose == READ else "READ COMMITTED"
+        level = "REPEATABLE READ, READ ONLY" if purpose == Purpose(writes=False) else "READ COMMITTED"
         local = "".join(f"; SET LOCAL {name} = '{value}'" for name, value in {**self._limits, **different}.items())
         connection.exec_driver_sql(f"BEGIN ISOLATION LEVEL {level}{local}")
 
     def execute_autocommit(self, cursor: Any, statement: str, parameters: Any, context: ExecutionContext) -> bool:
         """Handle SQLAlchemy's event `do_execute`, for a statement that is its own transaction."""
-        if context.execution_options.get(BEGIN) not in AUTOCOMMIT:
-            return False
-        if context.root_connection.info[DIFFERENT]:
+        purpose = context.execution_options.get(BEGIN, DEFAULT)
+        if not purpose.autocommit or context.root_connection.info[DIFFERENT]:
             return False
         with cursor.connection.pipeline():  # one implicit transaction
             cursor.connection.execute(self._local_limits)

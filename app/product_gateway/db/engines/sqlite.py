@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError, InvalidatePoolError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from product_gateway.db.executor import BEGIN, CANCELLABLE, READ_AUTOCOMMIT, WRITE, WRITE_AUTOCOMMIT, connected
+from product_gateway.db.executor import BEGIN, CANCELLABLE, Purpose, connected
 from product_gateway.errors import SettingsError
 
 OLDEST = (3, 35, 0)  # the first with RETURNING
@@ -116,9 +116,9 @@ def _prepare(connection: Any, record: ConnectionPoolEntry) -> None:
 
 def _begin(connection: Connection) -> None:
     # IMMEDIATE: a transaction that reads before it writes fails at once if another one wrote meanwhile.
-    purpose = connection.get_execution_options().get(BEGIN)
-    if purpose not in (READ_AUTOCOMMIT, WRITE_AUTOCOMMIT):
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if purpose == WRITE else "BEGIN DEFERRED")
+    purpose = connection.get_execution_options().get(BEGIN, Purpose(writes=False))
+    if not purpose.autocommit:
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if purpose.writes else "BEGIN DEFERRED")
 
 
 def optimize(engine: Engine) -> None:

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from starlette.types import Scope
 
+from product_gateway.db import sessions
 from product_gateway.db.database import Database
-from product_gateway.db.engines import sessions
 from product_gateway.db.single_flight import SingleFlight
 from product_gateway.errors import NotAllowed, NotAuthenticated, PageNotFound, SettingsError
 from product_gateway.openapi.security import bearer_token
@@ -152,7 +152,7 @@ class Access:
 
     async def _look_up(self, session_id: str) -> bool:
         self._database.start_deadline()
-        return await self._database.read_autocommit(sessions.has_ended, session_id)
+        return await self._database.read(sessions.has_ended, session_id)
 
     def _require_token(self, token: str, address: str) -> None:
         self._attempts.require_few(address)

@@ -5,6 +5,7 @@ from datetime import datetime
 from sqlalchemy import Connection, bindparam, delete, select
 
 from product_gateway.db.engines.per_dialect import PerDialect, insert_into
+from product_gateway.db.executor import autocommit
 from product_gateway.db.tables import ended_sessions
 from product_gateway.db.types import now
 
@@ -19,6 +20,7 @@ def end(connection: Connection, session_id: str, expires_at: datetime) -> None:
     connection.execute(_insert[connection.dialect.name], {"id": session_id, "expires_at": expires_at})
 
 
+@autocommit
 def has_ended(connection: Connection, session_id: str) -> bool:
     """Return whether the session was signed out."""
     return connection.execute(_find, {"id": session_id}).first() is not None
