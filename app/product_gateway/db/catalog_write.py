@@ -130,12 +130,9 @@ _OVERWRITE = "ON CONFLICT (merchant, entity_type, record_id) DO UPDATE SET " + "
 )
 _INTO = f"INSERT INTO catalog_records (merchant, entity_type, {', '.join(COLUMNS)})"
 # %b: psycopg sends these parameters in binary, which needs no quoting.
-_WRITE_POSTGRESQL = " ".join(
-    (
-        f"{_INTO} SELECT %(m)s, %(t)s, *",
-        "FROM unnest(%(record_id)b::text[], %(size)b::int[], %(document)b::text[], %(product_ids)b::text[],",
-        "%(digest)b::bytea[])",
-    )
+_FROM_POSTGRESQL = (
+    "SELECT %(m)s, %(t)s, * FROM unnest(%(record_id)b::text[], %(size)b::int[], %(document)b::text[], "
+    "%(product_ids)b::text[], %(digest)b::bytea[])"
 )
 _add_to_counts = (
     update(catalog_counts)
@@ -202,7 +199,8 @@ def write_page(
     _insert_rows(connection, claim, [rows[each] for each in new])
     _insert_rows(connection, claim, [rows[each] for each in changed], overwrite=True)
     first_seen = list(dict.fromkeys(each for each in ids if each not in seen))
-    _mark_seen(connection, claim, first_seen)
+    if first_seen:
+        connection.execute(_insert_seen[connection.dialect.name], _key(claim, first_seen))
     more_bytes = sum(rows[each].size for each in (*new, *changed)) - sum(stored[each].size for each in changed)
     if new or more_bytes:
         size = add_to_counts(connection, claim, len(new), more_bytes)
@@ -220,7 +218,7 @@ def write_page(
 
 
 def succeed(connection: Connection, claim: Claim) -> None:
-    """End the sync as SUCCEEDED, and set the time of the catalog's last update. Raises LeaseLost."""
+    """IN_PROGRESS -> SUCCEEDED, and set the time of the catalog's last update. Raises LeaseLost."""
     finished_at = claims.succeed(connection, claim)
     add_to_counts(connection, claim, 0, 0)  # creates the row after a sync without records
     connection.execute(
@@ -249,17 +247,12 @@ def _find_rows(connection: Connection, claim: Claim, ids: Collection[str]) -> di
     return {row.record_id: Row(*row) for row in found}
 
 
-def _mark_seen(connection: Connection, claim: Claim, ids: Sequence[str]) -> None:
-    if ids:
-        connection.execute(_insert_seen[connection.dialect.name], _key(claim, ids))
-
-
 def _insert_rows(connection: Connection, claim: Claim, rows: Sequence[Row], *, overwrite: bool = False) -> None:
     end = _OVERWRITE if overwrite else ""  # checking for conflicts takes PostgreSQL half as long again
     if rows and connection.dialect.name == "postgresql":
         columns = dict(zip(COLUMNS, map(list, zip(*rows, strict=True)), strict=True))
         key = {"m": claim.merchant, "t": claim.entity_type}
-        connection.exec_driver_sql(f"{_WRITE_POSTGRESQL} {end}", {**key, **columns})
+        connection.exec_driver_sql(f"{_INTO} {_FROM_POSTGRESQL} {end}", {**key, **columns})
         return
     for start in range(0, len(rows), ROWS_IN_A_STATEMENT):
         some = rows[start : start + ROWS_IN_A_STATEMENT]

@@ -24,9 +24,9 @@ from sqlalchemy import (
 )
 
 from product_gateway.db import events
+from product_gateway.db.syncs import ended, record_end
 from product_gateway.db.tables import merchants, sync_problems, syncs, waits_since
 from product_gateway.db.types import now
-from product_gateway.db.webhooks import enqueue_delivery
 from product_gateway.errors import LeaseLost
 from product_gateway.model.catalog import Page, Rejection
 from product_gateway.model.syncs import Claim, Counts, Demand, EntityType, SyncStatus
@@ -67,6 +67,7 @@ _add_page = (
     .returning(syncs.c.pages_read, syncs.c.records_read, syncs.c.pull_complete, syncs.c.pages_without_new)
 )
 _select_finished = select(syncs.c.finished_at).where(syncs.c.merchant == bindparam("m"), syncs.c.id == bindparam("i"))
+_is_running = (syncs.c.status == text("'IN_PROGRESS'")) & (syncs.c.lease_expires_at >= now())
 _running = syncs.alias()
 _merchant_is_busy = (
     select(_running.c.id)
@@ -81,15 +82,12 @@ _merchant_is_busy = (
 # long queue for every claim until its statistics are up to date.
 _next_lost = (syncs.c.status == text("'IN_PROGRESS'")) & (syncs.c.lease_expires_at < now())
 _next_queued = syncs.c.status == text("'QUEUED'")
-_of_candidate = [
-    *(syncs.c.merchant, syncs.c.id, syncs.c.entity_type),
-    *(syncs.c.status, syncs.c.lost_workers, syncs.c.lease_owner),
-]
 
 
 def _oldest(which: ColumnElement[bool], since: ColumnElement[datetime]) -> Select[Any]:
+    of_sync = (syncs.c.merchant, syncs.c.id, syncs.c.entity_type, syncs.c.status)
     # SQLite stores milliseconds, so that times can be equal; then the ids decide.
-    return select(*_of_candidate).where(which).order_by(since, syncs.c.id).limit(1)
+    return select(*of_sync, syncs.c.lost_workers, syncs.c.lease_owner).where(which).order_by(since, syncs.c.id).limit(1)
 
 
 _lost, _queued = _oldest(_next_lost, syncs.c.queued_at), _oldest(_next_queued, waits_since)
@@ -106,13 +104,9 @@ _waiting = (
     .order_by(waits_since, syncs.c.id)
     .limit(bindparam("most"))
 )
-_in_progress = select(syncs.c.merchant, syncs.c.id).where(
-    syncs.c.status == text("'IN_PROGRESS'"), syncs.c.lease_expires_at >= now()
-)
+_in_progress = select(syncs.c.merchant, syncs.c.id).where(_is_running)
 _lock_merchant = select(merchants.c.name).where(merchants.c.name == bindparam("m")).with_for_update(key_share=True)
-_count_in_progress = select(func.count()).where(
-    syncs.c.merchant == bindparam("m"), syncs.c.status == text("'IN_PROGRESS'"), syncs.c.lease_expires_at >= now()
-)
+_count_in_progress = select(func.count()).where(syncs.c.merchant == bindparam("m"), _is_running)
 
 
 def has_claimable(connection: Connection, at_once: int) -> bool:
@@ -150,10 +144,9 @@ def claim(
             "sync was the cause, their logs may show."
         )
         connection.execute(
-            this.values(**_ended(SyncStatus.FAILED), lost_workers=lost, failure_code=WORKER_LOST, failure_detail=detail)
+            this.values(**ended(SyncStatus.FAILED), lost_workers=lost, failure_code=WORKER_LOST, failure_detail=detail)
         )
-        enqueue_delivery(connection, candidate.merchant, candidate.id, SyncStatus.FAILED)
-        _record_end(connection, candidate.merchant, candidate.id, SyncStatus.FAILED, f"{WORKER_LOST}: {detail}")
+        record_end(connection, candidate.merchant, candidate.id, SyncStatus.FAILED, f"{WORKER_LOST}: {detail}")
         if expired is not None:
             expired.append(EntityType(candidate.entity_type))
     row = connection.execute(
@@ -194,10 +187,8 @@ def _is_alone(at_once: int) -> bool:
 
 
 def _lock_candidate(connection: Connection, at_once: int) -> Any:
-    found = None
-    for each in _candidates[_is_alone(at_once)]:
-        found = found or connection.execute(each.with_for_update(skip_locked=True, of=syncs)).first()
-    return found
+    locking = (each.with_for_update(skip_locked=True, of=syncs) for each in _candidates[_is_alone(at_once)])
+    return next(filter(None, (connection.execute(each).first() for each in locking)), None)
 
 
 def _within_limit(connection: Connection, merchant: str, at_once: int) -> bool:
@@ -239,8 +230,7 @@ def record_page(connection: Connection, claim: Claim, page: Page, counts: Counts
     if row is None:
         raise _lease_lost(claim)
     if row.pull_complete or events.is_sampled(row.pages_read):
-        more = {"number": row.records_read, "detail": f"{row.pages_read}", "most": events.MOST_REPEATED}
-        events.append(connection, claim.merchant, claim.sync_id, events.PAGE, **more)
+        _append(connection, claim, events.PAGE, number=row.records_read, detail=f"{row.pages_read}")
     if page.rejections:
         _record_problems(connection, claim, page.rejections)
     return int(row.pages_without_new)
@@ -281,15 +271,14 @@ def fail(connection: Connection, claim: Claim, code: str, detail: str, repeated:
 def hand_back(connection: Connection, claim: Claim) -> None:
     """IN_PROGRESS -> QUEUED at its old place: another worker continues from the cursor. Raises LeaseLost."""
     _write(connection, claim, status=SyncStatus.QUEUED, lease_expires_at=None, lease_owner=None)
-    events.append(connection, claim.merchant, claim.sync_id, events.HANDED_BACK)
+    _append(connection, claim, events.HANDED_BACK, most=events.MOST)
 
 
 def release(connection: Connection, claim: Claim) -> None:
     """IN_PROGRESS -> QUEUED at the end of the queue, so that other merchants have their turn. Raises LeaseLost."""
     # SQLite's clock has milliseconds: one more puts the sync behind a request of this millisecond.
     _require_ours(claim, connection.execute(_release, {**_key(claim), "one_tick": 0.001}))
-    most = events.MOST_REPEATED
-    events.append(connection, claim.merchant, claim.sync_id, events.RELEASED, most=most)
+    _append(connection, claim, events.RELEASED)
 
 
 def demand(connection: Connection, seconds: float, most: int) -> Demand:
@@ -306,23 +295,19 @@ def demand(connection: Connection, seconds: float, most: int) -> Demand:
 
 
 def _end(connection: Connection, claim: Claim, status: SyncStatus, why: str | None, **values: Any) -> None:
-    _write(connection, claim, **_ended(status), **values)
-    enqueue_delivery(connection, claim.merchant, claim.sync_id, status)
-    _record_end(connection, claim.merchant, claim.sync_id, status, why)
+    _write(connection, claim, **ended(status), **values)
+    record_end(connection, claim.merchant, claim.sync_id, status, why)
 
 
 def _record_retries(connection: Connection, claim: Claim, repeated: int) -> None:
     if repeated:
-        most = events.MOST_REPEATED
-        events.append(connection, claim.merchant, claim.sync_id, events.REPEATED, number=repeated, most=most)
+        _append(connection, claim, events.REPEATED, number=repeated)
 
 
-def _record_end(connection: Connection, merchant: str, sync_id: UUID, status: SyncStatus, why: str | None) -> None:
-    events.append(connection, merchant, sync_id, status, detail=why, most=events.MOST + 1)
-
-
-def _ended(status: SyncStatus) -> dict[str, Any]:
-    return {"status": status, "finished_at": now(), "lease_expires_at": None, "lease_owner": None}
+def _append(
+    connection: Connection, claim: Claim, kind: str, *, most: int = events.MOST_REPEATED, **values: Any
+) -> None:
+    events.append(connection, claim.merchant, claim.sync_id, kind, most=most, **values)
 
 
 def _write(connection: Connection, claim: Claim, **values: Any) -> None:
@@ -350,23 +335,13 @@ def _record_problems(connection: Connection, claim: Claim, rejections: tuple[Rej
         by_code.setdefault(each.code, []).append(each)
     for code, group in by_code.items():
         fresh = [[each.record_id, each.pointer, each.message] for each in group[:SAMPLES_PER_CODE]]
-        known = connection.execute(
-            select(table.count.label("so_far"), table.samples).where(of_sync, table.code == code)
-        ).first()
+        this = of_sync & (table.code == code)
+        known = connection.execute(select(table.count.label("so_far"), table.samples).where(this)).first()
+        so_far, samples = known or (0, "[]")
+        samples = orjson.dumps([*orjson.loads(samples), *fresh][:SAMPLES_PER_CODE]).decode()
+        values = {"count": so_far + len(group), "samples": samples}
         if known is None:
-            connection.execute(
-                insert(sync_problems).values(
-                    merchant=claim.merchant,
-                    sync_id=claim.sync_id,
-                    code=code,
-                    count=len(group),
-                    samples=orjson.dumps(fresh).decode(),
-                )
-            )
+            key = {"merchant": claim.merchant, "sync_id": claim.sync_id, "code": code}
+            connection.execute(insert(sync_problems).values(**key, **values))
         else:
-            samples = [*orjson.loads(known.samples), *fresh][:SAMPLES_PER_CODE]
-            connection.execute(
-                update(sync_problems)
-                .where(of_sync, table.code == code)
-                .values(count=known.so_far + len(group), samples=orjson.dumps(samples).decode())
-            )
+            connection.execute(update(sync_problems).where(this).values(**values))

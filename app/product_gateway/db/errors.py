@@ -11,9 +11,6 @@ from product_gateway.errors import Unavailable
 AWAY = "The database cannot be used at the moment."
 NOT_KNOWN = f"{AWAY} Whether the request was carried out is not known."
 
-# SQLSTATEs that psycopg does not count as operational: missing rights or tables, and internal errors (class XX).
-RIGHTS_OR_TABLES_ARE_GONE = ("42501", "42P01", "3F000")
-BROKEN_INSIDE = "XX"
 READ_ONLY = "25006"
 
 
@@ -64,8 +61,8 @@ def _is_away(error: DBAPIError) -> bool:
         isinstance(error, OperationalError | InterfaceError)
         or error.connection_invalidated
         or type(error) is DatabaseError  # SQLite's "file is not a database"
-        or state in RIGHTS_OR_TABLES_ARE_GONE
-        or state.startswith(BROKEN_INSIDE)
+        # Not operational for psycopg: missing rights, tables or schemas, and internal errors.
+        or state.startswith(("42501", "42P01", "3F000", "XX"))
     )
 
 

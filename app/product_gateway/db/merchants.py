@@ -62,7 +62,7 @@ def add(
 def update_merchant(connection: Connection, name: str, /, **values: Any) -> Merchant:
     """Set columns of the merchant. Raises SettingsError if there is none, or if BYOP lacks a product service URL.
 
-    Cancels the active syncs of a merchant that may no longer use the API, as it cannot cancel them itself.
+    If the merchant may no longer use the API, its syncs go QUEUED or IN_PROGRESS -> CANCELLED: it cannot cancel them.
     """
     merchant = get(connection, name)
     url = values.get("product_service_url", merchant.product_service_url)

@@ -3,7 +3,6 @@
 Each query takes a fixed number of statements, and each statement reads an index from one end.
 """
 
-from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -88,28 +87,28 @@ _active = [
     select(*_lease_columns, *columns).where(_status == text(f"'{each}'")).order_by(since, table.c.id).limit(MOST_ACTIVE)
     for each, since in ((SyncStatus.IN_PROGRESS, table.c.queued_at), (SyncStatus.QUEUED, waits_since))
 ]
-_later = table.alias()
 _newest_first = (table.c.queued_at.desc(), table.c.id.desc())
-_failures = {
-    each: select(table.c.merchant, table.c.id, table.c.entity_type, table.c.queued_at)
-    .where(_status == text("'FAILED'"), table.c.entity_type == text(f"'{each}'"))
-    .order_by(*_newest_first)
-    .limit(MOST_FAILURES)
-    .subquery()
-    for each in EntityType
-}
 _now = select(now())
 
 
 def _unresolved(entity_type: EntityType) -> Select[Any]:
-    found = _failures[entity_type]
+    """Select the latest failures after which no sync of the same merchant and entity type has succeeded."""
+    of_type = text(f"'{entity_type}'")
+    found = (
+        select(table.c.merchant, table.c.id, table.c.entity_type, table.c.queued_at)
+        .where(_status == text("'FAILED'"), table.c.entity_type == of_type)
+        .order_by(*_newest_first)
+        .limit(MOST_FAILURES)
+        .subquery()
+    )
+    later = table.alias()
     resolved = (
-        select(_later.c.id)
+        select(later.c.id)
         .where(
-            _later.c.merchant == found.c.merchant,
-            _later.c.status == text("'SUCCEEDED'"),
-            _later.c.entity_type == text(f"'{entity_type}'"),
-            _later.c.queued_at > found.c.queued_at,
+            later.c.merchant == found.c.merchant,
+            later.c.status == text("'SUCCEEDED'"),
+            later.c.entity_type == of_type,
+            later.c.queued_at > found.c.queued_at,
         )
         .exists()
     )
@@ -123,25 +122,21 @@ def overview(connection: Connection) -> Overview:
     groups = syncs.active(connection)
     stuck = [_sync_row(row) for row in connection.execute(_stuck)]
     active = [_sync_row(row) for each in _active for row in connection.execute(each)]
-    latest: dict[tuple[str, str], Row[Any]] = {}
-    since: dict[tuple[str, str], datetime] = {}
-    times: Counter[tuple[str, str]] = Counter()
+    streaks: dict[tuple[str, str], list[Row[Any]]] = {}  # each newest first
     for each in _all_unresolved:
         for row in connection.execute(each):
-            key = (row.merchant, row.entity_type)
-            latest.setdefault(key, row)
-            times[key] += 1
-            since[key] = row.queued_at
-    shown = sorted(latest.values(), key=lambda row: row.queued_at, reverse=True)[:MOST_FAILING]
-    found = {each.sync.id: each.sync for each in _get_rows(connection, [(row.merchant, row.id) for row in shown])}
-    again = _active_keys(connection, [(row.merchant, row.entity_type) for row in shown])
+            streaks.setdefault((row.merchant, row.entity_type), []).append(row)
+    shown = sorted(streaks.items(), key=lambda streak: streak[1][0].queued_at, reverse=True)[:MOST_FAILING]
+    last = _get_rows(connection, [(rows[0].merchant, rows[0].id) for _, rows in shown])
+    found = {each.sync.id: each.sync for each in last}
+    again = _active_keys(connection, [key for key, _ in shown])
     failing = [
-        FailureStreak(found[row.id], times[key], since[key], key in again)
-        for row in shown
-        if row.id in found and (key := (row.merchant, row.entity_type))
+        FailureStreak(found[rows[0].id], len(rows), rows[-1].queued_at, key in again)
+        for key, rows in shown
+        if rows[0].id in found
     ]
     as_of = connection.execute(_now).scalar_one()
-    return Overview(groups, active[:MOST_ACTIVE], stuck, failing, len(latest), as_of)
+    return Overview(groups, active[:MOST_ACTIVE], stuck, failing, len(streaks), as_of)
 
 
 def recent(
@@ -154,10 +149,14 @@ def recent(
 ) -> tuple[list[SyncRow], Place | None]:
     """Return syncs, newest first, and the place of the last one if more follow.
 
-    Selects each status and entity type by itself, so that any filter reads an index from one end.
+    A union of one branch for each entity type and status: with any filter, each branch reads an index from one end.
     """
+    branch = select(table.c.merchant, table.c.id, table.c.queued_at).order_by(*_newest_first).limit(limit + 1)
+    filters: list[ColumnElement[bool]] = [] if merchant is None else [table.c.merchant == merchant]
+    if before is not None:
+        filters.append(tuple_(table.c.queued_at, table.c.id) < tuple_(*before))
     branches = [
-        _branch(merchant, kind, state, before, limit + 1)
+        branch.where(_status == text(f"'{state}'"), table.c.entity_type == text(f"'{kind}'"), *filters)
         for kind in (EntityType if entity_type is None else (entity_type,))
         for state in (SyncStatus if status is None else (status,))
     ]
@@ -203,22 +202,6 @@ def allow_mass_deletion(connection: Connection, merchant: str, sync_id: UUID, wh
     detail = f"by an operator at {who}"
     events.append(connection, merchant, sync_id, events.MASS_DELETION_ALLOWED, detail=detail, most=events.MOST + 1)
     return sync
-
-
-def _branch(
-    merchant: str | None, entity_type: EntityType, status: SyncStatus, before: Place | None, limit: int
-) -> Select[Any]:
-    conditions: list[ColumnElement[bool]] = [
-        _status == text(f"'{status}'"),
-        table.c.entity_type == text(f"'{entity_type}'"),
-    ]
-    if merchant is not None:
-        conditions.append(table.c.merchant == merchant)
-    if before is not None:
-        conditions.append(tuple_(table.c.queued_at, table.c.id) < tuple_(*before))
-    return (
-        select(table.c.merchant, table.c.id, table.c.queued_at).where(*conditions).order_by(*_newest_first).limit(limit)
-    )
 
 
 def _get_rows(connection: Connection, keys: list[tuple[str, UUID]]) -> list[SyncRow]:

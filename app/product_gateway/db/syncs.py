@@ -1,4 +1,4 @@
-"""The sync table as clients and operators see it: one function per transition, and what can be read."""
+"""The sync table for clients and operators: its queries, and one function per state transition."""
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
@@ -48,7 +48,7 @@ from product_gateway.model.syncs import ActiveSyncs, Counts, EntityType, Sync, S
 from product_gateway.model.webhooks import PendingDeliveries
 
 Place = tuple[datetime, UUID]
-"""Where a sync stands in the history: when it was asked for, and its id."""
+"""A sync's place in the history: the time of its request, and its id."""
 
 Key = tuple[str, UUID]
 """A sync's merchant and its id."""
@@ -65,7 +65,7 @@ def _is_sent(dialect: str) -> ColumnElement[bool]:
     return and_(syncs.c.merchant == merchant, syncs.c.id == sync_id)
 
 
-# What sync_of wants, in the order in which it does.
+# In the order in which sync_of takes them.
 _told = "id merchant entity_type status queued_at started_at finished_at attempt records_read records_total"
 _counted = "created updated unchanged deleted rejected"
 _failed = "unidentified not_removed failure_code failure_detail"
@@ -83,10 +83,19 @@ _select_first_in_line = (
 _select_latest = select(*columns).where(_of_type).order_by(syncs.c.queued_at.desc(), syncs.c.id.desc()).limit(1)
 _select_one = select(*columns).where(syncs.c.merchant == bindparam("m"), syncs.c.id == bindparam("i"))
 _select_keyed = PerDialect(lambda dialect: select(*columns).join_from(_sent.tables[dialect], syncs, _is_sent(dialect)))
-_cancelled = {"status": "CANCELLED", "finished_at": now(), "lease_expires_at": None, "lease_owner": None}
-_cancel = update(syncs).where(_of_type, text(ACTIVE)).values(**_cancelled).returning(*columns)
+
+
+def ended(status: SyncStatus) -> dict[str, Any]:
+    """Return what an UPDATE sets to end a sync."""
+    return {"status": status, "finished_at": now(), "lease_expires_at": None, "lease_owner": None}
+
+
+_cancel = update(syncs).where(_of_type, text(ACTIVE)).values(**ended(SyncStatus.CANCELLED)).returning(*columns)
 _cancel_all = (
-    update(syncs).where(syncs.c.merchant == bindparam("m"), text(ACTIVE)).values(**_cancelled).returning(syncs.c.id)
+    update(syncs)
+    .where(syncs.c.merchant == bindparam("m"), text(ACTIVE))
+    .values(**ended(SyncStatus.CANCELLED))
+    .returning(syncs.c.id)
 )
 
 
@@ -113,8 +122,6 @@ def _make_select_many(dialect: str) -> Select[Any]:
 
 
 _select_many = PerDialect(_make_select_many)
-
-
 _select_surplus = (
     select(syncs.c.merchant, syncs.c.id)
     .where(_of_type, syncs.c.status == text("'CANCELLED'"))
@@ -137,7 +144,7 @@ def cancel(
     row = connection.execute(this, key).first()
     if row is None:
         raise NoActiveSync(entity_type)
-    _tell_cancelled(connection, merchant, row.id, why)
+    record_end(connection, merchant, row.id, SyncStatus.CANCELLED, why)
     _drop(connection, connection.execute(_select_surplus, key).all())
     return sync_of(row)
 
@@ -145,16 +152,17 @@ def cancel(
 def cancel_all(connection: Connection, merchant: str, why: str) -> None:
     """QUEUED or IN_PROGRESS -> CANCELLED, for every active sync of the merchant."""
     for sync_id in connection.scalars(_cancel_all, {"m": merchant}).all():
-        _tell_cancelled(connection, merchant, sync_id, why)
+        record_end(connection, merchant, sync_id, SyncStatus.CANCELLED, why)
 
 
-def _tell_cancelled(connection: Connection, merchant: str, sync_id: UUID, why: str | None) -> None:
-    enqueue_delivery(connection, merchant, sync_id, SyncStatus.CANCELLED)
-    events.append(connection, merchant, sync_id, SyncStatus.CANCELLED, detail=why, most=events.MOST + 1)
+def record_end(connection: Connection, merchant: str, sync_id: UUID, status: SyncStatus, why: str | None) -> None:
+    """Enqueue the webhook message of a sync that ends, and append its last event."""
+    enqueue_delivery(connection, merchant, sync_id, status)
+    events.append(connection, merchant, sync_id, status, detail=why, most=events.MOST + 1)
 
 
 def get(connection: Connection, merchant: str, sync_id: UUID) -> Sync:
-    """Raises SyncNotFound, for another merchant's sync too."""
+    """Return the sync. Raises SyncNotFound, also for another merchant's sync."""
     row = connection.execute(_select_one, {"m": merchant, "i": sync_id}).first()
     if row is None:
         raise SyncNotFound(sync_id)
@@ -201,16 +209,13 @@ def _parts(keys: Sequence[Key]) -> Iterator[Sequence[Key]]:
 
 
 def latest(connection: Connection, merchant: str, entity_type: EntityType) -> Sync | None:
-    """The sync that was asked for last."""
+    """Return the sync that was requested last."""
     row = connection.execute(_select_latest, {"m": merchant, "t": entity_type}).first()
     return None if row is None else sync_of(row)
 
 
 def active(connection: Connection) -> list[ActiveSyncs]:
-    """What is queued and in progress, over all merchants, for operators.
-
-    Reads the index of what is active alone, however long the history is; a merchant has one sync of a type in it.
-    """
+    """Return the numbers of queued and running syncs of all merchants. Reads only the index of active syncs."""
     groups = connection.execute(_select_all_active).all()
     # The groups are read from an index without `released_at`. No sync has waited longer than the first in line.
     waits = connection.scalar(_select_first_in_line) if groups else None
@@ -226,12 +231,12 @@ def active(connection: Connection) -> list[ActiveSyncs]:
 
 
 def unfinished(connection: Connection) -> tuple[list[ActiveSyncs], PendingDeliveries]:
-    """What is active, and what is to be told of those that have ended, as of one moment."""
+    """Return the active syncs and the pending webhook messages, as of one moment."""
     return active(connection), pending(connection)
 
 
 def problems(connection: Connection, merchant: str, sync_id: UUID) -> list[RejectionGroup]:
-    """The records that the sync rejected, by code, the most frequent first. Raises SyncNotFound."""
+    """Return the records that the sync rejected by code, the most frequent first. Raises SyncNotFound."""
     get(connection, merchant, sync_id)
     table = sync_problems.c
     rows = connection.execute(
@@ -253,10 +258,10 @@ def history(
     before: Place | None,
     limit: int,
 ) -> tuple[list[Sync], Place | None]:
-    """Return the merchant's syncs, newest first, and where to go on where more follow.
+    """Return the merchant's syncs, newest first, and the place of the last one if more follow.
 
-    They are at most `limit`, and fewer where their failures' details would exceed a response's budget.
-    Each entity type is asked for by itself, so that one index serves with and without the filter.
+    Returns at most `limit`, and fewer if their failure details exceed the byte budget of a response. Selects each
+    entity type by itself, so that one index serves with and without the filter.
     """
     conditions: list[ColumnElement[bool]] = [] if status is None else [syncs.c.status == status]
     if before is not None:
@@ -278,10 +283,10 @@ def history(
 
 
 def prune(connection: Connection, days: float, limit: int, cancelled_days: float | None = None) -> int:
-    """Drop syncs that ended more than `days` ago, and cancelled ones after `cancelled_days`; return how many.
+    """Ended -> deleted: syncs that ended more than `days` ago, and cancelled ones after `cancelled_days`.
 
-    At most `limit` are dropped, with all that was kept about them. The latest of each merchant and entity type stays:
-    the status that clients ask for refers to it.
+    Deletes at most `limit` with everything about them, and returns their number. Keeps the latest sync of each merchant
+    and entity type, because the catalog's state refers to it.
     """
     newer = syncs.alias()
     is_newer = and_(
@@ -311,40 +316,7 @@ def _drop(connection: Connection, keys: Sequence[Row[str, UUID]]) -> int:
 
 
 def sync_of(row: Row[Any]) -> Sync:
-    """Of a row that ends with `columns`: they are taken by their places, in a third of the time that names take."""
-    (
-        sync_id,
-        merchant,
-        entity_type,
-        status,
-        queued_at,
-        started_at,
-        finished_at,
-        attempt,
-        records_read,
-        records_total,
-        *counts,
-        unidentified,
-        not_removed,
-        failure_code,
-        failure_detail,
-        as_of,
-    ) = row[-len(columns) :]
-    return Sync(
-        sync_id,
-        merchant,
-        EntityType(entity_type),
-        SyncStatus(status),
-        queued_at,
-        started_at,
-        finished_at,
-        attempt,
-        records_read,
-        records_total,
-        Counts(*counts),
-        failure_code,
-        failure_detail,
-        as_of,
-        unidentified,
-        not_removed,
-    )
+    """Return the sync of a row that ends with `columns`. Takes them by place, in a third of the time of names."""
+    sync_id, merchant, entity_type, status, *more = row[-len(columns) :]
+    of_sync = (sync_id, merchant, EntityType(entity_type), SyncStatus(status))
+    return Sync(*of_sync, *(*more[:6], Counts(*more[6:11]), *more[13:], *more[11:13]))

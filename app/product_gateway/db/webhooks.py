@@ -37,11 +37,9 @@ EVENTS = {
     SyncStatus.CANCELLED: "sync.cancelled",
 }
 TURNED_OFF = "The webhook was turned off before this was delivered."
-
 DUE_LOOKED_AT = 50  # messages that a claim reads before it searches by merchant
 MOST_COUNTED = 10_000
 GONE = "The receiver answered 410 to another message: it accepts no more messages."
-
 OVERLAP_SECONDS = 24 * 3600.0  # messages are signed with the previous secret, too
 
 
@@ -155,7 +153,7 @@ def put(connection: Connection, merchant: str, /, **values: str) -> None:
 
 
 def remove(connection: Connection, merchant: str) -> None:
-    """Remove the merchant's webhook, and give up its pending messages."""
+    """Remove the merchant's webhook. PENDING -> GIVEN_UP for all its pending messages."""
     connection.execute(delete(webhooks).where(webhooks.c.merchant == merchant))
     _give_up_all(connection, merchant, TURNED_OFF)
 
@@ -177,7 +175,8 @@ def claim(connection: Connection, lease_seconds: float, busy: Collection[str]) -
     goes PENDING -> GIVEN_UP instead.
     """
     while True:
-        due = next((each for each in _due(connection, busy) if _lock_due(connection, *each)), None)
+        # Skips what another worker has locked or claimed.
+        due = next((each for each in _due(connection, busy) if connection.scalar(_lock, _key(each))), None)
         if due is None:
             return None
         this = update(webhook_deliveries).where(_is_message(*due))
@@ -205,9 +204,8 @@ def _due(connection: Connection, busy: Collection[str]) -> list[Message]:
     return [Message(*each) for each in connection.execute(_due_of_each) if each.merchant not in busy]
 
 
-def _lock_due(connection: Connection, merchant: str, message: UUID, sync_id: UUID) -> bool:
-    """Lock a message. Return False if another worker has locked or claimed it."""
-    return bool(connection.execute(_lock, {"m": merchant, "d": message, "i": sync_id}).scalar())
+def _key(message: Message) -> dict[str, Any]:
+    return {"m": message.merchant, "d": message.id, "i": message.sync_id}
 
 
 def succeed(connection: Connection, delivery: Delivery, status: int) -> bool:
@@ -257,9 +255,8 @@ def pending(connection: Connection) -> PendingDeliveries:
 
 def _select(connection: Connection, *conditions: ColumnElement[bool], limit: int | None = None) -> list[Delivery]:
     order = _deliveries.id if limit is None else _deliveries.id.desc()
-    return [
-        _delivery(row) for row in connection.execute(select(*_columns).where(*conditions).order_by(order).limit(limit))
-    ]
+    rows = connection.execute(select(*_columns).where(*conditions).order_by(order).limit(limit))
+    return [_delivery(row) for row in rows]
 
 
 def _ended(status: DeliveryStatus) -> dict[str, Any]:
@@ -275,16 +272,10 @@ def _record(
     wait: float | None = None,
     **values: Any,
 ) -> bool:
-    latest_attempt = (
-        _is_message(delivery.merchant, delivery.id, delivery.sync_id)
-        & (_deliveries.attempts == delivery.attempts)
-        & _is_pending
-    )
-    statement = update(webhook_deliveries).where(latest_attempt)
-    parameters = {} if wait is None else {"wait": wait}
-    return (
-        connection.execute(statement.values(last_status=answered, last_error=error, **values), parameters).rowcount > 0
-    )
+    here = _is_message(delivery.merchant, delivery.id, delivery.sync_id)
+    latest_attempt = here & (_deliveries.attempts == delivery.attempts) & _is_pending
+    change = update(webhook_deliveries).where(latest_attempt).values(last_status=answered, last_error=error, **values)
+    return connection.execute(change, {} if wait is None else {"wait": wait}).rowcount > 0
 
 
 def _give_up_all(connection: Connection, merchant: str, why: str) -> None:

@@ -240,7 +240,8 @@ class _Transactions:
             # DELETE of the merchant, until its connection breaks.
             "idle_in_transaction_session_timeout": LONGEST_SILENCE,
         }
-        self._local_limits = _set_config(self._limits)
+        local = ", ".join(f"set_config('{name}', '{value}', true)" for name, value in self._limits.items())
+        self._set_local_limits = f"SELECT {local}"
 
     def begin(self, connection: Connection) -> None:
         """Handle SQLAlchemy's event `begin`."""
@@ -259,10 +260,6 @@ class _Transactions:
         if not purpose.autocommit or context.root_connection.info[DIFFERENT]:
             return False
         with cursor.connection.pipeline():  # one implicit transaction
-            cursor.connection.execute(self._local_limits)
+            cursor.connection.execute(self._set_local_limits)
             cursor.execute(statement, parameters)
         return True
-
-
-def _set_config(values: dict[str, str]) -> str:
-    return "SELECT " + ", ".join(f"set_config('{name}', '{value}', true)" for name, value in values.items())
