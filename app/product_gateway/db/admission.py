@@ -59,14 +59,5 @@ def for_active_merchant(
 
 
 def merchant_of(row: Row[Any]) -> Merchant:
-    return Merchant(
-        name=row.name,
-        platform=Platform(row.platform),
-        product_service_url=row.product_service_url,
-        product_service_token=row.product_service_token,
-        currency=row.currency,
-        max_rejected_percent=row.max_rejected_percent,
-        disabled=row.disabled,
-        created_at=row.created_at,
-        updated_at=row.updated_at,
-    )
+    values = row._asdict()
+    return Merchant(**{**values, "platform": Platform(values["platform"])})

@@ -11,24 +11,7 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 import orjson
-from sqlalchemy import (
-    JSON,
-    ColumnElement,
-    Connection,
-    Insert,
-    Select,
-    Text,
-    Uuid,
-    bindparam,
-    case,
-    cast,
-    column,
-    func,
-    insert,
-    literal_column,
-    select,
-    update,
-)
+import sqlalchemy as sa
 
 from product_gateway.db import claims
 from product_gateway.db.catalog import in_catalog, product_ids_as_json, stored_size
@@ -82,45 +65,45 @@ class WriteResult(NamedTuple):
 COLUMNS = Row._fields
 
 _records, _seen, _counts = catalog_records.c, seen_records.c, catalog_counts.c
-_json = bindparam("ids", type_=Text)
+_json = sa.bindparam("ids", type_=sa.Text)
 _SENT = {
-    "sqlite": func.json_each(_json).table_valued("key", column("value", Text), name="sent"),
-    "postgresql": func.json_array_elements_text(cast(_json, JSON))
-    .table_valued(column("value", Text), with_ordinality="key", name="sent")
+    "sqlite": sa.func.json_each(_json).table_valued("key", sa.column("value", sa.Text), name="sent"),
+    "postgresql": sa.func.json_array_elements_text(sa.cast(_json, sa.JSON))
+    .table_valued(sa.column("value", sa.Text), with_ordinality="key", name="sent")
     .render_derived(),
 }
-_DIGEST = {"sqlite": func.lower(func.hex(_records.digest)), "postgresql": func.encode(_records.digest, "hex")}
-_LIST = {"sqlite": func.json_group_array, "postgresql": func.json_agg}
+_DIGEST = {"sqlite": sa.func.lower(sa.func.hex(_records.digest)), "postgresql": sa.func.encode(_records.digest, "hex")}
+_LIST = {"sqlite": sa.func.json_group_array, "postgresql": sa.func.json_agg}
 
 
-def _make_find_digests(dialect: str) -> Select[str, str]:
+def _make_find_digests(dialect: str) -> sa.Select[str, str]:
     # Scalar subqueries, because PostgreSQL answers them by the primary key. From a join or EXISTS it would build a hash
     # of all ids that the pull has seen, for every page, as long as it underestimates their number.
-    in_catalog = (_records.merchant == bindparam("m")) & (_records.entity_type == bindparam("t"))
-    in_pull = (_seen.merchant == bindparam("m")) & (_seen.sync_id == bindparam("s"))
-    return select(
+    in_catalog = (_records.merchant == sa.bindparam("m")) & (_records.entity_type == sa.bindparam("t"))
+    in_pull = (_seen.merchant == sa.bindparam("m")) & (_seen.sync_id == sa.bindparam("s"))
+    return sa.select(
         _of_each(dialect, _records.record_id, in_catalog, _DIGEST[dialect]),
-        _of_each(dialect, _seen.record_id, in_pull, literal_column("1")),
+        _of_each(dialect, _seen.record_id, in_pull, sa.literal_column("1")),
     )
 
 
-def _of_each(dialect: str, there: Any, where: ColumnElement[bool], value: Any) -> ColumnElement[str | None]:
+def _of_each(dialect: str, there: Any, where: sa.ColumnElement[bool], value: Any) -> sa.ColumnElement[str | None]:
     """Build a JSON array with one value or null per id; null if the table has no id between the smallest and largest.
 
     Most services send records in order of id, so that a page of new records costs one probe of the index. The probe is
     not EXISTS, for which PostgreSQL would scan the table.
     """
     sent = _SENT[dialect]
-    found = select(value).where(where, there == sent.c.value).scalar_subquery()
-    each = select(found.label("found")).select_from(sent).order_by(sent.c.key).subquery()
-    gathered = select(cast(_LIST[dialect](each.c.found), Text)).scalar_subquery()
-    first = select(there).where(where, there >= bindparam("low")).order_by(there).limit(1).scalar_subquery()
-    return case((first <= bindparam("high"), gathered))
+    found = sa.select(value).where(where, there == sent.c.value).scalar_subquery()
+    each = sa.select(found.label("found")).select_from(sent).order_by(sent.c.key).subquery()
+    gathered = sa.select(sa.cast(_LIST[dialect](each.c.found), sa.Text)).scalar_subquery()
+    first = sa.select(there).where(where, there >= sa.bindparam("low")).order_by(there).limit(1).scalar_subquery()
+    return sa.case((first <= sa.bindparam("high"), gathered))
 
 
-def _make_insert_seen(dialect: str) -> Insert:
-    rows = select(bindparam("m"), bindparam("s", type_=Uuid), _SENT[dialect].c.value)
-    return insert(seen_records).from_select(["merchant", "sync_id", "record_id"], rows)
+def _make_insert_seen(dialect: str) -> sa.Insert:
+    rows = sa.select(sa.bindparam("m"), sa.bindparam("s", type_=sa.Uuid), _SENT[dialect].c.value)
+    return sa.insert(seen_records).from_select(["merchant", "sync_id", "record_id"], rows)
 
 
 _find_digests = PerDialect(_make_find_digests)
@@ -135,17 +118,17 @@ _FROM_POSTGRESQL = (
     "%(product_ids)b::text[], %(digest)b::bytea[])"
 )
 _add_to_counts = (
-    update(catalog_counts)
-    .where(_counts.merchant == bindparam("m"), _counts.entity_type == bindparam("t"))
+    sa.update(catalog_counts)
+    .where(_counts.merchant == sa.bindparam("m"), _counts.entity_type == sa.bindparam("t"))
     .values(
-        num_records=_counts.num_records + bindparam("more_records"),
-        num_bytes=_counts.num_bytes + bindparam("more_bytes"),
+        num_records=_counts.num_records + sa.bindparam("more_records"),
+        num_bytes=_counts.num_bytes + sa.bindparam("more_bytes"),
     )
     .returning(_counts.num_records, _counts.num_bytes)
 )
 
 
-def find_digests(connection: Connection, claim: Claim, ids: Sequence[str]) -> KnownIds:
+def find_digests(connection: sa.Connection, claim: Claim, ids: Sequence[str]) -> KnownIds:
     """Return the digests of the stored records with these ids, and which of the ids the pull has seen."""
     if not ids:
         return KnownIds(ids, {}, ())
@@ -177,7 +160,7 @@ def classify(rows: Mapping[str, Row], digests: Mapping[str, bytes], stored: Mapp
 
 
 def write_page(
-    connection: Connection,
+    connection: sa.Connection,
     claim: Claim,
     page: Page,
     lease_seconds: float,
@@ -217,37 +200,37 @@ def write_page(
     return WriteResult(len(page.rejections), same_bytes, pages_without_new)
 
 
-def succeed(connection: Connection, claim: Claim) -> None:
+def succeed(connection: sa.Connection, claim: Claim) -> None:
     """IN_PROGRESS -> SUCCEEDED, and set the time of the catalog's last update. Raises LeaseLost."""
     finished_at = claims.succeed(connection, claim)
     add_to_counts(connection, claim, 0, 0)  # creates the row after a sync without records
     connection.execute(
-        update(catalog_counts)
+        sa.update(catalog_counts)
         .where(_counts.merchant == claim.merchant, _counts.entity_type == claim.entity_type)
         .values(updated_at=finished_at, mass_deletion_allowed=False)
     )
 
 
-def add_to_counts(connection: Connection, claim: Claim, more_records: int, more_bytes: int) -> Quota:
+def add_to_counts(connection: sa.Connection, claim: Claim, more_records: int, more_bytes: int) -> Quota:
     """Add to the numbers of records and bytes of the merchant's catalog. Return the new numbers."""
     change = {"m": claim.merchant, "t": claim.entity_type, "more_records": more_records, "more_bytes": more_bytes}
     row = connection.execute(_add_to_counts, change).first()
     if row is not None:
         return Quota(row.num_records, row.num_bytes)
     values = {"merchant": claim.merchant, "entity_type": claim.entity_type}
-    connection.execute(insert(catalog_counts), {**values, "num_records": more_records, "num_bytes": more_bytes})
+    connection.execute(sa.insert(catalog_counts), {**values, "num_records": more_records, "num_bytes": more_bytes})
     return Quota(more_records, more_bytes)
 
 
-def _find_rows(connection: Connection, claim: Claim, ids: Collection[str]) -> dict[str, Row]:
+def _find_rows(connection: sa.Connection, claim: Claim, ids: Collection[str]) -> dict[str, Row]:
     if not ids:
         return {}
     here = in_catalog(claim.merchant, claim.entity_type) & _records.record_id.in_(ids)
-    found = connection.execute(select(*(_records[each] for each in COLUMNS)).where(here))
+    found = connection.execute(sa.select(*(_records[each] for each in COLUMNS)).where(here))
     return {row.record_id: Row(*row) for row in found}
 
 
-def _insert_rows(connection: Connection, claim: Claim, rows: Sequence[Row], *, overwrite: bool = False) -> None:
+def _insert_rows(connection: sa.Connection, claim: Claim, rows: Sequence[Row], *, overwrite: bool = False) -> None:
     end = _OVERWRITE if overwrite else ""  # checking for conflicts takes PostgreSQL half as long again
     if rows and connection.dialect.name == "postgresql":
         columns = dict(zip(COLUMNS, map(list, zip(*rows, strict=True)), strict=True))

@@ -8,20 +8,7 @@ from typing import Any
 from uuid import UUID
 
 import orjson
-from sqlalchemy import (
-    BigInteger,
-    ColumnElement,
-    Connection,
-    CursorResult,
-    Select,
-    bindparam,
-    case,
-    func,
-    insert,
-    select,
-    text,
-    update,
-)
+import sqlalchemy as sa
 
 from product_gateway.db import events
 from product_gateway.db.syncs import ended, record_end
@@ -34,60 +21,66 @@ from product_gateway.model.syncs import Claim, Counts, Demand, EntityType, SyncS
 SAMPLES_PER_CODE = 5
 WORKER_LOST = "WORKER_LOST"
 
-_lease_end = now(bindparam("lease"))
+_lease_end = now(sa.bindparam("lease"))
 _ours = (
-    (syncs.c.merchant == bindparam("m"))
-    & (syncs.c.id == bindparam("i"))
-    & (syncs.c.lease_token == bindparam("token"))
-    & (syncs.c.status == text("'IN_PROGRESS'"))
+    (syncs.c.merchant == sa.bindparam("m"))
+    & (syncs.c.id == sa.bindparam("i"))
+    & (syncs.c.lease_token == sa.bindparam("token"))
+    & (syncs.c.status == sa.text("'IN_PROGRESS'"))
 )
 _release = (
-    update(syncs)
-    .where(_ours)
-    .values(status=SyncStatus.QUEUED, lease_expires_at=None, lease_owner=None, released_at=now(bindparam("one_tick")))
-)
-# Built once, because these two statements run for every page.
-_renew = update(syncs).where(_ours).values(lease_expires_at=_lease_end, heartbeat_at=now())
-_add_page = (
-    update(syncs)
+    sa.update(syncs)
     .where(_ours)
     .values(
-        cursor=bindparam("new_cursor"),
-        pull_complete=bindparam("complete"),
-        unidentified=syncs.c.unidentified + bindparam("without_id"),
-        pages_without_new=case((bindparam("first_seen") > 0, 0), else_=syncs.c.pages_without_new + 1),
+        status=SyncStatus.QUEUED, lease_expires_at=None, lease_owner=None, released_at=now(sa.bindparam("one_tick"))
+    )
+)
+# Built once, because these two statements run for every page.
+_renew = sa.update(syncs).where(_ours).values(lease_expires_at=_lease_end, heartbeat_at=now())
+_add_page = (
+    sa.update(syncs)
+    .where(_ours)
+    .values(
+        cursor=sa.bindparam("new_cursor"),
+        pull_complete=sa.bindparam("complete"),
+        unidentified=syncs.c.unidentified + sa.bindparam("without_id"),
+        pages_without_new=sa.case((sa.bindparam("first_seen") > 0, 0), else_=syncs.c.pages_without_new + 1),
         pages_read=syncs.c.pages_read + 1,
-        records_read=syncs.c.records_read + bindparam("size"),
-        records_total=func.coalesce(bindparam("total", type_=BigInteger), syncs.c.records_total),
-        created=syncs.c.created + bindparam("new"),
-        updated=syncs.c.updated + bindparam("other"),
-        unchanged=syncs.c.unchanged + bindparam("same"),
-        rejected=syncs.c.rejected + bindparam("unfit"),
+        records_read=syncs.c.records_read + sa.bindparam("size"),
+        records_total=sa.func.coalesce(sa.bindparam("total", type_=sa.BigInteger), syncs.c.records_total),
+        created=syncs.c.created + sa.bindparam("new"),
+        updated=syncs.c.updated + sa.bindparam("other"),
+        unchanged=syncs.c.unchanged + sa.bindparam("same"),
+        rejected=syncs.c.rejected + sa.bindparam("unfit"),
     )
     .returning(syncs.c.pages_read, syncs.c.records_read, syncs.c.pull_complete, syncs.c.pages_without_new)
 )
-_select_finished = select(syncs.c.finished_at).where(syncs.c.merchant == bindparam("m"), syncs.c.id == bindparam("i"))
-_is_running = (syncs.c.status == text("'IN_PROGRESS'")) & (syncs.c.lease_expires_at >= now())
+_select_finished = sa.select(syncs.c.finished_at).where(
+    syncs.c.merchant == sa.bindparam("m"), syncs.c.id == sa.bindparam("i")
+)
+_is_running = (syncs.c.status == sa.text("'IN_PROGRESS'")) & (syncs.c.lease_expires_at >= now())
 _running = syncs.alias()
 _merchant_is_busy = (
-    select(_running.c.id)
+    sa.select(_running.c.id)
     .where(
         _running.c.merchant == syncs.c.merchant,
-        _running.c.status == text("'IN_PROGRESS'"),
+        _running.c.status == sa.text("'IN_PROGRESS'"),
         _running.c.lease_expires_at >= now(),
     )
     .exists()
 )
 # One statement each, so that each reads the first rows of its own index. For one statement with OR, PostgreSQL sorts a
 # long queue for every claim until its statistics are up to date.
-_next_lost = (syncs.c.status == text("'IN_PROGRESS'")) & (syncs.c.lease_expires_at < now())
-_next_queued = syncs.c.status == text("'QUEUED'")
+_next_lost = (syncs.c.status == sa.text("'IN_PROGRESS'")) & (syncs.c.lease_expires_at < now())
+_next_queued = syncs.c.status == sa.text("'QUEUED'")
 
 
-def _oldest(which: ColumnElement[bool], since: ColumnElement[datetime]) -> Select[Any]:
+def _oldest(which: sa.ColumnElement[bool], since: sa.ColumnElement[datetime]) -> sa.Select[Any]:
     of_sync = (syncs.c.merchant, syncs.c.id, syncs.c.entity_type, syncs.c.status)
     # SQLite stores milliseconds, so that times can be equal; then the ids decide.
-    return select(*of_sync, syncs.c.lost_workers, syncs.c.lease_owner).where(which).order_by(since, syncs.c.id).limit(1)
+    return (
+        sa.select(*of_sync, syncs.c.lost_workers, syncs.c.lease_owner).where(which).order_by(since, syncs.c.id).limit(1)
+    )
 
 
 _lost, _queued = _oldest(_next_lost, syncs.c.queued_at), _oldest(_next_queued, waits_since)
@@ -99,23 +92,25 @@ _of_others = [
 _candidates = {True: _of_others, False: [*_of_others, _lost, _queued]}
 _is_any = {True: _of_others, False: [_lost, _queued]}
 _waiting = (
-    select(syncs.c.merchant)
-    .where(_next_queued, ~_merchant_is_busy, waits_since < now(bindparam("age")))
+    sa.select(syncs.c.merchant)
+    .where(_next_queued, ~_merchant_is_busy, waits_since < now(sa.bindparam("age")))
     .order_by(waits_since, syncs.c.id)
-    .limit(bindparam("most"))
+    .limit(sa.bindparam("most"))
 )
-_in_progress = select(syncs.c.merchant, syncs.c.id).where(_is_running)
-_lock_merchant = select(merchants.c.name).where(merchants.c.name == bindparam("m")).with_for_update(key_share=True)
-_count_in_progress = select(func.count()).where(syncs.c.merchant == bindparam("m"), _is_running)
+_in_progress = sa.select(syncs.c.merchant, syncs.c.id).where(_is_running)
+_lock_merchant = (
+    sa.select(merchants.c.name).where(merchants.c.name == sa.bindparam("m")).with_for_update(key_share=True)
+)
+_count_in_progress = sa.select(sa.func.count()).where(syncs.c.merchant == sa.bindparam("m"), _is_running)
 
 
-def has_claimable(connection: Connection, at_once: int) -> bool:
+def has_claimable(connection: sa.Connection, at_once: int) -> bool:
     """Return whether there is a sync to claim. Only reads, so that idle workers do not take SQLite's write lock."""
     return any(connection.execute(each).first() is not None for each in _is_any[_is_alone(at_once)])
 
 
 def claim(
-    connection: Connection,
+    connection: sa.Connection,
     owner: str,
     lease_seconds: float,
     max_lost_workers: int,
@@ -132,7 +127,7 @@ def claim(
         candidate = _lock_candidate(connection, at_once)
         if candidate is None or not _within_limit(connection, candidate.merchant, at_once):
             return None
-        this = update(syncs).where(syncs.c.merchant == candidate.merchant, syncs.c.id == candidate.id)
+        this = sa.update(syncs).where(syncs.c.merchant == candidate.merchant, syncs.c.id == candidate.id)
         taken_over = candidate.status == SyncStatus.IN_PROGRESS
         lost = candidate.lost_workers + taken_over
         if taken_over:
@@ -152,7 +147,7 @@ def claim(
     row = connection.execute(
         this.values(
             status=SyncStatus.IN_PROGRESS,
-            started_at=func.coalesce(syncs.c.started_at, now()),
+            started_at=sa.func.coalesce(syncs.c.started_at, now()),
             attempt=syncs.c.attempt + 1,
             lost_workers=lost,
             lease_token=syncs.c.lease_token + 1,
@@ -186,12 +181,12 @@ def _is_alone(at_once: int) -> bool:
     return at_once < len(EntityType)
 
 
-def _lock_candidate(connection: Connection, at_once: int) -> Any:
+def _lock_candidate(connection: sa.Connection, at_once: int) -> Any:
     locking = (each.with_for_update(skip_locked=True, of=syncs) for each in _candidates[_is_alone(at_once)])
     return next(filter(None, (connection.execute(each).first() for each in locking)), None)
 
 
-def _within_limit(connection: Connection, merchant: str, at_once: int) -> bool:
+def _within_limit(connection: sa.Connection, merchant: str, at_once: int) -> bool:
     # Two workers may choose two syncs of one merchant at once. The lock lets the second worker see the first claim.
     if not _is_alone(at_once):
         return True
@@ -199,7 +194,7 @@ def _within_limit(connection: Connection, merchant: str, at_once: int) -> bool:
     return int(connection.execute(_count_in_progress, {"m": merchant}).scalar_one()) < at_once
 
 
-def heartbeat(connection: Connection, claim: Claim, lease_seconds: float, repeated: int = 0) -> None:
+def heartbeat(connection: sa.Connection, claim: Claim, lease_seconds: float, repeated: int = 0) -> None:
     """IN_PROGRESS -> IN_PROGRESS with a lease that starts now. Raises LeaseLost.
 
     `repeated` is the number of requests to the product service that were retried since the last heartbeat.
@@ -208,7 +203,7 @@ def heartbeat(connection: Connection, claim: Claim, lease_seconds: float, repeat
     _record_retries(connection, claim, repeated)
 
 
-def record_page(connection: Connection, claim: Claim, page: Page, counts: Counts, first_seen: int = 1) -> int:
+def record_page(connection: sa.Connection, claim: Claim, page: Page, counts: Counts, first_seen: int = 1) -> int:
     """IN_PROGRESS -> IN_PROGRESS with the next page's cursor and the page's counts. Raises LeaseLost.
 
     `first_seen` is the number of the page's records that are new to the pull. Returns the number of pages in a row, up
@@ -236,13 +231,13 @@ def record_page(connection: Connection, claim: Claim, page: Page, counts: Counts
     return int(row.pages_without_new)
 
 
-def may_remove(connection: Connection, claim: Claim) -> bool:
+def may_remove(connection: sa.Connection, claim: Claim) -> bool:
     """Return whether the pull is complete and all its records had ids. Only then are missing records really gone."""
-    row = connection.execute(select(syncs.c.pull_complete, syncs.c.unidentified).where(_ours), _key(claim)).first()
+    row = connection.execute(sa.select(syncs.c.pull_complete, syncs.c.unidentified).where(_ours), _key(claim)).first()
     return row is not None and row.pull_complete and row.unidentified == 0
 
 
-def record_not_removed(connection: Connection, claim: Claim, number: int) -> None:
+def record_not_removed(connection: sa.Connection, claim: Claim, number: int) -> None:
     """IN_PROGRESS -> IN_PROGRESS with the number of missing records that stay in the catalog. Raises LeaseLost.
 
     They stay because the list may have them without an id.
@@ -250,38 +245,38 @@ def record_not_removed(connection: Connection, claim: Claim, number: int) -> Non
     _write(connection, claim, not_removed=number)
 
 
-def record_removed(connection: Connection, claim: Claim, removed: int) -> None:
+def record_removed(connection: sa.Connection, claim: Claim, removed: int) -> None:
     """IN_PROGRESS -> IN_PROGRESS with more records deleted from the catalog. Raises LeaseLost."""
     _write(connection, claim, deleted=syncs.c.deleted + removed)
 
 
-def succeed(connection: Connection, claim: Claim) -> datetime:
+def succeed(connection: sa.Connection, claim: Claim) -> datetime:
     """IN_PROGRESS -> SUCCEEDED. Returns the time. Raises LeaseLost."""
     _end(connection, claim, SyncStatus.SUCCEEDED, None, records_total=syncs.c.records_read)
     finished: datetime = connection.execute(_select_finished, {"m": claim.merchant, "i": claim.sync_id}).scalar_one()
     return finished
 
 
-def fail(connection: Connection, claim: Claim, code: str, detail: str, repeated: int = 0) -> None:
+def fail(connection: sa.Connection, claim: Claim, code: str, detail: str, repeated: int = 0) -> None:
     """IN_PROGRESS -> FAILED. Raises LeaseLost."""
     _record_retries(connection, claim, repeated)
     _end(connection, claim, SyncStatus.FAILED, f"{code}: {detail}", failure_code=code, failure_detail=detail[:8000])
 
 
-def hand_back(connection: Connection, claim: Claim) -> None:
+def hand_back(connection: sa.Connection, claim: Claim) -> None:
     """IN_PROGRESS -> QUEUED at its old place: another worker continues from the cursor. Raises LeaseLost."""
     _write(connection, claim, status=SyncStatus.QUEUED, lease_expires_at=None, lease_owner=None)
     _append(connection, claim, events.HANDED_BACK, most=events.MOST)
 
 
-def release(connection: Connection, claim: Claim) -> None:
+def release(connection: sa.Connection, claim: Claim) -> None:
     """IN_PROGRESS -> QUEUED at the end of the queue, so that other merchants have their turn. Raises LeaseLost."""
     # SQLite's clock has milliseconds: one more puts the sync behind a request of this millisecond.
     _require_ours(claim, connection.execute(_release, {**_key(claim), "one_tick": 0.001}))
     _append(connection, claim, events.RELEASED)
 
 
-def demand(connection: Connection, seconds: float, most: int) -> Demand:
+def demand(connection: sa.Connection, seconds: float, most: int) -> Demand:
     """Return up to `most` merchants that have waited for `seconds` without a sync in progress, and second syncs."""
     waiting = frozenset(connection.scalars(_waiting, {"age": -seconds, "most": most * len(EntityType)}))
     if not waiting:
@@ -294,27 +289,27 @@ def demand(connection: Connection, seconds: float, most: int) -> Demand:
     return Demand(waiting, frozenset(second_syncs))
 
 
-def _end(connection: Connection, claim: Claim, status: SyncStatus, why: str | None, **values: Any) -> None:
+def _end(connection: sa.Connection, claim: Claim, status: SyncStatus, why: str | None, **values: Any) -> None:
     _write(connection, claim, **ended(status), **values)
     record_end(connection, claim.merchant, claim.sync_id, status, why)
 
 
-def _record_retries(connection: Connection, claim: Claim, repeated: int) -> None:
+def _record_retries(connection: sa.Connection, claim: Claim, repeated: int) -> None:
     if repeated:
         _append(connection, claim, events.REPEATED, number=repeated)
 
 
 def _append(
-    connection: Connection, claim: Claim, kind: str, *, most: int = events.MOST_REPEATED, **values: Any
+    connection: sa.Connection, claim: Claim, kind: str, *, most: int = events.MOST_REPEATED, **values: Any
 ) -> None:
     events.append(connection, claim.merchant, claim.sync_id, kind, most=most, **values)
 
 
-def _write(connection: Connection, claim: Claim, **values: Any) -> None:
-    _require_ours(claim, connection.execute(update(syncs).where(_ours).values(**values), _key(claim)))
+def _write(connection: sa.Connection, claim: Claim, **values: Any) -> None:
+    _require_ours(claim, connection.execute(sa.update(syncs).where(_ours).values(**values), _key(claim)))
 
 
-def _require_ours(claim: Claim, written: CursorResult[Any]) -> None:
+def _require_ours(claim: Claim, written: sa.CursorResult[Any]) -> None:
     if written.rowcount != 1:
         raise _lease_lost(claim)
 
@@ -327,7 +322,7 @@ def _key(claim: Claim) -> dict[str, Any]:
     return {"m": claim.merchant, "i": claim.sync_id, "token": claim.token}
 
 
-def _record_problems(connection: Connection, claim: Claim, rejections: tuple[Rejection, ...]) -> None:
+def _record_problems(connection: sa.Connection, claim: Claim, rejections: tuple[Rejection, ...]) -> None:
     table = sync_problems.c
     of_sync = (table.merchant == claim.merchant) & (table.sync_id == claim.sync_id)
     by_code: dict[str, list[Rejection]] = {}
@@ -336,12 +331,12 @@ def _record_problems(connection: Connection, claim: Claim, rejections: tuple[Rej
     for code, group in by_code.items():
         fresh = [[each.record_id, each.pointer, each.message] for each in group[:SAMPLES_PER_CODE]]
         this = of_sync & (table.code == code)
-        known = connection.execute(select(table.count.label("so_far"), table.samples).where(this)).first()
+        known = connection.execute(sa.select(table.count.label("so_far"), table.samples).where(this)).first()
         so_far, samples = known or (0, "[]")
         samples = orjson.dumps([*orjson.loads(samples), *fresh][:SAMPLES_PER_CODE]).decode()
         values = {"count": so_far + len(group), "samples": samples}
         if known is None:
             key = {"merchant": claim.merchant, "sync_id": claim.sync_id, "code": code}
-            connection.execute(insert(sync_problems).values(**key, **values))
+            connection.execute(sa.insert(sync_problems).values(**key, **values))
         else:
-            connection.execute(update(sync_problems).where(this).values(**values))
+            connection.execute(sa.update(sync_problems).where(this).values(**values))

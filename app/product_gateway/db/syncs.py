@@ -6,23 +6,7 @@ from typing import Any
 from uuid import UUID
 
 import orjson
-from sqlalchemy import (
-    ColumnElement,
-    Connection,
-    Row,
-    Select,
-    Uuid,
-    and_,
-    bindparam,
-    delete,
-    func,
-    or_,
-    select,
-    text,
-    tuple_,
-    type_coerce,
-    update,
-)
+import sqlalchemy as sa
 
 from product_gateway.db import events
 from product_gateway.db.admission import ADMISSION_COLUMNS, refusal_of
@@ -60,9 +44,9 @@ SYNC_BODY_BYTES = 1500  # at most, without the detail of a failure
 _sent = ValuesTable("merchant", "id")
 
 
-def _is_sent(dialect: str) -> ColumnElement[bool]:
+def _is_sent(dialect: str) -> sa.ColumnElement[bool]:
     merchant, sync_id = _sent.columns[dialect]
-    return and_(syncs.c.merchant == merchant, syncs.c.id == sync_id)
+    return sa.and_(syncs.c.merchant == merchant, syncs.c.id == sync_id)
 
 
 # In the order in which sync_of takes them.
@@ -70,19 +54,21 @@ _told = "id merchant entity_type status queued_at started_at finished_at attempt
 _counted = "created updated unchanged deleted rejected"
 _failed = "unidentified not_removed failure_code failure_detail"
 columns = [*(syncs.c[name] for name in f"{_told} {_counted} {_failed}".split()), now().label("as_of")]
-_of_type = (syncs.c.merchant == bindparam("m")) & (syncs.c.entity_type == bindparam("t"))
+_of_type = (syncs.c.merchant == sa.bindparam("m")) & (syncs.c.entity_type == sa.bindparam("t"))
 
 _select_all_active = (
-    select(syncs.c.entity_type, syncs.c.status, func.count(), func.min(syncs.c.queued_at), now())
-    .where(text(ACTIVE))
+    sa.select(syncs.c.entity_type, syncs.c.status, sa.func.count(), sa.func.min(syncs.c.queued_at), now())
+    .where(sa.text(ACTIVE))
     .group_by(syncs.c.entity_type, syncs.c.status)
 )
 _select_first_in_line = (
-    select(waits_since).where(syncs.c.status == text("'QUEUED'")).order_by(waits_since, syncs.c.id).limit(1)
+    sa.select(waits_since).where(syncs.c.status == sa.text("'QUEUED'")).order_by(waits_since, syncs.c.id).limit(1)
 )
-_select_latest = select(*columns).where(_of_type).order_by(syncs.c.queued_at.desc(), syncs.c.id.desc()).limit(1)
-_select_one = select(*columns).where(syncs.c.merchant == bindparam("m"), syncs.c.id == bindparam("i"))
-_select_keyed = PerDialect(lambda dialect: select(*columns).join_from(_sent.tables[dialect], syncs, _is_sent(dialect)))
+_select_latest = sa.select(*columns).where(_of_type).order_by(syncs.c.queued_at.desc(), syncs.c.id.desc()).limit(1)
+_select_one = sa.select(*columns).where(syncs.c.merchant == sa.bindparam("m"), syncs.c.id == sa.bindparam("i"))
+_select_keyed = PerDialect(
+    lambda dialect: sa.select(*columns).join_from(_sent.tables[dialect], syncs, _is_sent(dialect))
+)
 
 
 def ended(status: SyncStatus) -> dict[str, Any]:
@@ -90,32 +76,32 @@ def ended(status: SyncStatus) -> dict[str, Any]:
     return {"status": status, "finished_at": now(), "lease_expires_at": None, "lease_owner": None}
 
 
-_cancel = update(syncs).where(_of_type, text(ACTIVE)).values(**ended(SyncStatus.CANCELLED)).returning(*columns)
+_cancel = sa.update(syncs).where(_of_type, sa.text(ACTIVE)).values(**ended(SyncStatus.CANCELLED)).returning(*columns)
 _cancel_all = (
-    update(syncs)
-    .where(syncs.c.merchant == bindparam("m"), text(ACTIVE))
+    sa.update(syncs)
+    .where(syncs.c.merchant == sa.bindparam("m"), sa.text(ACTIVE))
     .values(**ended(SyncStatus.CANCELLED))
     .returning(syncs.c.id)
 )
 
 
-def _make_select_ended(dialect: str) -> Select[Any]:
+def _make_select_ended(dialect: str) -> sa.Select[Any]:
     merchant, sync_id = _sent.columns[dialect]
     return (
-        select(merchant.label("wanted_of"), type_coerce(sync_id, Uuid).label("wanted_id"), *columns)
+        sa.select(merchant.label("wanted_of"), sa.type_coerce(sync_id, sa.Uuid).label("wanted_id"), *columns)
         .select_from(_sent.tables[dialect].outerjoin(syncs, _is_sent(dialect)))
-        .where(or_(syncs.c.id.is_(None), syncs.c.finished_at.is_not(None)))
+        .where(sa.or_(syncs.c.id.is_(None), syncs.c.finished_at.is_not(None)))
     )
 
 
 _select_ended = PerDialect(_make_select_ended)
 
 
-def _make_select_many(dialect: str) -> Select[Any]:
+def _make_select_many(dialect: str) -> sa.Select[Any]:
     merchant, _ = _sent.columns[dialect]
     admitted = _sent.tables[dialect].outerjoin(merchants, merchants.c.name == merchant)
     return (
-        select(*ADMISSION_COLUMNS, *columns)
+        sa.select(*ADMISSION_COLUMNS, *columns)
         .select_from(admitted.outerjoin(syncs, _is_sent(dialect)))
         .order_by(_sent.place[dialect])
     )
@@ -123,8 +109,8 @@ def _make_select_many(dialect: str) -> Select[Any]:
 
 _select_many = PerDialect(_make_select_many)
 _select_surplus = (
-    select(syncs.c.merchant, syncs.c.id)
-    .where(_of_type, syncs.c.status == text("'CANCELLED'"))
+    sa.select(syncs.c.merchant, syncs.c.id)
+    .where(_of_type, syncs.c.status == sa.text("'CANCELLED'"))
     .order_by(syncs.c.queued_at.desc(), syncs.c.id.desc())
     .offset(MAX_CANCELLED_KEPT)
     .limit(10)
@@ -132,7 +118,11 @@ _select_surplus = (
 
 
 def cancel(
-    connection: Connection, merchant: str, entity_type: EntityType, sync_id: UUID | None = None, why: str | None = None
+    connection: sa.Connection,
+    merchant: str,
+    entity_type: EntityType,
+    sync_id: UUID | None = None,
+    why: str | None = None,
 ) -> Sync:
     """QUEUED or IN_PROGRESS -> CANCELLED; with an id, only if it is that one. Raises NoActiveSync.
 
@@ -149,19 +139,19 @@ def cancel(
     return sync_of(row)
 
 
-def cancel_all(connection: Connection, merchant: str, why: str) -> None:
+def cancel_all(connection: sa.Connection, merchant: str, why: str) -> None:
     """QUEUED or IN_PROGRESS -> CANCELLED, for every active sync of the merchant."""
     for sync_id in connection.scalars(_cancel_all, {"m": merchant}).all():
         record_end(connection, merchant, sync_id, SyncStatus.CANCELLED, why)
 
 
-def record_end(connection: Connection, merchant: str, sync_id: UUID, status: SyncStatus, why: str | None) -> None:
+def record_end(connection: sa.Connection, merchant: str, sync_id: UUID, status: SyncStatus, why: str | None) -> None:
     """Enqueue the webhook message of a sync that ends, and append its last event."""
     enqueue_delivery(connection, merchant, sync_id, status)
     events.append(connection, merchant, sync_id, status, detail=why, most=events.MOST + 1)
 
 
-def get(connection: Connection, merchant: str, sync_id: UUID) -> Sync:
+def get(connection: sa.Connection, merchant: str, sync_id: UUID) -> Sync:
     """Return the sync. Raises SyncNotFound, also for another merchant's sync."""
     row = connection.execute(_select_one, {"m": merchant, "i": sync_id}).first()
     if row is None:
@@ -170,7 +160,7 @@ def get(connection: Connection, merchant: str, sync_id: UUID) -> Sync:
 
 
 @autocommit
-def get_many(connection: Connection, keys: Sequence[Key]) -> list[Sync | GatewayError]:
+def get_many(connection: sa.Connection, keys: Sequence[Key]) -> list[Sync | GatewayError]:
     """Return the sync of each key, or why there is none: SyncNotFound or the merchant's refusal."""
     rows = connection.execute(_select_many[connection.dialect.name], _sent.parameters(connection, keys)).all()
     return [
@@ -180,7 +170,7 @@ def get_many(connection: Connection, keys: Sequence[Key]) -> list[Sync | Gateway
 
 
 def ended_among(
-    connection: Connection, waited_for: Sequence[Key], in_any_status: Sequence[Key]
+    connection: sa.Connection, waited_for: Sequence[Key], in_any_status: Sequence[Key]
 ) -> tuple[list[Sync], list[Key]]:
     """Return the syncs found and the keys that are gone.
 
@@ -208,13 +198,13 @@ def _parts(keys: Sequence[Key]) -> Iterator[Sequence[Key]]:
         yield keys[first : first + KEYS_AT_ONCE]
 
 
-def latest(connection: Connection, merchant: str, entity_type: EntityType) -> Sync | None:
+def latest(connection: sa.Connection, merchant: str, entity_type: EntityType) -> Sync | None:
     """Return the sync that was requested last."""
     row = connection.execute(_select_latest, {"m": merchant, "t": entity_type}).first()
     return None if row is None else sync_of(row)
 
 
-def active(connection: Connection) -> list[ActiveSyncs]:
+def active(connection: sa.Connection) -> list[ActiveSyncs]:
     """Return the numbers of queued and running syncs of all merchants. Reads only the index of active syncs."""
     groups = connection.execute(_select_all_active).all()
     # The groups are read from an index without `released_at`. No sync has waited longer than the first in line.
@@ -230,17 +220,17 @@ def active(connection: Connection) -> list[ActiveSyncs]:
     ]
 
 
-def unfinished(connection: Connection) -> tuple[list[ActiveSyncs], PendingDeliveries]:
+def unfinished(connection: sa.Connection) -> tuple[list[ActiveSyncs], PendingDeliveries]:
     """Return the active syncs and the pending webhook messages, as of one moment."""
     return active(connection), pending(connection)
 
 
-def problems(connection: Connection, merchant: str, sync_id: UUID) -> list[RejectionGroup]:
+def problems(connection: sa.Connection, merchant: str, sync_id: UUID) -> list[RejectionGroup]:
     """Return the records that the sync rejected by code, the most frequent first. Raises SyncNotFound."""
     get(connection, merchant, sync_id)
     table = sync_problems.c
     rows = connection.execute(
-        select(table.code, table.count, table.samples)
+        sa.select(table.code, table.count, table.samples)
         .where(table.merchant == merchant, table.sync_id == sync_id)
         .order_by(table.count.desc(), table.code)
     )
@@ -251,7 +241,7 @@ def problems(connection: Connection, merchant: str, sync_id: UUID) -> list[Rejec
 
 
 def history(
-    connection: Connection,
+    connection: sa.Connection,
     merchant: str,
     entity_type: EntityType | None,
     status: SyncStatus | None,
@@ -263,13 +253,13 @@ def history(
     Returns at most `limit`, and fewer if their failure details exceed the byte budget of a response. Selects each
     entity type by itself, so that one index serves with and without the filter.
     """
-    conditions: list[ColumnElement[bool]] = [] if status is None else [syncs.c.status == status]
+    conditions: list[sa.ColumnElement[bool]] = [] if status is None else [syncs.c.status == status]
     if before is not None:
-        conditions.append(tuple_(syncs.c.queued_at, syncs.c.id) < tuple_(*before))
+        conditions.append(sa.tuple_(syncs.c.queued_at, syncs.c.id) < sa.tuple_(*before))
     found: list[Sync] = []
     for each in EntityType if entity_type is None else (entity_type,):
         rows = connection.execute(
-            select(*columns)
+            sa.select(*columns)
             .where(_of_type, *conditions)
             .order_by(syncs.c.queued_at.desc(), syncs.c.id.desc())
             .limit(limit + 1),
@@ -282,40 +272,40 @@ def history(
     return shown, (shown[-1].queued_at, shown[-1].id) if len(found) > len(shown) else None
 
 
-def prune(connection: Connection, days: float, limit: int, cancelled_days: float | None = None) -> int:
+def prune(connection: sa.Connection, days: float, limit: int, cancelled_days: float | None = None) -> int:
     """Ended -> deleted: syncs that ended more than `days` ago, and cancelled ones after `cancelled_days`.
 
     Deletes at most `limit` with everything about them, and returns their number. Keeps the latest sync of each merchant
     and entity type, because the catalog's state refers to it.
     """
     newer = syncs.alias()
-    is_newer = and_(
+    is_newer = sa.and_(
         newer.c.merchant == syncs.c.merchant,
         newer.c.entity_type == syncs.c.entity_type,
-        tuple_(newer.c.queued_at, newer.c.id) > tuple_(syncs.c.queued_at, syncs.c.id),
+        sa.tuple_(newer.c.queued_at, newer.c.id) > sa.tuple_(syncs.c.queued_at, syncs.c.id),
     )
-    is_old = (syncs.c.finished_at < now(bindparam("age"))) & select(newer.c.id).where(is_newer).exists()
-    old = select(syncs.c.merchant, syncs.c.id).where(is_old).limit(limit)
+    is_old = (syncs.c.finished_at < now(sa.bindparam("age"))) & sa.select(newer.c.id).where(is_newer).exists()
+    old = sa.select(syncs.c.merchant, syncs.c.id).where(is_old).limit(limit)
     dropped = _drop(connection, connection.execute(old, {"age": -days * 86400}).all())
     if cancelled_days is None or cancelled_days >= days:
         return dropped
     # By the index of each status, which is in the order of queued_at: it also bounds finished_at, which is later.
     for entity_type in EntityType:
-        of_status = (syncs.c.status == text("'CANCELLED'")) & (syncs.c.entity_type == text(f"'{entity_type}'"))
-        cancelled = old.where(of_status, syncs.c.queued_at < now(bindparam("age"))).limit(limit - dropped)
+        of_status = (syncs.c.status == sa.text("'CANCELLED'")) & (syncs.c.entity_type == sa.text(f"'{entity_type}'"))
+        cancelled = old.where(of_status, syncs.c.queued_at < now(sa.bindparam("age"))).limit(limit - dropped)
         dropped += _drop(connection, connection.execute(cancelled, {"age": -cancelled_days * 86400}).all())
     return dropped
 
 
-def _drop(connection: Connection, keys: Sequence[Row[str, UUID]]) -> int:
+def _drop(connection: sa.Connection, keys: Sequence[sa.Row[str, UUID]]) -> int:
     for merchant, sync_id in keys:
         for table in (sync_problems, sync_events, seen_records, webhook_deliveries):
-            connection.execute(delete(table).where(table.c.merchant == merchant, table.c.sync_id == sync_id))
-        connection.execute(delete(syncs).where(syncs.c.merchant == merchant, syncs.c.id == sync_id))
+            connection.execute(sa.delete(table).where(table.c.merchant == merchant, table.c.sync_id == sync_id))
+        connection.execute(sa.delete(syncs).where(syncs.c.merchant == merchant, syncs.c.id == sync_id))
     return len(keys)
 
 
-def sync_of(row: Row[Any]) -> Sync:
+def sync_of(row: sa.Row[Any]) -> Sync:
     """Return the sync of a row that ends with `columns`. Takes them by place, in a third of the time of names."""
     sync_id, merchant, entity_type, status, *more = row[-len(columns) :]
     of_sync = (sync_id, merchant, EntityType(entity_type), SyncStatus(status))

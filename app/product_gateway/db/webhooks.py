@@ -8,22 +8,7 @@ from collections.abc import Collection
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import (
-    ColumnElement,
-    Connection,
-    Row,
-    Select,
-    Uuid,
-    and_,
-    bindparam,
-    delete,
-    func,
-    insert,
-    literal,
-    select,
-    text,
-    update,
-)
+import sqlalchemy as sa
 from uuid_utils.compat import uuid7
 
 from product_gateway.db.tables import webhook_deliveries, webhooks
@@ -51,52 +36,54 @@ class Message(NamedTuple):
     sync_id: UUID
 
 
-_select_one = select(webhooks, (webhooks.c.previous_secret_until > now()).label("overlaps")).where(
-    webhooks.c.merchant == bindparam("m")
+_select_one = sa.select(webhooks, (webhooks.c.previous_secret_until > now()).label("overlaps")).where(
+    webhooks.c.merchant == sa.bindparam("m")
 )
 _deliveries = webhook_deliveries.c
 _columns = [*webhook_deliveries.c, now().label("as_of")]
-_is_pending = _deliveries.status == text("'PENDING'")
+_is_pending = _deliveries.status == sa.text("'PENDING'")
 _is_on = webhooks.c.gone_at.is_(None)
 
 
-def _is_message(merchant: Any, message: Any, sync_id: Any) -> ColumnElement[bool]:
+def _is_message(merchant: Any, message: Any, sync_id: Any) -> sa.ColumnElement[bool]:
     # By id and sync: without statistics PostgreSQL may choose either index, and must not read all rows of the merchant.
-    return and_(_deliveries.merchant == merchant, _deliveries.id == message, _deliveries.sync_id == sync_id)
+    return sa.and_(_deliveries.merchant == merchant, _deliveries.id == message, _deliveries.sync_id == sync_id)
 
 
 # Evaluated once: PostgreSQL uses an index for a comparison with this, but not with clock_timestamp() itself.
-_now_once = select(now()).scalar_subquery()
+_now_once = sa.select(now()).scalar_subquery()
 _due_longest = (
-    select(_deliveries.merchant, _deliveries.id, _deliveries.sync_id)
+    sa.select(_deliveries.merchant, _deliveries.id, _deliveries.sync_id)
     .where(_deliveries.next_attempt_at <= _now_once)
     .order_by(_deliveries.next_attempt_at)
     .limit(DUE_LOOKED_AT)
 )
 _lock = (
-    select((_is_pending & (_deliveries.next_attempt_at <= now())).label("is_due"))
-    .where(_is_message(bindparam("m"), bindparam("d"), bindparam("i")))
+    sa.select((_is_pending & (_deliveries.next_attempt_at <= now())).label("is_due"))
+    .where(_is_message(sa.bindparam("m"), sa.bindparam("d"), sa.bindparam("i")))
     .with_for_update(skip_locked=True)
 )
 
 
-def _select_due_of_each() -> Select[Any]:
+def _select_due_of_each() -> sa.Select[Any]:
     """Select each merchant's message that has been due longest, by a loose index scan over the merchants.
 
     In the order of the index, the first row after a merchant's rows is the next merchant's earliest message.
     """
     read = (_deliveries.merchant, _deliveries.id, _deliveries.sync_id, _deliveries.next_attempt_at)
 
-    def first(*conditions: ColumnElement[bool]) -> list[ColumnElement[Any]]:
+    def first(*conditions: sa.ColumnElement[bool]) -> list[sa.ColumnElement[Any]]:
         here = (_deliveries.next_attempt_at.is_not(None), *conditions)
         order = (_deliveries.merchant, _deliveries.next_attempt_at, _deliveries.id)
-        return [select(each).where(*here).order_by(*order).limit(1).scalar_subquery().label(each.name) for each in read]
+        return [
+            sa.select(each).where(*here).order_by(*order).limit(1).scalar_subquery().label(each.name) for each in read
+        ]
 
-    earliest = select(*first()).cte("earliest", recursive=True)
+    earliest = sa.select(*first()).cte("earliest", recursive=True)
     following = first(_deliveries.merchant > earliest.c.merchant)
-    earliest = earliest.union_all(select(*following).where(earliest.c.merchant.is_not(None)))
+    earliest = earliest.union_all(sa.select(*following).where(earliest.c.merchant.is_not(None)))
     return (
-        select(earliest.c.merchant, earliest.c.id, earliest.c.sync_id)
+        sa.select(earliest.c.merchant, earliest.c.id, earliest.c.sync_id)
         .where(earliest.c.next_attempt_at <= _now_once)
         .order_by(earliest.c.next_attempt_at)
     )
@@ -104,30 +91,32 @@ def _select_due_of_each() -> Select[Any]:
 
 _due_of_each = _select_due_of_each()
 # Without statistics, PostgreSQL may sort all pending messages for each step of the scan.
-_do_not_sort = text("SELECT set_config('enable_sort', 'off', true), set_config('enable_incremental_sort', 'off', true)")
+_do_not_sort = sa.text(
+    "SELECT set_config('enable_sort', 'off', true), set_config('enable_incremental_sort', 'off', true)"
+)
 _oldest_pending = (
-    select(_deliveries.created_at)
+    sa.select(_deliveries.created_at)
     .where(_deliveries.next_attempt_at.is_not(None))
     .order_by(_deliveries.created_at)
     .limit(MOST_COUNTED)
     .subquery()
 )
-_count_pending = select(func.count(), func.min(_oldest_pending.c.created_at), now())
-_enqueue = insert(webhook_deliveries).from_select(
+_count_pending = sa.select(sa.func.count(), sa.func.min(_oldest_pending.c.created_at), now())
+_enqueue = sa.insert(webhook_deliveries).from_select(
     ["merchant", "id", "sync_id", "event", "status", "created_at", "next_attempt_at"],
-    select(
+    sa.select(
         webhooks.c.merchant,
-        bindparam("d", type_=Uuid),
-        bindparam("i", type_=Uuid),
-        bindparam("e", type_=_deliveries.event.type),
-        literal("PENDING", _deliveries.status.type),
+        sa.bindparam("d", type_=sa.Uuid),
+        sa.bindparam("i", type_=sa.Uuid),
+        sa.bindparam("e", type_=_deliveries.event.type),
+        sa.literal("PENDING", _deliveries.status.type),
         now(),
         now(),
-    ).where(webhooks.c.merchant == bindparam("m"), _is_on),
+    ).where(webhooks.c.merchant == sa.bindparam("m"), _is_on),
 )
 
 
-def find(connection: Connection, merchant: str) -> Webhook | None:
+def find(connection: sa.Connection, merchant: str) -> Webhook | None:
     """Return the merchant's webhook. It has its previous secret only while messages are signed with both."""
     row = connection.execute(_select_one, {"m": merchant}).first()
     if row is None:
@@ -136,7 +125,7 @@ def find(connection: Connection, merchant: str) -> Webhook | None:
     return Webhook(row.url, row.secret, row.gone_at, *previous)
 
 
-def put(connection: Connection, merchant: str, /, **values: str) -> None:
+def put(connection: sa.Connection, merchant: str, /, **values: str) -> None:
     """Set `url`, `secret` (encrypted) or both, and enable the webhook. A new webhook needs both.
 
     Pending messages go to the new URL. For a day, messages are signed with the new and with the previous secret.
@@ -145,30 +134,30 @@ def put(connection: Connection, merchant: str, /, **values: str) -> None:
     before: dict[str, Any] = {}
     parameters: dict[str, float] = {}
     if "secret" in values:
-        before = {"previous_secret": webhooks.c.secret, "previous_secret_until": now(bindparam("overlap"))}
+        before = {"previous_secret": webhooks.c.secret, "previous_secret_until": now(sa.bindparam("overlap"))}
         parameters = {"overlap": OVERLAP_SECONDS}
-    of_merchant = update(webhooks).where(webhooks.c.merchant == merchant)
+    of_merchant = sa.update(webhooks).where(webhooks.c.merchant == merchant)
     if connection.execute(of_merchant.values(**changed, **before), parameters).rowcount == 0:
-        connection.execute(insert(webhooks).values(merchant=merchant, **changed))
+        connection.execute(sa.insert(webhooks).values(merchant=merchant, **changed))
 
 
-def remove(connection: Connection, merchant: str) -> None:
+def remove(connection: sa.Connection, merchant: str) -> None:
     """Remove the merchant's webhook. PENDING -> GIVEN_UP for all its pending messages."""
-    connection.execute(delete(webhooks).where(webhooks.c.merchant == merchant))
+    connection.execute(sa.delete(webhooks).where(webhooks.c.merchant == merchant))
     _give_up_all(connection, merchant, TURNED_OFF)
 
 
-def enqueue_delivery(connection: Connection, merchant: str, sync_id: UUID, status: SyncStatus) -> None:
+def enqueue_delivery(connection: sa.Connection, merchant: str, sync_id: UUID, status: SyncStatus) -> None:
     """Nothing -> PENDING, if the merchant has a webhook. Call it in the transaction that ends the sync."""
     connection.execute(_enqueue, {"m": merchant, "d": uuid7(), "i": sync_id, "e": EVENTS[status]})
 
 
-def has_due(connection: Connection, busy: Collection[str]) -> bool:
+def has_due(connection: sa.Connection, busy: Collection[str]) -> bool:
     """Return whether there is a message to claim. Only reads, so that idle workers do not take SQLite's write lock."""
     return bool(_due(connection, busy))
 
 
-def claim(connection: Connection, lease_seconds: float, busy: Collection[str]) -> tuple[Delivery, Webhook] | None:
+def claim(connection: sa.Connection, lease_seconds: float, busy: Collection[str]) -> tuple[Delivery, Webhook] | None:
     """PENDING -> PENDING: claim the message that has been due longest, for one attempt within the lease.
 
     Skips `busy` merchants, so that a slow receiver delays only its own messages. A message whose webhook was removed
@@ -179,18 +168,18 @@ def claim(connection: Connection, lease_seconds: float, busy: Collection[str]) -
         due = next((each for each in _due(connection, busy) if connection.scalar(_lock, _key(each))), None)
         if due is None:
             return None
-        this = update(webhook_deliveries).where(_is_message(*due))
+        this = sa.update(webhook_deliveries).where(_is_message(*due))
         webhook = find(connection, due[0])
         if webhook is not None and webhook.gone_at is None:
             break
         connection.execute(this.values(**_ended(DeliveryStatus.GIVEN_UP), last_error=TURNED_OFF))
     attempt = this.values(
-        attempts=_deliveries.attempts + 1, last_attempt_at=now(), next_attempt_at=now(bindparam("lease"))
+        attempts=_deliveries.attempts + 1, last_attempt_at=now(), next_attempt_at=now(sa.bindparam("lease"))
     )
     return _delivery(connection.execute(attempt.returning(*_columns), {"lease": lease_seconds}).one()), webhook
 
 
-def _due(connection: Connection, busy: Collection[str]) -> list[Message]:
+def _due(connection: sa.Connection, busy: Collection[str]) -> list[Message]:
     """Return some due messages of merchants that are not busy, those that have been due longest first.
 
     Reads a bounded number of rows. If all of these are of busy merchants, reads a few rows of each merchant.
@@ -208,54 +197,54 @@ def _key(message: Message) -> dict[str, Any]:
     return {"m": message.merchant, "d": message.id, "i": message.sync_id}
 
 
-def succeed(connection: Connection, delivery: Delivery, status: int) -> bool:
+def succeed(connection: sa.Connection, delivery: Delivery, status: int) -> bool:
     """PENDING -> DELIVERED. Returns False if the attempt is no longer the latest."""
     return _record(connection, delivery, status, None, **_ended(DeliveryStatus.DELIVERED))
 
 
 def retry(
-    connection: Connection, delivery: Delivery, status: int | None, error: str | None, wait_seconds: float
+    connection: sa.Connection, delivery: Delivery, status: int | None, error: str | None, wait_seconds: float
 ) -> bool:
     """PENDING -> PENDING with another attempt in `wait_seconds`. Returns False if this is no longer the latest."""
-    return _record(connection, delivery, status, error, wait=wait_seconds, next_attempt_at=now(bindparam("wait")))
+    return _record(connection, delivery, status, error, wait=wait_seconds, next_attempt_at=now(sa.bindparam("wait")))
 
 
-def give_up(connection: Connection, delivery: Delivery, status: int | None, error: str) -> bool:
+def give_up(connection: sa.Connection, delivery: Delivery, status: int | None, error: str) -> bool:
     """PENDING -> GIVEN_UP. Returns False if the attempt is no longer the latest."""
     return _record(connection, delivery, status, error, **_ended(DeliveryStatus.GIVEN_UP))
 
 
-def disable_gone(connection: Connection, delivery: Delivery, url: str, status: int, error: str) -> bool:
+def disable_gone(connection: sa.Connection, delivery: Delivery, url: str, status: int, error: str) -> bool:
     """PENDING -> GIVEN_UP for all pending messages of the merchant, and disable the webhook: its receiver is gone.
 
     Returns False if the attempt is no longer the latest. A webhook with another URL meanwhile stays enabled.
     """
     recorded = give_up(connection, delivery, status, error)
     here = (webhooks.c.merchant == delivery.merchant) & (webhooks.c.url == url) & _is_on
-    if connection.execute(update(webhooks).where(here).values(gone_at=now())).rowcount:
+    if connection.execute(sa.update(webhooks).where(here).values(gone_at=now())).rowcount:
         _give_up_all(connection, delivery.merchant, GONE)
     return recorded
 
 
-def of_sync(connection: Connection, merchant: str, sync_id: UUID) -> list[Delivery]:
+def of_sync(connection: sa.Connection, merchant: str, sync_id: UUID) -> list[Delivery]:
     """Return the messages about a sync, oldest first."""
     return _select(connection, _deliveries.merchant == merchant, _deliveries.sync_id == sync_id)
 
 
-def latest(connection: Connection, merchant: str, limit: int) -> list[Delivery]:
+def latest(connection: sa.Connection, merchant: str, limit: int) -> list[Delivery]:
     """Return the latest messages to the merchant's webhook, newest first."""
     return _select(connection, _deliveries.merchant == merchant, limit=limit)
 
 
-def pending(connection: Connection) -> PendingDeliveries:
+def pending(connection: sa.Connection) -> PendingDeliveries:
     """Return the number of pending messages of all merchants, up to MOST_COUNTED, and the age of the oldest."""
     count, oldest, as_of = connection.execute(_count_pending).one()
     return PendingDeliveries(count, 0.0 if oldest is None else max(0.0, (as_of - oldest).total_seconds()))
 
 
-def _select(connection: Connection, *conditions: ColumnElement[bool], limit: int | None = None) -> list[Delivery]:
+def _select(connection: sa.Connection, *conditions: sa.ColumnElement[bool], limit: int | None = None) -> list[Delivery]:
     order = _deliveries.id if limit is None else _deliveries.id.desc()
-    rows = connection.execute(select(*_columns).where(*conditions).order_by(order).limit(limit))
+    rows = connection.execute(sa.select(*_columns).where(*conditions).order_by(order).limit(limit))
     return [_delivery(row) for row in rows]
 
 
@@ -264,7 +253,7 @@ def _ended(status: DeliveryStatus) -> dict[str, Any]:
 
 
 def _record(
-    connection: Connection,
+    connection: sa.Connection,
     delivery: Delivery,
     answered: int | None,
     error: str | None,
@@ -274,16 +263,18 @@ def _record(
 ) -> bool:
     here = _is_message(delivery.merchant, delivery.id, delivery.sync_id)
     latest_attempt = here & (_deliveries.attempts == delivery.attempts) & _is_pending
-    change = update(webhook_deliveries).where(latest_attempt).values(last_status=answered, last_error=error, **values)
+    change = (
+        sa.update(webhook_deliveries).where(latest_attempt).values(last_status=answered, last_error=error, **values)
+    )
     return connection.execute(change, {} if wait is None else {"wait": wait}).rowcount > 0
 
 
-def _give_up_all(connection: Connection, merchant: str, why: str) -> None:
+def _give_up_all(connection: sa.Connection, merchant: str, why: str) -> None:
     of_merchant = (_deliveries.merchant == merchant) & _deliveries.next_attempt_at.is_not(None)
     given_up = {**_ended(DeliveryStatus.GIVEN_UP), "last_error": why}
-    connection.execute(update(webhook_deliveries).where(of_merchant).values(**given_up))
+    connection.execute(sa.update(webhook_deliveries).where(of_merchant).values(**given_up))
 
 
-def _delivery(row: Row[Any]) -> Delivery:
+def _delivery(row: sa.Row[Any]) -> Delivery:
     values = row._asdict()
     return Delivery(**{**values, "status": DeliveryStatus(values["status"])})
