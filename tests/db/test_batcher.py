@@ -125,9 +125,7 @@ async def test_requests_with_the_same_key_in_one_batch_get_one_sync(database: Da
     assert isinstance(same, Sync)
     assert same.id == first.id
     assert isinstance(other, SyncAlreadyActive)
-    again, invalid = await database.write(
-        enqueue_many, [requests[0], EnqueueRequest("shop", COLLECTION, "a")]
-    )
+    again, invalid = await database.write(enqueue_many, [requests[0], EnqueueRequest("shop", COLLECTION, "a")])
     assert isinstance(again, Sync)
     assert again.id == first.id
     assert isinstance(invalid, InvalidRequest)

@@ -8,8 +8,7 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, select
 
 from product_gateway.db import syncs
 from product_gateway.db.admission import ADMISSION_COLUMNS, refusal_of
-from product_gateway.db.engines.per_dialect import PerDialect
-from product_gateway.db.engines.values_table import ValuesTable
+from product_gateway.db.engines.dialects import PerDialect, ValuesTable
 from product_gateway.db.executor import autocommit
 from product_gateway.db.page_budget import MAX_PAGE_BYTES, fitting
 from product_gateway.db.tables import catalog_counts, catalog_records, merchants
@@ -61,9 +60,7 @@ def state(connection: Connection, merchant: str, entity_type: EntityType) -> Cat
     return CatalogState(0, None) if row is None else CatalogState(row.num_records, row.updated_at)
 
 
-def state_and_latest_sync(
-    connection: Connection, merchant: str, entity_type: EntityType
-) -> tuple[CatalogState, Sync | None]:
+def state_and_latest_sync(connection: Connection, merchant: str, entity_type: EntityType) -> StateAndLatest:
     """Return the state and the latest sync. In one read transaction they are of one moment."""
     return state(connection, merchant, entity_type), syncs.latest(connection, merchant, entity_type)
 

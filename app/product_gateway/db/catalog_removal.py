@@ -7,7 +7,7 @@ from sqlalchemy import ColumnElement, CompoundSelect, Connection, bindparam, del
 from product_gateway.db import claims
 from product_gateway.db.catalog import in_catalog
 from product_gateway.db.catalog_write import add_to_counts
-from product_gateway.db.engines.per_dialect import PerDialect, insert_into
+from product_gateway.db.engines.dialects import PerDialect, insert_into
 from product_gateway.db.tables import ACTIVE, catalog_counts, catalog_records, seen_records, syncs
 from product_gateway.model.syncs import Claim, EntityType
 

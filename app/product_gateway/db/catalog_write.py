@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from product_gateway.db import claims
 from product_gateway.db.catalog import in_catalog, product_ids_as_json, stored_size
-from product_gateway.db.engines.per_dialect import PerDialect
+from product_gateway.db.engines.dialects import PerDialect
 from product_gateway.db.tables import catalog_counts, catalog_records, seen_records
 from product_gateway.errors import PullFailed
 from product_gateway.model.catalog import DIGEST_BYTES, Page, Record

@@ -10,8 +10,7 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, select, text
 from uuid_utils.compat import uuid7
 
 from product_gateway.db.admission import ADMISSION_COLUMNS, refusal_of
-from product_gateway.db.engines.per_dialect import PerDialect, insert_into
-from product_gateway.db.engines.values_table import ValuesTable
+from product_gateway.db.engines.dialects import PerDialect, ValuesTable, insert_into
 from product_gateway.db.executor import autocommit
 from product_gateway.db.syncs import columns, sync_of
 from product_gateway.db.tables import ACTIVE, merchants, syncs

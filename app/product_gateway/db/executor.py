@@ -60,17 +60,14 @@ class Cancellable(Protocol):
         """End the wait with an error. Thread-safe."""
 
 
-class _Current(threading.local):
-    item: "WorkItem | None" = None
-
-
-_current = _Current()
+_running = threading.local()
 
 
 def connected(connection: Cancellable) -> None:
-    """Register a new connection with the running work item: its set-up may already block."""
-    if _current.item is not None:
-        _current.item.wait_on(connection)
+    """Register a new connection with the work item of this thread: its set-up may already block."""
+    item: WorkItem | None = getattr(_running, "item", None)
+    if item is not None:
+        item.wait_on(connection)
 
 
 class WorkItem:
@@ -124,14 +121,14 @@ class WorkItem:
     def _outcome(self, engine: Engine) -> tuple[Any, Exception | None]:
         if not self.is_wanted:
             return None, None
-        _current.item = self
+        _running.item = self
         try:
             with translate_errors():
                 return self._in_transaction(engine), None
         except Exception as error:  # noqa: BLE001 - handed to the caller
             return None, error
         finally:
-            _current.item = None
+            _running.item = None
             self.wait_on(None)  # if the set-up of a connection failed
 
     def _in_transaction(self, engine: Engine) -> Any:

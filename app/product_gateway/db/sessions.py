@@ -4,7 +4,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection, bindparam, delete, select
 
-from product_gateway.db.engines.per_dialect import PerDialect, insert_into
+from product_gateway.db.engines.dialects import PerDialect, insert_into
 from product_gateway.db.executor import autocommit
 from product_gateway.db.tables import ended_sessions
 from product_gateway.db.types import now

@@ -10,8 +10,7 @@ import sqlalchemy as sa
 
 from product_gateway.db import events
 from product_gateway.db.admission import ADMISSION_COLUMNS, refusal_of
-from product_gateway.db.engines.per_dialect import PerDialect
-from product_gateway.db.engines.values_table import ValuesTable
+from product_gateway.db.engines.dialects import PerDialect, ValuesTable
 from product_gateway.db.executor import autocommit
 from product_gateway.db.page_budget import fitting
 from product_gateway.db.tables import (

@@ -30,7 +30,6 @@ CONNECTION_DEFAULTS = {
     "keepalives_count": "3",
     "tcp_user_timeout": "8000",  # milliseconds
 }
-CONNECT_TIMEOUT_WITH_A_DEADLINE = {"connect_timeout": "2"}  # psycopg's minimum
 LONGEST_SILENCE = "5s"  # between two statements of a transaction
 LONGEST_WAIT_FOR_A_LOCK = "1500ms"  # with a deadline
 LONGEST_WAIT_WITHOUT_A_DEADLINE = "30s"
@@ -148,7 +147,7 @@ def engine(url: URL, connections: int, seconds_to_wait: float, *, deadline: floa
     hosts = url.query.get("host", "")
     several = not isinstance(hosts, str) or "," in hosts
     writable = {"target_session_attrs": "read-write"} if several else {}
-    sooner = CONNECT_TIMEOUT_WITH_A_DEADLINE if deadline is not None else {}
+    sooner = {"connect_timeout": "2"} if deadline is not None else {}  # psycopg's minimum
     query = {**CONNECTION_DEFAULTS, **sooner, **writable, **url.query, "client_encoding": "UTF8"}
     url = url.set(query=query)
     try:

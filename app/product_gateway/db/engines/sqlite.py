@@ -20,9 +20,6 @@ ANALYSIS_LIMIT = 400  # rows of each index that ANALYZE reads; SQLite recommends
 OPTIMIZE = "PRAGMA optimize=0x10002" if sqlite3.sqlite_version_info >= (3, 46) else "ANALYZE"
 FILE = "file"  # the key of the file's identity in a connection's `info`
 
-Identity = tuple[int, int]
-"""Device and inode. The same path may later lead to another file."""
-
 
 class CancellableStatement:
     """The current statement of a connection."""
@@ -98,7 +95,8 @@ class _File:
         if record.info[FILE] != self._identity():
             raise InvalidatePoolError("its file was taken away")  # SQLAlchemy then connects to the new file
 
-    def _identity(self) -> Identity | None:
+    def _identity(self) -> tuple[int, int] | None:
+        """Return device and inode. The same path may later lead to another file."""
         try:
             found = os.stat(self._path)  # noqa: PTH116 - runs at each use; Path.stat takes three times as long
         except OSError:

@@ -1,19 +1,40 @@
-"""A parameterised VALUES table: one statement for any number of rows, which travel in one parameter a column.
+"""Statements that differ between the two databases."""
 
-json_each on SQLite (one parameter for all columns), unnest on PostgreSQL.
-"""
-
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import Any, TypeVar
 from uuid import UUID
 
 import orjson
-from sqlalchemy import ARRAY, Connection, String, Text, Uuid, bindparam, func
+from sqlalchemy import ARRAY, Connection, String, Table, Text, Uuid, bindparam, func
 from sqlalchemy.sql.selectable import FromClause
+
+T = TypeVar("T")
+
+
+class PerDialect(dict[str, T]):
+    """A lazy map from a dialect's name to `make(dialect)`: a process builds only its own database's statements."""
+
+    def __init__(self, make: Callable[[str], T]) -> None:
+        super().__init__()
+        self._make = make
+
+    def __missing__(self, dialect: str) -> T:
+        made = self[dialect] = self._make(dialect)
+        return made
+
+
+def insert_into(dialect: str, table: Table) -> Any:
+    """Return an INSERT that supports ON CONFLICT, which is not standard SQL."""
+    return import_module(f"sqlalchemy.dialects.{dialect}").insert(table)  # imports only this dialect
 
 
 class ValuesTable:
-    """A table of values for each dialect. Columns whose name ends in `id` hold UUIDs, all others text."""
+    """A parameterised VALUES table: one statement for any number of rows, which travel in one parameter a column.
+
+    json_each on SQLite (one parameter for all columns), unnest on PostgreSQL. Columns whose name ends in `id` hold
+    UUIDs, all others text.
+    """
 
     def __init__(self, *names: str) -> None:
         self._names = names
