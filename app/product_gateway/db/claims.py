@@ -58,17 +58,14 @@ _add_page = (
 _select_finished = sa.select(syncs.c.finished_at).where(
     syncs.c.merchant == sa.bindparam("m"), syncs.c.id == sa.bindparam("i")
 )
-_is_running = (syncs.c.status == sa.text("'IN_PROGRESS'")) & (syncs.c.lease_expires_at >= now())
-_running = syncs.alias()
-_merchant_is_busy = (
-    sa.select(_running.c.id)
-    .where(
-        _running.c.merchant == syncs.c.merchant,
-        _running.c.status == sa.text("'IN_PROGRESS'"),
-        _running.c.lease_expires_at >= now(),
-    )
-    .exists()
-)
+
+
+def _is_running(table: sa.FromClause) -> sa.ColumnElement[bool]:
+    return (table.c.status == sa.text("'IN_PROGRESS'")) & (table.c.lease_expires_at >= now())
+
+
+_other = syncs.alias()
+_merchant_is_busy = sa.select(_other.c.id).where(_other.c.merchant == syncs.c.merchant, _is_running(_other)).exists()
 # One statement each, so that each reads the first rows of its own index. For one statement with OR, PostgreSQL sorts a
 # long queue for every claim until its statistics are up to date.
 _next_lost = (syncs.c.status == sa.text("'IN_PROGRESS'")) & (syncs.c.lease_expires_at < now())
@@ -97,11 +94,11 @@ _waiting = (
     .order_by(waits_since, syncs.c.id)
     .limit(sa.bindparam("most"))
 )
-_in_progress = sa.select(syncs.c.merchant, syncs.c.id).where(_is_running)
+_in_progress = sa.select(syncs.c.merchant, syncs.c.id).where(_is_running(syncs))
 _lock_merchant = (
     sa.select(merchants.c.name).where(merchants.c.name == sa.bindparam("m")).with_for_update(key_share=True)
 )
-_count_in_progress = sa.select(sa.func.count()).where(syncs.c.merchant == sa.bindparam("m"), _is_running)
+_count_in_progress = sa.select(sa.func.count()).where(syncs.c.merchant == sa.bindparam("m"), _is_running(syncs))
 
 
 def has_claimable(connection: sa.Connection, at_once: int) -> bool:
