@@ -23,7 +23,14 @@ from tests.support.issuer import Issuer
 from tests.support.serving import serve
 
 DIALECTS = ("sqlite", "postgresql")
-SLOWEST = ("test_fuzz.py", "test_planted_faults.py", "test_client_command.py", "test_recipes.py", "test_sync_model.py")
+SLOWEST = (
+    "test_console_pages.py",
+    "test_fuzz.py",
+    "test_planted_faults.py",
+    "test_client_command.py",
+    "test_recipes.py",
+    "test_sync_model.py",
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
