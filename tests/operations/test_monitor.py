@@ -12,10 +12,11 @@ import pytest
 from starlette.types import ASGIApp, Message
 
 from product_gateway import settings
-from product_gateway.db import claims, events, syncs, webhooks
+from product_gateway.db import catalog_write, claims, events, syncs, webhooks
 from product_gateway.db.database import Database
 from product_gateway.db.enqueue import enqueue
 from product_gateway.errors import SettingsError
+from product_gateway.model.catalog import Page, Record
 from product_gateway.model.syncs import EntityType
 from product_gateway.openapi import documents
 from product_gateway.operations.app import create_operations_app
@@ -468,6 +469,26 @@ def test_every_failure_has_words_and_something_to_do() -> None:
     table = (TOP / "docs" / "operations" / "monitor.md").read_text()
     for code, advice in ADVICE.items():
         assert f"| `{code}` | {advice.words} | {advice.what_to_do} |" in table
+
+
+async def test_a_sync_shows_the_size_of_its_merchants_catalog_and_the_limits(database: Database) -> None:
+    """An operator sees how near a merchant is to CATALOG_FULL, for each entity type."""
+    app = made(url_of(database), max_catalog_records=2_000_000, max_catalog_bytes=3_500_000)
+    sync = await database.write(enqueue, "shop", EntityType.PRODUCT)
+    claim = await database.write(claims.claim, "worker", 600.0, 5, 2)
+    assert claim is not None
+    records = tuple(Record(f"p{number}", f'{{"text": "{"x" * 99_988}"}}') for number in range(12))
+    await database.write(catalog_write.write_page, claim, Page(records, (), None, 12), 600.0)
+    path = f"/monitor/{{}}syncs/shop/{sync.id}"
+    story = orjson.loads((await ask(app, "GET", path.format("api/"))).body)["data"]
+    limits = {"maxRecords": 2_000_000, "maxBytes": 3_500_000}
+    assert story["catalog"] == [
+        {"entityType": "PRODUCT", "records": 12, "bytes": 1_200_000, **limits},
+        {"entityType": "COLLECTION", "records": 0, "bytes": 0, **limits},
+    ]
+    page = (await ask(app, "GET", path.format(""))).body.decode()
+    assert "<dt>Product catalog</dt><dd>12 of at most 2,000,000 records, 1.2 of at most 3.5 MB</dd>" in page
+    assert "<dt>Collection catalog</dt><dd>0 of at most 2,000,000 records, 0 of at most 3.5 MB</dd>" in page
 
 
 async def test_what_the_webhook_was_told_stands_in_the_timeline(app: ASGIApp, database: Database) -> None:

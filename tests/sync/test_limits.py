@@ -65,7 +65,7 @@ async def test_a_catalog_grows_no_further_than_its_quota(
     shelf.products(items(120, "old"))
     limited = made.model_copy(update=limit)
     assert (await run(limited, served)).status is SyncStatus.SUCCEEDED, "the quota itself is allowed"
-    size = served.call(catalog.size_in_bytes, "shop", PRODUCT)
+    size = served.call(catalog.sizes, "shop")[PRODUCT].bytes
     if record_limit is None:
         limited = made.model_copy(update={"max_catalog_bytes": size})
     shelf.products(items(121, "old"))
@@ -74,7 +74,7 @@ async def test_a_catalog_grows_no_further_than_its_quota(
     assert "121 records of PRODUCT" in (sync.failure_detail or "")
     assert "ask the gateway's operator" in (sync.failure_detail or "")
     assert served.call(catalog.state, "shop", PRODUCT).num_records == 120
-    assert served.call(catalog.size_in_bytes, "shop", PRODUCT) == size
+    assert served.call(catalog.sizes, "shop")[PRODUCT].bytes == size
     shelf.products(items(120, "new"))  # as many, and as many bytes
     assert (await run(limited, served)).counts == Counts(updated=120)
     shelf.products(items(120, "much longer"))

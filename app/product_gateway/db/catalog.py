@@ -15,7 +15,7 @@ from product_gateway.db.tables import catalog_counts, catalog_records, merchants
 from product_gateway.db.tables import syncs as sync_table
 from product_gateway.errors import GatewayError, RecordNotFound
 from product_gateway.model.catalog import CatalogPage, CatalogState, Record
-from product_gateway.model.syncs import EntityType, Sync
+from product_gateway.model.syncs import CatalogSize, EntityType, Sync
 
 _records = catalog_records.c
 _counts = catalog_counts.c
@@ -65,10 +65,13 @@ def state_and_latest_sync(connection: Connection, merchant: str, entity_type: En
     return state(connection, merchant, entity_type), syncs.latest(connection, merchant, entity_type)
 
 
-def size_in_bytes(connection: Connection, merchant: str, entity_type: EntityType) -> int:
-    """Return the total size of the merchant's records of the entity type."""
-    here = (_counts.merchant == merchant) & (_counts.entity_type == entity_type)
-    return connection.scalar(select(_counts.num_bytes).where(here)) or 0
+def sizes(connection: Connection, merchant: str) -> dict[EntityType, CatalogSize]:
+    """Return the size of the merchant's catalog for each entity type. Reads a row for each, not the records."""
+    found = connection.execute(
+        select(_counts.entity_type, _counts.num_records, _counts.num_bytes).where(_counts.merchant == merchant)
+    )
+    empty = dict.fromkeys(EntityType, CatalogSize(0, 0))
+    return empty | {EntityType(row.entity_type): CatalogSize(row.num_records, row.num_bytes) for row in found}
 
 
 @autocommit

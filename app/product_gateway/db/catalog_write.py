@@ -19,7 +19,7 @@ from product_gateway.db.engines.dialects import PerDialect
 from product_gateway.db.tables import catalog_counts, catalog_records, seen_records
 from product_gateway.errors import PullFailed
 from product_gateway.model.catalog import DIGEST_BYTES, Page, Record
-from product_gateway.model.syncs import Claim, Counts, Quota
+from product_gateway.model.syncs import CatalogSize, Claim, Counts
 
 ROWS_IN_A_STATEMENT = 500  # SQLite allows 32,766 parameters, and a row has five
 _NO_ID = "\x01"  # marks the digest of a record without a usable id; ids have no control characters
@@ -165,7 +165,7 @@ def write_page(
     page: Page,
     lease_seconds: float,
     repeated: int = 0,
-    quota: Quota | None = None,
+    quota: CatalogSize | None = None,
     known: KnownIds | None = None,
 ) -> WriteResult:
     """Write a page's records and the cursor of the next page. Does not rewrite unchanged rows.
@@ -211,15 +211,15 @@ def succeed(connection: sa.Connection, claim: Claim) -> None:
     )
 
 
-def add_to_counts(connection: sa.Connection, claim: Claim, more_records: int, more_bytes: int) -> Quota:
+def add_to_counts(connection: sa.Connection, claim: Claim, more_records: int, more_bytes: int) -> CatalogSize:
     """Add to the numbers of records and bytes of the merchant's catalog. Return the new numbers."""
     change = {"m": claim.merchant, "t": claim.entity_type, "more_records": more_records, "more_bytes": more_bytes}
     row = connection.execute(_add_to_counts, change).first()
     if row is not None:
-        return Quota(row.num_records, row.num_bytes)
+        return CatalogSize(row.num_records, row.num_bytes)
     values = {"merchant": claim.merchant, "entity_type": claim.entity_type}
     connection.execute(sa.insert(catalog_counts), {**values, "num_records": more_records, "num_bytes": more_bytes})
-    return Quota(more_records, more_bytes)
+    return CatalogSize(more_records, more_bytes)
 
 
 def _find_rows(connection: sa.Connection, claim: Claim, ids: Collection[str]) -> dict[str, Row]:
@@ -256,7 +256,7 @@ def _key(claim: Claim, ids: Sequence[str]) -> dict[str, Any]:
     return {"m": claim.merchant, "s": claim.sync_id, "ids": orjson.dumps(ids).decode()}
 
 
-def _require_room(claim: Claim, size: Quota, quota: Quota) -> None:
+def _require_room(claim: Claim, size: CatalogSize, quota: CatalogSize) -> None:
     if size.records <= quota.records and size.bytes <= quota.bytes:
         return
     raise PullFailed(

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, or_, select, text, tuple_, union_all
 
-from product_gateway.db import catalog_removal, events, syncs, webhooks
+from product_gateway.db import catalog, catalog_removal, events, syncs, webhooks
 from product_gateway.db.admission import require_active
 from product_gateway.db.enqueue import enqueue
 from product_gateway.db.syncs import Place, columns, sync_of
@@ -19,7 +19,7 @@ from product_gateway.db.tables import waits_since
 from product_gateway.db.types import now
 from product_gateway.errors import SyncNotFound
 from product_gateway.model.catalog import RejectionGroup
-from product_gateway.model.syncs import ActiveSyncs, EntityType, Sync, SyncEvent, SyncStatus
+from product_gateway.model.syncs import ActiveSyncs, CatalogSize, EntityType, Sync, SyncEvent, SyncStatus
 from product_gateway.model.webhooks import Delivery
 
 MOST_ACTIVE = 50  # syncs on the overview; all others are in the list
@@ -67,12 +67,13 @@ class Overview:
 
 @dataclass(frozen=True, slots=True)
 class SyncDetail:
-    """One sync with its events, deliveries and problems."""
+    """One sync with its events, deliveries and problems, and the size of its merchant's catalog."""
 
     run: SyncRow
     events: list[SyncEvent]
     deliveries: list[Delivery]
     problems: list[RejectionGroup]
+    catalog: dict[EntityType, CatalogSize]
 
 
 _status = table.c.status
@@ -179,6 +180,7 @@ def sync_detail(connection: Connection, merchant: str, sync_id: UUID) -> SyncDet
         events.of_sync(connection, merchant, sync_id),
         webhooks.of_sync(connection, merchant, sync_id),
         syncs.problems(connection, merchant, sync_id),
+        catalog.sizes(connection, merchant),
     )
 
 

@@ -170,11 +170,10 @@ def describe(database: Database, name: str) -> str:
         ("may be rejected", f"{merchant.max_rejected_percent} %"),
         ("added", f"{merchant.created_at:%Y-%m-%d %H:%M:%S} UTC"),
     ]
-    for entity_type in EntityType:
+    for entity_type, size in database.call(catalog.sizes, name).items():
         state, latest = database.call(catalog.state_and_latest_sync, name, entity_type)
         last = "never synced" if latest is None else f"last sync {latest.id} {latest.status}"
-        size = database.call(catalog.size_in_bytes, name, entity_type)
-        lines.append((f"{entity_type.lower()}s", f"{state.num_records} ({size / 1_000_000:.1f} MB), {last}"))
+        lines.append((f"{entity_type.lower()}s", f"{state.num_records} ({size.bytes / 1_000_000:.1f} MB), {last}"))
     lines.append(("webhook", _described_webhook(database, name)))
     lines += [("  told", _described(each)) for each in database.call(webhooks.latest, name, DELIVERIES_SHOWN)]
     return "\n".join(f"{label:16}{visible(str(value))}" for label, value in lines)

@@ -147,8 +147,8 @@ class Demand:
 
 
 @dataclass(frozen=True, slots=True)
-class Quota:
-    """The maximum numbers of records and bytes in a merchant's catalog of one entity type."""
+class CatalogSize:
+    """The numbers of records and bytes in a merchant's catalog of one entity type, or their maximum."""
 
     records: int
     bytes: int

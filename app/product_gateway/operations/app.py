@@ -20,6 +20,7 @@ from product_gateway.db.readiness import Readiness
 from product_gateway.db.single_flight import SingleFlight
 from product_gateway.http.middleware.request_context import RequestContextMiddleware
 from product_gateway.http.responses import Response
+from product_gateway.model.syncs import CatalogSize
 from product_gateway.openapi import documents
 from product_gateway.openapi.binding import bind
 from product_gateway.openapi.types import HealthResponse
@@ -45,7 +46,8 @@ def create_operations_app(
     digest = token_digest(settings)
     database = connect(settings.database, deadline=SECONDS_FOR_THE_DATABASE, may_create=False)
     access = Access(settings, database, digest)
-    operations = Operations(database, metrics, access, supervisor)
+    catalog_limit = CatalogSize(settings.max_catalog_records, settings.max_catalog_bytes)
+    operations = Operations(database, metrics, access, catalog_limit, supervisor)
 
     @asynccontextmanager
     async def lifespan(_: Any) -> AsyncIterator[None]:
@@ -86,10 +88,15 @@ class Operations(Monitor):
     """The handlers of openapi/operations.yaml: the monitor's, metrics and health."""
 
     def __init__(
-        self, database: Database, metrics: Metrics, access: Access, supervisor: Supervisor | None = None
+        self,
+        database: Database,
+        metrics: Metrics,
+        access: Access,
+        catalog_limit: CatalogSize,
+        supervisor: Supervisor | None = None,
     ) -> None:
         self._supervisor = supervisor or Supervisor(metrics)
-        super().__init__(database, metrics, access, self._supervisor)
+        super().__init__(database, metrics, access, catalog_limit, self._supervisor)
         self._queue_loop = Loop(QUEUE_METRICS, metrics)
         self._readiness = Readiness(database)
         self._queue_stats = SingleFlight(QUEUE_STATS_TTL)

@@ -18,7 +18,7 @@ from product_gateway.http_client.client import HttpClient
 from product_gateway.http_client.tracebacks import release_locals
 from product_gateway.model.catalog import AnyPage, LazyPage, Page
 from product_gateway.model.merchants import Merchant, Platform
-from product_gateway.model.syncs import MIN_SAMPLE, Claim, EntityType, Quota
+from product_gateway.model.syncs import MIN_SAMPLE, CatalogSize, Claim, EntityType
 from product_gateway.settings import Settings
 from product_gateway.sync import records
 from product_gateway.sync.product_service import PAGES_WITHOUT_NEW_RECORDS, Prefetcher, ProductService
@@ -112,7 +112,7 @@ class Pull:
             known = await self._database.read_autocommit(catalog_write.find_digests, claim, list(page.digests))
             page = page.decode({each for each, digest in page.digests.items() if known.digests.get(each) == digest})
         lease, retries = self._settings.lease_seconds, self.pop_retry_count(claim)
-        quota = Quota(self._settings.max_catalog_records, self._settings.max_catalog_bytes)
+        quota = CatalogSize(self._settings.max_catalog_records, self._settings.max_catalog_bytes)
         written = await self._database.write(catalog_write.write_page, claim, page, lease, retries, quota, known)
         self._metrics.read(claim.entity_type, page.size, written.rejected)
         return written

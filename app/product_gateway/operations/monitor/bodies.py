@@ -8,7 +8,7 @@ from typing import Any
 from product_gateway.db import events
 from product_gateway.db.monitor import Overview, SyncDetail, SyncRow
 from product_gateway.model.catalog import RejectionGroup
-from product_gateway.model.syncs import SyncEvent, SyncStatus
+from product_gateway.model.syncs import CatalogSize, SyncEvent, SyncStatus
 from product_gateway.model.webhooks import Delivery, DeliveryStatus
 from product_gateway.openapi import bodies
 from product_gateway.openapi.bodies import rfc3339
@@ -71,13 +71,23 @@ def overview_body(found: Overview) -> Body:
     }
 
 
-def story_body(story: SyncDetail) -> Body:
-    """One sync with all that is known of it."""
+def story_body(story: SyncDetail, limit: CatalogSize) -> Body:
+    """Return a sync with its details and the sizes of its merchant's catalog, which may have up to `limit`."""
     return {
         "sync": sync_body(story.run),
         "timeline": [*map(_event, story.events), *map(_delivery, story.deliveries)],
         "series": list(_series(story.events)),
         "problems": [_group(each) for each in story.problems],
+        "catalog": [
+            {
+                "entityType": entity_type.value,
+                "records": size.records,
+                "maxRecords": limit.records,
+                "bytes": size.bytes,
+                "maxBytes": limit.bytes,
+            }
+            for entity_type, size in story.catalog.items()
+        ],
     }
 
 

@@ -14,7 +14,7 @@ from product_gateway.db.database import Database
 from product_gateway.db.single_flight import SingleFlight
 from product_gateway.errors import Unavailable
 from product_gateway.http.responses import EventStream, Response
-from product_gateway.model.syncs import EntityType, Sync, SyncStatus
+from product_gateway.model.syncs import CatalogSize, EntityType, Sync, SyncStatus
 from product_gateway.openapi.bodies import rfc3339
 from product_gateway.operations.monitor.auth import Access, Operator, Session, token_digest
 from product_gateway.operations.monitor.bodies import Body, overview_body, story_body, sync_body
@@ -39,11 +39,17 @@ class Monitor:
     """One handler per operationId. Viewers share database reads; every action is logged."""
 
     def __init__(
-        self, database: Database, metrics: Metrics, access: Access, supervisor: Supervisor | None = None
+        self,
+        database: Database,
+        metrics: Metrics,
+        access: Access,
+        catalog_limit: CatalogSize,
+        supervisor: Supervisor | None = None,
     ) -> None:
         self._database = database
         self._metrics = metrics
         self._access = access
+        self._catalog_limit = catalog_limit
         self._drawing = PageRenderer()
         self._views = SingleFlight()
         self._live = Broadcaster(self._parts, supervisor)
@@ -164,7 +170,7 @@ class Monitor:
 
     async def _story(self, merchant: str, sync_id: UUID) -> tuple[Body, str]:
         found = await self._views.get((merchant, sync_id), lambda: self._read(queries.sync_detail, merchant, sync_id))
-        return story_body(found), rfc3339(found.run.sync.as_of)
+        return story_body(found, self._catalog_limit), rfc3339(found.run.sync.as_of)
 
     async def _recent(self, filters: Filters, size: int) -> Body:
         merchant, entity_type, status, cursor = filters
