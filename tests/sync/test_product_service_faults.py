@@ -35,6 +35,8 @@ ON_POSTGRESQL = (
     "same-records-on-two-pages",
     "total-too-large",
 )
+TIMED_OUT = ("slow-first-byte", "slow-drip", "interim-answers-for-ever")
+SHORT_TIMEOUTS = {"read_timeout_seconds": 0.5, "request_timeout_seconds": 1.0}
 
 
 @pytest.fixture(scope="module")
@@ -46,16 +48,13 @@ def service() -> Iterator[Hostile]:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    """Small pages and little patience."""
+    """Small pages, few attempts, and timeouts that only a service that hangs reaches, also on a busy machine."""
     return settings.load(
         data_dir=tmp_path_factory.mktemp("hostile"),
         worker_poll_seconds=0.01,
         allow_private_addresses=True,
         page_size=PAGE_SIZE,
         max_pages=20,
-        connect_timeout_seconds=1,
-        read_timeout_seconds=0.5,
-        request_timeout_seconds=1,
         request_attempts=2,
         retry_wait_seconds=0.01,
         max_page_bytes=2**18,
@@ -129,7 +128,7 @@ async def check(
     caplog.set_level(logging.DEBUG, logger=logs.OURS)
     url, ends = service.url(name), ENDS[name]
     await database.write(merchants.update_merchant, "shop", product_service_url=url)
-    sync = await run(made, database)
+    sync = await run(made.model_copy(update=SHORT_TIMEOUTS) if name in TIMED_OUT else made, database)
     detail = sync.failure_detail or ""
     assert (sync.status is SyncStatus.SUCCEEDED, sync.failure_code) == (ends.code is None, ends.code), detail
     assert ends.says in detail
@@ -145,7 +144,4 @@ async def check(
         assert detail.startswith(f"Page {ends.page} of /products ")
         assert re.search(r"[.,] (then )?(Send|Check|Register|Allow|Look|End|Put|Each nextCursor must) ", detail), detail
         assert sync.counts.deleted == 0
-        requests = len([call for call in asked if call.cursor == asked[-1].cursor])
-        # On a busy machine a large answer may exceed the read timeout once, and is then requested once more.
-        slow = ends.code == "ANSWER_TOO_LARGE"
-        assert ends.tries <= requests <= ends.tries + slow
+        assert len([call for call in asked if call.cursor == asked[-1].cursor]) == (ends.tries or 1)
