@@ -1,5 +1,6 @@
 """The wheel without a checkout: it is complete, and it runs from any folder."""
 
+import importlib.util
 import re
 import shutil
 import signal
@@ -9,6 +10,7 @@ import tarfile
 import zipfile
 from importlib.metadata import entry_points
 from pathlib import Path
+from types import ModuleType
 
 import httpx2
 import pytest
@@ -70,6 +72,43 @@ def test_the_wheel_has_every_file_of_the_package_and_both_specs(wheel: Path) -> 
         "product_gateway/sample/sample_catalog.json",
         "product_gateway/py.typed",
     } <= names
+
+
+RELATIVE_LINK = re.compile(r"\]\((?!https?://|#)")
+
+
+def wheel_metadata() -> ModuleType:
+    """Import the metadata hook of the build."""
+    spec = importlib.util.spec_from_file_location("wheel_metadata", TOP / "deploy" / "wheel_metadata.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_readme_in_the_wheel_has_no_relative_link(wheel: Path) -> None:
+    """A package index would show a broken link. No URL is made up: the wheel has one only from PROJECT_URL."""
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (each for each in archive.namelist() if each.endswith(".dist-info/METADATA"))
+        metadata = archive.read(name).decode()
+    assert RELATIVE_LINK.search((TOP / "README.md").read_text())
+    assert not RELATIVE_LINK.search(metadata)
+    assert "# Product gateway" in metadata
+    assert "\nProject-URL:" not in metadata
+
+
+def test_with_a_project_url_the_links_of_the_readme_are_absolute() -> None:
+    """Each leads to the file of the release's tag."""
+    hook, base = wheel_metadata(), "https://git.example/owner/name"
+    text = hook.readme((TOP / "README.md").read_text(), base, "1.2.3")
+    links = re.findall(rf"\]\({base}/(?:blob|raw)/v1\.2\.3/([^)#]+)", text)
+    assert len(links) > 5
+    assert not RELATIVE_LINK.search(text)
+    for link in links:
+        assert (TOP / link).exists(), link
+    for name, url in hook.urls(base, "1.2.3").items():
+        assert url.startswith(base), name
 
 
 def test_the_source_distribution_has_what_make_needs(dist: Path) -> None:
