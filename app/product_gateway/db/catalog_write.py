@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from product_gateway.db import claims
 from product_gateway.db.catalog import in_catalog, product_ids_as_json, stored_size
 from product_gateway.db.engines.dialects import PerDialect
+from product_gateway.db.executor import autocommit
 from product_gateway.db.tables import catalog_counts, catalog_records, seen_records
 from product_gateway.errors import PullFailed
 from product_gateway.model.catalog import DIGEST_BYTES, Page, Record
@@ -128,6 +129,7 @@ _add_to_counts = (
 )
 
 
+@autocommit
 def find_digests(connection: sa.Connection, claim: Claim, ids: Sequence[str]) -> KnownIds:
     """Return the digests of the stored records with these ids, and which of the ids the pull has seen."""
     if not ids:

@@ -109,7 +109,7 @@ class Pull:
         """Write a page. Decode a lazy page before its transaction starts, so that no other write waits for that."""
         known = None
         if isinstance(page, LazyPage):
-            known = await self._database.read_autocommit(catalog_write.find_digests, claim, list(page.digests))
+            known = await self._database.read(catalog_write.find_digests, claim, list(page.digests))
             page = page.decode({each for each, digest in page.digests.items() if known.digests.get(each) == digest})
         lease, retries = self._settings.lease_seconds, self.pop_retry_count(claim)
         quota = CatalogSize(self._settings.max_catalog_records, self._settings.max_catalog_bytes)
