@@ -12,7 +12,7 @@ import re
 import socket
 import ssl
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import version
@@ -30,6 +30,7 @@ from product_gateway.http_client.name_lookups import Lookup, NameLookups, system
 from product_gateway.http_client.resolver import PublicOnlyResolver, is_public
 from product_gateway.http_client.retry_headers import wait_asked
 from product_gateway.http_client.tracebacks import release_locals
+from product_gateway.telemetry.visible_text import visible
 
 MEBIBYTE = 1024 * 1024
 KEEP_ALIVE_SECONDS = 15
@@ -106,7 +107,6 @@ class HttpClient:
             await self._session.close()
 
     async def get(self, url: str, *, params: Mapping[str, str] | None = None, bearer: str | None = None) -> Response:
-        """Send a GET request, as `send` does."""
         return await self.send("GET", url, params=params, bearer=bearer)
 
     async def send(
@@ -142,7 +142,7 @@ class HttpClient:
             raise AddressNotAllowed(f"{host} is no host: an IPv4 address is written as four numbers.") from None
         except aiohttp.ClientError as error:
             release_locals(error)  # they hold the body, and are part of a reference cycle
-            raise self._translate(error, host) from None
+            raise Unreachable(self._explain(error, host)) from None
         except TimeoutError as error:
             release_locals(error)
             raise Unreachable(f"The answer of {host} was not complete after {self._total_timeout:g} s.") from error
@@ -167,15 +167,18 @@ class HttpClient:
 
     def _open_session(self) -> aiohttp.ClientSession:
         if self._session is None:
+            connector = aiohttp.TCPConnector(
+                ssl=self._ssl_context or default_ssl_context(),
+                limit=0,  # callers limit their own concurrency; a slow merchant must not block others
+                resolver=PublicOnlyResolver(self._check, self._lookups),
+                use_dns_cache=False,
+                socket_factory=self._socket,
+                keepalive_timeout=KEEP_ALIVE_SECONDS,
+            )
+            protocol: type[ResponseHandler] = _HeadFirst  # aiohttp has no argument for that
+            connector._factory = functools.partial(protocol, loop=connector._loop)
             self._session = aiohttp.ClientSession(
-                connector=_Connector(
-                    ssl=self._ssl_context or default_ssl_context(),
-                    limit=0,  # callers limit their own concurrency; a slow merchant must not block others
-                    resolver=PublicOnlyResolver(self._check, self._lookups),
-                    use_dns_cache=False,
-                    socket_factory=self._socket,
-                    keepalive_timeout=KEEP_ALIVE_SECONDS,
-                ),
+                connector=connector,
                 timeout=aiohttp.ClientTimeout(
                     total=None, sock_connect=self._connect_timeout, sock_read=self._read_timeout
                 ),
@@ -215,11 +218,8 @@ class HttpClient:
         values = response.headers.getall("Content-Encoding", ())
         coding = coding_of(values)
         if coding is None:
-            named = ", ".join(values)[:100]
-            raise AnswerUnreadable(
-                f"The answer of {host} has a Content-Encoding that was not asked for: "
-                f"{named if named.isprintable() else ascii(named)}."
-            )
+            named = visible(", ".join(values)[:100])
+            raise AnswerUnreadable(f"The answer of {host} has a Content-Encoding that was not asked for: {named}.")
         length = response.content_length
         if coding == "identity" and length is not None and length > self._max_bytes:
             raise self._too_large(host, length)
@@ -267,16 +267,26 @@ class HttpClient:
                         break
         return bytes(kept)
 
-    def _translate(self, error: aiohttp.ClientError, host: str) -> OutboundError:
+    def _explain(self, error: aiohttp.ClientError, host: str) -> str:
         if isinstance(error, aiohttp.ConnectionTimeoutError):
-            return Unreachable(f"{host} did not accept a connection within {self._connect_timeout:g} s.")
+            return f"{host} did not accept a connection within {self._connect_timeout:g} s."
         if isinstance(error, aiohttp.SocketTimeoutError):
-            return Unreachable(f"{host} sent nothing for {self._read_timeout:g} s.")
+            return f"{host} sent nothing for {self._read_timeout:g} s."
         if isinstance(error, aiohttp.ClientConnectorError):
-            return Unreachable(_connect_error(error.os_error, host))
-        if any(isinstance(each, OSError) for each in _chain(error)):
-            return Unreachable(f"The connection to {host} broke off before the answer was complete.")
-        return Unreachable(f"{host} closed the connection too early, or what it sent was not valid HTTP.")
+            reason = error.os_error
+            if isinstance(reason, ssl.SSLCertVerificationError):
+                return f"The TLS certificate of {host} was refused: {reason.verify_message.rstrip('.')}."
+            if isinstance(reason, ssl.SSLError):
+                return f"{host} does not speak TLS (https) as it should: {reason.reason}."
+            if isinstance(reason, ConnectionRefusedError):
+                return f"The connection to {host} was refused."
+            return f"No connection to {host} could be made."
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, OSError):
+            cause = cause.__cause__
+        if cause is not None:
+            return f"The connection to {host} broke off before the answer was complete."
+        return f"{host} closed the connection too early, or what it sent was not valid HTTP."
 
 
 async def _no_retries(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
@@ -306,28 +316,3 @@ class _HeadFirst(ResponseHandler):
         body = self._payload
         if self.exception() is not None and body is not None and not body.is_eof():  # or its reader waits for ever
             body.set_exception(aiohttp.ClientPayloadError("The body is malformed."))
-
-
-class _Connector(aiohttp.TCPConnector):
-    """A connector that makes `_HeadFirst` connections; aiohttp has no argument for that."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        protocol: type[ResponseHandler] = _HeadFirst
-        self._factory = functools.partial(protocol, loop=self._loop)
-
-
-def _connect_error(reason: OSError, host: str) -> str:
-    if isinstance(reason, ssl.SSLCertVerificationError):
-        return f"The TLS certificate of {host} was refused: {reason.verify_message.rstrip('.')}."
-    if isinstance(reason, ssl.SSLError):
-        return f"{host} does not speak TLS (https) as it should: {reason.reason}."
-    if isinstance(reason, ConnectionRefusedError):
-        return f"The connection to {host} was refused."
-    return f"No connection to {host} could be made."
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__

@@ -42,7 +42,9 @@ class Decompressor:
             if self._zlib is None:
                 if self._complete and not (self._coding == "gzip" and data.startswith(b"\x1f")):
                     return
-                self._zlib = zlib.decompressobj(self._window(data))
+                # "deflate" means the zlib format, but many send raw deflate.
+                format_of_deflate = zlib.MAX_WBITS if data[0] & 0x0F == zlib.DEFLATED else -zlib.MAX_WBITS
+                self._zlib = zlib.decompressobj(zlib.MAX_WBITS | 16 if self._coding == "gzip" else format_of_deflate)
             part = self._zlib.decompress(data, PART_BYTES)
             self.unread = len(self._zlib.unconsumed_tail)
             if part:
@@ -56,9 +58,3 @@ class Decompressor:
         """Raise zlib.error if the compressed data is cut off."""
         if self._zlib is not None:
             raise zlib.error("incomplete data")
-
-    def _window(self, data: bytes) -> int:
-        if self._coding == "gzip":
-            return zlib.MAX_WBITS | 16
-        # "deflate" means the zlib format, but many send raw deflate.
-        return zlib.MAX_WBITS if data[0] & 0x0F == zlib.DEFLATED else -zlib.MAX_WBITS

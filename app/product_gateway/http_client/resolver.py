@@ -2,7 +2,7 @@
 
 import socket
 from collections.abc import Callable
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv6Network, ip_address, ip_network
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 
@@ -12,8 +12,8 @@ from product_gateway.http_client.name_lookups import LookupFailed, NameLookups
 ADDRESSES_TRIED = 4
 
 # IANA's special-purpose registries (RFC 6890), whole blocks. Python's list differs between its versions.
-_NOT_PUBLIC_IPV4 = tuple(
-    IPv4Network(each)
+_NOT_PUBLIC = tuple(
+    ip_network(each)
     for each in (
         "0.0.0.0/8",  # this network
         "10.0.0.0/8",  # private
@@ -34,12 +34,6 @@ _NOT_PUBLIC_IPV4 = tuple(
         "203.0.113.0/24",  # documentation
         "224.0.0.0/4",  # multicast
         "240.0.0.0/4",  # reserved, and broadcast
-    )
-)
-_IPV6_UNICAST = IPv6Network("2000::/3")  # excludes loopback, unique local, link-local, site-local, multicast
-_NOT_PUBLIC_IPV6 = tuple(
-    IPv6Network(each)
-    for each in (
         "2001::/23",  # protocol assignments: Teredo, ORCHID, benchmarking, anycast
         "2001:db8::/32",  # documentation
         "2620:4f:8000::/48",  # AS112
@@ -47,39 +41,23 @@ _NOT_PUBLIC_IPV6 = tuple(
         "3fff::/20",  # documentation
     )
 )
+_IPV6_UNICAST = IPv6Network("2000::/3")  # excludes loopback, unique local, link-local, site-local, multicast
 _NAT64 = IPv6Network("64:ff9b::/96")  # RFC 6052; a network's own NAT64 prefix cannot be recognised
-_ISATAP, _ISATAP_MASK = 0x0000_5EFE, 0xFCFF_FFFF  # upper half of an interface identifier (RFC 5214 §6.1)
+_ISATAP, _ISATAP_MASK = 0x0000_5EFE, 0xFCFF_FFFF  # bits 64 to 95 under any prefix (RFC 5214 §6.1)
 
 
 def is_public(address: str) -> bool:
     """Return whether this is a global unicast address. An embedded IPv4 address must be public too."""
     ip = ip_address(address)
+    if any(ip in each for each in _NOT_PUBLIC):
+        return False
     if isinstance(ip, IPv4Address):
-        return not any(ip in each for each in _NOT_PUBLIC_IPV4)
-    embedded = _embedded_ipv4(ip)
-    if embedded is not None and not is_public(str(embedded)):
-        return False
-    if ip.ipv4_mapped is not None or ip in _NAT64:
         return True
-    host = _isatap(ip)
-    if host is not None and not is_public(str(host)):
+    is_isatap = (int(ip) >> 32) & _ISATAP_MASK == _ISATAP
+    last = IPv4Address(int(ip) & 0xFFFF_FFFF) if is_isatap or ip in _NAT64 else None
+    if not all(each is None or is_public(str(each)) for each in (ip.ipv4_mapped, ip.sixtofour, last)):
         return False
-    return ip in _IPV6_UNICAST and not any(ip in each for each in _NOT_PUBLIC_IPV6)
-
-
-def _embedded_ipv4(ip: IPv6Address) -> IPv4Address | None:
-    """Return the IPv4 address that packets go to (IPv4-mapped, NAT64) or through (6to4)."""
-    if ip in _NAT64:
-        return IPv4Address(int(ip) & 0xFFFF_FFFF)
-    return ip.ipv4_mapped or ip.sixtofour
-
-
-def _isatap(ip: IPv6Address) -> IPv4Address | None:
-    """Return the IPv4 address in an ISATAP interface identifier, under any prefix."""
-    identifier = int(ip) & 0xFFFF_FFFF_FFFF_FFFF
-    if (identifier >> 32) & _ISATAP_MASK != _ISATAP:
-        return None
-    return IPv4Address(identifier & 0xFFFF_FFFF)
+    return ip.ipv4_mapped is not None or ip in _NAT64 or ip in _IPV6_UNICAST
 
 
 class PublicOnlyResolver(AbstractResolver):

@@ -68,8 +68,7 @@ def _waits(text: str, now: datetime, *, milliseconds: bool) -> list[float]:
     rest = _DATE.sub(" ", text)
     if duration := _DURATION.fullmatch(rest.strip(" \t\"'")):
         found.append(sum(_seconds(number, unit) for number, unit in _DURATION_PART.findall(duration[1])))
-        return [min(max(each, 0.0), LONGEST) for each in found]
-    for number, unit in _PERIOD.findall(rest):
+    for number, unit in () if duration else _PERIOD.findall(rest):
         seconds = _seconds(number, unit or ("ms" if milliseconds else "s"))
         if not unit and float(number) >= LONGEST:  # a Unix time, in seconds or milliseconds
             since = float(number) / (1000 if float(number) >= 100 * LONGEST else 1)
