@@ -7,7 +7,7 @@ import httpx2
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from product_gateway.http.middleware.client_address import ClientAddress, parse_entry
+from product_gateway.http.middleware.trusted_proxies import TrustedProxies, parse_entry
 from tests.http.test_access_log import serving
 from tests.support.deployment import Deployment
 
@@ -56,7 +56,7 @@ async def client_of(headers: Sequence[tuple[str, str]], peer: str = "127.0.0.1")
 
     sent = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers]
     scope = {"type": "http", "scheme": "http", "client": (peer, 1), "headers": sent}
-    await ClientAddress(application, trusted_proxies=PROXIES)(scope, nothing, nothing)
+    await TrustedProxies(application, trusted_proxies=PROXIES)(scope, nothing, nothing)
     return seen["client"][0], seen["scheme"]
 
 

@@ -20,8 +20,7 @@ from product_gateway.db.database import Database, open_database
 from product_gateway.db.enqueue import enqueue
 from product_gateway.db.page_budget import MAX_PAGE_BYTES, fitting
 from product_gateway.errors import Overloaded
-from product_gateway.http.limits import Limits
-from product_gateway.http.unsent import UnsentBytes
+from product_gateway.http.limits import Limits, UnsentBytes
 from product_gateway.model.catalog import Page, Record
 from product_gateway.model.merchants import Platform
 from product_gateway.model.syncs import EntityType

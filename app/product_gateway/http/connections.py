@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, cast
 
@@ -12,11 +12,10 @@ from uvicorn import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 from uvicorn.server import ServerState
 
-from product_gateway.http.limits import Limits, MalformedRequest
+from product_gateway.http.limits import Limits, MalformedRequest, UnsentBytes
 from product_gateway.http.middleware.request_context import SAFE
 from product_gateway.http.protocol import HTTPProtocol
 from product_gateway.http.responses import Response
-from product_gateway.http.unsent import UnsentBytes
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +42,7 @@ class ConnectionSupervisor:
         self._server_state = ServerState()
         self._due = 0.0  # time of the next sweep
         self._is_planned = self._has_new = False
-        self._lingering: set[asyncio.Transport] = set()
+        self._lingering: set[OverCapacityProtocol] = set()
         self._refused = 0  # since the last sweep
 
     def __call__(
@@ -60,7 +59,10 @@ class ConnectionSupervisor:
             self._plan(loop)
         if len(server_state.connections) >= self.limits.connections:
             self._refused += 1
-            return OverCapacityProtocol(self._lingering, self._full(), self.limits.lingering_timeout)
+            detail = "The gateway has more connections than it can serve at the moment."
+            headers = {"Retry-After": str(RETRY_AFTER)}
+            full = self._last_answer(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers, str(uuid7()), with_body=True)
+            return OverCapacityProtocol(self._lingering, full, self.limits.lingering_timeout)
         return HTTPProtocol(config, server_state, app_state, loop, self)
 
     def _plan(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -73,7 +75,8 @@ class ConnectionSupervisor:
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
         time = loop.time()
         if time - self._due < LATE_SECONDS:
-            for each in [each for each in self._connections() if each.deadline <= time]:
+            connections = cast(set[HTTPProtocol], self._server_state.connections)  # __call__ makes them all
+            for each in [each for each in connections if each.deadline <= time]:
                 each.expire()
         if self._refused:
             logger.warning("%d connections were refused, because %d were open.", self._refused, self.limits.connections)
@@ -83,20 +86,12 @@ class ConnectionSupervisor:
             self._has_new = False
             self._plan(loop)
 
-    def _connections(self) -> Collection[HTTPProtocol]:
-        return self._server_state.connections  # type: ignore[return-value]  # __call__ makes them all
-
     def refusal(self, refused: MalformedRequest, client: str, *, with_body: bool) -> bytes:
         """Return a whole response with `Connection: close`, and log it under its X-Request-Id."""
         request_id = str(uuid7())
         extra = {"request_id": request_id, "status": refused.status.value, "client": client}
         logger.info("refused: %s", refused.detail, extra=extra)
         return self._last_answer(refused.status, refused.detail, {}, request_id, with_body=with_body)
-
-    def _full(self) -> bytes:
-        detail = "The gateway has more connections than it can serve at the moment."
-        headers = {"Retry-After": str(RETRY_AFTER)}
-        return self._last_answer(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers, str(uuid7()), with_body=True)
 
     def _last_answer(
         self, status: HTTPStatus, detail: str, headers: dict[str, str], request_id: str, *, with_body: bool
@@ -119,26 +114,21 @@ class ConnectionSupervisor:
 class OverCapacityProtocol(asyncio.Protocol):
     """A connection beyond the maximum: it gets a 503 without a parser, and is closed."""
 
-    def __init__(self, lingering: set[asyncio.Transport], response: bytes, seconds: float) -> None:
+    def __init__(self, lingering: set["OverCapacityProtocol"], response: bytes, seconds: float) -> None:
         self._lingering = lingering
         self._response = response
         self._seconds = seconds
-        self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Answer and linger: after an immediate close, the unread request would reset the connection."""
-        self._transport = transport = cast(asyncio.Transport, transport)
+        transport = cast(asyncio.Transport, transport)
         transport.write(self._response)
         if len(self._lingering) >= MOST_LINGERING:
             transport.close()
             return
-        self._lingering.add(transport)
+        self._lingering.add(self)
         transport.write_eof()
         asyncio.get_running_loop().call_later(self._seconds, transport.abort)
 
-    def data_received(self, data: bytes) -> None:
-        """Ignore the request."""
-
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._transport is not None:
-            self._lingering.discard(self._transport)
+        self._lingering.discard(self)

@@ -7,7 +7,7 @@ from typing import Any
 
 from starlette.types import Scope
 
-from product_gateway.http.unsent import UnsentBytes
+from product_gateway.http.limits import UnsentBytes
 
 KEY = "product_gateway.request"
 
@@ -16,22 +16,15 @@ KEY = "product_gateway.request"
 class RequestContext:
     """The state of one request that protocol, middleware and handlers share."""
 
-    headers: list[tuple[bytes, bytes]] = field(default_factory=list)
-    """Headers of the response, whichever part makes it."""
-    release_slot: Callable[[], None] = lambda: None
-    """Gives the request's place in the concurrency limit to another request."""
-    status: int = 0
-    """Status of the response; 0 until it starts."""
-    waited: float = 0.0
-    """Seconds of a long poll: the client asked to wait, so they do not count as response time."""
+    headers: list[tuple[bytes, bytes]] = field(default_factory=list)  # of the response, whichever part makes it
+    release_slot: Callable[[], None] = lambda: None  # gives its place in the concurrency limit to another request
+    status: int = 0  # of the response; 0 until it starts
+    waited: float = 0.0  # seconds of a long poll: the client asked to wait, so they do not count as response time
+    # Done when a long poll must end. True: the client is gone. False: it sent EOF, or the server shuts down.
     disconnected: asyncio.Future[bool] | None = None
-    """Done when a long poll must end. True: the client is gone. False: it sent EOF, or the server shuts down."""
-    unsent: UnsentBytes | None = None
-    """The server's bound for large responses."""
-    arguments: dict[str, Any] = field(default_factory=dict)
-    """The operation's arguments, by parameter name."""
-    public_path: str = ""
-    """The path prefix under which the client sees this server."""
+    unsent: UnsentBytes | None = None  # the server's bound for large responses
+    arguments: dict[str, Any] = field(default_factory=dict)  # of the operation, by parameter name
+    public_path: str = ""  # the path prefix under which the client sees this server
 
 
 def request_context(scope: Scope) -> RequestContext:

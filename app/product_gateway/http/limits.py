@@ -1,26 +1,43 @@
-"""Limits of a request: its size, its time, and headers that invite request smuggling (RFC 9112)."""
+"""Limits of a request: its size, its time, and headers that invite request smuggling (RFC 9112).
+
+Limit of all responses: the bytes that clients have not read yet.
+"""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
+
+from product_gateway.errors import Overloaded
 
 LARGEST_HEAD_BYTES = 96 * 1024  # request line and headers; a token of 64 KiB must still get a 401
 LARGEST_TARGET_BYTES = 2**16 - 1  # httptools counts with 16 bits
 LARGEST_BODY_BYTES = 1024 * 1024
 MOST_HEADERS = 100
 LONGEST_METHOD_CHARACTERS = 32  # as in METHOD
+LARGE_BYTES = 64 * 1024  # a smaller response fits into the buffer that each connection may fill
 
 # A method is a token (RFC 9110 §9.1). Like all registered methods, it must begin with a letter and have no lower case:
 # anything else is probably a mistake ("get") or the rest of a body.
 METHOD = re.compile(rb"[A-Z][A-Z0-9!#$%&'*+.^_`|~-]{0,31}")
 COMMON_METHODS = (b"GET ", b"PUT ", b"HEAD ", b"POST ", b"DELETE ", b"OPTIONS ")
-METHODS_OF_THE_PARSER = frozenset((b"GET", b"PUT", b"HEAD", b"POST", b"DELETE", b"OPTIONS", b"PATCH", b"TRACE"))
-METHODS_OF_THE_PARSER |= frozenset((b"CONNECT", b"PRI"))  # both refused by the parser
+METHODS_OF_THE_PARSER = frozenset(b"GET PUT HEAD POST DELETE OPTIONS PATCH TRACE CONNECT PRI".split())
 
 HOST = rb"(?:[A-Za-z0-9._~%!$&'()*+;=-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?"
 ONE_HOST = re.compile(HOST)
 ABSOLUTE = re.compile(rb"(?i:https?)://(?=[^/?:])" + HOST + rb"(?=[/?]|$)")
+TOO_MANY_HEADERS = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"A request may have at most {MOST_HEADERS} headers."
+HEAD_TOO_LARGE = (
+    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+    f"The request line and headers may have at most {LARGEST_HEAD_BYTES} bytes, the request target alone "
+    f"{LARGEST_TARGET_BYTES}.",
+)
+BODY_TOO_LARGE = HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"A request body may have at most {LARGEST_BODY_BYTES} bytes."
+FRAMING_TOO_LARGE = (  # the bytes around the data of a chunked body (RFC 9112 §7.1.1)
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    f"Chunk sizes, chunk extensions and trailers may have at most {LARGEST_HEAD_BYTES} bytes.",
+)
 FRAMING_HEADERS = frozenset((b"host", b"content-length", b"transfer-encoding"))
 """Headers that say where a request ends and which host it is for: at most one of each."""
 
@@ -40,6 +57,32 @@ class Limits:
     connections: int = 12_000
 
 
+class UnsentBytes:
+    """A counter of unsent bytes over all connections, and an admission control for large responses.
+
+    A response is reserved while the application sends it. From then on its connection counts what it has buffered.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.total = 0
+        self._most = most
+
+    def add(self, change: int) -> None:
+        """Count bytes that a connection has buffered, or with a negative number that its client has read."""
+        self.total += change
+
+    @contextmanager
+    def reserve(self, size: int) -> Iterator[None]:
+        """Hold room for a response of `size` bytes. Raise Overloaded where others have left none."""
+        if self.total and self.total + size > self._most:
+            raise Overloaded("Clients have not taken enough of the gateway's earlier large answers yet.")
+        self.add(size)
+        try:
+            yield
+        finally:
+            self.add(-size)
+
+
 class MalformedRequest(Exception):
     """A refused request: the status of the response, and the reason."""
 
@@ -51,31 +94,6 @@ class MalformedRequest(Exception):
 
 def bad_request(detail: str) -> MalformedRequest:
     return MalformedRequest(HTTPStatus.BAD_REQUEST, detail)
-
-
-def too_many_headers() -> MalformedRequest:
-    detail = f"A request may have at most {MOST_HEADERS} headers."
-    return MalformedRequest(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, detail)
-
-
-def head_too_large() -> MalformedRequest:
-    detail = (
-        f"The request line and headers may have at most {LARGEST_HEAD_BYTES} bytes, the request target alone "
-        f"{LARGEST_TARGET_BYTES}."
-    )
-    return MalformedRequest(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, detail)
-
-
-def body_too_large() -> MalformedRequest:
-    return MalformedRequest(
-        HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"A request body may have at most {LARGEST_BODY_BYTES} bytes."
-    )
-
-
-def framing_too_large() -> MalformedRequest:
-    """Refuse too many bytes around the data of a chunked body (RFC 9112 §7.1.1)."""
-    detail = f"Chunk sizes, chunk extensions and trailers may have at most {LARGEST_HEAD_BYTES} bytes."
-    return MalformedRequest(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail)
 
 
 def too_slow(what: str, seconds: float) -> MalformedRequest:

@@ -6,10 +6,10 @@ the order of their requests (pipelining, RFC 9112 §9.3.2), and a refusal after 
 
 import asyncio
 import math
-from collections.abc import Callable
 from contextvars import Context
 from enum import IntEnum, auto
-from typing import Any, Protocol
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import httptools
 from uvicorn import Config
@@ -18,7 +18,10 @@ from uvicorn.server import ServerState
 
 from product_gateway.http import limits as rules
 from product_gateway.http.context import KEY, RequestContext
-from product_gateway.http.unsent import UnsentBytes
+from product_gateway.http.limits import MalformedRequest
+
+if TYPE_CHECKING:
+    from product_gateway.http.connections import ConnectionSupervisor
 
 SLICE_BYTES = 4096  # bytes parsed at a time; after each slice, pipelined requests hold back the rest
 HEAD_END = b"\r\n\r\n"
@@ -36,28 +39,8 @@ class State(IntEnum):
     DRAINING = auto()  # our half is closed: input is ignored until the client closes its half
 
 
-class DeadlineSupervisor(Protocol):
-    """The owner of all connections: calls `expire` of each whose `deadline` has passed."""
-
-    limits: rules.Limits
-    now: float  # the event loop's time, up to one sweep ahead
-    unsent: UnsentBytes
-
-    def refusal(self, refused: rules.MalformedRequest, client: str, *, with_body: bool) -> bytes:
-        """Return a whole response with `Connection: close`."""
-
-
 class _RequestAfterLast(Exception):
     """The previous request was the connection's last."""
-
-
-class _DeferredCloseTransport:
-    """The transport of a connection's last request: its close goes through the protocol, which may drain first."""
-
-    def __init__(self, transport: asyncio.Transport, close: Callable[[], None]) -> None:
-        self.write = transport.write
-        self.is_closing = transport.is_closing
-        self.close = close
 
 
 class HTTPProtocol(HttpToolsProtocol):
@@ -69,12 +52,12 @@ class HTTPProtocol(HttpToolsProtocol):
         server_state: ServerState,
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop,
-        supervisor: DeadlineSupervisor,
+        supervisor: "ConnectionSupervisor",
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._supervisor = supervisor
         self._limits = supervisor.limits
-        self.deadline = supervisor.now + supervisor.limits.keep_alive_timeout
+        self.deadline = supervisor.now + self._limits.keep_alive_timeout
         self._state = State.IDLE
         # The request that is being read
         self.url = b""
@@ -99,7 +82,6 @@ class HTTPProtocol(HttpToolsProtocol):
     # Input from the client
 
     def data_received(self, data: bytes) -> None:
-        """Parse the data, or buffer it behind a pipelined request."""
         if self._state >= State.ANSWERING:
             self._ignore(len(data))
         elif self._buffered or self.pipeline:
@@ -179,23 +161,20 @@ class HTTPProtocol(HttpToolsProtocol):
         except httptools.HttpParserUpgrade:
             self._state = State.ANSWERING  # no upgrade is offered: the request is answered, the rest is not HTTP
         except httptools.HttpParserError as error:
-            self._stop_at(error)
+            cause = error.__context__  # the exception of a parser callback
+            if isinstance(cause, MalformedRequest):
+                self._refuse(cause)
+            elif cause is None:
+                self._refuse(rules.bad_request(f"This is not HTTP as it should be: {error}."))
+            elif not isinstance(cause, _RequestAfterLast):
+                raise cause from None
         else:
             if self._state is State.READING_HEADERS and len(self.headers) > rules.MOST_HEADERS:
-                self._refuse(rules.too_many_headers())
+                self._refuse(MalformedRequest(*rules.TOO_MANY_HEADERS))
             elif self._head_bytes > rules.LARGEST_HEAD_BYTES:
-                self._refuse(rules.head_too_large())
+                self._refuse(MalformedRequest(*rules.HEAD_TOO_LARGE))
             elif self._framing_bytes > rules.LARGEST_HEAD_BYTES:
-                self._refuse(rules.framing_too_large())
-
-    def _stop_at(self, error: httptools.HttpParserError) -> None:
-        cause = error.__context__  # the exception of a parser callback
-        if isinstance(cause, rules.MalformedRequest):
-            self._refuse(cause)
-        elif cause is None:
-            self._refuse(rules.bad_request(f"This is not HTTP as it should be: {error}."))
-        elif not isinstance(cause, _RequestAfterLast):
-            raise cause
+                self._refuse(MalformedRequest(*rules.FRAMING_TOO_LARGE))
 
     def _ignore(self, size: int) -> None:
         """Count input that is not parsed. Stop reading where a client sends too much of it."""
@@ -216,7 +195,6 @@ class HTTPProtocol(HttpToolsProtocol):
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the work for a client that is gone."""
         self._disconnect()
         self._end_long_polls(gone=True)
         self._buffered = b""
@@ -251,9 +229,9 @@ class HTTPProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Check the headers, and decide whether this is the connection's last request."""
         if len(self.headers) > rules.MOST_HEADERS:
-            raise rules.too_many_headers()
+            raise MalformedRequest(*rules.TOO_MANY_HEADERS)
         if len(self.url) > rules.LARGEST_TARGET_BYTES or self._is_head_too_large():
-            raise rules.head_too_large()
+            raise MalformedRequest(*rules.HEAD_TOO_LARGE)
         if self.url[:1] != b"/" or b"#" in self.url:
             self.url = rules.origin_form(self.parser.get_method(), self.url)
         super().on_headers_complete()
@@ -264,12 +242,10 @@ class HTTPProtocol(HttpToolsProtocol):
         self._body_bytes = self._framing_bytes = 0
         framing = self._framing
         host = framing.get(b"host")
-        if len(framing) > 1 or host != self._known_host:
+        if len(framing) > 1 or host != self._known_host or self.scope["http_version"] != "1.1":
             rules.check_framing(self.scope["http_version"], framing)
             self._known_host = host or b""
             self._expect_body(int(framing.get(b"content-length", b"0")), b"transfer-encoding" in framing)
-        elif self.scope["http_version"] != "1.1":
-            rules.check_framing(self.scope["http_version"], framing)
         if self.parser.should_upgrade():
             self.cycle.keep_alive = False
 
@@ -292,15 +268,13 @@ class HTTPProtocol(HttpToolsProtocol):
                 self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
-        """Pass on a part of the body, up to its limit."""
         self._body_bytes += len(body)
         self._framing_bytes -= len(body)
         if self._body_bytes > rules.LARGEST_BODY_BYTES:
-            raise rules.body_too_large()
+            raise MalformedRequest(*rules.BODY_TOO_LARGE)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """End the request; ignore what follows the last one."""
         self._head_bytes = 0
         self._enter(State.IDLE, self._limits.keep_alive_timeout)
         super().on_message_complete()
@@ -385,7 +359,7 @@ class HTTPProtocol(HttpToolsProtocol):
 
     # Refusals, deadlines and the end
 
-    def _refuse(self, refused: rules.MalformedRequest) -> None:
+    def _refuse(self, refused: MalformedRequest) -> None:
         """Answer with an error after earlier responses, unless the request's own has begun. Then close."""
         faulty = self.cycle if self._state is State.READING_BODY else None
         self._state = State.ANSWERING
@@ -455,8 +429,9 @@ class HTTPProtocol(HttpToolsProtocol):
             self.transport.close()
 
     def _defer_close(self) -> None:
-        """Let the newest request's close go through `_close`."""
-        self.cycle.transport = _DeferredCloseTransport(self.transport, self._close)  # type: ignore[assignment]  # all that is used
+        """Let the newest request's close go through `_close`, which may drain first."""
+        write, is_closing = self.transport.write, self.transport.is_closing
+        self.cycle.transport = SimpleNamespace(write=write, is_closing=is_closing, close=self._close)  # type: ignore[assignment]
 
     def _close(self) -> None:
         """Close. Where input may follow, close our half first: a reset would destroy the response (RFC 9112 §9.6)."""

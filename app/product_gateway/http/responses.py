@@ -11,7 +11,7 @@ import orjson
 from starlette.types import Receive, Scope, Send
 
 from product_gateway.http.context import request_context
-from product_gateway.http.unsent import LARGE_BYTES
+from product_gateway.http.limits import LARGE_BYTES
 
 Body = TypeVar("Body")
 

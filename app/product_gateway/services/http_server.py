@@ -12,9 +12,8 @@ from product_gateway.api.error_responses import error_answer
 from product_gateway.errors import SettingsError
 from product_gateway.http.connections import ConnectionSupervisor
 from product_gateway.http.limits import Limits
-from product_gateway.http.middleware.client_address import ClientAddress
-from product_gateway.http.middleware.public_path import PublicPath
 from product_gateway.http.middleware.response_framing import Framed
+from product_gateway.http.middleware.trusted_proxies import TrustedProxies
 from product_gateway.services.service import ThreadService
 from product_gateway.services.sockets import max_connections
 from product_gateway.settings import Settings, listed
@@ -57,14 +56,13 @@ class HTTPServer(ThreadService):
     ) -> None:
         super().__init__(name)
         self._listening = listening
-        trusted = list(proxies.trusted)
-        if trusted:
-            app = ClientAddress(app, trusted_proxies=trusted)
+        if proxies != NO_PROXIES:
+            app = TrustedProxies(app, trusted_proxies=proxies.trusted, base_path=proxies.base_path)
         http = ConnectionSupervisor(error_answer, limits or Limits(connections=max_connections()))
         self._server = _Server(
             self._started,
             Config(
-                Framed(PublicPath(app, base_path=proxies.base_path, trusted_proxies=trusted)),
+                Framed(app),
                 loop="uvloop",
                 http=http,  # type: ignore[arg-type]  # a protocol factory
                 ws="none",

@@ -9,7 +9,6 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from product_gateway.http.context import request_context
 
-ALLOWED_HEADERS = ("Authorization", "Idempotency-Key", "Prefer", "X-Request-Id")
 EXPOSED_HEADERS = ("Location", "Retry-After", "Link", "Preference-Applied", "X-Request-Id", "WWW-Authenticate")
 
 
@@ -24,7 +23,7 @@ class StrictCORSMiddleware(CORSMiddleware):
             app,
             allow_origins=origins,
             allow_methods=methods,
-            allow_headers=ALLOWED_HEADERS,
+            allow_headers=("Authorization", "Idempotency-Key", "Prefer", "X-Request-Id"),
             expose_headers=EXPOSED_HEADERS,
         )
 

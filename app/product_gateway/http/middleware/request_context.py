@@ -13,18 +13,17 @@ from product_gateway.telemetry import logs
 
 logger = logging.getLogger("product_gateway.access")
 
+# The client's request id, where it is safe to repeat.
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._~+/=-]{1,128}")
 # Browsers must not guess a media type, and caches must not keep a merchant's data (RFC 9111 §5.2.2.5).
 SAFE = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
-
-Answered = Callable[[str, int, float], None]
-"""Called after each response with operation id ("" if there is none), status and seconds."""
+Answered = Callable[[str, int, float], None]  # with operation id ("" if there is none), status and seconds
 
 
 class RequestContextMiddleware:
     """Names each request (`X-Request-Id`) in its response and in the log, and reports its status and time.
 
-    Requests of `quiet` operations are logged only when the status is not 200.
+    `answered` is called after each response. Requests of `quiet` operations are logged only when the status is not 200.
     """
 
     def __init__(self, app: ASGIApp, *, answered: Answered, access_log: bool, quiet: Collection[str] = ()) -> None:
@@ -39,7 +38,8 @@ class RequestContextMiddleware:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        request_id = _request_id(scope)
+        given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
+        request_id = given.decode() if REQUEST_ID.fullmatch(given) else str(uuid7())
         logs.clear()  # a pipelined request begins in the context of the one before it
         logs.bind(request_id=request_id)
         context = request_context(scope)
@@ -59,26 +59,14 @@ class RequestContextMiddleware:
             operation = str(logs.context().get("operation", ""))
             self._answered(operation, context.status, seconds - context.waited)
             if self._access_log and not (context.status == 200 and operation in self._quiet):
-                _log(scope, context.status, seconds)
-
-
-def _request_id(scope: Scope) -> str:
-    """Return the client's request id where it is safe to repeat, a new one otherwise."""
-    for name, value in scope["headers"]:
-        if name == b"x-request-id":
-            return value.decode() if REQUEST_ID.fullmatch(value) else str(uuid7())
-    return str(uuid7())
-
-
-def _log(scope: Scope, status: int, seconds: float) -> None:
-    extra = {
-        "method": scope["method"],
-        "path": logged_path(scope),  # without the query, which may hold personal data
-        "status": status,
-        "ms": round(seconds * 1000, 1),
-        "client": scope["client"][0] if scope.get("client") else "",
-    }
-    logger.info("answered", extra=extra)
+                extra = {
+                    "method": scope["method"],
+                    "path": logged_path(scope),  # without the query, which may hold personal data
+                    "status": context.status,
+                    "ms": round(seconds * 1000, 1),
+                    "client": scope["client"][0] if scope.get("client") else "",
+                }
+                logger.info("answered", extra=extra)
 
 
 def logged_path(scope: Scope) -> str:

@@ -9,11 +9,6 @@ logger = logging.getLogger(__name__)
 CONTENT_HEADERS = frozenset((b"content-length", b"transfer-encoding"))
 
 
-def allows_content(status: int) -> bool:
-    """Return whether a response with this status can have a body: 1xx, 204 and 304 cannot."""
-    return status >= 200 and status not in (204, 304)
-
-
 class Framed:
     """The outermost middleware: removes and logs a body that the status does not allow, and removes its length.
 
@@ -33,8 +28,10 @@ class Framed:
         async def framed(message: Message) -> None:
             nonlocal bare
             if message["type"] == "http.response.start":
-                bare = not allows_content(message["status"])
-                message = _without_length(message) if bare else message
+                bare = message["status"] < 200 or message["status"] in (204, 304)
+                if bare:
+                    headers = [each for each in message["headers"] if each[0].lower() not in CONTENT_HEADERS]
+                    message = {**message, "headers": headers}
             elif bare and message.get("body"):
                 logger.error(
                     "A response to %s had a body, which its status does not allow. The body was removed.",
@@ -44,8 +41,3 @@ class Framed:
             await send(message)
 
         await self._app(scope, receive, framed)
-
-
-def _without_length(message: Message) -> Message:
-    kept = [(name, value) for name, value in message["headers"] if name.lower() not in CONTENT_HEADERS]
-    return {**message, "headers": kept}
