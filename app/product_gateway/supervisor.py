@@ -79,7 +79,7 @@ class Loop:
             else:
                 logger.error("The loop %s met an unexpected error, and goes on.", self.name, exc_info=error)
         if not is_away:
-            self._metrics.loop_failed(self.name)
+            self._metrics.loop_failures.labels(self.name).inc()
         self._failures += 1
         longest = LONGEST_PAUSE_FOR_THE_DATABASE if is_away else LONGEST_PAUSE
         return exponential_delay(self._failures, FIRST_PAUSE, longest, jitter=JITTER)

@@ -71,7 +71,7 @@ def test_the_table_has_every_metric_of_the_code() -> None:
     """With name, type, labels and meaning, in the order of the code."""
     shown = Metrics()
     shown.set_queue_stats([], PendingDeliveries(0, 0.0))
-    shown.answered("getSync", 200, 0.1)
+    shown.observe_request("getSync", 200, 0.1)
     wanted = []
     for family in shown.registry.collect():
         if family.name.startswith(OURS):

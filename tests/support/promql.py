@@ -47,7 +47,7 @@ def exposed() -> dict[str, set[str]]:
     """Return each series name with its labels, of a process with some history."""
     metrics = Metrics()
     metrics.set_queue_stats([ActiveSyncs(EntityType.PRODUCT, SyncStatus.QUEUED, 1, 2.0)], PendingDeliveries(1, 2.0))
-    metrics.answered("getSync", 200, 0.1)
+    metrics.observe_request("getSync", 200, 0.1)
     found: dict[str, set[str]] = {"up": set()}
     for family in metrics.registry.collect():
         for sample in family.samples:

@@ -280,9 +280,9 @@ def test_counting_a_request_makes_no_series_twice() -> None:
     """The labels of an answer are looked up once; from then on it is two additions."""
     metrics = Metrics()
     for _ in range(3):
-        metrics.answered("getSync", 200, 0.002)
-    metrics.answered("", 404, 0.1)
-    metrics.answered("getSync", 0, 0.1)
+        metrics.observe_request("getSync", 200, 0.002)
+    metrics.observe_request("", 404, 0.1)
+    metrics.observe_request("getSync", 0, 0.1)
     lines = metrics.exposition().decode().splitlines()
     assert [line for line in lines if line.startswith("product_gateway_requests_total{")] == [
         'product_gateway_requests_total{operation="getSync",status="200"} 3.0',

@@ -84,8 +84,10 @@ def create_app(
         app = StrictCORSMiddleware(app, origins=listed(settings.cors_origins), methods=methods)
     if settings.traces_endpoint:
         app = TracingMiddleware(app, untraced=always)
-    outermost = RequestContextMiddleware(app, answered=metrics.answered, access_log=settings.access_log, quiet=QUIET)
-    metrics.count_in_flight(lambda: outermost.in_flight)
+    outermost = RequestContextMiddleware(
+        app, answered=metrics.observe_request, access_log=settings.access_log, quiet=QUIET
+    )
+    metrics.requests_in_flight.set_function(lambda: outermost.in_flight)
     return outermost
 
 

@@ -1,7 +1,7 @@
 """Messages for the operators of a product service: why a body is not JSON, and what to send instead."""
 
 import re
-import unicodedata
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE, BOM_UTF32_BE, BOM_UTF32_LE
 
 from product_gateway.json_tools.tolerant import NotJSON, loads, place_of_fault
 from product_gateway.telemetry import logs
@@ -10,12 +10,7 @@ from product_gateway.telemetry.visible_text import visible
 MOST_SHOWN = 60  # characters of the body, and of its Content-Type
 _MASKED_FROM = 4096  # bytes, so that a secret that begins in the shown part is redacted as a whole
 _GZIP = b"\x1f\x8b"
-_WIDE_MARKS = {
-    b"\xff\xfe\x00\x00": "UTF-32",
-    b"\x00\x00\xfe\xff": "UTF-32",
-    b"\xff\xfe": "UTF-16",
-    b"\xfe\xff": "UTF-16",
-}
+_WIDE_MARKS = {BOM_UTF32_LE: "UTF-32", BOM_UTF32_BE: "UTF-32", BOM_UTF16_LE: "UTF-16", BOM_UTF16_BE: "UTF-16"}
 _WORD = re.compile(r"[A-Za-z_$][\w$-]*")
 _ODD_NUMBERS = {
     r"\+": "a number begins with a plus sign",
@@ -79,7 +74,7 @@ def _of_bytes(content: bytes) -> tuple[str, str] | None:
         byte = content[error.start]
         in_latin = bytes((byte,)).decode("cp1252", "replace")
         meant = f' (in Windows-1252 it is "{in_latin}")' if byte >= 0xA0 else ""
-        in_record = _within(content[: error.start].decode(), len(content))
+        in_record = _within(content[: error.start].decode())
         fault = f"is not valid JSON{in_record}: byte {error.start + 1} is 0x{byte:02X}{meant}, which is not UTF-8"
         return fault, "Send JSON in UTF-8."
     return None
@@ -90,13 +85,12 @@ def _of_text(content: bytes) -> tuple[str, str]:
         loads(content)
     except NotJSON as error:
         what, advice = _kind(error)
-        in_record = _within(error.text, error.place or len(error.constant))
-        return f"is not valid JSON{in_record}: {what}", advice
+        return f"is not valid JSON{_within(error.text)}: {what}", advice
     raise ValueError("The content is JSON.")
 
 
-def _within(text: str, place: int) -> str:
-    pointer = place_of_fault(text) if place else ""
+def _within(text: str) -> str:
+    pointer = place_of_fault(text)
     return f" at {pointer}" if pointer else ""
 
 
@@ -117,8 +111,7 @@ def _kind_of_character(text: str, place: int) -> tuple[str, str]:
     character = text[place]
     before = text[:place].rstrip()[-1:] if place < 10_000 else text[place - 10_000 : place].rstrip()[-1:]
     if character < " ":
-        name = unicodedata.name(character, "a control character")
-        name = {"\n": "a line feed", "\r": "a carriage return", "\t": "a tab"}.get(character, name)
+        name = {"\n": "a line feed", "\r": "a carriage return", "\t": "a tab"}.get(character, "a control character")
         return f"a string has {name} (U+{ord(character):04X}) in it", "Write it escaped, such as \\n for a line feed."
     if (character in "]}" and before == ",") or (character == "," and text[place + 1 :].lstrip()[:1] in ("]", "}")):
         return "a comma stands before a closing bracket", "Leave out the comma behind the last value."
@@ -132,14 +125,14 @@ def _kind_of_character(text: str, place: int) -> tuple[str, str]:
     word = _WORD.match(text, place)
     if word and (instead := _WORDS_OF_OTHER_LANGUAGES.get(word[0])):
         return f"it has {word[0]}, which JSON does not have", f"Write {instead}."
-    # Show one character only: the next ones may belong to a secret.
+    it = shown(character)  # one character only: the next ones may belong to a secret
     if before == '"':
         return (
-            f"{shown(character)} follows a string",
+            f"{it} follows a string",
             'Write a quote in a string as \\", and separate values by commas.',
         )
     if word:
-        return f"{shown(character)} stands outside of quotes", 'Put names and texts into double quotes (").'
+        return f"{it} stands outside of quotes", 'Put names and texts into double quotes (").'
     if character == '"':
         return "a comma or a colon is missing in front of a string", "Separate values by commas."
-    return f"{shown(character)} stands where a value or a comma should", "Write the page with a JSON library."
+    return f"{it} stands where a value or a comma should", "Write the page with a JSON library."

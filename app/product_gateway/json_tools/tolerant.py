@@ -48,10 +48,6 @@ class NotJSON(ValueError):
         self.constant = constant
 
 
-class _ConstantError(ValueError):
-    """NaN, Infinity or -Infinity, which Python's parser accepts."""
-
-
 def loads(content: bytes) -> tuple[Any, bool]:
     """Return the value, and whether it certainly has no unusable parts.
 
@@ -72,8 +68,9 @@ def loads(content: bytes) -> tuple[Any, bool]:
         return _decoder.decode(text), False
     except json.JSONDecodeError as error:
         raise NotJSON(text, error.pos, error.msg) from None
-    except _ConstantError as error:
-        raise NotJSON(text, 0, constant=str(error)) from None
+    except NotJSON as error:
+        error.text = text
+        raise
 
 
 def is_text(value: str) -> bool:
@@ -151,7 +148,7 @@ def _float(literal: str) -> float | Unusable:
 
 
 def _constant(literal: str) -> Any:
-    raise _ConstantError(literal)
+    raise NotJSON("", 0, constant=literal)  # `loads` adds the text
 
 
 _decoder = json.JSONDecoder(parse_int=_integer, parse_float=_float, parse_constant=_constant)

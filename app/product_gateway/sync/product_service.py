@@ -118,7 +118,7 @@ class ProductService:
                 )
             with tracing.span("fetch page", page=number):
                 page = await self._fetch(schema, cursor, where)
-                tracing.fetched(page.size)
+                tracing.note(records=page.size)
             cursor = page.next_cursor
             if cursor is not None and _digest(cursor) in asked:
                 raise PullFailed(
@@ -153,7 +153,7 @@ class ProductService:
             with tracing.span("fetch by id", ids=len(part)):
                 response = await self._fetch_with_retries(schema.path, params, where)
                 page = schema.page(response.content, where, self._max_record_bytes, response.header("Content-Type"))
-                tracing.fetched(page.size)
+                tracing.note(records=page.size)
             found = tuple(record for record in page.records if record.id in part)
             rejected = tuple(rejection for rejection in page.rejections if rejection.record_id in part)
             answered = {record.id for record in page.records} | {rejection.record_id for rejection in page.rejections}

@@ -57,7 +57,7 @@ class Pull:
         return self._retries.pop(claim.sync_id, 0)
 
     def _retried(self, claim: Claim) -> None:
-        self._metrics.retried()
+        self._metrics.pull_retries.inc()
         self._retries[claim.sync_id] += 1
 
     async def run(self, claim: Claim, turn: Turn) -> None:

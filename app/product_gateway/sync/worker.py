@@ -127,7 +127,7 @@ class Worker:
         with tracing.sync(claim.attempt, claim.traceparent):
             logger.info("The sync begins, attempt %d.", claim.attempt)
             try:
-                with self._metrics.running():
+                with self._metrics.syncs_running.track_inprogress():
                     await self._run_sync(claim)
                 await self._delete_seen_ids(claim)
             except asyncio.CancelledError:
@@ -135,7 +135,7 @@ class Worker:
                     await self._hand_back(claim)
                 raise
             except Exception:
-                self._metrics.loop_failed(metrics.SYNCS)
+                self._metrics.loop_failures.labels(metrics.SYNCS).inc()
                 logger.exception("The end of the sync could not be recorded. It is retried when its lease expires.")
 
     async def _run_sync(self, claim: Claim) -> None:
@@ -161,13 +161,13 @@ class Worker:
                 await self._pull_in_time(claim, turn)
         except TurnOver:
             await self._database.write(claims.release, claim)
-            tracing.ended(events.RELEASED)
+            tracing.note(outcome=events.RELEASED)
             logger.info("The sync is released: other merchants wait.")
         else:
             await self._database.write(catalog_write.succeed, claim)
             seconds = time.monotonic() - turn.began
             self._metrics.ended(claim.entity_type, SyncStatus.SUCCEEDED, seconds=seconds)
-            tracing.ended(SyncStatus.SUCCEEDED)
+            tracing.note(outcome=SyncStatus.SUCCEEDED)
             logger.info("The sync SUCCEEDED after %.1f s.", seconds)
         finally:
             if self._turns.get(claim.sync_id) is turn:  # this worker may have claimed the sync again
@@ -203,13 +203,13 @@ class Worker:
 
     async def _hand_back(self, claim: Claim) -> None:
         await self._database.write(claims.hand_back, claim)
-        tracing.ended("HANDED_BACK")
+        tracing.note(outcome="HANDED_BACK")
         logger.info("The sync is handed back.")
 
     async def _fail(self, claim: Claim, code: str, detail: str, turn: Turn) -> None:
         detail = logs.redact(detail).replace("\0", "\ufffd")
         logger.warning("The sync FAILED, %s: %s", code, detail)
-        tracing.ended(SyncStatus.FAILED, failed=code)
+        tracing.note(failed=code, outcome=SyncStatus.FAILED)
         try:
             await self._database.write(claims.fail, claim, code, detail, self._pull.pop_retry_count(claim))
         except LeaseLost as lost:
@@ -222,11 +222,11 @@ class Worker:
     async def _abandon(self, claim: Claim, reason: LeaseLost) -> None:
         """Write nothing more, and count the lost lease unless the sync was cancelled or its merchant removed."""
         logger.warning("%s", reason)
-        tracing.ended("LEFT")
+        tracing.note(outcome="LEFT")
         with contextlib.suppress(SyncNotFound, Unavailable):
             sync = await self._database.read(syncs.get, claim.merchant, claim.sync_id)
             if sync.status is not SyncStatus.CANCELLED:
-                self._metrics.lost_lease()
+                self._metrics.lease_losses.inc()
 
     async def _delete_seen_ids(self, claim: Claim) -> None:
         with contextlib.suppress(Unavailable):

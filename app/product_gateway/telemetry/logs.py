@@ -41,7 +41,6 @@ def bind(**ids: str) -> None:
 
 
 def clear() -> None:
-    """Clear the context of the running task."""
     _about.set({})
 
 
@@ -116,10 +115,7 @@ class Lines(logging.Formatter):
             "event": redact(record.getMessage().rstrip()),
         }
         given = record.__dict__
-        for name in MORE:
-            if name in given:
-                line[name] = given[name]
-        line.update(_about.get())
+        line |= {name: given[name] for name in MORE if name in given} | _about.get()
         if record.exc_info and record.exc_info[0]:
             line["exception"] = redact(self.formatException(record.exc_info))
         return self._written(line)

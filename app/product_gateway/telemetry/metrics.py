@@ -4,8 +4,8 @@ Label values come from fixed lists (operations, statuses, entity types, failure 
 clients cannot create series. docs/operations/README.md lists the same names.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
+from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client import GCCollector as GarbageCollector
@@ -18,6 +18,7 @@ from product_gateway.model.syncs import ACTIVE, ActiveSyncs, EntityType, SyncSta
 from product_gateway.model.webhooks import PendingDeliveries
 
 MEDIA_TYPE = CONTENT_TYPE_PLAIN_0_0_4
+OURS = "product_gateway"
 NONE = "none"
 OVERLOAD, MERCHANT, ADDRESS = "overload", "merchant", "address"
 FAULTS_OF_OURS = ("INTERNAL_ERROR", "TOKEN_UNREADABLE", "WORKER_LOST")  # alerts fire on the first of each
@@ -31,96 +32,82 @@ SYNC_SECONDS = (0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200)
 
 
 class Metrics:
-    """The metrics of one process, in their own registry. Every method may be called from any thread."""
+    """The metrics of one process, in their own registry. They may be counted from any thread."""
 
     def __init__(self) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # would double the number of series
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         GarbageCollector(registry=self.registry)
-        self._requests = self._counter("requests", "Requests answered, by operation and status.", "operation", "status")
-        self._seconds = Histogram(
-            "product_gateway_request_duration_seconds",
+        counter = partial(Counter, namespace=OURS, registry=self.registry)
+        gauge = partial(Gauge, namespace=OURS, registry=self.registry)
+        histogram = partial(Histogram, namespace=OURS, registry=self.registry)
+        self._requests = counter("requests", "Requests answered, by operation and status.", ("operation", "status"))
+        self._seconds = histogram(
+            "request_duration_seconds",
             "From a request's arrival to the end of its answer, by operation.",
             ("operation",),
             buckets=REQUEST_SECONDS,
-            registry=self.registry,
         )
-        self._in_flight = Gauge(
-            "product_gateway_requests_in_flight", "Requests that are being answered now.", registry=self.registry
-        )
-        self._refused = self._counter(
+        self.requests_in_flight = gauge("requests_in_flight", "Requests that are being answered now.")
+        self._refused = counter(
             "requests_refused",
             "Requests turned away: overload (503), or the rate limit of a merchant or an address (429).",
-            "reason",
+            ("reason",),
         )
-        self._ended = self._counter(
+        self._ended = counter(
             "syncs_ended",
             "Syncs that this process brought to their end, by how; failure_code is empty but for FAILED.",
-            "entity_type",
-            "status",
-            "failure_code",
+            ("entity_type", "status", "failure_code"),
         )
-        self._sync_seconds = Histogram(
-            "product_gateway_sync_duration_seconds",
+        self._sync_seconds = histogram(
+            "sync_duration_seconds",
             "From a worker's claim to the sync's end in the same worker.",
             ("entity_type",),
             buckets=SYNC_SECONDS,
-            registry=self.registry,
         )
-        self._read = self._counter(
-            "records_read", "Records read from product services, those left out included.", "entity_type"
-        )
-        self._rejected = self._counter(
-            "records_rejected", "Records left out because they do not fit the contract.", "entity_type"
-        )
-        self._retries = self._counter(
+        by_type = ("entity_type",)
+        self._read = counter("records_read", "Records read from product services, those left out included.", by_type)
+        self._rejected = counter("records_rejected", "Records left out because they do not fit the contract.", by_type)
+        self.pull_retries = counter(
             "pull_retries", "Requests to product services that were made again because the one before did not go well."
         )
-        self._claims = self._counter("claims", "Syncs that this worker took up.")
-        self._takeovers = self._counter(
-            "lease_takeovers", "Syncs that this worker took up after another worker was lost."
-        )
-        self._losses = self._counter(
+        self._claims = counter("claims", "Syncs that this worker took up.")
+        self._takeovers = counter("lease_takeovers", "Syncs that this worker took up after another worker was lost.")
+        self.lease_losses = counter(
             "lease_losses",
             "Syncs that this worker had to leave because its lease was gone. Cancelled ones don't count.",
         )
-        self._running = Gauge(
-            "product_gateway_syncs_running", "Syncs that this worker runs now.", registry=self.registry
-        )
-        self._notifications = self._counter(
+        self.syncs_running = gauge("syncs_running", "Syncs that this worker runs now.")
+        self.webhook_attempts = counter(
             "webhook_attempts",
             "Attempts of this worker to deliver messages to webhooks: delivered, retried (one more follows), given_up.",
-            "outcome",
+            ("outcome",),
         )
-        self._loop_failures = self._counter(
-            "loop_failures", "Unexpected errors in background loops of this process, which go on after a pause.", "loop"
+        self.loop_failures = counter(
+            "loop_failures",
+            "Unexpected errors in background loops of this process, which go on after a pause.",
+            ("loop",),
         )
         self._queue = _Queue()
         self.registry.register(self._queue)
         self._answers: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
-        self._start_at_zero()
-
-    def _counter(self, name: str, meaning: str, *labels: str) -> Counter:
-        return Counter(f"product_gateway_{name}", meaning, labels, registry=self.registry)
-
-    def _start_at_zero(self) -> None:
-        """Create series at 0: rate() does not see the event that creates a series."""
-        for reason in (OVERLOAD, MERCHANT, ADDRESS):
-            self._refused.labels(reason)
-        for loop in LOOPS:
-            self._loop_failures.labels(loop)
-        for outcome in (DELIVERED, RETRIED, GIVEN_UP):
-            self._notifications.labels(outcome)
-        for each in EntityType:
+        # Create series at 0: rate() does not see the event that creates a series.
+        for metric, values in (
+            (self._refused, (OVERLOAD, MERCHANT, ADDRESS)),
+            (self.loop_failures, LOOPS),
+            (self.webhook_attempts, (DELIVERED, RETRIED, GIVEN_UP)),
+            *((by_type, EntityType) for by_type in (self._read, self._rejected, self._sync_seconds)),
+        ):
+            for value in values:
+                metric.labels(value)
+        for entity_type in EntityType:
             for status in (SyncStatus.SUCCEEDED, SyncStatus.CANCELLED):
-                self._ended.labels(each.value, status.value, "")
+                self._ended.labels(entity_type, status, "")
             for code in FAULTS_OF_OURS:
-                self._ended.labels(each.value, SyncStatus.FAILED.value, code)
-            for by_type in (self._read, self._rejected, self._sync_seconds):
-                by_type.labels(each.value)
+                self._ended.labels(entity_type, SyncStatus.FAILED, code)
 
-    def answered(self, operation: str, status: int, seconds: float) -> None:
+    def observe_request(self, operation: str, status: int, seconds: float) -> None:
         """Count a request. `operation` is empty if no operation has the path; `status` is 0 if no response was sent."""
         found = self._answers.get((operation, status))
         if found is None:  # looking up labels costs more than counting
@@ -130,70 +117,40 @@ class Metrics:
         found[0].inc()
         found[1].observe(seconds)
 
-    def count_in_flight(self, now: Callable[[], int]) -> None:
-        """Set the function that returns the requests in flight at each scrape."""
-        self._in_flight.set_function(now)
-
     def refused(self, reason: str) -> None:
         """Count a refused request; `reason` is OVERLOAD, MERCHANT or ADDRESS."""
         self._refused.labels(reason).inc()
 
     def claimed(self, *, taken_over: bool) -> None:
-        """Count a claimed sync; `taken_over`: from a lost worker."""
         self._claims.inc()
         if taken_over:
             self._takeovers.inc()
 
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        """Count a running sync while this is entered."""
-        with self._running.track_inprogress():
-            yield
-
     def read(self, entity_type: EntityType, records: int, rejected: int) -> None:
-        """Count the records of a stored page, and how many of them were rejected."""
         self._read.labels(entity_type.value).inc(records)
         self._rejected.labels(entity_type.value).inc(rejected)
-
-    def retried(self) -> None:
-        """Count a retried request to a product service."""
-        self._retries.inc()
-
-    def lost_lease(self) -> None:
-        """Count a lost lease."""
-        self._losses.inc()
 
     def ended(
         self, entity_type: EntityType, status: SyncStatus, failure_code: str = "", seconds: float | None = None
     ) -> None:
-        """Count an ended sync; `seconds` since its claim, if known."""
+        """Count an ended sync. `seconds` have passed since its claim."""
         self._ended.labels(entity_type.value, status.value, failure_code).inc()
         if seconds is not None:
             self._sync_seconds.labels(entity_type.value).observe(seconds)
-
-    def notified(self, outcome: str) -> None:
-        """Count an attempt to deliver a webhook message; `outcome` is DELIVERED, RETRIED or GIVEN_UP."""
-        self._notifications.labels(outcome).inc()
-
-    def loop_failed(self, loop: str) -> None:
-        """Count an unexpected error in a background loop; `loop` is one of LOOPS."""
-        self._loop_failures.labels(loop).inc()
 
     def set_queue_stats(self, syncs: Sequence[ActiveSyncs] | None, deliveries: PendingDeliveries | None = None) -> None:
         """Set the queued and active syncs and pending deliveries; None if the database does not answer."""
         self._queue.syncs, self._queue.deliveries = syncs, deliveries
 
     def exposition(self) -> bytes:
-        """Return all metrics in Prometheus' text format (MEDIA_TYPE)."""
         return generate_latest(self.registry)
 
 
 class _Queue(Collector):
     """Queue metrics from the last read. After a failed read there are none: stale values would look current."""
 
-    def __init__(self) -> None:
-        self.syncs: Sequence[ActiveSyncs] | None = None
-        self.deliveries: PendingDeliveries | None = None
+    syncs: Sequence[ActiveSyncs] | None = None
+    deliveries: PendingDeliveries | None = None
 
     def collect(self) -> Iterable[Metric]:
         """Called by the registry at each scrape."""

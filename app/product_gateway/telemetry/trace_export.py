@@ -12,7 +12,7 @@ from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExportResult
 from opentelemetry.sdk.trace.sampling import Sampler, SamplingResult
 from opentelemetry.trace import Link, NonRecordingSpan, SpanKind, Tracer, TraceState, set_span_in_context
 from opentelemetry.util.types import Attributes
@@ -41,7 +41,7 @@ def exporting_tracer(endpoint: str) -> Iterator[Tracer]:
         flush = threading.Thread(target=provider.shutdown, name="last-traces", daemon=True)
         flush.start()
         flush.join(SECONDS_TO_FLUSH)
-        exporter.shutdown()
+        exporter.shutdown()  # type: ignore[no-untyped-call]
 
 
 class LinkedSampler(Sampler):
@@ -66,17 +66,16 @@ class LinkedSampler(Sampler):
         return self._sampler.should_sample(parent_context, trace_id, name, kind, attributes, links, trace_state)
 
     def get_description(self) -> str:
-        """Describe the sampler, for OpenTelemetry's own output."""
         return f"LinkedSampler({self._sampler.get_description()})"
 
 
-class LoggingExporter(SpanExporter):
+class LoggingExporter(OTLPSpanExporter):
     """OTLP over HTTP. Logs at most once a minute that batches are lost."""
 
     def __init__(self, endpoint: str) -> None:
         session = Session()
         session.hooks["response"].append(self._keep_status)
-        self._exporter = OTLPSpanExporter(endpoint, session=session)
+        super().__init__(endpoint, session=session)
         self._status: int | None = None
         self._quiet_until = 0.0
 
@@ -86,14 +85,10 @@ class LoggingExporter(SpanExporter):
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Send a batch. Takes up to 10 s, retries included."""
         self._status = None
-        result = self._exporter.export(spans)
+        result = super().export(spans)
         now = time.monotonic()
         if result is not SpanExportResult.SUCCESS and now >= self._quiet_until:
             self._quiet_until = now + SECONDS_BETWEEN_WARNINGS
             what = "does not answer" if self._status is None else f"answers {self._status}"
             logger.warning("Traces are lost: their receiver, OTEL_EXPORTER_OTLP_ENDPOINT, %s.", what)
         return result
-
-    def shutdown(self) -> None:
-        """Close the connections."""
-        self._exporter.shutdown()  # type: ignore[no-untyped-call]

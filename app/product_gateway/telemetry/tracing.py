@@ -93,7 +93,6 @@ def sync(attempt: int, requested_by: str | None) -> AbstractContextManager[None]
 
 
 def span(name: str, **attributes: str | int) -> AbstractContextManager[None]:
-    """Start a span within the running task's."""
     return NOTHING if _tracer is _NO_OP else _started(name, _prefixed(attributes))
 
 
@@ -105,14 +104,9 @@ def db_span(function: Callable[..., object]) -> AbstractContextManager[None]:
     return _started(f"database {name}", {"db.operation.name": name}, SpanKind.CLIENT)
 
 
-def fetched(records: int) -> None:
-    """Note the number of records in a page."""
-    set_attributes({f"{OURS}records": records})
-
-
-def ended(outcome: str, *, failed: str | None = None) -> None:
-    """Note how the sync ended; `failed` is its failure code."""
-    set_attributes({f"{OURS}outcome": outcome}, failed=failed)
+def note(*, failed: str | None = None, **attributes: str | int) -> None:
+    """Set attributes of our own of the current span, and the code of its failure."""
+    set_attributes(_prefixed(attributes), failed=failed)
 
 
 def set_attributes(attributes: Mapping[str, str | int], *, name: str | None = None, failed: str | None = None) -> None:

@@ -163,7 +163,7 @@ class WebhookDispatcher:
         if not recorded:
             logger.info("The result of attempt %d came after its lease had expired, and is ignored.", delivery.attempts)
             return
-        self._metrics.notified(kind)
+        self._metrics.webhook_attempts.labels(kind).inc()
         logger.log(logging.INFO if kind is DELIVERED else logging.WARNING, "%s", message)
 
 
