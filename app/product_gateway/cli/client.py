@@ -11,7 +11,7 @@ from product_gateway.errors import SettingsError
 from product_gateway.model.syncs import EntityType, SyncStatus
 
 if TYPE_CHECKING:
-    from product_gateway.client.session import Target
+    from product_gateway.client.session import Session
 
 app = typer.Typer()
 
@@ -84,26 +84,25 @@ def sync(
     """Ask a gateway for a sync."""
     from uuid import uuid4
 
-    from product_gateway.client import session
+    from product_gateway.client.session import Wanted
 
-    wanted = session.Wanted(entity_type, idempotency_key or str(uuid4()), watch, wait_for_active)
-    raise typer.Exit(session.sync(_access(url, token_file, json, patience), wanted))
+    session = _session(url, token_file, json, patience)
+    wanted = Wanted(entity_type, idempotency_key or str(uuid4()), watch, wait_for_active)
+    raise typer.Exit(session.run(session.sync(wanted)))
 
 
 @app.command(epilog=f"{ENDS}.")
 def status(entity_type: Type, url: Url = HERE, token_file: TokenFile = None, json: Json = False) -> None:
     """Ask a gateway when its records were last updated, and how the latest sync went."""
-    from product_gateway.client import session
-
-    raise typer.Exit(session.status(_access(url, token_file, json), entity_type))
+    session = _session(url, token_file, json)
+    raise typer.Exit(session.run(session.status(entity_type)))
 
 
 @app.command(epilog=f"{ENDS}.")
 def cancel(entity_type: Type, url: Url = HERE, token_file: TokenFile = None, json: Json = False) -> None:
     """Cancel the sync that is queued or in progress."""
-    from product_gateway.client import session
-
-    raise typer.Exit(session.cancel(_access(url, token_file, json), entity_type))
+    session = _session(url, token_file, json)
+    raise typer.Exit(session.run(session.cancel(entity_type)))
 
 
 @app.command(epilog=f"{ENDS}.")
@@ -116,16 +115,15 @@ def history(
     json: Json = False,
 ) -> None:
     """List a gateway's syncs, newest first."""
-    from product_gateway.client import session
+    session = _session(url, token_file, json)
+    raise typer.Exit(session.run(session.history(entity_type, status, limit)))
 
-    raise typer.Exit(session.history(_access(url, token_file, json), entity_type, status, limit))
 
-
-def _access(url: str, token_file: Path | None, as_json: bool, patience: float = 60) -> "Target":
-    from product_gateway.client.session import Target
+def _session(url: str, token_file: Path | None, as_json: bool, patience: float = 60) -> "Session":
+    from product_gateway.client.session import Session
 
     token_file = _given(token_file)
-    return Target(url, str(token_file), _token(token_file), as_json, patience)
+    return Session(url, str(token_file), _token(token_file), as_json, patience)
 
 
 def _token(path: Path) -> str:

@@ -1,6 +1,5 @@
 """What a gateway answers, as far as the client looks at it. Members that it does not know are no reason to stop."""
 
-from datetime import UTC, datetime
 from typing import Annotated
 from uuid import UUID
 
@@ -18,16 +17,12 @@ class _Body(BaseModel):
 
 
 class Progress(_Body):
-    """In records; None while unknown."""
-
     records_read: Count
     records_total: Count | None
     percent: Annotated[int, Field(ge=0, le=100)] | None
 
 
 class Result(_Body):
-    """In records."""
-
     created: Count
     updated: Count
     unchanged: Count
@@ -35,23 +30,14 @@ class Result(_Body):
     rejected: Count
 
 
-class Failure(_Body):
-    """Why a sync failed."""
-
-    code: str
-    detail: str
-
-
-class Warned(_Body):
-    """Something else to know about a sync's result."""
+class Reason(_Body):
+    """Why a sync failed, or a warning about its result."""
 
     code: str
     detail: str
 
 
 class Sync(_Body):
-    """One run of a sync, as the gateway shows it."""
-
     id: UUID
     entity_type: EntityType
     status: SyncStatus
@@ -61,65 +47,50 @@ class Sync(_Body):
     attempt: Items
     progress: Progress
     result: Result
-    failure: Failure | None
-    warnings: list[Warned] = []
+    failure: Reason | None
+    warnings: list[Reason] = []
 
     @property
     def is_active(self) -> bool:
-        """Whether it is queued or in progress."""
         return self.status in ACTIVE
 
     @property
     def seconds(self) -> float:
-        """How long it took, by the gateway's clock, from its start if it had one; 0 while it has not ended."""
+        """The duration by the gateway's clock, from the start if it had one; 0 while the sync has not ended."""
         if self.finished_at is None:
             return 0.0
         return max(0.0, (self.finished_at - (self.started_at or self.queued_at)).total_seconds())
 
 
 class OneSync(_Body):
-    """The answer to a PUT, a DELETE, and to the question how one sync goes."""
-
     data: Sync
 
 
 class ListMeta(_Body):
-    """Where the next page is, if there is one."""
-
     next_cursor: str | None = None
 
 
 class SyncPage(_Body):
-    """A page of the history, newest first."""
-
     data: list[Sync]
     meta: ListMeta
 
 
 class Status(_Body):
-    """The records of an entity type."""
-
     entity_type: EntityType
     updated_at: AwareDatetime
     num_records: Annotated[float, Field(ge=0, le=2**53 - 1)]
 
 
 class StatusMeta(_Body):
-    """The latest sync, in any status. Older versions of the API do not send it."""
-
-    sync: Sync | None = None
+    sync: Sync | None = None  # the latest, in any status; older versions of the API do not send it
 
 
 class OneStatus(_Body):
-    """The answer to the question when the records were last updated, and how many there are."""
-
     data: Status
     meta: StatusMeta
 
 
 class Sample(_Body):
-    """A rejected record, and what is wrong with it."""
-
     record_id: str | None
     pointer: str
     message: str
@@ -134,14 +105,10 @@ class Group(_Body):
 
 
 class Problems(_Body):
-    """The most frequent first."""
-
     data: list[Group]
 
 
 class Error(_Body):
-    """One thing that went wrong."""
-
     status: str
     title: str
     detail: str
@@ -151,8 +118,3 @@ class Errors(_Body):
     """The body of every error."""
 
     error: Annotated[list[Error], Field(min_length=1)]
-
-
-def in_utc(moment: datetime) -> str:
-    """To the second."""
-    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S}"

@@ -1,11 +1,11 @@
 """Requests to a gateway, retried where that is safe, with validated responses."""
 
 import asyncio
-import itertools
+import contextlib
 import re
 import time
 from collections.abc import AsyncGenerator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from product_gateway.client.bodies import Errors, OneStatus, OneSync, Problems, SyncPage
 from product_gateway.errors import AnswerUnreadable, Refused, Unreachable
 from product_gateway.http_client.backoff import Backoff
-from product_gateway.http_client.client import MEBIBYTE, HttpClient, Response, retry_after
+from product_gateway.http_client.client import HttpClient, Response, retry_after
 from product_gateway.json_tools.depth import MAX_DEPTH, is_deeper
 from product_gateway.model.syncs import EntityType, SyncStatus
 from product_gateway.telemetry.visible_text import visible
@@ -31,8 +31,9 @@ LARGEST_PAGE = 500
 LONGEST_TEXT = 8192
 
 Shape = TypeVar("Shape", OneSync, SyncPage, OneStatus, Problems)
+_UUID = "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _MONITOR = re.compile(
-    r'<[^<>]*/syncs/([0-9A-Fa-f-]{36})>(?:\s*;[^,<;]*)*?;\s*rel\s*=\s*"?(?:[^",;<]*\s)?monitor\b', re.IGNORECASE
+    rf'<[^<>]*/syncs/({_UUID})>(?:\s*;[^,<;]*)*?;\s*rel\s*=\s*"?(?:[^",;<]*\s)?monitor\b', re.IGNORECASE
 )
 
 
@@ -45,33 +46,18 @@ class Answer(Generic[Shape]):
     reply: Response
 
 
-def to_gateway() -> HttpClient:
-    """Return the HTTP client. Private addresses and http are allowed: the user typed the address."""
-    return HttpClient(
-        allow_private_addresses=True, connect_timeout=5, read_timeout=30, total_timeout=60, max_bytes=32 * MEBIBYTE
-    )
-
-
+@dataclass(frozen=True, slots=True)
 class Gateway:
     """The gateway at `url`. All methods raise Refused and OutboundError.
 
     While a sync is watched, outages of up to `patience` seconds are retried; `noticed` is told once of each.
     """
 
-    def __init__(
-        self,
-        outbound: HttpClient,
-        url: str,
-        token: str,
-        *,
-        patience: float = 60,
-        noticed: Callable[[str], None] = lambda _: None,
-    ) -> None:
-        self._outbound = outbound
-        self._url = url.rstrip("/").removesuffix(API) + API
-        self._token = token
-        self._patience = patience
-        self._noticed = noticed
+    outbound: HttpClient
+    url: str
+    token: str
+    patience: float
+    noticed: Callable[[str], None]
 
     async def enqueue(self, entity_type: EntityType, key: str) -> Answer[OneSync]:
         """Request a sync. Safe to retry: the same key returns the same sync."""
@@ -99,9 +85,8 @@ class Gateway:
         params |= {} if status is None else {"status": status.value}
         seen: set[str] = set()
         while limit > 0:
-            page = await self._ask(
-                SyncPage, "GET", "/syncs", params={**params, "page_size": str(min(limit, LARGEST_PAGE))}
-            )
+            params["page_size"] = str(min(limit, LARGEST_PAGE))
+            page = await self._ask(SyncPage, "GET", "/syncs", params=params)
             yield page
             limit -= len(page.content.data)
             cursor = page.content.meta.next_cursor
@@ -118,7 +103,7 @@ class Gateway:
         while True:
             asked = time.monotonic()
             answer = await self._ask(
-                OneSync, "GET", f"/syncs/{sync_id}", headers={"Prefer": f"wait={wait}"}, patience=self._patience
+                OneSync, "GET", f"/syncs/{sync_id}", headers={"Prefer": f"wait={wait}"}, patience=self.patience
             )
             yield answer
             if not answer.content.data.is_active:
@@ -140,62 +125,43 @@ class Gateway:
         tries: int = TRIES,
         patience: float | None = None,
     ) -> Answer[Shape]:
-        backoff = Backoff(
-            attempts=tries if patience is None else MOST_TRIES,
-            first=FIRST_WAIT,
-            longest=LONGEST_WAIT,
-            longest_asked=LONGEST_RETRY_AFTER,
-        )
+        backoff = Backoff(tries, FIRST_WAIT, LONGEST_WAIT, LONGEST_RETRY_AFTER)
+        if patience is not None:
+            backoff = replace(backoff, attempts=MOST_TRIES, total=patience)
+        url = self.url.rstrip("/").removesuffix(API) + API + path
         began = time.monotonic()
-        told = patience is None
-        for attempt in itertools.count(1):
+        attempt = 0
+        while True:
+            attempt += 1
             try:
-                reply = await self._outbound.send(
-                    method, self._url + path, params=params, headers=headers, bearer=self._token
-                )
+                reply = await self.outbound.send(method, url, params=params, headers=headers, bearer=self.token)
                 return self._answer(shape, reply)
             except (Refused, Unreachable) as error:
-                passed = time.monotonic() - began
-                wait = backoff.wait(attempt, _wait_asked(error), 0.0) if _may_pass(error) else None
-                if wait is None or (patience is not None and passed + wait > patience):
+                wait = backoff.wait(attempt, _wait_asked(error), time.monotonic() - began) if _may_pass(error) else None
+                if wait is None:
                     raise
-                if not told:
-                    told = True
-                    self._noticed(f"{error.detail} Trying again for up to {patience:g} s.")
+                if patience is not None and attempt == 1:
+                    self.noticed(f"{error.detail} Trying again for up to {patience:g} s.")
             await asyncio.sleep(wait)
-        raise AssertionError("unreachable: the last attempt returns or raises")
 
     def _answer(self, shape: type[Shape], reply: Response) -> Answer[Shape]:
         body = _parsed(reply.content)
-        if reply.status in (200, 202):
-            try:
-                return Answer(shape.model_validate(body), body, reply)
-            except ValidationError:
-                raise Refused(self._not_a_gateway(f"answered {reply.status}"), reply.status, body=body) from None
+        answered, active = f"answered {reply.status}", None
         if 300 <= reply.status < 400:
-            target = plain(reply.header("Location") or "nowhere")
-            detail = f"answered {reply.status} and leads to {target}, which is not followed"
-            raise Refused(self._not_a_gateway(detail), reply.status, body=body)
-        try:
-            errors = Errors.model_validate(body).error
-        except ValidationError:
-            raise Refused(
-                self._not_a_gateway(f"answered {reply.status}"), reply.status, body=body, wait=retry_after(reply)
-            ) from None
-        said = " ".join(plain(f"{each.title}: {each.detail}") for each in errors[:10])
-        request_id = plain(reply.header("X-Request-Id") or "none")
-        monitor = _MONITOR.search(reply.header("Link")) if reply.status == 429 else None
-        raise Refused(
-            f"The gateway answered {reply.status} {said} (X-Request-Id: {request_id})",
-            reply.status,
-            body=body,
-            wait=retry_after(reply),
-            active=_id_in(monitor),
-        )
-
-    def _not_a_gateway(self, what: str) -> str:
-        host = urlsplit(self._url).netloc
-        return f"{plain(host)} {what}, but not as a product gateway does. Check the address: --url."
+            answered += f" and leads to {plain(reply.header('Location') or 'nowhere')}, which is not followed"
+        host = plain(urlsplit(self.url).netloc)
+        detail = f"{host} {answered}, but not as a product gateway does. Check the address: --url."
+        with contextlib.suppress(ValidationError):
+            if reply.status in (200, 202):
+                return Answer(shape.model_validate(body), body, reply)
+            if reply.status >= 400:
+                errors = Errors.model_validate(body).error
+                said = " ".join(plain(f"{each.title}: {each.detail}") for each in errors[:10])
+                request_id = plain(reply.header("X-Request-Id") or "none")
+                detail = f"The gateway answered {reply.status} {said} (X-Request-Id: {request_id})"
+                monitor = _MONITOR.search(reply.header("Link")) if reply.status == 429 else None
+                active = UUID(monitor[1]) if monitor else None
+        raise Refused(detail, reply.status, body=body, wait=retry_after(reply), active=active)
 
 
 def plain(text: str) -> str:
@@ -204,14 +170,13 @@ def plain(text: str) -> str:
 
 
 def _may_pass(error: Refused | Unreachable) -> bool:
-    """Whether asking again may help."""
     if isinstance(error, Unreachable):
         return True
     return error.active is None and (error.status in (408, 425, 429) or error.status >= 500)
 
 
 def _wait_asked(error: Refused | Unreachable) -> float | None:
-    """Seconds, and not less than the shortest pause."""
+    """Return the seconds that the gateway asks to wait, at least the shortest pause."""
     asked = error.wait if isinstance(error, Refused) else None
     return None if asked is None else max(asked, SHORTEST_PAUSE)
 
@@ -223,11 +188,4 @@ def _parsed(content: bytes) -> Any:
     try:
         return orjson.loads(content)
     except orjson.JSONDecodeError:
-        return None
-
-
-def _id_in(found: re.Match[str] | None) -> UUID | None:
-    try:
-        return None if found is None else UUID(found[1])
-    except ValueError:
         return None
