@@ -102,5 +102,4 @@ def sandbox(
     """Run a gateway for tests of its clients, without a database. Says as one line of JSON where it is."""
     from product_gateway.sandbox import runner
 
-    asked = runner.Options(host, port, sync_seconds, slow_seconds, latency, fault_percent, until_eof, verbose)
-    runner.run(asked, typer.echo)
+    runner.run(typer.echo, host, port, sync_seconds, slow_seconds, latency, fault_percent, until_eof, verbose)

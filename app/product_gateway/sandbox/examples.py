@@ -32,27 +32,22 @@ class Operation:
 
 
 def _example(holder: documents.Document) -> Any:
-    if "examples" in holder:
-        return next(iter(holder["examples"].values()))["value"]
-    return holder["example"]
+    return next(iter(holder["examples"].values()))["value"] if "examples" in holder else holder["example"]
 
 
 class Operations:
     """The operations of a spec, by method and path."""
 
     def __init__(self, document: documents.Document) -> None:
-        self._by_path: list[tuple[re.Pattern[str], dict[str, Operation]]] = []
-        known: dict[str, dict[str, Operation]] = {}
+        self._by_path: dict[str, dict[str, Operation]] = {}  # paths as regular expressions
         for path, method, each in documents.operations(document):
-            if path not in known:
-                known[path] = {}
-                self._by_path.append((re.compile(re.sub(r"\{\w+\}", "[^/]+", path)), known[path]))
             responses = {int(status): response for status, response in each["responses"].items()}
-            known[path][method.upper()] = Operation(each["operationId"], responses)
+            methods = self._by_path.setdefault(re.sub(r"\{\w+\}", "[^/]+", path), {})
+            methods[method.upper()] = Operation(each["operationId"], responses)
 
     def find(self, method: str, path: str) -> Operation | None:
         """Return the operation of a request, or None if the spec has none."""
-        for pattern, methods in self._by_path:
-            if pattern.fullmatch(path):
+        for pattern, methods in self._by_path.items():
+            if re.fullmatch(pattern, path):
                 return methods.get("GET" if method == "HEAD" else method)
         return None

@@ -2,16 +2,17 @@
 
 import asyncio
 import random
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Any
 
 import jwt
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from product_gateway.api.error_responses import error_answer
 from product_gateway.api.syncs import SYNCS
-from product_gateway.errors import GatewayError
+from product_gateway.errors import InvalidRequest
 from product_gateway.http.middleware.request_context import RequestContextMiddleware
 from product_gateway.http.prefer import preferences
 from product_gateway.http.responses import Response
@@ -23,23 +24,10 @@ from product_gateway.sandbox.scenarios import NAMES, Run, Scenario, Scenarios
 
 API = "/product-gateway/v1/"
 FAULTS = (500, 503)
-RESPONSE = "product_gateway.sandbox.response"  # scope key of a response that does not come from the gateway
-
-
-class UnsupportedPreference(GatewayError):
-    """A preference that the sandbox cannot apply. It becomes a 400."""
-
-
-@dataclass(frozen=True)
-class FaultInjection:
-    """The latency in seconds and the share of faults that requests to the API get."""
-
-    latency: float = 0.0
-    fault_percent: float = 0.0
 
 
 class SandboxMiddleware:
-    """ASGI middleware for `Prefer: code=`, `Prefer: sync=`, latency and faults."""
+    """ASGI middleware for `Prefer: code=`, `Prefer: sync=`, latency in seconds and faults."""
 
     def __init__(
         self,
@@ -48,18 +36,20 @@ class SandboxMiddleware:
         database_control: DatabaseControl,
         *,
         merchant_claim: str,
-        faults: FaultInjection,
+        latency: float,
+        fault_percent: float,
         access_log: bool,
     ) -> None:
         self._app = app
         self._scenarios = scenarios
         self._database_control = database_control
         self._merchant_claim = merchant_claim
-        self._faults = faults
+        self._latency = latency
+        self._fault_percent = fault_percent
         self._document = documents.load(documents.GATEWAY)
         self._operations = Operations(self._document)
         self._random = random.Random(0)  # noqa: S311 - the same sequence of requests gets the same faults
-        self._respond = RequestContextMiddleware(_send_response, answered=lambda *_: None, access_log=access_log)
+        self._access_log = access_log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Apply the request's preferences, or pass the request on to the gateway."""
@@ -67,33 +57,39 @@ class SandboxMiddleware:
         if operation is None:
             await self._app(scope, receive, send)
             return
-        preferred = preferences(",".join(_headers(scope["headers"], b"prefer")))
+        preferred = preferences(",".join(Headers(scope=scope).getlist("prefer")))
         try:
             response = await self._short_circuit(operation, preferred, scope["path"].startswith(API))
             scenario = _scenario(preferred) if operation.operation_id == "enqueueSync" else None
-        except UnsupportedPreference as error:
+        except InvalidRequest as error:
             response, scenario = error_answer(HTTPStatus.BAD_REQUEST, error.detail, {}), None
         if response is not None:
-            await self._respond({**scope, RESPONSE: response}, receive, send)
+            await self._respond(response, scope, receive, send)
         elif scenario is not None:
             await self._enqueue(scope, receive, send, scenario)
         else:
             await self._app(scope, receive, send)
 
+    async def _respond(self, response: Response[Any], scope: Scope, receive: Receive, send: Send) -> None:
+        app = RequestContextMiddleware(
+            lambda scope, _, send: response.send(scope, send), answered=lambda *_: None, access_log=self._access_log
+        )
+        await app(scope, receive, send)
+
     async def _short_circuit(
         self, operation: Operation, preferred: dict[str, str], is_api: bool
     ) -> Response[Any] | None:
         if is_api:
-            await asyncio.sleep(self._faults.latency)
+            await asyncio.sleep(self._latency)
         if "code" in preferred:
             return self._example(operation, preferred["code"])
-        if is_api and self._random.random() * 100 < self._faults.fault_percent:
+        if is_api and self._random.random() * 100 < self._fault_percent:
             return operation.example(self._document, self._random.choice(FAULTS))
         return None
 
     def _example(self, operation: Operation, code: str) -> Response[Any]:
         if not code.isascii() or not code.isdigit() or int(code[:4]) not in operation.responses:
-            raise UnsupportedPreference(
+            raise InvalidRequest(
                 f"Prefer: code={code[:80]} has no example: {operation.operation_id} documents "
                 f"{', '.join(str(each) for each in operation.responses)}."
             )
@@ -112,7 +108,7 @@ class SandboxMiddleware:
         async def send_and_begin(message: Message) -> None:
             nonlocal run
             if message["type"] == "http.response.start" and message["status"] == HTTPStatus.ACCEPTED:
-                sync_id = _header(message["headers"], b"location").removeprefix(SYNCS)
+                sync_id = Headers(raw=message["headers"])["location"].removeprefix(SYNCS)
                 run = Run(merchant, EntityType(entity_type), sync_id, scenario, hurried)
                 self._scenarios.begin(run)
                 if scenario is not Scenario.ORDINARY:
@@ -145,7 +141,7 @@ class SandboxMiddleware:
 
     def _merchant(self, scope: Scope) -> str:
         """Return the merchant that the token names. The gateway verifies the token."""
-        token = _header(scope["headers"], b"authorization").partition(" ")[2].strip()
+        token = Headers(scope=scope).get("authorization", "").partition(" ")[2].strip()
         try:
             return str(jwt.decode(token, options={"verify_signature": False}).get(self._merchant_claim))
         except jwt.PyJWTError:
@@ -155,17 +151,5 @@ class SandboxMiddleware:
 def _scenario(preferred: dict[str, str]) -> Scenario:
     name = preferred.get("sync") or Scenario.ORDINARY
     if name not in set(Scenario):
-        raise UnsupportedPreference(f"Prefer: sync={name[:80]} does not exist. Use one of {NAMES}.")
+        raise InvalidRequest(f"Prefer: sync={name[:80]} does not exist. Use one of {NAMES}.")
     return Scenario(name)
-
-
-def _headers(headers: list[tuple[bytes, bytes]], wanted: bytes) -> list[str]:
-    return [value.decode("latin-1") for name, value in headers if name == wanted]
-
-
-def _header(headers: list[tuple[bytes, bytes]], wanted: bytes) -> str:
-    return next(iter(_headers(headers, wanted)), "")
-
-
-async def _send_response(scope: Scope, receive: Receive, send: Send) -> None:
-    await scope[RESPONSE].send(scope, send)

@@ -4,7 +4,6 @@ import asyncio
 import math
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
-from typing import Any
 from urllib.parse import parse_qs
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -18,6 +17,12 @@ from product_gateway.sandbox.scenarios import Run, Scenario, Scenarios
 PATHS = {"products": EntityType.PRODUCT, "collections": EntityType.COLLECTION}
 RECORDS_AFTER_MASS_DELETION = 2
 INVALID_FIELDS: dict[int, Record] = {1: {"title": 7}, 3: {"description": ["not", "a", "text"]}}  # by index
+FAILURE = {
+    "type": "about:blank",
+    "title": "Internal Server Error",
+    "status": 500,
+    "errors": [{"title": "Failure", "detail": "This service fails because the sync was asked for with sync=failing."}],
+}
 
 _scenario: ContextVar[Scenario] = ContextVar("scenario", default=Scenario.ORDINARY)
 
@@ -30,16 +35,17 @@ class ScenarioCatalog(Catalog):
 
     def __init__(self, catalog: Catalog) -> None:
         of = {each: [catalog.record(each, n) for n in range(catalog.count(each))] for each in EntityType}
-        of[EntityType.COLLECTION] += [_all_about(product) for product in of[EntityType.PRODUCT]]
+        of[EntityType.COLLECTION] += [
+            {"id": f"all-about-{each['id']}", "title": f"All about {each['title']}", "products": [each]}
+            for each in of[EntityType.PRODUCT]
+        ]
         self._records = of
         self._indices = {each: {record["id"]: n for n, record in enumerate(of[each])} for each in of}
 
     def count(self, entity_type: EntityType) -> int:
-        return (
-            RECORDS_AFTER_MASS_DELETION
-            if _scenario.get() is Scenario.MASS_DELETION
-            else len(self._records[entity_type])
-        )
+        if _scenario.get() is Scenario.MASS_DELETION:
+            return RECORDS_AFTER_MASS_DELETION
+        return len(self._records[entity_type])
 
     def record(self, entity_type: EntityType, index: int) -> Record:
         record = self._records[entity_type][index]
@@ -48,11 +54,6 @@ class ScenarioCatalog(Catalog):
     def index(self, entity_type: EntityType, record_id: str) -> int | None:
         index = self._indices[entity_type].get(record_id)
         return None if index is None or index >= self.count(entity_type) else index
-
-
-def _all_about(product: Record) -> Record:
-    title = f"All about {product['title']}"
-    return {"id": f"all-about-{product['id']}", "title": title, "products": [product]}
 
 
 class ScenarioService:
@@ -93,7 +94,7 @@ class ScenarioService:
             run = await self._scenarios.current(merchant, kind)
             _scenario.set(run.scenario)
             if run.scenario is Scenario.FAILING:
-                await _failure().send(scope, send)
+                await Response(FAILURE, 500, media_type="application/problem+json").send(scope, send)
                 return
             if rest in PATHS:
                 await self._delay(run, parse_qs(scope["query_string"].decode("latin-1")))
@@ -107,9 +108,3 @@ class ScenarioService:
             await self._expire_lease(run)
         pages = math.ceil(self._catalog.count(run.entity_type) / self._page_size)
         await asyncio.sleep((self._slow_seconds if run.scenario is Scenario.SLOW else self._seconds) / pages)
-
-
-def _failure() -> Response[dict[str, Any]]:
-    errors = [{"title": "Failure", "detail": "This service fails because the sync was asked for with sync=failing."}]
-    problem = {"type": "about:blank", "title": "Internal Server Error", "status": 500, "errors": errors}
-    return Response(problem, 500, media_type="application/problem+json")

@@ -11,7 +11,7 @@ import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from typing import IO, Any
+    from typing import Any
 
 SECONDS_TO_END = 15
 
@@ -109,7 +109,8 @@ def product_gateway_sandbox(product_gateway_sandbox_options: list[str]) -> Itera
         try:
             line = process.stdout.readline() if process.stdout else ""
             if not line:
-                raise RuntimeError(f"The sandbox did not start:\n{_read(errors)}")
+                errors.seek(0)
+                raise RuntimeError(f"The sandbox did not start:\n{errors.read()}")
             yield Sandbox(json.loads(line))
         finally:
             try:
@@ -117,8 +118,3 @@ def product_gateway_sandbox(product_gateway_sandbox_options: list[str]) -> Itera
             except subprocess.TimeoutExpired:
                 process.kill()
                 raise
-
-
-def _read(errors: IO[str]) -> str:
-    errors.seek(0)
-    return errors.read()

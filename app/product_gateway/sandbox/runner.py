@@ -1,13 +1,13 @@
 """The sandbox's process: gateway, worker and product service, with all data in a temporary folder."""
 
 import contextlib
+import functools
 import os
 import signal
 import sys
 import tempfile
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from product_gateway.db import merchants, migrate
 from product_gateway.db.database import Database, open_database
 from product_gateway.model.merchants import Platform
 from product_gateway.sandbox.database_control import DatabaseControl
-from product_gateway.sandbox.middleware import API, FaultInjection, SandboxMiddleware
+from product_gateway.sandbox.middleware import API, SandboxMiddleware
 from product_gateway.sandbox.scenarios import Scenarios
 from product_gateway.services import http_server, sockets
 from product_gateway.settings import Settings
@@ -30,39 +30,36 @@ from product_gateway.telemetry import logs
 from product_gateway.telemetry.metrics import Metrics
 
 MERCHANT, OTHER_MERCHANT, BENTO_MERCHANT = "sandbox-shop", "other-shop", "bento-shop"
+MERCHANTS = {MERCHANT: Platform.BYOP, OTHER_MERCHANT: Platform.BYOP, BENTO_MERCHANT: Platform.BENTO}
 TOKEN_LIFETIME = timedelta(days=1)
 READ_SCOPES = ["sync:read", "catalog:read"]
 PAGE_SIZE = 6  # several pages per sync, so that clients see progress
 STOPS = (signal.SIGTERM, signal.SIGINT)
 
 
-@dataclass(frozen=True)
-class Options:
-    """The options of the command."""
-
-    host: str
-    port: int
-    sync_seconds: float
-    slow_seconds: float
-    latency: float
-    fault_percent: float
-    until_eof: bool
-    verbose: bool
-
-
-def run(options: Options, announce: Callable[[str], None]) -> None:
+def run(
+    announce: Callable[[str], None],
+    host: str,
+    port: int,
+    sync_seconds: float,
+    slow_seconds: float,
+    latency: float,
+    fault_percent: float,
+    until_eof: bool,
+    verbose: bool,
+) -> None:
     """Run until SIGTERM, SIGINT or, with `until_eof`, the end of standard input. Raises SettingsError.
 
     Announces one line of JSON when the gateway accepts requests.
     """
     # Block the signals in all threads to come: only sigwait below receives them.
     signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
-    logs.configure("INFO" if options.verbose else "ERROR")
+    logs.configure("INFO" if verbose else "ERROR")
     scenarios, metrics = Scenarios(), Metrics()
     supervisor = Supervisor(metrics)
     with contextlib.ExitStack() as stack:
         made = _settings(Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="product-gateway-sandbox-"))))
-        gateway, service = sockets.bind(options.host, options.port), sockets.bind("127.0.0.1", 0)
+        gateway, service = sockets.bind(host, port), sockets.bind("127.0.0.1", 0)
         database = stack.enter_context(open_database(made.database))
         _fill(made, database, sockets.url_of(service))
         database_control = DatabaseControl(database)
@@ -71,8 +68,9 @@ def run(options: Options, announce: Callable[[str], None]) -> None:
             scenarios,
             database_control,
             merchant_claim=made.jwt_merchant_claim,
-            faults=FaultInjection(options.latency, options.fault_percent),
-            access_log=options.verbose,
+            latency=latency,
+            fault_percent=fault_percent,
+            access_log=verbose,
         )
         stack.enter_context(http_server.HTTPServer(app, gateway, proxies=http_server.Proxies.of_gateway(made)))
         announce(orjson.dumps(_description(made, sockets.url_of(gateway), sockets.url_of(service))).decode())
@@ -87,13 +85,13 @@ def run(options: Options, announce: Callable[[str], None]) -> None:
             database_control.expire_lease,
             token=demo.SAMPLE_SERVICE_TOKEN,
             page_size=made.page_size,
-            seconds=options.sync_seconds,
-            slow_seconds=options.slow_seconds,
+            seconds=sync_seconds,
+            slow_seconds=slow_seconds,
         )
         stack.enter_context(http_server.HTTPServer(product_service, service))
         stack.enter_context(worker.WorkerService(made, metrics, supervisor))
         gc_tuning.freeze_startup_objects()
-        if options.until_eof:
+        if until_eof:
             threading.Thread(target=_end_with_stdin, name="stdin", daemon=True).start()
         signal.sigwait(STOPS)
 
@@ -122,24 +120,18 @@ def _fill(made: Settings, database: Database, service: str) -> None:
 
 
 def _description(made: Settings, gateway: str, service: str) -> dict[str, Any]:
-    def token(merchant: str, scopes: list[str] = list(keys.SCOPES), lifetime: timedelta = TOKEN_LIFETIME) -> str:  # noqa: B006
-        return keys.issue_token(made, merchant, scopes, lifetime)
-
+    issue, all_scopes = functools.partial(keys.issue_token, made), list(keys.SCOPES)
     return {
         "baseUrl": gateway,
         "apiPrefix": API.rstrip("/"),
         "tokens": {
-            "byop": token(MERCHANT),
-            "otherByop": token(OTHER_MERCHANT),
-            "notByop": token(BENTO_MERCHANT),
-            "readOnly": token(MERCHANT, READ_SCOPES),
-            "expired": token(MERCHANT, lifetime=-TOKEN_LIFETIME),
+            "byop": issue(MERCHANT, all_scopes, TOKEN_LIFETIME),
+            "otherByop": issue(OTHER_MERCHANT, all_scopes, TOKEN_LIFETIME),
+            "notByop": issue(BENTO_MERCHANT, all_scopes, TOKEN_LIFETIME),
+            "readOnly": issue(MERCHANT, READ_SCOPES, TOKEN_LIFETIME),
+            "expired": issue(MERCHANT, all_scopes, -TOKEN_LIFETIME),
         },
-        "merchants": [
-            {"name": MERCHANT, "platform": Platform.BYOP},
-            {"name": OTHER_MERCHANT, "platform": Platform.BYOP},
-            {"name": BENTO_MERCHANT, "platform": Platform.BENTO},
-        ],
+        "merchants": [{"name": name, "platform": platform} for name, platform in MERCHANTS.items()],
         "productServiceUrl": f"{service}/{MERCHANT}",
         "productServiceToken": demo.SAMPLE_SERVICE_TOKEN,
         "pid": os.getpid(),
