@@ -6,9 +6,8 @@ from collections.abc import Iterator
 import pytest
 
 from product_gateway import settings
-from product_gateway.check_service.dry_run import Catalog
 from product_gateway.check_service.fuzzing import MAX_UNANSWERED, Fuzzing
-from product_gateway.check_service.recording_client import RecordingClient, Service
+from product_gateway.check_service.recording_client import Service
 from product_gateway.check_service.results import CheckResults, ListResults, Outcome, Result
 from product_gateway.check_service.runner import Plan, run
 from product_gateway.check_service.traversal import ListTraversal
@@ -35,6 +34,7 @@ def short_timeouts(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     return settings.load(
         data_dir=tmp_path_factory.mktemp("short_timeouts"),
         allow_private_addresses=True,
+        page_size=PAGE_SIZE,
         max_pages=20,
         connect_timeout_seconds=1,
         read_timeout_seconds=1,
@@ -48,9 +48,9 @@ def short_timeouts(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 
 async def checked(url: str, made: Settings, **more: object) -> CheckResults:
     """Check the products with small pages and without generated requests."""
-    plan = Plan(url, TOKEN, (EntityType.PRODUCT,), page_size=PAGE_SIZE, max_pages=30, examples=0)
+    plan = Plan(url, TOKEN, (EntityType.PRODUCT,), max_pages=30, examples=0)
     results = CheckResults(TOKEN, plan.only)
-    await run(plan, made, results, Catalog())
+    await run(plan, made, results)
     return results
 
 
@@ -93,9 +93,8 @@ async def test_retry_after_is_respected(service: Hostile, short_timeouts: Settin
 async def test_fuzzing_stops_after_a_few_unanswered_requests(short_timeouts: Settings) -> None:
     """Each of them takes a timeout."""
     results = CheckResults(TOKEN, (EntityType.PRODUCT,))
-    async with RecordingClient(short_timeouts, TOKEN) as recorder:
-        unreachable = Service(recorder, "http://127.0.0.1:1", TOKEN, short_timeouts)
+    async with Service(short_timeouts, "http://127.0.0.1:1", TOKEN) as unreachable:
         of_list = ListResults(results, EntityType.PRODUCT)
         await Fuzzing(unreachable, of_list, ListTraversal(PAGE_SIZE), 1000).run(1)
-        assert len(recorder.exchanges) == MAX_UNANSWERED * short_timeouts.request_attempts
+        assert len(unreachable.exchanges) == MAX_UNANSWERED * short_timeouts.request_attempts
     assert "fuzz-failures" in failed(results)

@@ -63,10 +63,8 @@ async def stocked(url: str, made: Settings) -> None:
 
 async def dry_run(url: str, made: Settings) -> CheckResults:
     """Check against the merchant's catalog, in a thread because the command runs its own event loop."""
-    plan = Plan(url, TOKEN, (EntityType.PRODUCT,), page_size=made.page_size, examples=0)
-    results = CheckResults(plan.token, plan.only)
-    await asyncio.to_thread(check, plan, made, results, "shop")
-    return results
+    plan = Plan(url, TOKEN, (EntityType.PRODUCT,), examples=0, merchant="shop")
+    return await asyncio.to_thread(check, plan, made)
 
 
 def contents(database: Database) -> dict[str, list[str]]:

@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 
 from product_gateway import settings
-from product_gateway.check_service.dry_run import Catalog
 from product_gateway.check_service.results import CheckResults, Result
 from product_gateway.check_service.rules import RULES
 from product_gateway.check_service.runner import Plan, run
@@ -53,6 +52,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     return settings.load(
         data_dir=tmp_path_factory.mktemp("planted"),
         allow_private_addresses=True,
+        page_size=60,
         read_timeout_seconds=3.5,
         request_attempts=2,
         retry_wait_seconds=0.01,
@@ -63,9 +63,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 
 async def failed(url: str, made: Settings, *only: EntityType, examples: int = 0) -> set[str]:
     """Return the codes of the broken rules."""
-    plan = Plan(url, TOKEN, only or tuple(EntityType), page_size=60, examples=examples)
+    plan = Plan(url, TOKEN, only or tuple(EntityType), examples=examples)
     results = CheckResults(TOKEN, plan.only)
-    await run(plan, made, results, Catalog())
+    await run(plan, made, results)
     return {each.rule.code for each in results.outcomes() if each.result is Result.FAILED}
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from product_gateway.check_service.recording_client import Exchange
 from product_gateway.check_service.reports import console
-from product_gateway.check_service.results import CheckResults
+from product_gateway.check_service.results import CheckResults, ListResults, Result
 from product_gateway.check_service.rules import RULES
 from product_gateway.model.syncs import EntityType
 from product_gateway.sample import catalog_file
@@ -34,10 +35,11 @@ def results() -> CheckResults:
     """An error with long words, a warning, and checks that were not reached."""
     made = CheckResults(TOKEN, tuple(EntityType))
     seen = f"The record {'x' * 200!r} came with {TOKEN} \x1b[2J and 商品 " + "and so on " * 20
-    made.failed("json", EntityType.PRODUCT, seen, f"curl -H 'Authorization: Bearer $TOKEN' {URL}?{'y' * 150}")
+    products, collections = (ListResults(made, each) for each in (EntityType.PRODUCT, EntityType.COLLECTION))
+    products.failed("json", seen, Exchange(f"{URL}?{'y' * 150}", "$TOKEN"))
     for number in range(7):
-        made.failed("page-size", EntityType.COLLECTION, f"Page {number}.", f"curl {URL}")
-    made.not_reached(EntityType.PRODUCT, "the list could not be read", "dry-run")
+        collections.failed("page-size", f"Page {number}.", Exchange(URL, "$TOKEN"))
+    products.not_checked("the list could not be read", "dry-run", result=Result.NOT_REACHED)
     return made
 
 

@@ -34,9 +34,8 @@ class Catalog:
     merchant: Merchant | None = None
 
     @property
-    def description(self) -> str:
-        """The catalog's name for the report."""
-        return f"the catalog of {self.merchant.name}" if self.merchant else "an empty catalog"
+    def name(self) -> str:
+        return self.merchant.name if self.merchant else "check-service"
 
     async def find(self, entity_type: EntityType, ids: Iterable[str]) -> tuple[Record, ...]:
         """Return the records that the catalog has of these ids."""
@@ -53,22 +52,18 @@ class Catalog:
             after = page.next_after
 
 
-async def catalog_of(database: Database, name: str) -> Catalog:
+def catalog_of(database: Database, name: str) -> Catalog:
     """Return the merchant's catalog. Raise SettingsError for an unknown merchant and for an outdated database."""
-    if is_embedded(database):
-        _require_file(str(database.engine.url.database))
-    await database.read(migrate.require_fit)
-    merchant = await database.read(merchants.find, name)
+    path = database.engine.url.database
+    if is_embedded(database) and not Path(str(path)).is_file():  # connecting would create it
+        raise SettingsError(f"There is no database {path}. Leave out --merchant to compare with an empty catalog.")
+    database.call(migrate.require_fit)
+    merchant = database.call(merchants.find, name)
     if merchant is None:
         raise SettingsError(
             f"The database has no merchant {name}. `product-gateway merchant list` shows its merchants."
         )
     return Catalog(database, merchant)
-
-
-def _require_file(path: str) -> None:
-    if not Path(path).is_file():  # connecting would create it
-        raise SettingsError(f"There is no database {path}. Leave out --merchant to compare with an empty catalog.")
 
 
 class _BoundedProductService(ProductService):
@@ -91,24 +86,22 @@ class _BoundedProductService(ProductService):
                 yield page
 
 
-async def run(
-    service: Service, results: ListResults, baseline: Catalog, *, page_size: int, max_pages: int
-) -> list[str]:
+async def run(service: Service, results: ListResults, baseline: Catalog, *, max_pages: int) -> list[str]:
     """Pull at most `max_pages` pages into a copy of the baseline. Add what a sync would do to the results.
 
     Return the ids of the records that the sync would keep, in the order of the list.
     """
-    entity_type = results.entity_type
+    entity_type = results.subject
     with (
         tempfile.TemporaryDirectory(prefix="product-gateway-dry-run-") as folder,
         contextlib.closing(connect(f"sqlite:///{folder}/copy.db")) as database,
     ):
         copy = await _copy(baseline, entity_type, database)
-        claim = await _start_sync(database, _name(baseline), entity_type)
+        claim = await _start_sync(database, baseline.name, entity_type)
         settings = service.settings.model_copy(update={"data_dir": Path(folder), "secret_key_file": None})
         turn = Turn()
         product_service = _BoundedProductService(
-            *(service.recorder, service.url, service.token, page_size),
+            *(service, service.url, service.token, settings.page_size),
             max_pages=settings.max_pages,
             max_record_bytes=settings.max_record_bytes,
             attempts=settings.request_attempts,
@@ -117,47 +110,41 @@ async def run(
             pages_left=max_pages,
         )
         complete, code = False, None
-        most = baseline.merchant.max_rejected_percent if baseline.merchant else DEFAULT_MAX_REJECTED_PERCENT
+        against, most = "an empty catalog", DEFAULT_MAX_REJECTED_PERCENT
+        if baseline.merchant is not None:
+            against, most = f"the catalog of {baseline.merchant.name}", baseline.merchant.max_rejected_percent
         try:
-            await Pull(settings, database, service.recorder, Metrics()).run_from(product_service, claim, turn, most)
-            complete = True
-        except TurnOver:
-            pass
+            with contextlib.suppress(TurnOver):
+                pull = Pull(settings, database, service, Metrics())
+                await pull.run_from(product_service, claim, turn, most)
+                complete = True
         except PullFailed as failed:
             code = failed.code
-            last = service.recorder.exchanges[-1]
+            last = service.exchanges[-1]
             shows_it = last.status != 200 or code in ("INVALID_PAGE", "INVALID_PAGING")
             detail = f"It would end FAILED with {code}: {failed.detail}"
             results.failed("dry-run", detail, last if shows_it else None)
         results.passed("dry-run")
         sync = await database.read(syncs.get, claim.merchant, claim.sync_id)
         problems = await database.read(syncs.problems, claim.merchant, claim.sync_id)
-        samples = await _changed(baseline, copy, entity_type) | {
-            "rejected": tuple(each.record_id or "without a valid id" for group in problems for each in group.samples)[
-                :SAMPLES
-            ]
-        }
-        results.all.dry_runs.append(
-            DryRunResult(entity_type, baseline.description, sync.counts, sync.not_removed, samples, complete, code)
-        )
+        samples = await _changed(baseline, copy, entity_type)
+        samples["rejected"] = [each.record_id or "without a valid id" for group in problems for each in group.samples]
+        some = {what: tuple(ids[:SAMPLES]) for what, ids in samples.items()}
+        result = DryRunResult(entity_type, against, sync.counts, sync.not_removed, some, complete, code)
+        results.all.dry_runs.append(result)
         return product_service.ids
 
 
 async def _copy(baseline: Catalog, entity_type: EntityType, database: Database) -> Catalog:
     """Create the tables and copy the merchant and its records of the entity type. Return the new catalog."""
     await database.write(migrate.create)
-    name = _name(baseline)
-    merchant = await database.write(merchants.add, name, Platform.BYOP, "https://service.invalid")
-    claim = await _start_sync(database, name, entity_type)
+    merchant = await database.write(merchants.add, baseline.name, Platform.BYOP, "https://service.invalid")
+    claim = await _start_sync(database, baseline.name, entity_type)
     async for records in baseline.pages(entity_type):
         page = Page(records, rejections=(), next_cursor=None, total=None)
         await database.write(catalog_write.write_page, claim, page, LEASE_SECONDS)
     await database.write(catalog_write.succeed, claim)
     return Catalog(database, merchant)
-
-
-def _name(baseline: Catalog) -> str:
-    return baseline.merchant.name if baseline.merchant else "check-service"
 
 
 async def _start_sync(database: Database, merchant: str, entity_type: EntityType) -> Claim:
@@ -168,17 +155,14 @@ async def _start_sync(database: Database, merchant: str, entity_type: EntityType
     return claim
 
 
-async def _changed(baseline: Catalog, copy: Catalog, entity_type: EntityType) -> dict[str, tuple[str, ...]]:
-    """Return ids of records that the sync created, updated and deleted in the copy, a few of each."""
-    created: list[str] = []
-    updated: list[str] = []
-    deleted: list[str] = []
+async def _changed(baseline: Catalog, copy: Catalog, entity_type: EntityType) -> dict[str, list[str]]:
+    """Return the ids of the records that the sync created, updated and deleted in the copy."""
+    changed: dict[str, list[str]] = {"created": [], "updated": [], "deleted": []}
     async for records in baseline.pages(entity_type):
         now = {each.id: each for each in await copy.find(entity_type, [each.id for each in records])}
-        deleted += [each.id for each in records if each.id not in now]
-        updated += [each.id for each in records if each.id in now and now[each.id] != each]
+        changed["deleted"] += [each.id for each in records if each.id not in now]
+        changed["updated"] += [each.id for each in records if now.get(each.id, each) != each]
     async for records in copy.pages(entity_type):
         before = {each.id for each in await baseline.find(entity_type, [each.id for each in records])}
-        created += [each.id for each in records if each.id not in before]
-    samples = {"created": created, "updated": updated, "deleted": deleted}
-    return {what: tuple(ids[:SAMPLES]) for what, ids in samples.items()}
+        changed["created"] += [each.id for each in records if each.id not in before]
+    return changed

@@ -6,7 +6,6 @@ Only this module imports Schemathesis, an optional dependency (`product-gateway[
 import asyncio
 import math
 import threading
-from collections.abc import Callable
 from concurrent.futures import CancelledError
 from typing import Any
 
@@ -39,7 +38,6 @@ BETWEEN_COMMAS = r"^[^\x00-\x1f\x7f,]+$"
 KNOWN_EVERY = 3  # every third request for a record has a known id
 MAX_TARGET = 60_000  # characters of path and query; HTTP clients and servers have their limits at 65,536
 MAX_UNANSWERED = 3
-Sender = Callable[[str], Answer]
 
 
 class _StopFuzzing(BaseException):
@@ -59,23 +57,14 @@ class Fuzzing:
         self._ids = [each for each in first.items if each not in (".", "..")]
         self._cursors = [page.requested_cursor for page in first.pages if page.requested_cursor is not None]
         self._stopped = threading.Event()
-        self._sent = 0
+        self._valid_requests = 0
         self._unanswered = 0
         self._found: list[tuple[str, str, Exchange]] = []
 
     async def run(self, seed: int) -> None:
         """Generate requests in a thread and send them from this event loop."""
-        loop = asyncio.get_running_loop()
-
-        def send(url: str) -> Answer:
-            if self._stopped.is_set():
-                raise _StopFuzzing
-            try:
-                return asyncio.run_coroutine_threadsafe(self._service.ask(url), loop).result()
-            except CancelledError:  # Ctrl-C
-                raise _StopFuzzing from None
-
-        working = asyncio.create_task(asyncio.to_thread(self._all_operations, send, seed))
+        self._loop, self._seed = asyncio.get_running_loop(), seed
+        working = asyncio.create_task(asyncio.to_thread(self._all_operations))
         try:
             await asyncio.shield(working)
         finally:
@@ -84,28 +73,28 @@ class Fuzzing:
                 self._results.failed(*found)
         self._results.passed(*RULE_OF_CHECK.values())
 
-    def _all_operations(self, send: Sender, seed: int) -> None:
+    def _all_operations(self) -> None:
         load_all_checks()
         half = self._examples / len(GenerationMode)
         for path, _, operation in documents.operations(documents.load(documents.PRODUCT_SERVICE)):
-            if path.startswith(list_schema(self._results.entity_type).path):
-                self._fuzz_operation(_valid(path), GenerationMode.POSITIVE, half, send, seed)
+            if path.startswith(list_schema(self._results.subject).path):
+                self._fuzz_operation(_valid(path), GenerationMode.POSITIVE, half)
                 for parameter in operation["parameters"]:
                     share = half / len(operation["parameters"])
-                    self._fuzz_operation(_one_parameter(path, parameter), GenerationMode.NEGATIVE, share, send, seed)
+                    self._fuzz_operation(_one_parameter(path, parameter), GenerationMode.NEGATIVE, share)
 
-    def _fuzz_operation(
-        self, document: documents.Document, mode: GenerationMode, examples: float, send: Sender, seed: int
-    ) -> None:
+    def _fuzz_operation(self, document: documents.Document, mode: GenerationMode, examples: float) -> None:
         """Send generated requests for the only operation of the document."""
 
         def send_case(case: Any) -> None:
-            self._try(case, mode, send)
+            if mode is GenerationMode.POSITIVE:
+                self._use_known_values(case)
+            self._try(case)
 
         ((_, _, described),) = documents.operations(document)
         # Any text is a valid `ids`, so only unknown parameters can make that operation's requests invalid.
         generation = {"allow-extra-parameters": IDS in described["parameters"]}
-        config = SchemathesisConfig.from_dict({"seed": seed, "generation": generation})
+        config = SchemathesisConfig.from_dict({"seed": self._seed, "generation": generation})
         (found,) = schemathesis.openapi.from_dict(document, config=config).get_all_operations()
         operation: Any = found.ok()  # type: ignore[union-attr]  # the contract is valid
         settings = hypothesis.settings(
@@ -117,19 +106,25 @@ class Fuzzing:
         )
         test = settings(hypothesis.given(case=operation.as_strategy(generation_mode=mode))(send_case))
         try:
-            hypothesis.seed(seed)(test)()
+            hypothesis.seed(self._seed)(test)()
         except _StopFuzzing:
             self._stopped.set()
 
-    def _try(self, case: Any, mode: GenerationMode, send: Sender) -> None:
-        self._sent += 1
-        if mode is GenerationMode.POSITIVE:
-            self._use_known_values(case)
+    def _send(self, path: str) -> Answer:
+        if self._stopped.is_set():
+            raise _StopFuzzing
+        try:
+            asked = self._service.ask(path, self._service.token)
+            return asyncio.run_coroutine_threadsafe(asked, self._loop).result()
+        except CancelledError:  # Ctrl-C
+            raise _StopFuzzing from None
+
+    def _try(self, case: Any) -> None:
         sent = case.as_transport_kwargs(base_url="http://service.invalid")
         prepared = requests.Request(method="GET", url=sent["url"], params=sent.get("params")).prepare()
         path = str(prepared.url).removeprefix("http://service.invalid")
         hypothesis.assume(len(path) <= MAX_TARGET)
-        answer = send(path)
+        answer = self._send(path)
         if answer.reply is None:
             self._unanswered += 1
             self._found.append(("fuzz-failures", answer.exchange.summary, answer.exchange))
@@ -152,24 +147,20 @@ class Fuzzing:
                 case.validate_response(response, checks=[CHECKS.get_one(name)])
             except FailureGroup as group:
                 for failure in group.exceptions:
-                    seen = f"{answer.exchange.summary} {_describe(failure)}"
+                    lines = [line.strip().rstrip(".") for line in (failure.title, *str(failure.message).splitlines())]
+                    seen = f"{answer.exchange.summary} {': '.join([each for each in lines if each][:4])}"
                     self._found.append((code, seen, answer.exchange))
 
     def _use_known_values(self, case: Any) -> None:
         """Insert known ids and cursors: random ids do not exist, and a service may refuse random cursors."""
+        self._valid_requests += 1
         if "cursor" in (case.query or {}):
             if self._cursors:
-                case.query["cursor"] = self._cursors[self._sent % len(self._cursors)]
+                case.query["cursor"] = self._cursors[self._valid_requests % len(self._cursors)]
             else:
                 del case.query["cursor"]
-        if case.path_parameters and self._ids and self._sent % KNOWN_EVERY == 0:
-            case.path_parameters["id"] = self._ids[self._sent // KNOWN_EVERY % len(self._ids)]
-
-
-def _describe(failure: Any) -> str:
-    """Return Schemathesis' description of a failure, in one line."""
-    lines = [line.strip().rstrip(".") for line in (failure.title, *str(failure.message).splitlines()) if line.strip()]
-    return ": ".join(lines[:4])
+        if case.path_parameters and self._ids and self._valid_requests % KNOWN_EVERY == 0:
+            case.path_parameters["id"] = self._ids[self._valid_requests // KNOWN_EVERY % len(self._ids)]
 
 
 def _valid(path: str) -> documents.Document:

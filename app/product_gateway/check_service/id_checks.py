@@ -1,6 +1,6 @@
 """Checks of records by id: the filter `ids` of a list, and each record's own URL."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any
 from urllib.parse import quote
@@ -28,15 +28,15 @@ class IdChecks:
     def __init__(self, service: Service, results: ListResults, first: ListTraversal) -> None:
         self._service = service
         self._results = results
-        self._entity_type = results.entity_type
+        self._entity_type = results.subject
         is_valid = list_schema(self._entity_type).record_id.is_valid
         self._all = [each for each in first.ids if is_valid(each) and "," not in each]
         self._items = {key: item for key, item in first.items.items() if is_valid(key) and key not in (".", "..")}
 
     async def run(self) -> None:
-        """Run all checks."""
+        """Run all checks, one after the other."""
         if not self._all:
-            self._results.skipped("no record has an id that can be asked for", *ID_RULES)
+            self._results.not_checked("no record has an id that can be asked for", *ID_RULES)
             return
         plain = [each for each in self._all if not is_odd(each)]
         odd = [each for each in self._all if is_odd(each)]
@@ -55,50 +55,46 @@ class IdChecks:
             many = self._all[: sum(length <= LONGEST_IDS for length in lengths)]
             await self._filter("ids-many", many, set(many))
         else:
-            self._results.skipped("the list has one record", "ids-several", "ids-many")
+            self._results.not_checked("the list has one record", "ids-several", "ids-many")
         if odd:
             await self._filter("ids-encoded", odd[:SEVERAL], set(odd[:SEVERAL]))
         else:
-            self._results.skipped("no id has reserved characters", "ids-encoded")
+            self._results.not_checked("no id has reserved characters", "ids-encoded")
         await self._single_records()
 
     async def _filter(self, code: str, ids: Sequence[str], wanted: set[str], query: str = "") -> None:
         """Request the ids, with a ready query string if given, and compare the records with the wanted ones."""
-        params: Mapping[str, str] = {} if query else {"ids": ",".join(ids), "page_size": str(len(ids))}
-        try:
+        params = {} if query else {"ids": ",".join(ids), "page_size": len(ids)}
+        with self._results.rule(code):
             answer = await self._service.page(self._entity_type, params, query)
-        except CheckFailed as broken:
-            self._results.failed(code, broken.detail, broken.exchange)
-            return
-        found = ids_of(answer.items)
-        extra = [each for each in found if each not in wanted]
-        missing = [each for each in ids if each in wanted and each not in found]
-        seen = ""
-        if missing:
-            seen = f"Of {len(wanted)} known ids, {len(set(missing))} bring no record, such as {missing[0]!r}."
-        elif extra:
-            seen = f"{len(extra)} records came that were not asked for, such as {extra[0]!r}."
-        elif len(found) != len(set(found)):
-            seen = f"{len(found)} records came for {len(wanted)} ids."
-        if seen:
-            self._results.failed(code, seen, answer.exchange)
-        self._results.passed(code)
+            found = ids_of(answer.items)
+            extra = [each for each in found if each not in wanted]
+            missing = [each for each in ids if each in wanted and each not in found]
+            if missing:
+                seen = f"Of {len(wanted)} known ids, {len(set(missing))} bring no record, such as {missing[0]!r}."
+            elif extra:
+                seen = f"{len(extra)} records came that were not asked for, such as {extra[0]!r}."
+            elif len(found) != len(set(found)):
+                seen = f"{len(found)} records came for {len(wanted)} ids."
+            else:
+                return
+            raise CheckFailed(code, seen, answer.exchange)
 
     async def _single_records(self) -> None:
         odd_first = sorted(self._items, key=is_odd, reverse=True)[:SINGLE_RECORDS]
         for record_id in odd_first:
             answer = await self._service.record(self._entity_type, record_id)
             seen = answer.exchange.summary
-            if answer.reply is not None and answer.status == 200:
+            if answer.reply is not None and answer.reply.status == 200:
                 seen = _difference(self._items[record_id], answer.reply.content, answer.exchange.content_type)
             if seen:
                 self._results.failed("record-by-id", f"The record {record_id!r}: {seen}", answer.exchange)
         if odd_first:
             self._results.passed("record-by-id")
         else:
-            self._results.skipped("no record can be asked for by its id", "record-by-id")
+            self._results.not_checked("no record can be asked for by its id", "record-by-id")
         answer = await self._service.record(self._entity_type, UNKNOWN)
-        if answer.status != 404:
+        if answer.exchange.status != 404:
             self._results.failed("unknown-id", answer.exchange.summary, answer.exchange)
         self._results.passed("unknown-id")
 

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import TypeVar
 
 from product_gateway.check_service.recording_client import CheckFailed, Exchange, PageAnswer, Service
 from product_gateway.check_service.results import CheckResults, ListResults, Measurement
@@ -13,9 +12,6 @@ SMALL_PAGES = 20
 MEASURED_PAGE_SIZES = (50, 250, 500)
 FAR_SLOWER = 2.0
 SLOW_ENOUGH_TO_MATTER = 0.5  # seconds for a page
-PAGING_RULES = ("pages-complete", "stable-order", "cursor-stable", "cursor-replays")
-PAGE_SIZE_RULES = ("page-sizes", "default-page-size", "at-once", "unknown-parameter", "best-page-size")
-T = TypeVar("T")
 
 
 class ListChecks:
@@ -28,14 +24,12 @@ class ListChecks:
         self._ids = first.ids
 
     async def run(self) -> None:
-        """Run all checks."""
+        """Run all checks, one after the other."""
         self._total_number()
         small = await self._smaller_pages()
         await self._cursors(small if small is not None and len(small.pages) > 1 else self._first)
         await self._page_sizes()
-        await self._default_page_size()
         await self._concurrent_requests()
-        await self._unknown_parameter()
         await self._speed()
 
     def same_order(self, other: Sequence[str], where: str, exchange: Exchange | None = None) -> None:
@@ -54,7 +48,7 @@ class ListChecks:
         pages = [page for page in self._first.pages if page.total is not None]
         size, ended = self._first.size, self._first.ended
         if not pages:
-            self._results.skipped("no page has a totalNumber, which the contract allows", "total-number")
+            self._results.not_checked("no page has a totalNumber, which the contract allows", "total-number")
             return
         for page in pages:
             if type(page.total) is not int or page.total < 0:
@@ -73,11 +67,11 @@ class ListChecks:
         """Traverse the first records with smaller pages. A list whose records depend on the page size is incomplete."""
         on_first_page = len(self._first.pages[0].ids)
         if on_first_page < 2:
-            self._results.skipped("the first page has fewer than two records", "pages-complete", "stable-order")
+            self._results.not_checked("the first page has fewer than two records", "pages-complete", "stable-order")
             return None
         large = self._first.page_size
         page_size = max(1, min(on_first_page, large) // 3)
-        unused = ListResults(CheckResults(self._service.token, ()), self._results.entity_type)
+        unused = ListResults(CheckResults(self._service.token, ()), self._results.subject)
         small = await traverse(self._service, unused, page_size, SMALL_PAGES, lambda *_: None)
         if small.broken is not None:
             seen = f"With page_size={page_size}, page {len(small.pages) + 1}: {small.broken.detail}"
@@ -85,57 +79,50 @@ class ListChecks:
             return None
         ids, exchange = small.ids, small.pages[-1].exchange
         expected = self._ids if small.ended and self._first.ended else self._ids[: len(ids)]
-        self._complete(expected, ids, f"page_size={large} brings it, and page_size={page_size} does not", exchange)
+        directions = [(large, expected, page_size, ids)]
         if self._first.ended:
-            self._complete(ids, self._ids, f"page_size={page_size} brings it, and page_size={large} does not", exchange)
+            directions.append((page_size, ids, large, self._ids))
+        for brings, some, lacks, others in directions:
+            known = set(others)
+            missing = [each for each in some if each not in known]
+            if missing:
+                why = f"page_size={brings} brings it, and page_size={lacks} does not"
+                seen = f"{len(missing)} records are missing, such as {missing[0]!r}: {why}."
+                self._results.failed("pages-complete", seen, exchange)
         self._results.passed("pages-complete")
         self.same_order(ids, f"with page_size={page_size}", exchange)
         return small
 
-    def _complete(self, expected: Sequence[str], found: Sequence[str], why: str, exchange: Exchange) -> None:
-        known = set(found)
-        missing = [each for each in expected if each not in known]
-        if missing:
-            seen = f"{len(missing)} records are missing, such as {missing[0]!r}: {why}."
-            self._results.failed("pages-complete", seen, exchange)
-
     async def _cursors(self, traversal: ListTraversal) -> None:
-        for code, cursors, reason in (
-            ("cursor-stable", [page.requested_cursor for page in traversal.pages], "the list has one page"),
-            (
-                "cursor-replays",
-                [page.cursor for page in traversal.pages],
-                "no page has a cursor of its own, which the contract allows",
-            ),
-        ):
-            pages = [(page, each) for page, each in zip(traversal.pages, cursors, strict=True) if each is not None]
-            for page, cursor in _first_middle_last(pages):
-                params = {"page_size": str(traversal.page_size), "cursor": cursor}
+        """Request the first, a middle and the last page again, by the cursor that led there and by the page's own."""
+        cursors = {
+            "cursor-stable": [(page, page.requested_cursor) for page in traversal.pages],
+            "cursor-replays": [(page, page.cursor) for page in traversal.pages],
+        }
+        reasons = ("the list has one page", "no page has a cursor of its own, which the contract allows")
+        for (code, all_pages), reason in zip(cursors.items(), reasons, strict=True):
+            pages = [(page, cursor) for page, cursor in all_pages if cursor is not None]
+            for n in sorted({0, len(pages) // 2, len(pages) - 1}) if pages else ():
+                page, cursor = pages[n]
                 before = f"Asked for {cursor!r}, the page had {_describe(page.ids)} at first"
-                await self._same_ids(code, params, page, before)
+                await self._same_ids(code, traversal.page_size, cursor, page, before)
             if not pages:
-                self._results.skipped(reason, code)
+                self._results.not_checked(reason, code)
 
-    async def _same_ids(self, code: str, params: dict[str, str], page: SeenPage, before: str) -> None:
-        answer = await self._page(code, params)
-        if answer is not None:
+    async def _same_ids(self, code: str, page_size: int, cursor: str | None, page: SeenPage, before: str) -> None:
+        with self._results.rule(code):
+            answer = await self._page(page_size=page_size, cursor=cursor)
             found = ids_of(answer.items)
             if found != list(page.ids):
-                self._results.failed(code, f"{before}, and now has {_describe(found)}.", answer.exchange)
-            self._results.passed(code)
+                raise CheckFailed(code, f"{before}, and now has {_describe(found)}.", answer.exchange)
 
-    async def _page(self, code: str, params: dict[str, str]) -> PageAnswer | None:
-        """Request a page. If that fails, the rule fails, and the result is None."""
-        try:
-            return await self._service.page(self._results.entity_type, params)
-        except CheckFailed as broken:
-            self._results.failed(code, broken.detail, broken.exchange)
-            return None
+    async def _page(self, **params: object) -> PageAnswer:
+        return await self._service.page(self._results.subject, params)
 
     async def _page_sizes(self) -> None:
         for page_size in (1, 2, MAX_PAGE_SIZE):
             try:
-                answer = await self._service.page(self._results.entity_type, {"page_size": str(page_size)})
+                answer = await self._page(page_size=page_size)
             except CheckFailed as broken:
                 code = "largest-page" if page_size > 2 and wants_a_smaller_page(broken) else "page-sizes"
                 self._results.failed(code, broken.detail, broken.exchange)
@@ -145,6 +132,17 @@ class ListChecks:
                 self._results.failed("page-size", seen, answer.exchange)
             self._same_start("page-sizes", f"With page_size={page_size}", answer)
         self._results.passed("page-sizes")
+        with self._results.rule("default-page-size"):
+            answer = await self._page()
+            if len(answer.items) > DEFAULT_PAGE_SIZE:
+                seen = f"Without page_size, the page has {len(answer.items)} records."
+                raise CheckFailed("default-page-size", seen, answer.exchange)
+        with self._results.rule("unknown-parameter"):
+            try:
+                self._same_start("unknown-parameter", "With it", await self._page(page_size=1, x_check_service=1))
+            except CheckFailed as broken:
+                if broken.exchange.status != 400:
+                    raise
 
     def _same_start(self, code: str, when: str, answer: PageAnswer) -> None:
         found = ids_of(answer.items)
@@ -152,51 +150,30 @@ class ListChecks:
             seen = f"{when} the list starts with {_describe(found)}, else with {_describe(self._ids)}."
             self._results.failed(code, seen, answer.exchange)
 
-    async def _default_page_size(self) -> None:
-        answer = await self._page("default-page-size", {})
-        if answer is not None and len(answer.items) > DEFAULT_PAGE_SIZE:
-            seen = f"Without page_size, the page has {len(answer.items)} records."
-            self._results.failed("default-page-size", seen, answer.exchange)
-        self._results.passed("default-page-size")
-
     async def _concurrent_requests(self) -> None:
         """Request the first two pages at once, as a worker may read both lists of a merchant at the same time."""
-        pages = self._first.pages[:2] if len(self._first.pages) > 1 else self._first.pages * 2
-        size = {"page_size": str(self._first.page_size)}
         async with asyncio.TaskGroup() as group:
-            for page in pages:
-                params = size | ({} if page.requested_cursor is None else {"cursor": page.requested_cursor})
+            for page in (self._first.pages if len(self._first.pages) > 1 else self._first.pages * 2)[:2]:
                 before = f"Alone, the page had {_describe(page.ids)}"
-                group.create_task(self._same_ids("at-once", params, page, before))
-
-    async def _unknown_parameter(self) -> None:
-        params = {"page_size": "1", "x_check_service": "1"}
-        try:
-            answer = await self._service.page(self._results.entity_type, params)
-        except CheckFailed as broken:
-            if broken.exchange.status != 400:
-                self._results.failed("unknown-parameter", broken.detail, broken.exchange)
-        else:
-            self._same_start("unknown-parameter", "With it", answer)
-        self._results.passed("unknown-parameter")
+                check = self._same_ids("at-once", self._first.page_size, page.requested_cursor, page, before)
+                group.create_task(check)
 
     async def _speed(self) -> None:
         """Compare the speed of page sizes. Other rules report page sizes that fail."""
         sizes = [each for each in MEASURED_PAGE_SIZES if each <= len(self._ids)]
         if len(sizes) < 2:
             reason = f"fewer than {MEASURED_PAGE_SIZES[1]} records say nothing about it"
-            self._results.skipped(reason, "best-page-size")
+            self._results.not_checked(reason, "best-page-size")
             return
         measured: dict[int, tuple[float, Exchange]] = {}  # by page size: records per second
         for page_size in sizes:
             try:
-                answer = await self._service.page(self._results.entity_type, {"page_size": str(page_size)})
+                answer = await self._page(page_size=page_size)
             except CheckFailed:
                 continue
             exchange, records = answer.exchange, len(answer.items)
-            self._results.all.measurements.append(
-                Measurement(self._results.entity_type, page_size, records, exchange.seconds, exchange.size)
-            )
+            measurement = Measurement(self._results.subject, page_size, records, exchange.seconds, exchange.size)
+            self._results.all.measurements.append(measurement)
             measured[page_size] = (records / exchange.seconds, exchange)
         if measured:
             used = min(measured, key=lambda size: abs(size - self._first.page_size))
@@ -206,10 +183,6 @@ class ListChecks:
                 seen = f"page_size={best} brings {fast:.0f} records a second, page_size={used} {slow:.0f}."
                 self._results.failed("best-page-size", seen, exchange)
         self._results.passed("best-page-size")
-
-
-def _first_middle_last(values: Sequence[T]) -> list[T]:
-    return [values[n] for n in sorted({0, len(values) // 2, len(values) - 1})] if values else []
 
 
 def _describe(ids: Sequence[str]) -> str:

@@ -1,7 +1,6 @@
 """An HTTP client that records its exchanges, so that each finding can show how to repeat its request."""
 
 import asyncio
-import itertools
 import shlex
 import time
 from collections.abc import Mapping
@@ -9,14 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from product_gateway.errors import (
-    AnswerTooLarge,
-    AnswerUnreadable,
-    GatewayError,
-    OutboundError,
-    PullFailed,
-    Unreachable,
-)
+from product_gateway.errors import AnswerTooLarge, AnswerUnreadable, OutboundError, PullFailed, Unreachable
 from product_gateway.http_client.backoff import Backoff
 from product_gateway.http_client.client import HttpClient, Response, retry_after
 from product_gateway.http_client.content_coding import coding_of
@@ -33,6 +25,7 @@ from product_gateway.telemetry.logs import SHORTEST_SECRET
 WRONG_TOKEN = "not-the-token-of-this-service"  # noqa: S105 - no secret
 MAX_ATTEMPTS = 3  # per request; a user waits for the report
 JSON = "application/json"
+BROKEN_BY_ERROR = {AnswerTooLarge: "answer-size", AnswerUnreadable: "compression", Unreachable: "answers-whole"}
 
 
 @dataclass(slots=True)
@@ -44,13 +37,13 @@ class Exchange:
 
     url: str
     bearer: str | None
-    status: int | None
-    seconds: float
-    size: int
-    failure: str
-    echoed: bool
-    content_type: str
-    compressed: bool
+    status: int | None = None
+    seconds: float = 0.0
+    size: int = 0
+    failure: str = ""
+    echoed: bool = False
+    content_type: str = ""
+    compressed: bool = False
     retried: bool = False
 
     @property
@@ -72,10 +65,6 @@ class Answer:
     reply: Response | None
     error: OutboundError | None
 
-    @property
-    def status(self) -> int | None:
-        return None if self.reply is None else self.reply.status
-
 
 @dataclass(frozen=True, slots=True)
 class PageAnswer:
@@ -87,7 +76,7 @@ class PageAnswer:
     pagination: dict[str, Any]
 
 
-class CheckFailed(GatewayError):
+class CheckFailed(OutboundError):
     """An answer that breaks the rule `code`, so that it has no page."""
 
     def __init__(self, code: str, seen: str, exchange: Exchange) -> None:
@@ -96,10 +85,10 @@ class CheckFailed(GatewayError):
         self.exchange = exchange
 
 
-class RecordingClient(HttpClient):
-    """The gateway's HTTP client, with a record of all exchanges."""
+class Service(HttpClient):
+    """The product service at `url`: the gateway's HTTP client, with a record of all exchanges."""
 
-    def __init__(self, settings: Settings, token: str) -> None:
+    def __init__(self, settings: Settings, url: str, token: str) -> None:
         super().__init__(
             allow_private_addresses=settings.allow_private_addresses,
             connect_timeout=settings.connect_timeout_seconds,
@@ -107,65 +96,55 @@ class RecordingClient(HttpClient):
             total_timeout=settings.request_timeout_seconds,
             max_bytes=settings.max_page_bytes,
         )
-        self._token = token
+        self.settings = settings
+        self.url = url.rstrip("/")
+        self.token = token
         self.exchanges: list[Exchange] = []
+        self._backoff = Backoff(min(settings.request_attempts, MAX_ATTEMPTS), settings.retry_wait_seconds)
 
     async def get(self, url: str, *, params: Mapping[str, str] | None = None, bearer: str | None = None) -> Response:
-        answer = await self.exchange(url, params, bearer)
+        answer = await self._answer(url, params, bearer)
         if answer.reply is None:
             raise answer.error or Unreachable("There was no answer.")
         return answer.reply
 
-    async def exchange(self, url: str, params: Mapping[str, str] | None, bearer: str | None) -> Answer:
+    async def _answer(self, url: str, params: Mapping[str, str] | None, bearer: str | None) -> Answer:
         """Send and record a request. An error of the client is part of the answer."""
+        exchange = Exchange(
+            url=f"{url}?{urlencode(params, safe='/')}" if params else url,
+            bearer="$TOKEN" if bearer == self.token else bearer,
+        )
         reply, error = None, None
         started = time.perf_counter()
         try:
             reply = await super().get(url, params=params, bearer=bearer)
         except OutboundError as failed:
-            error = failed
-        seconds = time.perf_counter() - started
-        exchange = Exchange(
-            url=f"{url}?{urlencode(params, safe='/')}" if params else url,
-            bearer="$TOKEN" if bearer == self._token else bearer,
-            status=reply.status if reply else None,
-            seconds=seconds,
-            size=len(reply.content) if reply else 0,
-            failure=error.detail if error else "",
-            content_type=reply.header("Content-Type") if reply else "",
-            compressed=reply is not None and coding_of(reply.headers.getall("Content-Encoding", ())) != "identity",
-            echoed=bearer == self._token and reply is not None and self._repeats_token(reply),
-        )
+            error, exchange.failure = failed, failed.detail
+        exchange.seconds = time.perf_counter() - started
+        if reply is not None:
+            exchange.status, exchange.size = reply.status, len(reply.content)
+            exchange.content_type = reply.header("Content-Type")
+            exchange.compressed = coding_of(reply.headers.getall("Content-Encoding", ())) != "identity"
+            exchange.echoed = bearer == self.token and self._repeats_token(reply)
         self.exchanges.append(exchange)
         return Answer(exchange, reply, error)
 
     def _repeats_token(self, reply: Response) -> bool:
-        if len(self._token) < SHORTEST_SECRET:
+        if len(self.token) < SHORTEST_SECRET:
             return False
-        return self._token.encode() in reply.content or any(self._token in value for value in reply.headers.values())
+        return self.token.encode() in reply.content or any(self.token in value for value in reply.headers.values())
 
+    async def ask(self, path: str, bearer: str | None, params: Mapping[str, str] | None = None) -> Answer:
+        """Send a GET request with this token, or without one.
 
-class Service:
-    """The product service at `url`. Retries requests as the gateway does: after 429, 5xx and broken connections."""
-
-    def __init__(self, recorder: RecordingClient, url: str, token: str, settings: Settings) -> None:
-        self.recorder = recorder
-        self.url = url.rstrip("/")
-        self.token = token
-        self.settings = settings
-        self._backoff = Backoff(min(settings.request_attempts, MAX_ATTEMPTS), settings.retry_wait_seconds)
-
-    async def ask(
-        self, path: str, params: Mapping[str, str] | None = None, *, bearer: str | None = None, anonymous: bool = False
-    ) -> Answer:
-        """Send a GET request, with `bearer` instead of the token or, if `anonymous`, without a token."""
-        token = None if anonymous else bearer or self.token
+        Retries as the gateway does: after 429, 5xx and broken connections.
+        """
         waited = 0.0
         before: list[Exchange] = []
-        for attempt in itertools.count(1):
-            answer = await self.recorder.exchange(self.url + path, params, token)
+        while True:
+            answer = await self._answer(self.url + path, params, bearer)
             asked = retry_after(answer.reply) if answer.reply else None
-            wait = self._backoff.wait(attempt, asked, waited) if _is_transient(answer) else None
+            wait = self._backoff.wait(len(before) + 1, asked, waited) if _is_transient(answer) else None
             if wait is None:
                 break
             before.append(answer.exchange)
@@ -175,49 +154,43 @@ class Service:
             exchange.retried = not _is_transient(answer)
         return answer
 
-    async def page(self, entity_type: EntityType, params: Mapping[str, str], query: str = "") -> PageAnswer:
-        """Request a page, with a ready query string if given. Raises CheckFailed for an answer that is no page."""
+    async def page(self, entity_type: EntityType, params: Mapping[str, object], query: str = "") -> PageAnswer:
+        """Request a page with the parameters that are not None, or with a ready query string.
+
+        Raises CheckFailed for an answer that is no page.
+        """
         contract = records.list_schema(entity_type)
-        answer = await self.ask(contract.path + query, params)
-        reply = _require_200(answer)
+        given = {name: str(value) for name, value in params.items() if value is not None}
+        answer = await self.ask(contract.path + query, self.token, given)
+        reply, exchange = _require_200(answer), answer.exchange
         try:
             body, _ = loads(reply.content)
+            page = contract.page(reply.content, "The answer", self.settings.max_record_bytes, exchange.content_type)
         except (NotJSON, UnicodeDecodeError):
-            what = f"The body {faults.why(reply.content, answer.exchange.content_type)}"
-            raise CheckFailed("json", what, answer.exchange) from None
-        sent_as = answer.exchange.content_type
-        try:
-            page = contract.page(reply.content, "The answer", self.settings.max_record_bytes, sent_as)
+            seen = f"The body {faults.why(reply.content, exchange.content_type)}"
+            raise CheckFailed("json", seen, exchange) from None
         except PullFailed as failed:
             code = "next-cursor" if failed.code == "INVALID_PAGING" else "page-shape"
-            raise CheckFailed(
-                code, failed.detail.removesuffix(" Send what the spec describes."), answer.exchange
-            ) from None
-        return PageAnswer(answer.exchange, page, body["items"], body["pagination"])
+            raise CheckFailed(code, failed.detail.removesuffix(" Send what the spec describes."), exchange) from None
+        return PageAnswer(exchange, page, body["items"], body["pagination"])
 
     async def record(self, entity_type: EntityType, record_id: str) -> Answer:
         """Request the record's own URL."""
-        return await self.ask(f"{records.list_schema(entity_type).path}/{quote(record_id, safe='')}")
+        path = f"{records.list_schema(entity_type).path}/{quote(record_id, safe='')}"
+        return await self.ask(path, self.token)
 
 
 def _is_transient(answer: Answer) -> bool:
-    if answer.status is None:
+    if answer.reply is None:
         return isinstance(answer.error, Unreachable)
-    return answer.status in RETRIED_4XX or answer.status >= 500
+    return answer.reply.status in RETRIED_4XX or answer.reply.status >= 500
 
 
 def _require_200(answer: Answer) -> Response:
     """Return the reply if its status is 200. Raises CheckFailed with the rule that the answer breaks."""
-    reply, error, exchange = answer.reply, answer.error, answer.exchange
+    reply, exchange = answer.reply, answer.exchange
     if reply is None:
-        code = "answers-whole"
-        if isinstance(error, AnswerTooLarge):
-            code = "answer-size"
-        elif isinstance(error, AnswerUnreadable):
-            code = "compression"
-        elif not isinstance(error, Unreachable):
-            code = "reachable"
-        raise CheckFailed(code, exchange.summary, exchange)
+        raise CheckFailed(BROKEN_BY_ERROR.get(type(answer.error), "reachable"), exchange.summary, exchange)
     if reply.status == 200:
         return reply
     advice = status_advice(
@@ -233,14 +206,10 @@ def _require_200(answer: Answer) -> Response:
     elif reply.status in (401, 403):
         code = "token-accepted"
     elif reply.status == 429:
-        code, seen = "rate-limit", f"{exchange.summary} {_requested_wait(reply)}"
+        asked = retry_after(reply)
+        wait = f"It does not say for how long: its Retry-After is {reply.header('Retry-After')!r}."
+        code = "rate-limit"
+        seen = f"{exchange.summary} {wait if asked is None else f'It asks to wait {asked:g} s.'}"
     else:
         code = "no-failures" if reply.status >= 500 else "status-200"
     raise CheckFailed(code, seen, exchange)
-
-
-def _requested_wait(reply: Response) -> str:
-    asked = retry_after(reply)
-    if asked is None:
-        return f"It does not say for how long: its Retry-After is {reply.header('Retry-After')!r}."
-    return f"It asks to wait {asked:g} s."

@@ -1,11 +1,13 @@
 """Check results: passed, failed with findings, or not checked with a reason. They never contain the token."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Generic, TypeVar
 from urllib.parse import quote
 
-from product_gateway.check_service.recording_client import Exchange
+from product_gateway.check_service.recording_client import CheckFailed, Exchange
 from product_gateway.check_service.rules import RULES, Rule, Severity
 from product_gateway.model.syncs import Counts, EntityType
 from product_gateway.telemetry.logs import SHORTEST_SECRET
@@ -15,11 +17,10 @@ FINDINGS_KEPT = 3  # for each rule and list; further ones are only counted
 MAX_TEXT = 600
 
 Subject = EntityType | None  # a list, or the service as a whole
+S = TypeVar("S", bound=Subject)
 
 
 class Result(StrEnum):
-    """The state of a check."""
-
     PASSED = "passed"
     FAILED = "failed"
     SKIPPED = "skipped"
@@ -80,39 +81,11 @@ class CheckResults:
         secrets = {token, quote(token, safe="")} if len(token) >= SHORTEST_SECRET else set()
         self._secrets = sorted(secrets, key=len, reverse=True)
         self.subjects = tuple(subjects)
-        self._outcomes: dict[tuple[str, Subject], Outcome] = {}
+        self.by_rule: dict[tuple[str, Subject], Outcome] = {}
         self.notes: list[str] = []
         self.stopped = False
         self.measurements: list[Measurement] = []
         self.dry_runs: list[DryRunResult] = []
-
-    def failed(self, code: str, subject: Subject, seen: str, curl: str | None = None) -> None:
-        """Record a finding against the rule."""
-        before = self._outcomes.get((code, subject))
-        findings = before.findings if before is not None else ()
-        if len(findings) < FINDINGS_KEPT:
-            findings += (Finding(self.plain(seen), None if curl is None else self._without_token(curl)),)
-        count = 1 + (before.count if before is not None else 0)
-        self._outcomes[code, subject] = Outcome(RULES[code], subject, Result.FAILED, "", findings, count)
-
-    def passed(self, subject: Subject, *codes: str) -> None:
-        """Record that the rules hold, except for those that failed."""
-        for code in codes:
-            before = self._outcomes.get((code, subject))
-            if before is None or before.result is Result.PASSED:
-                self._outcomes[code, subject] = Outcome(RULES[code], subject, Result.PASSED)
-
-    def skipped(self, subject: Subject, reason: str, *codes: str) -> None:
-        """Record that the service has no data to check these rules with."""
-        self._not_checked(Result.SKIPPED, subject, reason, codes)
-
-    def not_reached(self, subject: Subject, reason: str, *codes: str) -> None:
-        """Record what prevented the checks of these rules, except for those that have an outcome."""
-        self._not_checked(Result.NOT_REACHED, subject, reason, codes)
-
-    def _not_checked(self, result: Result, subject: Subject, reason: str, codes: Iterable[str]) -> None:
-        for code in codes:
-            self._outcomes.setdefault((code, subject), Outcome(RULES[code], subject, result, self.plain(reason)))
 
     def note(self, text: str) -> None:
         """Add a line to the head of the report."""
@@ -122,42 +95,61 @@ class CheckResults:
         """Return all outcomes, list by list."""
         order = {code: number for number, code in enumerate(RULES)}
         subjects = (*self.subjects, None)
-        return sorted(self._outcomes.values(), key=lambda each: (subjects.index(each.subject), order[each.rule.code]))
+        return sorted(self.by_rule.values(), key=lambda each: (subjects.index(each.subject), order[each.rule.code]))
 
     def failures(self, severity: Severity) -> list[Outcome]:
-        """Return the failed outcomes of this severity."""
         return [each for each in self.outcomes() if each.result is Result.FAILED and each.rule.severity is severity]
 
     def plain(self, text: str) -> str:
         """Return one line without the token and without control characters, shortened if necessary."""
-        text = visible(self._without_token(text))
+        text = visible(self.without_token(text))
         return text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 1] + "…"
 
-    def _without_token(self, text: str) -> str:
+    def without_token(self, text: str) -> str:
         for secret in self._secrets:
             text = text.replace(secret, "$TOKEN")
         return text
 
 
-@dataclass(frozen=True, slots=True)
-class ListResults:
-    """The part of the results that is about one list."""
+@dataclass(frozen=True)
+class SubjectResults(Generic[S]):
+    """The part of the results that is about one subject."""
 
     all: CheckResults
-    entity_type: EntityType
+    subject: S
 
     def failed(self, code: str, seen: str, exchange: Exchange | None = None) -> None:
         """Record a finding against the rule, with the exchange that shows it."""
-        self.all.failed(code, self.entity_type, seen, None if exchange is None else exchange.curl)
+        outcome = self.all.by_rule.get((code, self.subject))
+        if outcome is None or outcome.result is not Result.FAILED:
+            outcome = self.all.by_rule[code, self.subject] = Outcome(RULES[code], self.subject, Result.FAILED)
+        outcome.count += 1
+        if len(outcome.findings) < FINDINGS_KEPT:
+            curl = None if exchange is None else self.all.without_token(exchange.curl)
+            outcome.findings += (Finding(self.all.plain(seen), curl),)
 
     def passed(self, *codes: str) -> None:
-        """Record that the rules hold, except for those that failed."""
-        self.all.passed(self.entity_type, *codes)
+        """Record that the rules hold, except for those that failed or were not checked."""
+        for code in codes:
+            self.all.by_rule.setdefault((code, self.subject), Outcome(RULES[code], self.subject, Result.PASSED))
 
-    def skipped(self, reason: str, *codes: str) -> None:
-        """Record that the list has no data to check these rules with."""
-        self.all.skipped(self.entity_type, reason, *codes)
+    def not_checked(self, reason: str, *codes: str, result: Result = Result.SKIPPED) -> None:
+        """Record why these rules were not checked, except for those that have an outcome.
 
-    def not_reached(self, reason: str, *codes: str) -> None:
-        """Record what prevented the checks of these rules, except for those that have an outcome."""
-        self.all.not_reached(self.entity_type, reason, *codes)
+        SKIPPED: the service has no data to check them with. NOT_REACHED: a fault prevented the check.
+        """
+        for code in codes:
+            outcome = Outcome(RULES[code], self.subject, result, self.all.plain(reason))
+            self.all.by_rule.setdefault((code, self.subject), outcome)
+
+    @contextmanager
+    def rule(self, code: str) -> Iterator[None]:
+        """Check one rule: it holds unless the block records a finding or raises CheckFailed."""
+        try:
+            yield
+        except CheckFailed as broken:
+            self.failed(code, broken.detail, broken.exchange)
+        self.passed(code)
+
+
+ListResults = SubjectResults[EntityType]

@@ -1,22 +1,24 @@
 """Runs of the conformance kit: the order of the checks, and the command's reports and exit status."""
 
 import asyncio
+import contextlib
 import importlib.util
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from product_gateway import data_directory, gc_tuning
 from product_gateway.check_service import auth_checks, dry_run
 from product_gateway.check_service.dry_run import Catalog
-from product_gateway.check_service.id_checks import ID_RULES, IdChecks
-from product_gateway.check_service.list_checks import PAGE_SIZE_RULES, PAGING_RULES, ListChecks
-from product_gateway.check_service.record_checks import RECORD_RULES, RecordChecks
-from product_gateway.check_service.recording_client import RecordingClient, Service
+from product_gateway.check_service.id_checks import IdChecks
+from product_gateway.check_service.list_checks import ListChecks
+from product_gateway.check_service.record_checks import RecordChecks
+from product_gateway.check_service.recording_client import Service
 from product_gateway.check_service.reports import console, files
-from product_gateway.check_service.results import CheckResults, ListResults
+from product_gateway.check_service.results import CheckResults, ListResults, Result
 from product_gateway.check_service.rules import RULES
-from product_gateway.check_service.traversal import TRAVERSAL_RULES, ListTraversal, traverse
+from product_gateway.check_service.traversal import ListTraversal, traverse
 from product_gateway.db.database import open_database
 from product_gateway.errors import SettingsError
 from product_gateway.merchants import administration
@@ -24,97 +26,78 @@ from product_gateway.model.syncs import EntityType
 from product_gateway.settings import Settings
 
 FUZZ = tuple(code for code in RULES if code.startswith("fuzz-"))
+LATER = ("members-known", "dry-run", *FUZZ)  # rules that are checked last, or not with the list alone
 SERVICE_RULES = ("reachable", "first-try", "token-kept")
 UNANSWERED = ("answers-whole", "reachable")  # each further request would end in a time-out, too
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
-    """The arguments and options of the command."""
-
-    url: str
-    token_file: Path
-    only: tuple[EntityType, ...]
-    max_pages: int
-    examples: int
-    seed: int
-    merchant: str | None
-    junit: Path | None
-    json: Path | None
-
-
-@dataclass(frozen=True, slots=True)
 class Plan:
-    """What to check. `max_pages` limits each traversal, `examples` the generated requests of each operation."""
+    """What to check. `max_pages` limits each traversal, `examples` the generated requests of each operation.
+
+    The dry run compares with the catalog of `merchant`; without it, with an empty one.
+    """
 
     url: str
     token: str
     only: tuple[EntityType, ...] = tuple(EntityType)
-    page_size: int = 250
     max_pages: int = 300
     examples: int = 40
     seed: int = 1
+    merchant: str | None = None
 
 
 def overrides(allow_private_addresses: bool, page_size: int | None, timeout: float | None) -> dict[str, Any]:
     """Return the settings that the command's options set."""
-    values: dict[str, Any] = {"allow_private_addresses": True} if allow_private_addresses else {}
-    if page_size is not None:
-        values["page_size"] = page_size
-    if timeout is not None:
-        values |= {"read_timeout_seconds": timeout, "request_timeout_seconds": timeout}
-    return values
+    values = {
+        "allow_private_addresses": allow_private_addresses or None,
+        "page_size": page_size,
+        "read_timeout_seconds": timeout,
+        "request_timeout_seconds": timeout,
+    }
+    return {name: value for name, value in values.items() if value is not None}
 
 
-def execute(options: Options, settings: Settings) -> int:
+def execute(plan: Plan, settings: Settings, junit: Path | None, json: Path | None) -> int:
     """Check the service, write the reports and return the exit status. Raise SettingsError for wrong options."""
-    if options.examples and importlib.util.find_spec("schemathesis") is None:
+    if plan.examples and importlib.util.find_spec("schemathesis") is None:
         raise SettingsError(
             "Generated requests need Schemathesis. Install it: pip install 'product-gateway[check]', or do without "
             "them: --examples 0."
         )
-    url = str(administration.validated(settings, options.url, None, None, None)["product_service_url"])
-    token = administration.token_in(options.token_file)
-    only = tuple(dict.fromkeys(options.only))
-    plan = Plan(url, token, only, settings.page_size, options.max_pages, options.examples, options.seed)
-    results = CheckResults(token, only)
-    check(plan, settings, results, options.merchant)
-    if options.junit is not None:
-        files.write_junit(results, options.junit)
-    if options.json is not None:
-        files.write_json(results, options.json)
-    console.show(results, results.plain(url), options.seed if options.examples else None)
+    url = str(administration.validated(settings, plan.url, None, None, None)["product_service_url"])
+    results = check(replace(plan, url=url), settings)
+    if junit is not None:
+        files.write_junit(results, junit)
+    if json is not None:
+        files.write_json(results, json)
+    console.show(results, results.plain(url), plan.seed if plan.examples else None)
     return console.status(results)
 
 
-def check(plan: Plan, settings: Settings, results: CheckResults, merchant: str | None = None) -> None:
-    """Run the checks in an event loop, against the catalog of `merchant` if given. Raises SettingsError.
-
-    Ctrl-C stops the run and adds a note to the results.
-    """
+def check(plan: Plan, settings: Settings) -> CheckResults:
+    """Run the checks in an event loop. Ctrl-C stops them and adds a note to the results. Raises SettingsError."""
     gc_tuning.freeze_startup_objects()
+    results = CheckResults(plan.token, plan.only)
     try:
-        asyncio.run(_run_against(merchant, plan, settings, results))
+        asyncio.run(run(plan, settings, results))
     except KeyboardInterrupt:
         results.note("The run was stopped early. These are the results so far.")
         results.stopped = True
+    return results
 
 
-async def _run_against(merchant: str | None, plan: Plan, settings: Settings, results: CheckResults) -> None:
-    if merchant is None:
-        await run(plan, settings, results, Catalog())
-        return
-    data_directory.require(settings)
-    with open_database(settings.database, may_create=False) as database:
-        await run(plan, settings, results, await dry_run.catalog_of(database, merchant))
-
-
-async def run(plan: Plan, settings: Settings, results: CheckResults, baseline: Catalog) -> None:
-    """Check the service and add the outcomes to the results, even if the run is cancelled."""
+async def run(plan: Plan, settings: Settings, results: CheckResults) -> None:
+    """Check the service and add the outcomes to the results, even if the run is cancelled. Raises SettingsError."""
     products: set[str] | None = None
     collections: RecordChecks | None = None
-    async with RecordingClient(settings, plan.token) as recorder:
-        service = Service(recorder, plan.url, plan.token, settings)
+    async with contextlib.AsyncExitStack() as stack:
+        baseline = Catalog()
+        if plan.merchant is not None:
+            data_directory.require(settings)
+            database = stack.enter_context(open_database(settings.database, may_create=False))
+            baseline = dry_run.catalog_of(database, plan.merchant)
+        service = await stack.enter_async_context(Service(settings, plan.url, plan.token))
         try:
             for entity_type in plan.only:
                 records = RecordChecks(of_list := ListResults(results, entity_type))
@@ -127,20 +110,27 @@ async def run(plan: Plan, settings: Settings, results: CheckResults, baseline: C
                 collections.check_members(products)
         finally:
             auth_checks.check_exchanges(service, results)
-            results.note(f"Requests made: {len(recorder.exchanges)}.")
+            results.note(f"Requests made: {len(service.exchanges)}.")
             for entity_type in plan.only:
-                results.not_reached(entity_type, "the run was stopped before", *_list_rules(entity_type))
+                of_list = ListResults(results, entity_type)
+                of_list.not_checked("the run was stopped before", *_rules(of_list), result=Result.NOT_REACHED)
 
 
 async def _check_list(
     plan: Plan, service: Service, results: ListResults, records: RecordChecks, baseline: Catalog
 ) -> ListTraversal:
-    first = await traverse(service, results, plan.page_size, plan.max_pages, records.add)
+    first = await traverse(service, results, service.settings.page_size, plan.max_pages, records.add)
     records.finish()
-    results.all.note(_describe(plan, results.entity_type, first))
     broken = first.broken
+    end = f"NOT to the end: --max-pages is {plan.max_pages}. Later pages were not checked."
+    if first.ended:
+        end = "to the end."
+    elif broken is not None:
+        end = f"until {broken.code} stopped it."
+    results.all.note(f"{results.subject}: read {first.size} records, pages: {len(first.pages)}, {end}")
     if broken is not None and not first.pages:
-        results.not_reached(f"the list could not be read ({broken.code})", *_list_rules(results.entity_type))
+        reason = f"the list could not be read ({broken.code})"
+        results.not_checked(reason, *_rules(results), result=Result.NOT_REACHED)
         return first
     if first.size:
         results.passed("not-empty")
@@ -148,24 +138,23 @@ async def _check_list(
         results.failed("not-empty", "The list has no records.", first.pages[0].exchange)
     await auth_checks.check(service, results)
     checks = ListChecks(service, results, first)
-    if not first.size:
-        codes = ("total-number", *PAGING_RULES, *PAGE_SIZE_RULES, *ID_RULES, *RECORD_RULES[results.entity_type])
-        results.skipped("the list is empty", *codes)
-    elif broken is not None:
-        reason = f"page {len(first.pages) + 1} could not be read ({broken.code})"
-        results.not_reached(reason, *TRAVERSAL_RULES, *PAGING_RULES, *PAGE_SIZE_RULES, "total-number")
-    else:
+    if first.size and broken is None:
         await checks.run()
     if first.size:
         await IdChecks(service, results, first).run()
+    if not first.size:
+        results.not_checked("the list is empty", *_rules(results, but=LATER))
+    elif broken is not None:
+        reason = f"page {len(first.pages) + 1} could not be read ({broken.code})"
+        results.not_checked(reason, *_rules(results, but=LATER), result=Result.NOT_REACHED)
     if broken is not None and broken.code in UNANSWERED:
-        results.not_reached(f"page {len(first.pages) + 1} never came", "dry-run", *FUZZ)
+        results.not_checked(f"page {len(first.pages) + 1} never came", "dry-run", *FUZZ, result=Result.NOT_REACHED)
         return first
-    kept = await dry_run.run(service, results, baseline, page_size=plan.page_size, max_pages=plan.max_pages)
+    kept = await dry_run.run(service, results, baseline, max_pages=plan.max_pages)
     if len(first.fit) > 1 and broken is None:
         checks.same_order(kept, "in the dry run")
     if plan.examples == 0:
-        results.skipped("--examples is 0", *FUZZ)
+        results.not_checked("--examples is 0", *FUZZ)
     else:
         from product_gateway.check_service.fuzzing import Fuzzing  # an optional dependency
 
@@ -173,16 +162,7 @@ async def _check_list(
     return first
 
 
-def _describe(plan: Plan, entity_type: EntityType, first: ListTraversal) -> str:
-    what = f"{entity_type}: read {first.size} records, pages: {len(first.pages)}"
-    if first.ended:
-        return f"{what}, to the end."
-    if first.broken is None:
-        return f"{what}, NOT to the end: --max-pages is {plan.max_pages}. Later pages were not checked."
-    return f"{what}, until {first.broken.code} stopped it."
-
-
-def _list_rules(entity_type: EntityType) -> list[str]:
-    """Return the codes of the rules that apply to a list."""
-    others = (*SERVICE_RULES, "prices" if entity_type is EntityType.COLLECTION else "members-known")
+def _rules(results: ListResults, but: Collection[str] = ()) -> list[str]:
+    """Return the codes of the rules that apply to the list, but for some."""
+    others = (*SERVICE_RULES, "prices" if results.subject is EntityType.COLLECTION else "members-known", *but)
     return [code for code in RULES if code not in others]

@@ -4,6 +4,7 @@ The worker's `ProductService` is not used here: it stops at the first fault, dis
 its failure codes are coarser than the rules.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,7 +29,10 @@ PageCheck = Callable[[Page, list[Any], Exchange], None]
 
 @dataclass(frozen=True, slots=True)
 class SeenPage:
-    """A page: the cursor in its request, the cursor and total that it states, and the ids of its records."""
+    """A page: the cursor in its request, the cursor and total that it states, and the ids of its records.
+
+    `size` counts its records, also those without an id.
+    """
 
     requested_cursor: str | None
     cursor: str | None
@@ -92,14 +96,20 @@ async def _read_pages(
     without_new = 0
     while len(traversal.pages) < max_pages:
         answer = await _request_page(service, results, traversal, cursor)
-        exchange = answer.exchange
+        exchange, items = answer.exchange, answer.items
         _check_page(service, results, answer, traversal.page_size)
-        seen = _seen(cursor, answer)
-        traversal.pages.append(seen)
+        ids = tuple(ids_of(items))
+        own, total = answer.pagination.get("cursor") or None, answer.pagination.get("totalNumber")
+        traversal.pages.append(SeenPage(cursor, own, total, ids, len(items), exchange))
         traversal.fit += [each.id for each in answer.page.records]
-        _keep_some(traversal.items, answer.items)
-        check_page(answer.page, answer.items, exchange)
-        _check_repeated(results, seen, known)
+        _keep_some(traversal.items, items)
+        check_page(answer.page, items, exchange)
+        times = Counter(ids)
+        for each in ids:
+            if each in known or times[each] > 1:
+                where = "on an earlier page too" if each in known else "twice on this page"
+                results.failed("pages-disjoint", f"The record {each!r} is {where}.", exchange)
+                break  # pages that overlap share many records: report one
         cursor = answer.page.next_cursor
         if cursor is None:
             traversal.ended = True
@@ -107,10 +117,10 @@ async def _read_pages(
         if cursor in requested:
             raise CheckFailed("cursor-leads-on", f"nextCursor is {cursor!r}, which was requested already.", exchange)
         requested.add(cursor)
-        if not seen.size:
+        if not items:
             results.failed("empty-pages", "A page without records says that there are more.", exchange)
-        keys: set[str | bytes] = {each.payload_digest for each in answer.page.rejections if each.record_id is None}
-        keys.update(seen.ids)
+        nameless = (each.payload_digest for each in answer.page.rejections if each.record_id is None)
+        keys: set[str | bytes] = {*ids, *nameless}
         without_new = 0 if keys - known else without_new + 1
         known |= keys
         if without_new == PAGES_WITHOUT_NEW_RECORDS:
@@ -124,9 +134,8 @@ async def _request_page(
     """Request the page at the cursor. Halve the page size while the service refuses it, as a sync does."""
     refused: CheckFailed | None = None
     while True:
-        params = {"page_size": str(traversal.page_size)} | ({} if cursor is None else {"cursor": cursor})
         try:
-            answer = await service.page(results.entity_type, params)
+            answer = await service.page(results.subject, {"page_size": traversal.page_size, "cursor": cursor})
         except CheckFailed as broken:
             if traversal.page_size == 1 or not wants_a_smaller_page(broken):
                 raise
@@ -147,9 +156,8 @@ def wants_a_smaller_page(broken: CheckFailed) -> bool:
 def _check_page(service: Service, results: ListResults, answer: PageAnswer, page_size: int) -> None:
     exchange, settings = answer.exchange, service.settings
     if len(answer.items) > page_size:
-        results.failed(
-            "page-size", f"The page has {len(answer.items)} records, and page_size is {page_size}.", exchange
-        )
+        seen = f"The page has {len(answer.items)} records, and page_size is {page_size}."
+        results.failed("page-size", seen, exchange)
     content_type = exchange.content_type.partition(";")[0].strip().lower()
     if content_type != JSON:
         seen = f"The Content-Type is {content_type!r}." if content_type else "There is no Content-Type."
@@ -166,31 +174,10 @@ def _check_page(service: Service, results: ListResults, answer: PageAnswer, page
         results.failed("no-next-after-last", f"moreResults is false, and nextCursor is {cursor!r}.", exchange)
 
 
-def _seen(requested_cursor: str | None, answer: PageAnswer) -> SeenPage:
-    return SeenPage(
-        requested_cursor=requested_cursor,
-        cursor=answer.pagination.get("cursor") or None,
-        total=answer.pagination.get("totalNumber"),
-        ids=tuple(ids_of(answer.items)),
-        size=len(answer.items),
-        exchange=answer.exchange,
-    )
-
-
 def ids_of(items: Iterable[Any]) -> list[str]:
     """Return the ids of items as they were sent, without those that are not valid text."""
     ids = (item.get("id") for item in items if isinstance(item, dict))
     return [each for each in ids if isinstance(each, str) and is_text(each)]
-
-
-def _check_repeated(results: ListResults, seen: SeenPage, known: set[str | bytes]) -> None:
-    here: set[str] = set()
-    for each in seen.ids:
-        if each in known or each in here:
-            where = "on an earlier page too" if each in known else "twice on this page"
-            results.failed("pages-disjoint", f"The record {each!r} is {where}.", seen.exchange)
-            return  # pages that overlap share many records: report one
-        here.add(each)
 
 
 def _keep_some(kept: dict[str, Any], items: list[Any]) -> None:

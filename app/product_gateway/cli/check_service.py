@@ -34,9 +34,10 @@ def check_service(
 ) -> None:
     """Hold a product service to its contract, and rehearse a sync that writes nothing. Exit status 1: an error."""
     from product_gateway.check_service import runner
+    from product_gateway.merchants import administration
 
     made = load_settings(**runner.overrides(allow_private_addresses, page_size, timeout))
-    options = runner.Options(
-        url, token_file, tuple(only or EntityType), max_pages, examples, seed, merchant, junit, json
-    )
-    raise typer.Exit(runner.execute(options, made))
+    lists = tuple(dict.fromkeys(only or EntityType))
+    token = administration.token_in(token_file)
+    plan = runner.Plan(url, token, lists, max_pages, examples, seed, merchant)
+    raise typer.Exit(runner.execute(plan, made, junit, json))

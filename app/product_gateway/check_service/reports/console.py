@@ -32,8 +32,7 @@ def show(results: CheckResults, url: str, seed: int | None, stream: TextIO | Non
     for severity in Severity:
         for outcome in results.failures(severity):
             _finding(console, outcome)
-    _measurements(console, results)
-    _dry_runs(console, results)
+    _tables(console, results)
     _not_checked(console, results)
     _summary(console, results)
 
@@ -67,33 +66,30 @@ def _indented(console: Console, text: str) -> None:
         console.print(Text("  ").append(line), soft_wrap=True)
 
 
-def _measurements(console: Console, results: CheckResults) -> None:
+def _tables(console: Console, results: CheckResults) -> None:
     if results.measurements:
-        table = _table("", "page_size", "records", "seconds", "records/s", "KiB")
+        table = _table("page_size", "records", "seconds", "records/s", "KiB")
         for each in results.measurements:
             speed = f"{each.records / each.seconds:.0f}"
             row = (str(each.page_size), str(each.records), f"{each.seconds:.3f}", speed, f"{each.bytes / 1024:.0f}")
             table.add_row(name(each.subject), *row)
         _section(console, "Speed of the first page", table)
-
-
-def _dry_runs(console: Console, results: CheckResults) -> None:
     if results.dry_runs:
-        table = _table("", "created", "updated", "deleted", "unchanged", "rejected", "it would end")
-        for each in results.dry_runs:
-            counts = each.counts
-            row = (counts.created, counts.updated, counts.deleted, counts.unchanged, counts.rejected)
-            end = f"FAILED ({each.code})" if each.code else "SUCCEEDED" if each.complete else "not read to its end"
-            table.add_row(name(each.subject), *map(str, row), end)
+        table = _table("created", "updated", "deleted", "unchanged", "rejected", "it would end")
+        for run in results.dry_runs:
+            counts = run.counts
+            figures = (counts.created, counts.updated, counts.deleted, counts.unchanged, counts.rejected)
+            end = f"FAILED ({run.code})" if run.code else "SUCCEEDED" if run.complete else "not read to its end"
+            table.add_row(name(run.subject), *map(str, figures), end)
         _section(console, f"A sync into {results.dry_runs[0].against} (nothing was written)", table)
-        for each in results.dry_runs:
-            if each.not_removed:
-                _indented(console, f"{name(each.subject)} not removed: {each.not_removed} that the list lacks. "
+        for run in results.dry_runs:
+            if run.not_removed:
+                _indented(console, f"{name(run.subject)} not removed: {run.not_removed} that the list lacks. "
                           "It has records without a usable id, and each could be one of them.")  # fmt: skip
             for what in ("updated", "deleted", "rejected"):
-                if each.samples.get(what):
-                    samples = ", ".join(map(repr, each.samples[what]))
-                    _indented(console, results.plain(f"{name(each.subject)} {what}, such as {samples}"))
+                if run.samples.get(what):
+                    samples = ", ".join(map(repr, run.samples[what]))
+                    _indented(console, results.plain(f"{name(run.subject)} {what}, such as {samples}"))
 
 
 def _not_checked(console: Console, results: CheckResults) -> None:
@@ -122,11 +118,10 @@ def _summary(console: Console, results: CheckResults) -> None:
     )
 
 
-def _table(first: str, *columns: str) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column(first)
+def _table(*columns: str) -> Table:
+    table = Table("", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for each in columns:
-        table.add_column(each, justify="left" if each == columns[-1] and "end" in each else "right")
+        table.add_column(each, justify="left" if each == "it would end" else "right")
     return table
 
 

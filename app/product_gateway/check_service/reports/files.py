@@ -1,5 +1,6 @@
 """Reports for programs: JUnit XML and JSON."""
 
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as Xml  # only for writing
@@ -7,7 +8,7 @@ from xml.etree import ElementTree as Xml  # only for writing
 import orjson
 
 from product_gateway.check_service.reports.console import name
-from product_gateway.check_service.results import CheckResults, Outcome, Result, Subject
+from product_gateway.check_service.results import CheckResults, Outcome, Result
 from product_gateway.check_service.rules import Severity
 from product_gateway.errors import SettingsError
 
@@ -19,14 +20,12 @@ def write_junit(results: CheckResults, path: Path) -> None:
 
     Only errors are failures. Warnings and advice are in the output of a passed case.
     """
-    by_subject: dict[Subject, list[Outcome]] = {}
-    for each in results.outcomes():
-        by_subject.setdefault(each.subject, []).append(each)
     top = Xml.Element("testsuites", {"name": "product-gateway check-service", **_totals(results.outcomes())})
-    for subject, outcomes in by_subject.items():
+    for subject, group in groupby(results.outcomes(), key=lambda each: each.subject):
+        outcomes = list(group)
         suite = Xml.SubElement(top, "testsuite", {"name": name(subject), "time": "0", **_totals(outcomes)})
         for outcome in outcomes:
-            _case(suite, subject, outcome)
+            _case(suite, outcome)
     Xml.indent(top)
     _write(path, b'<?xml version="1.0" encoding="UTF-8"?>\n' + Xml.tostring(top, encoding="utf-8") + b"\n")
 
@@ -64,9 +63,9 @@ def _is_failure(outcome: Outcome) -> bool:
     return outcome.result is Result.FAILED and outcome.rule.severity is Severity.ERROR
 
 
-def _case(suite: Xml.Element, subject: Subject, outcome: Outcome) -> None:
+def _case(suite: Xml.Element, outcome: Outcome) -> None:
     rule = outcome.rule
-    classname = f"check-service.{name(subject)}"
+    classname = f"check-service.{name(outcome.subject)}"
     case = Xml.SubElement(suite, "testcase", name=f"{rule.code}: {rule.must}", classname=classname, time="0")
     if outcome.result in NOT_CHECKED:
         Xml.SubElement(case, "skipped", message=f"{outcome.result}: {outcome.reason}")
