@@ -43,6 +43,12 @@ def test_the_index_names_every_page() -> None:
     assert set(DOCS.rglob("*.md")) - {index} <= named
 
 
+def test_every_picture_is_on_a_page() -> None:
+    """A picture that no page shows gets old unnoticed."""
+    shown = {(page.parent / link).resolve() for page in PAGES for link in markdown.links(page.read_text())}
+    assert set((DOCS / "images").iterdir()) <= shown
+
+
 @pytest.mark.parametrize("term", TERMS)
 def test_the_glossary_explains_a_term(term: str) -> None:
     """In at least one sentence."""
