@@ -52,7 +52,7 @@ ODD = {
     "lc_time": ("C",),
     "default_transaction_isolation": ("serializable", "repeatable read", "read uncommitted"),
     "default_transaction_deferrable": ("on",),
-    "statement_timeout": ("150ms",),
+    "statement_timeout": ("2s",),  # not shorter: it bounds the statement that sets our own
     "lock_timeout": ("1ms",),
     "idle_in_transaction_session_timeout": ("1ms",),
     "client_min_messages": ("debug5", "error"),
