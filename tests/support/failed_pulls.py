@@ -20,9 +20,9 @@ from tests.support.load import Footprint
 from tests.support.serving import serve
 
 MEBIBYTE = 1024 * 1024
-BODY, CHUNK = 20 * MEBIBYTE, b" " * 65536
-MAX_PAGE_BYTES = 16 * MEBIBYTE
-PULLS, WARM_UP = 50, 8
+BODY, CHUNK = 70 * MEBIBYTE, b" " * 65536
+MAX_PAGE_BYTES = 64 * MEBIBYTE  # the default
+PULLS, WARM_UP = 50, 18  # three pulls of each kind: memory rises once in the first of them
 MOST_BYTES = 30 * MEBIBYTE  # more in the end than after the warm-up
 ENDS_WITHIN = 120.0
 PRODUCT = EntityType.PRODUCT
