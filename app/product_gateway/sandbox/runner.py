@@ -72,7 +72,8 @@ def run(
             fault_percent=fault_percent,
             access_log=verbose,
         )
-        stack.enter_context(http_server.HTTPServer(app, gateway, proxies=http_server.Proxies.of_gateway(made)))
+        proxies, base_path = made.trusted_proxies, made.public_base_path
+        stack.enter_context(http_server.HTTPServer(app, gateway, trusted_proxies=proxies, base_path=base_path))
         announce(orjson.dumps(_description(made, sockets.url_of(gateway), sockets.url_of(service))).decode())
         # The gateway accepts requests from here on. Import what runs syncs only now, for a faster start.
         from product_gateway.sample import catalog_file

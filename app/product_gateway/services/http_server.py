@@ -2,7 +2,6 @@
 
 import socket
 import threading
-from dataclasses import dataclass
 
 from starlette.types import ASGIApp
 from uvicorn.config import Config
@@ -14,36 +13,18 @@ from product_gateway.http.connections import ConnectionSupervisor
 from product_gateway.http.limits import Limits
 from product_gateway.http.middleware.response_framing import Framed
 from product_gateway.http.middleware.trusted_proxies import TrustedProxies
-from product_gateway.services.service import ThreadService
+from product_gateway.services.service import Service
 from product_gateway.services.sockets import max_connections
-from product_gateway.settings import Settings, listed
+from product_gateway.settings import listed
 
 SECONDS_TO_FINISH_REQUESTS = 8
 
 
-@dataclass(frozen=True, slots=True)
-class Proxies:
-    """The reverse proxies in front of a server: trusted addresses, and the path prefix that they publish."""
+class HTTPServer(Service):
+    """An HTTP server for an ASGI application.
 
-    trusted: tuple[str, ...] = ()
-    base_path: str = ""
-
-    @classmethod
-    def of_gateway(cls, settings: Settings) -> "Proxies":
-        """Return the proxies in front of the gateway's port."""
-        return cls(tuple(listed(settings.trusted_proxies)), settings.public_base_path or "")
-
-    @classmethod
-    def of_operations(cls, settings: Settings) -> "Proxies":
-        """Return the proxies in front of the operations port."""
-        return cls(tuple(listed(settings.trusted_proxies)), settings.operations_base_path or "")
-
-
-NO_PROXIES = Proxies()
-
-
-class HTTPServer(ThreadService):
-    """An HTTP server for an ASGI application."""
+    Reverse proxies in front of it: the addresses to trust, and the path prefix that they publish.
+    """
 
     def __init__(
         self,
@@ -51,13 +32,15 @@ class HTTPServer(ThreadService):
         listening: socket.socket,
         limits: Limits | None = None,
         seconds_to_finish: int = SECONDS_TO_FINISH_REQUESTS,
-        proxies: Proxies = NO_PROXIES,
         name: str = "http",
+        *,
+        trusted_proxies: str | None = None,
+        base_path: str | None = None,
     ) -> None:
         super().__init__(name)
         self._listening = listening
-        if proxies != NO_PROXIES:
-            app = TrustedProxies(app, trusted_proxies=proxies.trusted, base_path=proxies.base_path)
+        if trusted_proxies or base_path:
+            app = TrustedProxies(app, trusted_proxies=listed(trusted_proxies), base_path=base_path or "")
         http = ConnectionSupervisor(error_answer, limits or Limits(connections=max_connections()))
         self._server = _Server(
             self._started,

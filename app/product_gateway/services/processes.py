@@ -10,10 +10,10 @@ from product_gateway.api.app import create_app
 from product_gateway.auth.encryption import Secrets
 from product_gateway.db import migrate
 from product_gateway.db.database import open_database
-from product_gateway.services.http_server import HTTPServer, Proxies
-from product_gateway.services.operations_server import OperationsServer
+from product_gateway.operations.app import create_operations_app
+from product_gateway.services.http_server import HTTPServer
 from product_gateway.services.service import Service, run, shutdown_on_signals
-from product_gateway.services.sockets import OPERATIONS_PORT_OF_WORKER, bind_operations, max_connections
+from product_gateway.services.sockets import OPERATIONS_PORT_OF_WORKER, bind_operations, max_connections, url_of
 from product_gateway.settings import Settings
 from product_gateway.supervisor import Supervisor
 from product_gateway.telemetry import logs, tracing
@@ -23,6 +23,7 @@ from product_gateway.telemetry.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
+SECONDS_TO_FINISH_SCRAPES = 1
 WAITING_SHARE = 5 / 6  # of connections that may wait for a sync to end; the others serve other requests
 
 
@@ -38,7 +39,8 @@ def serve(settings: Settings, listening: socket.socket, for_operations: socket.s
         from product_gateway.services.worker import WorkerService
 
         services.append(WorkerService(settings, metrics, supervisor))
-    services.append(HTTPServer(app, listening, proxies=Proxies.of_gateway(settings)))
+    proxies, base_path = settings.trusted_proxies, settings.public_base_path
+    services.append(HTTPServer(app, listening, trusted_proxies=proxies, base_path=base_path))
     with tracing.exporting(settings):
         run(services, shutdown_on_signals())
 
@@ -65,6 +67,31 @@ def run_worker(settings: Settings) -> None:
     ]
     with tracing.exporting(settings):
         run(services, shutdown_on_signals())
+
+
+class OperationsServer(HTTPServer):
+    """Metrics, health and the monitor. Stopped last, so that an orchestrator can follow the other services."""
+
+    def __init__(self, settings: Settings, metrics: Metrics, supervisor: Supervisor, listening: socket.socket) -> None:
+        app, self._close_streams = create_operations_app(settings, metrics, supervisor)
+        super().__init__(
+            app,
+            listening,
+            seconds_to_finish=SECONDS_TO_FINISH_SCRAPES,
+            name="operations",
+            trusted_proxies=settings.trusted_proxies,
+            base_path=settings.operations_base_path,
+        )
+
+    def start(self) -> None:
+        """Return once the server answers. Raises SettingsError."""
+        super().start()
+        url = url_of(self._listening)
+        logger.info("Metrics and health are at %s/metrics, the monitor at %s/monitor", url, url)
+
+    def _request_stop(self) -> None:
+        self._close_streams()
+        super()._request_stop()
 
 
 def _prepare(settings: Settings, *, may_create: bool) -> None:

@@ -5,7 +5,7 @@ import signal
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Protocol, Self
+from typing import Self
 
 from product_gateway import gc_tuning
 from product_gateway.errors import SettingsError
@@ -16,24 +16,8 @@ SECONDS_TO_START = 30
 SECONDS_BETWEEN_CHECKS = 1.0
 
 
-class Service(Protocol):
-    """A long-running part of a process."""
-
-    name: str
-
-    def start(self) -> None:
-        """Return once the service works. Raises SettingsError."""
-
-    def stop(self) -> None:
-        """Finish current work and return once the service has ended. Does nothing if it was not started."""
-
-    @property
-    def healthy(self) -> bool:
-        """Whether the service still runs."""
-
-
-class ThreadService(ABC):
-    """A service in a thread. Also a context manager that starts and stops it."""
+class Service(ABC):
+    """A long-running part of a process, in a thread. Also a context manager that starts and stops it."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -41,12 +25,15 @@ class ThreadService(ABC):
         self._thread = threading.Thread(target=self._main, name=name)
 
     def start(self) -> None:
-        """Start the thread, and wait until the service works, has ended, or SECONDS_TO_START have passed."""
+        """Start the thread; return when the service works, has ended, or SECONDS_TO_START have passed.
+
+        Raises SettingsError.
+        """
         self._thread.start()
         self._started.wait(SECONDS_TO_START)
 
     def stop(self) -> None:
-        """Ask the service to end, and wait for its thread."""
+        """Finish current work and return once the service has ended. Does nothing if it was not started."""
         if self._thread.ident is not None:
             self._request_stop()
             self._thread.join()

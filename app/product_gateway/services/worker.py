@@ -5,7 +5,7 @@ import logging
 
 from product_gateway.db.database import Database, open_database
 from product_gateway.http_client.client import HttpClient
-from product_gateway.services.service import ThreadService
+from product_gateway.services.service import Service
 from product_gateway.settings import Settings
 from product_gateway.supervisor import Loop, Supervisor
 from product_gateway.sync.worker import Worker
@@ -18,7 +18,7 @@ SECONDS_TO_RELEASE = 1.5  # for current work at shutdown, and as many to release
 MAX_RECEIVER_BYTES = 65536
 
 
-class WorkerService(ThreadService):
+class WorkerService(Service):
     """A worker with an event loop of its own: a large page does not delay requests. Restarted after an error."""
 
     def __init__(self, settings: Settings, metrics: Metrics, supervisor: Supervisor, *, announce: bool = False) -> None:
