@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from product_gateway.docs_pages import pages
-from product_gateway.docs_pages.pages import POLICIES, Pages
+from product_gateway.docs_pages.pages import POLICIES, PageHandlers
 from product_gateway.openapi import documents
 from tests.support.contract import DOCUMENT, Gateway, error, gateway
 from tests.support.deployment import Deployment
@@ -171,10 +171,10 @@ def test_other_files_of_the_package_are_not_served(reader: httpx2.Client) -> Non
     error(reader.get("/docs/assets/..%2FVENDORED.toml"), 400)
 
 
-def test_the_example_of_an_asset_in_the_spec_exists() -> None:
+async def test_the_example_of_an_asset_in_the_spec_exists() -> None:
     """Mocks, fuzzers and readers use it. If the file is gone, change the example."""
     example = DOCUMENT["components"]["parameters"]["AssetName"]["example"]
-    assert Pages(shown=True).asset(example).media_type == "image/svg+xml"
+    assert (await PageHandlers(shown=True).get_docs_asset(example)).media_type == "image/svg+xml"
     assert f"(/docs/assets/{example})" in DOCUMENT["info"]["description"]
 
 

@@ -190,7 +190,7 @@ def test_many_scrapes_ask_the_database_once(postgresql_deployment: Deployment) -
 
 def test_operations_that_need_a_token_are_not_served_without_authentication() -> None:
     """A forgotten argument must not open what the spec closes."""
-    with pytest.raises(SettingsError, match="Pass authenticate or authenticate_request"):
+    with pytest.raises(SettingsError, match="Pass authenticate"):
         bind(sample_api.document(), sample_api.Handlers(), describe_error=describe_error)
 
 

@@ -15,6 +15,7 @@ from product_gateway.errors import NotAuthenticated
 from product_gateway.http.responses import Response
 from product_gateway.openapi import documents
 from product_gateway.openapi.binding import bind
+from product_gateway.openapi.security import by_bearer_token
 
 OK = {"200": {"description": "What arrived", "content": {"application/json": {"schema": {"type": "object"}}}}}
 
@@ -163,7 +164,10 @@ async def authenticate(token: str, operation: documents.Document) -> str:
 def app(described: documents.Document | None = None, handlers: object = None) -> ASGIApp:
     """Return the API, with the gateway's error responses."""
     return bind(
-        described or document(), handlers or Handlers(), authenticate=authenticate, describe_error=describe_error
+        described or document(),
+        handlers or Handlers(),
+        authenticate=by_bearer_token(authenticate),
+        describe_error=describe_error,
     )
 
 

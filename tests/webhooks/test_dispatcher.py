@@ -28,12 +28,11 @@ from product_gateway.db import merchants, syncs, tables, webhooks
 from product_gateway.db.database import Database, open_database
 from product_gateway.db.enqueue import enqueue
 from product_gateway.model.merchants import Platform
-from product_gateway.model.syncs import CatalogSize, EntityType
+from product_gateway.model.syncs import EntityType
 from product_gateway.model.webhooks import Delivery, DeliveryStatus
 from product_gateway.openapi import documents
 from product_gateway.openapi.bodies import sync_body
-from product_gateway.operations.app import Operations
-from product_gateway.operations.monitor.handlers import Access
+from product_gateway.operations.app import MetricsHandlers
 from product_gateway.services import worker
 from product_gateway.settings import Settings
 from product_gateway.telemetry.metrics import Metrics
@@ -371,10 +370,7 @@ async def test_an_undeliverable_message_is_given_up_and_its_record_stays(
 async def test_the_number_and_age_of_pending_messages_are_measured(database: Database, made: Settings) -> None:
     """The one number that says that messages do not get through, whichever process is asked."""
     end_sync(made, database, "shop", f"{NOWHERE}/hook")
-    operations, name = (
-        Operations(database, Metrics(), Access(made, database, None), CatalogSize(1, 1)),
-        "product_gateway_webhook_",
-    )
+    operations, name = MetricsHandlers(database, Metrics()), "product_gateway_webhook_"
     found = ""
     async with asyncio.timeout(PATIENCE):  # on a busy machine the database may not answer a scrape in time
         while "product_gateway_database_up 1.0\n" not in found:

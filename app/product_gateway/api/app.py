@@ -1,9 +1,9 @@
 """Composition of the gateway's ASGI application."""
 
 import functools
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.types import ASGIApp
 
@@ -16,16 +16,21 @@ from product_gateway.auth.claims import Caller
 from product_gateway.auth.keys import verification_key
 from product_gateway.auth.tokens import KeySource, TokenVerifier, static_key
 from product_gateway.db.database import Database, connect
-from product_gateway.docs_pages.handlers import PageHandlers
+from product_gateway.docs_pages.pages import PageHandlers
 from product_gateway.http.middleware.concurrency_limit import ConcurrencyLimiter
 from product_gateway.http.middleware.cors import StrictCORSMiddleware
+from product_gateway.http.middleware.rate_limit import RateLimiter, network
 from product_gateway.http.middleware.request_context import RequestContextMiddleware
 from product_gateway.http.middleware.tracing import TracingMiddleware
 from product_gateway.openapi import documents
 from product_gateway.openapi.binding import bind
+from product_gateway.openapi.security import by_bearer_token
 from product_gateway.settings import OFF, Settings, listed
 from product_gateway.supervisor import Supervisor
 from product_gateway.telemetry.metrics import ADDRESS, MERCHANT, OVERLOAD, Metrics
+
+if TYPE_CHECKING:
+    from product_gateway.http_client.client import HttpClient
 
 SECONDS_FOR_THE_DATABASE = 1.7  # per request, so that a request without the database fails within 2 s
 QUIET = ("getLiveness", "getReadiness")
@@ -47,7 +52,7 @@ def create_app(
     supervisor = supervisor or Supervisor(metrics)
     database = connect(settings.database, deadline=SECONDS_FOR_THE_DATABASE, may_create=False)
     waiters = SyncWaiters(database, most_waiting, supervisor)
-    keys, close_keys = _keys(settings)
+    keys, http_client = _keys(settings)
 
     @asynccontextmanager
     async def lifespan(_: Any) -> AsyncIterator[None]:
@@ -55,7 +60,8 @@ def create_app(
             yield
         finally:
             await waiters.aclose()
-            await close_keys()
+            if http_client:
+                await http_client.aclose()
             database.close()
 
     document = documents.load(documents.GATEWAY)
@@ -66,7 +72,7 @@ def create_app(
         CatalogHandlers(database),
         HealthHandlers(database, supervisor),
         PageHandlers(shown=settings.docs),
-        authenticate=TokenVerifier(settings, keys).authenticate,
+        authenticate=by_bearer_token(TokenVerifier(settings, keys).authenticate),
         authorize=_authorization(database, _rate_limiter(settings.rate_limit_per_merchant, MERCHANT, metrics)),
         describe_error=describe_error,
         middleware=functools.partial(
@@ -91,28 +97,22 @@ def create_app(
     return outermost
 
 
-def _keys(settings: Settings) -> tuple[KeySource, Callable[[], Awaitable[None]]]:
-    """Return the key source for tokens and the function that closes it."""
+def _keys(settings: Settings) -> tuple[KeySource, "HttpClient | None"]:
+    """Return the key source for tokens, and the client that it uses."""
     if not settings.jwks_url:
-        return static_key(verification_key(settings)), _nothing
+        return static_key(verification_key(settings)), None
+    # Imported here: without a JWKS, a gateway needs no HTTP client.
     from product_gateway.auth.jwks import MAX_BYTES, Jwks
     from product_gateway.http_client.client import HttpClient
 
     client = HttpClient(allow_private_addresses=settings.allow_private_addresses, max_bytes=MAX_BYTES)
-    return Jwks(client, settings.jwks_url).find, client.aclose
-
-
-async def _nothing() -> None:
-    pass
+    return Jwks(client, settings.jwks_url).find, client
 
 
 def _rate_limiter(notation: str | None, who: str, metrics: Metrics) -> Count:
     if notation in (None, OFF):
         return lambda _: None
-    from product_gateway.http.middleware import rate_limit
-
-    key = rate_limit.network if who == ADDRESS else str
-    return rate_limit.RateLimiter(notation, who, key, metrics.refused).hit
+    return RateLimiter(notation, who, network if who == ADDRESS else str, metrics.refused).hit
 
 
 def _authorization(database: Database, count: Count) -> Callable[[Caller], Any]:

@@ -59,7 +59,7 @@ class CatalogHandlers:
     ) -> Response[CollectionResponse]:
         """Raise RecordNotFound, or InvalidRequest for a malformed cursor."""
         products_of = f"{EntityType.COLLECTION} {collection_id}"
-        after = "" if cursor is None else decoded(products_of, cursor)
+        after = decoded(products_of, cursor)
         async with self._page_reads:
             owner, (record, held, next_after) = await self._database.read(
                 for_active_merchant(catalog.collection), merchant, collection_id, after, page_size
@@ -72,7 +72,7 @@ class CatalogHandlers:
     async def _page(
         self, merchant: str, entity_type: EntityType, cursor: str | None, size: int
     ) -> tuple[tuple[Record, ...], CatalogMeta]:
-        after = "" if cursor is None else decoded(entity_type, cursor)
+        after = decoded(entity_type, cursor)
         async with self._page_reads:
             owner, listing = await self._database.read(
                 for_active_merchant(catalog.page), merchant, entity_type, after, size

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from product_gateway.db import syncs
 from product_gateway.errors import InvalidRequest
+from product_gateway.openapi.types import SyncListMeta
 
 HISTORY = "syncs"
 NOT_A_CURSOR = "Query parameter cursor: not a cursor of this list. Use meta.nextCursor of an earlier page."
@@ -21,8 +22,10 @@ def encoded(listing: str, after: str) -> str:
     return base64.urlsafe_b64encode(_mark(listing) + after.encode()).decode().rstrip("=")
 
 
-def decoded(listing: str, cursor: str) -> str:
-    """Return the id that the cursor encodes. Raise InvalidRequest."""
+def decoded(listing: str, cursor: str | None) -> str:
+    """Return the id that the cursor encodes; "" without a cursor. Raise InvalidRequest."""
+    if cursor is None:
+        return ""
     try:
         content = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
         after = content.removeprefix(_mark(listing)).decode()
@@ -37,8 +40,15 @@ def _mark(listing: str) -> bytes:
     return hashlib.blake2b(listing.encode(), digest_size=3).digest()
 
 
-def place(cursor: str) -> syncs.Place:
+def next_in_history(last: syncs.Place | None) -> SyncListMeta:
+    """Return the `meta` of a page of the history that ends at `last`; None: it is the last page."""
+    return {} if last is None else {"nextCursor": encoded(HISTORY, f"{last[0].isoformat()}/{last[1]}")}
+
+
+def place(cursor: str | None) -> syncs.Place | None:
     """Return the place in the history that the cursor encodes. Raise InvalidRequest."""
+    if cursor is None:
+        return None
     instant, _, sync_id = decoded(HISTORY, cursor).partition("/")
     try:
         return datetime.fromisoformat(instant).astimezone(UTC), UUID(sync_id)

@@ -16,8 +16,6 @@ from product_gateway.telemetry import logs
 logger = logging.getLogger(__name__)
 
 REALM = 'Bearer realm="product-gateway"'
-RETRY_UNAVAILABLE_AFTER = 5
-RETRY_OVERLOADED_AFTER = 1
 
 Headers = dict[str, str]
 
@@ -25,9 +23,7 @@ Headers = dict[str, str]
 def _not_authenticated(error: errors.NotAuthenticated) -> Headers:
     if not error.presented:
         return {"WWW-Authenticate": REALM}
-    return {
-        "WWW-Authenticate": f'{REALM}, error="invalid_token", error_description="{_description(error.detail)}"',
-    }
+    return {"WWW-Authenticate": f'{REALM}, error="invalid_token", error_description="{_description(error.detail)}"'}
 
 
 def _description(detail: str) -> str:
@@ -41,39 +37,20 @@ def _missing_scope(error: errors.MissingScope) -> Headers:
 
 
 def _already_active(error: errors.SyncAlreadyActive) -> Headers:
-    return {
-        "Retry-After": str(error.active.seconds_left),
-        "Link": f'<{SYNCS}{error.active.id}>; rel="monitor"',
-    }
-
-
-def _unavailable(_: errors.Unavailable) -> Headers:
-    return {"Retry-After": str(RETRY_UNAVAILABLE_AFTER)}
-
-
-def _overloaded(_: errors.Overloaded) -> Headers:
-    return {"Retry-After": str(RETRY_OVERLOADED_AFTER)}
-
-
-def _rate_limited(error: errors.RateLimited) -> Headers:
-    return {"Retry-After": str(error.seconds)}
-
-
-def _none(_: Exception) -> Headers:
-    return {}
+    return {"Retry-After": str(error.active.seconds_left), "Link": f'<{SYNCS}{error.active.id}>; rel="monitor"'}
 
 
 # The first match counts, so subclasses come before their base class.
 TABLE: list[tuple[type[errors.GatewayError], HTTPStatus, Callable[[Any], Headers]]] = [
-    (errors.InvalidRequest, HTTPStatus.BAD_REQUEST, _none),
+    (errors.InvalidRequest, HTTPStatus.BAD_REQUEST, lambda _: {}),
     (errors.NotAuthenticated, HTTPStatus.UNAUTHORIZED, _not_authenticated),
     (errors.MissingScope, HTTPStatus.FORBIDDEN, _missing_scope),
-    (errors.NotAllowed, HTTPStatus.FORBIDDEN, _none),
-    (errors.NotFound, HTTPStatus.NOT_FOUND, _none),
+    (errors.NotAllowed, HTTPStatus.FORBIDDEN, lambda _: {}),
+    (errors.NotFound, HTTPStatus.NOT_FOUND, lambda _: {}),
     (errors.SyncAlreadyActive, HTTPStatus.TOO_MANY_REQUESTS, _already_active),
-    (errors.RateLimited, HTTPStatus.TOO_MANY_REQUESTS, _rate_limited),
-    (errors.Overloaded, HTTPStatus.SERVICE_UNAVAILABLE, _overloaded),
-    (errors.Unavailable, HTTPStatus.SERVICE_UNAVAILABLE, _unavailable),
+    (errors.RateLimited, HTTPStatus.TOO_MANY_REQUESTS, lambda error: {"Retry-After": str(error.seconds)}),
+    (errors.Overloaded, HTTPStatus.SERVICE_UNAVAILABLE, lambda _: {"Retry-After": "1"}),
+    (errors.Unavailable, HTTPStatus.SERVICE_UNAVAILABLE, lambda _: {"Retry-After": "5"}),
 ]
 
 

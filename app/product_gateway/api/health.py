@@ -6,6 +6,8 @@ from product_gateway.http.responses import Response
 from product_gateway.openapi.types import HealthResponse
 from product_gateway.supervisor import Supervisor
 
+HEALTHY: Response[HealthResponse] = Response({"data": {"status": "ok"}, "meta": {}})
+
 
 class HealthHandlers:
     """Liveness and readiness of this process."""
@@ -16,14 +18,10 @@ class HealthHandlers:
 
     async def get_liveness(self) -> Response[HealthResponse]:
         """Return 200 whenever the process can answer: the database does not matter."""
-        return _healthy()
+        return HEALTHY
 
     async def get_readiness(self) -> Response[HealthResponse]:
         """Raise Unavailable if the database cannot be written to or a background task has stopped."""
         await self._readiness.check()
         self._supervisor.check()
-        return _healthy()
-
-
-def _healthy() -> Response[HealthResponse]:
-    return Response({"data": {"status": "ok"}, "meta": {}})
+        return HEALTHY

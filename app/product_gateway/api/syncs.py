@@ -3,7 +3,7 @@
 import asyncio
 from uuid import UUID
 
-from product_gateway.api.cursors import HISTORY, encoded, place
+from product_gateway.api.cursors import next_in_history, place
 from product_gateway.api.long_poll import SyncWaiters
 from product_gateway.db import catalog, syncs
 from product_gateway.db.admission import for_active_merchant
@@ -15,9 +15,9 @@ from product_gateway.errors import NeverSynced
 from product_gateway.http.prefer import wait_seconds
 from product_gateway.http.responses import DeferredResponse, Response
 from product_gateway.model.syncs import EntityType, Sync, SyncStatus
-from product_gateway.openapi.bodies import rfc3339, sync_body
+from product_gateway.openapi.bodies import problem_group, rfc3339, sync_body
 from product_gateway.openapi.types import (
-    SyncListMeta,
+    EntitySyncStatus,
     SyncListResponse,
     SyncProblemsResponse,
     SyncResponse,
@@ -68,16 +68,12 @@ class SyncHandlers:
             state, latest = await self._states.submit((merchant, entity_type))
         if state.updated_at is None or latest is None:
             raise NeverSynced(entity_type, latest)
-        return Response(
-            {
-                "data": {
-                    "entityType": entity_type.value,
-                    "updatedAt": rfc3339(state.updated_at),
-                    "numRecords": state.num_records,
-                },
-                "meta": {"sync": sync_body(latest)},
-            }
-        )
+        status: EntitySyncStatus = {
+            "entityType": entity_type.value,
+            "updatedAt": rfc3339(state.updated_at),
+            "numRecords": state.num_records,
+        }
+        return Response({"data": status, "meta": {"sync": sync_body(latest)}})
 
     async def list_syncs(
         self,
@@ -88,14 +84,10 @@ class SyncHandlers:
         page_size: int,
     ) -> Response[SyncListResponse]:
         """Raise InvalidRequest for a malformed cursor."""
-        before = None if cursor is None else place(cursor)
         _, (found, last) = await self._database.read(
-            for_active_merchant(syncs.history), merchant, entity_type, status, before, page_size
+            for_active_merchant(syncs.history), merchant, entity_type, status, place(cursor), page_size
         )
-        meta: SyncListMeta = {}
-        if last is not None:
-            meta["nextCursor"] = encoded(HISTORY, f"{last[0].isoformat()}/{last[1]}")
-        return Response({"data": [sync_body(each) for each in found], "meta": meta})
+        return Response({"data": [sync_body(each) for each in found], "meta": next_in_history(last)})
 
     async def get_sync(
         self, merchant: str, sync_id: UUID, prefer: str | None
@@ -116,22 +108,7 @@ class SyncHandlers:
     async def list_sync_problems(self, merchant: str, sync_id: UUID) -> Response[SyncProblemsResponse]:
         """Raise SyncNotFound."""
         _, groups = await self._database.read(for_active_merchant(syncs.problems), merchant, sync_id)
-        return Response(
-            {
-                "data": [
-                    {
-                        "code": group.code,
-                        "count": group.count,
-                        "samples": [
-                            {"recordId": each.record_id, "pointer": each.pointer, "message": each.message}
-                            for each in group.samples
-                        ],
-                    }
-                    for group in groups
-                ],
-                "meta": {},
-            }
-        )
+        return Response({"data": [problem_group(each) for each in groups], "meta": {}})
 
 
 def one_sync(sync: Sync, waited: int = 0) -> Response[SyncResponse]:

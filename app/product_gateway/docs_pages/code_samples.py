@@ -88,8 +88,7 @@ def with_code_samples(document: documents.Document) -> documents.Document:
 def _request(document: documents.Document, path: str, method: str, operation: documents.Document) -> Request:
     """Return the request with the spec's examples: path parameters, and query parameters that have a default."""
     query = []
-    for each in [*document["paths"][path].get("parameters", []), *operation.get("parameters", [])]:
-        parameter = documents.resolve(document, each)
+    for parameter in documents.parameters(document, path, operation):
         value = quote(str(parameter["example"]), safe="")
         if parameter["in"] == "path":
             path = path.replace(f"{{{parameter['name']}}}", value)

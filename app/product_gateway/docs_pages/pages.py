@@ -10,7 +10,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin
@@ -28,12 +28,7 @@ HERE = Path(__file__).parent
 OWN = HERE / "assets"
 VENDORED = HERE / "vendored"
 INDEX, DOCS, TRY_OUT, REFERENCE = "index.html", "docs.html", "try.html", "reference.js"
-MEDIA_TYPES = {
-    ".css": "text/css",
-    ".html": "text/html",
-    ".js": "text/javascript",
-    ".svg": "image/svg+xml",
-}
+MEDIA_TYPES = {".css": "text/css", ".html": "text/html", ".js": "text/javascript", ".svg": "image/svg+xml"}
 FOREVER = "public, max-age=31536000, immutable"
 REVALIDATE = "no-cache"  # clients store it and revalidate it at each use (RFC 9111 §5.2.2.4)
 HASHED = (".css", ".js")
@@ -140,39 +135,48 @@ def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
 
 
-class Pages:
-    """The pages and the spec. With `shown` False there are no pages, only the spec."""
+class PageHandlers:
+    """Handlers that serve the pages and the spec. With `shown` False there are no pages, only the spec."""
 
     def __init__(self, *, shown: bool) -> None:
         self._shown = shown
-        self.spec: Response[Any] = FileAtPath(lru_cache(maxsize=MAX_PREFIXES)(_spec_at))
-        self._at_path = {name: FileAtPath(self._page_at(name)) for name in POLICIES}
+        self._spec = FileAtPath(lru_cache(MAX_PREFIXES)(_spec_at))
+        self._at_path = {name: FileAtPath(lru_cache(MAX_PREFIXES)(partial(self._page_at, name))) for name in POLICIES}
 
-    def page(self, name: str) -> Response[Any]:
-        """Return one of the three pages. Raise PageNotFound."""
-        if not self._shown:
-            raise PageNotFound
-        return self._at_path[name]
+    async def get_spec(self) -> Response[Any]:
+        """Return the spec as YAML (RFC 9512)."""
+        return self._spec
 
-    def _page_at(self, name: str) -> Callable[[str], File]:
-        @lru_cache(maxsize=MAX_PREFIXES)
-        def with_prefix(prefix: str) -> File:
-            page = self._pages[name]
-            if not prefix:
-                return page
-            content = _LINK.sub(
-                lambda link: f'{link[1]}="{urljoin(prefix + PATHS[name], link[2])}"', page.body.decode()
-            )
-            return as_file(content.encode(), name, REVALIDATE, policy=POLICIES[name])
+    async def get_index(self) -> Response[Any]:
+        """Raise PageNotFound."""
+        return self._page(INDEX)
 
-        return with_prefix
+    async def get_docs(self) -> Response[Any]:
+        """Raise PageNotFound."""
+        return self._page(DOCS)
 
-    def asset(self, name: str) -> File:
+    async def get_try_out(self) -> Response[Any]:
+        """Raise PageNotFound."""
+        return self._page(TRY_OUT)
+
+    async def get_docs_asset(self, name: str) -> File:
         """Return an asset by its published name. Raise PageNotFound."""
         found = self._assets.get(self._published.get(name, "")) if self._shown else None
         if found is None:
             raise PageNotFound
         return found
+
+    def _page(self, name: str) -> Response[Any]:
+        if not self._shown:
+            raise PageNotFound
+        return self._at_path[name]
+
+    def _page_at(self, name: str, prefix: str) -> File:
+        page = self._pages[name]
+        if not prefix:
+            return page
+        content = _LINK.sub(lambda link: f'{link[1]}="{urljoin(prefix + PATHS[name], link[2])}"', page.body.decode())
+        return as_file(content.encode(), name, REVALIDATE, policy=POLICIES[name])
 
     @cached_property
     def _assets(self) -> dict[str, File]:
@@ -196,7 +200,7 @@ class Pages:
 
 def _spec_at(prefix: str) -> File:
     """Return the spec with the prefix in its server URL (OpenAPI 3.0.3, Server Object) and its image links."""
-    text = documents.text(documents.GATEWAY)
+    text = documents.path(documents.GATEWAY).read_bytes()
     if prefix:
         for old, new in ((b"\n  - url: /\n", b"\n  - url: %s\n"), (b"](/docs/", b"](%s/docs/")):
             text = text.replace(old, new % prefix.encode())

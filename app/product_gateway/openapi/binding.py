@@ -24,10 +24,10 @@ from product_gateway.http.context import request_context
 from product_gateway.http.limits import LARGEST_BODY_BYTES
 from product_gateway.http.responses import DeferredResponse, EventStream, Response
 from product_gateway.openapi import documents
+from product_gateway.openapi.parameters import RequestValidation
 from product_gateway.openapi.routing import Routing
 from product_gateway.openapi.scaffold import skeletons
-from product_gateway.openapi.security import Authenticate, AuthenticateRequest, Bearer, RequestAuthenticator, Security
-from product_gateway.openapi.validation import RequestValidation
+from product_gateway.openapi.security import Authenticate, Authenticator, Security
 
 Handler = Callable[..., Awaitable[Response[Any] | DeferredResponse[Any]]]
 
@@ -40,7 +40,6 @@ def bind(
     document: documents.Document,
     *handlers: object,
     authenticate: Authenticate | None = None,
-    authenticate_request: AuthenticateRequest | None = None,
     describe_error: Callable[[Exception], Response[Any]],
     authorize: Callable[[Any], Awaitable[Any]] = _identity,
     middleware: Callable[[ASGIApp], ASGIApp] = lambda app: app,
@@ -50,9 +49,9 @@ def bind(
     """Return the application that serves the operations of `document`.
 
     Secured operations: `authenticate` returns the caller, before the parameters are validated. `authorize` then turns
-    the caller into the handler's first argument. `authenticate_request` replaces `authenticate` where a token is not
-    enough: it gets the whole request. `describe_error` maps exceptions to responses, also those of `middleware`, which
-    wraps the pipeline. Raise SettingsError if spec and handlers do not fit, or no function authenticates.
+    the caller into the handler's first argument. `describe_error` maps exceptions to responses, also those of
+    `middleware`, which wraps the pipeline. Raise SettingsError if spec and handlers do not fit, or no function
+    authenticates.
     """
     operations = {each["operationId"]: each for _, _, each in documents.operations(document)}
     methods = _methods(document, handlers)
@@ -61,15 +60,9 @@ def bind(
         for operation_id, each in operations.items()
     }
     secured = any(documents.is_secured(document, each) for each in operations.values())
-    if secured and authenticate is None and authenticate_request is None:
-        raise SettingsError("The spec has operations that need a token. Pass authenticate or authenticate_request.")
-    security = {}
-    if authenticate:
-        bearer = Bearer(authenticate, operations)
-        security = {"bearer": lambda: bearer}
-    elif authenticate_request:
-        authenticator = RequestAuthenticator(authenticate_request)
-        security = {"bearer": lambda: authenticator, "apiKey": lambda: authenticator}
+    if secured and authenticate is None:
+        raise SettingsError("The spec has operations that need a token. Pass authenticate.")
+    authenticator = authenticate and Authenticator(authenticate, operations)
     app = ConnexionMiddleware(
         Dispatch(endpoints),
         middlewares=[
@@ -82,7 +75,7 @@ def bind(
             LifespanMiddleware,
         ],
         lifespan=lifespan,
-        security_map=security,
+        security_map=dict.fromkeys(("bearer", "apiKey"), lambda: authenticator) if authenticator else {},
         resolver=Resolver(methods.__getitem__),
         validate_responses=validate_responses,
         swagger_ui_options=SwaggerUIOptions(serve_spec=False, swagger_ui=False),
@@ -104,28 +97,27 @@ def _methods(document: documents.Document, handlers: Sequence[object]) -> dict[s
                 )
             if not name.startswith("_"):
                 found[name] = method
-    wanted = {pythonic(operation["operationId"]) for _, _, operation in documents.operations(document)}
-    if extra := [_label(method, name) for name, method in sorted(found.items()) if name not in wanted]:
-        raise SettingsError(f"Handlers without an operation in the spec: {', '.join(extra)}")
     ids = [operation["operationId"] for _, _, operation in documents.operations(document)]
+    unknown = sorted(found.keys() - {pythonic(each) for each in ids})
+    if unknown:
+        labels = ", ".join(_label(found[name], name) for name in unknown)
+        raise SettingsError(f"Handlers without an operation in the spec: {labels}")
     if missing := [each for each in ids if pythonic(each) not in found]:
         owners = ", ".join(type(each).__name__ for each in handlers)
         raise SettingsError(
             f"The spec has operations without a handler. Paste into {owners}:\n\n{skeletons(document, missing)}"
         )
-    methods = {each: found[pythonic(each)] for each in ids}
     for path, verb, operation in documents.operations(document):
-        operation_id = operation["operationId"]
-        parameters = [*document["paths"][path].get("parameters", []), *operation.get("parameters", [])]
-        names = {pythonic(documents.resolve(document, parameter)["name"]) for parameter in parameters}
+        name = pythonic(operation["operationId"])
+        names = {pythonic(each["name"]) for each in documents.parameters(document, path, operation)}
         secured = documents.is_secured(document, operation)
-        signature = list(inspect.signature(methods[operation_id]).parameters)
+        signature = list(inspect.signature(found[name]).parameters)
         if set(signature[secured:]) != names or (secured and not signature):
             raise SettingsError(
-                f"{_label(methods[operation_id], pythonic(operation_id))} does not take the parameters of "
-                f"{verb.upper()} {path}. Its skeleton:\n\n{skeletons(document, [operation_id])}"
+                f"{_label(found[name], name)} does not take the parameters of {verb.upper()} {path}. "
+                f"Its skeleton:\n\n{skeletons(document, [operation['operationId']])}"
             )
-    return methods
+    return {each: found[pythonic(each)] for each in ids}
 
 
 def _label(handler: Any, name: str) -> str:

@@ -2,9 +2,10 @@
 
 from datetime import datetime
 
+from product_gateway.model.catalog import RejectionGroup
 from product_gateway.model.syncs import Sync
 from product_gateway.openapi.types import Sync as SyncBody
-from product_gateway.openapi.types import SyncWarning
+from product_gateway.openapi.types import SyncProblemGroup, SyncProblemSample, SyncWarning
 
 
 def sync_body(sync: Sync) -> SyncBody:
@@ -46,6 +47,13 @@ def _warnings(sync: Sync) -> list[SyncWarning]:
         "no longer has them. Give every record an id; the sync's problems say what is wrong."
     )
     return [{"code": "RECORDS_NOT_REMOVED", "detail": detail}]
+
+
+def problem_group(group: RejectionGroup) -> SyncProblemGroup:
+    samples: list[SyncProblemSample] = [
+        {"recordId": each.record_id, "pointer": each.pointer, "message": each.message} for each in group.samples
+    ]
+    return {"code": group.code, "count": group.count, "samples": samples}
 
 
 def rfc3339(instant: datetime) -> str:

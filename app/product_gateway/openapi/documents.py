@@ -22,16 +22,11 @@ def path(name: str) -> Path:
     return packaged if packaged.is_file() else here.parents[2] / "openapi" / name
 
 
-def text(name: str) -> bytes:
-    """Return the document's YAML in UTF-8."""
-    return path(name).read_bytes()
-
-
 @cache
 def load(name: str) -> Document:
     """Return the parsed document with unresolved `$ref`s. It is cached: never change it."""
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    document: Document = yaml.load(text(name), Loader=loader)  # noqa: S506 - both loaders are safe
+    document: Document = yaml.load(path(name).read_bytes(), Loader=loader)  # noqa: S506 - both loaders are safe
     return document
 
 
@@ -41,6 +36,12 @@ def operations(document: Document) -> Iterator[tuple[str, str, Document]]:
         for method in METHODS:
             if method in item:
                 yield template, method, item[method]
+
+
+def parameters(document: Document, path: str, operation: Document) -> list[Document]:
+    """Return the parameters of the path and of the operation, resolved."""
+    found = [*document["paths"][path].get("parameters", []), *operation.get("parameters", [])]
+    return [resolve(document, each) for each in found]
 
 
 def is_secured(document: Document, operation: Document) -> bool:
@@ -59,36 +60,23 @@ def resolve(document: Document, node: Document) -> Document:
 
 
 def without_responses(document: Document) -> Document:
-    """Return the document reduced to what routing and validation need: Connexion loads it several times as fast."""
+    """Return what routing and validation need, without `$ref`s: Connexion loads it several times as fast."""
     nothing = {"default": {"description": "left out"}}
     paths = {
         template: {key: {**value, "responses": nothing} if key in METHODS else value for key, value in item.items()}
         for template, item in document["paths"].items()
     }
-    parameters = {
-        name: {key: value for key, value in each.items() if key not in ("example", "examples")}
-        for name, each in document.get("components", {}).get("parameters", {}).items()
-    }
-    wanted: dict[str, Any] = {}
-    _collect(document, [parameters, [item.get("parameters") for item in paths.values()], paths], wanted)
-    schemes = document.get("components", {}).get("securitySchemes", {})
-    components = {"parameters": parameters, "schemas": wanted, "securitySchemes": schemes}
     kept: Document = {key: document[key] for key in ("openapi", "info", "servers", "security") if key in document}
-    return {**kept, "paths": paths, "components": components}
+    schemes = document.get("components", {}).get("securitySchemes", {})
+    return {**kept, "paths": _inlined(document, paths), "components": {"securitySchemes": schemes}}
 
 
-def _collect(document: Document, node: Any, wanted: dict[str, Any]) -> None:
-    """Collect the schemas that the node references, directly or indirectly."""
-    if isinstance(node, dict):
-        name = str(node.get("$ref", "")).partition("#/components/schemas/")[2]
-        if name and name not in wanted:
-            wanted[name] = document["components"]["schemas"][name]
-            _collect(document, wanted[name], wanted)
-        for each in node.values():
-            _collect(document, each, wanted)
-    elif isinstance(node, list):
-        for each in node:
-            _collect(document, each, wanted)
+def _inlined(document: Document, node: Any) -> Any:
+    if isinstance(node, list):
+        return [_inlined(document, each) for each in node]
+    if not isinstance(node, dict):
+        return node
+    return {key: _inlined(document, value) for key, value in resolve(document, node).items()}
 
 
 def json_schema(document: Document, name: str) -> Document:

@@ -1,4 +1,4 @@
-"""The parameters of an operation: compiled from the spec once, parsed and validated at every request."""
+"""Request validation: an operation's parameters, compiled from the spec once, parsed at every request."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -6,9 +6,16 @@ from typing import Annotated, Any, Literal
 from urllib.parse import parse_qsl
 
 from connexion.decorators.parameter import pythonic
+from connexion.middleware.request_validation import (
+    RequestValidationAPI,
+    RequestValidationMiddleware,
+    RequestValidationOperation,
+)
 from pydantic import Field, TypeAdapter, ValidationError
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from product_gateway.errors import InvalidRequest
+from product_gateway.http.context import request_context
 from product_gateway.openapi import documents
 
 UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
@@ -178,3 +185,33 @@ class Parameters:
                 raise InvalidRequest(f"The query parameter {name} is given more than once.")
             arguments[parameter.argument] = parameter.parse(text)
         return arguments
+
+
+class CompiledOperation(RequestValidationOperation):  # type: ignore[misc]
+    """Validation of the requests of one operation."""
+
+    def __init__(self, next_app: ASGIApp, **kwargs: Any) -> None:
+        super().__init__(next_app, **kwargs)
+        self._parameters = Parameters(self._operation.parameters)
+        if self._operation.request_body:
+            raise NotImplementedError("request bodies: no operation has one yet")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Store the operation's arguments in the request context. Raise InvalidRequest."""
+        arguments = self._parameters.parse(scope["path_params"], scope["query_string"], scope["headers"])
+        request_context(scope).arguments = arguments
+        await self.next_app(scope, receive, send)
+
+
+class CompiledValidationAPI(RequestValidationAPI):  # type: ignore[misc]
+    """A RequestValidationAPI of compiled operations."""
+
+    def make_operation(self, operation: Any) -> CompiledOperation:
+        """Override: Connexion calls this for each operation of the spec."""
+        return CompiledOperation(self.next_app, operation=operation)
+
+
+class RequestValidation(RequestValidationMiddleware):  # type: ignore[misc]
+    """Connexion's request validation over compiled operations."""
+
+    api_cls = CompiledValidationAPI

@@ -13,70 +13,42 @@ from product_gateway.openapi.router import PathTrie
 from product_gateway.telemetry.logs import bind
 
 
-class PathOperations:
-    """The operations of one path by method, with a complete `Allow` header (RFC 9110 §10.2.1)."""
-
-    def __init__(self) -> None:
-        self._by_method: dict[str, RoutingOperation] = {}
-
-    def add(self, method: str, operation: RoutingOperation) -> None:
-        """Add an operation. GET also serves HEAD (RFC 9110 §9.3.2)."""
-        self._by_method[method.upper()] = operation
-        if method == "get":
-            self._by_method["HEAD"] = operation
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Call the operation of the method. Raise HTTPException 405."""
-        operation = self._by_method.get(scope["method"])
-        if operation is None:
-            methods = sorted(self._by_method)
-            allow = ", ".join(methods)
-            raise HTTPException(405, f"This path answers to {allow}; not to {scope['method'][:32]}.", {"Allow": allow})
-        bind(operation=operation.operation_id)
-        scope["path_params"] = {name: _decoded(value) for name, value in scope["path_params"].items()}
-        await _call(operation, scope, receive, send)
-
-
-async def _call(operation: RoutingOperation, scope: Scope, receive: Receive, send: Send) -> None:
-    """Do what RoutingOperation.__call__ does, without its copy of the scope, which only a Starlette mount needs."""
-    routing = {"api_base_path": "", "operation_id": operation.operation_id}
-    scope.setdefault("extensions", {})["connexion_routing"] = routing
-    await operation.next_app(scope, receive, send)
-
-
-class PathRouter:
-    """A router that replaces Starlette's, which tries one regular expression after another."""
-
-    def __init__(self, default: RoutingOperation) -> None:
-        self.paths: PathTrie[PathOperations] = PathTrie()
-        self._default = default
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Call the operations of the path, or the default if no path matches."""
-        found = self.paths.find(scope["path"])
-        if found is None:
-            await _call(self._default, scope, receive, send)
-        else:
-            operations, scope["path_params"] = found
-            await operations(scope, receive, send)
-
-
 class PathsAPI(RoutingAPI):  # type: ignore[misc]  # Connexion has no types
-    """Connexion's routing by a trie, without redirects for a trailing slash."""
+    """Connexion's routing by a trie, not one regular expression after another; no redirects for a trailing slash."""
 
     def __init__(self, specification: Any, *, next_app: ASGIApp, **kwargs: Any) -> None:
-        self.by_path = PathRouter(RoutingOperation(None, next_app))
+        self._paths: PathTrie[dict[str, RoutingOperation]] = PathTrie()
+        self._default = RoutingOperation(None, next_app)
         super().__init__(specification, next_app=next_app, **kwargs)
 
     def _add_operation_internal(
         self, method: str, path: str, operation: RoutingOperation, name: str | None = None
     ) -> None:
         path = re.sub(r":\w+}", "}", path)  # Connexion's converters; validation reports wrong values
-        operations = self.by_path.paths.get(path)
-        if operations is None:
-            operations = PathOperations()
-            self.by_path.paths.put(path, operations)
-        operations.add(method, operation)
+        by_method = self._paths.get(path)
+        if by_method is None:
+            by_method = {}
+            self._paths.put(path, by_method)
+        by_method[method.upper()] = operation
+        if method == "get":
+            by_method["HEAD"] = operation  # RFC 9110 §9.3.2
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Call the operation of path and method, or the default if no path matches. Raise HTTPException 405."""
+        operation = self._default
+        if found := self._paths.find(scope["path"]):
+            by_method, values = found
+            if scope["method"] not in by_method:
+                allow = ", ".join(sorted(by_method))  # complete (RFC 9110 §10.2.1)
+                said = f"This path answers to {allow}; not to {scope['method'][:32]}."
+                raise HTTPException(405, said, {"Allow": allow})
+            operation = by_method[scope["method"]]
+            bind(operation=operation.operation_id)
+            scope["path_params"] = {name: _decoded(value) for name, value in values.items()}
+        # As in RoutingOperation.__call__, without its copy of the scope, which only a Starlette mount needs.
+        routing = {"api_base_path": "", "operation_id": operation.operation_id}
+        scope.setdefault("extensions", {})["connexion_routing"] = routing
+        await operation.next_app(scope, receive, send)
 
 
 class Routing(RoutingMiddleware):  # type: ignore[misc]
@@ -84,7 +56,7 @@ class Routing(RoutingMiddleware):  # type: ignore[misc]
 
     def add_api(self, specification: Any, **kwargs: Any) -> None:
         """Override: use the router of the one API directly, without a mount."""
-        self.router = PathsAPI(specification, next_app=self.app, **kwargs).by_path
+        self.router = PathsAPI(specification, next_app=self.app, **kwargs)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Raise InvalidRequest if the path is not UTF-8."""

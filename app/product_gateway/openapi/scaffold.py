@@ -23,8 +23,7 @@ def _skeleton(document: documents.Document, path: str, operation: documents.Docu
     arguments = ["self"]
     if documents.is_secured(document, operation):
         arguments.append("merchant: Merchant")
-    for each in [*document["paths"][path].get("parameters", []), *operation.get("parameters", [])]:
-        parameter = documents.resolve(document, each)
+    for parameter in documents.parameters(document, path, operation):
         optional = not parameter.get("required") and "default" not in documents.resolve(document, parameter["schema"])
         kind = _type(document, parameter["schema"]) + (" | None" if optional else "")
         arguments.append(f"{pythonic(parameter['name'])}: {kind}")

@@ -10,11 +10,8 @@ from starlette.types import Receive, Scope, Send
 from product_gateway.errors import NotAuthenticated
 from product_gateway.openapi import documents
 
-Authenticate = Callable[[str, documents.Document], Awaitable[Any]]
-"""Return the caller for a bearer token and an operation object. Raise NotAuthenticated or NotAllowed."""
-
-AuthenticateRequest = Callable[[Scope], Awaitable[Any]]
-"""Return the caller for a whole request. Raise NotAuthenticated or NotAllowed."""
+Authenticate = Callable[[Scope, documents.Document], Awaitable[Any]]
+"""Return the caller for a request and an operation object. Raise NotAuthenticated or NotAllowed."""
 
 
 class _SecurityRequest:
@@ -51,40 +48,34 @@ class Security(SecurityMiddleware):  # type: ignore[misc]
     api_cls = SecuredAPI
 
 
-class Bearer(AbstractSecurityHandler):  # type: ignore[misc]
-    """The handler of the `bearer` scheme (RFC 6750): passes the token to `authenticate`."""
+class Authenticator(AbstractSecurityHandler):  # type: ignore[misc]
+    """The handler of all security schemes: passes the request to `authenticate`."""
 
     def __init__(self, authenticate: Authenticate, operations: dict[str, documents.Document]) -> None:
         self._authenticate = authenticate
         self._operations = operations
 
     def get_fn(self, security_scheme: documents.Document, required_scopes: Sequence[str]) -> Callable[..., Any]:
-        """Override: Connexion calls this for each operation that names the scheme."""
-        return self._verify
-
-    async def _verify(self, request: Any) -> dict[str, Any]:
-        values = [value for name, value in request.scope["headers"] if name == b"authorization"]
-        operation_id = request.scope["extensions"]["connexion_routing"]["operation_id"]
-        caller = await self._authenticate(bearer_token(values), self._operations[operation_id])
-        return {"caller": caller}
-
-
-class RequestAuthenticator(AbstractSecurityHandler):  # type: ignore[misc]
-    """The handler of all schemes at once: passes the whole request to `authenticate`."""
-
-    def __init__(self, authenticate: AuthenticateRequest) -> None:
-        self._authenticate = authenticate
-
-    def get_fn(self, security_scheme: documents.Document, required_scopes: Sequence[str]) -> Callable[..., Any]:
         """Override: Connexion calls this for each operation and scheme. One of them is enough."""
         return self._verify if security_scheme["type"] == "http" else lambda _: NO_VALUE
 
     async def _verify(self, request: Any) -> dict[str, Any]:
-        return {"caller": await self._authenticate(request.scope)}
+        operation_id = request.scope["extensions"]["connexion_routing"]["operation_id"]
+        return {"caller": await self._authenticate(request.scope, self._operations[operation_id])}
 
 
-def bearer_token(values: list[bytes]) -> str:
+def by_bearer_token(authenticate: Callable[[str, documents.Document], Awaitable[Any]]) -> Authenticate:
+    """Return `authenticate` for the bearer token of a request (RFC 6750)."""
+
+    async def authenticate_request(scope: Scope, operation: documents.Document) -> Any:
+        return await authenticate(bearer_token(scope), operation)
+
+    return authenticate_request
+
+
+def bearer_token(scope: Scope) -> str:
     """Return the token of the Authorization header. Raise NotAuthenticated."""
+    values: list[bytes] = [value for name, value in scope["headers"] if name == b"authorization"]
     if not values:
         raise NotAuthenticated("A bearer token is needed: Authorization: Bearer …", presented=False)
     if len(values) > 1:

@@ -14,26 +14,24 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from product_gateway.api.app import QUIET, SECONDS_FOR_THE_DATABASE
 from product_gateway.api.error_responses import describe_error
+from product_gateway.api.health import HealthHandlers
 from product_gateway.db import syncs
 from product_gateway.db.database import Database, connect
-from product_gateway.db.readiness import Readiness
 from product_gateway.db.single_flight import SingleFlight
 from product_gateway.http.middleware.request_context import RequestContextMiddleware
 from product_gateway.http.responses import Response
 from product_gateway.model.syncs import CatalogSize
 from product_gateway.openapi import documents
 from product_gateway.openapi.binding import bind
-from product_gateway.openapi.types import HealthResponse
-from product_gateway.operations.monitor.handlers import LOOKING, Access, Monitor, token_digest
+from product_gateway.operations.monitor.auth import Access, token_digest
+from product_gateway.operations.monitor.handlers import LOOKING, Monitor
 from product_gateway.settings import Settings
 from product_gateway.supervisor import Loop, Supervisor
 from product_gateway.telemetry import logs
 from product_gateway.telemetry.metrics import MEDIA_TYPE, QUEUE_METRICS, Metrics
 
-MONITOR = "/monitor"
 QUEUE_STATS_TTL = 5.0  # seconds
 SCRAPE_TIMEOUT = 1.0  # seconds for the database: Prometheus drops a scrape that takes too long
-HEALTHY: Response[HealthResponse] = Response({"data": {"status": "ok"}, "meta": {}})
 
 
 def create_operations_app(
@@ -43,11 +41,12 @@ def create_operations_app(
 
     Contacts nothing before the first request. Raises SettingsError.
     """
+    supervisor = supervisor or Supervisor(metrics)
     digest = token_digest(settings)
     database = connect(settings.database, deadline=SECONDS_FOR_THE_DATABASE, may_create=False)
     access = Access(settings, database, digest)
     catalog_limit = CatalogSize(settings.max_catalog_records, settings.max_catalog_bytes)
-    operations = Operations(database, metrics, access, catalog_limit, supervisor)
+    monitor = Monitor(database, metrics, access, catalog_limit, supervisor)
 
     @asynccontextmanager
     async def lifespan(_: Any) -> AsyncIterator[None]:
@@ -56,18 +55,26 @@ def create_operations_app(
         finally:
             database.close()
 
+    def error_or_page(error: Exception) -> Response[Any]:
+        answer = describe_error(error)
+        # A Link points to the gateway's port.
+        answer = replace(answer, headers={name: each for name, each in answer.headers.items() if name != "Link"})
+        return monitor.as_page(answer, str(logs.context().get("operation", "")))
+
     app = bind(
         documents.load(documents.OPERATIONS),
-        operations,
-        authenticate_request=access.guard,
+        monitor,
+        HealthHandlers(database, supervisor),
+        MetricsHandlers(database, metrics),
+        authenticate=access.guard,
         middleware=functools.partial(HostCheck, require_host=access.require_host),
-        describe_error=operations.describe_error,
+        describe_error=error_or_page,
         lifespan=lifespan,
         validate_responses=settings.validate_responses,
     )
     quiet = (*QUIET, "getMetrics", *LOOKING)
     context = RequestContextMiddleware(app, answered=lambda *_: None, access_log=settings.access_log, quiet=quiet)
-    return context, operations.close_streams
+    return context, monitor.close_streams
 
 
 class HostCheck:
@@ -79,26 +86,18 @@ class HostCheck:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Raises NotAllowed."""
-        if scope["type"] == "http" and not scope["path"].startswith(MONITOR):
+        if scope["type"] == "http" and not scope["path"].startswith("/monitor"):
             self._require_host(scope)
         await self._app(scope, receive, send)
 
 
-class Operations(Monitor):
-    """The handlers of openapi/operations.yaml: the monitor's, metrics and health."""
+class MetricsHandlers:
+    """The metrics of this process and of the queue."""
 
-    def __init__(
-        self,
-        database: Database,
-        metrics: Metrics,
-        access: Access,
-        catalog_limit: CatalogSize,
-        supervisor: Supervisor | None = None,
-    ) -> None:
-        self._supervisor = supervisor or Supervisor(metrics)
-        super().__init__(database, metrics, access, catalog_limit, self._supervisor)
+    def __init__(self, database: Database, metrics: Metrics) -> None:
+        self._database = database
+        self._metrics = metrics
         self._queue_loop = Loop(QUEUE_METRICS, metrics)
-        self._readiness = Readiness(database)
         self._queue_stats = SingleFlight(QUEUE_STATS_TTL)
 
     async def get_metrics(self) -> Response[bytes]:
@@ -112,25 +111,6 @@ class Operations(Monitor):
         except TimeoutError:
             self._metrics.set_queue_stats(None)
         return Response(self._metrics.exposition(), media_type=MEDIA_TYPE)
-
-    async def get_liveness(self) -> Response[HealthResponse]:
-        """Answer that the process is alive."""
-        return HEALTHY
-
-    async def get_readiness(self) -> Response[HealthResponse]:
-        """Check the database and the background loops. Raises Unavailable."""
-        await self._readiness.check()
-        self._supervisor.check()
-        return HEALTHY
-
-    def describe_error(self, error: Exception) -> Response[Any]:
-        """Map an exception to a response, or to a page where a browser asked for one.
-
-        Drops `Link`, which points to the gateway's port.
-        """
-        answer = describe_error(error)
-        answer = replace(answer, headers={name: each for name, each in answer.headers.items() if name != "Link"})
-        return self.as_page(answer, str(logs.context().get("operation", "")))
 
     async def _read_queue_stats(self) -> None:
         self._database.start_deadline()

@@ -16,6 +16,7 @@ from product_gateway.http.responses import Response
 from product_gateway.model.syncs import EntityType
 from product_gateway.openapi import documents
 from product_gateway.openapi.binding import bind
+from product_gateway.openapi.security import by_bearer_token
 from product_gateway.sample.catalog_file import Catalog, Record
 
 logger = logging.getLogger(__name__)
@@ -40,7 +41,7 @@ def create_sample_app(catalog: Catalog, *, token: str | None, delay: float = 0.0
 
     handlers = ProductService(catalog, delay)
     document = documents.load(documents.PRODUCT_SERVICE)
-    return bind(document, handlers, authenticate=authenticate, describe_error=describe_error)
+    return bind(document, handlers, authenticate=by_bearer_token(authenticate), describe_error=describe_error)
 
 
 class ProductService:

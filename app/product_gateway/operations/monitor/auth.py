@@ -10,9 +10,9 @@ import ipaddress
 import re
 import secrets
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
 from starlette.types import Scope
 
@@ -20,6 +20,7 @@ from product_gateway.db import sessions
 from product_gateway.db.database import Database
 from product_gateway.db.single_flight import SingleFlight
 from product_gateway.errors import NotAllowed, NotAuthenticated, PageNotFound, SettingsError
+from product_gateway.openapi.documents import Document
 from product_gateway.openapi.security import bearer_token
 from product_gateway.operations.monitor.attempts import Attempts
 from product_gateway.settings import PREFIX, Settings, listed
@@ -49,9 +50,12 @@ class Operator:
     """Who looks or acts."""
 
     address: str
-    signed_in: bool
-    secure: bool = False  # whether the request came over TLS, as far as is known
+    secure: bool  # whether the request came over TLS, as far as is known
     session: "Session | None" = None
+
+    @property
+    def signed_in(self) -> bool:
+        return self.session is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,16 +65,22 @@ class Session:
     id: str
     expires: int
 
-    @property
-    def expires_at(self) -> datetime:
-        """As a point in time."""
-        return datetime.fromtimestamp(self.expires, UTC)
-
 
 def token_digest(settings: Settings) -> bytes | None:
     """Return what the operator token is compared by, None where there is none. Raises SettingsError."""
     path = settings.operator_token_file
-    return None if path is None else _digest(_token_in(path))
+    if path is None:
+        return None
+    try:
+        token = path.read_text("ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        token = ""
+    if not re.fullmatch(rf"[\x21-\x7e]{{{SHORTEST_TOKEN},}}", token):
+        raise SettingsError(
+            f"{SETTING}: {path} does not hold an operator token: one line of at least {SHORTEST_TOKEN} ASCII "
+            "characters without spaces. One can be made with: openssl rand -hex 32"
+        )
+    return _digest(token)
 
 
 class Access:
@@ -87,7 +97,7 @@ class Access:
         self._attempts = Attempts()
         self._sessions = SingleFlight()
         self._ended_here: dict[str, int] = {}
-        self._is_for_this_machine = _is_loopback(settings.operations_host) or settings.operations_host == "localhost"
+        self._is_for_this_machine = _is_this_machine(settings.operations_host)
         self._names = {each.lower().rstrip(".") for each in listed(settings.operations_host_names)}
 
     def require_host(self, scope: Scope) -> None:
@@ -102,28 +112,28 @@ class Access:
             return
         if self._is_for_this_machine:
             what = "as localhost or 127.0.0.1"
-        elif _is_address(name) or PRIVATE_NAME.fullmatch(name):
+        elif _address(name) or PRIVATE_NAME.fullmatch(name):
             return
         else:
             what = "by its address"
         raise NotAllowed(f"The request asks for the host {name[:100]!r}. Ask {what}, or add the name to {NAMES}.")
 
-    async def guard(self, scope: Scope) -> Operator:
+    async def guard(self, scope: Scope, _: Document) -> Operator:
         """Raises NotAuthenticated or NotAllowed."""
         address = scope["client"][0] if scope.get("client") else ""
-        authorization = _values(scope, b"authorization")
+        secure = scope.get("scheme") == "https"  # a trusted proxy has said so in X-Forwarded-Proto
         if self._digest is None:
             _require_this_machine(scope, address)
-        elif authorization:
-            self._require_token(bearer_token(authorization), address)
+        elif _values(scope, b"authorization"):
+            self._require_token(bearer_token(scope), address)
             session = self._session_of(scope) if scope["method"] == "DELETE" else None
-            return Operator(address, signed_in=False, secure=_is_secure(scope), session=session)
+            return Operator(address, secure, session)
         session = self._session_of(scope)
         if self._digest is not None and (session is None or await self.has_ended(session)):
             raise NotAuthenticated(NEEDED, presented=False)
         if scope["method"] not in SAFE:
             _require_page_of_ours(scope)
-        return Operator(address, signed_in=session is not None, secure=_is_secure(scope), session=session)
+        return Operator(address, secure, session)
 
     def session(self, operator: Operator) -> str:
         """A Set-Cookie that stands for the token. Raises PageNotFound where there is none."""
@@ -141,7 +151,7 @@ class Access:
             self._ended_here = {each: until for each, until in self._ended_here.items() if until > now}
             self._ended_here[session.id] = session.expires
             self._database.start_deadline()
-            await self._database.write(sessions.end, session.id, session.expires_at)
+            await self._database.write(sessions.end, session.id, datetime.fromtimestamp(session.expires, UTC))
         return _cookie("", 0, secure=operator.secure)
 
     async def has_ended(self, session: Session) -> bool:
@@ -218,47 +228,24 @@ def _host(scope: Scope) -> str:
     return given.lower() if host is None else host[1].strip("[]").lower().rstrip(".")
 
 
-def _is_secure(scope: Scope) -> bool:
-    """Return whether the client uses TLS: a trusted proxy has said so in X-Forwarded-Proto."""
-    return str(scope.get("scheme")) == "https"
-
-
 def _is_this_machine(name: str) -> bool:
     return name == "localhost" or _is_loopback(name)
 
 
-def _is_address(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    with suppress(ValueError):
+        address = ipaddress.ip_address(text)
+        return getattr(address, "ipv4_mapped", None) or address
+    return None
 
 
 def _is_loopback(text: str) -> bool:
-    try:
-        address = ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    mapped = getattr(address, "ipv4_mapped", None)
-    return (mapped or address).is_loopback
+    address = _address(text)
+    return address is not None and address.is_loopback
 
 
 def _values(scope: Scope, name: bytes) -> list[bytes]:
     return [value for found, value in scope["headers"] if found == name]
-
-
-def _token_in(path: Path) -> str:
-    try:
-        token = path.read_text("ascii").strip()
-    except (OSError, UnicodeDecodeError):
-        token = ""
-    if not re.fullmatch(rf"[\x21-\x7e]{{{SHORTEST_TOKEN},}}", token):
-        raise SettingsError(
-            f"{SETTING}: {path} does not hold an operator token: one line of at least {SHORTEST_TOKEN} ASCII "
-            "characters without spaces. One can be made with: openssl rand -hex 32"
-        )
-    return token
 
 
 def _digest(token: str) -> bytes:

@@ -7,13 +7,12 @@ from typing import Any
 
 from product_gateway.db import events
 from product_gateway.db.monitor import Overview, SyncDetail, SyncRow
-from product_gateway.model.catalog import RejectionGroup
 from product_gateway.model.syncs import CatalogSize, SyncEvent, SyncStatus
 from product_gateway.model.webhooks import Delivery, DeliveryStatus
 from product_gateway.openapi import bodies
 from product_gateway.openapi.bodies import rfc3339
 from product_gateway.operations.monitor import remedies
-from product_gateway.operations.monitor.alerts import attention
+from product_gateway.operations.monitor.alerts import alerts
 
 Body = dict[str, Any]
 LONGEST_WORDS = 2000
@@ -55,11 +54,10 @@ def sync_body(run: SyncRow) -> Body:
 
 
 def overview_body(found: Overview) -> Body:
-    """What matters now."""
     by_status = {status: [each for each in found.groups if each.status is status] for status in SyncStatus}
     waiting = by_status[SyncStatus.QUEUED]
     return {
-        "attention": attention(found),
+        "attention": alerts(found),
         "failing": found.failing_in_all,
         "queue": {
             "waiting": sum(each.count for each in waiting),
@@ -71,13 +69,13 @@ def overview_body(found: Overview) -> Body:
     }
 
 
-def story_body(story: SyncDetail, limit: CatalogSize) -> Body:
+def detail_body(found: SyncDetail, limit: CatalogSize) -> Body:
     """Return a sync with its details and the sizes of its merchant's catalog, which may have up to `limit`."""
     return {
-        "sync": sync_body(story.run),
-        "timeline": [*map(_event, story.events), *map(_delivery, story.deliveries)],
-        "series": list(_series(story.events)),
-        "problems": [_group(each) for each in story.problems],
+        "sync": sync_body(found.run),
+        "timeline": [*map(_event, found.events), *map(_delivery, found.deliveries)],
+        "series": list(_series(found.events)),
+        "problems": [bodies.problem_group(each) for each in found.problems],
         "catalog": [
             {
                 "entityType": entity_type.value,
@@ -86,7 +84,7 @@ def story_body(story: SyncDetail, limit: CatalogSize) -> Body:
                 "bytes": size.bytes,
                 "maxBytes": limit.bytes,
             }
-            for entity_type, size in story.catalog.items()
+            for entity_type, size in found.catalog.items()
         ],
     }
 
@@ -145,11 +143,6 @@ def _series(found: Iterable[SyncEvent]) -> Iterable[Body]:
         if after.kind == events.PAGE and seconds > 0:
             speed = max(0, (after.number or 0) - read) / seconds
             yield {"at": rfc3339(after.at), "recordsPerSecond": round(speed, 1)}
-
-
-def _group(group: RejectionGroup) -> Body:
-    samples = [{"recordId": each.record_id, "pointer": each.pointer, "message": each.message} for each in group.samples]
-    return {"code": group.code, "count": group.count, "samples": samples}
 
 
 def _instant(instant: datetime | None) -> str | None:

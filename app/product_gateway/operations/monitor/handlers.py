@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import quote
 from uuid import UUID
 
-from product_gateway.api.cursors import encoded, place
+from product_gateway.api.cursors import next_in_history, place
 from product_gateway.db import monitor as queries
 from product_gateway.db.database import Database
 from product_gateway.db.single_flight import SingleFlight
@@ -16,8 +16,8 @@ from product_gateway.errors import Unavailable
 from product_gateway.http.responses import EventStream, Response
 from product_gateway.model.syncs import CatalogSize, EntityType, Sync, SyncStatus
 from product_gateway.openapi.bodies import rfc3339
-from product_gateway.operations.monitor.auth import Access, Operator, Session, token_digest
-from product_gateway.operations.monitor.bodies import Body, overview_body, story_body, sync_body
+from product_gateway.operations.monitor.auth import Access, Operator, Session
+from product_gateway.operations.monitor.bodies import Body, detail_body, overview_body, sync_body
 from product_gateway.operations.monitor.broadcast import Broadcaster, Parts
 from product_gateway.operations.monitor.rendering import BASES, PageRenderer
 from product_gateway.supervisor import Supervisor
@@ -27,7 +27,6 @@ from product_gateway.telemetry.metrics import Metrics
 logger = logging.getLogger(__name__)
 
 SYNCS_ON_THE_PAGE = 25
-HISTORY = "syncs"
 Filters = tuple[str | None, EntityType | None, SyncStatus | None, str | None]
 EVERYTHING: Filters = (None, None, None, None)
 
@@ -44,13 +43,13 @@ class Monitor:
         metrics: Metrics,
         access: Access,
         catalog_limit: CatalogSize,
-        supervisor: Supervisor | None = None,
+        supervisor: Supervisor,
     ) -> None:
         self._database = database
         self._metrics = metrics
         self._access = access
         self._catalog_limit = catalog_limit
-        self._drawing = PageRenderer()
+        self._pages = PageRenderer()
         self._views = SingleFlight()
         self._live = Broadcaster(self._parts, supervisor)
 
@@ -66,16 +65,15 @@ class Monitor:
         filters = (merchant, entity_type, status, cursor)
         recent = await self._recent(filters, SYNCS_ON_THE_PAGE)
         overview, as_of = await self._overview()
-        return self._drawing.monitor(overview, recent, filters, as_of, operator)
+        return self._pages.monitor(overview, recent, filters, as_of, operator)
 
     async def get_monitor_sync(self, operator: Operator, merchant: str, sync_id: UUID) -> Response[bytes]:
         """Raises SyncNotFound."""
-        story, as_of = await self._story(merchant, sync_id)
-        return self._drawing.sync(story, as_of, operator)
+        return self._pages.sync(*await self._detail(merchant, sync_id), operator)
 
     async def get_monitor_asset(self, name: str) -> Response[bytes]:
         """Raises PageNotFound."""
-        return self._drawing.asset(name)
+        return self._pages.asset(name)
 
     async def sign_in(self, operator: Operator) -> Response[Body]:
         """Raises PageNotFound where there is no token to sign in with."""
@@ -94,10 +92,7 @@ class Monitor:
 
     async def stream_monitor(self, operator: Operator) -> EventStream:
         """Raises Overloaded."""
-        session = operator.session
-        return EventStream(
-            self._live.stream() if session is None else self._live.stream(partial(self._is_over, session))
-        )
+        return EventStream(self._live.stream(partial(self._is_over, operator.session)))
 
     async def list_monitored_syncs(
         self,
@@ -113,8 +108,8 @@ class Monitor:
 
     async def get_monitored_sync(self, _: Operator, merchant: str, sync_id: UUID) -> Response[Body]:
         """Raises SyncNotFound."""
-        story, as_of = await self._story(merchant, sync_id)
-        return Response({"data": story, "meta": {"asOf": as_of}})
+        detail, as_of = await self._detail(merchant, sync_id)
+        return Response({"data": detail, "meta": {"asOf": as_of}})
 
     async def cancel_monitored_sync(self, operator: Operator, merchant: str, sync_id: UUID) -> Response[Body]:
         """Raises SyncNotFound, NoActiveSync."""
@@ -135,26 +130,20 @@ class Monitor:
 
     def as_page(self, answer: Response[Any], operation: str) -> Response[Any]:
         """Return an error as a page if the operation is a page."""
-        return self._drawing.error(answer, operation) if operation in BASES else answer
+        return self._pages.error(answer, operation) if operation in BASES else answer
 
     def close_streams(self) -> None:
         """Close all streams before a stop. May be called from any thread."""
         self._live.end()
 
-    async def _is_over(self, session: Session) -> bool:
+    async def _is_over(self, session: Session | None) -> bool:
         try:
-            return await self._access.has_ended(session)
+            return session is not None and await self._access.has_ended(session)
         except Unavailable:  # the stream shows nothing new meanwhile
             return False
 
     async def _act(
-        self,
-        operator: Operator,
-        what: str,
-        work: Callable[..., Sync],
-        merchant: str,
-        sync_id: UUID,
-        *more: str,
+        self, operator: Operator, what: str, work: Callable[..., Sync], merchant: str, sync_id: UUID, *more: str
     ) -> Response[Body]:
         logs.bind(merchant=merchant, sync_id=str(sync_id))
         self._database.start_deadline()
@@ -168,18 +157,17 @@ class Monitor:
         found = await self._views.get("overview", lambda: self._read(queries.overview))
         return overview_body(found), rfc3339(found.as_of)
 
-    async def _story(self, merchant: str, sync_id: UUID) -> tuple[Body, str]:
+    async def _detail(self, merchant: str, sync_id: UUID) -> tuple[Body, str]:
         found = await self._views.get((merchant, sync_id), lambda: self._read(queries.sync_detail, merchant, sync_id))
-        return story_body(found, self._catalog_limit), rfc3339(found.run.sync.as_of)
+        return detail_body(found, self._catalog_limit), rfc3339(found.run.sync.as_of)
 
     async def _recent(self, filters: Filters, size: int) -> Body:
         merchant, entity_type, status, cursor = filters
-        before = None if cursor is None else place(cursor)
+        before = place(cursor)
         runs, last = await self._views.get(
             (filters, size), lambda: self._read(queries.recent, merchant, entity_type, status, before, size)
         )
-        meta = {} if last is None else {"nextCursor": encoded(HISTORY, f"{last[0].isoformat()}/{last[1]}")}
-        return {"data": [sync_body(each) for each in runs], "meta": meta}
+        return {"data": [sync_body(each) for each in runs], "meta": next_in_history(last)}
 
     async def _read(self, work: Callable[..., Any], *arguments: Any) -> Any:
         self._database.start_deadline()
@@ -189,7 +177,4 @@ class Monitor:
         """Render the changing parts of the unfiltered page. Raises Unavailable."""
         overview, as_of = await self._overview()
         recent = await self._recent(EVERYTHING, SYNCS_ON_THE_PAGE)
-        return self._drawing.parts(overview, recent, datetime.fromisoformat(as_of))
-
-
-__all__ = ["LOOKING", "Access", "Monitor", "token_digest"]
+        return self._pages.parts(overview, recent, datetime.fromisoformat(as_of))

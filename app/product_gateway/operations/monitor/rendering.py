@@ -47,7 +47,6 @@ class PageRenderer:
         as_of: str,
         operator: Operator,
     ) -> Response[bytes]:
-        """The first page."""
         merchant, entity_type, status, cursor = filters
         chosen = {"merchant": merchant or "", "entity_type": entity_type or "", "status": status or ""}
         now = datetime.fromisoformat(as_of)
@@ -56,12 +55,11 @@ class PageRenderer:
             chosen=chosen, is_filtered=any(chosen.values()) or cursor is not None, mark=_mark(recent),
         )  # fmt: skip
 
-    def sync(self, story: Mapping[str, Any], as_of: str, operator: Operator) -> Response[bytes]:
-        """The page of one sync."""
+    def sync(self, detail: Mapping[str, Any], as_of: str, operator: Operator) -> Response[bytes]:
         now = datetime.fromisoformat(as_of)
         return self._page(
-            "sync.html", 200, base=BASES["getMonitorSync"], now=now, operator=operator, story=story,
-            sync=story["sync"], chart=_chart(story["series"]),
+            "sync.html", 200, base=BASES["getMonitorSync"], now=now, operator=operator, detail=detail,
+            sync=detail["sync"], chart=_chart(detail["series"]),
         )  # fmt: skip
 
     def error(self, answer: Response[Any], operation: str) -> Response[bytes]:
