@@ -31,7 +31,7 @@ SERVERS = re.compile(
 )
 NOT_RUN = {"make test": "it would run the tests of the pages again"}
 STARTS_WITHIN = 120  # seconds, on a busy machine
-TYPES_WITHIN = 1.0  # seconds that a reader needs for a command; a sync that was requested has begun meanwhile
+TYPING_SECONDS = 1.0  # a reader is no faster, and a requested sync begins meanwhile
 STOPS_WITHIN = 15
 ENDS_WITHIN = 240  # check-service sends hundreds of requests
 VARIABLE = [
@@ -200,7 +200,7 @@ def run(markdown: str, folder: Path) -> int:
         for command in commands(markdown):
             if command.program in NOT_RUN:
                 continue
-            time.sleep(TYPES_WITHIN)
+            time.sleep(TYPING_SECONDS)
             terminals[-1].type(command)
             done += 1
             if command.is_server:
