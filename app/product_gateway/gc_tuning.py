@@ -12,6 +12,7 @@ def freeze_startup_objects() -> None:
 
     Every long-running command calls this once after its start.
     """
+    gc.collect()  # what the start left behind is not kept
     gc.freeze()
     gc.set_threshold(50_000)  # allocations until the next collection
     gc.enable()
