@@ -11,6 +11,7 @@ import pytest
 from product_gateway.auth.keys import SCOPES
 from product_gateway.model.merchants import Platform
 from product_gateway.openapi import documents
+from product_gateway.telemetry.version import version
 from tests.support.contract import DOCUMENT, Gateway, error, gateway
 from tests.support.deployment import API
 
@@ -209,7 +210,7 @@ def test_health_needs_no_token_and_ignores_one(served: Gateway, path: str) -> No
     """Orchestrators and load balancers have no token."""
     for token in (None, "nonsense"):
         with served.client(token) as client:
-            assert client.get(path).json() == {"data": {"status": "ok"}, "meta": {}}
+            assert client.get(path).json() == {"data": {"status": "ok", "version": version()}, "meta": {}}
 
 
 @pytest.mark.parametrize(

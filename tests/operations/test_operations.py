@@ -17,6 +17,7 @@ from product_gateway.errors import SettingsError
 from product_gateway.openapi import documents
 from product_gateway.openapi.binding import bind
 from product_gateway.services import sockets
+from product_gateway.telemetry.version import version
 from tests.support import databases, sample_api
 from tests.support.deployment import ENDS_WITHIN, Deployment, within
 from tests.support.metrics_scrape import Scrape
@@ -62,7 +63,10 @@ def test_health_and_metrics_are_beside_a_worker_too(sqlite_deployment: Deploymen
         url = worker.operations_url()
         for path in ("/health/live", "/health/ready"):
             answer = httpx2.get(url + path)
-            assert (answer.status_code, answer.json()) == (200, {"data": {"status": "ok"}, "meta": {}})
+            assert (answer.status_code, answer.json()) == (
+                200,
+                {"data": {"status": "ok", "version": version()}, "meta": {}},
+            )
         assert Scrape(url).total("database_up") == 1
         assert httpx2.get(f"{url}/product-gateway/v1/products").status_code == 404
 

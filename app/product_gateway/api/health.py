@@ -5,8 +5,9 @@ from product_gateway.db.readiness import Readiness
 from product_gateway.http.responses import Response
 from product_gateway.openapi.types import HealthResponse
 from product_gateway.supervisor import Supervisor
+from product_gateway.telemetry.version import version
 
-HEALTHY: Response[HealthResponse] = Response({"data": {"status": "ok"}, "meta": {}})
+HEALTHY: Response[HealthResponse] = Response({"data": {"status": "ok", "version": version()}, "meta": {}})
 
 
 class HealthHandlers:

@@ -15,7 +15,6 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from importlib.metadata import version
 from typing import Any, Self
 
 import aiohttp
@@ -30,6 +29,7 @@ from product_gateway.http_client.name_lookups import Lookup, NameLookups, system
 from product_gateway.http_client.resolver import PublicOnlyResolver, is_public
 from product_gateway.http_client.retry_headers import wait_asked
 from product_gateway.http_client.tracebacks import release_locals
+from product_gateway.telemetry.version import version
 from product_gateway.telemetry.visible_text import visible
 
 MEBIBYTE = 1024 * 1024
@@ -59,9 +59,8 @@ def retry_after(response: Response) -> float | None:
     return wait_asked(response.headers.items())
 
 
-@cache
 def user_agent() -> str:
-    return f"product-gateway/{version('product-gateway')}"
+    return f"product-gateway/{version()}"
 
 
 @cache

@@ -132,6 +132,7 @@ class CollectionResponse(TypedDict):
 
 class Health(TypedDict):
     status: Literal["ok"]
+    version: str
 
 
 class HealthResponse(TypedDict):

@@ -8,7 +8,6 @@ import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from importlib.metadata import version
 from operator import attrgetter
 from typing import Annotated, Any, NamedTuple
 
@@ -18,6 +17,7 @@ from msgspec import Meta
 
 from product_gateway.model.catalog import DIGEST_BYTES, Record, Rejection
 from product_gateway.openapi import documents
+from product_gateway.telemetry.version import version
 
 # Numbers outside of these ranges are written differently by msgspec and orjson.
 _PLAIN = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | Annotated[float, Meta(gt=-1e15, lt=1e15)] | str | bool | None
@@ -78,7 +78,7 @@ class PageDecoder:
         self._decode_ids = _page(types.struct(only_id, {}), paging, schema["items"]["maxItems"])
         self._encode = msgspec.json.Encoder().encode_lines
         # Part of each digest, so that another version or another spec makes every record be decoded again.
-        self._rules = hashlib.blake2b(f"{version('product-gateway')} {document}".encode()).digest()
+        self._rules = hashlib.blake2b(f"{version()} {document}".encode()).digest()
 
     def split(self, content: bytes, max_record_bytes: int) -> RawPage | None:
         """Split a body into its records; None if it is not a page. Equal digests mean equal bytes and equal rules."""

@@ -6,6 +6,7 @@ clients cannot create series. docs/operations/README.md lists the same names.
 
 from collections.abc import Iterable, Sequence
 from functools import partial
+from platform import python_version
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client import GCCollector as GarbageCollector
@@ -16,6 +17,7 @@ from prometheus_client.registry import Collector
 
 from product_gateway.model.syncs import ACTIVE, ActiveSyncs, EntityType, SyncStatus
 from product_gateway.model.webhooks import PendingDeliveries
+from product_gateway.telemetry.version import version
 
 MEDIA_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 OURS = "product_gateway"
@@ -89,6 +91,8 @@ class Metrics:
             "Unexpected errors in background loops of this process, which go on after a pause.",
             ("loop",),
         )
+        build = gauge("build_info", "Always 1: the versions of the gateway and of Python.", ("python", "version"))
+        build.labels(python_version(), version()).set(1)
         self._queue = _Queue()
         self.registry.register(self._queue)
         self._answers: dict[tuple[str, int], tuple[Counter, Histogram]] = {}

@@ -5,7 +5,6 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib.metadata import version
 from typing import Any
 
 from opentelemetry.context import Context
@@ -18,6 +17,8 @@ from opentelemetry.trace import Link, NonRecordingSpan, SpanKind, Tracer, TraceS
 from opentelemetry.util.types import Attributes
 from requests import Response, Session
 
+from product_gateway.telemetry.version import version
+
 logger = logging.getLogger(__name__)
 
 SECONDS_TO_FLUSH = 1.5  # of the ten seconds that a process has to stop
@@ -29,14 +30,14 @@ def exporting_tracer(endpoint: str) -> Iterator[Tracer]:
     """A tracer whose spans a thread sends to `endpoint`. The exit flushes what is left, for SECONDS_TO_FLUSH."""
     # OpenTelemetry would log every failed batch, and might quote the headers that it sends.
     logging.getLogger("opentelemetry").setLevel(logging.CRITICAL + 1)
-    own = {"service.name": "product-gateway", "service.version": version("product-gateway")}
+    own = {"service.name": "product-gateway", "service.version": version()}
     resource = Resource.create(own).merge(OTELResourceDetector().detect())  # the operator's own names win
     exporter = LoggingExporter(endpoint)
     provider = TracerProvider(resource=resource, shutdown_on_exit=False)
     provider.sampler = LinkedSampler(provider.sampler)
     provider.add_span_processor(BatchSpanProcessor(exporter))
     try:
-        yield provider.get_tracer("product_gateway", version("product-gateway"))
+        yield provider.get_tracer("product_gateway", version())
     finally:
         flush = threading.Thread(target=provider.shutdown, name="last-traces", daemon=True)
         flush.start()

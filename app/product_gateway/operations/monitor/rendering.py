@@ -15,6 +15,7 @@ from product_gateway.http.responses import Response
 from product_gateway.model.syncs import EntityType, SyncStatus
 from product_gateway.operations.monitor.alerts import ago
 from product_gateway.operations.monitor.auth import Operator
+from product_gateway.telemetry.version import version
 from product_gateway.telemetry.visible_text import visible
 
 HERE = Path(__file__).parent
@@ -103,7 +104,7 @@ class PageRenderer:
         )
         made.filters |= {"number": _number, "length_of_time": ago, "since": _since, "clock": _clock, "day": _day}
         made.filters |= {"instant": datetime.fromisoformat, "wanted": _wanted}
-        made.globals |= {"STATES": STATES, "ENTITY_TYPES": [each.value for each in EntityType]}
+        made.globals |= {"VERSION": version(), "STATES": STATES, "ENTITY_TYPES": [each.value for each in EntityType]}
         return made
 
     @cached_property
