@@ -24,7 +24,7 @@ from tests.support.metrics_scrape import Scrape
 from tests.support.product_service_faults.misbehaviour import RECORDS
 
 NAME = re.compile(r"product_gateway_[a-z]+(_[a-z]+)*")
-LABELS = {"operation", "status", "reason", "outcome", "entity_type", "failure_code", "loop", "le"}
+LABELS = {"operation", "status", "reason", "outcome", "entity_type", "failure_code", "loop", "le", "python", "version"}
 NOWHERE = "http://127.0.0.1:1"
 ENDED = (SyncStatus.SUCCEEDED, SyncStatus.FAILED, SyncStatus.CANCELLED)
 
@@ -100,7 +100,8 @@ def test_names_labels_and_help_keep_the_rules_of_prometheus(gateway: Process) ->
         assert NAME.fullmatch(family.name), family.name
         assert family.documentation.endswith("."), f"{family.name} needs a help text that is a sentence"
         assert family.type in ("counter", "gauge", "histogram"), family.name
-        assert not family.name.endswith(("_count", "_sum", "_bucket", "_info")), family.name
+        is_info = family.name == "product_gateway_build_info"
+        assert is_info or not family.name.endswith(("_count", "_sum", "_bucket", "_info")), family.name
         for sample in family.samples:
             assert set(sample.labels) <= LABELS, f"{sample}: is the new label's number of values bounded?"
             assert sample.name.endswith("_total") == (family.type == "counter"), sample.name
