@@ -29,9 +29,13 @@ def url(postgresql_server: str, postgresql_template: str) -> str:
 
 
 def add(database: Database, *names: str) -> None:
-    """Merchants."""
-    for name in names:
-        database.call(merchants.add, name, Platform.BYOP, "https://shop.example")
+    """Add merchants in one transaction."""
+
+    def add_all(connection: Connection) -> None:
+        for name in names:
+            merchants.add(connection, name, Platform.BYOP, "https://shop.example")
+
+    database.call(add_all)
 
 
 def queue(connection: Connection, names: list[str]) -> None:

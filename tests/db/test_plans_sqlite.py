@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, event, insert, inspect, literal, text
-from uuid_utils.compat import uuid7
+from sqlalchemy import ColumnElement, Connection, String, cast, event, func, insert, inspect, literal, select, text
 
 from product_gateway.db import catalog, catalog_removal, catalog_write, claims, merchants, monitor, syncs, tables, types
 from product_gateway.db.database import Database, open_database
@@ -53,21 +52,22 @@ def path(request: pytest.FixtureRequest, filled: dict[str, Path], tmp_path: Path
 
 
 def fill(connection: Connection, prefix: str, number: int) -> None:
-    """Queued syncs of many merchants, and ended ones of some of them."""
-    names = [f"{prefix}{n}" for n in range(number)]
-    merchant = {"platform": "BYOP", "product_service_url": "https://shop.example", "disabled": False}
-    times = {"created_at": types.now(), "updated_at": types.now()}
-    connection.execute(insert(tables.merchants).values(**times), [{**merchant, "name": each} for each in names])
-    sync = {"entity_type": "PRODUCT", "status": "QUEUED"}
-    connection.execute(
-        insert(tables.syncs).values(queued_at=types.now(literal(-60))),
-        [{**sync, "merchant": each, "id": uuid7()} for each in names],
-    )
-    sync = {"entity_type": "COLLECTION", "status": "SUCCEEDED"}
-    connection.execute(
-        insert(tables.syncs).values(queued_at=types.now(literal(-60)), finished_at=types.now(literal(-50))),
-        [{**sync, "merchant": names[n % 100 % number], "id": uuid7()} for n in range(number)],
-    )
+    """Queued syncs of many merchants, and ended ones of some of them. The database itself makes the rows."""
+    numbers = select(literal(0).label("n")).cte("numbers", recursive=True)
+    numbers = numbers.union_all(select(numbers.c.n + 1).where(numbers.c.n + 1 < number))
+    name = literal(prefix).concat(cast(numbers.c.n, String))
+    random_id = func.lower(func.hex(func.randomblob(16)))
+    now, queued, ended = types.now(), types.now(literal(-60)), types.now(literal(-50))
+    merchant = {"name": name, "platform": "BYOP", "product_service_url": "https://shop.example", "disabled": False}
+    sync = {"merchant": name, "id": random_id, "queued_at": queued}
+    history = {"merchant": literal(prefix).concat(cast(numbers.c.n % 100 % number, String)), "finished_at": ended}
+    for table, values in (
+        (tables.merchants, {**merchant, "created_at": now, "updated_at": now}),
+        (tables.syncs, {**sync, "entity_type": "PRODUCT", "status": "QUEUED"}),
+        (tables.syncs, {**sync, **history, "entity_type": "COLLECTION", "status": "SUCCEEDED"}),
+    ):
+        rows = select(*(each if isinstance(each, ColumnElement) else literal(each) for each in values.values()))
+        connection.execute(insert(table).from_select(list(values), rows.select_from(numbers)))
 
 
 def plan(database: Database, work: Callable[..., Any], *arguments: Any) -> str:
