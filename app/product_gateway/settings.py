@@ -256,7 +256,7 @@ class Settings(BaseSettings):
     operator_token_file: ReadableFile | None = _field(
         None, "File with the token that opens the monitor to operators; unset: only this machine may use it"
     )
-    docs: bool = _field(True, "Serve the documentation pages `/`, `/docs` and `/docs/try`")
+    docs: bool = _field(True, "Serve the documentation pages `/`, `/docs`, `/docs/try` and `/docs/product-service`")
     access_log: bool = _field(True, "Log one line for each request")
     log_format: str = _field("text", "Format of log lines: text or json", pattern="^(text|json)$")
     log_level: str = _field(

@@ -19,7 +19,7 @@ from tests.support.contract import DOCUMENT, Gateway, error, gateway
 from tests.support.deployment import Deployment
 from tests.tools.vendored import shipped
 
-PAGES = {"/": pages.INDEX, "/docs": pages.DOCS, "/docs/try": pages.TRY_OUT}
+PAGES = {path: name for name, path in pages.PATHS.items()}
 FOREVER = "public, max-age=31536000, immutable"
 each_page = pytest.mark.parametrize("path", PAGES)
 
@@ -76,12 +76,24 @@ def test_a_page_is_revalidated_with_a_304(reader: httpx2.Client, path: str) -> N
     assert reader.get(path, headers={"If-None-Match": 'W/"other"'}).status_code == 200
 
 
-def test_the_spec_is_revalidated_with_a_304(reader: httpx2.Client) -> None:
+@pytest.mark.parametrize("path", ["/openapi.yaml", "/product-service.yaml"])
+def test_a_spec_is_revalidated_with_a_304(reader: httpx2.Client, path: str) -> None:
     """Tools that poll for a new version transfer nothing."""
-    etag = reader.get("/openapi.yaml").headers["ETag"]
-    assert reader.get("/openapi.yaml", headers={"If-None-Match": etag}).status_code == 304
+    etag = reader.get(path).headers["ETag"]
+    assert reader.get(path, headers={"If-None-Match": etag}).status_code == 304
     lines = [("If-None-Match", '"other"'), ("If-None-Match", etag)]
-    assert reader.get("/openapi.yaml", headers=lines).status_code == 304
+    assert reader.get(path, headers=lines).status_code == 304
+
+
+def test_the_contract_of_product_services_is_served_as_written(reader: httpx2.Client) -> None:
+    """A merchant who has only the package generates a service from it."""
+    answer = reader.get("/product-service.yaml")
+    assert (answer.status_code, answer.headers["Content-Type"]) == (200, "application/yaml")
+    assert answer.content == documents.path(documents.PRODUCT_SERVICE).read_bytes()
+    for page in ("/", "/docs/product-service"):
+        assert "/product-service.yaml" in links(reader, page)
+    for page in ("/", "/docs", "/docs/try"):
+        assert "/docs/product-service" in links(reader, page)
 
 
 def test_the_spec_is_compressed_for_clients_that_accept_gzip(reader: httpx2.Client) -> None:
@@ -178,14 +190,19 @@ async def test_the_example_of_an_asset_in_the_spec_exists() -> None:
     assert f"(/docs/assets/{example})" in DOCUMENT["info"]["description"]
 
 
-def test_the_reference_is_the_spec_and_code_samples(reader: httpx2.Client) -> None:
+@pytest.mark.parametrize(
+    ("asset", "spec", "variable"),
+    [("/reference.", "/openapi.yaml", "GATEWAY"), ("/product-service.", "/product-service.yaml", "SERVICE")],
+)
+def test_a_reference_is_the_spec_and_code_samples(reader: httpx2.Client, asset: str, spec: str, variable: str) -> None:
     """The cached spec document stays unchanged."""
-    (path,) = (each for each in loaded(reader) if "reference" in each)
+    (path,) = (each for each in loaded(reader) if asset in each)
     shown = orjson.loads(reader.get(path).text.removeprefix("const REFERENCE = ").removesuffix(";\n"))
-    written = yaml.safe_load(reader.get("/openapi.yaml").content)
+    written = yaml.safe_load(reader.get(spec).content)
     for _, _, operation in documents.operations(shown):
         samples = operation.pop("x-codeSamples")
         assert [each["label"] for each in samples] == ["curl", "Python", "JavaScript", "Java"]
+        assert all(variable in each["source"] for each in samples)
     for _, _, operation in documents.operations(written):
         operation.pop("x-codeSamples", None)
     assert shown == orjson.loads(orjson.dumps(written))
@@ -198,4 +215,5 @@ def test_the_pages_can_be_disabled(sqlite_deployment: Deployment) -> None:
     with sqlite_deployment.serving() as url, httpx2.Client(base_url=url) as client:
         for path in (*PAGES, "/docs/assets/sync-states.svg"):
             assert error(client.get(path), 404) == "There is nothing at this path."
-        assert client.get("/openapi.yaml").status_code == 200
+        for path in ("/openapi.yaml", "/product-service.yaml"):
+            assert client.get(path).status_code == 200

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from product_gateway.docs_pages.pages import PATHS
 from product_gateway.openapi import documents
 from tests.support.browser import DESK, PATIENCE, PHONE, assert_readable, chromium, keep, wants_a_browser, window
 from tests.support.contract import DOCUMENT, SERVICE_TOKEN, Gateway, gateway
@@ -19,7 +20,7 @@ from tests.support.deployment import API, ended
 SUMMARIES = [each["summary"] for _, _, each in documents.operations(DOCUMENT)]
 
 pytestmark = wants_a_browser
-each_page = pytest.mark.parametrize("path", ["/", "/docs", "/docs/try"])
+each_page = pytest.mark.parametrize("path", list(PATHS.values()))
 
 
 @pytest.fixture(scope="module")
@@ -46,8 +47,9 @@ def browser() -> Iterator[Browser]:
 def opened(browser: Browser, url: str, size: tuple[int, int] = DESK) -> Iterator[Page]:
     """Open a page and wait until it is rendered."""
     with window(browser, url, size) as page:
-        if url.endswith("/docs"):
-            expect(page.get_by_role("heading", name=SUMMARIES[-1])).to_be_attached(timeout=PATIENCE)
+        if url.endswith(("/docs", "/product-service")):
+            last = SUMMARIES[-1] if url.endswith("/docs") else "Get one collection"
+            expect(page.get_by_role("heading", name=last)).to_be_attached(timeout=PATIENCE)
         elif url.endswith("/try"):
             expect(page.locator("#operations-Sync-enqueueSync")).to_be_visible(timeout=PATIENCE)
         page.wait_for_load_state("networkidle")
@@ -105,7 +107,8 @@ def test_the_keyboard_reaches_every_link_of_the_first_page(browser: Browser, ser
             page.keyboard.press("Tab")
             reached.append(page.evaluate("document.activeElement.getAttribute('href')"))
             assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
-        assert reached == ["docs", "docs/try", "openapi.yaml", None, "health/ready"]
+        documented = ["docs", "docs/try", "openapi.yaml", "docs/product-service", "product-service.yaml"]
+        assert reached == [*documented, None, "health/ready"]
         page.get_by_role("link", name="Try it out").focus()
         page.keyboard.press("Enter")
         page.wait_for_url("**/docs/try")

@@ -18,6 +18,7 @@ import yaml
 from playwright.sync_api import expect
 
 from product_gateway import settings
+from product_gateway.docs_pages.pages import PATHS
 from product_gateway.errors import SettingsError
 from product_gateway.settings import is_path_prefix
 from tests.support.browser import PATIENCE, chromium, wants_a_browser, window
@@ -28,7 +29,7 @@ from tests.support.serving import serve
 from tests.support.stripping_proxy import StrippingProxy
 
 NGINX = shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/bin")
-PAGES = ("/", "/docs", "/docs/try")
+PAGES = tuple(PATHS.values())
 TOKEN = "an-operators-token-of-some-length"
 
 
@@ -136,7 +137,7 @@ def test_each_link_of_each_page_works_through_the_proxy(published: Published, sl
         answer = httpx2.get(url)
         assert answer.status_code == 200, url
         found = re.findall(r'(?:href|src|data-document)="([^"]*)"', answer.text) if "html" in url_type(answer) else []
-        if url.endswith(".yaml"):
+        if url.endswith("openapi.yaml"):
             found = re.findall(r"!\[[^]]*\]\(([^)]+)\)", answer.text)
             assert found
         for each in (urljoin(url, each) for each in found):

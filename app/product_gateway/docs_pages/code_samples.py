@@ -1,7 +1,7 @@
 """Code samples of each operation in four languages, for the reference.
 
 An operation of the spec may have its own samples (`x-codeSamples`); these are for all others. Each sample runs
-unchanged, with the gateway's address and a token in the environment variables GATEWAY and TOKEN.
+unchanged, with the server's address and a token in environment variables, GATEWAY (or another one) and TOKEN.
 """
 
 from collections.abc import Callable
@@ -71,14 +71,14 @@ LANGUAGES: dict[str, tuple[str, Callable[[Request], str]]] = {
 """Label -> (name of the language for highlighters, function that writes the sample)."""
 
 
-def with_code_samples(document: documents.Document) -> documents.Document:
-    """Return a copy of the document with `x-codeSamples` in every operation."""
+def with_code_samples(document: documents.Document, variable: str = "GATEWAY") -> documents.Document:
+    """Return a copy of the document with `x-codeSamples` in every operation. `variable` has the server's address."""
     paths = {path: dict(item) for path, item in document["paths"].items()}
     for path, method, operation in documents.operations(document):
         own = {each["label"]: each for each in operation.get("x-codeSamples", [])}
         request = _request(document, path, method, operation)
         samples = [
-            own.get(label) or {"lang": language, "label": label, "source": write(request)}
+            own.get(label) or {"lang": language, "label": label, "source": write(request).replace("GATEWAY", variable)}
             for label, (language, write) in LANGUAGES.items()
         ]
         paths[path][method] = {**operation, "x-codeSamples": samples}

@@ -1,4 +1,4 @@
-"""The documentation pages: `/`, the reference at `/docs`, the try-it-out page at `/docs/try`, and their assets.
+"""The documentation pages: `/`, the references, the try-it-out page, and their assets.
 
 All files are in this package, so that pages load nothing from other hosts. Files are read at the first request and
 cached.
@@ -27,7 +27,12 @@ from product_gateway.openapi import documents
 HERE = Path(__file__).parent
 OWN = HERE / "assets"
 VENDORED = HERE / "vendored"
-INDEX, DOCS, TRY_OUT, REFERENCE = "index.html", "docs.html", "try.html", "reference.js"
+INDEX, DOCS, TRY_OUT, PRODUCT_SERVICE = "index.html", "docs.html", "try.html", "product-service.html"
+# Asset -> its document, and the environment variable with the server's URL in code samples.
+REFERENCES = {
+    "reference.js": (documents.GATEWAY, "GATEWAY"),
+    "product-service.js": (documents.PRODUCT_SERVICE, "SERVICE"),
+}
 MEDIA_TYPES = {".css": "text/css", ".html": "text/html", ".js": "text/javascript", ".svg": "image/svg+xml"}
 FOREVER = "public, max-age=31536000, immutable"
 REVALIDATE = "no-cache"  # clients store it and revalidate it at each use (RFC 9111 §5.2.2.4)
@@ -136,16 +141,23 @@ def _digest(content: bytes) -> str:
 
 
 class PageHandlers:
-    """Handlers that serve the pages and the spec. With `shown` False there are no pages, only the spec."""
+    """Handlers that serve the pages and the specs. With `shown` False there are no pages, only the specs."""
 
     def __init__(self, *, shown: bool) -> None:
         self._shown = shown
-        self._spec = FileAtPath(lru_cache(MAX_PREFIXES)(_spec_at))
+        self._specs = {
+            name: FileAtPath(lru_cache(MAX_PREFIXES)(partial(_spec_at, name)))
+            for name in (documents.GATEWAY, documents.PRODUCT_SERVICE)
+        }
         self._at_path = {name: FileAtPath(lru_cache(MAX_PREFIXES)(partial(self._page_at, name))) for name in POLICIES}
 
     async def get_spec(self) -> Response[Any]:
         """Return the spec as YAML (RFC 9512)."""
-        return self._spec
+        return self._specs[documents.GATEWAY]
+
+    async def get_product_service_spec(self) -> Response[Any]:
+        """Return the contract of product services as YAML (RFC 9512)."""
+        return self._specs[documents.PRODUCT_SERVICE]
 
     async def get_index(self) -> Response[Any]:
         """Raise PageNotFound."""
@@ -158,6 +170,10 @@ class PageHandlers:
     async def get_try_out(self) -> Response[Any]:
         """Raise PageNotFound."""
         return self._page(TRY_OUT)
+
+    async def get_product_service_docs(self) -> Response[Any]:
+        """Raise PageNotFound."""
+        return self._page(PRODUCT_SERVICE)
 
     async def get_docs_asset(self, name: str) -> File:
         """Return an asset by its published name. Raise PageNotFound."""
@@ -198,10 +214,10 @@ class PageHandlers:
         return {name: as_file(written(name), name, REVALIDATE, policy=policy) for name, policy in POLICIES.items()}
 
 
-def _spec_at(prefix: str) -> File:
-    """Return the spec with the prefix in its server URL (OpenAPI 3.0.3, Server Object) and its image links."""
-    text = documents.path(documents.GATEWAY).read_bytes()
-    if prefix:
+def _spec_at(name: str, prefix: str) -> File:
+    """Return a spec. The gateway's has the prefix in its server URL (OpenAPI 3.0.3, Server Object) and image links."""
+    text = documents.path(name).read_bytes()
+    if prefix and name == documents.GATEWAY:
         for old, new in ((b"\n  - url: /\n", b"\n  - url: %s\n"), (b"](/docs/", b"](%s/docs/")):
             text = text.replace(old, new % prefix.encode())
     compressed = gzip.compress(text, mtime=0)
@@ -214,8 +230,10 @@ def _assets() -> Iterator[tuple[str, File]]:
         yield path.name, as_file(path.read_bytes(), path.name, cache_of(path.name))
     for path in sorted(VENDORED.glob("*.gz")):
         yield path.stem, as_file(path.read_bytes(), path.stem, FOREVER, gzipped=True)
-    reference = b"const REFERENCE = " + orjson.dumps(with_code_samples(documents.load(documents.GATEWAY))) + b";\n"
-    yield REFERENCE, as_file(gzip.compress(reference, mtime=0), REFERENCE, FOREVER, gzipped=True)
+    for name, (document, variable) in REFERENCES.items():
+        reference = orjson.dumps(with_code_samples(documents.load(document), variable))
+        content = gzip.compress(b"const REFERENCE = " + reference + b";\n", mtime=0)
+        yield name, as_file(content, name, FOREVER, gzipped=True)
 
 
 def cache_of(name: str) -> str:

@@ -1,12 +1,16 @@
-// Render REFERENCE, the spec with code samples, with Redoc.
+// Render REFERENCE, a spec with code samples, with Redoc.
 "use strict";
 const system = '-apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif';
 const mono = 'ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace';
-// Derive the server's URL from this page's: a proxy may publish it under a prefix.
-REFERENCE.servers[0].url = new URL(".", location.href).pathname.replace(/(.)\/$/, "$1");
+const place = document.getElementById("reference");
+const address = new URL(place.dataset.document, location.href);
+// A product service is at an address of the merchant. Otherwise derive the server's URL from the document's: a proxy
+// may publish it under a prefix.
+const own = new URL(".", address).pathname.replace(/(.)\/$/, "$1");
+REFERENCE.servers[0].url = place.dataset.server ? `https://${place.dataset.server}` : own;
 REFERENCE.info.description = REFERENCE.info.description.replaceAll("](/docs/", "](docs/");
 Redoc.init(REFERENCE, {
-  downloadUrls: [{ title: "openapi.yaml", url: "openapi.yaml" }],
+  downloadUrls: [{ title: address.pathname.split("/").pop(), url: address.href }],
   expandResponses: "200,202",
   hideSchemaTitles: true,
   nativeScrollbars: true,
@@ -32,4 +36,4 @@ Redoc.init(REFERENCE, {
     rightPanel: { backgroundColor: "#172033" },
     codeBlock: { backgroundColor: "#0e1526" },
   },
-}, document.getElementById("reference"));
+}, place);
