@@ -39,7 +39,7 @@ def check_exchanges(service: Service, results: CheckResults) -> None:
             of_service.failed("first-try", f"{exchange.summary} A retry succeeded.", exchange)
     if len(service.token) < SHORTEST_SECRET:
         of_service.not_checked("the token is too short to be recognised in other text", "token-kept")
-    if any(exchange.status is not None for exchange in exchanges):
+    if service.is_reachable:
         of_service.passed("first-try", "reachable", "token-kept")
     elif exchanges:
         of_service.failed("reachable", exchanges[-1].summary, exchanges[-1])

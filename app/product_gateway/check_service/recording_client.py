@@ -8,7 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from product_gateway.errors import AnswerTooLarge, AnswerUnreadable, OutboundError, PullFailed, Unreachable
+from product_gateway.errors import (
+    AddressNotAllowed,
+    AnswerTooLarge,
+    AnswerUnreadable,
+    OutboundError,
+    PullFailed,
+    Unreachable,
+)
 from product_gateway.http_client.backoff import Backoff
 from product_gateway.http_client.client import HttpClient, Response, retry_after
 from product_gateway.http_client.content_coding import coding_of
@@ -25,6 +32,7 @@ from product_gateway.telemetry.logs import SHORTEST_SECRET
 WRONG_TOKEN = "not-the-token-of-this-service"  # noqa: S105 - no secret
 MAX_ATTEMPTS = 3  # per request; a user waits for the report
 JSON = "application/json"
+ALLOW_PRIVATE_ADDRESSES = "--allow-private-addresses (or PRODUCT_GATEWAY_ALLOW_PRIVATE_ADDRESSES=true)"
 BROKEN_BY_ERROR = {AnswerTooLarge: "answer-size", AnswerUnreadable: "compression", Unreachable: "answers-whole"}
 
 
@@ -32,7 +40,8 @@ BROKEN_BY_ERROR = {AnswerTooLarge: "answer-size", AnswerUnreadable: "compression
 class Exchange:
     """A request and its answer.
 
-    `bearer` is the token or `$TOKEN`. `echoed`: the answer repeats the token. `retried`: a later attempt succeeded.
+    `bearer` is the token or `$TOKEN`. `answered`: the service sent an answer, even if it could not be read. `echoed`:
+    the answer repeats the token. `retried`: a later attempt succeeded.
     """
 
     url: str
@@ -41,6 +50,7 @@ class Exchange:
     seconds: float = 0.0
     size: int = 0
     failure: str = ""
+    answered: bool = False
     echoed: bool = False
     content_type: str = ""
     compressed: bool = False
@@ -102,6 +112,11 @@ class Service(HttpClient):
         self.exchanges: list[Exchange] = []
         self._backoff = Backoff(min(settings.request_attempts, MAX_ATTEMPTS), settings.retry_wait_seconds)
 
+    @property
+    def is_reachable(self) -> bool:
+        """Whether the service has answered at least one request."""
+        return any(each.answered for each in self.exchanges)
+
     async def get(self, url: str, *, params: Mapping[str, str] | None = None, bearer: str | None = None) -> Response:
         answer = await self._answer(url, params, bearer)
         if answer.reply is None:
@@ -120,6 +135,9 @@ class Service(HttpClient):
             reply = await super().get(url, params=params, bearer=bearer)
         except OutboundError as failed:
             error, exchange.failure = failed, failed.detail
+            if isinstance(failed, AddressNotAllowed):
+                exchange.failure += f" Allow it with {ALLOW_PRIVATE_ADDRESSES}."
+        exchange.answered = reply is not None or isinstance(error, AnswerTooLarge | AnswerUnreadable)
         exchange.seconds = time.perf_counter() - started
         if reply is not None:
             exchange.status, exchange.size = reply.status, len(reply.content)

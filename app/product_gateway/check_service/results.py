@@ -13,7 +13,7 @@ from product_gateway.model.syncs import Counts, EntityType
 from product_gateway.telemetry.logs import SHORTEST_SECRET
 from product_gateway.telemetry.visible_text import visible
 
-FINDINGS_KEPT = 3  # for each rule and list; further ones are only counted
+FINDINGS_KEPT = 3  # for each rule and list; further ones, and repeated ones, are only counted
 MAX_TEXT = 600
 
 Subject = EntityType | None  # a list, or the service as a whole
@@ -124,7 +124,9 @@ class SubjectResults(Generic[S]):
         if outcome is None or outcome.result is not Result.FAILED:
             outcome = self.all.by_rule[code, self.subject] = Outcome(RULES[code], self.subject, Result.FAILED)
         outcome.count += 1
-        if len(outcome.findings) < FINDINGS_KEPT:
+        if len(outcome.findings) < FINDINGS_KEPT and self.all.plain(seen) not in {
+            each.seen for each in outcome.findings
+        }:
             curl = None if exchange is None else self.all.without_token(exchange.curl)
             outcome.findings += (Finding(self.all.plain(seen), curl),)
 

@@ -14,7 +14,7 @@ from product_gateway.check_service.dry_run import Catalog
 from product_gateway.check_service.id_checks import IdChecks
 from product_gateway.check_service.list_checks import ListChecks
 from product_gateway.check_service.record_checks import RecordChecks
-from product_gateway.check_service.recording_client import Service
+from product_gateway.check_service.recording_client import ALLOW_PRIVATE_ADDRESSES, Service
 from product_gateway.check_service.reports import console, files
 from product_gateway.check_service.results import CheckResults, ListResults, Result
 from product_gateway.check_service.rules import RULES
@@ -65,7 +65,7 @@ def execute(plan: Plan, settings: Settings, junit: Path | None, json: Path | Non
             "Generated requests need Schemathesis. Install it: pip install 'product-gateway[check]', or do without "
             "them: --examples 0."
         )
-    url = str(administration.validated(settings, plan.url, None, None, None)["product_service_url"])
+    url = administration.checked_url(settings, plan.url, ALLOW_PRIVATE_ADDRESSES)
     results = check(replace(plan, url=url), settings)
     if junit is not None:
         files.write_junit(results, junit)
@@ -102,6 +102,8 @@ async def run(plan: Plan, settings: Settings, results: CheckResults) -> None:
             for entity_type in plan.only:
                 records = RecordChecks(of_list := ListResults(results, entity_type))
                 first = await _check_list(plan, service, of_list, records, baseline)
+                if not service.is_reachable:
+                    break
                 if entity_type is EntityType.PRODUCT and first.ended:
                     products = set(first.ids)
                 if entity_type is EntityType.COLLECTION:
@@ -111,9 +113,11 @@ async def run(plan: Plan, settings: Settings, results: CheckResults) -> None:
         finally:
             auth_checks.check_exchanges(service, results)
             results.note(f"Requests made: {len(service.exchanges)}.")
+            silent = service.exchanges and not service.is_reachable
+            reason = "the service could not be reached" if silent else "the run was stopped before"
             for entity_type in plan.only:
                 of_list = ListResults(results, entity_type)
-                of_list.not_checked("the run was stopped before", *_rules(of_list), result=Result.NOT_REACHED)
+                of_list.not_checked(reason, *_rules(of_list), result=Result.NOT_REACHED)
 
 
 async def _check_list(
@@ -122,6 +126,8 @@ async def _check_list(
     first = await traverse(service, results, service.settings.page_size, plan.max_pages, records.add)
     records.finish()
     broken = first.broken
+    if not service.is_reachable:
+        return first
     end = f"NOT to the end: --max-pages is {plan.max_pages}. Later pages were not checked."
     if first.ended:
         end = "to the end."

@@ -72,14 +72,16 @@ async def traverse(
 ) -> ListTraversal:
     """Read at most `max_pages` from the beginning of the list. Call `check_page` for every page.
 
-    A fault that would stop a sync ends the traversal. It is added to the results and is in `broken`.
+    A fault that would stop a sync ends the traversal. It is in `broken` and is added to the results, unless the
+    service has never answered, which is one finding about the service.
     """
     traversal = ListTraversal(page_size)
     try:
         await _read_pages(service, results, traversal, max_pages, check_page)
     except CheckFailed as broken:
         traversal.broken = broken
-        results.failed(broken.code, broken.detail, broken.exchange)
+        if service.is_reachable:
+            results.failed(broken.code, broken.detail, broken.exchange)
     if traversal.pages:
         results.passed(*PAGE_RULES)
         if traversal.broken is None:

@@ -22,6 +22,7 @@ from product_gateway.telemetry.visible_text import visible
 PRUNED_AT_ONCE = 200  # syncs of one transaction
 SECRET_BYTES = range(24, 65)  # of a webhook (Standard Webhooks, "Signature scheme")
 DELIVERIES_SHOWN = 5
+PERMISSION = "PRODUCT_GATEWAY_ALLOW_PRIVATE_ADDRESSES=true"
 
 Values = dict[str, Any]
 
@@ -45,7 +46,7 @@ def validated(
     """Return the arguments that are not None as columns. Raises SettingsError."""
     values: Values = {}
     if url is not None:
-        values["product_service_url"] = _checked_url(settings, url)
+        values["product_service_url"] = checked_url(settings, url)
     if token_file is not None:
         values["product_service_token"] = Secrets(settings).encrypt(token_in(token_file))
     if currency is not None:
@@ -209,21 +210,25 @@ def _checked_webhook_url(settings: Settings, url: str) -> str:
     return url
 
 
-def _checked_url(settings: Settings, url: str) -> str:
+def checked_url(settings: Settings, url: str, permission: str = PERMISSION) -> str:
+    """Return the URL of a product service without a slash at its end. Raises SettingsError.
+
+    `permission` names the option or the setting that allows plain HTTP.
+    """
     if not is_http_address(url, " \\?#@"):
         raise SettingsError(
             f"{_shown(url)} is not the address of a product service: https://, a host and perhaps a path, without a "
             "user, query or fragment. /products and /collections are added to it."
         )
-    _refuse_plain_http(settings, url)
+    _refuse_plain_http(settings, url, permission)
     return url.rstrip("/")
 
 
-def _refuse_plain_http(settings: Settings, url: str) -> None:
+def _refuse_plain_http(settings: Settings, url: str, permission: str = PERMISSION) -> None:
     if url.lower().startswith("http:") and not settings.allow_private_addresses:
         raise SettingsError(
             f"{_shown(url)} would be called without encryption. Give an https:// address; on a private network, "
-            "PRODUCT_GATEWAY_ALLOW_PRIVATE_ADDRESSES=true allows http://."
+            f"{permission} allows http://."
         )
 
 

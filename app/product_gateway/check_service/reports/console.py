@@ -30,8 +30,8 @@ def show(results: CheckResults, url: str, seed: int | None, stream: TextIO | Non
     if seed is not None:
         console.print(Text(f"Seed of the generated requests: {seed}"))
     for severity in Severity:
-        for outcome in results.failures(severity):
-            _finding(console, outcome)
+        for outcomes in _alike(results, severity):
+            _finding(console, outcomes)
     _tables(console, results)
     _not_checked(console, results)
     _summary(console, results)
@@ -46,17 +46,27 @@ def name(subject: Subject) -> str:
     return "service" if subject is None else f"{subject.lower()}s"
 
 
-def _finding(console: Console, outcome: Outcome) -> None:
-    rule = outcome.rule
+def _alike(results: CheckResults, severity: Severity) -> list[list[Outcome]]:
+    """Return the failures, those with the same findings in both lists together."""
+    groups: dict[tuple[str, ...], list[Outcome]] = {}
+    for each in results.failures(severity):
+        groups.setdefault((each.rule.code, *(finding.seen for finding in each.findings)), []).append(each)
+    return list(groups.values())
+
+
+def _finding(console: Console, outcomes: list[Outcome]) -> None:
+    outcome, rule = outcomes[0], outcomes[0].rule
+    subjects = ", ".join(name(each.subject) for each in outcomes)
+    more = sum(each.count for each in outcomes) - len(outcomes) * len(outcome.findings)
     console.print()
     title = Text.assemble((f"{rule.severity.upper()} ", COLOURS[rule.severity]), (rule.code, "bold"))
-    console.print(title.append(f" ({name(outcome.subject)}) {rule.must}"))
+    console.print(title.append(f" ({subjects}) {rule.must}"))
     for finding in outcome.findings:
         _indented(console, f"Seen: {finding.seen}")
         if finding.curl:  # in one line, so that it can be copied
             console.print(Text(f"  $ {finding.curl}", style="dim"), soft_wrap=True)
-    if outcome.count > len(outcome.findings):
-        _indented(console, f"And {outcome.count - len(outcome.findings)} more like that.")
+    if more:
+        _indented(console, f"And {more} more like that.")
     _indented(console, f"Do: {rule.advice} (Contract: {rule.source}.)")
 
 
@@ -94,6 +104,7 @@ def _tables(console: Console, results: CheckResults) -> None:
 
 def _not_checked(console: Console, results: CheckResults) -> None:
     reasons: dict[tuple[Subject, str, str], list[str]] = {}
+    checked = {each.subject for each in results.outcomes() if each.result is Result.PASSED}
     for each in results.outcomes():
         if each.result in (Result.SKIPPED, Result.NOT_REACHED):
             reasons.setdefault((each.subject, each.result, each.reason), []).append(each.rule.code)
@@ -101,12 +112,13 @@ def _not_checked(console: Console, results: CheckResults) -> None:
         console.print()
         console.print(Text("Not checked", style="bold"))
         for (subject, result, reason), codes in reasons.items():
-            _indented(console, f"{name(subject)}, {result}: {reason}: {', '.join(codes)}")
+            which = ", ".join(codes) if subject in checked else "all other checks"
+            _indented(console, f"{name(subject)}, {result}: {reason}: {which}")
 
 
 def _summary(console: Console, results: CheckResults) -> None:
     counts = Counter(each.result for each in results.outcomes())
-    found = {severity: len(results.failures(severity)) for severity in Severity}
+    found = {severity: len(_alike(results, severity)) for severity in Severity}
     console.print()
     console.print(
         Text.assemble(
