@@ -43,7 +43,7 @@ ISOLATION = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
-PATHS = {INDEX: "/", DOCS: "/docs", TRY_OUT: "/docs/try"}
+PATHS = {INDEX: "/", DOCS: "/docs", TRY_OUT: "/docs/try", PRODUCT_SERVICE: "/docs/product-service"}
 MAX_PREFIXES = 16  # cached; a proxy publishes the server under few
 _WEIGHT = re.compile(r"\s*(?:q\s*=\s*(0(?:\.[0-9]*)?|1(?:\.0*)?)\s*)?")
 _LINK = re.compile(r'\b(href|src|data-document)="([^"]*)"')
@@ -53,9 +53,11 @@ REDOC_STYLES = (
     "'sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=' 'sha256-QMIg+bpjm3JdElJ388KYke01izlUW0UoNOeKjpMxdgc='"
 )
 NOTHING = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+REDOC = NOTHING + f"script-src 'self'; style-src 'self' {REDOC_STYLES}; img-src 'self' data:; worker-src blob:"
 POLICIES = {
     INDEX: NOTHING + "style-src 'self'; img-src 'self'",
-    DOCS: NOTHING + f"script-src 'self'; style-src 'self' {REDOC_STYLES}; img-src 'self' data:; worker-src blob:",
+    DOCS: REDOC,
+    PRODUCT_SERVICE: REDOC,
     TRY_OUT: NOTHING + "script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'",
 }
 
