@@ -7,7 +7,7 @@ import shlex
 import stat
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
@@ -258,9 +258,9 @@ class Settings(BaseSettings):
     )
     docs: bool = _field(True, "Serve the documentation pages `/`, `/docs`, `/docs/try` and `/docs/product-service`")
     access_log: bool = _field(True, "Log one line for each request")
-    log_format: str = _field("text", "Format of log lines: text or json", pattern="^(text|json)$")
-    log_level: str = _field(
-        "INFO", "Lowest level that is logged: DEBUG, INFO, WARNING or ERROR", pattern="^(DEBUG|INFO|WARNING|ERROR)$"
+    log_format: Literal["text", "json"] = _field("text", "Format of log lines: text or json")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = _field(
+        "INFO", "Lowest level that is logged: DEBUG, INFO, WARNING or ERROR"
     )
     validate_responses: bool = _field(
         False, "Check every response against the spec (for tests: an invalid response becomes a 500)"
@@ -309,6 +309,8 @@ def load(**overrides: Any) -> Settings:
 
 def _describe(fault: ErrorDetails) -> str:
     message = fault["msg"].removeprefix("Value error, ")
+    if fault["type"] == "literal_error":
+        message = message.replace("Input", repr(fault["input"])[:100], 1)
     return f"{environment_name(str(fault['loc'][0]).lower())}: {message}" if fault["loc"] else message
 
 

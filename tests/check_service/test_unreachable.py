@@ -94,7 +94,7 @@ def test_an_unknown_host_is_one_error(made: Settings, capsys: pytest.CaptureFixt
     assert "shop.invalid" in seen
 
 
-def test_a_certificate_that_nobody_trusts_is_one_error(
+def test_an_untrusted_certificate_is_one_error(
     tmp_path: Path, made: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The reason is the certificate, which a merchant can replace."""
@@ -113,7 +113,7 @@ def test_a_service_that_closes_every_connection_is_one_error(
 def test_a_private_address_names_the_option_before_the_setting(
     tmp_path: Path, refused: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Someone who runs the command need not know the settings of a gateway."""
+    """A merchant who runs the command need not know the settings of a gateway."""
     strict = settings.load(data_dir=tmp_path, allow_private_addresses=False)
     seen, _ = only_finding(refused.replace("http:", "https:"), strict, capsys)
     option, setting = seen.index("--allow-private-addresses"), seen.index("PRODUCT_GATEWAY_ALLOW_PRIVATE_ADDRESSES")
