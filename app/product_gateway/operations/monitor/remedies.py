@@ -1,5 +1,7 @@
-"""Why a sync failed, in words for an operator, and what to do about it. One table; the page, the API and the document
-docs/operations/monitor.md say what it says."""
+"""Advice for operators on each failure code, and on what the product service answered.
+
+The page, the API and docs/operations/runbook.md give the same advice.
+"""
 
 import re
 import shlex
@@ -21,7 +23,7 @@ class Advice:
 
 _UPDATE = "product-gateway merchant update {merchant}"
 _CHECK = "product-gateway check-service URL --token-file FILE"
-_CONTRACT = "It does not keep its contract: show the merchant the detail, and what check-service finds."
+_CONTRACT = "The product service breaks its contract: show the merchant the detail and the findings of check-service."
 
 ADVICE = {
     "PRODUCT_SERVICE_UNREACHABLE": Advice(
@@ -100,8 +102,8 @@ ADVICE = {
         "Look for the sync's id in the worker's log: the traceback is there. Then run the sync again.",
     ),
 }
-# What fits a failure better than the advice of its code, by a pattern of its detail.
-_BETTER = (
+# Advice that fits better than the code's, by a pattern of the failure's detail. The first match counts.
+BY_DETAIL = (
     (
         re.compile(r"answered 401, and no token is registered"),
         Advice(
@@ -132,6 +134,14 @@ _BETTER = (
         ),
     ),
     (
+        re.compile(r"answered 3\d\d.*a log-in page"),
+        Advice(
+            "the product service redirects to a log-in page",
+            "Ask the merchant for the address of its API, which takes a bearer token, and register it.",
+            f"{_UPDATE} --product-service-url URL",
+        ),
+    ),
+    (
         re.compile(r"answered 3\d\d"),
         Advice(
             "the product service redirects to another address",
@@ -140,7 +150,35 @@ _BETTER = (
         ),
     ),
     (
-        re.compile(r"answered (404|405|410|421)"),
+        re.compile(r"answered 2\d\d"),
+        Advice(
+            "the product service answers without a page",
+            "Ask the merchant to answer 200 with a page, also where the list is empty.",
+        ),
+    ),
+    (
+        re.compile(r"answered (405|406|411|415)"),
+        Advice(
+            "the product service refuses a plain GET",
+            "Ask the merchant to allow a GET that has no body and accepts application/json.",
+        ),
+    ),
+    (
+        re.compile(r"answered (402|407|414|421|426|431|451)"),
+        Advice(
+            "the product service, or a proxy in front of it, refuses the request",
+            "The detail names the reason: show it to the merchant; then run the sync again.",
+        ),
+    ),
+    (
+        re.compile(r"answered (400|413|408|425)"),
+        Advice(
+            "the product service refuses the request",
+            "Ask the merchant to look into its log; then run the sync again.",
+        ),
+    ),
+    (
+        re.compile(r"answered 4(?!01|03|29)\d\d"),
         Advice(
             "the product service has no list at the registered address",
             "Check the address with the merchant: /products and /collections must be right beneath it.",
@@ -164,7 +202,7 @@ def of(code: str, detail: str) -> Advice:
     answered = ANSWERED.search(detail)
     if not answered:
         return found
-    found = next((better for pattern, better in _BETTER if pattern.search(detail)), found)
+    found = next((better for pattern, better in BY_DETAIL if pattern.search(detail)), found)
     return Advice(f"{found.words} ({answered[1]})", found.what_to_do, found.command)
 
 
