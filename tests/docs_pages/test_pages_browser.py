@@ -13,11 +13,31 @@ from playwright.sync_api import Browser, Page, expect
 
 from product_gateway.docs_pages.pages import PATHS
 from product_gateway.openapi import documents
-from tests.support.browser import DESK, PATIENCE, PHONE, assert_readable, chromium, keep, wants_a_browser, window
+from tests.support.browser import (
+    DESK,
+    PATIENCE,
+    PHONE,
+    assert_accessible,
+    assert_readable,
+    chromium,
+    keep,
+    wants_a_browser,
+    window,
+)
 from tests.support.contract import DOCUMENT, SERVICE_TOKEN, Gateway, gateway
 from tests.support.deployment import API, ended
 
 SUMMARIES = [each["summary"] for _, _, each in documents.operations(DOCUMENT)]
+
+NARROW = (400, 800)
+# What Swagger UI itself does wrong: (rule of axe, part of the target).
+SWAGGER_UI_FINDINGS = frozenset(
+    {
+        ("nested-interactive", ".opblock-summary-control"),  # a button that contains a link to the operation
+    }
+)
+# Operations of a reference whose elements are like those of the first. axe would need minutes for all.
+ALIKE = "[data-section-id*='/operation/']:not([data-section-id$='/enqueueSync'], [data-section-id$='/listProducts'])"
 
 pytestmark = wants_a_browser
 each_page = pytest.mark.parametrize("path", list(PATHS.values()))
@@ -103,13 +123,14 @@ def test_the_keyboard_reaches_every_link_of_the_first_page(browser: Browser, ser
     """In document order and with a visible focus (WCAG 2.2 §2.1.1, §2.4.7)."""
     with opened(browser, f"{served.url}/") as page:
         reached = []
-        for _ in range(page.locator("a, [tabindex]").count()):
+        for _ in range(page.locator("a, button, [tabindex]").count()):
             page.keyboard.press("Tab")
             reached.append(page.evaluate("document.activeElement.getAttribute('href')"))
             assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+        header = ("docs", "docs/try", "docs/product-service", "openapi.yaml")
         documented = ["docs", "docs/try", "openapi.yaml", "docs/product-service", "product-service.yaml"]
-        assert reached == [*documented, None, "health/ready"]
-        page.get_by_role("link", name="Try it out").focus()
+        assert reached == [".", *header, *documented, None, None, "health/ready"]
+        page.get_by_role("link", name="Try it out").first.focus()
         page.keyboard.press("Enter")
         page.wait_for_url("**/docs/try")
         expect(page.locator("#operations-Sync-enqueueSync")).to_be_visible(timeout=PATIENCE)
@@ -123,3 +144,37 @@ def test_a_page_fits_a_phone_and_has_enough_contrast_in_both_colour_schemes(
     with opened(browser, f"{served.url}{path}", PHONE) as page:
         assert page.evaluate("document.documentElement.scrollWidth") <= PHONE[0], f"{path} scrolls sideways"
         assert_readable(page, "main p, main li span, main a, .comment, .note, .bar a")
+
+
+@pytest.mark.parametrize("size", [DESK, NARROW], ids=["desk", "narrow"])
+@each_page
+def test_axe_finds_nothing_serious(browser: Browser, served: Gateway, path: str, size: tuple[int, int]) -> None:
+    """WCAG 2.2, as far as a program can check it, in both themes."""
+    with opened(browser, f"{served.url}{path}", size) as page:
+        known = SWAGGER_UI_FINDINGS if path.endswith("/try") else frozenset()
+        assert_accessible(page, known, ALIKE if path.startswith("/docs") and not path.endswith("/try") else "")
+
+
+def test_samples_name_this_server_and_are_copied(browser: Browser, served: Gateway) -> None:
+    """A reader pastes them as they are."""
+    with opened(browser, f"{served.url}/") as page:
+        page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+        block = page.get_by_role("region", name="Code 1")
+        expect(block).to_contain_text(f"{served.url}/product-gateway/v1/sync/PRODUCT")
+        page.get_by_role("button", name="Copy").click()
+        expect(page.get_by_role("button", name="Copied")).to_be_visible()
+        assert page.evaluate("navigator.clipboard.readText()").strip() == block.inner_text().strip()
+    with opened(browser, f"{served.url}/docs") as page:
+        shown = page.locator("#reference").inner_text()
+        assert f'curl "{served.url}/health/live"' in shown
+        assert "$GATEWAY" not in shown
+        expect(page.get_by_role("region", name="Code 1")).to_have_attribute("tabindex", "0")
+
+
+def test_the_try_it_out_page_lists_the_api_without_this_servers_pages(browser: Browser, served: Gateway) -> None:
+    """A page in the list of operations is of no use to a client."""
+    with opened(browser, f"{served.url}/docs/try") as page:
+        paths = page.locator(".opblock-summary-path").all_inner_texts()
+        listed = {each.replace("\u200b", "").strip() for each in paths}
+        assert "/product-gateway/v1/products" in listed
+        assert not {each for each in listed if each == "/" or each.startswith("/docs")}

@@ -1,10 +1,12 @@
-"""A real browser for tests of pages: no console messages, no requests to other hosts, and screenshots."""
+"""A real browser for tests of pages: no console messages, no requests to other hosts, axe, and screenshots."""
 
 import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.resources import files
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
@@ -66,6 +68,32 @@ def assert_readable(page: Page, selector: str) -> None:
         for text, ink, paper in page.locator(selector).evaluate_all(COLOURS):
             contrast = _contrast(_rgb(ink), _rgb(paper))
             assert contrast >= READABLE, f"{page.url}, {light}: {text!r} has a contrast of {contrast:.1f}"
+
+
+def assert_accessible(page: Page, known: frozenset[tuple[str, str]] = frozenset(), exclude: str = "") -> None:
+    """Assert that axe has no critical or serious finding, in either theme, besides `known`: (rule, part of the target).
+
+    Fails for an entry of `known` that axe does not find, so that the list stays true. Leaves out elements of the
+    selector `exclude`.
+    """
+    axe = files("axe_playwright_python").joinpath("axe.min.js").read_text("utf-8")
+    where: dict[str, list[list[str]]] = {"exclude": [[exclude]]} if exclude else {"include": [["html"]]}
+    found: dict[tuple[str, str], str] = {}
+    schemes: tuple[Literal["light", "dark"], ...] = ("light", "dark")
+    for scheme in schemes:
+        page.emulate_media(color_scheme=scheme)
+        page.wait_for_load_state("networkidle")
+        page.evaluate(axe)
+        for rule in page.evaluate("where => axe.run(where, { resultTypes: ['violations'] })", where)["violations"]:
+            if rule["impact"] in ("critical", "serious"):
+                for node in rule["nodes"]:
+                    found[rule["id"], str(node["target"])] = f"{scheme}: {node['html'][:200]} {node['failureSummary']}"
+    unknown = {
+        key: why for key, why in found.items() if not any(key[0] == rule and part in key[1] for rule, part in known)
+    }
+    assert not unknown, "\n".join(f"{rule} {target}, {why}" for (rule, target), why in unknown.items())
+    gone = [each for each in known if not any(rule == each[0] and each[1] in target for rule, target in found)]
+    assert not gone, f"axe no longer finds {gone}: remove it from the list"
 
 
 # Of each element with letters of its own that is seen: the letters, their colour, and the colour behind them.

@@ -55,7 +55,7 @@ REDOC_STYLES = (
 NOTHING = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
 REDOC = NOTHING + f"script-src 'self'; style-src 'self' {REDOC_STYLES}; img-src 'self' data:; worker-src blob:"
 POLICIES = {
-    INDEX: NOTHING + "style-src 'self'; img-src 'self'",
+    INDEX: NOTHING + "script-src 'self'; style-src 'self'; img-src 'self'",
     DOCS: REDOC,
     PRODUCT_SERVICE: REDOC,
     TRY_OUT: NOTHING + "script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'",

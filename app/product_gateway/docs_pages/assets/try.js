@@ -12,6 +12,20 @@ const withoutOptionalExamples = (document) => {
   return document;
 };
 
+// List what an API client calls, without this server's own pages.
+const withoutPages = (document) => {
+  for (const [path, { get }] of Object.entries(document.paths)) {
+    if (path.startsWith("/docs/assets/") || get?.responses["200"]?.content?.["text/html"]) delete document.paths[path];
+  }
+  return document;
+};
+
+// Swagger UI's style sheet has dark colours for this class.
+const dark = matchMedia("(prefers-color-scheme: dark)");
+const followScheme = () => document.documentElement.classList.toggle("dark-mode", dark.matches);
+dark.addEventListener("change", followScheme);
+followScheme();
+
 const place = document.getElementById("try");
 const address = new URL(place.dataset.document, location.href);
 
@@ -34,7 +48,14 @@ SwaggerUIBundle({
   supportedSubmitMethods: ["get", "put", "delete"],
   plugins: [{
     statePlugins: {
-      spec: { wrapActions: { updateJsonSpec: (update) => (found) => update(withThisServer(withoutOptionalExamples(found))) } },
+      spec: { wrapActions: { updateJsonSpec: (update) => (found) => update(withThisServer(withoutPages(withoutOptionalExamples(found)))) } },
     },
   }],
 });
+
+// What Swagger UI draws: its select of servers has no label, and code blocks do not scroll by keyboard.
+const improve = () => {
+  document.getElementById("servers")?.setAttribute("aria-label", "Server");
+  improveCode(place, ".none");
+};
+new MutationObserver(improve).observe(place, { childList: true, subtree: true });
