@@ -223,6 +223,7 @@ class TurnOver(GatewayError):
 class PullInterrupted(PullFailed):
     """A failure that may pass: the same request may be tried again, at best after `retry_after` seconds."""
 
-    def __init__(self, code: str, detail: str, retry_after: float | None = None) -> None:
+    def __init__(self, code: str, detail: str, retry_after: float | None = None, status: str = "no answer") -> None:
         super().__init__(code, detail)
         self.retry_after = retry_after
+        self.status = status  # of the HTTP response

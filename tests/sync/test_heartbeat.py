@@ -19,7 +19,7 @@ PATIENCE = 20
 
 async def test_a_lost_lease_cancels_the_block(database: Database) -> None:
     """The worker must not read on for a sync that was cancelled."""
-    heartbeat, claim = Heartbeat(database, Supervisor(Metrics()), LEASE, lambda _: 0), await claimed(database)
+    heartbeat, claim = Heartbeat(database, Supervisor(Metrics()), LEASE, lambda _: []), await claimed(database)
 
     async def work() -> None:
         async with asyncio.timeout(PATIENCE), heartbeat.renewing(claim):
@@ -32,7 +32,7 @@ async def test_a_lost_lease_cancels_the_block(database: Database) -> None:
 
 async def test_a_cancellation_from_outside_is_not_swallowed(database: Database) -> None:
     """A worker that is stopped hands the sync back; it does not abandon it."""
-    heartbeat, claim = Heartbeat(database, Supervisor(Metrics()), LEASE, lambda _: 0), await claimed(database)
+    heartbeat, claim = Heartbeat(database, Supervisor(Metrics()), LEASE, lambda _: []), await claimed(database)
     started = asyncio.Event()
 
     async def work() -> None:

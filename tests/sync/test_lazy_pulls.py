@@ -63,7 +63,7 @@ async def pull(made: Settings, site: Site) -> tuple[Sync, list[LazyPage]]:
         try:
             await Pull(made, database, outbound, Metrics()).run_from(service, claim, Turn(), 10)
         except PullFailed as failed:
-            await database.write(claims.fail, claim, failed.code, failed.detail, 0)
+            await database.write(claims.fail, claim, failed.code, failed.detail)
         else:
             await database.write(catalog_write.succeed, claim)
     return await database.read(syncs.get, "shop", sync.id), service.lazy

@@ -3,7 +3,7 @@
 import gzip
 import random
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -49,7 +49,13 @@ async def outbound() -> AsyncIterator[HttpClient]:
 @pytest.fixture
 def service(merchant: Merchant, outbound: HttpClient) -> ProductService:
     """The module under test, called with short waits."""
-    return ProductService(outbound, merchant.url + "/api/", TOKEN, 2, attempts=3, wait_initial=0.001, wait_max=0.01)
+    return quick(merchant, outbound, lambda _: None)
+
+
+def quick(merchant: Merchant, outbound: HttpClient, retried: Callable[[str], None]) -> ProductService:
+    """Return a service with short waits."""
+    url = merchant.url + "/api/"
+    return ProductService(outbound, url, TOKEN, 2, attempts=3, wait_initial=0.001, wait_max=0.01, retried=retried)
 
 
 async def test_pages_follow_each_other_until_there_are_no_more(service: ProductService, merchant: Merchant) -> None:
@@ -267,6 +273,14 @@ async def test_a_request_is_retried_and_the_pull_continues(service: ProductServi
     merchant.says(page_of(item("a"), next_cursor="2"), 503, 429, page_of(item("b")))
     assert [record.id for page in await pull(service) for record in page.records] == ["a", "b"]
     assert [request.query_params.get("cursor") for request in merchant.asked] == [None, "2", "2", "2"]
+
+
+async def test_each_retry_is_reported_with_the_status_before_it(merchant: Merchant, outbound: HttpClient) -> None:
+    """The sync's timeline shows them to the operator."""
+    merchant.says(503, 429, page_of(item("a")))
+    statuses: list[str] = []
+    await pull(quick(merchant, outbound, statuses.append))
+    assert statuses == ["503", "429"]
 
 
 @pytest.mark.parametrize(

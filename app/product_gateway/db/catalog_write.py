@@ -166,7 +166,7 @@ def write_page(
     claim: Claim,
     page: Page,
     lease_seconds: float,
-    repeated: int = 0,
+    retries: Sequence[str] = (),
     quota: CatalogSize | None = None,
     known: KnownIds | None = None,
 ) -> WriteResult:
@@ -175,7 +175,7 @@ def write_page(
     `known` is the result of an earlier find_digests for this claim and page. It is still valid: only the holder of the
     claim changes it. Raises LeaseLost, and PullFailed if the catalog would exceed its quota; then nothing is written.
     """
-    claims.heartbeat(connection, claim, lease_seconds, repeated)  # the fence: locks the sync's row
+    claims.heartbeat(connection, claim, lease_seconds, retries)  # the fence: locks the sync's row
     ids, digests, seen = known or find_digests(connection, claim, _ids(page))
     rows = {each.id: _row(each) for each in page.records}
     differing = [each for each, row in rows.items() if digests.get(each, row.digest) != row.digest]

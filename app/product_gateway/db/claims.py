@@ -3,6 +3,7 @@
 Every write on behalf of a claim checks the claim's fencing token in the same statement.
 """
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -191,13 +192,13 @@ def _within_limit(connection: sa.Connection, merchant: str, at_once: int) -> boo
     return int(connection.execute(_count_in_progress, {"m": merchant}).scalar_one()) < at_once
 
 
-def heartbeat(connection: sa.Connection, claim: Claim, lease_seconds: float, repeated: int = 0) -> None:
+def heartbeat(connection: sa.Connection, claim: Claim, lease_seconds: float, retries: Sequence[str] = ()) -> None:
     """IN_PROGRESS -> IN_PROGRESS with a lease that starts now. Raises LeaseLost.
 
-    `repeated` is the number of requests to the product service that were retried since the last heartbeat.
+    `retries` has the HTTP status that led to each retry since the last heartbeat, or "no answer".
     """
     _require_ours(claim, connection.execute(_renew, {**_key(claim), "lease": lease_seconds}))
-    _record_retries(connection, claim, repeated)
+    _record_retries(connection, claim, retries)
 
 
 def record_page(connection: sa.Connection, claim: Claim, page: Page, counts: Counts, first_seen: int = 1) -> int:
@@ -254,9 +255,9 @@ def succeed(connection: sa.Connection, claim: Claim) -> datetime:
     return finished
 
 
-def fail(connection: sa.Connection, claim: Claim, code: str, detail: str, repeated: int = 0) -> None:
+def fail(connection: sa.Connection, claim: Claim, code: str, detail: str, retries: Sequence[str] = ()) -> None:
     """IN_PROGRESS -> FAILED. Raises LeaseLost."""
-    _record_retries(connection, claim, repeated)
+    _record_retries(connection, claim, retries)
     _end(connection, claim, SyncStatus.FAILED, f"{code}: {detail}", failure_code=code, failure_detail=detail[:8000])
 
 
@@ -291,9 +292,9 @@ def _end(connection: sa.Connection, claim: Claim, status: SyncStatus, why: str |
     record_end(connection, claim.merchant, claim.sync_id, status, why)
 
 
-def _record_retries(connection: sa.Connection, claim: Claim, repeated: int) -> None:
-    if repeated:
-        _append(connection, claim, events.REPEATED, number=repeated)
+def _record_retries(connection: sa.Connection, claim: Claim, retries: Sequence[str]) -> None:
+    if retries:
+        _append(connection, claim, events.REPEATED, number=len(retries), detail=", ".join(retries))
 
 
 def _append(

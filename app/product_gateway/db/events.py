@@ -18,7 +18,7 @@ from product_gateway.model.syncs import SyncEvent
 QUEUED = "QUEUED"
 CLAIMED = "CLAIMED"  # number: attempt; detail: worker
 PAGE = "PAGE"  # number: records read so far; detail: pages read so far
-REPEATED = "REPEATED"  # number: retried requests to the product service
+REPEATED = "REPEATED"  # number: retried requests to the product service; detail: the status before each
 LEASE_LOST = "LEASE_LOST"  # detail: the lost worker
 HANDED_BACK = "HANDED_BACK"
 RELEASED = "RELEASED"

@@ -17,16 +17,20 @@ MAX_INTERVAL = 4.0  # seconds: a worker learns from a heartbeat that its sync wa
 
 
 class Heartbeat:
-    """The heartbeats of one worker. `pop_retry_count` returns the retried requests that are not recorded yet."""
+    """The heartbeats of one worker. `pop_retries` returns the status before each retry that is not recorded yet."""
 
     def __init__(
-        self, database: Database, supervisor: Supervisor, lease_seconds: float, pop_retry_count: Callable[[Claim], int]
+        self,
+        database: Database,
+        supervisor: Supervisor,
+        lease_seconds: float,
+        pop_retries: Callable[[Claim], list[str]],
     ) -> None:
         self._database = database
         self._supervisor = supervisor
         self._lease_seconds = lease_seconds
         self._interval = min(lease_seconds / HEARTBEATS_PER_LEASE, MAX_INTERVAL)
-        self._pop_retry_count = pop_retry_count
+        self._pop_retries = pop_retries
 
     @asynccontextmanager
     async def renewing(self, claim: Claim) -> AsyncIterator[None]:
@@ -57,5 +61,5 @@ class Heartbeat:
             if not loop.is_failing:  # after a failure, the supervisor has paused already
                 with loop.idle():
                     await asyncio.sleep(self._interval)
-            await self._database.write(claims.heartbeat, claim, self._lease_seconds, self._pop_retry_count(claim))
+            await self._database.write(claims.heartbeat, claim, self._lease_seconds, self._pop_retries(claim))
             loop.progressed()

@@ -67,7 +67,7 @@ class FoundById(NamedTuple):
 
 
 class ProductService:
-    """A merchant's product service. `retried` is called before each further attempt of a request. Waits in seconds.
+    """A merchant's product service. `retried` is called at each retry with the status before it. Waits in seconds.
 
     With `skip_unchanged`, the next pages are decoded lazily: set it when most of their records are likely unchanged.
     """
@@ -84,7 +84,7 @@ class ProductService:
         attempts: int = 6,
         wait_initial: float = 1,
         wait_max: float = 30,
-        retried: Callable[[], None] = lambda: None,
+        retried: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._outbound = outbound
         self._url = url.rstrip("/")
@@ -182,12 +182,12 @@ class ProductService:
             try:
                 return await self._ask(path, params, where, attempt, waited)
             except PullInterrupted as error:
-                wait = self._backoff.wait(attempt, error.retry_after, waited)
+                wait, status = self._backoff.wait(attempt, error.retry_after, waited), error.status
                 if wait is None:
                     raise
             waited += wait
             await asyncio.sleep(wait)
-            self._retried()
+            self._retried(status)
 
     async def _ask(self, path: str, params: dict[str, str], where: str, attempt: int, waited: float) -> Response:
         try:
@@ -226,6 +226,7 @@ class ProductService:
                 f"{failed} {tried}: {answered}{meaning}. "
                 f"{'Allow the gateway more requests,' if limited else what_to_do} then start the sync again.",
                 asked,
+                str(response.status),
             )
         if response.status in (400, 413):
             detail = (

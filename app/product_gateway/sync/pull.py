@@ -6,7 +6,7 @@ much of the catalog.
 
 import contextlib
 import time
-from collections import Counter
+from collections import defaultdict
 from dataclasses import dataclass, field
 from uuid import UUID
 
@@ -50,15 +50,15 @@ class Pull:
         self._outbound = outbound
         self._metrics = metrics
         self._secrets = Secrets(settings)
-        self._retries: Counter[UUID] = Counter()  # by sync, since they were last recorded
+        self._retries: defaultdict[UUID, list[str]] = defaultdict(list)  # by sync, since they were last recorded
 
-    def pop_retry_count(self, claim: Claim) -> int:
-        """Return how often the sync's requests were retried since the last call. The caller records the count."""
-        return self._retries.pop(claim.sync_id, 0)
+    def pop_retries(self, claim: Claim) -> list[str]:
+        """Return the status before each retry of the sync's requests since the last call. The caller records them."""
+        return self._retries.pop(claim.sync_id, [])
 
-    def _retried(self, claim: Claim) -> None:
+    def _retried(self, claim: Claim, status: str) -> None:
         self._metrics.pull_retries.inc()
-        self._retries[claim.sync_id] += 1
+        self._retries[claim.sync_id].append(status)
 
     async def run(self, claim: Claim, turn: Turn) -> None:
         """Pull from the claim's cursor to the end. Raises PullFailed, LeaseLost or Unavailable.
@@ -111,7 +111,7 @@ class Pull:
         if isinstance(page, LazyPage):
             known = await self._database.read(catalog_write.find_digests, claim, list(page.digests))
             page = page.decode({each for each, digest in page.digests.items() if known.digests.get(each) == digest})
-        lease, retries = self._settings.lease_seconds, self.pop_retry_count(claim)
+        lease, retries = self._settings.lease_seconds, self.pop_retries(claim)
         quota = CatalogSize(self._settings.max_catalog_records, self._settings.max_catalog_bytes)
         written = await self._database.write(catalog_write.write_page, claim, page, lease, retries, quota, known)
         self._metrics.read(claim.entity_type, page.size, written.rejected)
@@ -196,7 +196,7 @@ class Pull:
             max_record_bytes=made.max_record_bytes,
             attempts=made.request_attempts,
             wait_initial=made.retry_wait_seconds,
-            retried=lambda: self._retried(claim),
+            retried=lambda status: self._retried(claim, status),
         )
 
 

@@ -46,7 +46,7 @@ class Worker:
         self._metrics = metrics or Metrics()
         self._supervisor = supervisor or Supervisor(self._metrics)
         self._pull = Pull(settings, database, outbound, self._metrics)
-        self._heartbeat = Heartbeat(database, self._supervisor, settings.lease_seconds, self._pull.pop_retry_count)
+        self._heartbeat = Heartbeat(database, self._supervisor, settings.lease_seconds, self._pull.pop_retries)
         self._owner = f"{socket.gethostname()}:{os.getpid()}"
         self._running: set[asyncio.Task[None]] = set()
         self._turns: dict[UUID, Turn] = {}  # of the running syncs
@@ -211,7 +211,7 @@ class Worker:
         logger.warning("The sync FAILED, %s: %s", code, detail)
         tracing.note(failed=code, outcome=SyncStatus.FAILED)
         try:
-            await self._database.write(claims.fail, claim, code, detail, self._pull.pop_retry_count(claim))
+            await self._database.write(claims.fail, claim, code, detail, self._pull.pop_retries(claim))
         except LeaseLost as lost:
             await self._abandon(claim, lost)
         except Unavailable:
