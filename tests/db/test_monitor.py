@@ -7,11 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, event, text
+from sqlalchemy import Connection, bindparam, event, insert, text
 
-from product_gateway.db import catalog_write, claims, merchants, monitor, syncs
+from product_gateway.db import catalog_write, claims, merchants, monitor, syncs, tables
 from product_gateway.db.database import Database
 from product_gateway.db.enqueue import enqueue
+from product_gateway.db.types import now
 from product_gateway.errors import MerchantDisabled, NoActiveSync, SyncAlreadyActive, SyncNotFound
 from product_gateway.model.merchants import Platform
 from product_gateway.model.syncs import EntityType, SyncStatus
@@ -21,7 +22,7 @@ RULES = (5, 2)
 # Of SQLite: a scan that uses no index. Of PostgreSQL: the same, of a table that has many rows here.
 SCANS = re.compile(r'^SCAN syncs( AS \w+)?$|"Seq Scan"[^{}]*"Relation Name": "sync(s|_events)"', re.MULTILINE)
 PRODUCT, COLLECTION = EntityType.PRODUCT, EntityType.COLLECTION
-STATEMENTS = {"overview": 10, "recent": 2, "story": 7}
+STATEMENTS = {"overview": 11, "recent": 2, "story": 7}
 LOOKS: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     "overview": (monitor.overview, ()),
     "recent": (monitor.recent, (None, None, None, None, 25)),
@@ -121,6 +122,29 @@ def test_a_page_costs_the_same_with_a_hundred_thousand_past_syncs(database: Data
     asked, plan = statements(database, monitor.sync_detail, runs[0].sync.merchant, runs[0].sync.id)
     assert len(asked) <= STATEMENTS["story"]
     assert not SCANS.search(plan), plan
+
+
+def catalogs(connection: Connection, number: int) -> None:
+    """Insert catalogs of this number of merchants, the later ones fresher. Every third merchant is disabled."""
+    then = now(bindparam("then"))
+    merchant = {"name": bindparam("m"), "platform": "BYOP", "disabled": bindparam("off"), "created_at": then}
+    counts = {"merchant": bindparam("m"), "entity_type": "PRODUCT", "num_records": 7, "updated_at": then}
+    rows = [{"m": f"m{n}", "off": n % 3 == 0, "then": float(n - number)} for n in range(number)]
+    connection.execute(insert(tables.merchants).values(**merchant, updated_at=then), rows)
+    connection.execute(insert(tables.catalog_counts).values(**counts), [{k: r[k] for k in ("m", "then")} for r in rows])
+
+
+def test_the_oldest_catalogs_of_active_merchants_are_read_from_an_index(database: Database) -> None:
+    """An operator sees whose catalog is out of date; a disabled merchant's may be."""
+    database.call(catalogs, 3000)
+    database.call(lambda connection: connection.execute(text("ANALYZE")))
+    found = database.call(monitor.overview).stalest
+    oldest = [f"m{n}" for n in range(3000) if n % 3]
+    assert [each.merchant for each in found] == oldest[: monitor.MOST_STALE]
+    assert {(each.entity_type, each.records) for each in found} == {(PRODUCT, 7)}
+    plan = statements(database, monitor.overview)[1]
+    assert "ix_catalog_counts_updated_at" in plan
+    assert not re.search(r'SCAN catalog_counts$|"Seq Scan"[^{}]*"Relation Name": "catalog_counts"', plan, re.MULTILINE)
 
 
 def test_every_sync_is_on_exactly_one_page_for_any_filter(database: Database) -> None:

@@ -2,10 +2,12 @@
 
 import asyncio
 import logging
+import re
 import shutil
 import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin
 
 import orjson
 import pytest
@@ -454,7 +456,7 @@ async def test_the_page_says_who_has_a_problem_and_what_to_do(app: ASGIApp, data
 
 
 def test_every_failure_has_words_and_something_to_do() -> None:
-    """An unexplained failure code causes a support request. docs/operations/monitor.md has the same table."""
+    """An unexplained failure code causes a support request."""
     sources = "".join((TOP / "app" / "product_gateway" / name).read_text() for name in SOURCES)
     described = (
         documents.load(documents.GATEWAY)["info"]["description"]
@@ -466,9 +468,6 @@ def test_every_failure_has_words_and_something_to_do() -> None:
     assert {code for code in ADVICE if code not in ("WORKER_LOST",)} <= {
         code for code in ADVICE if f'"{code}"' in sources
     }
-    table = (TOP / "docs" / "operations" / "monitor.md").read_text()
-    for code, advice in ADVICE.items():
-        assert f"| `{code}` | {advice.words} | {advice.what_to_do} |" in table
 
 
 async def test_a_sync_shows_the_size_of_its_merchants_catalog_and_the_limits(database: Database) -> None:
@@ -499,3 +498,50 @@ async def test_what_the_webhook_was_told_stands_in_the_timeline(app: ASGIApp, da
     story = orjson.loads((await ask(app, "GET", f"/monitor/api/syncs/shop/{sync.id}")).body)["data"]
     assert [each["kind"] for each in story["timeline"]] == ["QUEUED", "CANCELLED", "WEBHOOK_PENDING"]
     assert "sync.cancelled" in story["timeline"][-1]["words"]
+
+
+async def test_the_first_page_of_the_port_leads_to_all_others(app: ASGIApp) -> None:
+    """An operator who knows only the port finds the monitor, the metrics and the health checks."""
+    page = (await ask(app, "GET", "/")).body.decode()
+    links = re.findall(r'<a href="([^"]+)"', page)
+    for path in ("/monitor", "/metrics", "/health/live", "/health/ready"):
+        assert any(urljoin("/", each) == path for each in links), f"{path} is not in {links}"
+        assert (await ask(app, "GET", path)).status == 200
+
+
+async def test_the_page_names_the_workers_that_run_a_sync_and_the_oldest_catalogs(
+    app: ASGIApp, database: Database
+) -> None:
+    """A worker is known by the heartbeats of its syncs; a catalog's age is that of its last successful sync."""
+    for worker in ("worker-1:1", "worker-2:2"):
+        await database.write(enqueue, "shop", EntityType.PRODUCT if worker.endswith("1") else EntityType.COLLECTION)
+        claim = await database.write(claims.claim, worker, 60.0, 5, 2)
+        assert claim is not None
+        if worker.endswith("1"):
+            records = (Record("p1", "{}"),)
+            await database.write(catalog_write.write_page, claim, Page(records, (), None, 1), 60.0)
+            await database.write(catalog_write.succeed, claim)
+    found = orjson.loads((await ask(app, "GET", "/monitor/api/overview")).body)["data"]
+    assert [(each["worker"], each["syncs"]) for each in found["workers"]] == [("worker-2:2", 1)]
+    assert [(each["merchant"], each["entityType"], each["records"]) for each in found["freshness"]] == [
+        ("shop", "PRODUCT", 1)
+    ]
+    page = (await ask(app, "GET", "/monitor")).body.decode()
+    workers = page.partition('<section id="workers"')[2].partition("</section>")[0]
+    assert "worker-2:2" in workers
+    assert "worker-1:1" not in workers
+    assert "An idle worker is not in the database" in workers
+    assert 'id="catalog-shop-PRODUCT"' in page
+    assert "All times are UTC" in page
+    assert 'href="monitor/api/overview"' in page
+
+
+async def test_each_retry_is_shown_with_the_status_before_it(app: ASGIApp, database: Database) -> None:
+    """A merchant asks what its service has answered."""
+    await database.write(enqueue, "shop", EntityType.PRODUCT)
+    claim = await database.write(claims.claim, "worker-1:1", 60.0, 5, 2)
+    assert claim is not None
+    await database.write(claims.heartbeat, claim, 60.0, ["503", "429", "no answer"])
+    detail = orjson.loads((await ask(app, "GET", f"/monitor/api/syncs/shop/{claim.sync_id}")).body)["data"]
+    said = "Requests to the product service retried: 3, after 503, 429, no answer"
+    assert (detail["timeline"][-1]["kind"], detail["timeline"][-1]["words"]) == (events.REPEATED, said)

@@ -18,7 +18,7 @@ from product_gateway.operations.app import create_operations_app
 from product_gateway.sample import catalog_file
 from product_gateway.sample.service import create_sample_app
 from product_gateway.telemetry.metrics import Metrics
-from tests.support.browser import PATIENCE, assert_readable, chromium, keep, wants_a_browser, window
+from tests.support.browser import PATIENCE, assert_accessible, assert_readable, chromium, keep, wants_a_browser, window
 from tests.support.contract import Gateway
 from tests.support.deployment import API, Deployment
 from tests.support.monitor_scene import REFUSED, paint
@@ -128,9 +128,9 @@ def test_a_failure_is_explained_and_the_sync_is_run_again(browser: Browser, serv
         expect(page.locator("#news")).to_contain_text("globex", timeout=PATIENCE)
         assert page.title().startswith("(1) ")
         assert not reloaded(page)
-        card.get_by_role("link", name="Look into it").click()
+        card.get_by_role("link", name="Details").click()
         expect(page.locator(".timeline li")).to_have_text(
-            [re.compile("Asked for"), re.compile("Attempt 1"), re.compile(f"Failed. {REFUSED}")]
+            [re.compile("Requested"), re.compile("Attempt 1"), re.compile(f"Failed. {REFUSED}")]
         )
         page.get_by_role("button", name="Run again").click()
         page.get_by_role("dialog").get_by_role("button", name="Run it again").click()
@@ -189,7 +189,7 @@ def test_five_seconds_are_enough(browser: Browser, scene: str, request: pytest.F
             assert box["y"] + box["height"] < PICTURE[1] / 2
         expect(cards.nth(1)).to_contain_text(re.compile("for the 3rd time in a row, 1\\d min ago"))
         keep(request, page, "monitor.png")
-        cards.first.get_by_role("link", name="Look into it").click()
+        cards.first.get_by_role("link", name="Details").click()
         expect(page.locator("svg polyline")).to_be_visible()
         expect(page.locator(".samples li")).to_have_count(5)
         page.emulate_media(color_scheme="dark")
@@ -199,7 +199,7 @@ def test_five_seconds_are_enough(browser: Browser, scene: str, request: pytest.F
 def test_pages_fit_a_phone_and_can_be_read_by_day_and_by_night(browser: Browser, scene: str) -> None:
     """Nothing scrolls sideways at 360 pixels; letters stand out from what is behind them."""
     with window(browser, scene, PHONE) as page:
-        for way in (None, "Look into it"):
+        for way in (None, "Details"):
             if way:
                 page.get_by_role("link", name=way).first.click()
                 expect(page.locator(".timeline")).to_be_visible()
@@ -229,3 +229,17 @@ def test_the_keyboard_alone_is_enough(browser: Browser, scene: str) -> None:
             "all => all.filter(each => !(each.textContent.trim() || each.labels?.length)).length"
         )
         assert unnamed == 0
+
+
+@pytest.mark.parametrize("size", [DESK, (400, 800)], ids=["desk", "narrow"])
+def test_axe_finds_nothing_serious(browser: Browser, scene: str, size: tuple[int, int]) -> None:
+    """WCAG 2.2, as far as a program can check it, in both themes, on every page of the port."""
+    with window(browser, scene.removesuffix("monitor"), size) as page:
+        assert_accessible(page)
+        page.get_by_role("link", name="Monitor", exact=True).click()
+        expect(page.locator("#freshness")).to_be_visible()
+        assert_accessible(page)
+        page.get_by_role("link", name="Details").first.click()
+        expect(page.locator(".chart .scale span")).to_have_text(["100", "50", "0"])
+        expect(page.locator(".chart time")).to_have_count(3)
+        assert_accessible(page)

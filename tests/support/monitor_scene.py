@@ -34,7 +34,9 @@ def paint(database: Database) -> None:
     for page in range(1, 7):
         database.call(back, sync.sync_id, 3.0 + page % 3)
         read(database, sync, page, 250, 1500, rejected=40)
-    database.call(claims.fail, sync, "TOO_MANY_REJECTED", "240 of 1500 records do not fit the contract.", 2)
+    database.call(
+        claims.fail, sync, "TOO_MANY_REJECTED", "240 of 1500 records do not fit the contract.", ["503", "429"]
+    )
     for name, pages in (("bluebird-coffee", 4), ("dora", 2)):
         sync = begun(database, name, EntityType.COLLECTION)
         for page in range(1, pages + 1):
@@ -74,5 +76,10 @@ def aged(connection: Connection, sync_id: UUID, age: float, took: float) -> None
     """Move the request of the sync back in time."""
     began, ended = types.now(bindparam("began")), types.now(bindparam("ended"))
     values = {"queued_at": began, "started_at": began, "finished_at": ended}
-    changed = update(tables.syncs).where(tables.syncs.c.id == sync_id).values(values)
-    connection.execute(changed, {"began": -age, "ended": took - age})
+    changed = update(tables.syncs).where(tables.syncs.c.id == sync_id)
+    connection.execute(changed.values(values), {"began": -age, "ended": took - age})
+    of_sync = select(tables.syncs.c.merchant).where(tables.syncs.c.id == sync_id).scalar_subquery()
+    counts = update(tables.catalog_counts).where(tables.catalog_counts.c.merchant == of_sync)
+    connection.execute(
+        counts.where(tables.catalog_counts.c.updated_at.is_not(None)).values(updated_at=ended), {"ended": took - age}
+    )

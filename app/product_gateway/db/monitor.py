@@ -14,8 +14,8 @@ from product_gateway.db import catalog, catalog_removal, events, syncs, webhooks
 from product_gateway.db.admission import require_active
 from product_gateway.db.enqueue import enqueue
 from product_gateway.db.syncs import Place, columns, sync_of
+from product_gateway.db.tables import catalog_counts, merchants, waits_since
 from product_gateway.db.tables import syncs as table
-from product_gateway.db.tables import waits_since
 from product_gateway.db.types import now
 from product_gateway.errors import SyncNotFound
 from product_gateway.model.catalog import RejectionGroup
@@ -25,6 +25,8 @@ from product_gateway.model.webhooks import Delivery
 MOST_ACTIVE = 50  # syncs on the overview; all others are in the list
 MOST_FAILURES = 500  # latest failures in which failure streaks are searched
 MOST_FAILING = 8  # failure streaks on the overview
+MOST_CATALOGS = 200  # oldest catalogs in which those of active merchants are searched
+MOST_STALE = 10  # catalogs on the overview
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +56,25 @@ class FailureStreak:
 
 
 @dataclass(frozen=True, slots=True)
+class Freshness:
+    """A merchant's catalog of one entity type, and when its last successful sync finished."""
+
+    merchant: str
+    entity_type: EntityType
+    updated_at: datetime
+    records: int
+
+
+@dataclass(frozen=True, slots=True)
 class Overview:
-    """Active syncs and failures now. `active` and `failing` are limited; `groups` counts all active syncs."""
+    """Active syncs, failures and oldest catalogs now. `groups` counts all active syncs; the other lists are limited."""
 
     groups: list[ActiveSyncs]
     active: list[SyncRow]
     stuck: list[SyncRow]
     failing: list[FailureStreak]
     failing_in_all: int
+    stalest: list[Freshness]
     as_of: datetime
 
 
@@ -89,6 +102,20 @@ _active = [
     for each, since in ((SyncStatus.IN_PROGRESS, table.c.queued_at), (SyncStatus.QUEUED, waits_since))
 ]
 _newest_first = (table.c.queued_at.desc(), table.c.id.desc())
+_oldest = (
+    select(*(catalog_counts.c[name] for name in ("merchant", "entity_type", "updated_at", "num_records")))
+    .where(catalog_counts.c.updated_at.is_not(None))
+    .order_by(catalog_counts.c.updated_at, catalog_counts.c.merchant, catalog_counts.c.entity_type)
+    .limit(MOST_CATALOGS)
+    .subquery()
+)
+_stalest = (
+    select(_oldest)
+    .join(merchants, merchants.c.name == _oldest.c.merchant)
+    .where(~merchants.c.disabled, merchants.c.platform == text("'BYOP'"))
+    .order_by(_oldest.c.updated_at, _oldest.c.merchant, _oldest.c.entity_type)
+    .limit(MOST_STALE)
+)
 _now = select(now())
 
 
@@ -137,7 +164,8 @@ def overview(connection: Connection) -> Overview:
         if rows[0].id in found
     ]
     as_of = connection.execute(_now).scalar_one()
-    return Overview(groups, active[:MOST_ACTIVE], stuck, failing, len(streaks), as_of)
+    stalest = [Freshness(row[0], EntityType(row[1]), row[2], row[3]) for row in connection.execute(_stalest)]
+    return Overview(groups, active[:MOST_ACTIVE], stuck, failing, len(streaks), stalest, as_of)
 
 
 def recent(

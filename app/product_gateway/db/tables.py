@@ -187,6 +187,7 @@ catalog_counts = sa.Table(
     ),  # by the operator, once
     sa.CheckConstraint("num_bytes >= 0", name="num_bytes"),
     sa.CheckConstraint("num_records >= 0", name="num_records"),
+    sa.Index("ix_catalog_counts_updated_at", "updated_at", "merchant", "entity_type"),
 )
 
 # One row, written by the readiness check: only a commit shows that the database works.

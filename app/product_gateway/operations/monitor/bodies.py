@@ -18,11 +18,11 @@ Body = dict[str, Any]
 LONGEST_WORDS = 2000
 
 WORDS = {
-    events.QUEUED: "Asked for",
-    events.CLAIMED: "Attempt {number}: taken up by {detail}",
+    events.QUEUED: "Requested",
+    events.CLAIMED: "Attempt {number}: claimed by {detail}",
     events.PAGE: "Page {detail} is in the catalog, {number} records read",
-    events.REPEATED: "{number} requests to the product service had to be made again",
-    events.LEASE_LOST: "The worker {detail} was not heard of any more",
+    events.REPEATED: "Requests to the product service retried: {number}, after {detail}",
+    events.LEASE_LOST: "The worker {detail} sent no heartbeat: its lease expired",
     events.HANDED_BACK: "Handed back by its worker, which was stopped; another one goes on",
     events.RELEASED: "Released because other merchants wait; it goes on behind its last page when it is its turn",
     events.MASS_DELETION_ALLOWED: "The next successful sync may remove any number of records: allowed {detail}",
@@ -66,6 +66,16 @@ def overview_body(found: Overview) -> Body:
             "stuck": len(found.stuck),
         },
         "active": [sync_body(each) for each in found.active],
+        "workers": _workers(found.active),
+        "freshness": [
+            {
+                "merchant": each.merchant,
+                "entityType": each.entity_type.value,
+                "updatedAt": rfc3339(each.updated_at),
+                "records": each.records,
+            }
+            for each in found.stalest
+        ],
     }
 
 
@@ -87,6 +97,16 @@ def detail_body(found: SyncDetail, limit: CatalogSize) -> Body:
             for entity_type, size in found.catalog.items()
         ],
     }
+
+
+def _workers(active: Iterable[SyncRow]) -> list[Body]:
+    """Return the workers that hold active syncs, the one with the oldest heartbeat first."""
+    held: dict[str, list[datetime]] = {}
+    for each in active:
+        if each.lease_owner is not None and each.heartbeat_at is not None:
+            held.setdefault(each.lease_owner, []).append(each.heartbeat_at)
+    found = sorted((max(heartbeats), owner, len(heartbeats)) for owner, heartbeats in held.items())
+    return [{"worker": owner, "syncs": syncs, "lastHeartbeatAt": rfc3339(at)} for at, owner, syncs in found]
 
 
 def _failure(run: SyncRow) -> Body | None:

@@ -71,6 +71,10 @@ class Monitor:
         """Raises SyncNotFound."""
         return self._pages.sync(*await self._detail(merchant, sync_id), operator)
 
+    async def get_operations_index(self) -> Response[bytes]:
+        """Return the page that links to the monitor, metrics and health."""
+        return self._pages.index()
+
     async def get_monitor_asset(self, name: str) -> Response[bytes]:
         """Raises PageNotFound."""
         return self._pages.asset(name)

@@ -1,8 +1,9 @@
-"""The monitor's pages, written on the server from what the API says. What comes from merchants is escaped by Jinja."""
+"""The operations port's pages, rendered on the server from the API's bodies. Jinja escapes text from merchants."""
 
 import hashlib
+import math
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,14 @@ from product_gateway.docs_pages import pages
 from product_gateway.errors import PageNotFound
 from product_gateway.http.responses import Response
 from product_gateway.model.syncs import EntityType, SyncStatus
+from product_gateway.openapi.bodies import rfc3339
 from product_gateway.operations.monitor.alerts import ago
 from product_gateway.operations.monitor.auth import Operator
 from product_gateway.telemetry.version import version
 from product_gateway.telemetry.visible_text import visible
 
 HERE = Path(__file__).parent
-ICON = pages.OWN / "icon.svg"
+SHARED = [pages.OWN / name for name in ("icon.svg", "theme.css", "theme.js")]
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; "
     "form-action 'self'; frame-ancestors 'none'"
@@ -54,6 +56,7 @@ class PageRenderer:
         return self._page(
             "monitor.html", 200, base=BASES["getMonitor"], now=now, operator=operator, overview=overview, recent=recent,
             chosen=chosen, is_filtered=any(chosen.values()) or cursor is not None, mark=_mark(recent),
+            cursor=cursor or "",
         )  # fmt: skip
 
     def sync(self, detail: Mapping[str, Any], as_of: str, operator: Operator) -> Response[bytes]:
@@ -62,6 +65,10 @@ class PageRenderer:
             "sync.html", 200, base=BASES["getMonitorSync"], now=now, operator=operator, detail=detail,
             sync=detail["sync"], chart=_chart(detail["series"]),
         )  # fmt: skip
+
+    def index(self) -> Response[bytes]:
+        """Return the page at `/`, with links to all others."""
+        return self._page("index.html", 200, base=BASES["getMonitor"], now=None, operator=None)
 
     def error(self, answer: Response[Any], operation: str) -> Response[bytes]:
         """Return an API error as a page. If the operator must sign in, the page has the sign-in form."""
@@ -77,6 +84,8 @@ class PageRenderer:
             "attention": str(draw.attention(overview)),
             "queue": str(draw.queue(overview["queue"])),
             "active": str(draw.active(overview)),
+            "workers": str(draw.workers(overview["workers"])),
+            "freshness": str(draw.freshness(overview["freshness"])),
             "recent": _mark(recent),
             "title": str(draw.title(overview)),
             "away": "",
@@ -111,7 +120,7 @@ class PageRenderer:
     def _assets(self) -> dict[str, pages.File]:
         files = {
             path.name: pages.as_file(path.read_bytes(), path.name, pages.cache_of(path.name))
-            for path in (*sorted((HERE / "assets").iterdir()), ICON)
+            for path in (*sorted((HERE / "assets").iterdir()), *SHARED)
         }
         return {pages.published_name(name, file): file for name, file in files.items()}
 
@@ -133,23 +142,29 @@ def _mark(recent: Mapping[str, Any]) -> str:
 
 
 def _chart(series: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """The points of a line through the speeds, and between which figures it runs."""
+    """Return the points of a line through the speeds, and both scales, or None for fewer than two speeds."""
     if len(series) < 2:
         return None
     times = [datetime.fromisoformat(each["at"]).timestamp() for each in series]
     speeds = [each["recordsPerSecond"] for each in series]
-    width, top = (times[-1] - times[0]) or 1.0, max(speeds) or 1.0
+    width, top = (times[-1] - times[0]) or 1.0, _rounded_up(max(speeds) or 1.0)
     points = [
-        f"{(time - times[0]) / width * CHART_WIDTH:.1f},{CHART_HEIGHT - speed / top * (CHART_HEIGHT - 6):.1f}"
+        f"{(time - times[0]) / width * CHART_WIDTH:.1f},{CHART_HEIGHT - speed / top * CHART_HEIGHT:.1f}"
         for time, speed in zip(times, speeds, strict=True)
     ]
     return {
         "points": " ".join(points),
-        "top": top,
+        "most": max(speeds),
         "least": min(speeds),
-        "begin": series[0]["at"],
-        "end": series[-1]["at"],
+        "speeds": [top, top / 2, 0],
+        "times": [rfc3339(datetime.fromtimestamp(times[0] + width * part, UTC)) for part in (0, 0.5, 1)],
     }
+
+
+def _rounded_up(value: float) -> float:
+    """Return 1, 2 or 5 times a power of ten, the next one that is not less than the value."""
+    power: float = 10 ** math.floor(math.log10(value))
+    return next(step * power for step in (1, 2, 5, 10) if step * power >= value)
 
 
 def _number(value: float | None) -> str:

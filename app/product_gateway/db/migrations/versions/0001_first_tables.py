@@ -143,6 +143,7 @@ sa.Table(
     *_required(BOOLEAN, "mass_deletion_allowed", default=FALSE),
     sa.CheckConstraint("num_bytes >= 0", "num_bytes"),
     sa.CheckConstraint("num_records >= 0", "num_records"),
+    _index("ix_catalog_counts_updated_at", "updated_at", "merchant", "entity_type"),
 )
 readiness = sa.Table(
     "readiness",

@@ -110,7 +110,7 @@ function follow() {
       if (Object.keys(parts).some(name => name !== "away")) ask();
       return;
     }
-    for (const id of ["attention", "queue", "active"]) if (id in parts) put(id, parts[id]);
+    for (const id of ["attention", "queue", "active", "workers", "freshness"]) if (id in parts) put(id, parts[id]);
     if ("title" in parts) document.title = new DOMParser().parseFromString(parts.title, "text/html").body.textContent;
     if ("attention" in parts) tellNews();
     if ("recent" in parts && byId("recent").dataset.mark !== parts.recent) {
@@ -163,12 +163,7 @@ byId("yes").addEventListener("click", async event => {
 document.addEventListener("click", async event => {
   const button = event.target.closest("button");
   if (button?.dataset.act) confirm(button);
-  if (button?.dataset.copy) {
-    await navigator.clipboard?.writeText(button.dataset.copy);
-    byId("news").textContent = "Copied.";
-    button.textContent = "Copied";
-    setTimeout(() => { button.textContent = "Copy"; }, 2000);
-  }
+  if (button?.dataset.copy) byId("news").textContent = "Copied.";
   if (button?.id === "sign-out") {
     await send("DELETE", `${BASE}session`);
     location.reload();
@@ -183,7 +178,7 @@ byId("sign-in")?.addEventListener("submit", async event => {
   if (!refusal) location.reload();
 });
 
-if (PAGE !== "error") {
+if (PAGE === "monitor" || PAGE === "sync") {
   tellNews();
   follow();
 }
