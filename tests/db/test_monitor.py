@@ -127,10 +127,15 @@ def test_a_page_costs_the_same_with_a_hundred_thousand_past_syncs(database: Data
 def catalogs(connection: Connection, number: int) -> None:
     """Insert catalogs of this number of merchants, the later ones fresher. Every third merchant is disabled."""
     then = now(bindparam("then"))
-    merchant = {"name": bindparam("m"), "platform": "BYOP", "disabled": bindparam("off"), "created_at": then}
+    merchant = {
+        "name": bindparam("m"),
+        "platform": "BYOP",
+        "product_service_url": "https://shop.example",
+        "created_at": then,
+    }
     counts = {"merchant": bindparam("m"), "entity_type": "PRODUCT", "num_records": 7, "updated_at": then}
     rows = [{"m": f"m{n}", "off": n % 3 == 0, "then": float(n - number)} for n in range(number)]
-    connection.execute(insert(tables.merchants).values(**merchant, updated_at=then), rows)
+    connection.execute(insert(tables.merchants).values(**merchant, disabled=bindparam("off"), updated_at=then), rows)
     connection.execute(insert(tables.catalog_counts).values(**counts), [{k: r[k] for k in ("m", "then")} for r in rows])
 
 
