@@ -159,7 +159,7 @@ def test_samples_name_this_server_and_are_copied(browser: Browser, served: Gatew
     """A reader pastes them as they are."""
     with opened(browser, f"{served.url}/") as page:
         page.context.grant_permissions(["clipboard-read", "clipboard-write"])
-        block = page.get_by_role("region", name="Code 1")
+        block = page.get_by_role("region", name="Code 1", exact=True)
         expect(block).to_contain_text(f"{served.url}/product-gateway/v1/sync/PRODUCT")
         page.get_by_role("button", name="Copy").click()
         expect(page.get_by_role("button", name="Copied")).to_be_visible()
@@ -168,7 +168,7 @@ def test_samples_name_this_server_and_are_copied(browser: Browser, served: Gatew
         shown = page.locator("#reference").inner_text()
         assert f'curl "{served.url}/health/live"' in shown
         assert "$GATEWAY" not in shown
-        expect(page.get_by_role("region", name="Code 1")).to_have_attribute("tabindex", "0")
+        expect(page.get_by_role("region", name="Code 1", exact=True)).to_have_attribute("tabindex", "0")
 
 
 def test_the_try_it_out_page_lists_the_api_without_this_servers_pages(browser: Browser, served: Gateway) -> None:
