@@ -192,7 +192,6 @@ def test_five_seconds_are_enough(browser: Browser, scene: str, request: pytest.F
         cards.first.get_by_role("link", name="Details").click()
         expect(page.locator("svg polyline")).to_be_visible()
         expect(page.locator(".samples li")).to_have_count(5)
-        page.emulate_media(color_scheme="dark")
         keep(request, page, "monitor-sync.png")
 
 
