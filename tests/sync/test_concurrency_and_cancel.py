@@ -1,6 +1,7 @@
 """The concurrency limit per merchant and the cancellation of syncs, with real workers on both databases."""
 
 import itertools
+import logging
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -76,9 +77,10 @@ async def test_two_merchants_do_not_wait_for_each_other(
 
 
 async def test_a_cancelled_pull_stops_at_the_next_page_and_never_runs_again(
-    served: Database, made: Settings, shelf: FakeListService
+    served: Database, made: Settings, shelf: FakeListService, caplog: pytest.LogCaptureFixture
 ) -> None:
     """What was written stays, what was not is not; the next sync is accepted at once and finds its own way."""
+    caplog.set_level(logging.INFO, "product_gateway")
     shelf.delays = itertools.repeat(0.05)
     cancelled = await served.write(enqueue, "shop", PRODUCT)
     async with working(made, served):
@@ -94,6 +96,10 @@ async def test_a_cancelled_pull_stops_at_the_next_page_and_never_runs_again(
     assert (after.status, after.attempt) == (SyncStatus.CANCELLED, 1)
     assert after.records_read < 20
     assert len(await titles(served)) == 20
+    told = [each for each in caplog.records if "cancelled" in each.getMessage()]
+    assert [(each.levelno, each.getMessage()) for each in told] == [
+        (logging.INFO, "The sync was cancelled by the client.")
+    ]
 
 
 async def test_a_cancelled_sync_that_waits_never_runs(served: Database, made: Settings, shelf: FakeListService) -> None:

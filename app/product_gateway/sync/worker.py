@@ -221,12 +221,15 @@ class Worker:
 
     async def _abandon(self, claim: Claim, reason: LeaseLost) -> None:
         """Write nothing more, and count the lost lease unless the sync was cancelled or its merchant removed."""
-        logger.warning("%s", reason)
         tracing.note(outcome="LEFT")
         with contextlib.suppress(SyncNotFound, Unavailable):
             sync = await self._database.read(syncs.get, claim.merchant, claim.sync_id)
-            if sync.status is not SyncStatus.CANCELLED:
-                self._metrics.lease_losses.inc()
+            if sync.status is SyncStatus.CANCELLED:
+                found = await self._database.read(events.of_sync, claim.merchant, claim.sync_id)
+                logger.info("The sync was cancelled %s.", found[-1].detail or "by the client")
+                return
+            self._metrics.lease_losses.inc()
+        logger.warning("%s", reason)
 
     async def _delete_seen_ids(self, claim: Claim) -> None:
         with contextlib.suppress(Unavailable):
