@@ -50,8 +50,8 @@ $(INSTALLED): requirements/dev.txt pyproject.toml
 node:
 	@command -v npx >/dev/null && node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)' || { echo "Node 20 or newer is needed"; exit 1; }
 
-run: $(INSTALLED) ## start gateway, worker and sample service on this machine; Ctrl-C stops them
-	@$(BIN)/product-gateway demo
+run: $(INSTALLED) ## start gateway, worker and sample service on this machine; PORT=, OPERATIONS_PORT=, SAMPLE_PORT=
+	@$(BIN)/product-gateway demo$(if $(PORT), --port $(PORT))$(if $(OPERATIONS_PORT), --operations-port $(OPERATIONS_PORT))$(if $(SAMPLE_PORT), --sample-port $(SAMPLE_PORT))
 
 # Tests create hundreds of databases: in memory, where Linux has room for them there.
 IN_MEMORY = $(shell [ "$$(df -k /dev/shm 2>/dev/null | awk 'END { print $$4 + 0 }')" -gt 8000000 ] && echo TMPDIR=/dev/shm)

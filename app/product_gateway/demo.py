@@ -26,7 +26,7 @@ def run(settings: Settings, port: int, sample_port: int, catalog: Path, delay: f
 
     data_directory.prepare(settings, secrets=True)
     gateway = sockets.bind("127.0.0.1", port)
-    sample = sockets.bind("127.0.0.1", sample_port)
+    sample = sockets.bind("127.0.0.1", sample_port, "--sample-port")
     for_operations = sockets.bind_operations(settings, sockets.OPERATIONS_PORT_OF_GATEWAY)
     data = catalog_file.read(catalog)
     if data.left_out:
@@ -42,8 +42,8 @@ def run(settings: Settings, port: int, sample_port: int, catalog: Path, delay: f
             token_file, keys.issue_token(settings, MERCHANT, list(keys.SCOPES), TOKEN_LIFETIME).encode() + b"\n"
         )
         urls = sockets.url_of(gateway), sockets.url_of(for_operations)
-        print(_welcome(*urls, token_file, *map(data.count, EntityType)), flush=True)
-        processes.serve(settings, gateway, for_operations, with_worker=True)
+        welcome = _welcome(*urls, token_file, *map(data.count, EntityType))
+        processes.serve(settings, gateway, for_operations, lambda: print(welcome, flush=True), with_worker=True)
 
 
 def register(settings: Settings, database: Database, name: str, url: str) -> None:

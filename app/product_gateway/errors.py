@@ -11,6 +11,7 @@ class GatewayError(Exception):
 
     GatewayError
     ├── SettingsError             the operator must change something
+    │   └── NoToken               a client command has no bearer token
     ├── InvalidRequest            the request does not fit the spec
     ├── NotAuthenticated          no bearer token, or not a valid one
     ├── NotAllowed
@@ -47,6 +48,10 @@ class GatewayError(Exception):
 
 class SettingsError(GatewayError):
     """A setting, file or argument that the operator must change."""
+
+
+class NoToken(SettingsError):
+    """A client command has no bearer token: wrong usage."""
 
 
 class InvalidRequest(GatewayError):

@@ -294,6 +294,21 @@ class Settings(BaseSettings):
         return self.otel_exporter_otlp_traces_endpoint or (base and f"{base.rstrip('/')}/v1/traces")
 
 
+class ClientSettings(BaseSettings):
+    """The settings of the client commands."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_prefix=PREFIX, env_ignore_empty=True)
+
+    url: str | None = _field(None, "URL of the gateway, for the client commands")
+    token: str | None = _field(None, "Bearer token, for the client commands", repr=False)
+
+
+def context_file() -> Path:
+    """Return the file of the saved context (XDG Base Directory Specification: a relative path is ignored)."""
+    chosen = Path(os.environ.get("XDG_CONFIG_HOME", ""))
+    return (chosen if chosen.is_absolute() else Path.home() / ".config") / "product-gateway" / "context.json"
+
+
 def environment_name(field: str) -> str:
     """Return the environment variable of a field."""
     return field.upper() if field.startswith("otel_") else PREFIX + field.upper()
@@ -316,5 +331,5 @@ def _describe(fault: ErrorDetails) -> str:
 
 def unknown_names() -> list[str]:
     """Return variables that have our prefix and are no setting, most often because of a typing error."""
-    known = {environment_name(name) for name in Settings.model_fields}
+    known = {environment_name(name) for name in (*Settings.model_fields, *ClientSettings.model_fields)}
     return sorted(name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in known)

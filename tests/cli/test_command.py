@@ -1,22 +1,32 @@
 """The command line, as an operator meets it: real processes, what they print where, and how they end."""
 
+import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import jsonschema_rs
 import jwt
 import pytest
+from standardwebhooks import Webhook
 
 from product_gateway.auth import keys
-from product_gateway.db import merchants
+from product_gateway.db import claims, merchants, webhooks
 from product_gateway.db.database import Database, open_database
+from product_gateway.db.enqueue import enqueue
 from product_gateway.model.merchants import Merchant, Platform
+from product_gateway.model.syncs import EntityType
+from product_gateway.openapi import documents
+from product_gateway.telemetry.version import version
+from tests.support import webhook_receivers
 from tests.support.commands import Terminal, assert_refused
 from tests.support.deployment import Deployment
 
 COMMANDS = ["demo", "serve", "worker", "migrate", "prune", "token", "sample-service", "check-service", "merchant"]
-COMMANDS += ["sync", "status", "cancel", "history"]
+COMMANDS += ["sync", "status", "cancel", "history", "show", "problems", "products", "collections", "login", "logout"]
+COMMANDS += ["sandbox", "webhook", "webhook test", "merchant reencrypt"]
 COMMANDS += [f"merchant {each}" for each in ("add", "list", "show", "update", "remove", "allow-mass-deletion")]
 TOKEN = "the-plain-token-of-the-merchant"
 URL = "https://shop.example/api"
@@ -57,6 +67,10 @@ def test_every_command_explains_itself(sqlite_deployment: Deployment, terminal: 
         assert (done.returncode, done.stderr) == (0, ""), done
         assert "Usage: " in done.stdout
         assert f"{command} [OPTIONS]".lstrip() in " ".join(done.stdout.split())
+        assert not re.search(r"[<{]|\b(TEXT|INTEGER|FLOAT|PATH|str|int|float)\b", done.stdout.replace("<=", "")), (
+            command
+        )
+        assert max(map(len, done.stdout.splitlines())) <= 80
 
 
 def test_wrong_usage_ends_with_2(sqlite_deployment: Deployment, terminal: Terminal) -> None:
@@ -74,7 +88,7 @@ def test_the_installed_command_and_the_module_are_the_same(sqlite_deployment: De
     """`product-gateway` is what documentation says; `python -m product_gateway` always works."""
     installed = Path(sys.executable).with_name("product-gateway")
     texts = [
-        subprocess.run([*command, "--help"], capture_output=True, text=True, check=True).stdout.partition("Copies")[2]
+        subprocess.run([*command, "--help"], capture_output=True, text=True, check=True).stdout.partition("Keep one")[2]
         for command in ([installed], [sys.executable, "-m", "product_gateway"])
     ]
     assert texts[0] == texts[1] != ""
@@ -91,6 +105,10 @@ def test_a_merchant_is_added_shown_and_listed_without_its_secrets(
     assert added.stdout == "Added shop.\n"
     shown, listed = (terminal.run(deployment, f"merchant {command}") for command in ("show shop", "list"))
     assert listed.stdout == f"shop\tBYOP\tenabled\t{URL}\n"
+    as_json = [json.loads(terminal.run(deployment, f"merchant {each} --json").stdout) for each in ("list", "show shop")]
+    assert as_json[0][0].items() <= as_json[1].items()
+    assert (as_json[1]["name"], as_json[1]["hasProductServiceToken"]) == ("shop", True)
+    assert as_json[1]["catalog"]["PRODUCT"] == {"records": 0, "bytes": 0, "latestSync": None}
     for word in ("shop", "BYOP", URL, "GBP", "set", "never synced"):
         assert word in shown.stdout
     with open_database(deployment.environment["PRODUCT_GATEWAY_DATABASE_URL"]) as database:
@@ -152,6 +170,10 @@ REFUSED = {
     f"merchant add acme {BYOP} ftp://shop.example": "'ftp://shop.example' is not the address of a product service",
     f"merchant add acme {BYOP} https://u:pw@shop.example": "without a user, query or fragment",
     f"merchant add acme {BYOP} {URL} --currency pounds": "'pounds' is not a currency. Give its code of ISO 4217",
+    f"merchant add acme {BYOP} {URL} --currency ABC": "'ABC' is not a currency. Give its code of ISO 4217",
+    "merchant update shop --currency gbp": "'gbp' is not a currency.",
+    "webhook test shop": "shop has no webhook. Add one: product-gateway merchant update shop --webhook-url URL",
+    "webhook test unknown": "There is no merchant unknown.",
     f"merchant add acme {BYOP} {URL} --product-service-token-file empty": "does not hold a bearer token: one line",
     f"merchant add shop {BYOP} {URL}": "There is a merchant shop already. `product-gateway merchant update shop",
     "merchant show unknown": "There is no merchant unknown. `product-gateway merchant list`",
@@ -201,3 +223,82 @@ def test_a_token_is_printed_alone(sqlite_deployment: Deployment, terminal: Termi
         terminal.run(sqlite_deployment, "token shop").stdout.strip(), options={"verify_signature": False}
     )
     assert (everything["scope"].split(), everything["exp"] - everything["iat"]) == (list(keys.SCOPES), 3600)
+
+
+def test_the_version_is_printed(sqlite_deployment: Deployment, terminal: Terminal) -> None:
+    """The first thing that a report of a fault needs."""
+    done = terminal.run(sqlite_deployment, "--version")
+    assert (done.returncode, done.stdout) == (0, f"product-gateway {version()}\n")
+
+
+def test_a_shell_completes_commands_and_values(sqlite_deployment: Deployment) -> None:
+    """The script that --show-completion prints asks the command itself."""
+    done = sqlite_deployment.run("--show-completion", "bash", anew=True)
+    assert "complete -o default -F _product_gateway" in done.stdout or "_complete" in done.stdout.lower()
+    sqlite_deployment.environment |= {
+        "_PRODUCT_GATEWAY_COMPLETE": "complete_bash",
+        "COMP_WORDS": "x sync P",
+        "COMP_CWORD": "2",
+    }
+    installed = Path(sys.executable).with_name("product-gateway")
+    asked = subprocess.run([installed], env=sqlite_deployment.environment, capture_output=True, text=True, check=False)
+    assert asked.stdout.split() == ["PRODUCT"], asked
+
+
+def test_no_merchants_are_said_with_what_to_do(sqlite_deployment: Deployment, terminal: Terminal) -> None:
+    """Standard output stays empty for scripts."""
+    done = terminal.run(sqlite_deployment, "merchant list")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr.startswith("There are no merchants. Add one: product-gateway merchant add MERCHANT")
+    assert terminal.run(sqlite_deployment, "merchant list --json").stdout == "[]\n"
+
+
+def test_a_merchant_without_a_token_is_added_with_a_warning(
+    sqlite_deployment: Deployment, terminal: Terminal, token_file: Path
+) -> None:
+    """A product service may need none; most do."""
+    done = terminal.run(sqlite_deployment, f"merchant add acme --platform byop --product-service-url {URL}")
+    assert (done.returncode, done.stdout) == (0, "Added acme.\n")
+    assert "Warning: acme has no product service token" in done.stderr
+    assert "product-gateway merchant update acme --product-service-token-file FILE" in done.stderr
+    more = f"merchant add more {BYOP} {URL} --product-service-token-file {token_file}"
+    for line in (more, "merchant add bento --platform BENTO"):
+        assert terminal.run(sqlite_deployment, line).stderr == ""
+
+
+def test_a_failure_is_shown_with_its_code_and_detail(
+    sqlite_deployment: Deployment, shop: Database, terminal: Terminal
+) -> None:
+    """The operator need not look for it elsewhere."""
+    shop.call(enqueue, "shop", EntityType.PRODUCT)
+    claim = shop.call(claims.claim, "a-worker", 30.0, 5, 2)
+    assert claim is not None
+    shop.call(claims.fail, claim, "PRODUCT_SERVICE_UNAUTHORIZED", "Page 1 could not be read.")
+    shown = terminal.run(sqlite_deployment, "merchant show shop").stdout
+    assert "  failure       PRODUCT_SERVICE_UNAUTHORIZED: Page 1 could not be read.\n" in shown
+    as_json = json.loads(terminal.run(sqlite_deployment, "merchant show shop --json").stdout)
+    assert as_json["catalog"]["PRODUCT"]["latestSync"]["failure"]["code"] == "PRODUCT_SERVICE_UNAUTHORIZED"
+
+
+@pytest.mark.parametrize(("path", "status"), [("ok", 0), ("500", 1)])
+def test_a_webhook_is_tested_with_a_signed_message(
+    sqlite_deployment: Deployment, shop: Database, terminal: Terminal, path: str, status: int
+) -> None:
+    """Once, and nothing is recorded."""
+    with webhook_receivers.receiving() as receiver:
+        added = terminal.run(sqlite_deployment, f"merchant update shop --webhook-url {receiver.url}/{path}?key=s3cret")
+        secret = added.stdout.split()[-1]
+        done = terminal.run(sqlite_deployment, "webhook test shop")
+        as_json = terminal.run(sqlite_deployment, "webhook test shop --json")
+        first, _ = receiver.messages
+    assert (done.returncode, as_json.returncode) == (status, status)
+    answered = f"{receiver.url}/{path}?***"
+    assert f"Delivered: {answered} answered 200.\n" == done.stdout if status == 0 else answered in done.stderr
+    assert json.loads(as_json.stdout)["delivered"] is (status == 0)
+    body = Webhook(secret).verify(first.body, first.headers)
+    schema = documents.json_schema(documents.load(documents.GATEWAY), "TestEvent")
+    jsonschema_rs.Draft4Validator(schema, validate_formats=True).validate(body)
+    assert body["data"] == {"merchant": "shop"}
+    assert shop.call(webhooks.latest, "shop", 5) == []
+    sqlite_deployment.environment["PRODUCT_GATEWAY_ALLOW_PRIVATE_ADDRESSES"] = "false"
+    assert "must be called with https" in terminal.run(sqlite_deployment, "webhook test shop").stderr

@@ -2,8 +2,10 @@
 
 import functools
 import re
+import shutil
 import signal
 import socket
+import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -14,7 +16,8 @@ from sqlalchemy import make_url
 
 from tests.support import databases
 from tests.support.commands import Terminal, assert_refused
-from tests.support.deployment import STARTS_WITHIN, Deployment, Process, within
+from tests.support.deployment import ENDS_WITHIN, STARTS_WITHIN, Deployment, Process, within
+from tests.support.markdown import TOP
 
 PASSWORD = "hunter2"
 
@@ -99,7 +102,7 @@ def test_a_setting_that_does_not_exist_is_pointed_out_but_does_no_harm(
     sqlite_deployment.environment |= {"PRODUCT_GATEWAY_PAGESIZE": "5", "PRODUCT_GATEWAY_X": ""}
     done = terminal.run(sqlite_deployment, "merchant list")
     assert (done.returncode, done.stdout) == (0, "")
-    assert done.stderr.splitlines() == [
+    assert done.stderr.splitlines()[:2] == [
         "There is no setting PRODUCT_GATEWAY_PAGESIZE; it has no effect.",
         "There is no setting PRODUCT_GATEWAY_X; it has no effect.",
     ]
@@ -135,8 +138,12 @@ def test_a_port_that_is_taken_or_a_host_that_is_not_ours_is_said_in_plain_words(
         for done in ends:
             assert_refused(
                 done,
-                f"Port {port} of 127.0.0.1 is in use. Stop the program that listens there, or choose another port.",
+                f"Port {port} of 127.0.0.1 is in use. Choose another with --port, or stop the program that listens",
             )
+        sample = sqlite_deployment.run("demo", "--port", "0", "--sample-port", str(port), check=False)
+        assert_refused(sample, f"Port {port} of 127.0.0.1 is in use. Choose another with --sample-port")
+        operations = sqlite_deployment.run("serve", "--port", "0", "--operations-port", str(port), check=False)
+        assert_refused(operations, "Choose another with --operations-port or PRODUCT_GATEWAY_OPERATIONS_PORT")
     for host in ("192.0.2.1", "no-such-host.invalid"):
         refused = terminal.run(sqlite_deployment, f"serve --host {host}")
         assert_refused(refused, f"Cannot listen on port 8080 of {host}: ")
@@ -173,3 +180,55 @@ def test_what_runs_for_long_ends_in_good_order_when_it_is_told_to(sqlite_deploym
         for process, (command, number) in zip(running, RUNS, strict=True):
             assert process.wait() == 0, f"{command}, {number.name}: {process.log.read_text()}"
             assert "Traceback" not in process.log.read_text()
+
+
+def test_two_servers_run_on_one_machine(sqlite_deployment: Deployment) -> None:
+    """The default operations port of one does not stop the other, which takes a free port and says so."""
+    del sqlite_deployment.environment["PRODUCT_GATEWAY_OPERATIONS_PORT"]
+    with ExitStack() as stack:
+        running = [stack.enter_context(sqlite_deployment.process("serve", "--port", "0")) for _ in range(2)]
+        for each in running:
+            assert httpx2.get(f"{each.url()}/health/ready").status_code == 200
+        logs = "".join(each.log.read_text() for each in running)
+        assert len({each.operations_url() for each in running}) == 2
+    said = r"Port 8090 of 127\.0\.0\.1 is in use: metrics, health and the monitor are on port \d+\. Choose"
+    assert re.search(said, logs)
+
+
+def test_a_server_listens_when_it_says_so(sqlite_deployment: Deployment) -> None:
+    """A script that waits for the line may send its first request at once."""
+    with sqlite_deployment.process("serve", "--port", "0") as process:
+        assert httpx2.get(f"{process.url()}/health/live", timeout=30).status_code == 200
+        said = process.log.read_text()
+        assert said.index("Metrics and health are at") < said.index("listens on")
+
+
+def test_a_second_ctrl_c_ends_the_process_at_once_and_quietly(sqlite_deployment: Deployment) -> None:
+    """While the first one still waits for a request."""
+    with sqlite_deployment.process("sample-service", "--port", "0", "--delay", "60", anew=True) as process:
+        address = httpx2.URL(process.url())
+        with socket.create_connection((address.host, address.port or 0)) as waiting:
+            waiting.sendall(b"GET /products HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer x\r\n\r\n")
+            within(STARTS_WITHIN, lambda: httpx2.get(f"{process.url()}/nothing").status_code)
+            process.send(signal.SIGINT)
+            within(ENDS_WITHIN, functools.partial(_refuses, address.host, address.port or 0))
+            process.send(signal.SIGINT)
+            assert process.wait() == 130
+        assert "Traceback" not in process.log.read_text()
+
+
+def _refuses(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port)).close()
+    except OSError:
+        return True
+    return False
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not on this machine")
+def test_make_run_passes_ports_on() -> None:
+    """Each is an option of `demo`."""
+    ports = ["PORT=1234", "OPERATIONS_PORT=1235", "SAMPLE_PORT=1236"]
+    for given, wanted in ((ports, "demo --port 1234 --operations-port 1235 --sample-port 1236"), ([], "demo\n")):
+        done = subprocess.run(["make", "--dry-run", "run", *given], cwd=TOP, capture_output=True, text=True, check=True)
+        assert f"product-gateway {wanted}" in done.stdout

@@ -169,7 +169,7 @@ def test_the_description_of_a_merchant_has_no_secrets(theirs: Settings, empty: D
     (tmp_path / "token").write_text(TOKEN)
     given = values(theirs, url=URL, token_file=tmp_path / "token", currency="GBP")
     stored = administration.add(empty, "shop", Platform.BYOP, given).product_service_token
-    text = administration.describe(empty, "shop")
+    text = administration.Description.read(empty, "shop").text()
     for shown in ("shop", "BYOP", "enabled", URL, "GBP", "products", "collections", "never synced"):
         assert shown in text
     assert TOKEN not in text
@@ -180,7 +180,7 @@ def test_the_description_of_a_merchant_has_no_secrets(theirs: Settings, empty: D
 def test_who_is_not_there_is_said_by_name(empty: Database) -> None:
     """Slips of the pen are the common case."""
     for work in (
-        lambda: administration.describe(empty, "unknown"),
+        lambda: administration.Description.read(empty, "unknown").text(),
         lambda: administration.update(empty, "unknown", None, True, {}),
         lambda: administration.allow_mass_deletion(empty, "unknown", EntityType.PRODUCT),
     ):

@@ -23,7 +23,7 @@ from tests.support.deployment import ENDS_WITHIN, Deployment, within
 from tests.support.metrics_scrape import Scrape
 
 SOON = 2.0  # seconds that a scrape may take in any state of the database
-IN_USE = "It is the operations port (metrics, health, monitor): set PRODUCT_GATEWAY_OPERATIONS_PORT"
+IN_USE = "Choose another with --operations-port or PRODUCT_GATEWAY_OPERATIONS_PORT"
 
 
 @pytest.fixture

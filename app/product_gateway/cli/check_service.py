@@ -5,34 +5,53 @@ from typing import Annotated
 
 import typer
 
-from product_gateway.cli.shared import load_settings
+from product_gateway.cli.shared import App, load_settings, one_of
 from product_gateway.model.syncs import EntityType
 
-app = typer.Typer()
+app = App()
 
 
 @app.command("check-service")
 def check_service(
-    url: Annotated[str, typer.Argument(help="Where the product service is.")],
+    url: Annotated[str, typer.Argument(metavar="URL", help="URL of the product service.")],
     token_file: Annotated[
-        Path, typer.Option(exists=True, dir_okay=False, help="File with the token that the product service expects.")
+        Path,
+        typer.Option(
+            exists=True, dir_okay=False, metavar="FILE", help="File with the token that the product service expects."
+        ),
     ],
-    only: Annotated[list[EntityType] | None, typer.Option(help="Check this list alone; unset: both.")] = None,
-    page_size: Annotated[int | None, typer.Option(min=1, max=500, help="Records in a page; unset: PAGE_SIZE.")] = None,
-    max_pages: Annotated[int, typer.Option(min=1, help="Pages of each list that are read.")] = 300,
-    examples: Annotated[int, typer.Option(min=0, help="Generated requests for each operation; 0: none.")] = 40,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the generated requests.")] = 1,
-    timeout: Annotated[float | None, typer.Option(min=0.01, max=600, help="Seconds that one request may take.")] = None,
-    merchant: Annotated[
-        str | None, typer.Option(help="Compare with this merchant's catalog; unset: with an empty one.")
+    only: Annotated[
+        list[EntityType] | None,
+        typer.Option(**one_of(EntityType), help="Check only this list; unset: both."),
     ] = None,
-    junit: Annotated[Path | None, typer.Option(dir_okay=False, help="Write JUnit XML to this file.")] = None,
-    json: Annotated[Path | None, typer.Option(dir_okay=False, help="Write everything as JSON to this file.")] = None,
+    page_size: Annotated[
+        int | None, typer.Option(min=1, max=500, metavar="N", help="Records in a page; unset: PAGE_SIZE.")
+    ] = None,
+    max_pages: Annotated[int, typer.Option(min=1, metavar="N", help="Most pages of each list that are read.")] = 300,
+    examples: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Generated requests for each operation; 0: none.")
+    ] = 40,
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Seed of the generated requests.")] = 1,
+    timeout: Annotated[
+        float | None, typer.Option(min=0.01, max=600, metavar="SECONDS", help="Time-out of one request.")
+    ] = None,
+    merchant: Annotated[
+        str | None, typer.Option(metavar="MERCHANT", help="Compare with this merchant's catalog; unset: an empty one.")
+    ] = None,
+    junit: Annotated[
+        Path | None, typer.Option(dir_okay=False, metavar="FILE", help="Write JUnit XML to this file.")
+    ] = None,
+    json: Annotated[
+        Path | None, typer.Option(dir_okay=False, metavar="FILE", help="Write the report as JSON to this file.")
+    ] = None,
     allow_private_addresses: Annotated[
-        bool, typer.Option("--allow-private-addresses", help="The service may be on this machine, or without https.")
+        bool, typer.Option("--allow-private-addresses", help="Allow services on this machine and http.")
     ] = False,
 ) -> None:
-    """Hold a product service to its contract, and rehearse a sync that writes nothing. Exit status 1: an error."""
+    """Check a product service against the contract.
+
+    Reads its lists as a sync does, but writes nothing. Exit status 1: an error was found.
+    """
     from product_gateway.check_service import runner
     from product_gateway.merchants import administration
 

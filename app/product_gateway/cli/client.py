@@ -1,34 +1,21 @@
-"""The client commands: sync, status, cancel and history."""
+"""The client commands: they talk to a gateway over HTTP."""
 
 import re
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
+from uuid import UUID
 
 import typer
 
-from product_gateway.errors import SettingsError
+from product_gateway.cli.shared import App, Json, Type, one_of
 from product_gateway.model.syncs import EntityType, SyncStatus
 
 if TYPE_CHECKING:
     from product_gateway.client.session import Session
 
-app = typer.Typer()
-
-STANDARD_INPUT = Path("-")
+app = App()
 
 ENDS = "Exit status: 0 done, 1 refused or the gateway cannot be reached, 2 wrong usage"
-
-
-def _address(text: str) -> str:
-    from product_gateway.settings import is_http_address
-
-    if not is_http_address(text, " \\?#@"):
-        raise typer.BadParameter(
-            f"{text[:200]!r} is not the address of a gateway: http:// or https://, a host and perhaps a path, such as "
-            "http://127.0.0.1:8080."
-        )
-    return text
 
 
 def _key(text: str | None) -> str | None:
@@ -37,25 +24,60 @@ def _key(text: str | None) -> str | None:
     return text
 
 
-def _given(path: Path | None) -> Path:
-    if path is None:
-        raise typer.BadParameter(
-            "name the file that holds your bearer token, or - for standard input. `make run` writes one to "
-            "var/demo.token, and `product-gateway token MERCHANT` prints one."
-        )
-    if path != STANDARD_INPUT and (path.is_dir() or not path.exists()):
-        raise typer.BadParameter(f"there is no file {str(path)!r}.")
-    return path
+def _address(text: str | None) -> str | None:
+    from product_gateway.client.context import checked_url
+    from product_gateway.errors import SettingsError
+
+    try:
+        return text and checked_url(text)
+    except SettingsError as error:
+        raise typer.BadParameter(error.detail) from None
 
 
-Type = Annotated[EntityType, typer.Argument(help="PRODUCT or COLLECTION.")]
-Url = Annotated[str, typer.Option(help="Where the gateway is.", callback=_address)]
-TokenFile = Annotated[
-    Path | None,
-    typer.Option(callback=_given, help="File with the bearer token, which must be given; - is standard input."),
+def _file(text: str | None) -> str | None:
+    if text is not None and text != "-" and not Path(text).is_file():
+        raise typer.BadParameter(f"there is no file {text!r}.")
+    return text
+
+
+Url = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL",
+        help="The gateway; unset: PRODUCT_GATEWAY_URL, the saved context, or http://127.0.0.1:8080.",
+        callback=_address,
+    ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print what the gateway answers, as JSON.")]
-HERE = "http://127.0.0.1:8080"
+TokenFile = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        help="File with the bearer token, - for standard input; unset: PRODUCT_GATEWAY_TOKEN or the saved context.",
+        callback=_file,
+    ),
+]
+SyncId = Annotated[UUID, typer.Argument(metavar="SYNC", help="The id of the sync.")]
+Limit = Annotated[int, typer.Option(min=1, max=100_000, metavar="N", help="Most entries to list.")]
+All = Annotated[bool, typer.Option("--all", help="List all entries.")]
+RecordId = Annotated[str | None, typer.Argument(metavar="ID", help="Show only the record with this id.")]
+
+
+@app.command(epilog=f"{ENDS}.")
+def login(url: Url = None, token_file: TokenFile = None) -> None:
+    """Save a gateway URL and a token for later commands.
+
+    The gateway must accept the token. The file is readable by this user only.
+    """
+    session = _session(url, token_file, as_json=False)
+    raise typer.Exit(session.run(session.login()))
+
+
+@app.command()
+def logout() -> None:
+    """Delete the saved URL and token."""
+    from product_gateway.client import context
+
+    typer.echo("Logged out." if context.forget() else "There is no saved context.")
 
 
 @app.command(
@@ -64,24 +86,25 @@ HERE = "http://127.0.0.1:8080"
 )
 def sync(
     entity_type: Type,
-    url: Url = HERE,
+    url: Url = None,
     token_file: TokenFile = None,
     watch: Annotated[
-        bool, typer.Option("--watch", help="Follow it to its end; where one is active already, that one.")
+        bool, typer.Option("--watch", help="Follow the sync to its end, also one that is active.")
     ] = False,
     wait_for_active: Annotated[
-        bool,
-        typer.Option("--wait-for-active", help="Where one is active already, wait for its end, and ask for another."),
+        bool, typer.Option("--wait-for-active", help="If a sync is active, wait for its end and request another.")
     ] = False,
     idempotency_key: Annotated[
-        str | None, typer.Option(help="The same key brings the same sync; unset: a new one.", callback=_key)
+        str | None,
+        typer.Option(metavar="KEY", help="The same key returns the same sync; unset: a new key.", callback=_key),
     ] = None,
     patience: Annotated[
-        float, typer.Option(min=0.1, max=86400, help="Seconds without a gateway that watching goes on for.")
+        float,
+        typer.Option(min=0.1, max=86400, metavar="SECONDS", help="Longest outage of the gateway while watching."),
     ] = 60,
     json: Json = False,
 ) -> None:
-    """Ask a gateway for a sync."""
+    """Request a sync."""
     from uuid import uuid4
 
     from product_gateway.client.session import Wanted
@@ -92,46 +115,88 @@ def sync(
 
 
 @app.command(epilog=f"{ENDS}.")
-def status(entity_type: Type, url: Url = HERE, token_file: TokenFile = None, json: Json = False) -> None:
-    """Ask a gateway when its records were last updated, and how the latest sync went."""
+def status(entity_type: Type, url: Url = None, token_file: TokenFile = None, json: Json = False) -> None:
+    """Show the age of the catalog and the latest sync."""
     session = _session(url, token_file, json)
     raise typer.Exit(session.run(session.status(entity_type)))
 
 
 @app.command(epilog=f"{ENDS}.")
-def cancel(entity_type: Type, url: Url = HERE, token_file: TokenFile = None, json: Json = False) -> None:
-    """Cancel the sync that is queued or in progress."""
+def cancel(entity_type: Type, url: Url = None, token_file: TokenFile = None, json: Json = False) -> None:
+    """Cancel the active sync."""
     session = _session(url, token_file, json)
     raise typer.Exit(session.run(session.cancel(entity_type)))
 
 
 @app.command(epilog=f"{ENDS}.")
 def history(
-    url: Url = HERE,
+    url: Url = None,
     token_file: TokenFile = None,
-    entity_type: Annotated[EntityType | None, typer.Option(help="Only syncs of these records.")] = None,
-    status: Annotated[SyncStatus | None, typer.Option(help="Only syncs with this status.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=100_000, help="How many, at most.")] = 20,
+    entity_type: Annotated[
+        EntityType | None, typer.Option(**one_of(EntityType), help="Only syncs of this entity type.")
+    ] = None,
+    status: Annotated[
+        SyncStatus | None,
+        typer.Option(**one_of(SyncStatus), help="Only syncs with this status."),
+    ] = None,
+    limit: Limit = 20,
     json: Json = False,
 ) -> None:
-    """List a gateway's syncs, newest first."""
+    """List syncs, newest first."""
     session = _session(url, token_file, json)
     raise typer.Exit(session.run(session.history(entity_type, status, limit)))
 
 
-def _session(url: str, token_file: Path | None, as_json: bool, patience: float = 60) -> "Session":
+@app.command(epilog=f"{ENDS}.")
+def show(sync_id: SyncId, url: Url = None, token_file: TokenFile = None, json: Json = False) -> None:
+    """Show one sync."""
+    session = _session(url, token_file, json)
+    raise typer.Exit(session.run(session.show(sync_id)))
+
+
+@app.command(epilog=f"{ENDS}.")
+def problems(sync_id: SyncId, url: Url = None, token_file: TokenFile = None, json: Json = False) -> None:
+    """List the records that a sync rejected."""
+    session = _session(url, token_file, json)
+    raise typer.Exit(session.run(session.problems(sync_id)))
+
+
+@app.command(epilog=f"{ENDS}.")
+def products(
+    product_id: RecordId = None,
+    url: Url = None,
+    token_file: TokenFile = None,
+    limit: Limit = 20,
+    everything: All = False,
+    json: Json = False,
+) -> None:
+    """List the catalog's products, or show one."""
+    session = _session(url, token_file, json)
+    raise typer.Exit(session.run(session.records("products", product_id, None if everything else limit)))
+
+
+@app.command(epilog=f"{ENDS}.")
+def collections(
+    collection_id: RecordId = None,
+    url: Url = None,
+    token_file: TokenFile = None,
+    limit: Limit = 20,
+    everything: All = False,
+    json: Json = False,
+) -> None:
+    """List the catalog's collections, or show one with its products."""
+    session = _session(url, token_file, json)
+    raise typer.Exit(session.run(session.records("collections", collection_id, None if everything else limit)))
+
+
+def _session(url: str | None, token_file: str | None, as_json: bool, patience: float = 60) -> "Session":
+    from product_gateway.cli.shared import warn_of_unknown_settings
+    from product_gateway.client import context
     from product_gateway.client.session import Session
+    from product_gateway.errors import NoToken
 
-    token_file = _given(token_file)
-    return Session(url, str(token_file), _token(token_file), as_json, patience)
-
-
-def _token(path: Path) -> str:
+    warn_of_unknown_settings()
     try:
-        token = sys.stdin.readline().strip() if path == STANDARD_INPUT else path.read_text("ascii").strip()
-    except (OSError, UnicodeDecodeError):
-        token = ""
-    if not re.fullmatch("[!-~]+", token):
-        where = "Standard input" if path == STANDARD_INPUT else str(path)
-        raise SettingsError(f"{where} does not hold a bearer token: one line of ASCII without spaces.")
-    return token
+        return Session(context.resolve(url, token_file), as_json, patience)
+    except NoToken as error:
+        raise typer.BadParameter(error.detail) from None

@@ -4,6 +4,7 @@ Every command is one call. Commands import what they run, so that --help is fast
 """
 
 import sys
+from typing import Annotated
 
 import typer
 
@@ -12,16 +13,32 @@ from product_gateway.errors import GatewayError
 from product_gateway.telemetry.visible_text import visible_lines
 
 app = typer.Typer(
-    help="Copies a merchant's products and collections into one catalog, on request.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # rich's frames would slow --help down
-    add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(merchants.app, name="merchant")
+app.add_typer(merchants.webhook_app, name="webhook")
 for group in (servers, operator, check_service, client):
     app.add_typer(group.app)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from product_gateway.telemetry.version import version
+
+        typer.echo(f"product-gateway {version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def top(
+    _: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version.")
+    ] = False,
+) -> None:
+    """Keep one up-to-date copy of many merchants' catalogs."""
 
 
 def main() -> None:

@@ -1,42 +1,44 @@
 """The commands `merchant …`, for the operator."""
 
 import sys
+from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from product_gateway.cli.shared import MerchantName, ServiceTokenFile, open_database
+from product_gateway.cli.shared import App, Json, MerchantName, ServiceTokenFile, Type, one_of, open_database
 from product_gateway.model.merchants import Platform
-from product_gateway.model.syncs import EntityType
 from product_gateway.telemetry.visible_text import visible
 
 if TYPE_CHECKING:
     from product_gateway.db.database import Database
     from product_gateway.merchants.administration import WebhookChange
 
-app = typer.Typer(
-    help="The merchants: who may ask, and where their products come from.", no_args_is_help=True, rich_markup_mode=None
-)
+app = App(help="Manage merchants.", no_args_is_help=True, rich_markup_mode=None)
+webhook_app = App(help="Test webhooks.", no_args_is_help=True, rich_markup_mode=None)
 
 
-Url = Annotated[str | None, typer.Option(help="Where the merchant's product service is.")]
-Currency = Annotated[str | None, typer.Option(help="The merchant's currency (ISO 4217), such as GBP.")]
+Url = Annotated[str | None, typer.Option(metavar="URL", help="URL of the merchant's product service.")]
+Currency = Annotated[str | None, typer.Option(metavar="CODE", help="The merchant's currency (ISO 4217), such as GBP.")]
 MaxRejected = Annotated[
     int | None,
-    typer.Option(min=0, max=100, help="Share of records, in percent, that may not fit before a sync is stopped."),
+    typer.Option(min=0, max=100, metavar="PERCENT", help="Largest share of rejected records of a successful sync."),
 ]
-WebhookUrl = Annotated[str | None, typer.Option(help="Where the merchant is told how each of its syncs ended.")]
+WebhookUrl = Annotated[str | None, typer.Option(metavar="URL", help="URL that gets a message when a sync ends.")]
 WebhookSecretFile = Annotated[
     Path | None,
-    typer.Option(exists=True, dir_okay=False, help="File with the secret that messages are signed with: whsec_…"),
+    typer.Option(exists=True, dir_okay=False, metavar="FILE", help="File with the secret that signs messages: whsec_…"),
 ]
 
 
 @app.command()
 def add(
     name: MerchantName,
-    platform: Annotated[Platform, typer.Option(help="BYOP: brings its own platform. BENTO: does not.")],
+    platform: Annotated[
+        Platform,
+        typer.Option(**one_of(Platform), help="BYOP: has a product service. BENTO: has none."),
+    ],
     product_service_url: Url = None,
     product_service_token_file: ServiceTokenFile = None,
     currency: Currency = None,
@@ -44,7 +46,10 @@ def add(
     webhook_url: WebhookUrl = None,
     webhook_secret_file: WebhookSecretFile = None,
 ) -> None:
-    """Add a merchant. Contacts nothing. A webhook without --webhook-secret-file gets a secret, which is printed."""
+    """Add a merchant.
+
+    Contacts nothing. Without --webhook-secret-file, the secret of the webhook is generated and printed.
+    """
     from product_gateway.merchants import administration
 
     secrets = bool(product_service_token_file or webhook_url or webhook_secret_file)
@@ -55,33 +60,46 @@ def add(
         webhook = administration.webhook(settings, webhook_url, webhook_secret_file)
         added = administration.add(database, name, platform, values, webhook)
         typer.echo(f"Added {added.name}.")
+        if platform is Platform.BYOP and product_service_token_file is None:
+            typer.echo(
+                f"Warning: {name} has no product service token, so requests carry no Authorization header. To set one: "
+                f"product-gateway merchant update {name} --product-service-token-file FILE",
+                err=True,
+            )
         _set_webhook(database, name, webhook)
 
 
 @app.command("list")
-def list_merchants() -> None:
-    """List the merchants, one a line."""
+def list_merchants(json: Json = False) -> None:
+    """List merchants, one per line."""
     from product_gateway.db import merchants
-
-    with open_database() as (_, database):
-        for each in database.call(merchants.list_all):
-            state = "disabled" if each.disabled else "enabled"
-            typer.echo("\t".join(map(visible, (each.name, each.platform, state, each.product_service_url or "-"))))
-
-
-@app.command()
-def show(name: MerchantName) -> None:
-    """Show a merchant, without its secrets, and its syncs."""
     from product_gateway.merchants import administration
 
     with open_database() as (_, database):
-        typer.echo(administration.describe(database, name))
+        found = database.call(merchants.list_all)
+    if json:
+        typer.echo(dumps([administration.body(each) for each in found]))
+    elif not found:
+        typer.echo("There are no merchants. Add one: product-gateway merchant add MERCHANT --platform BYOP …", err=True)
+    for each in () if json else found:
+        state = "disabled" if each.disabled else "enabled"
+        typer.echo("\t".join(map(visible, (each.name, each.platform, state, each.product_service_url or "-"))))
+
+
+@app.command()
+def show(name: MerchantName, json: Json = False) -> None:
+    """Show a merchant, its latest syncs and its webhook, without secrets."""
+    from product_gateway.merchants import administration
+
+    with open_database() as (_, database):
+        found = administration.Description.read(database, name)
+        typer.echo(dumps(found.body()) if json else found.text())
 
 
 @app.command()
 def update(
     name: MerchantName,
-    platform: Annotated[Platform | None, typer.Option(help="BYOP or BENTO.")] = None,
+    platform: Annotated[Platform | None, typer.Option(**one_of(Platform), help="The new platform.")] = None,
     product_service_url: Url = None,
     product_service_token_file: ServiceTokenFile = None,
     currency: Currency = None,
@@ -89,12 +107,17 @@ def update(
     webhook_url: WebhookUrl = None,
     webhook_secret_file: WebhookSecretFile = None,
     new_webhook_secret: Annotated[
-        bool, typer.Option("--new-webhook-secret", help="Make a new secret for the webhook, and print it.")
+        bool, typer.Option("--new-webhook-secret", help="Generate a new webhook secret, and print it.")
     ] = False,
-    no_webhook: Annotated[bool, typer.Option("--no-webhook", help="Turn the webhook off.")] = False,
-    disable: Annotated[bool | None, typer.Option("--disable/--enable", help="Refuse, or accept, its requests.")] = None,
+    no_webhook: Annotated[bool, typer.Option("--no-webhook", help="Remove the webhook.")] = False,
+    disable: Annotated[
+        bool | None, typer.Option("--disable/--enable", help="Refuse or accept requests of the merchant.")
+    ] = None,
 ) -> None:
-    """Change a merchant. Settings without an option keep their values."""
+    """Change a merchant.
+
+    Values without an option stay unchanged.
+    """
     from product_gateway.merchants import administration
 
     secrets = bool(product_service_token_file or webhook_url or webhook_secret_file or new_webhook_secret)
@@ -111,10 +134,8 @@ def update(
 
 
 @app.command("allow-mass-deletion")
-def allow_mass_deletion(
-    name: MerchantName, entity_type: Annotated[EntityType, typer.Argument(help="PRODUCT or COLLECTION.")]
-) -> None:
-    """Let the next successful sync remove as many records as are gone. Only that one."""
+def allow_mass_deletion(name: MerchantName, entity_type: Type) -> None:
+    """Let the next successful sync remove any number of records."""
     from product_gateway.merchants import administration
 
     with open_database() as (_, database):
@@ -124,7 +145,10 @@ def allow_mass_deletion(
 
 @app.command()
 def reencrypt() -> None:
-    """Encrypt all merchants' secrets with the first key in the key file. Exit status 1: some could not be read."""
+    """Encrypt secrets with the first key of the key file.
+
+    Exit status 1: a secret could not be decrypted.
+    """
     from product_gateway.merchants import administration
 
     with open_database(secrets=True) as (settings, database):
@@ -141,9 +165,12 @@ def reencrypt() -> None:
 
 @app.command()
 def remove(
-    name: MerchantName, yes: Annotated[bool, typer.Option("--yes", help="Don't ask whether this is meant.")] = False
+    name: MerchantName, yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False
 ) -> None:
-    """Erase a merchant with its syncs and its catalog. This cannot be undone."""
+    """Delete a merchant, its syncs and its catalog.
+
+    This cannot be undone.
+    """
     from product_gateway.db import merchants
 
     with open_database() as (_, database):
@@ -156,6 +183,25 @@ def remove(
                 raise typer.Exit(1)
         database.call(merchants.remove, name)
         typer.echo(f"Removed {name}.")
+
+
+@webhook_app.command("test")
+def send_test(name: MerchantName, json: Json = False) -> None:
+    """Send a signed test message to a merchant's webhook.
+
+    Exit status 1: it was not accepted with 2xx. The message has the type webhook.test, and is sent once.
+    """
+    from product_gateway.services.worker import send_test_message
+
+    with open_database(secrets=True) as (settings, database):
+        status, error, url = send_test_message(settings, database, name)
+    if json:
+        typer.echo(dumps({"delivered": error is None, "status": status, "error": error}))
+    elif error is None:
+        typer.echo(f"Delivered: {url} answered {status}.")
+    else:
+        typer.echo(f"Not delivered to {url}. {error}", err=True)
+    raise typer.Exit(0 if error is None else 1)
 
 
 def _set_webhook(database: "Database", name: str, webhook: "WebhookChange | None") -> None:

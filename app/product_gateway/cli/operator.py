@@ -4,14 +4,14 @@ from typing import Annotated
 
 import typer
 
-from product_gateway.cli.shared import MerchantName, load_settings, open_database
+from product_gateway.cli.shared import App, MerchantName, load_settings, open_database
 
-app = typer.Typer()
+app = App()
 
 
 @app.command()
 def migrate() -> None:
-    """Bring the database's tables up to date."""
+    """Bring the tables of the database up to date."""
     from product_gateway import data_directory
     from product_gateway.db import migrate
     from product_gateway.db.database import open_database
@@ -26,7 +26,10 @@ def migrate() -> None:
 
 @app.command()
 def prune() -> None:
-    """Drop the history of syncs that is older than the settings keep it. Workers do this by themselves."""
+    """Delete syncs that are past their retention.
+
+    Workers also do this.
+    """
     from product_gateway.merchants import administration
 
     with open_database() as (settings, database):
@@ -37,11 +40,15 @@ def prune() -> None:
 def token(
     name: MerchantName,
     scope: Annotated[
-        list[str] | None, typer.Option(help="A right: sync:write, sync:read or catalog:read; unset: all.")
+        list[str] | None,
+        typer.Option(metavar="SCOPE", help="sync:write, sync:read or catalog:read; repeatable; unset: all."),
     ] = None,
-    expires: Annotated[str, typer.Option(help="How long it is good for: 90s, 30m, 1h, 7d.")] = "1h",
+    expires: Annotated[str, typer.Option(metavar="TIME", help="Lifetime of the token: 90s, 30m, 1h, 7d.")] = "1h",
 ) -> None:
-    """Print a bearer token for a merchant, signed with the data directory's own key."""
+    """Print a bearer token for a merchant.
+
+    It is signed with the key in the data directory.
+    """
     from product_gateway import data_directory
     from product_gateway.auth import keys
 

@@ -1,15 +1,56 @@
 """What several commands share: arguments, the settings and the database."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
+from typer.core import TyperCommand
+
+from product_gateway.model.syncs import EntityType
 
 if TYPE_CHECKING:
     from product_gateway.db.database import Database
     from product_gateway.settings import Settings
+
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class Command(TyperCommand):
+    """A command whose help shows placeholders without Python's types."""
+
+    def get_help(self, ctx: Any) -> str:
+        return re.sub(r" <[\w|\[\] ]+>|[{}]", "", super().get_help(ctx))
+
+    def get_usage(self, ctx: Any) -> str:
+        return super().get_usage(ctx).replace("{", "").replace("}", "")
+
+
+class App(typer.Typer):
+    """A group of commands of the class Command."""
+
+    def command(self, name: str | None = None, **more: Any) -> Callable[[Function], Function]:
+        made: Callable[[Function], Function] = super().command(name, cls=Command, **more)
+        return made
+
+
+def one_of(values: type[StrEnum]) -> dict[str, Any]:
+    """Return what a parameter needs to accept the values in any case, and to list them in its help and errors."""
+
+    def parse(text: str) -> StrEnum:
+        try:
+            return values(text.upper())
+        except ValueError:
+            raise typer.BadParameter(f"{text!r} is not one of {', '.join(values)}.") from None
+
+    def complete(incomplete: str) -> list[str]:
+        return [each for each in values if each.startswith(incomplete.upper())]
+
+    return {"parser": parse, "metavar": "|".join(values), "autocompletion": complete}
 
 
 def _merchant_name(text: str) -> str:
@@ -18,9 +59,16 @@ def _merchant_name(text: str) -> str:
     return merchant_name(text)
 
 
-MerchantName = Annotated[str, typer.Argument(help="The merchant's name, as tokens have it.", callback=_merchant_name)]
+MerchantName = Annotated[
+    str, typer.Argument(metavar="MERCHANT", help="The merchant's name, as in tokens.", callback=_merchant_name)
+]
+Type = Annotated[EntityType, typer.Argument(**one_of(EntityType), help="The entity type.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 ServiceTokenFile = Annotated[
-    Path | None, typer.Option(exists=True, dir_okay=False, help="File with the token that the product service expects.")
+    Path | None,
+    typer.Option(
+        exists=True, dir_okay=False, metavar="FILE", help="File with the token that the product service expects."
+    ),
 ]
 
 
@@ -55,6 +103,13 @@ def load_settings(**overrides: object) -> "Settings":
     from product_gateway import settings
 
     loaded = settings.load(**overrides)
+    warn_of_unknown_settings()
+    return loaded
+
+
+def warn_of_unknown_settings() -> None:
+    """Name variables with our prefix that are no setting."""
+    from product_gateway import settings
+
     for name in settings.unknown_names():
         typer.echo(f"There is no setting {name}; it has no effect.", err=True)
-    return loaded

@@ -1,6 +1,6 @@
 """What a gateway answers, as far as the client looks at it. Members that it does not know are no reason to stop."""
 
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
@@ -106,6 +106,18 @@ class Group(_Body):
 
 class Problems(_Body):
     data: list[Group]
+
+
+class RecordPage(_Body):
+    data: list[dict[str, Any]]
+    meta: ListMeta
+
+
+class OneRecord(_Body):
+    """A record; a collection has a page of its products."""
+
+    data: dict[str, Any]
+    meta: ListMeta
 
 
 class Error(_Body):

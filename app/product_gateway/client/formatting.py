@@ -1,12 +1,13 @@
 """Syncs, histories and problems as people read them. Nothing that a gateway sends reaches a terminal as it came."""
 
+import json
+import textwrap
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
-from typing import TextIO
+from typing import Any, TextIO
 
-from rich.console import Console, Group, RenderableType
-from rich.table import Table
+from rich.console import Console
 from rich.text import Text
 
 from product_gateway.client.bodies import OneStatus, Problems, Result, Sync
@@ -15,6 +16,7 @@ from product_gateway.model.syncs import EntityType, SyncStatus
 
 COLOURS = {SyncStatus.SUCCEEDED: "green", SyncStatus.FAILED: "bold red", SyncStatus.CANCELLED: "yellow"}
 SAMPLES = 3
+WIDTH = 80  # columns of the history
 PLAIN_WIDTH = 200  # where no terminal says how wide it is
 
 
@@ -81,37 +83,52 @@ def status(found: OneStatus) -> Text:
 def never_synced(entity_type: EntityType, latest: Sync | None) -> Text:
     text = Text(f"{entity_type}: no sync has succeeded yet.\n")
     if latest is None:
-        return text.append(f"None has been asked for: product-gateway sync {entity_type} does.")
+        return text.append(f"None was requested. Request one: product-gateway sync {entity_type}")
     return text.append_text(_latest(latest))
 
 
-def history(syncs: Sequence[Sync]) -> RenderableType:
-    """A table, a sync a line; below it why syncs failed."""
+def history(syncs: Sequence[Sync], *, is_filtered: bool) -> Text:
+    """Two lines for each sync, at most WIDTH columns: when, what, how it ended and its id; then its counts."""
     if not syncs:
-        return Text("There are no such syncs.")
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for name in ("asked for (UTC)", "records", "status"):
-        table.add_column(name, no_wrap=True)
-    for name in ("seconds", "read", *Result.model_fields):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("sync", no_wrap=True)
+        hint = "There are no syncs yet. Request one: product-gateway sync PRODUCT"
+        return Text("There are no such syncs." if is_filtered else hint)
+    text = Text(f"{'requested (UTC)':20}{'type':11}{'status':12}sync")
     for sync in syncs:
-        table.add_row(
-            _in_utc(sync.queued_at),
-            sync.entity_type,
-            _status(sync),
-            "" if sync.is_active else f"{sync.seconds:.1f}",
-            f"{sync.progress.records_read:,}",
-            *(f"{getattr(sync.result, name):,}" for name in Result.model_fields),
-            str(sync.id),
-        )
-    failed = [(sync.id, sync.failure) for sync in syncs if sync.failure is not None]
-    lines = [Text.assemble(f"{name} ", (plain(why.code), "red"), f": {plain(why.detail)}") for name, why in failed]
-    return Group(table, *([Text(), *lines] if lines else []))
+        text.append(f"\n{_in_utc(sync.queued_at)} {sync.entity_type:10} ").append_text(_status(sync))
+        text.append(f"{'':{12 - len(sync.status)}}{sync.id}")
+        counts = [f"{getattr(sync.result, name):,} {name}" for name in Result.model_fields]
+        ended = "" if sync.is_active else f"{sync.seconds:.1f} s, "
+        nonzero = ", ".join([f"{sync.progress.records_read:,} read", *(each for each in counts if each[:2] != "0 ")])
+        text.append("\n" + _indented(f"{ended}{nonzero}"))
+        if sync.failure is not None:
+            text.append("\n" + _indented(f"{plain(sync.failure.code)}: {plain(sync.failure.detail)}"), "red")
+    return text
+
+
+def records(name: str, entries: Sequence[dict[str, Any]]) -> Text:
+    """One line for each record: id and title."""
+    if not entries:
+        return Text(f"The catalog has no {name}. Request a sync: product-gateway sync {name[:-1].upper()}")
+    width = min(40, max(len(plain(str(each.get("id")))) for each in entries))
+    return Text(
+        "\n".join(f"{plain(str(each.get('id'))):{width}}  {plain(str(each.get('title', '')))}" for each in entries)
+    )
+
+
+def record(entry: dict[str, Any]) -> Text:
+    """One line for each field; lists and objects as JSON."""
+    values = {name: each if isinstance(each, str) else json.dumps(each) for name, each in entry.items()}
+    return Text("\n".join(f"{plain(name)}: {plain(each)}" for name, each in values.items()))
+
+
+def _indented(text: str) -> str:
+    return textwrap.fill(
+        text, WIDTH, initial_indent="  ", subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+    )
 
 
 def _latest(sync: Sync) -> Text:
-    return Text(f"The latest was asked for {_in_utc(sync.queued_at)} UTC: ").append_text(described(sync))
+    return Text(f"The latest was requested {_in_utc(sync.queued_at)} UTC: ").append_text(described(sync))
 
 
 def _status(sync: Sync) -> Text:

@@ -7,13 +7,13 @@ import time
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 from uuid import UUID
 
 import orjson
 from pydantic import ValidationError
 
-from product_gateway.client.bodies import Errors, OneStatus, OneSync, Problems, SyncPage
+from product_gateway.client.bodies import Errors, OneRecord, OneStatus, OneSync, Problems, RecordPage, SyncPage
 from product_gateway.errors import AnswerUnreadable, Refused, Unreachable
 from product_gateway.http_client.backoff import Backoff
 from product_gateway.http_client.client import HttpClient, Response, retry_after
@@ -30,7 +30,8 @@ LONGEST_RETRY_AFTER = 30.0  # seconds
 LARGEST_PAGE = 500
 LONGEST_TEXT = 8192
 
-Shape = TypeVar("Shape", OneSync, SyncPage, OneStatus, Problems)
+Shape = TypeVar("Shape", OneSync, SyncPage, OneStatus, Problems, RecordPage, OneRecord)
+Paged = TypeVar("Paged", SyncPage, RecordPage, OneRecord)
 _UUID = "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _MONITOR = re.compile(
     rf'<[^<>]*/syncs/({_UUID})>(?:\s*;[^,<;]*)*?;\s*rel\s*=\s*"?(?:[^",;<]*\s)?monitor\b', re.IGNORECASE
@@ -80,17 +81,38 @@ class Gateway:
     async def history(
         self, entity_type: EntityType | None, status: SyncStatus | None, limit: int
     ) -> AsyncGenerator[Answer[SyncPage], None]:
-        """Pages with at most `limit` syncs in all, if the gateway sends no more than it is asked for."""
+        """Yield pages with at most `limit` syncs in all, if the gateway sends no more than requested."""
         params = {} if entity_type is None else {"entityType": entity_type.value}
         params |= {} if status is None else {"status": status.value}
+        async for page in self._pages(SyncPage, "/syncs", params, limit):
+            yield page
+
+    async def records(self, name: str, limit: float) -> AsyncGenerator[Answer[RecordPage], None]:
+        """Yield pages of `products` or `collections`."""
+        async for page in self._pages(RecordPage, f"/{name}", {}, limit):
+            yield page
+
+    async def record(self, name: str, record_id: str, limit: float) -> AsyncGenerator[Answer[OneRecord], None]:
+        """Yield one record of `products` or `collections`; a collection once for each page of its products."""
+        path = f"/{name}/{quote(record_id, safe='')}"
+        if name == "products":
+            yield await self._ask(OneRecord, "GET", path)
+            return
+        async for page in self._pages(OneRecord, path, {}, limit):
+            yield page
+
+    async def _pages(
+        self, shape: type[Paged], path: str, params: dict[str, str], limit: float
+    ) -> AsyncGenerator[Answer[Paged], None]:
         seen: set[str] = set()
         while limit > 0:
-            params["page_size"] = str(min(limit, LARGEST_PAGE))
-            page = await self._ask(SyncPage, "GET", "/syncs", params=params)
+            params["page_size"] = str(int(min(limit, LARGEST_PAGE)))
+            page = await self._ask(shape, "GET", path, params=params)
             yield page
-            limit -= len(page.content.data)
+            entries = entries_of(page.body)
+            limit -= len(entries)
             cursor = page.content.meta.next_cursor
-            if cursor is None or cursor in seen or not page.content.data:
+            if cursor is None or cursor in seen or not entries:
                 return
             seen.add(cursor)
             params["cursor"] = cursor
@@ -162,6 +184,12 @@ class Gateway:
                 monitor = _MONITOR.search(reply.header("Link")) if reply.status == 429 else None
                 active = UUID(monitor[1]) if monitor else None
         raise Refused(detail, reply.status, body=body, wait=retry_after(reply), active=active)
+
+
+def entries_of(body: Any) -> list[Any]:
+    """Return the entries of a page: its data, or the products of one collection."""
+    found = body["data"] if isinstance(body["data"], list) else body["data"].get("products")
+    return found if isinstance(found, list) else []
 
 
 def plain(text: str) -> str:

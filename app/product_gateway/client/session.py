@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import shlex
 import sys
 from collections.abc import Coroutine
@@ -14,9 +15,10 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from product_gateway import gc_tuning
-from product_gateway.client import formatting
+from product_gateway.client import context, formatting
 from product_gateway.client.bodies import OneSync, Sync
-from product_gateway.client.gateway import SHORTEST_PAUSE, Answer, Gateway
+from product_gateway.client.context import Context
+from product_gateway.client.gateway import SHORTEST_PAUSE, Answer, Gateway, entries_of, plain
 from product_gateway.client.progress import display
 from product_gateway.errors import GatewayError, Refused
 from product_gateway.http_client.client import MEBIBYTE, HttpClient
@@ -48,19 +50,16 @@ class Wanted:
 
 
 class Session:
-    """One command. Results go to standard output, all else to standard error.
+    """One command. Results go to standard output, all else to standard error. `patience` is in seconds."""
 
-    `token_file` is the path as typed; `patience` is in seconds.
-    """
-
-    def __init__(self, url: str, token_file: str, token: str, as_json: bool, patience: float) -> None:
-        self._options = ("--url", url, "--token-file", token_file)
+    def __init__(self, where: Context, as_json: bool, patience: float) -> None:
+        self._context = where
         self._as_json = as_json
         self._out, self._err = formatting.console(sys.stdout), formatting.console(sys.stderr)
         self._display = display(self._err, sys.stdout, json_lines=as_json)
         # Private addresses and http are allowed: the user typed the address.
         self._client = HttpClient(allow_private_addresses=True, total_timeout=60, max_bytes=32 * MEBIBYTE)
-        self._gateway = Gateway(self._client, url, token, patience, self._display.notice)
+        self._gateway = Gateway(self._client, where.url, where.token, patience, self._display.notice)
         self._wanted: Wanted | None = None
         self._watched: Sync | None = None
         self._is_ours = False  # whether the watched sync is the one that was asked for
@@ -92,7 +91,9 @@ class Session:
     def _print_error(self, error: GatewayError) -> None:
         if self._as_json and isinstance(error, Refused) and error.body is not None:
             self._print(error.body, "")
-        self._err.print(Text(error.detail))
+        invalid = isinstance(error, Refused) and error.status == 401
+        source = f" The token comes from {plain(self._context.token_source)}." if invalid else ""
+        self._err.print(Text(f"{error.detail}{source}"))
 
     async def sync(self, wanted: Wanted) -> ExitStatus:
         """Request a sync, and watch it if wanted."""
@@ -179,7 +180,7 @@ class Session:
         self._err.print(Text("\n".join(lines)))
 
     def _command(self, *arguments: str) -> str:
-        return "  " + shlex.join(("product-gateway", *arguments, *self._options))
+        return "  " + shlex.join(("product-gateway", *arguments, *self._context.options))
 
     async def cancel(self, entity_type: EntityType) -> ExitStatus:
         """Cancel the active sync."""
@@ -206,5 +207,50 @@ class Session:
         pages = [page async for page in self._gateway.history(entity_type, status, limit)]
         data = [each for page in pages for each in page.body["data"]][:limit]
         syncs = [each for page in pages for each in page.content.data][:limit]
-        self._print({"data": data, "meta": pages[-1].body["meta"]}, formatting.history(syncs))
+        text = formatting.history(syncs, is_filtered=bool(entity_type or status))
+        self._print({"data": data, "meta": pages[-1].body["meta"]}, text)
+        return self._note_more(pages[-1].body)
+
+    async def login(self) -> ExitStatus:
+        """Save the context if the gateway accepts its token; a token without the right to list syncs will do."""
+        try:
+            _ = [page async for page in self._gateway.history(None, None, 1)]
+        except Refused as refused:
+            if refused.status != 403:
+                raise
+        path = context.save(self._context)
+        self._out.print(Text(f"Saved {self._context.url} and the token in {path}."))
+        return ExitStatus.DONE
+
+    async def show(self, sync_id: UUID) -> ExitStatus:
+        """Show one sync."""
+        answer = await self._gateway.sync(sync_id)
+        self._print(answer.body, formatting.described(answer.content.data))
+        return ExitStatus.DONE
+
+    async def problems(self, sync_id: UUID) -> ExitStatus:
+        """List the records that a sync rejected."""
+        answer = await self._gateway.problems(sync_id)
+        found = answer.content
+        self._print(answer.body, formatting.rejected(found) if found.data else Text("The sync rejected no record."))
+        return ExitStatus.DONE
+
+    async def records(self, name: str, record_id: str | None, limit: int | None) -> ExitStatus:
+        """List up to `limit` of the `products` or `collections`, or show one."""
+        most = math.inf if limit is None else limit
+        if record_id is None:
+            bodies = [page.body async for page in self._gateway.records(name, most)]
+        else:
+            bodies = [page.body async for page in self._gateway.record(name, record_id, most)]
+        entries = [each for body in bodies for each in entries_of(body)][:limit]
+        whole = {**bodies[-1], "data": entries}
+        if record_id is not None:
+            data = bodies[0]["data"]
+            whole["data"] = {**data, "products": entries} if "products" in data else data
+        self._print(whole, formatting.records(name, entries) if record_id is None else formatting.record(whole["data"]))
+        return self._note_more(whole)
+
+    def _note_more(self, body: Any) -> ExitStatus:
+        if "nextCursor" in body["meta"] and not self._as_json:
+            self._err.print(Text("There are more. A larger --limit lists them."))
         return ExitStatus.DONE

@@ -13,9 +13,11 @@ from product_gateway.auth.keys import merchant_name
 from product_gateway.db import catalog, catalog_removal, encrypted, merchants, syncs, webhooks
 from product_gateway.db.database import Database
 from product_gateway.errors import SettingsError
+from product_gateway.merchants.currencies import CODES
 from product_gateway.model.merchants import Merchant, Platform
-from product_gateway.model.syncs import EntityType
+from product_gateway.model.syncs import EntityType, Sync
 from product_gateway.model.webhooks import Delivery, DeliveryStatus
+from product_gateway.openapi.bodies import rfc3339, sync_body
 from product_gateway.settings import Settings, is_http_address
 from product_gateway.telemetry.visible_text import visible
 
@@ -50,7 +52,7 @@ def validated(
     if token_file is not None:
         values["product_service_token"] = Secrets(settings).encrypt(token_in(token_file))
     if currency is not None:
-        if not re.fullmatch("[A-Z]{3}", currency):
+        if currency not in CODES:
             raise SettingsError(f"{currency!r} is not a currency. Give its code of ISO 4217, such as GBP.")
         values["currency"] = currency
     if max_rejected_percent is not None:
@@ -158,36 +160,96 @@ def prune(settings: Settings, database: Database) -> int:
     return dropped
 
 
-def describe(database: Database, name: str) -> str:
-    """Describe a merchant, without secrets. Raises SettingsError."""
-    merchant = database.call(merchants.get, name)
-    lines = [
-        ("name", merchant.name),
-        ("platform", merchant.platform),
-        ("state", "disabled" if merchant.disabled else "enabled"),
-        ("product service", merchant.product_service_url or "-"),
-        ("its token", "set" if merchant.product_service_token else "not set"),
-        ("currency", merchant.currency or "-"),
-        ("may be rejected", f"{merchant.max_rejected_percent} %"),
-        ("added", f"{merchant.created_at:%Y-%m-%d %H:%M:%S} UTC"),
-    ]
-    for entity_type, size in database.call(catalog.sizes, name).items():
-        state, latest = database.call(catalog.state_and_latest_sync, name, entity_type)
-        last = "never synced" if latest is None else f"last sync {latest.id} {latest.status}"
-        lines.append((f"{entity_type.lower()}s", f"{state.num_records} ({size.bytes / 1_000_000:.1f} MB), {last}"))
-    lines.append(("webhook", _described_webhook(database, name)))
-    lines += [("  told", _described(each)) for each in database.call(webhooks.latest, name, DELIVERIES_SHOWN)]
-    return "\n".join(f"{label:16}{visible(str(value))}" for label, value in lines)
+def body(merchant: Merchant) -> dict[str, Any]:
+    """Return the merchant for JSON, without secrets."""
+    return {
+        "name": merchant.name,
+        "platform": merchant.platform,
+        "disabled": merchant.disabled,
+        "productServiceUrl": merchant.product_service_url,
+        "hasProductServiceToken": merchant.product_service_token is not None,
+        "currency": merchant.currency,
+        "maxRejectedPercent": merchant.max_rejected_percent,
+        "createdAt": rfc3339(merchant.created_at),
+    }
 
 
-def _described_webhook(database: Database, name: str) -> str:
+@dataclass(frozen=True, slots=True)
+class Description:
+    """A merchant with its catalogs, latest syncs, webhook and latest messages, as text or JSON without secrets."""
+
+    merchant: Merchant
+    catalogs: list[tuple[EntityType, int, int, Sync | None]]  # records and bytes
+    webhook: str | None
+    deliveries: list[Delivery]
+
+    @classmethod
+    def read(cls, database: Database, name: str) -> "Description":
+        """Read a merchant. Raises SettingsError."""
+        merchant = database.call(merchants.get, name)
+        catalogs = []
+        for entity_type, size in database.call(catalog.sizes, name).items():
+            state, latest = database.call(catalog.state_and_latest_sync, name, entity_type)
+            catalogs.append((entity_type, state.num_records, size.bytes, latest))
+        deliveries = database.call(webhooks.latest, name, DELIVERIES_SHOWN)
+        return cls(merchant, catalogs, _described_webhook(database, name), deliveries)
+
+    def body(self) -> dict[str, Any]:
+        """Return the description for JSON."""
+        found = {
+            entity_type: {"records": records, "bytes": size, "latestSync": latest and sync_body(latest)}
+            for entity_type, records, size, latest in self.catalogs
+        }
+        told = [
+            {
+                "id": str(each.id),
+                "syncId": str(each.sync_id),
+                "type": each.event,
+                "status": each.status,
+                "attempts": each.attempts,
+                "lastStatus": each.last_status,
+                "lastError": each.last_error,
+            }
+            for each in self.deliveries
+        ]
+        return {**body(self.merchant), "catalog": found, "webhook": self.webhook, "messages": told}
+
+    def text(self) -> str:
+        """Return the description in lines."""
+        merchant = self.merchant
+        lines = [
+            ("name", merchant.name),
+            ("platform", merchant.platform),
+            ("state", "disabled" if merchant.disabled else "enabled"),
+            ("product service", merchant.product_service_url or "-"),
+            ("its token", "set" if merchant.product_service_token else "not set"),
+            ("currency", merchant.currency or "-"),
+            ("may be rejected", f"{merchant.max_rejected_percent} %"),
+            ("added", f"{merchant.created_at:%Y-%m-%d %H:%M:%S} UTC"),
+        ]
+        for entity_type, records, size, latest in self.catalogs:
+            last = "never synced" if latest is None else f"last sync {latest.id} {latest.status}"
+            lines.append((f"{entity_type.lower()}s", f"{records} ({size / 1_000_000:.1f} MB), {last}"))
+            if latest is not None and latest.failure_code is not None:
+                lines.append(("  failure", f"{latest.failure_code}: {latest.failure_detail}"))
+        lines.append(("webhook", self.webhook or "-"))
+        lines += [("  message", _described(each)) for each in self.deliveries]
+        return "\n".join(f"{label:16}{visible(str(value))}" for label, value in lines)
+
+
+def _described_webhook(database: Database, name: str) -> str | None:
     found = database.call(webhooks.find, name)
     if found is None:
-        return "-"
+        return None
     state = "" if found.gone_at is None else f", turned off by a 410 at {found.gone_at:%Y-%m-%d %H:%M:%S} UTC"
     if found.previous_secret_until is not None:
         state += f", signed with the previous secret too until {found.previous_secret_until:%Y-%m-%d %H:%M:%S} UTC"
-    return re.sub(r"\?.*", "?***", found.url) + state
+    return without_query(found.url) + state
+
+
+def without_query(url: str) -> str:
+    """Return the URL of a webhook without its query, which may hold a key."""
+    return re.sub(r"\?.*", "?***", url)
 
 
 def _described(delivery: Delivery) -> str:

@@ -35,6 +35,10 @@ class SyncWarning(TypedDict):
     detail: str
 
 
+class TestEventData(TypedDict):
+    merchant: str
+
+
 class Meta(TypedDict):
     pass
 
@@ -172,6 +176,12 @@ class SyncEvent(TypedDict):
     type: str
     timestamp: str
     data: SyncEventData
+
+
+class TestEvent(TypedDict):
+    type: Literal["webhook.test"]
+    timestamp: str
+    data: TestEventData
 
 
 class SyncResponse(TypedDict):

@@ -2,6 +2,7 @@
 
 import logging
 import socket
+from collections.abc import Callable
 
 from starlette.types import ASGIApp
 
@@ -27,8 +28,15 @@ SECONDS_TO_FINISH_SCRAPES = 1
 WAITING_SHARE = 5 / 6  # of connections that may wait for a sync to end; the others serve other requests
 
 
-def serve(settings: Settings, listening: socket.socket, for_operations: socket.socket, *, with_worker: bool) -> None:
-    """Run the gateway until SIGTERM or Ctrl-C. Raises SettingsError."""
+def serve(
+    settings: Settings,
+    listening: socket.socket,
+    for_operations: socket.socket,
+    started: Callable[[], None],
+    *,
+    with_worker: bool,
+) -> None:
+    """Run the gateway until SIGTERM or Ctrl-C; call `started` once it answers. Raises SettingsError."""
     data_directory.prepare(settings, secrets=with_worker)
     _prepare(settings, may_create=True)
     metrics = Metrics()
@@ -42,12 +50,12 @@ def serve(settings: Settings, listening: socket.socket, for_operations: socket.s
     proxies, base_path = settings.trusted_proxies, settings.public_base_path
     services.append(HTTPServer(app, listening, trusted_proxies=proxies, base_path=base_path))
     with tracing.exporting(settings):
-        run(services, shutdown_on_signals())
+        run(services, shutdown_on_signals(), started)
 
 
-def serve_alone(app: ASGIApp, listening: socket.socket) -> None:
-    """Serve any application over HTTP until SIGTERM or Ctrl-C."""
-    run([HTTPServer(app, listening)], shutdown_on_signals())
+def serve_alone(app: ASGIApp, listening: socket.socket, started: Callable[[], None]) -> None:
+    """Serve any application over HTTP until SIGTERM or Ctrl-C; call `started` once it answers."""
+    run([HTTPServer(app, listening)], shutdown_on_signals(), started)
 
 
 def run_worker(settings: Settings) -> None:

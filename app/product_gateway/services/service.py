@@ -1,10 +1,11 @@
 """The services of a process: each runs an event loop in a thread of its own, and one runner starts and stops them."""
 
 import logging
+import os
 import signal
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Self
 
 from product_gateway import gc_tuning
@@ -14,6 +15,7 @@ logger = logging.getLogger(__name__)
 
 SECONDS_TO_START = 30
 SECONDS_BETWEEN_CHECKS = 1.0
+INTERRUPTED = 130  # the exit status of shells after Ctrl-C
 
 
 class Service(ABC):
@@ -72,15 +74,21 @@ class Service(ABC):
 
 
 def shutdown_on_signals() -> threading.Event:
-    """Return the shutdown event of this process, set by SIGTERM and Ctrl-C from now on."""
+    """Return the shutdown event of this process, set by SIGTERM and Ctrl-C from now on. A second Ctrl-C ends it."""
     shutdown = threading.Event()
+
+    def stop(number: int, _: object) -> None:
+        if number == signal.SIGINT and shutdown.is_set():
+            os._exit(INTERRUPTED)  # leases and transactions make this safe
+        shutdown.set()
+
     for each in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(each, lambda *_: shutdown.set())
+        signal.signal(each, stop)
     return shutdown
 
 
-def run(services: Sequence[Service], shutdown: threading.Event) -> None:
-    """Start the services in order, wait for `shutdown`, and stop them in reverse order.
+def run(services: Sequence[Service], shutdown: threading.Event, started: Callable[[], None] = lambda: None) -> None:
+    """Start the services in order, call `started`, wait for `shutdown`, and stop the services in reverse order.
 
     Raises SettingsError if a service cannot start or ends by itself.
     """
@@ -90,6 +98,8 @@ def run(services: Sequence[Service], shutdown: threading.Event) -> None:
             if not shutdown.is_set():
                 each.start()
         gc_tuning.freeze_startup_objects()
+        if not shutdown.is_set():
+            started()
         while not (ended or shutdown.wait(SECONDS_BETWEEN_CHECKS)):
             ended = [each.name for each in services if not each.healthy]
     finally:

@@ -3,6 +3,7 @@
 import errno
 import resource
 import socket
+import sys
 
 from product_gateway.errors import SettingsError
 from product_gateway.settings import Settings
@@ -14,8 +15,12 @@ MAX_CONNECTIONS = 12_000
 RESERVED_FILES = 200  # for the database, product services, logs and keys
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """Return a listening socket; port 0 is any free port. Raises SettingsError."""
+class PortInUse(SettingsError):
+    """Another program listens on the port."""
+
+
+def bind(host: str, port: int, option: str = "--port") -> socket.socket:
+    """Return a listening socket; port 0: any free one. Raises SettingsError that names the `option`."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -25,23 +30,32 @@ def bind(host: str, port: int) -> socket.socket:
     except OSError as error:
         listening.close()
         if error.errno == errno.EADDRINUSE:
-            raise SettingsError(
-                f"Port {port} of {host} is in use. Stop the program that listens there, or choose another port."
+            raise PortInUse(
+                f"Port {port} of {host} is in use. Choose another with {option}, or stop the program that listens "
+                "there."
             ) from None
         raise SettingsError(f"Cannot listen on port {port} of {host}: {error.strerror or error}.") from None
     return listening
 
 
 def bind_operations(settings: Settings, port: int) -> socket.socket:
-    """Return the socket of the operations port; `port` is the default. Raises SettingsError."""
-    chosen = port if settings.operations_port is None else settings.operations_port
+    """Return the socket of the operations port. If the default `port` is in use, take a free one and say so.
+
+    Raises SettingsError if the chosen port is in use.
+    """
+    host, chosen = settings.operations_host, settings.operations_port
     try:
-        return bind(settings.operations_host, chosen)
-    except SettingsError as error:
-        raise SettingsError(
-            f"{error.detail} It is the operations port (metrics, health, monitor): set PRODUCT_GATEWAY_OPERATIONS_PORT "
-            "or PRODUCT_GATEWAY_OPERATIONS_HOST."
-        ) from None
+        return bind(host, port if chosen is None else chosen, "--operations-port or PRODUCT_GATEWAY_OPERATIONS_PORT")
+    except PortInUse as error:
+        if chosen is not None:
+            raise SettingsError(f"{error.detail} It is the operations port (metrics, health, monitor).") from None
+    free = bind(host, 0)
+    print(
+        f"Port {port} of {host} is in use: metrics, health and the monitor are on port {free.getsockname()[1]}. "
+        "Choose a port with --operations-port.",
+        file=sys.stderr,
+    )
+    return free
 
 
 def url_of(listening: socket.socket) -> str:

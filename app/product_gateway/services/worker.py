@@ -2,15 +2,20 @@
 
 import asyncio
 import logging
+from uuid import uuid4
 
+from product_gateway.db import merchants, webhooks
 from product_gateway.db.database import Database, open_database
+from product_gateway.errors import SettingsError
 from product_gateway.http_client.client import HttpClient
+from product_gateway.merchants.administration import without_query
 from product_gateway.services.service import Service
 from product_gateway.settings import Settings
 from product_gateway.supervisor import Loop, Supervisor
 from product_gateway.sync.worker import Worker
 from product_gateway.telemetry.metrics import WORKER, Metrics
-from product_gateway.webhooks.dispatcher import WebhookDispatcher
+from product_gateway.webhooks.dispatcher import AttemptResult, WebhookDispatcher
+from product_gateway.webhooks.signing import test_payload
 
 logger = logging.getLogger(__name__)
 
@@ -75,6 +80,27 @@ def product_service_client(settings: Settings) -> HttpClient:
         total_timeout=settings.request_timeout_seconds,
         max_bytes=settings.max_page_bytes,
     )
+
+
+def send_test_message(settings: Settings, database: Database, merchant: str) -> tuple[int | None, str | None, str]:
+    """Send a signed test message to the merchant's webhook, and return the status, the error and the URL.
+
+    The URL has no query, which may hold a key. Raises SettingsError if the merchant has no webhook.
+    """
+    database.call(merchants.get, merchant)
+    webhook = database.call(webhooks.find, merchant)
+    if webhook is None:
+        raise SettingsError(
+            f"{merchant} has no webhook. Add one: product-gateway merchant update {merchant} --webhook-url URL"
+        )
+
+    async def send() -> AttemptResult:
+        async with webhook_client(settings) as outbound:
+            dispatcher = WebhookDispatcher(settings, database, outbound, Metrics())
+            return await dispatcher.send(webhook, str(uuid4()), test_payload(merchant))
+
+    result = asyncio.run(send())
+    return result.status, result.error, without_query(webhook.url)
 
 
 def webhook_client(settings: Settings) -> HttpClient:

@@ -114,9 +114,12 @@ class WebhookDispatcher:
 
     async def _attempt(self, delivery: Delivery, webhook: Webhook) -> AttemptResult:
         sync = await self._database.read(syncs.get, delivery.merchant, delivery.sync_id)
+        return await self.send(webhook, str(delivery.id), payload(delivery.event, sync))
+
+    async def send(self, webhook: Webhook, message_id: str, body: bytes) -> AttemptResult:
+        """Sign the message and send it once. Records nothing."""
         try:
-            body = payload(delivery.event, sync)
-            headers = signature_headers(str(delivery.id), self._secrets_of(webhook), body)
+            headers = signature_headers(message_id, self._secrets_of(webhook), body)
             response = await self._outbound.send("POST", webhook.url, headers=headers, content=body)
         except SettingsError as error:
             return AttemptResult(None, f"The webhook's secret cannot be read. {error.detail}")

@@ -17,6 +17,12 @@ def payload(event: str, sync: Sync) -> bytes:
     return orjson.dumps({"type": event, "timestamp": rfc3339(ended), "data": data})
 
 
+def test_payload(merchant: str) -> bytes:
+    """Return the body of a message that reports no sync: `webhook.test`."""
+    now = rfc3339(datetime.now(UTC))
+    return orjson.dumps({"type": "webhook.test", "timestamp": now, "data": {"merchant": merchant}})
+
+
 def signature_headers(message_id: str, secrets: Sequence[str], body: bytes) -> dict[str, str]:
     """Return the headers of an attempt that is made now, with one signature for each secret."""
     now = datetime.now(UTC)
