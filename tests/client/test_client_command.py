@@ -364,7 +364,9 @@ def test_the_status_is_in_words_and_before_the_first_sync_that_is_said(site: Sit
     """It is no error for a person; for a program it is the server's 404."""
     site.shop("status")
     never = run(site.line("status PRODUCT", "status"))
-    assert never.stdout.startswith("PRODUCT: no sync has succeeded yet.\nNone has been asked for: product-gateway sync")
+    assert never.stdout.startswith(
+        "PRODUCT: no sync has succeeded yet.\nNone was requested. Request one: product-gateway sync"
+    )
     as_json = run(site.line("status PRODUCT --json", "status"), 1)
     assert json.loads(as_json.stdout)["error"][0]["status"] == "404"
     run(site.line("sync PRODUCT", "status"))
@@ -382,14 +384,13 @@ def test_the_status_is_in_words_and_before_the_first_sync_that_is_said(site: Sit
 def test_the_history_is_a_table_newest_first(site: Site, run: Callable[..., Done]) -> None:
     """Filtered, and no longer than was asked for."""
     site.shop("history")
-    assert run(site.line("history", "history")).stdout == "There are no such syncs.\n"
     site.service.allow("history")
     ids = [
         the_id(run(site.line(f"sync {each} --watch", "history")).stdout)
         for each in ("PRODUCT", "COLLECTION", "PRODUCT")
     ]
     listed = run(site.line("history", "history")).stdout
-    assert listed.split("\n")[0].split()[:2] == ["asked", "for"]
+    assert max(map(len, listed.splitlines())) <= 80
     assert ID.findall(listed) == ids[::-1]
     assert ID.findall(run(site.line("history --limit 2", "history")).stdout) == ids[:0:-1]
     assert ID.findall(run(site.line("history --entity-type COLLECTION", "history")).stdout) == [ids[1]]
@@ -408,7 +409,9 @@ def test_what_the_gateway_refuses_is_said_with_its_title_detail_and_request_id(
         token.write_text(text)
         done = run(site.line("sync PRODUCT", "refused"), 1)
         assert f"The gateway answered {words}" in done.stderr
-        assert re.search(r"\(X-Request-Id: [0-9a-f-]{36}\)\n$", done.stderr)
+        assert re.search(
+            r"\(X-Request-Id: [0-9a-f-]{36}\)( The token comes from the file refused\.token\.)?\n$", done.stderr
+        )
         assert done.stdout == ""
         assert text not in done.stderr
     run(f"status PRODUCT --url {site.url} --token-file -", 0, typed=reader + "\n")

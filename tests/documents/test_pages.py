@@ -8,7 +8,7 @@ import typer
 
 from product_gateway.cli.main import app
 from product_gateway.client.session import ExitStatus
-from product_gateway.settings import Settings, environment_name
+from product_gateway.settings import ClientSettings, Settings, environment_name
 from tests.support import markdown
 from tests.support.markdown import TOP
 
@@ -72,7 +72,7 @@ def test_a_page_links_to_the_glossary_before_it_uses_a_term(name: str) -> None:
 def test_the_settings_page_lists_every_setting_with_default_and_meaning() -> None:
     """The page and settings.py must agree."""
     wanted = []
-    for name, field in Settings.model_fields.items():
+    for name, field in (Settings.model_fields | ClientSettings.model_fields).items():
         default = "" if field.default is None else str(field.default)
         default = default.lower() if isinstance(field.default, bool) else default
         wanted.append([f"`{environment_name(name)}`", f"`{default}`" if default else "", field.description])
@@ -85,10 +85,11 @@ def test_the_commands_page_lists_every_command() -> None:
     assert isinstance(root, typer.core.TyperGroup)
     rows = [row[0] for row in markdown.rows(COMMANDS)]
     assert {re.findall(r"`([a-z-]+)", row)[0] for row in rows} == set(root.commands)
-    merchant = root.commands["merchant"]
-    assert isinstance(merchant, typer.core.TyperGroup)
-    (row,) = (row for row in rows if row.startswith("`merchant"))
-    assert set(re.findall(r"`(?:merchant )?([a-z-]+)`", row)) == set(merchant.commands)
+    for name in ("merchant", "webhook"):
+        group = root.commands[name]
+        assert isinstance(group, typer.core.TyperGroup)
+        (row,) = (row for row in rows if row.startswith(f"`{name}"))
+        assert set(re.findall(rf"`(?:{name} )?([a-z-]+)`", row)) == set(group.commands)
 
 
 def test_the_commands_page_lists_every_exit_code() -> None:
