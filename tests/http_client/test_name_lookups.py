@@ -16,7 +16,7 @@ from starlette.routing import Route
 
 from product_gateway.errors import Unreachable
 from product_gateway.http_client.client import HttpClient
-from product_gateway.http_client.name_lookups import LookupFailed, NameLookups, system_lookup
+from product_gateway.http_client.name_lookups import NameLookups, system_lookup
 from tests.support.serving import serve
 
 
@@ -83,7 +83,7 @@ async def test_lookups_of_one_name_share_a_thread_though_they_time_out(servers: 
     """A lookup cannot be cancelled: with one for each attempt, the threads would pile up."""
     lookups = NameLookups(servers.lookup, 0.05)
     for _ in range(5):
-        with pytest.raises(LookupFailed, match="in time"):
+        with pytest.raises(Unreachable, match="in time"):
             await lookups.addresses("slow.example")
     assert len(lookups_under_way()) == 1
     servers.let_go.set()
@@ -105,9 +105,9 @@ async def test_names_that_hang_are_bounded(servers: Servers) -> None:
     """Further lookups are refused at once, until running ones end."""
     lookups = NameLookups(servers.lookup, 0.05, at_once=2)
     for name in ("slow1.example", "slow2.example"):
-        with pytest.raises(LookupFailed, match="in time"):
+        with pytest.raises(Unreachable, match="in time"):
             await lookups.addresses(name)
-    with pytest.raises(LookupFailed, match="2 lookups of other names are not answered yet"):
+    with pytest.raises(Unreachable, match="2 lookups of other names are not answered yet"):
         await lookups.addresses("shop.example")
     assert len(lookups_under_way()) == 2
     servers.let_go.set()
@@ -116,7 +116,7 @@ async def test_names_that_hang_are_bounded(servers: Servers) -> None:
             try:
                 assert await lookups.addresses("shop.example") == ["127.0.0.1"]
                 break
-            except LookupFailed:
+            except Unreachable:
                 await asyncio.sleep(0.01)
 
 
@@ -124,7 +124,7 @@ async def test_a_name_without_an_address_is_told_as_such(servers: Servers) -> No
     """The next call looks the name up again."""
     lookups = NameLookups(servers.lookup, 20)
     for _ in range(2):
-        with pytest.raises(LookupFailed, match="could not be found"):
+        with pytest.raises(Unreachable, match="could not be found"):
             await lookups.addresses("unknown.example")
     assert servers.asked == ["unknown.example"] * 2
 

@@ -27,7 +27,7 @@ def paths() -> PathTrie[str]:
     """Return a trie in which the value of each template is the template itself."""
     made: PathTrie[str] = PathTrie()
     for each in TEMPLATES:
-        made.put(each, each)
+        made.setdefault(each, each)
     return made
 
 
@@ -43,10 +43,11 @@ def test_other_paths_are_not_found(path: str) -> None:
     assert paths().find(path) is None
 
 
-def test_get_returns_the_value_of_exactly_this_template() -> None:
+def test_a_template_keeps_its_first_value() -> None:
     """All methods of a path share one value."""
-    assert paths().get("/docs/{name}") == "/docs/{name}"
-    assert paths().get("/nothing") is None
+    made = paths()
+    assert made.setdefault("/docs/{name}", "other") == "/docs/{name}"
+    assert made.setdefault("/nothing", "other") == "other"
 
 
 @given(st.lists(st.sampled_from(["a", "b", "c", "docs", "try", "x y", ""]), min_size=1, max_size=4))

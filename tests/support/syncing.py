@@ -12,7 +12,9 @@ from product_gateway.db.enqueue import enqueue
 from product_gateway.model.syncs import EntityType, Sync, SyncStatus
 from product_gateway.services import worker
 from product_gateway.settings import Settings
+from product_gateway.supervisor import Supervisor
 from product_gateway.sync.worker import Worker
+from product_gateway.telemetry.metrics import Metrics
 
 PATIENCE = 20
 PRODUCT = EntityType.PRODUCT
@@ -22,9 +24,9 @@ ENDED = (SyncStatus.SUCCEEDED, SyncStatus.FAILED, SyncStatus.CANCELLED)
 @asynccontextmanager
 async def working(made: Settings, database: Database) -> AsyncIterator[asyncio.Event]:
     """Run a worker until the block ends or the event is set."""
-    stop = asyncio.Event()
+    stop, metrics = asyncio.Event(), Metrics()
     async with worker.product_service_client(made) as outbound:
-        running = asyncio.create_task(Worker(made, database, outbound).run(stop))
+        running = asyncio.create_task(Worker(made, database, outbound, metrics, Supervisor(metrics)).run(stop))
         try:
             yield stop
         finally:

@@ -17,7 +17,9 @@ from product_gateway.db.types import now
 from product_gateway.http_client.client import HttpClient
 from product_gateway.model.merchants import Platform
 from product_gateway.model.syncs import Claim, Demand, EntityType, SyncStatus
+from product_gateway.supervisor import Supervisor
 from product_gateway.sync.worker import Worker
+from product_gateway.telemetry.metrics import Metrics
 from tests.support.contract import Gateway
 from tests.support.deployment import API, Deployment, ended, within
 from tests.support.flaky_service import Mood, MoodyService, Shop
@@ -47,8 +49,8 @@ async def test_ten_quick_syncs_finish_beside_one_that_does_not_end(
             database.call(merchants.add, shop.name, Platform.BYOP, f"{address}/{shop.name}")
             ids[shop.name] = database.call(enqueue, shop.name, PRODUCT).id
         async with HttpClient(allow_private_addresses=True) as outbound, asyncio.timeout(PATIENCE):
-            stop = asyncio.Event()
-            running = asyncio.create_task(Worker(made, database, outbound).run(stop))
+            stop, metrics = asyncio.Event(), Metrics()
+            running = asyncio.create_task(Worker(made, database, outbound, metrics, Supervisor(metrics)).run(stop))
             try:
                 for shop in quick:
                     while (await database.read(syncs.get, shop.name, ids[shop.name])).is_active:  # noqa: ASYNC110

@@ -35,6 +35,7 @@ from product_gateway.openapi.bodies import sync_body
 from product_gateway.operations.app import MetricsHandlers
 from product_gateway.services import worker
 from product_gateway.settings import Settings
+from product_gateway.supervisor import Supervisor
 from product_gateway.telemetry.metrics import Metrics
 from product_gateway.webhooks import dispatcher
 from product_gateway.webhooks.dispatcher import (
@@ -79,7 +80,9 @@ async def delivering(made: Settings, database: Database) -> AsyncIterator[Metric
     """What a worker does for webhooks, until the block ends; and what it counts."""
     stop, metrics = asyncio.Event(), Metrics()
     async with worker.webhook_client(made) as outbound:
-        running = asyncio.create_task(WebhookDispatcher(made, database, outbound, metrics).run(stop))
+        running = asyncio.create_task(
+            WebhookDispatcher(made, database, outbound, metrics, Supervisor(metrics)).run(stop)
+        )
         try:
             yield metrics
         finally:

@@ -27,8 +27,6 @@ SCOPE_CLAIMS = ("scope", "scp", "permissions")  # RFC 8693 §4.2; Entra ID and O
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The merchant that a token authenticates, and the token's scopes."""
-
     merchant: str
     scopes: frozenset[str]
 

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections import defaultdict
+from dataclasses import dataclass, field
 from typing import Any
 
 import jwt
@@ -17,12 +18,6 @@ from product_gateway.json_tools.depth import check
 
 logger = logging.getLogger(__name__)
 
-# Seconds:
-FETCH_TIMEOUT = 5
-MAX_AGE = 300
-MIN_FETCH_INTERVAL = 60
-RETRY_INTERVAL = 5  # after a failed fetch
-
 MAX_BYTES = 1024 * 1024
 MAX_KEYS = 100
 MAX_DEPTH = 64
@@ -33,29 +28,21 @@ KeySet = dict[str | None, list[VerificationKey]]
 """Usable keys by `kid`, which is None for keys without one."""
 
 
+@dataclass(eq=False)
 class Jwks:
-    """A key source that fetches a JWKS. Cached keys stay valid while the issuer is unreachable."""
+    """A key source that fetches a JWKS. Cached keys stay valid while the issuer is unreachable. Times in seconds."""
 
-    def __init__(
-        self,
-        client: HttpClient,
-        url: str,
-        *,
-        timeout: float = FETCH_TIMEOUT,
-        max_age: float = MAX_AGE,
-        min_interval: float = MIN_FETCH_INTERVAL,
-        retry_interval: float = RETRY_INTERVAL,
-    ) -> None:
-        self._client = client
-        self._url = url
-        self._timeout = timeout
-        self._max_age = max_age
-        self._min_interval = min_interval
-        self._retry_interval = retry_interval
-        self._keys: KeySet = {}
-        self._stale_at = self._may_fetch_at = time.monotonic()
-        self._reachable = False
-        self._fetching = asyncio.Lock()
+    client: HttpClient
+    url: str
+    timeout: float = 5
+    max_age: float = 300
+    min_interval: float = 60  # between two fetches
+    retry_interval: float = 5  # after a failed fetch
+    _keys: KeySet = field(default_factory=dict, init=False)
+    _stale_at: float = field(default=0.0, init=False)
+    _may_fetch_at: float = field(default=0.0, init=False)
+    _reachable: bool = field(default=False, init=False)
+    _fetching: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
 
     async def find(self, key_id: str | None, algorithm: str) -> VerificationKey:
         """Return the key with this `kid` for `algorithm`. Without `kid`, return the only key for it.
@@ -77,15 +64,15 @@ class Jwks:
         fetched = await self._key_set()
         now = time.monotonic()
         self._reachable = fetched is not None
-        self._may_fetch_at = now + (self._retry_interval if fetched is None else self._min_interval)
-        self._stale_at = now + (self._retry_interval if fetched is None else self._max_age)
+        self._may_fetch_at = now + (self.retry_interval if fetched is None else self.min_interval)
+        self._stale_at = now + (self.retry_interval if fetched is None else self.max_age)
         if fetched is not None:
             self._keys = fetched
 
     async def _key_set(self) -> KeySet | None:
         try:
-            async with asyncio.timeout(self._timeout):
-                reply = await self._client.get(self._url)
+            async with asyncio.timeout(self.timeout):
+                reply = await self.client.get(self.url)
             if reply.status == 200:
                 keys = orjson.loads(check(reply.content, MAX_DEPTH))["keys"]
                 if len(keys) <= MAX_KEYS:
@@ -94,7 +81,7 @@ class Jwks:
             else:
                 reason = f"the answer was {reply.status} instead of 200."
         except TimeoutError:
-            reason = f"there was no answer within {self._timeout} s."
+            reason = f"there was no answer within {self.timeout} s."
         except GatewayError as error:
             reason = error.detail
         except (ValueError, LookupError, TypeError):  # ValueError: not JSON, or nested too deep

@@ -31,7 +31,6 @@ def merchant_name(text: str) -> str:
 
 
 def verification_key(settings: Settings) -> VerificationKey:
-    """Return the public key that verifies bearer tokens. Raise SettingsError."""
     if settings.jwt_public_key_file is not None:
         return from_pem(settings.jwt_public_key_file, "PRODUCT_GATEWAY_JWT_PUBLIC_KEY_FILE")
     key = _signing_key(settings).public_key()

@@ -30,8 +30,6 @@ KeySource = Callable[[str | None, str], Awaitable[VerificationKey]]
 
 
 def static_key(key: VerificationKey) -> KeySource:
-    """Return a key source with one key for all tokens."""
-
     async def find(key_id: str | None, algorithm: str) -> VerificationKey:
         return key
 

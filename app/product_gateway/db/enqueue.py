@@ -17,7 +17,7 @@ from product_gateway.db.tables import ACTIVE, merchants, syncs
 from product_gateway.db.types import now
 from product_gateway.errors import GatewayError, InvalidRequest, SyncAlreadyActive
 from product_gateway.model.merchants import Platform
-from product_gateway.model.syncs import Counts, EntityType, Sync, SyncStatus
+from product_gateway.model.syncs import EntityType, Sync, SyncStatus
 
 
 class EnqueueRequest(NamedTuple):
@@ -125,7 +125,8 @@ def enqueue_many(connection: Connection, requests: Sequence[EnqueueRequest]) -> 
             if inserted_at is None:
                 refused.append((place, row))
             else:
-                outcomes[place] = _queued(ids[place], *requests[place][:2], inserted_at)
+                of_request = requests[place][:2]
+                outcomes[place] = Sync(ids[place], *of_request, SyncStatus.QUEUED, inserted_at, inserted_at)
         known = _find_keys_of(connection, [requests[place] for place, _ in refused])
         for place, row in refused:
             merchant, entity_type, key, _ = requests[place]
@@ -164,17 +165,3 @@ def _find_keys_of(connection: Connection, requests: Sequence[EnqueueRequest]) ->
 
 def _key_is_taken(sync: Sync) -> InvalidRequest:
     return InvalidRequest(f"Header Idempotency-Key: this key stands for a sync of {sync.entity_type} already.")
-
-
-def _queued(sync_id: UUID, merchant: str, entity_type: EntityType, queued_at: datetime) -> Sync:
-    """Build the new sync without reading it again."""
-    return Sync(
-        *(sync_id, merchant, entity_type, SyncStatus.QUEUED, queued_at, None, None),
-        attempt=0,
-        records_read=0,
-        records_total=None,
-        counts=Counts(),
-        failure_code=None,
-        failure_detail=None,
-        as_of=queued_at,
-    )

@@ -4,10 +4,10 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, insert, select, update
 
-from product_gateway.db import syncs, tables
+from product_gateway.db import syncs
 from product_gateway.db.admission import find as find
 from product_gateway.db.admission import merchant_of, refusal_of
-from product_gateway.db.tables import merchants
+from product_gateway.db.tables import merchants, metadata
 from product_gateway.db.types import now
 from product_gateway.errors import SettingsError
 from product_gateway.model.merchants import Merchant, Platform
@@ -78,15 +78,7 @@ def update_merchant(connection: Connection, name: str, /, **values: Any) -> Merc
 def remove(connection: Connection, name: str) -> None:
     """Delete the merchant with its syncs and records. A worker that runs one of its syncs loses the claim."""
     get(connection, name)
-    for table in (
-        tables.webhook_deliveries,
-        tables.webhooks,
-        tables.syncs,
-        tables.sync_problems,
-        tables.sync_events,
-        tables.seen_records,
-        tables.catalog_records,
-        tables.catalog_counts,
-    ):
-        connection.execute(delete(table).where(table.c.merchant == name))
+    for table in reversed(metadata.sorted_tables):  # foreign keys first
+        if "merchant" in table.c:
+            connection.execute(delete(table).where(table.c.merchant == name))
     connection.execute(delete(merchants).where(merchants.c.name == name))

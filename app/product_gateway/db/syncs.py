@@ -1,6 +1,6 @@
 """The sync table for clients and operators: its queries, and one function per state transition."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -13,16 +13,7 @@ from product_gateway.db.admission import ADMISSION_COLUMNS, refusal_of
 from product_gateway.db.engines.dialects import PerDialect, ValuesTable
 from product_gateway.db.executor import autocommit
 from product_gateway.db.page_budget import fitting
-from product_gateway.db.tables import (
-    ACTIVE,
-    merchants,
-    seen_records,
-    sync_events,
-    sync_problems,
-    syncs,
-    waits_since,
-    webhook_deliveries,
-)
+from product_gateway.db.tables import ACTIVE, merchants, metadata, sync_problems, syncs, waits_since
 from product_gateway.db.types import now
 from product_gateway.db.webhooks import enqueue_delivery, pending
 from product_gateway.errors import GatewayError, NoActiveSync, SyncNotFound
@@ -40,6 +31,7 @@ KEYS_AT_ONCE = 1000
 MAX_CANCELLED_KEPT = 1000  # of each merchant and entity type
 SYNC_BODY_BYTES = 1500  # at most, without the detail of a failure
 
+_of_syncs = [table for table in metadata.tables.values() if "sync_id" in table.c]
 _sent = ValuesTable("merchant", "id")
 
 
@@ -65,9 +57,6 @@ _select_first_in_line = (
 )
 _select_latest = sa.select(*columns).where(_of_type).order_by(syncs.c.queued_at.desc(), syncs.c.id.desc()).limit(1)
 _select_one = sa.select(*columns).where(syncs.c.merchant == sa.bindparam("m"), syncs.c.id == sa.bindparam("i"))
-_select_keyed = PerDialect(
-    lambda dialect: sa.select(*columns).join_from(_sent.tables[dialect], syncs, _is_sent(dialect))
-)
 
 
 def ended(status: SyncStatus) -> dict[str, Any]:
@@ -84,16 +73,15 @@ _cancel_all = (
 )
 
 
-def _make_select_ended(dialect: str) -> sa.Select[Any]:
+def _make_select_wanted(dialect: str) -> sa.Select[Any]:
     merchant, sync_id = _sent.columns[dialect]
-    return (
-        sa.select(merchant.label("wanted_of"), sa.type_coerce(sync_id, sa.Uuid).label("wanted_id"), *columns)
-        .select_from(_sent.tables[dialect].outerjoin(syncs, _is_sent(dialect)))
-        .where(sa.or_(syncs.c.id.is_(None), syncs.c.finished_at.is_not(None)))
-    )
+    wanted = (merchant.label("wanted_of"), sa.type_coerce(sync_id, sa.Uuid).label("wanted_id"))
+    return sa.select(*wanted, *columns).select_from(_sent.tables[dialect].outerjoin(syncs, _is_sent(dialect)))
 
 
-_select_ended = PerDialect(_make_select_ended)
+_select_wanted = PerDialect(_make_select_wanted)
+_is_gone_or_ended = sa.or_(syncs.c.id.is_(None), syncs.c.finished_at.is_not(None))
+_select_ended = PerDialect(lambda dialect: _select_wanted[dialect].where(_is_gone_or_ended))
 
 
 def _make_select_many(dialect: str) -> sa.Select[Any]:
@@ -178,23 +166,15 @@ def ended_among(
     """
     found: list[Sync] = []
     gone: list[Key] = []
-    for keys in _parts(waited_for):
-        for row in connection.execute(_select_ended[connection.dialect.name], _sent.parameters(connection, keys)):
-            if row.id is None:
-                gone.append((row.wanted_of, row.wanted_id))
-            else:
-                found.append(sync_of(row))
-    for keys in _parts(in_any_status):
-        rows = connection.execute(_select_keyed[connection.dialect.name], _sent.parameters(connection, keys))
-        here = [sync_of(row) for row in rows]
-        found += here
-        gone += set(keys) - {(each.merchant, each.id) for each in here}
+    for select, keys in ((_select_ended, waited_for), (_select_wanted, in_any_status)):
+        for first in range(0, len(keys), KEYS_AT_ONCE):
+            some = _sent.parameters(connection, keys[first : first + KEYS_AT_ONCE])
+            for row in connection.execute(select[connection.dialect.name], some):
+                if row.id is None:
+                    gone.append((row.wanted_of, row.wanted_id))
+                else:
+                    found.append(sync_of(row))
     return found, gone
-
-
-def _parts(keys: Sequence[Key]) -> Iterator[Sequence[Key]]:
-    for first in range(0, len(keys), KEYS_AT_ONCE):
-        yield keys[first : first + KEYS_AT_ONCE]
 
 
 def latest(connection: sa.Connection, merchant: str, entity_type: EntityType) -> Sync | None:
@@ -298,7 +278,7 @@ def prune(connection: sa.Connection, days: float, limit: int, cancelled_days: fl
 
 def _drop(connection: sa.Connection, keys: Sequence[sa.Row[str, UUID]]) -> int:
     for merchant, sync_id in keys:
-        for table in (sync_problems, sync_events, seen_records, webhook_deliveries):
+        for table in _of_syncs:
             connection.execute(sa.delete(table).where(table.c.merchant == merchant, table.c.sync_id == sync_id))
         connection.execute(sa.delete(syncs).where(syncs.c.merchant == merchant, syncs.c.id == sync_id))
     return len(keys)
@@ -306,6 +286,6 @@ def _drop(connection: sa.Connection, keys: Sequence[sa.Row[str, UUID]]) -> int:
 
 def sync_of(row: sa.Row[Any]) -> Sync:
     """Return the sync of a row that ends with `columns`. Takes them by place, in a third of the time of names."""
-    sync_id, merchant, entity_type, status, *more = row[-len(columns) :]
-    of_sync = (sync_id, merchant, EntityType(entity_type), SyncStatus(status))
-    return Sync(*of_sync, *(*more[:6], Counts(*more[6:11]), *more[13:], *more[11:13]))
+    sync_id, merchant, entity_type, status, queued_at, *more, as_of = row[-len(columns) :]
+    of_sync = (sync_id, merchant, EntityType(entity_type), SyncStatus(status), queued_at, as_of)
+    return Sync(*of_sync, *(*more[:5], Counts(*more[5:10]), *more[10:]))

@@ -66,9 +66,8 @@ syncs = sa.Table(
     sa.Column("status", sa.String(16), nullable=False),
     sa.Column("queued_at", Instant, nullable=False),
     sa.Column("started_at", Instant),
-    sa.Column(
-        "released_at", Instant
-    ),  # when it last yielded to other merchants, which moves it to the end of the queue
+    # When it last yielded to other merchants, which moves it to the end of the queue.
+    sa.Column("released_at", Instant),
     sa.Column("finished_at", Instant),
     sa.Column("idempotency_key", sa.String(255)),
     sa.Column("traceparent", sa.String(55)),  # of the request, if it was made where traces are sent (W3C Trace Context)
@@ -103,9 +102,7 @@ syncs = sa.Table(
     sa.Index("ux_syncs_one_active", "merchant", "entity_type", unique=True, info={WHERE: ACTIVE}),
     # An idempotency key identifies one sync of a merchant, until that sync is pruned.
     sa.Index(
-        "ux_syncs_idempotency_key",
-        "merchant",
-        "idempotency_key",
+        *("ux_syncs_idempotency_key", "merchant", "idempotency_key"),
         unique=True,
         info={WHERE: "idempotency_key IS NOT NULL"},
     ),
@@ -182,9 +179,8 @@ catalog_counts = sa.Table(
     sa.Column("num_records", sa.BigInteger, nullable=False),
     sa.Column("num_bytes", sa.BigInteger, nullable=False, server_default="0"),  # the sum of catalog_records.size
     sa.Column("updated_at", Instant),  # when the last successful sync finished
-    sa.Column(
-        "mass_deletion_allowed", sa.Boolean, nullable=False, server_default=sa.text("false")
-    ),  # by the operator, once
+    # By the operator, once.
+    sa.Column("mass_deletion_allowed", sa.Boolean, nullable=False, server_default=sa.text("false")),
     sa.CheckConstraint("num_bytes >= 0", name="num_bytes"),
     sa.CheckConstraint("num_records >= 0", name="num_records"),
     sa.Index("ix_catalog_counts_updated_at", "updated_at", "merchant", "entity_type"),

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, cast
 
@@ -111,24 +112,24 @@ class ConnectionSupervisor:
         return STATUS_LINE[status.value] + head + b"\r\n" + (body if with_body else b"")
 
 
+@dataclass(eq=False)
 class OverCapacityProtocol(asyncio.Protocol):
     """A connection beyond the maximum: it gets a 503 without a parser, and is closed."""
 
-    def __init__(self, lingering: set["OverCapacityProtocol"], response: bytes, seconds: float) -> None:
-        self._lingering = lingering
-        self._response = response
-        self._seconds = seconds
+    lingering: set["OverCapacityProtocol"]
+    response: bytes
+    seconds: float
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Answer and linger: after an immediate close, the unread request would reset the connection."""
         transport = cast(asyncio.Transport, transport)
-        transport.write(self._response)
-        if len(self._lingering) >= MOST_LINGERING:
+        transport.write(self.response)
+        if len(self.lingering) >= MOST_LINGERING:
             transport.close()
             return
-        self._lingering.add(self)
+        self.lingering.add(self)
         transport.write_eof()
-        asyncio.get_running_loop().call_later(self._seconds, transport.abort)
+        asyncio.get_running_loop().call_later(self.seconds, transport.abort)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._lingering.discard(self)
+        self.lingering.discard(self)

@@ -84,8 +84,6 @@ class UnsentBytes:
 
 
 class MalformedRequest(Exception):
-    """A refused request: the status of the response, and the reason."""
-
     def __init__(self, status: HTTPStatus, detail: str) -> None:
         super().__init__(detail)
         self.status = status

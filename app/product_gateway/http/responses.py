@@ -26,7 +26,6 @@ class Response(Generic[Body]):
     media_type: str = "application/json"
 
     async def send(self, scope: Scope, send: Send) -> None:
-        """Send the response to the request of the scope."""
         content = self.body if isinstance(self.body, bytes) else orjson.dumps(self.body)
         headers = [
             (b"content-type", self.media_type.encode()),

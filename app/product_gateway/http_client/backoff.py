@@ -40,5 +40,4 @@ class Backoff:
         return wait if waited + wait <= self.total else None
 
     def asks_too_much(self, asked: float | None, waited: float) -> bool:
-        """Return whether the server asks for a longer wait than the limits allow."""
         return asked is not None and (asked > self.longest_asked or waited + asked > self.total)

@@ -69,31 +69,21 @@ def default_ssl_context() -> ssl.SSLContext:
     return ssl.create_default_context()
 
 
+@dataclass(kw_only=True, eq=False)
 class HttpClient:
     """A client for servers outside. Time-outs are in seconds; `max_bytes` limits the decompressed content.
 
     `lookup` returns the addresses of a host name, and may block.
     """
 
-    def __init__(
-        self,
-        *,
-        allow_private_addresses: bool,
-        connect_timeout: float = 5,
-        read_timeout: float = 30,
-        total_timeout: float = 120,
-        max_bytes: int = 64 * MEBIBYTE,
-        lookup: Lookup = system_lookup,
-        ssl_context: ssl.SSLContext | None = None,
-    ) -> None:
-        self._allow_private_addresses = allow_private_addresses
-        self._connect_timeout = connect_timeout
-        self._read_timeout = read_timeout
-        self._total_timeout = total_timeout
-        self._max_bytes = max_bytes
-        self._lookups = NameLookups(lookup, connect_timeout)
-        self._ssl_context = ssl_context
-        self._session: aiohttp.ClientSession | None = None  # created in the event loop that uses it
+    allow_private_addresses: bool
+    connect_timeout: float = 5
+    read_timeout: float = 30
+    total_timeout: float = 120
+    max_bytes: int = 64 * MEBIBYTE
+    lookup: Lookup = system_lookup
+    ssl_context: ssl.SSLContext | None = None
+    _session: aiohttp.ClientSession | None = field(default=None, init=False)  # created in the loop that uses it
 
     async def __aenter__(self) -> Self:
         return self
@@ -144,12 +134,12 @@ class HttpClient:
             raise Unreachable(self._explain(error, host)) from None
         except TimeoutError as error:
             release_locals(error)
-            raise Unreachable(f"The answer of {host} was not complete after {self._total_timeout:g} s.") from error
+            raise Unreachable(f"The answer of {host} was not complete after {self.total_timeout:g} s.") from error
 
     async def _exchange(
         self, method: str, target: URL, params: dict[str, str], headers: dict[str, str], content: bytes | None
     ) -> Response:
-        async with asyncio.timeout(self._total_timeout) as deadline:
+        async with asyncio.timeout(self.total_timeout) as deadline:
             response = await self._open_session().request(
                 method, target, params=params or None, headers=headers, data=content, allow_redirects=False
             )
@@ -167,9 +157,9 @@ class HttpClient:
     def _open_session(self) -> aiohttp.ClientSession:
         if self._session is None:
             connector = aiohttp.TCPConnector(
-                ssl=self._ssl_context or default_ssl_context(),
+                ssl=self.ssl_context or default_ssl_context(),
                 limit=0,  # callers limit their own concurrency; a slow merchant must not block others
-                resolver=PublicOnlyResolver(self._check, self._lookups),
+                resolver=PublicOnlyResolver(self._check, NameLookups(self.lookup, self.connect_timeout)),
                 use_dns_cache=False,
                 socket_factory=self._socket,
                 keepalive_timeout=KEEP_ALIVE_SECONDS,
@@ -178,9 +168,7 @@ class HttpClient:
             connector._factory = functools.partial(protocol, loop=connector._loop)
             self._session = aiohttp.ClientSession(
                 connector=connector,
-                timeout=aiohttp.ClientTimeout(
-                    total=None, sock_connect=self._connect_timeout, sock_read=self._read_timeout
-                ),
+                timeout=aiohttp.ClientTimeout(None, sock_connect=self.connect_timeout, sock_read=self.read_timeout),
                 cookie_jar=aiohttp.DummyCookieJar(),  # two merchants may share a host
                 middlewares=[_no_retries],
                 auto_decompress=False,  # `_read` bounds the memory
@@ -189,7 +177,7 @@ class HttpClient:
         return self._session
 
     def _check(self, host: str, address: str) -> None:
-        if not (self._allow_private_addresses or is_public(address)):
+        if not (self.allow_private_addresses or is_public(address)):
             raise AddressNotAllowed(f"{host} leads to an address that is not on the public internet.")
 
     def _socket(self, found: Any) -> socket.socket:
@@ -207,7 +195,7 @@ class HttpClient:
             raise Unreachable("The address is not a valid URL.") from None
         if target.scheme not in ("http", "https") or not target.host:
             raise AddressNotAllowed("The address must start with https:// and a host name.")
-        if target.scheme == "http" and not self._allow_private_addresses:
+        if target.scheme == "http" and not self.allow_private_addresses:
             raise AddressNotAllowed(f"{target.host} must be called with https, not with plain http.")
         if target.user is not None or target.password is not None:
             raise AddressNotAllowed(f"The address of {target.host} must not carry a user name or password.")
@@ -220,7 +208,7 @@ class HttpClient:
             named = visible(", ".join(values)[:100])
             raise AnswerUnreadable(f"The answer of {host} has a Content-Encoding that was not asked for: {named}.")
         length = response.content_length
-        if coding == "identity" and length is not None and length > self._max_bytes:
+        if coding == "identity" and length is not None and length > self.max_bytes:
             raise self._too_large(host, length)
         decompressor = Decompressor(coding)
         parts: list[bytes] = []
@@ -231,7 +219,7 @@ class HttpClient:
                 for part in decompressor.feed(chunk):
                     parts.append(part)
                     size += len(part)
-                    if size > self._max_bytes:
+                    if size > self.max_bytes:
                         consumed = max(1, received - decompressor.unread)
                         raise self._too_large(host, None if length is None else size * length // consumed)
                     if len(part) == PART_BYTES:
@@ -246,13 +234,13 @@ class HttpClient:
             parts.clear()  # a caller that keeps the exception keeps this frame
 
     def _too_large(self, host: str, size: int | None) -> AnswerTooLarge:
-        most = f"{self._max_bytes / MEBIBYTE:.3g} MiB"
-        return AnswerTooLarge(f"The answer of {host} is larger than {most} (decompressed).", size, self._max_bytes)
+        most = f"{self.max_bytes / MEBIBYTE:.3g} MiB"
+        return AnswerTooLarge(f"The answer of {host} is larger than {most} (decompressed).", size, self.max_bytes)
 
     async def _read_leniently(self, response: aiohttp.ClientResponse, *, keep: bool) -> bytes:
         """Return the part of a body within the limits. Reading to the end lets the connection be reused."""
         coding = coding_of(response.headers.getall("Content-Encoding", ()))
-        seconds, most = (ERROR_BODY_SECONDS, ERROR_BODY_BYTES) if keep else (SECONDS_TO_DRAIN, self._max_bytes)
+        seconds, most = (ERROR_BODY_SECONDS, ERROR_BODY_BYTES) if keep else (SECONDS_TO_DRAIN, self.max_bytes)
         decompressor = Decompressor(coding or "identity")
         kept = bytearray()
         received = 0
@@ -268,9 +256,9 @@ class HttpClient:
 
     def _explain(self, error: aiohttp.ClientError, host: str) -> str:
         if isinstance(error, aiohttp.ConnectionTimeoutError):
-            return f"{host} did not accept a connection within {self._connect_timeout:g} s."
+            return f"{host} did not accept a connection within {self.connect_timeout:g} s."
         if isinstance(error, aiohttp.SocketTimeoutError):
-            return f"{host} sent nothing for {self._read_timeout:g} s."
+            return f"{host} sent nothing for {self.read_timeout:g} s."
         if isinstance(error, aiohttp.ClientConnectorError):
             reason = error.os_error
             if isinstance(reason, ssl.SSLCertVerificationError):

@@ -10,13 +10,11 @@ import socket
 import threading
 from collections.abc import Callable, Sequence
 
+from product_gateway.errors import Unreachable
+
 LOOKUPS_AT_ONCE = 256  # threads
 
 Lookup = Callable[[str], Sequence[str]]
-
-
-class LookupFailed(Exception):
-    """A lookup without a result. The message continues "The host name shop.example"."""
 
 
 def system_lookup(host: str) -> list[str]:
@@ -34,28 +32,31 @@ class NameLookups:
         self._running: dict[str, asyncio.Future[Sequence[str] | Exception]] = {}
 
     async def addresses(self, host: str) -> Sequence[str]:
-        """Return the host's addresses. Raise LookupFailed at the latest after the time-out.
+        """Return the host's addresses. Raise Unreachable at the latest after the time-out.
 
         A lookup that has timed out continues in its thread. Later calls for the same name wait for it too.
         """
         running = self._running.get(host) or self._start(host)
         await asyncio.wait([running], timeout=self._seconds)
         if not running.done():
-            raise LookupFailed(f"could not be looked up in time ({self._seconds:g} s)")
+            raise Unreachable(f"The host name {host} could not be looked up in time ({self._seconds:g} s).")
         found = running.result()
         if isinstance(found, Exception):
-            raise LookupFailed("could not be found") from found
+            raise Unreachable(f"The host name {host} could not be found.") from found
         return found
 
     def _start(self, host: str) -> asyncio.Future[Sequence[str] | Exception]:
         if len(self._running) >= self._at_once:
-            raise LookupFailed(f"cannot be looked up: {self._at_once} lookups of other names are not answered yet")
+            busy = f"{self._at_once} lookups of other names are not answered yet"
+            raise Unreachable(f"The host name {host} cannot be looked up: {busy}.")
         loop = asyncio.get_running_loop()
         thread = threading.Thread(target=self._run, args=(loop, host), name=f"lookup of {host}", daemon=True)
         try:
             thread.start()
         except RuntimeError as error:
-            raise LookupFailed("cannot be looked up: the system starts no more threads") from error
+            raise Unreachable(
+                f"The host name {host} cannot be looked up: the system starts no more threads."
+            ) from error
         self._running[host] = running = loop.create_future()
         return running
 

@@ -7,7 +7,7 @@ from ipaddress import IPv4Address, IPv6Network, ip_address, ip_network
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from product_gateway.errors import Unreachable
-from product_gateway.http_client.name_lookups import LookupFailed, NameLookups
+from product_gateway.http_client.name_lookups import NameLookups
 
 ADDRESSES_TRIED = 4
 
@@ -71,10 +71,7 @@ class PublicOnlyResolver(AbstractResolver):
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
         """Return the first addresses. Raises AddressNotAllowed if one of all is not allowed, or Unreachable."""
-        try:
-            addresses = list(dict.fromkeys(await self._lookups.addresses(host)))
-        except LookupFailed as failed:
-            raise Unreachable(f"The host name {host} {failed}.") from failed
+        addresses = list(dict.fromkeys(await self._lookups.addresses(host)))
         for address in addresses:
             self._check(host, address)
         if not addresses:

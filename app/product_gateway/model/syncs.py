@@ -56,17 +56,17 @@ class Sync:
     entity_type: EntityType
     status: SyncStatus
     queued_at: datetime
-    started_at: datetime | None
-    finished_at: datetime | None
-    attempt: int
-    records_read: int
-    records_total: int | None
-    counts: Counts
-    failure_code: str | None
-    failure_detail: str | None
     as_of: datetime
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    attempt: int = 0
+    records_read: int = 0
+    records_total: int | None = None
+    counts: Counts = Counts()
     unidentified: int = 0
     not_removed: int = 0
+    failure_code: str | None = None
+    failure_detail: str | None = None
 
     @property
     def is_active(self) -> bool:

@@ -18,9 +18,6 @@ from product_gateway.errors import InvalidRequest
 from product_gateway.http.context import request_context
 from product_gateway.openapi import documents
 
-UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
-INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,17})")
-NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,17})(\.[0-9]{1,18})?([eE][+-]?[0-9]{1,2})?")
 PLACES = ("path", "query", "header")
 TYPES = {"string": str, "integer": int, "number": float, "boolean": bool}
 # Keyword of a schema -> argument of pydantic's Field.
@@ -38,38 +35,14 @@ OTHER_KEYWORDS = {"type", "format", "enum", "items", "default", "title", "descri
 Headers = Iterable[tuple[bytes, bytes]]
 
 
-def _integer(text: str) -> int:
-    if not INTEGER.fullmatch(text):
-        raise ValueError(f"{text[:100]!r} is not an integer of at most 18 digits.")
-    return int(text)
-
-
-def _number(text: str) -> float:
-    if not NUMBER.fullmatch(text):
-        raise ValueError(f"{text[:100]!r} is not a number.")
-    return float(text)
-
-
-def _boolean(text: str) -> bool:
-    if text not in ("true", "false"):
-        raise ValueError(f"{text[:100]!r} is neither true nor false.")
-    return text == "true"
-
-
-def _uuid(text: str) -> str:
-    if not UUID.fullmatch(text):
-        raise ValueError(f"{text[:100]!r} is not a UUID.")
-    return text
-
-
-CONVERTERS: dict[str, Callable[[str], Any]] = {
-    "integer": _integer,
-    "number": _number,
-    "boolean": _boolean,
-    "string": str,
-    "uuid": _uuid,
+# By the format of a schema, or else its type: the form of the text, its conversion, and what another text is.
+CONVERSIONS: dict[str, tuple[str, Callable[[str], Any], str]] = {
+    "integer": (r"-?(0|[1-9][0-9]{0,17})", int, "not an integer of at most 18 digits"),
+    "number": (r"-?(0|[1-9][0-9]{0,17})(\.[0-9]{1,18})?([eE][+-]?[0-9]{1,2})?", float, "not a number"),
+    "boolean": ("true|false", "true".__eq__, "neither true nor false"),
+    "string": ("(?s:.*)", str, ""),
+    "uuid": (r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", str, "not a UUID"),
 }
-"""By the format of a schema, or else its type."""
 
 
 class Parameter:
@@ -87,7 +60,8 @@ class Parameter:
         self.label = f"{kind} {self.name}"
         self._array = schema["type"] == "array"
         single = schema["items"] if self._array else schema
-        self._convert = CONVERTERS[single.get("format", single["type"])]
+        form, self._converter, self._fault = CONVERSIONS[single.get("format", single["type"])]
+        self._has_form = re.compile(form).fullmatch
         self._type: TypeAdapter[Any] = TypeAdapter(_type(schema))
 
     def parse(self, text: str) -> Any:
@@ -103,6 +77,11 @@ class Parameter:
             raise InvalidRequest(f"{self.label}: {text[:100]!r} {requirement}.") from None
         except ValueError as error:
             raise InvalidRequest(f"{self.label}: {error}") from None
+
+    def _convert(self, text: str) -> Any:
+        if not self._has_form(text):
+            raise ValueError(f"{text[:100]!r} is {self._fault}.")
+        return self._converter(text)
 
     def parse_leniently(self, text: str, before: Any) -> Any:
         """Append one more header line to the list `before` (RFC 9110 §5.3). Ignore the line if it is invalid."""

@@ -24,23 +24,11 @@ class PathTrie(Generic[T]):
     def __init__(self) -> None:
         self._root: _Node[T] = _Node()
 
-    def get(self, template: str) -> T | None:
-        """Return the value of exactly this template."""
-        value = self._node(template).value
-        return None if value is None else value[0]
+    def setdefault(self, template: str, value: T) -> T:
+        """Return the value of a template, which is `value` if it had none.
 
-    def put(self, template: str, value: T) -> None:
-        """Set the value of a template, in which `{name}` matches any segment that is not empty."""
-        names = tuple(each[1:-1] for each in template.split("/") if each.startswith("{"))
-        self._node(template).value = (value, names)
-
-    def find(self, path: str) -> tuple[T, dict[str, str]] | None:
-        """Return the value of the template that matches the path, and the path's parameters."""
-        values: list[str] = []
-        found = _find(self._root, path.split("/"), 0, values)
-        return None if found is None else (found[0], dict(zip(found[1], values, strict=True)))
-
-    def _node(self, template: str) -> _Node[T]:
+        In a template, `{name}` matches any segment that is not empty.
+        """
         node = self._root
         for segment in template.split("/"):
             if segment.startswith("{"):
@@ -48,7 +36,15 @@ class PathTrie(Generic[T]):
                 node = node.wildcard
             else:
                 node = node.static.setdefault(segment, _Node())
-        return node
+        names = tuple(each[1:-1] for each in template.split("/") if each.startswith("{"))
+        node.value = node.value or (value, names)
+        return node.value[0]
+
+    def find(self, path: str) -> tuple[T, dict[str, str]] | None:
+        """Return the value of the template that matches the path, and the path's parameters."""
+        values: list[str] = []
+        found = _find(self._root, path.split("/"), 0, values)
+        return None if found is None else (found[0], dict(zip(found[1], values, strict=True)))
 
 
 def _find(node: _Node[T], segments: list[str], index: int, values: list[str]) -> tuple[T, tuple[str, ...]] | None:

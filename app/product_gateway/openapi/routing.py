@@ -25,10 +25,7 @@ class PathsAPI(RoutingAPI):  # type: ignore[misc]  # Connexion has no types
         self, method: str, path: str, operation: RoutingOperation, name: str | None = None
     ) -> None:
         path = re.sub(r":\w+}", "}", path)  # Connexion's converters; validation reports wrong values
-        by_method = self._paths.get(path)
-        if by_method is None:
-            by_method = {}
-            self._paths.put(path, by_method)
+        by_method = self._paths.setdefault(path, {})
         by_method[method.upper()] = operation
         if method == "get":
             by_method["HEAD"] = operation  # RFC 9110 §9.3.2

@@ -96,7 +96,8 @@ def send_test_message(settings: Settings, database: Database, merchant: str) -> 
 
     async def send() -> AttemptResult:
         async with webhook_client(settings) as outbound:
-            dispatcher = WebhookDispatcher(settings, database, outbound, Metrics())
+            metrics = Metrics()
+            dispatcher = WebhookDispatcher(settings, database, outbound, metrics, Supervisor(metrics))
             return await dispatcher.send(webhook, str(uuid4()), test_payload(merchant))
 
     result = asyncio.run(send())

@@ -5,6 +5,7 @@ import hashlib
 import itertools
 import math
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple, Self
 from urllib.parse import quote
 
@@ -66,36 +67,29 @@ class FoundById(NamedTuple):
     gone: frozenset[str]
 
 
+@dataclass(eq=False)
 class ProductService:
     """A merchant's product service. `retried` is called at each retry with the status before it. Waits in seconds.
 
     With `skip_unchanged`, the next pages are decoded lazily: set it when most of their records are likely unchanged.
     """
 
-    def __init__(
-        self,
-        outbound: HttpClient,
-        url: str,
-        token: str | None,
-        page_size: int,
-        *,
-        max_pages: int = 100_000,
-        max_record_bytes: int = MEBIBYTE,
-        attempts: int = 6,
-        wait_initial: float = 1,
-        wait_max: float = 30,
-        retried: Callable[[str], None] = lambda _: None,
-    ) -> None:
-        self._outbound = outbound
-        self._url = url.rstrip("/")
-        self._token = token
-        logs.add_secret(token or "")
-        self._page_size = page_size
-        self._max_pages = max_pages
-        self._max_record_bytes = max_record_bytes
-        self._backoff = Backoff(attempts, wait_initial, max(wait_initial, wait_max))
-        self._retried = retried
-        self.skip_unchanged = False
+    outbound: HttpClient
+    url: str
+    token: str | None = field(repr=False)
+    page_size: int
+    max_pages: int = 100_000
+    max_record_bytes: int = MEBIBYTE
+    attempts: int = 6
+    wait_initial: float = 1
+    wait_max: float = 30
+    retried: Callable[[str], None] = lambda _: None
+    skip_unchanged: bool = False
+
+    def __post_init__(self) -> None:
+        logs.add_secret(self.token or "")
+        self.url = self.url.rstrip("/")
+        self._backoff = Backoff(self.attempts, self.wait_initial, max(self.wait_initial, self.wait_max))
 
     async def pages(
         self, entity_type: EntityType, cursor: str | None, pages_read: int = 0
@@ -110,10 +104,10 @@ class ProductService:
         empty = 0
         for number in itertools.count(pages_read + 1):
             where = f"Page {number} of {schema.path}"
-            if number > self._max_pages:
+            if number > self.max_pages:
                 raise PullFailed(
                     "TOO_MANY_PAGES",
-                    f"{where} is one more than the {self._max_pages} that a sync may read. Send more records in a "
+                    f"{where} is one more than the {self.max_pages} that a sync may read. Send more records in a "
                     "page, or end the list with moreResults false.",
                 )
             with tracing.span("fetch page", page=number):
@@ -152,7 +146,7 @@ class ProductService:
             params = {"ids": ",".join(sorted(asked)), "page_size": str(len(asked))}
             with tracing.span("fetch by id", ids=len(part)):
                 response = await self._fetch_with_retries(schema.path, params, where)
-                page = schema.page(response.content, where, self._max_record_bytes, response.header("Content-Type"))
+                page = schema.page(response.content, where, self.max_record_bytes, response.header("Content-Type"))
                 tracing.note(records=page.size)
             found = tuple(record for record in page.records if record.id in part)
             rejected = tuple(rejection for rejection in page.rejections if rejection.record_id in part)
@@ -165,15 +159,15 @@ class ProductService:
         failures: list[_PageTooLarge] = []
         while True:
             try:
-                params = {"page_size": str(self._page_size)} | ({} if cursor is None else {"cursor": cursor})
+                params = {"page_size": str(self.page_size)} | ({} if cursor is None else {"cursor": cursor})
                 response = await self._fetch_with_retries(schema.path, params, where)
             except _PageTooLarge as failed:
                 failures.append(failed.with_traceback(None))
-                self._page_size = _smaller(self._page_size, failures)
+                self.page_size = _smaller(self.page_size, failures)
             else:
                 read = schema.lazy_page if self.skip_unchanged else schema.page
                 media_type = response.header("Content-Type")
-                return read(response.content, where, self._max_record_bytes, media_type)
+                return read(response.content, where, self.max_record_bytes, media_type)
 
     async def _fetch_with_retries(self, path: str, params: dict[str, str], where: str) -> Response:
         waited, attempt = 0.0, 0
@@ -187,20 +181,20 @@ class ProductService:
                     raise
             waited += wait
             await asyncio.sleep(wait)
-            self._retried(status)
+            self.retried(status)
 
     async def _ask(self, path: str, params: dict[str, str], where: str, attempt: int, waited: float) -> Response:
         try:
-            response = await self._outbound.get(self._url + path, params=params, bearer=self._token)
+            response = await self.outbound.get(self.url + path, params=params, bearer=self.token)
         except OutboundError as error:
             failure, code, advice = _FAILURES[type(error)]
             detail = f"{where} could not be read: {error.detail} {advice}"
-            if isinstance(error, AnswerTooLarge) and self._page_size > 1:
+            if isinstance(error, AnswerTooLarge) and self.page_size > 1:
                 raise _PageTooLarge(code, detail, error.size and error.size / error.limit) from None
             raise failure(code, detail) from error
         tracing.set_attributes({"http.response.status_code": response.status})
         if response.status != 200:
-            raise self._error_for_status(response, self._url + path, where, attempt, waited)
+            raise self._error_for_status(response, self.url + path, where, attempt, waited)
         return response
 
     def _error_for_status(self, response: Response, url: str, where: str, attempt: int, waited: float) -> PullFailed:
@@ -209,7 +203,7 @@ class ProductService:
             response.header("Location"),
             response.header("Content-Type"),
             url=url,
-            has_token=self._token is not None,
+            has_token=self.token is not None,
         )
         failed = f"{where} could not be read"
         answered = f"the product service answered {response.status}"
@@ -233,7 +227,7 @@ class ProductService:
                 f"{failed}: {answered}, even when asked for a single record (page_size=1). "
                 "Look into its log for what it refuses."
             )
-            if self._page_size > 1:
+            if self.page_size > 1:
                 return _PageTooLarge("PRODUCT_SERVICE_ERROR", detail, refused=True)
             return PullFailed("PRODUCT_SERVICE_ERROR", detail)
         code = "PRODUCT_SERVICE_UNAUTHORIZED" if response.status in (401, 403) else "PRODUCT_SERVICE_ERROR"

@@ -34,19 +34,14 @@ class Worker:
     """A worker that runs up to `worker_concurrency` syncs at a time."""
 
     def __init__(
-        self,
-        settings: Settings,
-        database: Database,
-        outbound: HttpClient,
-        metrics: Metrics | None = None,
-        supervisor: Supervisor | None = None,
+        self, settings: Settings, database: Database, outbound: HttpClient, metrics: Metrics, supervisor: Supervisor
     ) -> None:
         self._settings = settings
         self._database = database
-        self._metrics = metrics or Metrics()
-        self._supervisor = supervisor or Supervisor(self._metrics)
-        self._pull = Pull(settings, database, outbound, self._metrics)
-        self._heartbeat = Heartbeat(database, self._supervisor, settings.lease_seconds, self._pull.pop_retries)
+        self._metrics = metrics
+        self._supervisor = supervisor
+        self._pull = Pull(settings, database, outbound, metrics)
+        self._heartbeat = Heartbeat(database, supervisor, settings.lease_seconds, self._pull.pop_retries)
         self._owner = f"{socket.gethostname()}:{os.getpid()}"
         self._running: set[asyncio.Task[None]] = set()
         self._turns: dict[UUID, Turn] = {}  # of the running syncs

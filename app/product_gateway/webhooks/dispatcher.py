@@ -46,18 +46,13 @@ class WebhookDispatcher:
     """A dispatcher that makes up to `webhooks_at_once` deliveries at a time."""
 
     def __init__(
-        self,
-        settings: Settings,
-        database: Database,
-        outbound: HttpClient,
-        metrics: Metrics,
-        supervisor: Supervisor | None = None,
+        self, settings: Settings, database: Database, outbound: HttpClient, metrics: Metrics, supervisor: Supervisor
     ) -> None:
         self._settings = settings
         self._database = database
         self._outbound = outbound
         self._metrics = metrics
-        self._supervisor = supervisor or Supervisor(metrics)
+        self._supervisor = supervisor
         self._secrets = Secrets(settings)
         self._lease = LEASES_PER_TIMEOUT * settings.webhook_timeout_seconds + SECONDS_TO_FINISH
         self._running: dict[str, asyncio.Task[None]] = {}  # by merchant

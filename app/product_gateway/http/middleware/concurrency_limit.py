@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -12,6 +13,7 @@ from product_gateway.http.context import request_context
 REFUSAL_DELAY = 0.25  # seconds
 
 
+@dataclass(eq=False)
 class ConcurrencyLimiter:
     """A limit of `at_once` concurrent requests (load shedding): one more is refused instead of queued.
 
@@ -19,29 +21,20 @@ class ConcurrencyLimiter:
     Paths in `always` have no limit. `count` gets the address of each request and may raise RateLimited.
     """
 
-    def __init__(
-        self,
-        app: ASGIApp,
-        *,
-        at_once: int,
-        always: Collection[str] = (),
-        refused: Callable[[], None] = lambda: None,
-        count: Callable[[str], None] = lambda _: None,
-    ) -> None:
-        self._app = app
-        self._count = count
-        self._at_once = at_once
-        self._always = frozenset(always)
-        self._refused = refused
-        self._running = 0
+    app: ASGIApp
+    at_once: int
+    always: Collection[str] = ()
+    refused: Callable[[], None] = lambda: None
+    count: Callable[[str], None] = lambda _: None
+    _running: int = field(default=0, init=False)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in self._always:
-            await self._app(scope, receive, send)
+        if scope["type"] != "http" or scope["path"] in self.always:
+            await self.app(scope, receive, send)
             return
-        self._count(scope["client"][0] if scope.get("client") else "")
-        if self._running >= self._at_once:
-            self._refused()
+        self.count(scope["client"][0] if scope.get("client") else "")
+        if self._running >= self.at_once:
+            self.refused()
             await asyncio.sleep(REFUSAL_DELAY)
             raise Overloaded
         self._running += 1
@@ -54,9 +47,9 @@ class ConcurrencyLimiter:
 
         request_context(scope).release_slot = release
         try:
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
         except Overloaded:
-            self._refused()
+            self.refused()
             raise
         finally:
             release()
