@@ -41,9 +41,11 @@ class GatewayError(Exception):
     └── TurnOver                  the sync gives its slot to a waiting merchant
     """
 
-    def __init__(self, detail: str) -> None:
-        super().__init__(detail)
-        self.detail = detail
+    detail = ""
+
+    def __init__(self, detail: str = "") -> None:
+        super().__init__(detail or self.detail)
+        self.detail = detail or self.detail
 
 
 class SettingsError(GatewayError):
@@ -81,20 +83,15 @@ class MissingScope(NotAllowed):
 
 
 class UnknownMerchant(NotAllowed):
-    def __init__(self) -> None:
-        super().__init__("The token is valid, but the gateway does not know its merchant.")
+    detail = "The token is valid, but the gateway does not know its merchant."
 
 
 class MerchantDisabled(NotAllowed):
-    def __init__(self) -> None:
-        super().__init__("This merchant is disabled.")
+    detail = "This merchant is disabled."
 
 
 class NotBringYourOwnPlatform(NotAllowed):
-    def __init__(self) -> None:
-        super().__init__(
-            "This merchant does not use bring your own platform for its products, so there is nothing to sync."
-        )
+    detail = "This merchant does not use bring your own platform for its products, so there is nothing to sync."
 
 
 class NotFound(GatewayError):
@@ -127,8 +124,7 @@ class SyncNotFound(NotFound):
 
 
 class PageNotFound(NotFound):
-    def __init__(self) -> None:
-        super().__init__("There is nothing at this path.")
+    detail = "There is nothing at this path."
 
 
 class RecordNotFound(NotFound):
@@ -167,8 +163,7 @@ class Unavailable(GatewayError):
 
 
 class Overloaded(Unavailable):
-    def __init__(self, detail: str = "The gateway has more requests than it can serve at the moment.") -> None:
-        super().__init__(detail)
+    detail = "The gateway has more requests than it can serve at the moment."
 
 
 class OutboundError(GatewayError):

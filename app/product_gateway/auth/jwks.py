@@ -14,7 +14,7 @@ from product_gateway.auth.claims import refuse
 from product_gateway.auth.public_keys import PublicKey, VerificationKey, algorithms_of
 from product_gateway.errors import GatewayError, Unavailable
 from product_gateway.http_client.client import HttpClient
-from product_gateway.json_tools.depth import check
+from product_gateway.json_tools.depth import is_deeper
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +74,9 @@ class Jwks:
             async with asyncio.timeout(self.timeout):
                 reply = await self.client.get(self.url)
             if reply.status == 200:
-                keys = orjson.loads(check(reply.content, MAX_DEPTH))["keys"]
+                if is_deeper(reply.content, MAX_DEPTH):
+                    raise ValueError
+                keys = orjson.loads(reply.content)["keys"]
                 if len(keys) <= MAX_KEYS:
                     return _usable(keys)
                 reason = f"it publishes {len(keys)} keys, and at most {MAX_KEYS} are read."

@@ -157,20 +157,11 @@ def claim(
     ).one()
     most = events.MOST if row.released_at is None else events.MOST_REPEATED
     events.append(connection, row.merchant, row.id, events.CLAIMED, number=row.attempt, detail=owner, most=most)
+    seconds_since_start = max(0.0, (row.as_of - row.started_at).total_seconds())
     return Claim(
-        merchant=row.merchant,
-        sync_id=row.id,
-        entity_type=EntityType(row.entity_type),
-        token=row.lease_token,
-        attempt=row.attempt,
-        cursor=row.cursor,
-        pages_read=row.pages_read,
-        records_read=row.records_read,
-        rejected=row.rejected,
-        pull_complete=row.pull_complete,
-        taken_over=taken_over,
-        seconds_since_start=max(0.0, (row.as_of - row.started_at).total_seconds()),
-        traceparent=row.traceparent,
+        *(row.merchant, row.id, EntityType(row.entity_type), row.lease_token, row.attempt),
+        *(row.cursor, row.pages_read, row.records_read, row.rejected, row.pull_complete),
+        *(taken_over, seconds_since_start, row.traceparent),
     )
 
 

@@ -60,7 +60,7 @@ _due_longest = (
 )
 _lock = (
     sa.select((_is_pending & (_deliveries.next_attempt_at <= now())).label("is_due"))
-    .where(_is_message(sa.bindparam("m"), sa.bindparam("d"), sa.bindparam("i")))
+    .where(_is_message(sa.bindparam("merchant"), sa.bindparam("id"), sa.bindparam("sync_id")))
     .with_for_update(skip_locked=True)
 )
 
@@ -165,7 +165,7 @@ def claim(connection: sa.Connection, lease_seconds: float, busy: Collection[str]
     """
     while True:
         # Skips what another worker has locked or claimed.
-        due = next((each for each in _due(connection, busy) if connection.scalar(_lock, _key(each))), None)
+        due = next((each for each in _due(connection, busy) if connection.scalar(_lock, each._asdict())), None)
         if due is None:
             return None
         this = sa.update(webhook_deliveries).where(_is_message(*due))
@@ -191,10 +191,6 @@ def _due(connection: sa.Connection, busy: Collection[str]) -> list[Message]:
     if connection.dialect.name == "postgresql":
         connection.execute(_do_not_sort)
     return [Message(*each) for each in connection.execute(_due_of_each) if each.merchant not in busy]
-
-
-def _key(message: Message) -> dict[str, Any]:
-    return {"m": message.merchant, "d": message.id, "i": message.sync_id}
 
 
 def succeed(connection: sa.Connection, delivery: Delivery, status: int) -> bool:

@@ -59,10 +59,6 @@ def retry_after(response: Response) -> float | None:
     return wait_asked(response.headers.items())
 
 
-def user_agent() -> str:
-    return f"product-gateway/{version()}"
-
-
 @cache
 def default_ssl_context() -> ssl.SSLContext:
     """Return a context with the system's certificate authorities. Loading them takes longer than a request."""
@@ -172,7 +168,11 @@ class HttpClient:
                 cookie_jar=aiohttp.DummyCookieJar(),  # two merchants may share a host
                 middlewares=[_no_retries],
                 auto_decompress=False,  # `_read` bounds the memory
-                headers={"User-Agent": user_agent(), "Accept": "application/json", "Accept-Encoding": "gzip"},
+                headers={
+                    "User-Agent": f"product-gateway/{version()}",
+                    "Accept": "application/json",
+                    "Accept-Encoding": "gzip",
+                },
             )
         return self._session
 

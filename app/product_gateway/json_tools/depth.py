@@ -11,10 +11,6 @@ MAX_DEPTH = 254
 _OTHERS = bytes(set(range(256)) - set(b'[]{}"'))
 
 
-class TooDeep(ValueError):
-    """JSON that nests deeper than is allowed."""
-
-
 def is_deeper(content: bytes, levels: int = MAX_DEPTH) -> bool:
     """Return whether objects and arrays nest more than `levels` deep in the JSON text, which may be invalid.
 
@@ -34,10 +30,3 @@ def is_deeper(content: bytes, levels: int = MAX_DEPTH) -> bool:
         else:
             depth -= 1
     return False
-
-
-def check(content: bytes, levels: int = MAX_DEPTH) -> bytes:
-    """Return the content. Raise TooDeep if it nests more than `levels` deep."""
-    if is_deeper(content, levels):
-        raise TooDeep(f"objects and arrays are nested more than {levels} levels deep")
-    return content

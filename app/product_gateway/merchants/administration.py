@@ -33,13 +33,12 @@ Values = dict[str, Any]
 class WebhookChange:
     """What is to become of a merchant's webhook: columns to set, its secret encrypted; or `off`.
 
-    `fresh` is a secret made up, plain and encrypted, for a webhook that has none yet, or `needs_fresh` one.
+    `fresh` is a secret made up, plain and encrypted, also for a webhook that has none yet.
     """
 
     values: dict[str, str]
-    off: bool
-    needs_fresh: bool
-    fresh: tuple[str, str] = field(repr=False)
+    off: bool = False
+    fresh: tuple[str, str] = field(default=("", ""), repr=False)
 
 
 def validated(
@@ -71,13 +70,14 @@ def webhook(
     if secret_file and new_secret:
         raise SettingsError("Give --webhook-secret-file or --new-webhook-secret, not both.")
     if off:
-        return WebhookChange({}, off, needs_fresh=False, fresh=("", ""))
+        return WebhookChange({}, off)
     values = {} if url is None else {"url": _checked_webhook_url(settings, url)}
     encrypt = Secrets(settings).encrypt
     if secret_file is not None:
         values["secret"] = encrypt(webhook_secret_in(secret_file))
     made_up = "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
-    return WebhookChange(values, off, new_secret, (made_up, encrypt(made_up)))
+    fresh = (made_up, encrypt(made_up))
+    return WebhookChange({**values, "secret": fresh[1]} if new_secret else values, off, fresh)
 
 
 def set_webhook(database: Database, name: str, change: WebhookChange) -> str | None:
@@ -85,13 +85,12 @@ def set_webhook(database: Database, name: str, change: WebhookChange) -> str | N
     if change.off:
         database.call(webhooks.remove, name)
         return None
-    known = database.call(webhooks.find, name)
-    values, fresh = change.values, None
-    if change.needs_fresh or (known is None and "secret" not in values):
-        fresh, secret = change.fresh
-        values = {**values, "secret": secret}
+    plain, encrypted_secret = change.fresh
+    values = change.values
+    if database.call(webhooks.find, name) is None:
+        values = {"secret": encrypted_secret, **values}
     database.call(webhooks.put, name, **values)
-    return fresh
+    return plain if values.get("secret") == encrypted_secret else None
 
 
 def add(

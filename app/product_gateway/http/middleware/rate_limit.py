@@ -6,6 +6,7 @@ Each process counts for itself: with four processes, four times as many requests
 import ipaddress
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from math import floor
 
 import limits
@@ -18,38 +19,35 @@ MOST_COUNTED = 50_000
 LONGEST_WAIT_SECONDS = 3600  # the spec's maximum of Retry-After
 
 
+@dataclass(eq=False)
 class RateLimiter:
     """A limit for each `key` of a name, in the notation of the `limits` package (100/minute).
 
     `who` is what names stand for, such as "merchant". `refused` is called with it for each refusal.
     """
 
-    def __init__(
-        self,
-        notation: str,
-        who: str,
-        key: Callable[[str], str] = str,
-        refused: Callable[[str], None] = lambda _: None,
-        most_counted: int = MOST_COUNTED,
-    ) -> None:
-        self._who = who
-        self._key = key
-        self._refused = refused
-        self._limit = limits.parse(notation)
-        self._storage = BoundedStorage(most_counted)
+    notation: str
+    who: str
+    key: Callable[[str], str] = str
+    refused: Callable[[str], None] = lambda _: None
+    most_counted: int = MOST_COUNTED
+
+    def __post_init__(self) -> None:
+        self._limit = limits.parse(self.notation)
+        self._storage = BoundedStorage(self.most_counted)
         self._strategy = SlidingWindowCounterRateLimiter(self._storage)
 
     def hit(self, name: str) -> None:
         """Count a request. Raise RateLimited beyond the limit; a refused request is not counted."""
-        key = self._key(name)
+        key = self.key(name)
         limit = self._limit
         if self._strategy.hit(limit, key):
             return
-        self._refused(self._who)
+        self.refused(self.who)
         wait = self._strategy.get_window_stats(limit, key).reset_time - time.time()
         seconds = min(max(floor(wait) + 1, 1), LONGEST_WAIT_SECONDS)
         most, span = _plural(limit.amount, "request"), _plural(limit.multiples, limit.GRANULARITY.name)
-        detail = f"This {self._who} has made more than {most} in {span}. Ask again in {_plural(seconds, 'second')}."
+        detail = f"This {self.who} has made more than {most} in {span}. Ask again in {_plural(seconds, 'second')}."
         raise RateLimited(detail, seconds)
 
     def __len__(self) -> int:
