@@ -4,6 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 SECTIONS ?= all
+PROOFS ?= without
 SPECS := openapi/product-gateway.yaml openapi/product-service.yaml openapi/operations.yaml
 TYPES := app/product_gateway/openapi/types.py
 LINT := openapi/lint
@@ -13,7 +14,7 @@ LOCKED := requirements/runtime.txt
 PIP := -m pip --quiet --disable-pip-version-check install
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test versions check lint prose types imports specs generate clients fuzz chaos soak vendor audit sbom bench bench-tools lock dist clean node
+.PHONY: help install run test proofs versions check lint prose types imports specs generate clients fuzz chaos soak vendor audit sbom bench bench-tools lock dist clean node
 
 help: ## print this help
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -58,7 +59,10 @@ IN_MEMORY = $(shell [ "$$(df -k /dev/shm 2>/dev/null | awk 'END { print $$4 + 0 
 
 # Tests wait more than they compute, so there are two processes for each core.
 test: $(INSTALLED) ## run the tests; VENV=folder PYTHON=python3.12 for another version, ARGUMENTS for pytest
-	$(IN_MEMORY) $(BIN)/python -m pytest -n $$((2 * $$(getconf _NPROCESSORS_ONLN))) --dist worksteal $(ARGUMENTS)
+	$(IN_MEMORY) $(BIN)/python -m pytest -n $$((2 * $$(getconf _NPROCESSORS_ONLN))) --dist worksteal --proofs $(PROOFS) $(ARGUMENTS)
+
+proofs: $(INSTALLED) ## run the long tests of documents and pages: commands as written, browsers, recipes, compose, actions
+	@$(MAKE) --no-print-directory test PROOFS=only
 
 versions: $(INSTALLED) ## run all but the slowest tests on every other Python from 3.11 on that is found here
 	@for python in $$($(BIN)/python -m tests.tools.interpreters); do \

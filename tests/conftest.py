@@ -24,18 +24,26 @@ from tests.support.serving import serve
 
 DIALECTS = ("sqlite", "postgresql")
 SLOWEST = (
-    "test_console_pages.py",
     "test_fuzz.py",
     "test_planted_faults.py",
     "test_client_command.py",
-    "test_recipes.py",
     "test_sync_model.py",
+)
+# Run by `make proofs`, or by their names: they start shells, browsers and other tools for minutes.
+PROOFS = (
+    "test_actions.py",
+    "test_compose.py",
+    "test_console_pages.py",
+    "test_pages_browser.py",
+    "test_recipes.py",
 )
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the project's options."""
     parser.addoption("--screenshots", action="store_true", help="test_pages_browser.py renews docs/images/*.png")
+    meaning = f"run the tests with, without or only with {', '.join(PROOFS)}"
+    parser.addoption("--proofs", choices=("with", "without", "only"), default="with", help=meaning)
     parser.addoption("--without-slowest", action="store_true", help=f"leave out {', '.join(SLOWEST)}")
 
 
@@ -48,10 +56,16 @@ def pytest_configure() -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Start the slowest files first, so that they do not run alone at the end. The rest keeps its random order."""
     items.sort(key=lambda item: item.path.name not in SLOWEST)
-    if config.getoption("--without-slowest"):
-        slowest = [item for item in items if item.path.name in SLOWEST]
-        config.hook.pytest_deselected(items=slowest)
-        del items[: len(slowest)]
+    proofs = config.getoption("--proofs")
+    left_out = set(PROOFS) if proofs == "without" else set()
+    left_out.update(SLOWEST if config.getoption("--without-slowest") else ())
+    chosen: list[pytest.Item] = []
+    others: list[pytest.Item] = []
+    for item in items:
+        name = item.path.name
+        (chosen if (name in PROOFS if proofs == "only" else name not in left_out) else others).append(item)
+    config.hook.pytest_deselected(items=others)
+    items[:] = chosen
 
 
 @pytest.fixture(autouse=True)
