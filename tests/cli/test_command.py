@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -232,15 +233,16 @@ def test_the_version_is_printed(sqlite_deployment: Deployment, terminal: Termina
 
 
 def test_a_shell_completes_commands_and_values(sqlite_deployment: Deployment) -> None:
-    """The script that --show-completion prints asks the command itself."""
-    done = sqlite_deployment.run("--show-completion", "bash", anew=True)
+    """The script that --show-completion prints for the shell around it asks the command itself."""
+    installed = Path(sys.executable).with_name("product-gateway")
+    in_bash = ["bash", "-c", f"{shlex.quote(str(installed))} --show-completion; exit $?"]
+    done = subprocess.run(in_bash, env=sqlite_deployment.environment, capture_output=True, text=True, check=True)
     assert "complete -o default -F _product_gateway" in done.stdout or "_complete" in done.stdout.lower()
     sqlite_deployment.environment |= {
         "_PRODUCT_GATEWAY_COMPLETE": "complete_bash",
         "COMP_WORDS": "x sync P",
         "COMP_CWORD": "2",
     }
-    installed = Path(sys.executable).with_name("product-gateway")
     asked = subprocess.run([installed], env=sqlite_deployment.environment, capture_output=True, text=True, check=False)
     assert asked.stdout.split() == ["PRODUCT"], asked
 

@@ -187,7 +187,7 @@ def test_processes_stop_cleanly_while_postgresql_hangs(place: Place) -> None:
     """An orchestrator need not kill them. Meanwhile they use almost no CPU."""
     deployment = place.gateway.deployment
     with contextlib.ExitStack() as stack:
-        service = stack.enter_context(deployment.sample_service("--records", "50", "--delay", "1"))
+        service = stack.enter_context(deployment.sample_service("--records", "20000", "--delay", "1"))
         place.gateway.add("one", service)
         both = stack.enter_context(deployment.process("serve", "--port", "0", "--with-worker"))
         worker = stack.enter_context(deployment.process("worker"))

@@ -35,7 +35,6 @@ LONGEST_WAIT_FOR_A_LOCK = "1500ms"  # with a deadline
 LONGEST_WAIT_WITHOUT_A_DEADLINE = "30s"
 LONGEST_STATEMENT = "300s"  # without a deadline
 SECONDS_TO_CANCEL = 2.0
-UNUSABLE = "PRODUCT_GATEWAY_DATABASE_URL cannot be used"
 OLDEST = 130000  # PostgreSQL 13
 DEFAULT = Purpose(writes=True)
 DIFFERENT = "different"  # the key in a connection's `info` of the OTHER_PARAMETERS that the server has otherwise
@@ -44,40 +43,55 @@ REPORTED_PARAMETERS = {"DateStyle": "ISO", "TimeZone": "UTC", "standard_conformi
 OTHER_PARAMETERS = {"default_transaction_isolation": "read committed", "array_nulls": "on"}
 # SQLSTATEs of a server that is read-only, that breaks off or is shutting down.
 NOT_THIS_SERVER = re.compile(f"{READ_ONLY}|08...|57P0.")
-# Strict, where libpq is not: an unencoded reserved character in a password makes a URL ambiguous.
-_PART = r"(?:[^/?#@%\s]|%[0-9A-Fa-f]{2})*"
-_PARAMETER = r"[a-z_]+=(?:[^&#@%\s]|%[0-9A-Fa-f]{2})*"
-UNAMBIGUOUS = re.compile(
-    rf"[a-z]+(?:\+psycopg)?://(?:{_PART}@)?{_PART}(?:/{_PART})?(?:\?(?:{_PARAMETER}(?:&{_PARAMETER})*)?)?"
+# RFC 3986, but strict: an unencoded reserved character in a password makes the URL ambiguous.
+_ENCODED = r"%[0-9A-Fa-f]{2}"
+_HOST = rf"(?:\[[0-9A-Fa-f:.]+(?:%\w+)?\]|(?:[\w.-]|{_ENCODED})*)(?::[0-9]{{1,5}})?"
+URL_OF_POSTGRESQL = re.compile(
+    r"(?:postgres|postgresql|postgresql\+psycopg)://"
+    rf"(?:(?P<user>(?:[^:/?#\[\]@%\s]|{_ENCODED})*)(?::(?P<password>(?:[^/?#@%\s]|{_ENCODED})*))?@)?"
+    rf"(?P<hosts>{_HOST}(?:,{_HOST})*)"
+    rf"(?:/(?P<database>(?:[^/?#@%\s]|{_ENCODED})*))?"
+    rf"(?:\?(?P<query>[a-z_]+=(?:[^&#@%\s]|{_ENCODED})*(?:&[a-z_]+=(?:[^&#@%\s]|{_ENCODED})*)*)?)?"
 )
 SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]{0,30})://")
 
 
 def parsed(url: str) -> URL:
-    """Parse a URL as libpq does; several hosts or a socket's folder become `?host=h1,h2&port=5432,5432`.
+    """Parse a URL as libpq documents it; several hosts or a socket's folder become `?host=h1,h2&port=5432,5432`.
 
-    Raises ValueError for an ambiguous URL, without quoting it. Raises SettingsError.
+    Raises ValueError for an ambiguous URL, without quoting it.
     """
-    from psycopg import ProgrammingError
-    from psycopg.conninfo import conninfo_to_dict
-
-    if not UNAMBIGUOUS.fullmatch(url):
+    found = URL_OF_POSTGRESQL.fullmatch(url)
+    if found is None:
         raise ValueError("not a URL of PostgreSQL")
-    try:
-        found = {name: str(value) for name, value in conninfo_to_dict(url.replace("+psycopg:", ":", 1)).items()}
-    except ProgrammingError as error:  # such as an unknown parameter
-        raise SettingsError(f"{UNUSABLE}: {str(error).strip()}") from None
-    names = ("user", "password", "dbname", "host", "port")
-    user, password, database, host, port = (found.pop(each, "") for each in names)
-    hosts, ports = host.split(","), port.split(",")
-    if len(hosts) > 1 and not all(hosts):
+    decoded = {name: None if value is None else unquote(value) for name, value in found.groupdict().items()}
+    values: dict[str, tuple[str, ...]] = {}
+    for name, _, value in (each.partition("=") for each in (found["query"] or "").split("&") if each):
+        values[name] = (*values.get(name, ()), unquote(value))
+    query: dict[str, str | tuple[str, ...]] = {
+        name: value if len(value) > 1 else value[0] for name, value in values.items()
+    }
+    names, ports = [], []
+    for each in found["hosts"].split(","):
+        host, port = re.fullmatch(r"(.*?)(?::([0-9]+))?", each).groups("")  # type: ignore[union-attr]
+        if port and not 0 < int(port) < 65536:
+            raise ValueError("not a port")
+        names.append(unquote(host.strip("[]")))
+        ports.append(port)
+    if len(names) > 1 and not all(names):
         raise ValueError("a host is missing")
-    if not all(each == "" or (each.isdecimal() and 0 < int(each) < 65536) for each in ports):
-        raise ValueError("not a port")
-    made = URL.create("postgresql+psycopg", user or None, password or None, database=database or None, query=found)
-    if len(hosts) == 1 and not host.startswith(("/", "@")):  # no socket's folder
-        return made.set(host=host or None, port=int(port) if port else None)
-    return made.set(query={"host": host, **({"port": port} if any(ports) else {}), **found})
+    is_plain = len(names) == 1 and not names[0].startswith(("/", "@"))  # no socket's folder
+    if not is_plain:
+        query = {"host": ",".join(names), **({"port": ",".join(ports)} if any(ports) else {}), **query}
+    return URL.create(
+        "postgresql+psycopg",
+        decoded["user"] or None,
+        decoded["password"],
+        (names[0] or None) if is_plain else None,
+        int(ports[0]) if is_plain and ports[0] else None,
+        decoded["database"] or None,
+        query,
+    )
 
 
 def without_secrets(url: URL) -> str:
@@ -151,7 +165,7 @@ def engine(url: URL, connections: int, seconds_to_wait: float, *, deadline: floa
         arguments = made.dialect.create_connect_args(url)[1]
         make_conninfo(**{name: value for name, value in arguments.items() if name != "context"})
     except (ArgumentError, ProgrammingError) as error:
-        raise SettingsError(f"{UNUSABLE}: {str(error).strip()}") from None
+        raise SettingsError(f"PRODUCT_GATEWAY_DATABASE_URL cannot be used: {str(error).strip()}") from None
     transactions = _Transactions(deadline)
     event.listen(made, "handle_error", _leave_the_server)
     event.listen(made, "begin", transactions.begin)
