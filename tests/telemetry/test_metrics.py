@@ -267,7 +267,7 @@ def test_a_demo_counts_both_of_its_halves_in_one_place(tmp_path: Path) -> None:
     deployment = Deployment(tmp_path, "")
     with deployment.process("demo", "--port", "0", "--sample-port", "0", "--delay", "0") as demo:
         seen = demo.operations_url()
-        url = re.findall(r"The product gateway is at (\S+),", demo.log.read_text())[0]
+        url = within(20, lambda: re.findall(r"The product gateway is at (\S+),", demo.log.read_text()))[0]
         token = (tmp_path / "var" / "demo.token").read_text().strip()
         with httpx2.Client(base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=30) as merchant:
             sync = merchant.put(f"{API}/sync/PRODUCT").json()["data"]
