@@ -134,15 +134,6 @@ def start(site: Site) -> Iterator[Callable[[str], Client]]:
         each.kill()
 
 
-@pytest.fixture
-def gateway() -> Iterator[Merchant]:
-    """Something in a gateway's place that follows a script."""
-    stranger = Merchant()
-    with serve(stranger) as url:
-        stranger.url = url
-        yield stranger
-
-
 def the_id(text: str) -> str:
     """The first id in the text."""
     found = ID.search(text)

@@ -2,7 +2,7 @@
 
 import json
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +11,9 @@ import pytest
 from tests.support.commands import Done, Terminal, assert_refused
 from tests.support.deployment import Deployment
 from tests.support.scripted_answers import Merchant
-from tests.support.serving import serve
 
 ERROR = {"error": [{"status": "401", "title": "Unauthorized", "detail": "Invalid token."}]}
 EMPTY: dict[str, Any] = {"data": [], "meta": {}}
-
-
-@pytest.fixture
-def gateway() -> Iterator[Merchant]:
-    """In a gateway's place."""
-    stranger = Merchant()
-    with serve(stranger) as url:
-        stranger.url = url
-        yield stranger
 
 
 @pytest.fixture

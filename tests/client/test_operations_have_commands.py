@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,7 +11,6 @@ from product_gateway.openapi import documents
 from tests.support.commands import Done, Terminal
 from tests.support.deployment import Deployment
 from tests.support.scripted_answers import Merchant
-from tests.support.serving import serve
 
 DOCUMENT = documents.load(documents.GATEWAY)
 OPERATIONS = {
@@ -32,15 +31,6 @@ COMMANDS = {
     "listCollections": "collections",
     "getCollection": "collections men",
 }
-
-
-@pytest.fixture
-def gateway() -> Iterator[Merchant]:
-    """In a gateway's place."""
-    stranger = Merchant()
-    with serve(stranger) as url:
-        stranger.url = url
-        yield stranger
 
 
 @pytest.fixture
