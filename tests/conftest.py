@@ -103,9 +103,12 @@ def _default_ports_are_taken_where_ci_runs() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A migrated SQLite file."""
-    return databases.migrated_file(tmp_path_factory.mktemp("sqlite"))
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A migrated SQLite file to copy. A test that opens the file itself would change what other tests start with."""
+    path = databases.migrated_file(tmp_path_factory.mktemp("sqlite"))
+    before = path.read_bytes()
+    yield path
+    assert path.read_bytes() == before, "a test has opened the template; it should open a copy"
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """The key set cache: how often it fetches the keys of an issuer, and what happens when the issuer is away."""
 
 import asyncio
+import shutil
 import socket
 import time
 from collections.abc import AsyncIterator
@@ -227,12 +228,10 @@ def test_the_gateway_answers_503_while_the_keys_are_away_and_recovers(
     published: tuple[Issuer, str], issuer: Issuer, tmp_path: Path, sqlite_template: Path
 ) -> None:
     """The client waits as long as Retry-After says and keeps its token."""
-    theirs = settings.load(
-        data_dir=tmp_path,
-        database_url=f"sqlite:///{sqlite_template}",
-        jwks_url=published[1],
-        allow_private_addresses=True,
-    )
+    data_dir = tmp_path / "data"
+    data_dir.mkdir()
+    url = f"sqlite:///{shutil.copy(sqlite_template, tmp_path)}"
+    theirs = settings.load(data_dir=data_dir, database_url=url, jwks_url=published[1], allow_private_addresses=True)
     issuer.status = 500
     with serve(create_app(theirs)) as gateway:
         path, headers = f"{gateway}/product-gateway/v1/sync/PRODUCT", {"Authorization": f"Bearer {signed(PRIVATE)}"}
@@ -243,4 +242,4 @@ def test_the_gateway_answers_503_while_the_keys_are_away_and_recovers(
         back = httpx2.get(path, headers=headers)
         assert back.status_code == 403
         assert "does not know its merchant" in back.json()["error"][0]["detail"]
-    assert list(tmp_path.iterdir()) == [], "a gateway with an issuer needs no key of its own"
+    assert list(data_dir.iterdir()) == [], "a gateway with an issuer needs no key of its own"

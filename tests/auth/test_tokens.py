@@ -4,6 +4,7 @@ import base64
 import hashlib
 import hmac
 import json
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -387,7 +388,8 @@ def test_every_secured_operation_names_an_existing_scope() -> None:
 @pytest.fixture(scope="module")
 def gateway(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Settings]]:
     """Start a gateway with its own key; yield its URL and settings."""
-    theirs = settings.load(data_dir=tmp_path_factory.mktemp("data"), database_url=f"sqlite:///{sqlite_template}")
+    theirs = settings.load(data_dir=tmp_path_factory.mktemp("data"))
+    shutil.copy(sqlite_template, theirs.data_dir / "gateway.db")
     with serve(create_app(theirs)) as url:
         yield url, theirs
 

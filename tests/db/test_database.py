@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gc
 import re
+import shutil
 import sqlite3
 import threading
 import weakref
@@ -182,9 +183,9 @@ async def test_two_processes_worth_of_connections_share_a_file(database: Databas
         assert sum(await asyncio.gather(*tries)) == 2
 
 
-def test_commits_to_sqlite_are_durable(sqlite_template: Path) -> None:
+def test_commits_to_sqlite_are_durable(sqlite_template: Path, tmp_path: Path) -> None:
     """A 202 must survive a power cut: WAL with synchronous=FULL."""
-    with open_database(f"sqlite:///{sqlite_template}") as database:
+    with open_database(f"sqlite:///{shutil.copy(sqlite_template, tmp_path)}") as database:
 
         def pragmas(connection: Connection) -> list[object]:
             return [connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in ("journal_mode", "synchronous")]

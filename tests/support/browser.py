@@ -65,6 +65,7 @@ def assert_readable(page: Page, selector: str) -> None:
     """Assert the contrast of all text, in the light and the dark theme."""
     for light in ("light", "dark"):
         page.emulate_media(color_scheme=light)
+        page.evaluate(END_TRANSITIONS)
         for text, ink, paper in page.locator(selector).evaluate_all(COLOURS):
             contrast = _contrast(_rgb(ink), _rgb(paper))
             assert contrast >= READABLE, f"{page.url}, {light}: {text!r} has a contrast of {contrast:.1f}"
@@ -82,6 +83,7 @@ def assert_accessible(page: Page, known: frozenset[tuple[str, str]] = frozenset(
     schemes: tuple[Literal["light", "dark"], ...] = ("light", "dark")
     for scheme in schemes:
         page.emulate_media(color_scheme=scheme)
+        page.evaluate(END_TRANSITIONS)
         page.wait_for_load_state("networkidle")
         page.evaluate(axe)
         for rule in page.evaluate("where => axe.run(where, { resultTypes: ['violations'] })", where)["violations"]:
@@ -95,6 +97,12 @@ def assert_accessible(page: Page, known: frozenset[tuple[str, str]] = frozenset(
     gone = [each for each in known if not any(rule == each[0] and each[1] in target for rule, target in found)]
     assert not gone, f"axe no longer finds {gone}: remove it from the list"
 
+
+# Swagger UI fades its links from the colours of one scheme to those of the other.
+END_TRANSITIONS = """() => new Promise(done => requestAnimationFrame(() => {
+  document.getAnimations().filter(each => each instanceof CSSTransition).forEach(each => each.finish());
+  done();
+}))"""
 
 # Of each element with letters of its own that is seen: the letters, their colour, and the colour behind them.
 COLOURS = """elements => elements.filter(each => each.checkVisibility() && each.innerText.trim()).map(element => {
