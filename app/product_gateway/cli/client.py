@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 from uuid import UUID
 
 import typer
@@ -11,7 +11,9 @@ from product_gateway.cli.shared import App, Json, Type, one_of
 from product_gateway.model.syncs import EntityType, SyncStatus
 
 if TYPE_CHECKING:
-    from product_gateway.client.session import Session
+    from collections.abc import Callable, Coroutine
+
+    from product_gateway.client.session import ExitStatus, Session
 
 app = App()
 
@@ -68,8 +70,7 @@ def login(url: Url = None, token_file: TokenFile = None) -> None:
 
     The gateway must accept the token. The file is readable by this user only.
     """
-    session = _session(url, token_file, as_json=False)
-    raise typer.Exit(session.run(session.login()))
+    _run(url, token_file, False, lambda session: session.login())
 
 
 @app.command()
@@ -109,23 +110,20 @@ def sync(
 
     from product_gateway.client.session import Wanted
 
-    session = _session(url, token_file, json, patience)
     wanted = Wanted(entity_type, idempotency_key or str(uuid4()), watch, wait_for_active)
-    raise typer.Exit(session.run(session.sync(wanted)))
+    _run(url, token_file, json, lambda session: session.sync(wanted), patience)
 
 
 @app.command(epilog=f"{ENDS}.")
 def status(entity_type: Type, url: Url = None, token_file: TokenFile = None, json: Json = False) -> None:
     """Show the age of the catalog and the latest sync."""
-    session = _session(url, token_file, json)
-    raise typer.Exit(session.run(session.status(entity_type)))
+    _run(url, token_file, json, lambda session: session.status(entity_type))
 
 
 @app.command(epilog=f"{ENDS}.")
 def cancel(entity_type: Type, url: Url = None, token_file: TokenFile = None, json: Json = False) -> None:
     """Cancel the active sync."""
-    session = _session(url, token_file, json)
-    raise typer.Exit(session.run(session.cancel(entity_type)))
+    _run(url, token_file, json, lambda session: session.cancel(entity_type))
 
 
 @app.command(epilog=f"{ENDS}.")
@@ -143,53 +141,47 @@ def history(
     json: Json = False,
 ) -> None:
     """List syncs, newest first."""
-    session = _session(url, token_file, json)
-    raise typer.Exit(session.run(session.history(entity_type, status, limit)))
+    _run(url, token_file, json, lambda session: session.history(entity_type, status, limit))
 
 
 @app.command(epilog=f"{ENDS}.")
 def show(sync_id: SyncId, url: Url = None, token_file: TokenFile = None, json: Json = False) -> None:
     """Show one sync."""
-    session = _session(url, token_file, json)
-    raise typer.Exit(session.run(session.show(sync_id)))
+    _run(url, token_file, json, lambda session: session.show(sync_id))
 
 
 @app.command(epilog=f"{ENDS}.")
 def problems(sync_id: SyncId, url: Url = None, token_file: TokenFile = None, json: Json = False) -> None:
     """List the records that a sync rejected."""
-    session = _session(url, token_file, json)
-    raise typer.Exit(session.run(session.problems(sync_id)))
+    _run(url, token_file, json, lambda session: session.problems(sync_id))
 
 
-@app.command(epilog=f"{ENDS}.")
-def products(
-    product_id: RecordId = None,
-    url: Url = None,
-    token_file: TokenFile = None,
-    limit: Limit = 20,
-    everything: All = False,
-    json: Json = False,
-) -> None:
-    """List the catalog's products, or show one."""
-    session = _session(url, token_file, json)
-    raise typer.Exit(session.run(session.records("products", product_id, None if everything else limit)))
+def _add_list(name: str, meaning: str) -> None:
+    @app.command(name, help=meaning, epilog=f"{ENDS}.")
+    def records(
+        record_id: RecordId = None,
+        url: Url = None,
+        token_file: TokenFile = None,
+        limit: Limit = 20,
+        everything: All = False,
+        json: Json = False,
+    ) -> None:
+        most = None if everything else limit
+        _run(url, token_file, json, lambda session: session.records(name, record_id, most))
 
 
-@app.command(epilog=f"{ENDS}.")
-def collections(
-    collection_id: RecordId = None,
-    url: Url = None,
-    token_file: TokenFile = None,
-    limit: Limit = 20,
-    everything: All = False,
-    json: Json = False,
-) -> None:
-    """List the catalog's collections, or show one with its products."""
-    session = _session(url, token_file, json)
-    raise typer.Exit(session.run(session.records("collections", collection_id, None if everything else limit)))
+_add_list("products", "List the catalog's products, or show one.")
+_add_list("collections", "List the catalog's collections, or show one with its products.")
 
 
-def _session(url: str | None, token_file: str | None, as_json: bool, patience: float = 60) -> "Session":
+def _run(
+    url: str | None,
+    token_file: str | None,
+    as_json: bool,
+    command: "Callable[[Session], Coroutine[Any, Any, ExitStatus]]",
+    patience: float = 60,
+) -> NoReturn:
+    """Run a command of a session, and end with its exit status."""
     from product_gateway.cli.shared import warn_of_unknown_settings
     from product_gateway.client import context
     from product_gateway.client.session import Session
@@ -197,6 +189,7 @@ def _session(url: str | None, token_file: str | None, as_json: bool, patience: f
 
     warn_of_unknown_settings()
     try:
-        return Session(context.resolve(url, token_file), as_json, patience)
+        session = Session(context.resolve(url, token_file), as_json, patience)
     except NoToken as error:
         raise typer.BadParameter(error.detail) from None
+    raise typer.Exit(session.run(command(session)))

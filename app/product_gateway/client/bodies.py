@@ -1,6 +1,6 @@
 """What a gateway answers, as far as the client looks at it. Members that it does not know are no reason to stop."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Generic, TypeVar
 from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
@@ -10,6 +10,7 @@ from product_gateway.model.syncs import ACTIVE, EntityType, SyncStatus
 
 Count = Annotated[int, Field(ge=0, le=2**53 - 1)]
 Items = Annotated[int, Field(ge=0, le=2**31 - 1)]
+Data = TypeVar("Data")
 
 
 class _Body(BaseModel):
@@ -62,19 +63,6 @@ class Sync(_Body):
         return max(0.0, (self.finished_at - (self.started_at or self.queued_at)).total_seconds())
 
 
-class OneSync(_Body):
-    data: Sync
-
-
-class ListMeta(_Body):
-    next_cursor: str | None = None
-
-
-class SyncPage(_Body):
-    data: list[Sync]
-    meta: ListMeta
-
-
 class Status(_Body):
     entity_type: EntityType
     updated_at: AwareDatetime
@@ -83,11 +71,6 @@ class Status(_Body):
 
 class StatusMeta(_Body):
     sync: Sync | None = None  # the latest, in any status; older versions of the API do not send it
-
-
-class OneStatus(_Body):
-    data: Status
-    meta: StatusMeta
 
 
 class Sample(_Body):
@@ -104,22 +87,6 @@ class Group(_Body):
     samples: list[Sample]
 
 
-class Problems(_Body):
-    data: list[Group]
-
-
-class RecordPage(_Body):
-    data: list[dict[str, Any]]
-    meta: ListMeta
-
-
-class OneRecord(_Body):
-    """A record; a collection has a page of its products."""
-
-    data: dict[str, Any]
-    meta: ListMeta
-
-
 class Error(_Body):
     status: str
     title: str
@@ -130,3 +97,28 @@ class Errors(_Body):
     """The body of every error."""
 
     error: Annotated[list[Error], Field(min_length=1)]
+
+
+class Document(_Body, Generic[Data]):
+    """The body of a successful response."""
+
+    data: Data
+
+
+class ListMeta(_Body):
+    next_cursor: str | None = None
+
+
+class Page(Document[Data], Generic[Data]):
+    meta: ListMeta
+
+
+class OneStatus(Document[Status]):
+    meta: StatusMeta
+
+
+OneSync = Document[Sync]
+SyncPage = Page[list[Sync]]
+Problems = Document[list[Group]]
+RecordPage = Page[list[dict[str, Any]]]
+OneRecord = Page[dict[str, Any]]  # a collection has a page of its products

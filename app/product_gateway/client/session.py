@@ -184,7 +184,13 @@ class Session:
 
     async def cancel(self, entity_type: EntityType) -> ExitStatus:
         """Cancel the active sync."""
-        answer = await self._gateway.cancel(entity_type)
+        return self._print_sync(await self._gateway.cancel(entity_type))
+
+    async def show(self, sync_id: UUID) -> ExitStatus:
+        """Show one sync."""
+        return self._print_sync(await self._gateway.sync(sync_id))
+
+    def _print_sync(self, answer: Answer[OneSync]) -> ExitStatus:
         self._print(answer.body, formatting.described(answer.content.data))
         return ExitStatus.DONE
 
@@ -220,12 +226,6 @@ class Session:
                 raise
         path = context.save(self._context)
         self._out.print(Text(f"Saved {self._context.url} and the token in {path}."))
-        return ExitStatus.DONE
-
-    async def show(self, sync_id: UUID) -> ExitStatus:
-        """Show one sync."""
-        answer = await self._gateway.sync(sync_id)
-        self._print(answer.body, formatting.described(answer.content.data))
         return ExitStatus.DONE
 
     async def problems(self, sync_id: UUID) -> ExitStatus:
