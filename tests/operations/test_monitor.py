@@ -1,6 +1,7 @@
 """The monitor over HTTP: who is let in, and what is answered and logged."""
 
 import asyncio
+import base64
 import logging
 import re
 import shutil
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin
 
+import jwt
 import orjson
 import pytest
 from starlette.types import ASGIApp, Message
@@ -40,6 +42,7 @@ MONITOR = [
     if each.get("security")
 ]
 WELL = (200, 503)  # let in; on a machine that is very busy, the database may be too late
+CLAIMS = {"jti": "0" * 32, "exp": 9999999999}  # of a forged session
 Headers = dict[str, str]
 
 
@@ -166,8 +169,9 @@ async def test_with_a_token_everything_wants_it_from_this_machine_too(
         {"authorization": "Bearer wrong"},
         {"authorization": f"Basic {TOKEN}"},
         {"cookie": f"{auth.COOKIE}={TOKEN}"},
-        {"cookie": f"{auth.COOKIE}=9999999999.{'0' * 64}"},
-        {"cookie": f"{auth.COOKIE}=9999999999.{'0' * 32}.{'0' * 64}"},
+        {"cookie": f"{auth.COOKIE}={jwt.encode(CLAIMS, bytes(32))}"},
+        {"cookie": f"{auth.COOKIE}={jwt.encode(CLAIMS, '', 'none')}"},
+        {"cookie": f"{auth.COOKIE}={base64.urlsafe_b64encode(b'[' * 30_000).decode()}.e30.AA"},
     ):
         # Each path from an address of its own: wrong tokens of one address are throttled.
         address = f"192.0.2.{MONITOR.index((path, method)) + 1}"
@@ -250,8 +254,9 @@ async def test_signing_in_gives_the_browser_a_session_until_it_signs_out(protect
     assert TOKEN not in cookie
     mine = {"cookie": f"a=b; {cookie}"}
     assert (await ask(protected, "GET", "/monitor", mine, REMOTE)).status in WELL
-    expires, rest = cookie.partition("=")[2].split(".", 1)
-    later = {"cookie": f"{auth.COOKIE}={int(expires) + 1}.{rest}"}
+    value = cookie.partition("=")[2]
+    payload = base64.urlsafe_b64encode(orjson.dumps(CLAIMS)).decode().rstrip("=")
+    later = {"cookie": f"{auth.COOKIE}={value.split('.')[0]}.{payload}.{value.split('.')[2]}"}
     assert (await ask(protected, "GET", "/monitor", later)).status == 401
     (out,) = [await ask(protected, "DELETE", "/monitor/session", {**mine, "sec-fetch-site": "same-origin"}, REMOTE)]
     assert (out.status, "Max-Age=0" in out.headers["set-cookie"]) == (200, True)

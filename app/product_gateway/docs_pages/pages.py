@@ -20,7 +20,7 @@ from starlette.types import Scope, Send
 
 from product_gateway.docs_pages.code_samples import with_code_samples
 from product_gateway.errors import PageNotFound
-from product_gateway.http.context import request_context
+from product_gateway.http.context import header_values, request_context
 from product_gateway.http.responses import Response, send_whole
 from product_gateway.openapi import documents
 
@@ -83,12 +83,12 @@ class File(Response[bytes]):
         ]
         if self.gzipped:
             headers.append((b"vary", b"accept-encoding"))
-        if _is_known(self.etag, _field(scope, b"if-none-match")):
+        if _is_known(self.etag, ",".join(header_values(scope, b"if-none-match"))):
             await send({"type": "http.response.start", "status": 304, "headers": headers})
             await send({"type": "http.response.body", "body": b""})
             return
         content = self.body
-        if self.gzipped and _prefers_gzip(_field(scope, b"accept-encoding")):
+        if self.gzipped and _prefers_gzip(",".join(header_values(scope, b"accept-encoding"))):
             headers.append((b"content-encoding", b"gzip"))
         elif self.gzipped:
             content = await asyncio.to_thread(gzip.decompress, content)
@@ -104,11 +104,6 @@ class FileAtPath(Response[Callable[[str], File]]):
     async def send(self, scope: Scope, send: Send) -> None:
         """Send the file for the prefix of this request."""
         await self.body(request_context(scope).public_path).send(scope, send)
-
-
-def _field(scope: Scope, name: bytes) -> str:
-    """Return the header's lines, joined to one list (RFC 9110 §5.3)."""
-    return ",".join(value.decode("latin-1") for found, value in scope["headers"] if found == name)
 
 
 def _is_known(etag: str, if_none_match: str) -> bool:

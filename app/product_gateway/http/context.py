@@ -33,3 +33,8 @@ def request_context(scope: Scope) -> RequestContext:
     if found is None:
         found = scope[KEY] = RequestContext()
     return found
+
+
+def header_values(scope: Scope, name: bytes) -> list[str]:
+    """Return the values of a header of the request, one for each line. `name` is in lower case."""
+    return [value.decode("latin-1") for found, value in scope["headers"] if found == name]

@@ -8,6 +8,7 @@ from connexion.security import NO_VALUE, AbstractSecurityHandler
 from starlette.types import Receive, Scope, Send
 
 from product_gateway.errors import NotAuthenticated
+from product_gateway.http.context import header_values
 from product_gateway.openapi import documents
 
 Authenticate = Callable[[Scope, documents.Document], Awaitable[Any]]
@@ -75,12 +76,12 @@ def by_bearer_token(authenticate: Callable[[str, documents.Document], Awaitable[
 
 def bearer_token(scope: Scope) -> str:
     """Return the token of the Authorization header. Raise NotAuthenticated."""
-    values: list[bytes] = [value for name, value in scope["headers"] if name == b"authorization"]
+    values = header_values(scope, b"authorization")
     if not values:
         raise NotAuthenticated("A bearer token is needed: Authorization: Bearer …", presented=False)
     if len(values) > 1:
         raise NotAuthenticated("The request has more than one Authorization header.")
-    scheme, _, token = values[0].decode("latin-1").partition(" ")
+    scheme, _, token = values[0].partition(" ")
     if scheme.lower() != "bearer" or not token.strip():
         raise NotAuthenticated("The Authorization header is not of the form: Bearer …", presented=False)
     return token.strip()

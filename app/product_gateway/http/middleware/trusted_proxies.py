@@ -10,7 +10,7 @@ from functools import lru_cache
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from product_gateway.http.context import request_context
+from product_gateway.http.context import header_values, request_context
 from product_gateway.settings import LONGEST_PATH_PREFIX, is_path_prefix
 
 LONGEST_ENTRY = 100
@@ -42,11 +42,11 @@ class TrustedProxies:
         prefix = self._base_path
         peer = scope.get("client")
         if self._networks and peer and self._trusts(peer[0]):
-            scope["client"] = self._client(peer, ",".join(_values(scope, b"x-forwarded-for")))
-            scheme = "".join(_values(scope, b"x-forwarded-proto")[-1:]).strip().lower()
+            scope["client"] = self._client(peer, ",".join(header_values(scope, b"x-forwarded-for")))
+            scheme = "".join(header_values(scope, b"x-forwarded-proto")[-1:]).strip().lower()
             if scheme in SCHEMES:
                 scope["scheme"] = scheme
-            prefix = _joined(_values(scope, b"x-forwarded-prefix"), prefix)
+            prefix = _joined(header_values(scope, b"x-forwarded-prefix"), prefix)
         if prefix:
             request_context(scope).public_path = prefix
             send = _prefixing(send, rb"\1" + prefix.encode() + b"/")
@@ -95,10 +95,6 @@ def parse_entry(text: str) -> tuple[str, int] | None:
     if number > 65535 or (entry.startswith("[") and address.version == 4):
         return None
     return str(getattr(address, "ipv4_mapped", None) or address), number
-
-
-def _values(scope: Scope, header: bytes) -> list[str]:
-    return [value.decode("latin-1") for name, value in scope["headers"] if name == header]
 
 
 def _joined(values: Sequence[str], default: str) -> str:

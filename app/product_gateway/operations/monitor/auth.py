@@ -14,18 +14,21 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+import jwt
 from starlette.types import Scope
 
 from product_gateway.db import sessions
 from product_gateway.db.database import Database
 from product_gateway.db.single_flight import SingleFlight
 from product_gateway.errors import NotAllowed, NotAuthenticated, PageNotFound, SettingsError
+from product_gateway.http.context import header_values
 from product_gateway.openapi.documents import Document
 from product_gateway.openapi.security import bearer_token
 from product_gateway.operations.monitor.attempts import Attempts
 from product_gateway.settings import PREFIX, Settings, listed
 
 COOKIE = "product_gateway_operator"
+ALGORITHM = "HS256"  # of the cookie
 SECONDS_SIGNED_IN = 12 * 3600
 SHORTEST_TOKEN = 16
 SAFE = ("GET", "HEAD")
@@ -86,8 +89,9 @@ def token_digest(settings: Settings) -> bytes | None:
 class Access:
     """Decides about each request.
 
-    A session is a signed cookie: every process that has the token knows it, also after a restart. Signing out is
-    recorded in the database, so that it counts for every process, too.
+    A session is a signed cookie (JWT): every process that has the token knows it, also after a restart. Signing out is
+    recorded in the database, so that it counts for every process, too. The cookie's key is the digest of the operator
+    token, so a new token ends all sessions.
     """
 
     def __init__(self, settings: Settings, database: Database, token_digest: bytes | None) -> None:
@@ -124,7 +128,7 @@ class Access:
         secure = scope.get("scheme") == "https"  # a trusted proxy has said so in X-Forwarded-Proto
         if self._digest is None:
             _require_this_machine(scope, address)
-        elif _values(scope, b"authorization"):
+        elif header_values(scope, b"authorization"):
             self._require_token(bearer_token(scope), address)
             session = self._session_of(scope) if scope["method"] == "DELETE" else None
             return Operator(address, secure, session)
@@ -139,9 +143,8 @@ class Access:
         """A Set-Cookie that stands for the token. Raises PageNotFound where there is none."""
         if self._digest is None:
             raise PageNotFound
-        session = Session(secrets.token_hex(16), int(time.time()) + SECONDS_SIGNED_IN)
-        value = f"{session.expires}.{session.id}.{_mark(self._digest, session)}"
-        return _cookie(value, SECONDS_SIGNED_IN, secure=operator.secure)
+        claims = {"jti": secrets.token_hex(16), "exp": int(time.time()) + SECONDS_SIGNED_IN}
+        return _cookie(jwt.encode(claims, self._digest, ALGORITHM), SECONDS_SIGNED_IN, secure=operator.secure)
 
     async def end_session(self, operator: Operator) -> str:
         """End the session of the request for every process; return a Set-Cookie that removes it. Raises Unavailable."""
@@ -173,21 +176,13 @@ class Access:
 
     def _session_of(self, scope: Scope) -> Session | None:
         """Return what the cookie stands for, where we have made it and its time is not over."""
-        for value in _values(scope, b"cookie"):
-            for each in value.decode("latin-1").split(";"):
-                name, _, content = each.strip().partition("=")
-                session = self._signed(content) if name == COOKIE else None
-                if session is not None:
-                    return session
+        for each in ";".join(header_values(scope, b"cookie")).split(";"):
+            name, _, content = each.strip().partition("=")
+            if name == COOKIE and self._digest is not None:
+                with suppress(jwt.PyJWTError, RecursionError):
+                    found = jwt.decode(content, self._digest, [ALGORITHM], {"require": ["jti", "exp"]})
+                    return Session(found["jti"], found["exp"])
         return None
-
-    def _signed(self, content: str) -> Session | None:
-        found = re.fullmatch(r"([0-9]{1,12})\.([0-9a-f]{32})\.([0-9a-f]{64})", content)
-        if self._digest is None or found is None:
-            return None
-        session = Session(found[2], int(found[1]))
-        is_ours = hmac.compare_digest(found[3], _mark(self._digest, session))
-        return session if is_ours and session.expires > time.time() else None
 
 
 def _require_this_machine(scope: Scope, address: str) -> None:
@@ -209,21 +204,20 @@ def _require_this_machine(scope: Scope, address: str) -> None:
 def _require_page_of_ours(scope: Scope) -> None:
     """CSRF: a browser says for which page it asks; with the one header, or with the other where it is older or the
     connection is not encrypted. A program sends neither of them, and no cookie."""
-    site = b"".join(_values(scope, b"sec-fetch-site"))
-    origin = b"".join(_values(scope, b"origin")).decode("latin-1")
+    site, origin, host = ("".join(header_values(scope, each)) for each in (b"sec-fetch-site", b"origin", b"host"))
     if site:
-        is_ours = site == b"same-origin"
+        is_ours = site == "same-origin"
     elif origin:
-        is_ours = origin.partition("://")[2].encode("latin-1") == b"".join(_values(scope, b"host"))
+        is_ours = origin.partition("://")[2] == host
     else:
-        is_ours = not _values(scope, b"cookie")
+        is_ours = not header_values(scope, b"cookie")
     if not is_ours:
         raise NotAllowed("A browser sent this for a page that is not the monitor's own. Nothing was done.")
 
 
 def _host(scope: Scope) -> str:
     """Return the name or address that the request asks for, in small letters; "" where it names none."""
-    given = b"".join(_values(scope, b"host")).decode("latin-1")
+    given = "".join(header_values(scope, b"host"))
     host = HOST.fullmatch(given)
     return given.lower() if host is None else host[1].strip("[]").lower().rstrip(".")
 
@@ -244,17 +238,8 @@ def _is_loopback(text: str) -> bool:
     return address is not None and address.is_loopback
 
 
-def _values(scope: Scope, name: bytes) -> list[bytes]:
-    return [value for found, value in scope["headers"] if found == name]
-
-
 def _digest(token: str) -> bytes:
     return hashlib.sha256(token.encode()).digest()
-
-
-def _mark(digest: bytes, session: Session) -> str:
-    """Return the HMAC of a session. Its key is the digest of the operator token, so a new token ends all sessions."""
-    return hmac.new(digest, f"session {session.id} until {session.expires}".encode(), hashlib.sha256).hexdigest()
 
 
 def _cookie(value: str, seconds: int, *, secure: bool) -> str:
