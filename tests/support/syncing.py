@@ -9,8 +9,8 @@ import orjson
 from product_gateway.db import catalog, syncs
 from product_gateway.db.database import Database
 from product_gateway.db.enqueue import enqueue
+from product_gateway.http_client.client import HttpClient, product_service_limits
 from product_gateway.model.syncs import EntityType, Sync, SyncStatus
-from product_gateway.services import worker
 from product_gateway.settings import Settings
 from product_gateway.supervisor import Supervisor
 from product_gateway.sync.worker import Worker
@@ -25,7 +25,7 @@ ENDED = (SyncStatus.SUCCEEDED, SyncStatus.FAILED, SyncStatus.CANCELLED)
 async def working(made: Settings, database: Database) -> AsyncIterator[asyncio.Event]:
     """Run a worker until the block ends or the event is set."""
     stop, metrics = asyncio.Event(), Metrics()
-    async with worker.product_service_client(made) as outbound:
+    async with HttpClient(**product_service_limits(made)) as outbound:
         running = asyncio.create_task(Worker(made, database, outbound, metrics, Supervisor(metrics)).run(stop))
         try:
             yield stop

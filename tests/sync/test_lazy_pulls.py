@@ -11,10 +11,9 @@ from product_gateway.db import catalog_write, claims, syncs
 from product_gateway.db.database import Database
 from product_gateway.db.enqueue import enqueue
 from product_gateway.errors import PullFailed
-from product_gateway.http_client.client import HttpClient
+from product_gateway.http_client.client import HttpClient, product_service_limits
 from product_gateway.model.catalog import AnyPage, LazyPage
 from product_gateway.model.syncs import Counts, EntityType, Sync
-from product_gateway.services import worker
 from product_gateway.settings import Settings
 from product_gateway.sync.product_service import ProductService
 from product_gateway.sync.pull import Pull, Turn
@@ -58,7 +57,7 @@ async def pull(made: Settings, site: Site) -> tuple[Sync, list[LazyPage]]:
     sync = await database.write(enqueue, "shop", EntityType.PRODUCT)
     claim = await database.write(claims.claim, "here", made.lease_seconds, 5, 2, [])
     assert claim is not None
-    async with worker.product_service_client(made) as outbound:
+    async with HttpClient(**product_service_limits(made)) as outbound:
         service = Watched(outbound, url, made.page_size)
         try:
             await Pull(made, database, outbound, Metrics()).run_from(service, claim, Turn(), 10)

@@ -19,10 +19,10 @@ from product_gateway.db import syncs
 from product_gateway.db.database import Database
 from product_gateway.db.enqueue import enqueue
 from product_gateway.errors import LeaseLost, Unavailable
+from product_gateway.http_client.client import HttpClient, product_service_limits
 from product_gateway.model.syncs import EntityType, SyncStatus
 from product_gateway.operations.app import create_operations_app
 from product_gateway.operations.monitor import broadcast
-from product_gateway.services import worker
 from product_gateway.supervisor import Loop, Supervisor
 from product_gateway.sync.worker import Worker
 from product_gateway.telemetry.metrics import CLAIMS, DELIVERIES, HEARTBEATS, LONG_POLLS, MONITOR, Metrics
@@ -246,7 +246,7 @@ async def test_readiness_names_a_loop_that_makes_no_progress(database: Database,
     supervisor = Supervisor(metrics, stalled_after=1.0)
     private, end_streams = create_operations_app(made, metrics, supervisor)
     with serve(create_app(made, metrics, supervisor)) as here, serve(private) as there:
-        async with worker.product_service_client(made) as outbound:
+        async with HttpClient(**product_service_limits(made)) as outbound:
             stop = asyncio.Event()
             working = asyncio.create_task(Worker(made, database, outbound, metrics, supervisor).run(stop))
             try:

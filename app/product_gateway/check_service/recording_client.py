@@ -17,7 +17,7 @@ from product_gateway.errors import (
     Unreachable,
 )
 from product_gateway.http_client.backoff import Backoff
-from product_gateway.http_client.client import HttpClient, Response, retry_after
+from product_gateway.http_client.client import HttpClient, Response, product_service_limits, retry_after
 from product_gateway.http_client.content_coding import coding_of
 from product_gateway.http_client.status_advice import status_advice
 from product_gateway.json_tools import faults
@@ -99,13 +99,7 @@ class Service(HttpClient):
     """The product service at `url`: the gateway's HTTP client, with a record of all exchanges."""
 
     def __init__(self, settings: Settings, url: str, token: str) -> None:
-        super().__init__(
-            allow_private_addresses=settings.allow_private_addresses,
-            connect_timeout=settings.connect_timeout_seconds,
-            read_timeout=settings.read_timeout_seconds,
-            total_timeout=settings.request_timeout_seconds,
-            max_bytes=settings.max_page_bytes,
-        )
+        super().__init__(**product_service_limits(settings))
         self.settings = settings
         self.url = url.rstrip("/")
         self.token = token

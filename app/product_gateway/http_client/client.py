@@ -29,6 +29,7 @@ from product_gateway.http_client.name_lookups import Lookup, NameLookups, system
 from product_gateway.http_client.resolver import PublicOnlyResolver, is_public
 from product_gateway.http_client.retry_headers import wait_asked
 from product_gateway.http_client.tracebacks import release_locals
+from product_gateway.settings import Settings
 from product_gateway.telemetry.version import version
 from product_gateway.telemetry.visible_text import visible
 
@@ -57,6 +58,17 @@ class Response:
 def retry_after(response: Response) -> float | None:
     """Return the seconds that the response asks to wait, by Retry-After or a rate-limit header, or None."""
     return wait_asked(response.headers.items())
+
+
+def product_service_limits(settings: Settings) -> dict[str, Any]:
+    """Return the arguments of an HttpClient for product services."""
+    return {
+        "allow_private_addresses": settings.allow_private_addresses,
+        "connect_timeout": settings.connect_timeout_seconds,
+        "read_timeout": settings.read_timeout_seconds,
+        "total_timeout": settings.request_timeout_seconds,
+        "max_bytes": settings.max_page_bytes,
+    }
 
 
 @cache

@@ -7,7 +7,7 @@ from uuid import uuid4
 from product_gateway.db import merchants, webhooks
 from product_gateway.db.database import Database, open_database
 from product_gateway.errors import SettingsError
-from product_gateway.http_client.client import HttpClient
+from product_gateway.http_client.client import HttpClient, product_service_limits
 from product_gateway.merchants.administration import without_query
 from product_gateway.services.service import Service
 from product_gateway.settings import Settings
@@ -50,7 +50,8 @@ class WorkerService(Service):
         settings, metrics, supervisor = self._settings, self._metrics, self._supervisor
         # may_create=False: an empty database would be in the way of a restored one
         with loop.idle(), open_database(settings.database, may_create=False) as database:
-            async with product_service_client(settings) as to_services, webhook_client(settings) as to_receivers:
+            to_services = HttpClient(**product_service_limits(settings))
+            async with to_services, webhook_client(settings) as to_receivers:
                 worker = Worker(settings, database, to_services, metrics, supervisor)
                 dispatcher = WebhookDispatcher(settings, database, to_receivers, metrics, supervisor)
                 loop.progressed()
@@ -69,17 +70,6 @@ class WorkerService(Service):
         """Interrupt database work that hangs at shutdown."""
         await self._stop.wait()
         database.shorten_deadline(SECONDS_TO_RELEASE)
-
-
-def product_service_client(settings: Settings) -> HttpClient:
-    """Return the HTTP client for product services."""
-    return HttpClient(
-        allow_private_addresses=settings.allow_private_addresses,
-        connect_timeout=settings.connect_timeout_seconds,
-        read_timeout=settings.read_timeout_seconds,
-        total_timeout=settings.request_timeout_seconds,
-        max_bytes=settings.max_page_bytes,
-    )
 
 
 def send_test_message(settings: Settings, database: Database, merchant: str) -> tuple[int | None, str | None, str]:
