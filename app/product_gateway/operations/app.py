@@ -67,7 +67,7 @@ def create_operations_app(
         HealthHandlers(database, supervisor),
         MetricsHandlers(database, metrics),
         authenticate=access.guard,
-        middleware=functools.partial(HostCheck, require_host=access.require_host),
+        middleware=functools.partial(check_host, require_host=access.require_host),
         describe_error=error_or_page,
         lifespan=lifespan,
         validate_responses=settings.validate_responses,
@@ -77,18 +77,15 @@ def create_operations_app(
     return context, monitor.close_streams
 
 
-class HostCheck:
-    """Middleware that checks the Host header of requests outside the monitor, whose own check is stricter."""
+def check_host(app: ASGIApp, require_host: Callable[[Scope], None]) -> ASGIApp:
+    """Return middleware that checks the Host of requests outside the monitor, whose own check is stricter."""
 
-    def __init__(self, app: ASGIApp, *, require_host: Callable[[Scope], None]) -> None:
-        self._app = app
-        self._require_host = require_host
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Raises NotAllowed."""
+    async def checked(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and not scope["path"].startswith("/monitor"):
-            self._require_host(scope)
-        await self._app(scope, receive, send)
+            require_host(scope)
+        await app(scope, receive, send)
+
+    return checked
 
 
 class MetricsHandlers:

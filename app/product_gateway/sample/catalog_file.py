@@ -23,6 +23,7 @@ from product_gateway.sample import shopify_csv
 
 SAMPLE = Path(__file__).with_name("sample_catalog.json")
 
+NOTHING: Mapping[str, int] = MappingProxyType({})
 Record = dict[str, Any]
 Located = tuple[str, Any]  # a place in the file, for messages, and the value there
 
@@ -30,7 +31,7 @@ Located = tuple[str, Any]  # a place in the file, for messages, and the value th
 class Catalog(Protocol):
     """Products and collections in a fixed order. Records are shared: never change one."""
 
-    left_out: Mapping[str, int] = MappingProxyType({})
+    left_out: Mapping[str, int] = NOTHING
     """The number of products left out, by reason, such as draft or archived."""
 
     def count(self, entity_type: EntityType) -> int:
@@ -79,7 +80,7 @@ def read(path: Path, *, currency: str = "GBP") -> Catalog:
         case _:
             raise SettingsError(f"{path}: rename it to what it is: .csv, .json, .jsonl or .ndjson.")
     located = {EntityType.PRODUCT: products, EntityType.COLLECTION: collections}
-    return _Listed({each: _checked(path, each, found) for each, found in located.items()}, left_out)
+    return ListedCatalog({each: _checked(path, each, found) for each, found in located.items()}, left_out)
 
 
 def generated(records: int) -> Catalog:
@@ -87,8 +88,10 @@ def generated(records: int) -> Catalog:
     return _Generated(records)
 
 
-class _Listed(Catalog):
-    def __init__(self, by_id: Mapping[EntityType, dict[str, Record]], left_out: Mapping[str, int]) -> None:
+class ListedCatalog(Catalog):
+    """A catalog in memory, from records by id."""
+
+    def __init__(self, by_id: Mapping[EntityType, dict[str, Record]], left_out: Mapping[str, int] = NOTHING) -> None:
         self.left_out = left_out
         self._records = {entity_type: list(each.values()) for entity_type, each in by_id.items()}
         self._indices = {entity_type: {id_: n for n, id_ in enumerate(each)} for entity_type, each in by_id.items()}

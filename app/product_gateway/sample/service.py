@@ -5,6 +5,7 @@ import base64
 import hmac
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
@@ -44,12 +45,12 @@ def create_sample_app(catalog: Catalog, *, token: str | None, delay: float = 0.0
     return bind(document, handlers, authenticate=by_bearer_token(authenticate), describe_error=describe_error)
 
 
+@dataclass(frozen=True)
 class ProductService:
     """The handlers of openapi/product-service.yaml. `caller` is always None, because all callers see the same data."""
 
-    def __init__(self, catalog: Catalog, delay: float) -> None:
-        self._catalog = catalog
-        self._delay = delay
+    catalog: Catalog
+    delay: float
 
     async def list_products(self, caller: None, ids: Ids, cursor: str | None, page_size: int) -> Response[Record]:
         return await self._list(EntityType.PRODUCT, ids, cursor, page_size)
@@ -65,21 +66,21 @@ class ProductService:
 
     async def _list(self, entity_type: EntityType, ids: Ids, cursor: str | None, page_size: int) -> Response[Record]:
         start = 0 if cursor is None else _offset(cursor)
-        await asyncio.sleep(self._delay)
-        wanted: Sequence[int] = range(self._catalog.count(entity_type))
+        await asyncio.sleep(self.delay)
+        wanted: Sequence[int] = range(self.catalog.count(entity_type))
         if ids is not None:
-            found = {self._catalog.index(entity_type, record_id) for record_id in ids}
+            found = {self.catalog.index(entity_type, record_id) for record_id in ids}
             wanted = sorted(index for index in found if index is not None)
         page = wanted[start : start + page_size]
         end = start + len(page)
         pagination = {"moreResults": end < len(wanted), "totalNumber": len(wanted), "cursor": _cursor(start)}
         if pagination["moreResults"]:
             pagination["nextCursor"] = _cursor(end)
-        items = [self._catalog.record(entity_type, index) for index in page]
+        items = [self.catalog.record(entity_type, index) for index in page]
         return Response({"items": items, "pagination": pagination})
 
     def _get(self, entity_type: EntityType, record_id: str) -> Response[Record]:
-        record = self._catalog.find(entity_type, record_id)
+        record = self.catalog.find(entity_type, record_id)
         if record is None:
             raise RecordNotFound(entity_type, record_id)
         return Response(record)

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Any
 
@@ -26,36 +26,28 @@ API = "/product-gateway/v1/"
 FAULTS = (500, 503)
 
 
+@dataclass(eq=False)
 class SandboxMiddleware:
     """ASGI middleware for `Prefer: code=`, `Prefer: sync=`, latency in seconds and faults."""
 
-    def __init__(
-        self,
-        app: ASGIApp,
-        scenarios: Scenarios,
-        database_control: DatabaseControl,
-        *,
-        merchant_claim: str,
-        latency: float,
-        fault_percent: float,
-        access_log: bool,
-    ) -> None:
-        self._app = app
-        self._scenarios = scenarios
-        self._database_control = database_control
-        self._merchant_claim = merchant_claim
-        self._latency = latency
-        self._fault_percent = fault_percent
+    app: ASGIApp
+    scenarios: Scenarios
+    database_control: DatabaseControl
+    merchant_claim: str
+    latency: float
+    fault_percent: float
+    access_log: bool
+
+    def __post_init__(self) -> None:
         self._document = documents.load(documents.GATEWAY)
         self._operations = Operations(self._document)
         self._random = random.Random(0)  # noqa: S311 - the same sequence of requests gets the same faults
-        self._access_log = access_log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Apply the request's preferences, or pass the request on to the gateway."""
         operation = self._operations.find(scope["method"], scope["path"]) if scope["type"] == "http" else None
         if operation is None:
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
             return
         preferred = preferences(",".join(Headers(scope=scope).getlist("prefer")))
         try:
@@ -68,11 +60,11 @@ class SandboxMiddleware:
         elif scenario is not None:
             await self._enqueue(scope, receive, send, scenario)
         else:
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
 
     async def _respond(self, response: Response[Any], scope: Scope, receive: Receive, send: Send) -> None:
         app = RequestContextMiddleware(
-            lambda scope, _, send: response.send(scope, send), answered=lambda *_: None, access_log=self._access_log
+            lambda scope, _, send: response.send(scope, send), answered=lambda *_: None, access_log=self.access_log
         )
         await app(scope, receive, send)
 
@@ -80,10 +72,10 @@ class SandboxMiddleware:
         self, operation: Operation, preferred: dict[str, str], is_api: bool
     ) -> Response[Any] | None:
         if is_api:
-            await asyncio.sleep(self._latency)
+            await asyncio.sleep(self.latency)
         if "code" in preferred:
             return self._example(operation, preferred["code"])
-        if is_api and self._random.random() * 100 < self._fault_percent:
+        if is_api and self._random.random() * 100 < self.fault_percent:
             return operation.example(self._document, self._random.choice(FAULTS))
         return None
 
@@ -110,14 +102,14 @@ class SandboxMiddleware:
             if message["type"] == "http.response.start" and message["status"] == HTTPStatus.ACCEPTED:
                 sync_id = Headers(raw=message["headers"])["location"].removeprefix(SYNCS)
                 run = Run(merchant, EntityType(entity_type), sync_id, scenario, hurried)
-                self._scenarios.begin(run)
+                self.scenarios.begin(run)
                 if scenario is not Scenario.ORDINARY:
                     applied = (b"preference-applied", f"sync={scenario}".encode())
                     message = {**message, "headers": [*message["headers"], applied]}
             await send(message)
 
-        with self._scenarios.pending((merchant, entity_type)):
-            await self._app(scope, receive, send_and_begin)
+        with self.scenarios.pending((merchant, entity_type)):
+            await self.app(scope, receive, send_and_begin)
         return run
 
     async def _fill(self, scope: Scope, merchant: str, entity_type: EntityType) -> None:
@@ -125,7 +117,7 @@ class SandboxMiddleware:
 
         The gateway gets it as a request of the client, and so checks the token.
         """
-        if await self._database_control.count_records(merchant, entity_type) >= MIN_SAMPLE:
+        if await self.database_control.count_records(merchant, entity_type) >= MIN_SAMPLE:
             return
         headers = [each for each in scope["headers"] if each[0] not in (b"prefer", b"idempotency-key")]
 
@@ -137,13 +129,13 @@ class SandboxMiddleware:
 
         run = await self._enqueue({**scope, "headers": headers}, no_body, discard, Scenario.ORDINARY, hurried=True)
         if run is not None:
-            await self._database_control.wait_until_ended(run)
+            await self.database_control.wait_until_ended(run)
 
     def _merchant(self, scope: Scope) -> str:
         """Return the merchant that the token names. The gateway verifies the token."""
         token = Headers(scope=scope).get("authorization", "").partition(" ")[2].strip()
         try:
-            return str(jwt.decode(token, options={"verify_signature": False}).get(self._merchant_claim))
+            return str(jwt.decode(token, options={"verify_signature": False}).get(self.merchant_claim))
         except jwt.PyJWTError:
             return ""
 

@@ -4,13 +4,14 @@ import asyncio
 import math
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
+from dataclasses import InitVar, dataclass
 from urllib.parse import parse_qs
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from product_gateway.http.responses import Response
 from product_gateway.model.syncs import EntityType
-from product_gateway.sample.catalog_file import Catalog, Record
+from product_gateway.sample.catalog_file import Catalog, ListedCatalog, Record
 from product_gateway.sample.service import create_sample_app
 from product_gateway.sandbox.scenarios import Run, Scenario, Scenarios
 
@@ -27,7 +28,7 @@ FAILURE = {
 _scenario: ContextVar[Scenario] = ContextVar("scenario", default=Scenario.ORDINARY)
 
 
-class ScenarioCatalog(Catalog):
+class ScenarioCatalog(ListedCatalog):
     """A catalog that depends on the scenario of the current request.
 
     It has an extra collection per product, so that a mass deletion of collections is large enough to be refused.
@@ -39,23 +40,23 @@ class ScenarioCatalog(Catalog):
             {"id": f"all-about-{each['id']}", "title": f"All about {each['title']}", "products": [each]}
             for each in of[EntityType.PRODUCT]
         ]
-        self._records = of
-        self._indices = {each: {record["id"]: n for n, record in enumerate(of[each])} for each in of}
+        super().__init__({each: {record["id"]: record for record in records} for each, records in of.items()})
 
     def count(self, entity_type: EntityType) -> int:
         if _scenario.get() is Scenario.MASS_DELETION:
             return RECORDS_AFTER_MASS_DELETION
-        return len(self._records[entity_type])
+        return super().count(entity_type)
 
     def record(self, entity_type: EntityType, index: int) -> Record:
-        record = self._records[entity_type][index]
+        record = super().record(entity_type, index)
         return {**record, **INVALID_FIELDS.get(index, {})} if _scenario.get() is Scenario.REJECTING else record
 
     def index(self, entity_type: EntityType, record_id: str) -> int | None:
-        index = self._indices[entity_type].get(record_id)
+        index = super().index(entity_type, record_id)
         return None if index is None or index >= self.count(entity_type) else index
 
 
+@dataclass(eq=False)
 class ScenarioService:
     """An ASGI app that serves the sample service under /{merchant}.
 
@@ -63,24 +64,17 @@ class ScenarioService:
     pages of `page_size` records.
     """
 
-    def __init__(
-        self,
-        catalog: Catalog,
-        scenarios: Scenarios,
-        expire_lease: Callable[[Run], Awaitable[None]],
-        *,
-        token: str,
-        page_size: int,
-        seconds: float,
-        slow_seconds: float,
-    ) -> None:
+    catalog: InitVar[Catalog]
+    scenarios: Scenarios
+    expire_lease: Callable[[Run], Awaitable[None]]
+    token: InitVar[str]
+    page_size: int
+    seconds: float
+    slow_seconds: float
+
+    def __post_init__(self, catalog: Catalog, token: str) -> None:
         self._catalog = ScenarioCatalog(catalog)
         self._app: ASGIApp = create_sample_app(self._catalog, token=token)
-        self._scenarios = scenarios
-        self._expire_lease = expire_lease
-        self._page_size = page_size
-        self._seconds = seconds
-        self._slow_seconds = slow_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -91,7 +85,7 @@ class ScenarioService:
         scope = {**scope, "path": f"/{rest}", "raw_path": raw[raw.find(b"/", 1) :]}
         kind = PATHS.get(rest.partition("/")[0])
         if kind is not None:
-            run = await self._scenarios.current(merchant, kind)
+            run = await self.scenarios.current(merchant, kind)
             _scenario.set(run.scenario)
             if run.scenario is Scenario.FAILING:
                 await Response(FAILURE, 500, media_type="application/problem+json").send(scope, send)
@@ -105,6 +99,6 @@ class ScenarioService:
             return
         if run.scenario is Scenario.LOST_WORKER and "cursor" in query and not run.lost:
             run.lost = True
-            await self._expire_lease(run)
-        pages = math.ceil(self._catalog.count(run.entity_type) / self._page_size)
-        await asyncio.sleep((self._slow_seconds if run.scenario is Scenario.SLOW else self._seconds) / pages)
+            await self.expire_lease(run)
+        pages = math.ceil(self._catalog.count(run.entity_type) / self.page_size)
+        await asyncio.sleep((self.slow_seconds if run.scenario is Scenario.SLOW else self.seconds) / pages)

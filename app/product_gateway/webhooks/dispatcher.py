@@ -42,19 +42,19 @@ class AttemptResult:
     retry_after: float | None = None
 
 
+@dataclass(eq=False)
 class WebhookDispatcher:
     """A dispatcher that makes up to `webhooks_at_once` deliveries at a time."""
 
-    def __init__(
-        self, settings: Settings, database: Database, outbound: HttpClient, metrics: Metrics, supervisor: Supervisor
-    ) -> None:
-        self._settings = settings
-        self._database = database
-        self._outbound = outbound
-        self._metrics = metrics
-        self._supervisor = supervisor
-        self._secrets = Secrets(settings)
-        self._lease = LEASES_PER_TIMEOUT * settings.webhook_timeout_seconds + SECONDS_TO_FINISH
+    settings: Settings
+    database: Database
+    outbound: HttpClient
+    metrics: Metrics
+    supervisor: Supervisor
+
+    def __post_init__(self) -> None:
+        self._secrets = Secrets(self.settings)
+        self._lease = LEASES_PER_TIMEOUT * self.settings.webhook_timeout_seconds + SECONDS_TO_FINISH
         self._running: dict[str, asyncio.Task[None]] = {}  # by merchant
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -62,7 +62,7 @@ class WebhookDispatcher:
         stopping: asyncio.Task[object] = asyncio.create_task(stop.wait())
         try:
             work, away = partial(self._deliver_loop, stopping), "Webhooks are not called until the database is back"
-            await self._supervisor.keep(metrics.DELIVERIES, work, stop=stop, away=away)
+            await self.supervisor.keep(metrics.DELIVERIES, work, stop=stop, away=away)
             if self._running:
                 await asyncio.wait(self._running.values(), timeout=SECONDS_TO_FINISH)
         finally:
@@ -74,7 +74,7 @@ class WebhookDispatcher:
     async def _deliver_loop(self, stopping: asyncio.Task[object], loop: Loop) -> None:
         while not stopping.done():
             self._running = {merchant: task for merchant, task in self._running.items() if not task.done()}
-            claimed = await self._claim_next() if len(self._running) < self._settings.webhooks_at_once else None
+            claimed = await self._claim_next() if len(self._running) < self.settings.webhooks_at_once else None
             loop.progressed()
             if claimed is not None:
                 delivery, webhook = claimed
@@ -82,13 +82,13 @@ class WebhookDispatcher:
                 continue
             with loop.idle():
                 awaited = {stopping, *self._running.values()}
-                wait = self._settings.worker_poll_seconds
+                wait = self.settings.worker_poll_seconds
                 await asyncio.wait(awaited, timeout=wait, return_when=asyncio.FIRST_COMPLETED)
 
     async def _claim_next(self) -> tuple[Delivery, Webhook] | None:
         busy = tuple(self._running)
-        if await self._database.read(webhooks.has_due, busy):
-            return await self._database.write(webhooks.claim, self._lease, busy)
+        if await self.database.read(webhooks.has_due, busy):
+            return await self.database.write(webhooks.claim, self._lease, busy)
         return None
 
     async def _deliver(self, delivery: Delivery, webhook: Webhook) -> None:
@@ -98,7 +98,7 @@ class WebhookDispatcher:
             await self._record(delivery, webhook, await self._attempt(delivery, webhook))
         except asyncio.CancelledError:
             with contextlib.suppress(Unavailable):
-                await self._database.write(webhooks.retry, delivery, None, STOPPED, 0.0)
+                await self.database.write(webhooks.retry, delivery, None, STOPPED, 0.0)
             raise
         except SyncNotFound:
             logger.info("The sync was removed before the webhook was told of its end.")
@@ -108,14 +108,14 @@ class WebhookDispatcher:
             logger.exception("A delivery met an unexpected error. It is repeated when its lease expires.")
 
     async def _attempt(self, delivery: Delivery, webhook: Webhook) -> AttemptResult:
-        sync = await self._database.read(syncs.get, delivery.merchant, delivery.sync_id)
+        sync = await self.database.read(syncs.get, delivery.merchant, delivery.sync_id)
         return await self.send(webhook, str(delivery.id), payload(delivery.event, sync))
 
     async def send(self, webhook: Webhook, message_id: str, body: bytes) -> AttemptResult:
         """Sign the message and send it once. Records nothing."""
         try:
             headers = signature_headers(message_id, self._secrets_of(webhook), body)
-            response = await self._outbound.send("POST", webhook.url, headers=headers, content=body)
+            response = await self.outbound.send("POST", webhook.url, headers=headers, content=body)
         except SettingsError as error:
             return AttemptResult(None, f"The webhook's secret cannot be read. {error.detail}")
         except OutboundError as error:
@@ -143,8 +143,8 @@ class WebhookDispatcher:
         return list(dict.fromkeys(secrets))
 
     async def _record(self, delivery: Delivery, webhook: Webhook, result: AttemptResult) -> None:
-        write, status, error = self._database.write, result.status, result.error
-        wait = retry_delay(delivery.attempts, self._settings.webhook_retry_seconds, result.retry_after)
+        write, status, error = self.database.write, result.status, result.error
+        wait = retry_delay(delivery.attempts, self.settings.webhook_retry_seconds, result.retry_after)
         if error is None and status is not None:
             kind, message = DELIVERED, f"{delivery.event} is delivered, at attempt {delivery.attempts}."
             recorded = await write(webhooks.succeed, delivery, status)
@@ -152,7 +152,7 @@ class WebhookDispatcher:
             error = "The receiver answered 410, so the webhook is turned off until it is registered again."
             kind, message = GIVEN_UP, error
             recorded = await write(webhooks.disable_gone, delivery, webhook.url, status, error)
-        elif delivery.age_seconds + wait > self._settings.webhook_give_up_hours * 3600:
+        elif delivery.age_seconds + wait > self.settings.webhook_give_up_hours * 3600:
             kind, message = GIVEN_UP, f"{delivery.event} is given up after attempt {delivery.attempts}. {error}"
             recorded = await write(webhooks.give_up, delivery, status, str(error))
         else:
@@ -161,7 +161,7 @@ class WebhookDispatcher:
         if not recorded:
             logger.info("The result of attempt %d came after its lease had expired, and is ignored.", delivery.attempts)
             return
-        self._metrics.webhook_attempts.labels(kind).inc()
+        self.metrics.webhook_attempts.labels(kind).inc()
         logger.log(logging.INFO if kind is DELIVERED else logging.WARNING, "%s", message)
 
 

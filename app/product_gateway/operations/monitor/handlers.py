@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from dataclasses import InitVar, dataclass
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -19,7 +20,7 @@ from product_gateway.openapi.bodies import rfc3339
 from product_gateway.operations.monitor.auth import Access, Operator, Session
 from product_gateway.operations.monitor.bodies import Body, detail_body, overview_body, sync_body
 from product_gateway.operations.monitor.broadcast import Broadcaster, Parts
-from product_gateway.operations.monitor.rendering import BASES, PageRenderer
+from product_gateway.operations.monitor.rendering import BASES, Filters, PageRenderer
 from product_gateway.supervisor import Supervisor
 from product_gateway.telemetry import logs
 from product_gateway.telemetry.metrics import Metrics
@@ -27,28 +28,23 @@ from product_gateway.telemetry.metrics import Metrics
 logger = logging.getLogger(__name__)
 
 SYNCS_ON_THE_PAGE = 25
-Filters = tuple[str | None, EntityType | None, SyncStatus | None, str | None]
 EVERYTHING: Filters = (None, None, None, None)
 
 # Successful requests of these are not logged: an open page polls.
 LOOKING = ("getMonitor", "getMonitorSync", "getMonitorAsset", "streamMonitor")
 
 
+@dataclass(eq=False)
 class Monitor:
     """One handler per operationId. Viewers share database reads; every action is logged."""
 
-    def __init__(
-        self,
-        database: Database,
-        metrics: Metrics,
-        access: Access,
-        catalog_limit: CatalogSize,
-        supervisor: Supervisor,
-    ) -> None:
-        self._database = database
-        self._metrics = metrics
-        self._access = access
-        self._catalog_limit = catalog_limit
+    database: Database
+    metrics: Metrics
+    access: Access
+    catalog_limit: CatalogSize
+    supervisor: InitVar[Supervisor]
+
+    def __post_init__(self, supervisor: Supervisor) -> None:
         self._pages = PageRenderer()
         self._views = SingleFlight()
         self._live = Broadcaster(self._parts, supervisor)
@@ -81,12 +77,12 @@ class Monitor:
 
     async def sign_in(self, operator: Operator) -> Response[Body]:
         """Raises PageNotFound where there is no token to sign in with."""
-        cookie = self._access.session(operator)
+        cookie = self.access.session(operator)
         return Response({"data": {"signedIn": True}, "meta": {}}, headers={"Set-Cookie": cookie})
 
     async def sign_out(self, operator: Operator) -> Response[Body]:
         """End the session for every process, also for a copy of its cookie. Raises Unavailable."""
-        cookie = await self._access.end_session(operator)
+        cookie = await self.access.end_session(operator)
         return Response({"data": {"signedIn": False}, "meta": {}}, headers={"Set-Cookie": cookie})
 
     async def get_overview(self, _: Operator) -> Response[Body]:
@@ -118,7 +114,7 @@ class Monitor:
     async def cancel_monitored_sync(self, operator: Operator, merchant: str, sync_id: UUID) -> Response[Body]:
         """Raises SyncNotFound, NoActiveSync."""
         answer = await self._act(operator, "cancelled", queries.cancel, merchant, sync_id, operator.address)
-        self._metrics.ended(EntityType(answer.body["data"]["entityType"]), SyncStatus.CANCELLED)
+        self.metrics.ended(EntityType(answer.body["data"]["entityType"]), SyncStatus.CANCELLED)
         return answer
 
     async def run_sync_again(self, operator: Operator, merchant: str, sync_id: UUID) -> Response[Body]:
@@ -142,7 +138,7 @@ class Monitor:
 
     async def _is_over(self, session: Session | None) -> bool:
         try:
-            return session is not None and await self._access.has_ended(session)
+            return session is not None and await self.access.has_ended(session)
         except Unavailable:  # the stream shows nothing new meanwhile
             return False
 
@@ -150,8 +146,8 @@ class Monitor:
         self, operator: Operator, what: str, work: Callable[..., Sync], merchant: str, sync_id: UUID, *more: str
     ) -> Response[Body]:
         logs.bind(merchant=merchant, sync_id=str(sync_id))
-        self._database.start_deadline()
-        sync = await self._database.write(work, merchant, sync_id, *more)
+        self.database.start_deadline()
+        sync = await self.database.write(work, merchant, sync_id, *more)
         new = "" if sync.id == sync_id else f" It is {sync.id}."
         logger.info("An operator has %s the sync.%s", what, new, extra={"client": operator.address})
         self._views.clear()
@@ -163,7 +159,7 @@ class Monitor:
 
     async def _detail(self, merchant: str, sync_id: UUID) -> tuple[Body, str]:
         found = await self._views.get((merchant, sync_id), lambda: self._read(queries.sync_detail, merchant, sync_id))
-        return detail_body(found, self._catalog_limit), rfc3339(found.run.sync.as_of)
+        return detail_body(found, self.catalog_limit), rfc3339(found.run.sync.as_of)
 
     async def _recent(self, filters: Filters, size: int) -> Body:
         merchant, entity_type, status, cursor = filters
@@ -174,8 +170,8 @@ class Monitor:
         return {"data": [sync_body(each) for each in runs], "meta": next_in_history(last)}
 
     async def _read(self, work: Callable[..., Any], *arguments: Any) -> Any:
-        self._database.start_deadline()
-        return await self._database.read(work, *arguments)
+        self.database.start_deadline()
+        return await self.database.read(work, *arguments)
 
     async def _parts(self) -> Parts:
         """Render the changing parts of the unfiltered page. Raises Unavailable."""

@@ -36,6 +36,8 @@ STATES = {
     "FAILED": "Failed",
     "CANCELLED": "Cancelled",
 }
+Filters = tuple[str | None, EntityType | None, SyncStatus | None, str | None]
+"""Of the list of syncs: merchant, entity type, status and cursor."""
 CHART_WIDTH, CHART_HEIGHT = 600, 120
 
 
@@ -46,7 +48,7 @@ class PageRenderer:
         self,
         overview: Mapping[str, Any],
         recent: Mapping[str, Any],
-        filters: tuple[str | None, EntityType | None, SyncStatus | None, str | None],
+        filters: Filters,
         as_of: str,
         operator: Operator,
     ) -> Response[bytes]:
@@ -79,17 +81,9 @@ class PageRenderer:
     def parts(self, overview: Mapping[str, Any], recent: Mapping[str, Any], now: datetime) -> dict[str, str]:
         """The parts of the first page that change, each by the id of what holds it."""
         module = self._environment.get_template("parts.html").make_module({"base": BASES["getMonitor"], "now": now})
-        draw: Any = module
-        return {
-            "attention": str(draw.attention(overview)),
-            "queue": str(draw.queue(overview["queue"])),
-            "active": str(draw.active(overview)),
-            "workers": str(draw.workers(overview["workers"])),
-            "freshness": str(draw.freshness(overview["freshness"])),
-            "recent": _mark(recent),
-            "title": str(draw.title(overview)),
-            "away": "",
-        }
+        whole = {name: str(getattr(module, name)(overview)) for name in ("attention", "active", "title")}
+        of_it = {name: str(getattr(module, name)(overview[name])) for name in ("queue", "workers", "freshness")}
+        return {**whole, **of_it, "recent": _mark(recent), "away": ""}
 
     def asset(self, name: str) -> pages.File:
         """What a page loads, by the name that it is published under. Raises PageNotFound."""
