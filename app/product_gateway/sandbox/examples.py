@@ -1,11 +1,11 @@
 """Responses from the spec's examples, for any status that an operation documents."""
 
-import re
 from dataclasses import dataclass
 from typing import Any
 
 from product_gateway.http.responses import Response
 from product_gateway.openapi import documents
+from product_gateway.openapi.router import PathTrie
 
 ADDED_HEADERS = ("X-Request-Id", "X-Content-Type-Options", "Cache-Control")  # the middleware adds them
 OMITTED_HEADERS = ("Content-Encoding", "Preference-Applied")  # examples are uncompressed, and no preference applied
@@ -39,15 +39,12 @@ class Operations:
     """The operations of a spec, by method and path."""
 
     def __init__(self, document: documents.Document) -> None:
-        self._by_path: dict[str, dict[str, Operation]] = {}  # paths as regular expressions
+        self._paths: PathTrie[dict[str, Operation]] = PathTrie()
         for path, method, each in documents.operations(document):
             responses = {int(status): response for status, response in each["responses"].items()}
-            methods = self._by_path.setdefault(re.sub(r"\{\w+\}", "[^/]+", path), {})
-            methods[method.upper()] = Operation(each["operationId"], responses)
+            self._paths.setdefault(path, {})[method.upper()] = Operation(each["operationId"], responses)
 
     def find(self, method: str, path: str) -> Operation | None:
         """Return the operation of a request, or None if the spec has none."""
-        for pattern, methods in self._by_path.items():
-            if re.fullmatch(pattern, path):
-                return methods.get("GET" if method == "HEAD" else method)
-        return None
+        found = self._paths.find(path)
+        return found and found[0].get("GET" if method == "HEAD" else method)

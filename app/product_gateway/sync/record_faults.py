@@ -15,6 +15,12 @@ MOST_SHOWN = 40  # characters of a value
 LONGEST_POINTER = 1024  # characters, as openapi/product-gateway.yaml says
 _A_TIME = "write an ISO 8601 date and time, such as 2021-01-01T00:00:00Z"
 _A_PRICE = "write minor units as an integer without quotes, such as 5000 for 50.00"
+_OBJECTS = {  # by a property that the schema has
+    "items": " with items and pagination",
+    "moreResults": ', such as {"moreResults": false}',
+    "url": ', such as {"url": "https://cdn.example.com/a.jpg"}',
+    "id": ' with at least an id and a title, such as {"id": "a", "title": "A"}',
+}
 _DECIMAL = re.compile(r"-?[0-9]{1,12}(\.[0-9]{1,6})?")
 _EPOCH_MILLISECONDS_FROM = 10**11  # seconds until the year 5138; milliseconds since 1973
 
@@ -118,15 +124,8 @@ def _instead(value: Any, schema: documents.Document) -> str:
             return "write true or false"
         case "array":
             return 'write an array of objects, such as [{"id": "a", "title": "A"}]'
-    if "items" in schema.get("properties", ()):
-        return "write an object with items and pagination"
-    if "moreResults" in schema.get("properties", ()):
-        return 'write an object, such as {"moreResults": false}'
-    if "url" in schema.get("properties", ()):
-        return 'write an object, such as {"url": "https://cdn.example.com/a.jpg"}'
-    if "id" in schema.get("properties", ()):
-        return 'write an object with at least an id and a title, such as {"id": "a", "title": "A"}'
-    return 'write an object, such as {"vendor": "a"}'
+    found = (each for name, each in _OBJECTS.items() if name in schema.get("properties", ()))
+    return "write an object" + next(found, ', such as {"vendor": "a"}')
 
 
 def _quoted(value: Any) -> str:
