@@ -246,7 +246,7 @@ async def test_a_token_that_is_nested_too_deep_is_refused(levels: int) -> None:
     nested = "[" * levels + "]" * levels
     with pytest.raises(NotAuthenticated, match="its header is nested more than 64 levels deep"):
         await tokens().authenticate(written(f'{{"alg":"ES256","x":{nested}}}', claims(), by(KEY)), FREE)
-    with pytest.raises(NotAuthenticated, match="its claims are nested more than 64 levels deep"):
+    with pytest.raises(NotAuthenticated, match="its payload is nested more than 64 levels deep"):
         await tokens().authenticate(written(GOOD, f'{{"x":{nested}}}', by(KEY)), FREE)
 
 

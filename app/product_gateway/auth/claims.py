@@ -35,17 +35,17 @@ def refuse(reason: str) -> NoReturn:
     raise NotAuthenticated(f"Invalid token: {reason}")
 
 
-def parse(payload: bytes) -> dict[str, Any]:
-    """Return the claims. Raise NotAuthenticated if the payload is not a JSON object in UTF-8."""
-    if is_deeper(payload, MAX_DEPTH):
-        refuse(f"its claims are nested more than {MAX_DEPTH} levels deep.")
+def parse(content: bytes, part: str = "its payload") -> dict[str, Any]:
+    """Return the claims, or the header. Raise NotAuthenticated if the part is not a JSON object in UTF-8."""
+    if is_deeper(content, MAX_DEPTH):
+        refuse(f"{part} is nested more than {MAX_DEPTH} levels deep.")
     try:
-        claims = json.loads(payload.decode(), parse_int=_integer)
+        found = json.loads(content.decode(), parse_int=_integer)
     except ValueError:
-        refuse("its payload is not JSON in UTF-8.")
-    if not isinstance(claims, dict):
-        refuse("its payload is not a JSON object.")
-    return claims
+        refuse(f"{part} is not JSON in UTF-8.")
+    if not isinstance(found, dict):
+        refuse(f"{part} is not a JSON object.")
+    return found
 
 
 def _integer(digits: str) -> int | float:

@@ -20,15 +20,15 @@ WIDTH = 80  # columns of the history
 PLAIN_WIDTH = 200  # where no terminal says how wide it is
 
 
-def console(stream: TextIO) -> Console:
+def console(stream: TextIO, *, plain_width: int = PLAIN_WIDTH, soft_wrap: bool = True) -> Console:
     """Writes to `stream`; in colour on a terminal alone, and there not where NO_COLOR is set (no-color.org)."""
     if hasattr(stream, "reconfigure"):
         stream.reconfigure(errors="backslashreplace")  # a detail may have what the terminal's encoding lacks
-    make = partial(Console, file=stream, highlight=False, markup=False, emoji=False, soft_wrap=True)
+    make = partial(Console, file=stream, highlight=False, markup=False, emoji=False, soft_wrap=soft_wrap)
     made = make()
     if stream.isatty() and made.is_terminal:
         return made
-    return make(force_terminal=False, color_system=None, width=PLAIN_WIDTH)
+    return make(force_terminal=False, color_system=None, width=plain_width)
 
 
 def figures(sync: Sync, speed: float | None = None) -> str:

@@ -78,19 +78,17 @@ class Gateway:
     async def problems(self, sync_id: UUID) -> Answer[Problems]:
         return await self._ask(Problems, "GET", f"/syncs/{sync_id}/problems")
 
-    async def history(
+    def history(
         self, entity_type: EntityType | None, status: SyncStatus | None, limit: int
     ) -> AsyncGenerator[Answer[SyncPage], None]:
-        """Yield pages with at most `limit` syncs in all, if the gateway sends no more than requested."""
+        """Return pages with at most `limit` syncs in all, if the gateway sends no more than requested."""
         params = {} if entity_type is None else {"entityType": entity_type.value}
         params |= {} if status is None else {"status": status.value}
-        async for page in self._pages(SyncPage, "/syncs", params, limit):
-            yield page
+        return self._pages(SyncPage, "/syncs", params, limit)
 
-    async def records(self, name: str, limit: float) -> AsyncGenerator[Answer[RecordPage], None]:
-        """Yield pages of `products` or `collections`."""
-        async for page in self._pages(RecordPage, f"/{name}", {}, limit):
-            yield page
+    def records(self, name: str, limit: float) -> AsyncGenerator[Answer[RecordPage], None]:
+        """Return pages of `products` or `collections`."""
+        return self._pages(RecordPage, f"/{name}", {}, limit)
 
     async def record(self, name: str, record_id: str, limit: float) -> AsyncGenerator[Answer[OneRecord], None]:
         """Yield one record of `products` or `collections`; a collection once for each page of its products."""

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from product_gateway.check_service.results import CheckResults, Outcome, Result, Subject
 from product_gateway.check_service.rules import Severity
+from product_gateway.client import formatting
 
 COLOURS = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.ADVICE: "cyan"}
 PLAIN_WIDTH = 100
@@ -18,12 +19,7 @@ PLAIN_WIDTH = 100
 
 def show(results: CheckResults, url: str, seed: int | None, stream: TextIO | None = None) -> None:
     """Write the report, in colour only on a terminal without NO_COLOR (no-color.org)."""
-    stream = stream or sys.stdout
-    if hasattr(stream, "reconfigure"):
-        stream.reconfigure(errors="backslashreplace")  # the terminal's encoding may lack characters of an id
-    console = Console(file=stream, highlight=False, markup=False, emoji=False)
-    if not console.is_terminal:
-        console = Console(file=stream, highlight=False, markup=False, emoji=False, width=PLAIN_WIDTH, color_system=None)
+    console = formatting.console(stream or sys.stdout, plain_width=PLAIN_WIDTH, soft_wrap=False)
     console.print(Text(f"Product service {url}"), soft_wrap=True)
     for note in results.notes:
         console.print(Text(note))

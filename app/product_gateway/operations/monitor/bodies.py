@@ -47,7 +47,7 @@ def sync_body(run: SyncRow) -> Body:
         "recordsPerSecond": None if speed is None else round(speed, 1),
         "estimatedEnd": rfc3339(sync.as_of + timedelta(seconds=sync.seconds_left)) if known else None,
         "leaseOwner": run.lease_owner,
-        "lastHeartbeatAt": _instant(run.heartbeat_at),
+        "lastHeartbeatAt": run.heartbeat_at and rfc3339(run.heartbeat_at),
         "isStuck": run.is_stuck,
         "failure": _failure(run),
     }
@@ -163,7 +163,3 @@ def _series(found: Iterable[SyncEvent]) -> Iterable[Body]:
         if after.kind == events.PAGE and seconds > 0:
             speed = max(0, (after.number or 0) - read) / seconds
             yield {"at": rfc3339(after.at), "recordsPerSecond": round(speed, 1)}
-
-
-def _instant(instant: datetime | None) -> str | None:
-    return None if instant is None else rfc3339(instant)
