@@ -1,7 +1,7 @@
 """Checks of authentication: requests without a token and with a wrong one, and answers that repeat the token."""
 
 from product_gateway.check_service import problems
-from product_gateway.check_service.id_checks import UNKNOWN
+from product_gateway.check_service.list_checks import UNKNOWN
 from product_gateway.check_service.recording_client import WRONG_TOKEN, Service
 from product_gateway.check_service.results import CheckResults, ListResults, SubjectResults
 from product_gateway.sync.records import list_schema

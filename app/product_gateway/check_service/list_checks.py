@@ -1,17 +1,38 @@
-"""Checks of a list beyond its schema: completeness, order, cursors, page sizes and speed."""
+"""Checks of a list beyond its schema: completeness, order, cursors, page sizes, speed, and records by id."""
 
 import asyncio
 from collections.abc import Sequence
+from itertools import accumulate
+from typing import Any
+from urllib.parse import quote
 
 from product_gateway.check_service.recording_client import CheckFailed, Exchange, PageAnswer, Service
 from product_gateway.check_service.results import CheckResults, ListResults, Measurement
-from product_gateway.check_service.traversal import ListTraversal, SeenPage, ids_of, traverse, wants_a_smaller_page
+from product_gateway.check_service.traversal import (
+    ListTraversal,
+    SeenPage,
+    ids_of,
+    is_odd,
+    traverse,
+    wants_a_smaller_page,
+)
+from product_gateway.json_tools import faults
+from product_gateway.json_tools.tolerant import NotJSON, loads
+from product_gateway.sync.product_service import LONGEST_IDS, MOST_IDS
+from product_gateway.sync.records import list_schema
 
 MAX_PAGE_SIZE, DEFAULT_PAGE_SIZE = 500, 100  # of the contract
 SMALL_PAGES = 20
 MEASURED_PAGE_SIZES = (50, 250, 500)
 FAR_SLOWER = 2.0
 SLOW_ENOUGH_TO_MATTER = 0.5  # seconds for a page
+UNKNOWN = "no-such-record-7f3a"
+SINGLE_RECORDS = 6
+SEVERAL = 5
+ID_RULES = (
+    *("ids-known", "ids-several", "ids-many", "ids-unknown", "ids-duplicates", "ids-encoded"),
+    *("record-by-id", "unknown-id"),
+)
 
 
 class ListChecks:
@@ -22,6 +43,7 @@ class ListChecks:
         self._results = results
         self._first = first
         self._ids = first.ids
+        self._is_valid = list_schema(results.subject).record_id.is_valid
 
     async def run(self) -> None:
         """Run all checks, one after the other."""
@@ -184,6 +206,87 @@ class ListChecks:
                 self._results.failed("best-page-size", seen, exchange)
         self._results.passed("best-page-size")
 
+    async def run_by_id(self) -> None:
+        """Check the filter `ids` of the list, and each record's own URL."""
+        asked = [each for each in self._ids if self._is_valid(each) and "," not in each]
+        if not asked:
+            self._results.not_checked("no record has an id that can be asked for", *ID_RULES)
+            return
+        plain = [each for each in asked if not is_odd(each)]
+        odd = [each for each in asked if is_odd(each)]
+        one = (plain or asked)[-1]  # a service that ignores `ids` may well answer the first one
+        await self._filter("ids-known", [one])
+        await self._filter("ids-unknown", [one, UNKNOWN])
+        await self._filter("ids-unknown", [UNKNOWN])
+        await self._filter("ids-duplicates", [one, one])
+        some = asked[:: max(1, len(asked) // SEVERAL)][:SEVERAL]
+        if len(some) > 1:
+            await self._filter("ids-several", some)
+            # Unencoded commas, as generated clients send the contract's `explode: false`.
+            query = f"?page_size={len(some)}&ids={','.join(quote(each, safe='') for each in some)}"
+            await self._filter("ids-several", some, query)
+            lengths = accumulate(len(quote(each)) + 3 for each in asked[:MOST_IDS])
+            many = asked[: sum(length <= LONGEST_IDS for length in lengths)]
+            await self._filter("ids-many", many)
+        else:
+            self._results.not_checked("the list has one record", "ids-several", "ids-many")
+        if odd:
+            await self._filter("ids-encoded", odd[:SEVERAL])
+        else:
+            self._results.not_checked("no id has reserved characters", "ids-encoded")
+        await self._single_records()
+
+    async def _filter(self, code: str, ids: Sequence[str], query: str = "") -> None:
+        """Request the ids, with a ready query string if given, and compare the records with the known ids."""
+        wanted = {*ids} - {UNKNOWN}
+        params = {} if query else {"ids": ",".join(ids), "page_size": len(ids)}
+        with self._results.rule(code):
+            answer = await self._service.page(self._results.subject, params, query)
+            found = ids_of(answer.items)
+            extra = [each for each in found if each not in wanted]
+            missing = [each for each in ids if each in wanted and each not in found]
+            if missing:
+                seen = f"Of {len(wanted)} known ids, {len(set(missing))} bring no record, such as {missing[0]!r}."
+            elif extra:
+                seen = f"{len(extra)} records came that were not asked for, such as {extra[0]!r}."
+            elif len(found) != len(set(found)):
+                seen = f"{len(found)} records came for {len(wanted)} ids."
+            else:
+                return
+            raise CheckFailed(code, seen, answer.exchange)
+
+    async def _single_records(self) -> None:
+        items = self._first.items
+        known = [each for each in items if self._is_valid(each) and each not in (".", "..")]
+        odd_first = sorted(known, key=is_odd, reverse=True)[:SINGLE_RECORDS]
+        for record_id in odd_first:
+            answer = await self._service.record(self._results.subject, record_id)
+            seen = answer.exchange.summary
+            if answer.reply is not None and answer.reply.status == 200:
+                seen = _difference(items[record_id], answer.reply.content, answer.exchange.content_type)
+            if seen:
+                self._results.failed("record-by-id", f"The record {record_id!r}: {seen}", answer.exchange)
+        if odd_first:
+            self._results.passed("record-by-id")
+        else:
+            self._results.not_checked("no record can be asked for by its id", "record-by-id")
+        answer = await self._service.record(self._results.subject, UNKNOWN)
+        if answer.exchange.status != 404:
+            self._results.failed("unknown-id", answer.exchange.summary, answer.exchange)
+        self._results.passed("unknown-id")
+
 
 def _describe(ids: Sequence[str]) -> str:
     return f"{len(ids)} records from {ids[0]!r} on" if ids else "no records"
+
+
+def _difference(listed: Any, content: bytes, content_type: str) -> str:
+    """Describe how the record from its own URL differs from the listed one; "" if it does not."""
+    try:
+        single, _ = loads(content)
+    except (NotJSON, UnicodeDecodeError):
+        return f"the body {faults.why(content, content_type)}"
+    if not isinstance(single, dict):
+        return "the body is no record."
+    names = [name for name in {**listed, **single} if listed.get(name) != single.get(name)]
+    return f"{', '.join(names[:5])} differ from the list." if names else ""

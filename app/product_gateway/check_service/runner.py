@@ -11,7 +11,6 @@ from typing import Any
 from product_gateway import data_directory, gc_tuning
 from product_gateway.check_service import auth_checks, dry_run
 from product_gateway.check_service.dry_run import Catalog
-from product_gateway.check_service.id_checks import IdChecks
 from product_gateway.check_service.list_checks import ListChecks
 from product_gateway.check_service.record_checks import RecordChecks
 from product_gateway.check_service.recording_client import ALLOW_PRIVATE_ADDRESSES, Service
@@ -147,7 +146,7 @@ async def _check_list(
     if first.size and broken is None:
         await checks.run()
     if first.size:
-        await IdChecks(service, results, first).run()
+        await checks.run_by_id()
     if not first.size:
         results.not_checked("the list is empty", *_rules(results, but=LATER))
     elif broken is not None:
