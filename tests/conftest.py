@@ -27,6 +27,7 @@ SLOWEST = (
     "test_fuzz.py",
     "test_planted_faults.py",
     "test_client_command.py",
+    "test_client_watch.py",
     "test_sync_model.py",
 )
 # Run by `make proofs`, or by their names: they start shells, browsers and other tools for minutes.
