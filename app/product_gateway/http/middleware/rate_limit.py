@@ -14,6 +14,7 @@ from limits.storage import SlidingWindowCounterSupport, Storage
 from limits.strategies import SlidingWindowCounterRateLimiter
 
 from product_gateway.errors import RateLimited
+from product_gateway.http.addresses import parse_address
 
 MOST_COUNTED = 50_000
 LONGEST_WAIT_SECONDS = 3600  # the spec's maximum of Retry-After
@@ -127,14 +128,9 @@ def _window(key: str, number: float) -> str:
 
 def network(address: str) -> str:
     """Return the key of an address: itself, or of IPv6 the /64 that one subscriber has (RFC 6177 §2)."""
-    try:
-        found = ipaddress.ip_address(address)
-    except ValueError:  # unknown, for example to a trusted proxy
-        return ""
-    if isinstance(found, ipaddress.IPv4Address):
-        return address
-    if found.ipv4_mapped is not None:
-        return str(found.ipv4_mapped)
+    found = parse_address(address)
+    if found is None or found.version == 4:
+        return str(found or "")  # unknown, for example to a trusted proxy
     return str(ipaddress.IPv6Network((int(found) >> 64 << 64, 64)))
 
 

@@ -10,6 +10,7 @@ from functools import lru_cache
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from product_gateway.http.addresses import parse_address
 from product_gateway.http.context import header_values, request_context
 from product_gateway.settings import LONGEST_PATH_PREFIX, is_path_prefix
 
@@ -53,12 +54,8 @@ class TrustedProxies:
         await self._app(scope, receive, send)
 
     def _is_trusted(self, address: str) -> bool:
-        try:
-            found = ipaddress.ip_address(address)
-        except ValueError:
-            return False
-        found = getattr(found, "ipv4_mapped", None) or found
-        return any(found in each for each in self._networks)
+        found = parse_address(address)
+        return found is not None and any(found in each for each in self._networks)
 
     def _client(self, peer: tuple[str, int], told: str) -> tuple[str, int]:
         """Return the first address from the right that is not a trusted proxy: each proxy appends its client.
@@ -88,13 +85,10 @@ def parse_entry(text: str) -> tuple[str, int] | None:
     match = _BRACKETED.fullmatch(entry) or _IPV4.fullmatch(entry)
     host, port = match.groups() if match else (entry, None)
     number = int(port) if port and port.isdigit() else 0
-    try:
-        address = ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
+    address = parse_address(host.partition("%")[0])
+    if address is None or number > 65535 or (entry.startswith("[") and ":" not in host):
         return None
-    if number > 65535 or (entry.startswith("[") and address.version == 4):
-        return None
-    return str(getattr(address, "ipv4_mapped", None) or address), number
+    return str(address), number
 
 
 def _joined(values: Sequence[str], default: str) -> str:

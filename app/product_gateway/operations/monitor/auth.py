@@ -6,7 +6,6 @@ all that protects, the request must name this machine (a foreign name may lead h
 
 import hashlib
 import hmac
-import ipaddress
 import re
 import secrets
 import time
@@ -21,6 +20,7 @@ from product_gateway.db import sessions
 from product_gateway.db.database import Database
 from product_gateway.db.single_flight import SingleFlight
 from product_gateway.errors import NotAllowed, NotAuthenticated, PageNotFound, SettingsError
+from product_gateway.http.addresses import parse_address
 from product_gateway.http.context import header_values
 from product_gateway.openapi.documents import Document
 from product_gateway.openapi.security import bearer_token
@@ -54,11 +54,7 @@ class Operator:
 
     address: str
     secure: bool  # whether the request came over TLS, as far as is known
-    session: "Session | None" = None
-
-    @property
-    def signed_in(self) -> bool:
-        return self.session is not None
+    session: "Session | None" = None  # where a cookie has shown it
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +112,7 @@ class Access:
             return
         if self._is_for_this_machine:
             what = "as localhost or 127.0.0.1"
-        elif _address(name) or PRIVATE_NAME.fullmatch(name):
+        elif parse_address(name) or PRIVATE_NAME.fullmatch(name):
             return
         else:
             what = "by its address"
@@ -226,15 +222,8 @@ def _is_this_machine(name: str) -> bool:
     return name == "localhost" or _is_loopback(name)
 
 
-def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    with suppress(ValueError):
-        address = ipaddress.ip_address(text)
-        return getattr(address, "ipv4_mapped", None) or address
-    return None
-
-
 def _is_loopback(text: str) -> bool:
-    address = _address(text)
+    address = parse_address(text)
     return address is not None and address.is_loopback
 
 
