@@ -14,6 +14,7 @@ from product_gateway.db.enqueue import enqueue
 from product_gateway.model.syncs import EntityType
 from product_gateway.operations.app import create_operations_app
 from product_gateway.operations.monitor import broadcast
+from product_gateway.supervisor import Supervisor
 from product_gateway.telemetry.metrics import Metrics
 from tests.support.databases import url_of
 from tests.support.serving import serve
@@ -89,7 +90,7 @@ async def test_a_viewer_who_goes_as_news_come_has_gone(monkeypatch: pytest.Monke
         async for _ in stream:
             pass
 
-    stream = broadcast.Broadcaster(look).stream()
+    stream = broadcast.Broadcaster(look, Supervisor(Metrics())).stream()
     viewing = asyncio.create_task(view())
     ended, _ = await asyncio.wait([viewing], timeout=5)
     viewing.cancel()

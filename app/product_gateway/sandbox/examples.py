@@ -35,16 +35,10 @@ def _example(holder: documents.Document) -> Any:
     return next(iter(holder["examples"].values()))["value"] if "examples" in holder else holder["example"]
 
 
-class Operations:
-    """The operations of a spec, by method and path."""
-
-    def __init__(self, document: documents.Document) -> None:
-        self._paths: PathTrie[dict[str, Operation]] = PathTrie()
-        for path, method, each in documents.operations(document):
-            responses = {int(status): response for status, response in each["responses"].items()}
-            self._paths.setdefault(path, {})[method.upper()] = Operation(each["operationId"], responses)
-
-    def find(self, method: str, path: str) -> Operation | None:
-        """Return the operation of a request, or None if the spec has none."""
-        found = self._paths.find(path)
-        return found and found[0].get("GET" if method == "HEAD" else method)
+def by_path(document: documents.Document) -> PathTrie[dict[str, Operation]]:
+    """Return the operations of a spec, by path and method."""
+    found: PathTrie[dict[str, Operation]] = PathTrie()
+    for path, method, each in documents.operations(document):
+        responses = {int(status): response for status, response in each["responses"].items()}
+        found.setdefault(path, {})[method.upper()] = Operation(each["operationId"], responses)
+    return found

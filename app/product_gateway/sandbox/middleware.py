@@ -19,7 +19,7 @@ from product_gateway.http.responses import Response
 from product_gateway.model.syncs import MIN_SAMPLE, EntityType
 from product_gateway.openapi import documents
 from product_gateway.sandbox.database_control import DatabaseControl
-from product_gateway.sandbox.examples import Operation, Operations
+from product_gateway.sandbox.examples import Operation, by_path
 from product_gateway.sandbox.scenarios import NAMES, Run, Scenario, Scenarios
 
 API = "/product-gateway/v1/"
@@ -40,12 +40,13 @@ class SandboxMiddleware:
 
     def __post_init__(self) -> None:
         self._document = documents.load(documents.GATEWAY)
-        self._operations = Operations(self._document)
+        self._operations = by_path(self._document)
         self._random = random.Random(0)  # noqa: S311 - the same sequence of requests gets the same faults
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Apply the request's preferences, or pass the request on to the gateway."""
-        operation = self._operations.find(scope["method"], scope["path"]) if scope["type"] == "http" else None
+        found = self._operations.find(scope["path"]) if scope["type"] == "http" else None
+        operation = found and found[0].get("GET" if scope["method"] == "HEAD" else scope["method"])
         if operation is None:
             await self.app(scope, receive, send)
             return

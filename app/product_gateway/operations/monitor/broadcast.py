@@ -8,7 +8,7 @@ import orjson
 
 from product_gateway.errors import Overloaded, Unavailable
 from product_gateway.supervisor import Loop, Supervisor
-from product_gateway.telemetry.metrics import MONITOR, Metrics
+from product_gateway.telemetry.metrics import MONITOR
 
 SECONDS_BETWEEN_LOOKS = 2.0
 SECONDS_BETWEEN_SIGNS = 10.0  # proxies close a silent stream
@@ -28,9 +28,9 @@ async def _never() -> bool:
 class Broadcaster:
     """Broadcasts changed parts of the page to all viewers. Reads nothing while there are none."""
 
-    def __init__(self, look: Callable[[], Awaitable[Parts]], supervisor: Supervisor | None = None) -> None:
+    def __init__(self, look: Callable[[], Awaitable[Parts]], supervisor: Supervisor) -> None:
         self._look = look
-        self._supervisor = supervisor or Supervisor(Metrics())
+        self._supervisor = supervisor
         self._viewers = 0
         self._looking: asyncio.Task[None] | None = None
         self._parts: Parts = {}

@@ -88,7 +88,7 @@ class Monitor:
     async def get_overview(self, _: Operator) -> Response[Body]:
         """Return alerts, the queue and the active syncs."""
         overview, as_of = await self._overview()
-        return Response({"data": overview, "meta": {"asOf": as_of}})
+        return Response({"data": overview, "meta": {"asOf": rfc3339(as_of)}})
 
     async def stream_monitor(self, operator: Operator) -> EventStream:
         """Raises Overloaded."""
@@ -109,7 +109,7 @@ class Monitor:
     async def get_monitored_sync(self, _: Operator, merchant: str, sync_id: UUID) -> Response[Body]:
         """Raises SyncNotFound."""
         detail, as_of = await self._detail(merchant, sync_id)
-        return Response({"data": detail, "meta": {"asOf": as_of}})
+        return Response({"data": detail, "meta": {"asOf": rfc3339(as_of)}})
 
     async def cancel_monitored_sync(self, operator: Operator, merchant: str, sync_id: UUID) -> Response[Body]:
         """Raises SyncNotFound, NoActiveSync."""
@@ -153,13 +153,13 @@ class Monitor:
         self._views.clear()
         return Response({"data": sync_body(queries.SyncRow(sync, None, None, None, 0)), "meta": {}})
 
-    async def _overview(self) -> tuple[Body, str]:
+    async def _overview(self) -> tuple[Body, datetime]:
         found = await self._views.get("overview", lambda: self._read(queries.overview))
-        return overview_body(found), rfc3339(found.as_of)
+        return overview_body(found), found.as_of
 
-    async def _detail(self, merchant: str, sync_id: UUID) -> tuple[Body, str]:
+    async def _detail(self, merchant: str, sync_id: UUID) -> tuple[Body, datetime]:
         found = await self._views.get((merchant, sync_id), lambda: self._read(queries.sync_detail, merchant, sync_id))
-        return detail_body(found, self.catalog_limit), rfc3339(found.run.sync.as_of)
+        return detail_body(found, self.catalog_limit), found.run.sync.as_of
 
     async def _recent(self, filters: Filters, size: int) -> Body:
         merchant, entity_type, status, cursor = filters
@@ -177,4 +177,4 @@ class Monitor:
         """Render the changing parts of the unfiltered page. Raises Unavailable."""
         overview, as_of = await self._overview()
         recent = await self._recent(EVERYTHING, SYNCS_ON_THE_PAGE)
-        return self._pages.parts(overview, recent, datetime.fromisoformat(as_of))
+        return self._pages.parts(overview, recent, as_of)

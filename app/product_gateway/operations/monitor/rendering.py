@@ -49,20 +49,18 @@ class PageRenderer:
         overview: Mapping[str, Any],
         recent: Mapping[str, Any],
         filters: Filters,
-        as_of: str,
+        now: datetime,
         operator: Operator,
     ) -> Response[bytes]:
         merchant, entity_type, status, cursor = filters
         chosen = {"merchant": merchant or "", "entity_type": entity_type or "", "status": status or ""}
-        now = datetime.fromisoformat(as_of)
         return self._page(
             "monitor.html", 200, base=BASES["getMonitor"], now=now, operator=operator, overview=overview, recent=recent,
             chosen=chosen, is_filtered=any(chosen.values()) or cursor is not None, mark=_mark(recent),
             cursor=cursor or "",
         )  # fmt: skip
 
-    def sync(self, detail: Mapping[str, Any], as_of: str, operator: Operator) -> Response[bytes]:
-        now = datetime.fromisoformat(as_of)
+    def sync(self, detail: Mapping[str, Any], now: datetime, operator: Operator) -> Response[bytes]:
         return self._page(
             "sync.html", 200, base=BASES["getMonitorSync"], now=now, operator=operator, detail=detail,
             sync=detail["sync"], chart=_chart(detail["series"]),
