@@ -37,7 +37,7 @@ def empty(theirs: Settings, sqlite_template: Path) -> Iterator[Database]:
 
 def values(theirs: Settings, **given: Any) -> dict[str, Any]:
     """Of a merchant, as the command line gives them."""
-    unset = {"url": None, "token_file": None, "currency": None, "max_rejected_percent": None}
+    unset = {"url": None, "token_file": None}
     return administration.validated(theirs, **{**unset, **given})
 
 
@@ -131,8 +131,8 @@ def test_who_brings_a_platform_needs_an_address_and_keeps_one(theirs: Settings, 
         administration.add(empty, "shop", Platform.BYOP, values(theirs))
     administration.add(empty, "shop", Platform.BENTO, values(theirs))
     with pytest.raises(SettingsError, match="add --product-service-url"):
-        administration.update(empty, "shop", Platform.BYOP, None, {})
-    changed = administration.update(empty, "shop", Platform.BYOP, None, values(theirs, url=URL))
+        administration.update(empty, "shop", {"platform": Platform.BYOP})
+    changed = administration.update(empty, "shop", values(theirs, url=URL, platform=Platform.BYOP))
     assert (changed.platform, changed.product_service_url) == (Platform.BYOP, URL)
 
 
@@ -141,13 +141,13 @@ def test_what_is_not_named_stays_as_it_is(theirs: Settings, empty: Database, tmp
     (tmp_path / "token").write_text(TOKEN)
     given = values(theirs, url=URL, token_file=tmp_path / "token", currency="GBP", max_rejected_percent=3)
     before = administration.add(empty, "shop", Platform.BYOP, given)
-    after = administration.update(empty, "shop", None, True, {})
+    after = administration.update(empty, "shop", {"disabled": True})
     assert after.disabled
     for name in ("platform", "product_service_url", "product_service_token", "currency", "max_rejected_percent"):
         assert getattr(after, name) == getattr(before, name), name
     assert after.updated_at >= before.updated_at
     with pytest.raises(SettingsError, match="Nothing to change"):
-        administration.update(empty, "shop", None, None, {})
+        administration.update(empty, "shop", {})
 
 
 def test_a_merchants_token_is_nowhere_in_the_database(theirs: Settings, empty: Database, tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_a_merchants_token_is_nowhere_in_the_database(theirs: Settings, empty: D
     (tmp_path / "token").write_text(TOKEN + "\n")
     given = values(theirs, url=URL, token_file=tmp_path / "token")
     administration.add(empty, "shop", Platform.BYOP, given)
-    stored = administration.update(empty, "shop", None, None, values(theirs, token_file=tmp_path / "token"))
+    stored = administration.update(empty, "shop", values(theirs, token_file=tmp_path / "token"))
     content = b"".join(path.read_bytes() for path in tmp_path.glob("gateway.db*"))  # with what is not moved over yet
     assert URL.encode() in content
     assert TOKEN.encode() not in content
@@ -181,7 +181,7 @@ def test_who_is_not_there_is_said_by_name(empty: Database) -> None:
     """Slips of the pen are the common case."""
     for work in (
         lambda: administration.Description.read(empty, "unknown").text(),
-        lambda: administration.update(empty, "unknown", None, True, {}),
+        lambda: administration.update(empty, "unknown", {"disabled": True}),
         lambda: administration.allow_mass_deletion(empty, "unknown", EntityType.PRODUCT),
     ):
         with pytest.raises(SettingsError, match=r"There is no merchant unknown\. `product-gateway merchant list`"):

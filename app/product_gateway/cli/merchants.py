@@ -55,7 +55,11 @@ def add(
     secrets = bool(product_service_token_file or webhook_url or webhook_secret_file)
     with open_database(may_create=True, secrets=secrets) as (settings, database):
         values = administration.validated(
-            settings, product_service_url, product_service_token_file, currency, max_rejected_percent
+            settings,
+            product_service_url,
+            product_service_token_file,
+            currency=currency,
+            max_rejected_percent=max_rejected_percent,
         )
         webhook = administration.webhook(settings, webhook_url, webhook_secret_file)
         added = administration.add(database, name, platform, values, webhook)
@@ -123,12 +127,18 @@ def update(
     secrets = bool(product_service_token_file or webhook_url or webhook_secret_file or new_webhook_secret)
     with open_database(secrets=secrets) as (settings, database):
         values = administration.validated(
-            settings, product_service_url, product_service_token_file, currency, max_rejected_percent
+            settings,
+            product_service_url,
+            product_service_token_file,
+            currency=currency,
+            max_rejected_percent=max_rejected_percent,
+            platform=platform,
+            disabled=disable,
         )
         webhook = administration.webhook(
             settings, webhook_url, webhook_secret_file, new_secret=new_webhook_secret, off=no_webhook
         )
-        administration.update(database, name, platform, disable, values, webhook)
+        administration.update(database, name, values, webhook)
         typer.echo(f"Updated {name}.")
         _set_webhook(database, name, webhook)
 

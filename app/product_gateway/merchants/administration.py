@@ -41,21 +41,15 @@ class WebhookChange:
     fresh: tuple[str, str] = field(default=("", ""), repr=False)
 
 
-def validated(
-    settings: Settings, url: str | None, token_file: Path | None, currency: str | None, max_rejected_percent: int | None
-) -> Values:
+def validated(settings: Settings, url: str | None, token_file: Path | None, **columns: Any) -> Values:
     """Return the arguments that are not None as columns. Raises SettingsError."""
-    values: Values = {}
+    values = {name: value for name, value in columns.items() if value is not None}
     if url is not None:
         values["product_service_url"] = checked_url(settings, url)
     if token_file is not None:
         values["product_service_token"] = Secrets(settings).encrypt(token_in(token_file))
-    if currency is not None:
-        if currency not in CODES:
-            raise SettingsError(f"{currency!r} is not a currency. Give its code of ISO 4217, such as GBP.")
-        values["currency"] = currency
-    if max_rejected_percent is not None:
-        values["max_rejected_percent"] = max_rejected_percent
+    if "currency" in values and values["currency"] not in CODES:
+        raise SettingsError(f"{values['currency']!r} is not a currency. Give its code of ISO 4217, such as GBP.")
     return values
 
 
@@ -104,17 +98,8 @@ def add(
     return database.call(merchants.add, merchant_name(name), platform, **values)
 
 
-def update(
-    database: Database,
-    name: str,
-    platform: Platform | None,
-    disabled: bool | None,
-    values: Values,
-    webhook: WebhookChange | None = None,
-) -> Merchant:
+def update(database: Database, name: str, values: Values, webhook: WebhookChange | None = None) -> Merchant:
     """Change a merchant; the caller sets the webhook afterwards. Raises SettingsError."""
-    more = {"platform": platform, "disabled": disabled}
-    values = {**values, **{name: value for name, value in more.items() if value is not None}}
     if not values and webhook is None:
         raise SettingsError("Nothing to change: name at least one of the options, which --help shows.")
     wants_one = webhook is not None and not webhook.off and "url" not in webhook.values

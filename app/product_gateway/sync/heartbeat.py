@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
 
 from product_gateway.db import claims
@@ -16,21 +17,17 @@ HEARTBEATS_PER_LEASE = 3
 MAX_INTERVAL = 4.0  # seconds: a worker learns from a heartbeat that its sync was cancelled
 
 
+@dataclass(eq=False)
 class Heartbeat:
     """The heartbeats of one worker. `pop_retries` returns the status before each retry that is not recorded yet."""
 
-    def __init__(
-        self,
-        database: Database,
-        supervisor: Supervisor,
-        lease_seconds: float,
-        pop_retries: Callable[[Claim], list[str]],
-    ) -> None:
-        self._database = database
-        self._supervisor = supervisor
-        self._lease_seconds = lease_seconds
-        self._interval = min(lease_seconds / HEARTBEATS_PER_LEASE, MAX_INTERVAL)
-        self._pop_retries = pop_retries
+    database: Database
+    supervisor: Supervisor
+    lease_seconds: float
+    pop_retries: Callable[[Claim], list[str]]
+
+    def __post_init__(self) -> None:
+        self._interval = min(self.lease_seconds / HEARTBEATS_PER_LEASE, MAX_INTERVAL)
 
     @asynccontextmanager
     async def renewing(self, claim: Claim) -> AsyncIterator[None]:
@@ -41,7 +38,7 @@ class Heartbeat:
         try:
             async with asyncio.timeout(None) as block:
                 work, away = partial(self._heartbeat_loop, claim), "The sync's lease was not renewed"
-                keep = self._supervisor.keep(
+                keep = self.supervisor.keep(
                     metrics.HEARTBEATS, work, ends_with=(LeaseLost,), away=away, longest_pause=self._interval
                 )
                 renewals = asyncio.create_task(keep)
@@ -61,5 +58,5 @@ class Heartbeat:
             if not loop.is_failing:  # after a failure, the supervisor has paused already
                 with loop.idle():
                     await asyncio.sleep(self._interval)
-            await self._database.write(claims.heartbeat, claim, self._lease_seconds, self._pop_retries(claim))
+            await self.database.write(claims.heartbeat, claim, self.lease_seconds, self.pop_retries(claim))
             loop.progressed()
