@@ -64,7 +64,7 @@ def misbehaving() -> Iterator[hostile_service.Hostile]:
 
 def crooked(fault: str | None, records: int = 24) -> Crooked:
     """The sample service with a fault."""
-    return Crooked(catalog_file.generated(records), fault)
+    return Crooked(catalog_file.GeneratedCatalog(records), fault)
 
 
 @pytest.mark.parametrize("catalog", [catalog_file.SAMPLE, *CATALOGS], ids=lambda path: path.stem)
@@ -82,7 +82,7 @@ def test_max_pages_limits_the_traversal_and_the_report_says_so(
     sqlite_deployment: Deployment, terminal: Terminal, token_file: Path
 ) -> None:
     """Otherwise "passed" would seem to be about the whole list."""
-    with serve(create_sample_app(catalog_file.generated(3000), token=TOKEN)) as url:
+    with serve(create_sample_app(catalog_file.GeneratedCatalog(3000), token=TOKEN)) as url:
         options = f"--token-file {token_file} --examples 0 --max-pages 2 --only PRODUCT"
         done = terminal.run(sqlite_deployment, f"check-service {url} {options}")
     assert done.returncode == 0, done
@@ -217,7 +217,7 @@ def test_the_same_seed_makes_the_same_requests(sqlite_deployment: Deployment, to
     """A finding that cannot be seen again cannot be mended."""
     asked: list[list[str]] = []
     for seed in (1, 1, 2):
-        service = Counting(catalog_file.generated(24), None)
+        service = Counting(catalog_file.GeneratedCatalog(24), None)
         with serve(service) as url:
             made = settings.load(allow_private_addresses=True)
             plan = Plan(url, TOKEN, (EntityType.PRODUCT,), examples=10, seed=seed)

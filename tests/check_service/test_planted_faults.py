@@ -26,7 +26,7 @@ class Mixed(catalog_file.Catalog):
     """Generated records, followed by a few with odd ids."""
 
     def __init__(self, records: int) -> None:
-        self._made = catalog_file.generated(records)
+        self._made = catalog_file.GeneratedCatalog(records)
 
     def count(self, entity_type: EntityType) -> int:
         """How many records there are."""

@@ -43,7 +43,7 @@ def checked(service: Crooked, folder: Path, examples: int = 0) -> tuple[CheckRes
 
 def test_a_service_that_only_answers_500_is_one_error(tmp_path: Path) -> None:
     """It is reachable. Both lists have the same fault, and no other check can be made."""
-    results, report = checked(Crooked(catalog_file.generated(50), always_500), tmp_path, examples=10)
+    results, report = checked(Crooked(catalog_file.GeneratedCatalog(50), always_500), tmp_path, examples=10)
     assert {each.rule.code for severity in Severity for each in results.failures(severity)} == {"no-failures"}
     assert report.count("ERROR ") == report.count("The service answered 500.") == 1
     assert "ERROR no-failures (products, collections)" in report
@@ -52,7 +52,7 @@ def test_a_service_that_only_answers_500_is_one_error(tmp_path: Path) -> None:
 
 def test_a_fault_of_every_page_is_one_finding(tmp_path: Path) -> None:
     """The number of its occurrences is enough."""
-    results, report = checked(Crooked(catalog_file.generated(50), text_instead_of_json), tmp_path)
+    results, report = checked(Crooked(catalog_file.GeneratedCatalog(50), text_instead_of_json), tmp_path)
     outcomes = [each for each in results.failures(Severity.WARNING) if each.rule.code == "content-type"]
     assert len(outcomes) == 2
     assert [len(each.findings) for each in outcomes] == [1, 1]
@@ -68,7 +68,7 @@ def test_a_fault_of_every_page_is_one_finding(tmp_path: Path) -> None:
 def test_findings_of_generated_requests_are_in_plain_words_and_not_repeated(name: str, tmp_path: Path) -> None:
     """Merchants do not know the terms of the tool that generates the requests."""
     code, _ = FAULTS[name]
-    results, _ = checked(Crooked(catalog_file.generated(50), name), tmp_path, examples=40)
+    results, _ = checked(Crooked(catalog_file.GeneratedCatalog(50), name), tmp_path, examples=40)
     outcomes = [each for severity in Severity for each in results.failures(severity) if each.rule.code == code]
     assert outcomes
     for outcome in outcomes:

@@ -58,7 +58,7 @@ def served(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> I
     folder = tmp_path_factory.mktemp("monitor")
     shutil.copy(sqlite_template, folder / "gateway.db")
     paced = PacedService()
-    refusing = create_sample_app(catalog_file.generated(3), token="another-token")
+    refusing = create_sample_app(catalog_file.GeneratedCatalog(3), token="another-token")
     deployment = Deployment(folder, f"sqlite:///{folder / 'gateway.db'}", validate_responses="true", page_size="10")
     with (
         serve(paced) as service,

@@ -131,7 +131,7 @@ def test_the_sample_is_a_catalog(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("products", "collections"), [(0, 0), (1, 1), (9, 1), (100, 1), (101, 2), (1_000_000, 10_000)])
 def test_a_generated_catalog_fits_the_schema_like_a_file(tmp_path: Path, products: int, collections: int) -> None:
     """Measurements of syncs need valid records."""
-    catalog = catalog_file.generated(products)
+    catalog = catalog_file.GeneratedCatalog(products)
     assert (catalog.count(PRODUCT), catalog.count(COLLECTION)) == (products, collections)
     some = {
         f"{entity_type.lower()}s": [catalog.record(entity_type, n) for n in {0, count - 1} if 0 <= n < count]
@@ -149,7 +149,7 @@ def test_a_generated_catalog_fits_the_schema_like_a_file(tmp_path: Path, product
 
 def test_a_generated_catalog_has_no_other_ids() -> None:
     """An id must be found only if the list has it."""
-    catalog = catalog_file.generated(150)
+    catalog = catalog_file.GeneratedCatalog(150)
     for record_id in ("product-0000000", "product-0000151", "product-00000001", "product-", "collection-00001"):
         assert catalog.find(PRODUCT, record_id) is None
     with pytest.raises(IndexError):
@@ -158,7 +158,7 @@ def test_a_generated_catalog_has_no_other_ids() -> None:
 
 def test_generated_products_have_a_usual_size() -> None:
     """About 600 bytes of JSON each, and the same at every call."""
-    catalog = catalog_file.generated(5000)
+    catalog = catalog_file.GeneratedCatalog(5000)
     first = orjson.dumps(catalog.record(PRODUCT, 4321))
     assert 500 <= len(first) <= 700
-    assert orjson.dumps(catalog_file.generated(5000).record(PRODUCT, 4321)) == first
+    assert orjson.dumps(catalog_file.GeneratedCatalog(5000).record(PRODUCT, 4321)) == first

@@ -118,7 +118,7 @@ def test_ids_choose_records_in_the_order_of_the_catalog(http: httpx2.Client, ent
 
 def test_a_cursor_past_the_end_is_an_empty_page(http: httpx2.Client) -> None:
     """The catalog may have shrunk since the service sent the cursor."""
-    with serve(create_sample_app(catalog_file.generated(200), token=TOKEN)) as larger:
+    with serve(create_sample_app(catalog_file.GeneratedCatalog(200), token=TOKEN)) as larger:
         far = httpx2.get(f"{larger}/products", headers=http.headers).json()["pagination"]["nextCursor"]
     body = page(http, EntityType.PRODUCT, cursor=far)
     assert body["items"] == []
@@ -127,7 +127,7 @@ def test_a_cursor_past_the_end_is_an_empty_page(http: httpx2.Client) -> None:
 
 def test_a_catalog_without_records_is_an_empty_page() -> None:
     """A merchant may register before it has products."""
-    with serve(create_sample_app(catalog_file.generated(0), token=TOKEN)) as url:
+    with serve(create_sample_app(catalog_file.GeneratedCatalog(0), token=TOKEN)) as url:
         body = httpx2.get(f"{url}/collections", headers={"Authorization": f"Bearer {TOKEN}"}).json()
     assert body["items"] == []
     assert (body["pagination"]["moreResults"], body["pagination"]["totalNumber"]) == (False, 0)

@@ -18,7 +18,7 @@ class PacedService:
     """/{shop}/products and /{shop}/collections of `RECORDS` products, as ASGI."""
 
     def __init__(self) -> None:
-        self._app = create_sample_app(catalog_file.generated(RECORDS), token=None)
+        self._app = create_sample_app(catalog_file.GeneratedCatalog(RECORDS), token=None)
         self._pages: collections.Counter[str] = collections.Counter()
 
     def allow(self, shop: str, pages: int = FREE) -> None:

@@ -6,7 +6,6 @@ import importlib.util
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from product_gateway import data_directory, gc_tuning
 from product_gateway.check_service import auth_checks, dry_run
@@ -44,17 +43,6 @@ class Plan:
     examples: int = 40
     seed: int = 1
     merchant: str | None = None
-
-
-def overrides(allow_private_addresses: bool, page_size: int | None, timeout: float | None) -> dict[str, Any]:
-    """Return the settings that the command's options set."""
-    values = {
-        "allow_private_addresses": allow_private_addresses or None,
-        "page_size": page_size,
-        "read_timeout_seconds": timeout,
-        "request_timeout_seconds": timeout,
-    }
-    return {name: value for name, value in values.items() if value is not None}
 
 
 def execute(plan: Plan, settings: Settings, junit: Path | None, json: Path | None) -> int:

@@ -55,7 +55,12 @@ def check_service(
     from product_gateway.check_service import runner
     from product_gateway.merchants import administration
 
-    made = load_settings(**runner.overrides(allow_private_addresses, page_size, timeout))
+    made = load_settings(
+        allow_private_addresses=allow_private_addresses or None,
+        page_size=page_size,
+        read_timeout_seconds=timeout,
+        request_timeout_seconds=timeout,
+    )
     lists = tuple(dict.fromkeys(only or EntityType))
     token = administration.token_in(token_file)
     plan = runner.Plan(url, token, lists, max_pages, examples, seed, merchant)

@@ -2,14 +2,11 @@
 
 import functools
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from product_gateway.cli.shared import App, ServiceTokenFile, load_settings
-
-if TYPE_CHECKING:
-    from product_gateway.settings import Settings
 
 app = App()
 
@@ -34,11 +31,6 @@ OperationsPort = Annotated[
 ]
 
 
-def _settings_with(operations_port: int | None, **overrides: object) -> "Settings":
-    chosen = {} if operations_port is None else {"operations_port": operations_port}
-    return load_settings(**overrides, **chosen)
-
-
 @app.command()
 def demo(
     port: Port = 8080,
@@ -51,7 +43,7 @@ def demo(
     from product_gateway import demo
     from product_gateway.sample import catalog_file
 
-    settings = _settings_with(operations_port, allow_private_addresses=True, page_size=5)
+    settings = load_settings(operations_port=operations_port, allow_private_addresses=True, page_size=5)
     demo.run(settings, port, sample_port, catalog or catalog_file.SAMPLE, delay)
 
 
@@ -65,7 +57,7 @@ def serve(
     """Serve the API until SIGTERM or Ctrl-C."""
     from product_gateway.services import processes, sockets
 
-    settings = _settings_with(operations_port)
+    settings = load_settings(operations_port=operations_port)
     listening = sockets.bind(host, port)
     for_operations = sockets.bind_operations(settings, sockets.OPERATIONS_PORT_OF_GATEWAY)
     say = functools.partial(typer.echo, f"The product gateway listens on {sockets.url_of(listening)}", err=True)
@@ -80,7 +72,7 @@ def worker(operations_port: OperationsPort = None) -> None:
     """
     from product_gateway.services import processes
 
-    processes.run_worker(_settings_with(operations_port))
+    processes.run_worker(load_settings(operations_port=operations_port))
 
 
 @app.command("sample-service")
@@ -111,7 +103,7 @@ def sample_service(
         data = catalog_file.read(catalog or catalog_file.SAMPLE, currency=currency)
         typer.echo(f"{catalog or catalog_file.SAMPLE.name}: {data.summary()}", err=True)
     else:
-        data = catalog_file.generated(records)
+        data = catalog_file.GeneratedCatalog(records)
     expected = administration.token_in(token_file) if token_file else None
     logs.configure("INFO")
     listening = sockets.bind(host, port)

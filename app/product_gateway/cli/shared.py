@@ -99,10 +99,10 @@ def open_database(*, may_create: bool = False, secrets: bool = False) -> "Iterat
 
 
 def load_settings(**overrides: object) -> "Settings":
-    """Load the settings, and warn of variables that are none."""
+    """Load the settings, and warn of variables that are none. Overrides that are None are not given."""
     from product_gateway import settings
 
-    loaded = settings.load(**overrides)
+    loaded = settings.load(**{name: value for name, value in overrides.items() if value is not None})
     warn_of_unknown_settings()
     return loaded
 

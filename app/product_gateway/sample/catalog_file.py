@@ -83,11 +83,6 @@ def read(path: Path, *, currency: str = "GBP") -> Catalog:
     return ListedCatalog({each: _checked(path, each, found) for each, found in located.items()}, left_out)
 
 
-def generated(records: int) -> Catalog:
-    """Return a catalog of this many generated products, with a collection for every hundred."""
-    return _Generated(records)
-
-
 class ListedCatalog(Catalog):
     """A catalog in memory, from records by id."""
 
@@ -107,8 +102,8 @@ class ListedCatalog(Catalog):
 
 
 @dataclass(frozen=True)
-class _Generated(Catalog):
-    """A catalog that computes record n from n."""
+class GeneratedCatalog(Catalog):
+    """A catalog of this many products, with a collection for every hundred. It computes record n from n."""
 
     products: int
 
@@ -163,16 +158,12 @@ def _lines(path: Path) -> Iterator[str]:
     try:
         text = content.decode(encoding)
     except UnicodeDecodeError as error:
-        before = _split(content[: error.start].decode(encoding, "ignore") + "x")
+        before = io.StringIO(content[: error.start].decode(encoding, "ignore") + "x", newline="")
         byte = content[error.start]
         raise SettingsError(
             f"{path}, line {len(list(before))}: byte 0x{byte:02X} is not {encoding}. Save or export the file as UTF-8."
         ) from None
-    return _split(text.lstrip("\ufeff"))
-
-
-def _split(text: str) -> Iterator[str]:
-    return io.StringIO(text, newline="")  # keeps all three line ends
+    return io.StringIO(text.lstrip("\ufeff"), newline="")  # keeps all three line ends
 
 
 def _parsed(path: Path, text: str, first_line: int = 1) -> Any:
