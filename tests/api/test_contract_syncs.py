@@ -3,14 +3,18 @@
 import itertools
 import shutil
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 
+from product_gateway.db import freshness
+from product_gateway.model.syncs import EntityType
 from tests.support.contract import Gateway, error, gateway
 from tests.support.deployment import API, Deployment, ended, within
+from tests.support.max_ages import set_back
 
 PRODUCT, COLLECTION = f"{API}/sync/PRODUCT", f"{API}/sync/COLLECTION"
 
@@ -159,6 +163,23 @@ def test_after_a_sync_the_status_has_time_and_number_of_records(served: Gateway)
         assert body["meta"]["sync"] == done
         assert (done["status"], done["progress"]["percent"], done["failure"]) == ("SUCCEEDED", 100, None)
         assert done["result"] == {"created": 5, "updated": 0, "unchanged": 0, "deleted": 0, "rejected": 0}
+
+
+def test_the_status_says_until_when_the_catalog_is_fresh(served: Gateway, quick: str) -> None:
+    """Only where the operator has set a max age for the entity type."""
+    served.add("aging", quick)
+    with served.of("aging") as client, served.database() as database:
+        database.call(freshness.put, "aging", {EntityType.PRODUCT: 3600})
+        assert "max" not in error(client.get(PRODUCT), 404)
+        done = ended(client, client.put(PRODUCT).json()["data"])
+        meta = client.get(PRODUCT).json()["meta"]
+        lasted = datetime.fromisoformat(meta["staleAfter"]) - datetime.fromisoformat(done["finishedAt"])
+        assert (meta["fresh"], lasted) == (True, timedelta(hours=1))
+        set_back(database, 3601)
+        meta = client.get(PRODUCT).json()["meta"]
+        assert (meta["fresh"], meta["sync"]) == (False, done)
+        ended(client, client.put(COLLECTION).json()["data"])
+        assert client.get(COLLECTION).json()["meta"].keys() == {"sync"}
 
 
 def test_an_active_sync_has_retry_after(served: Gateway) -> None:

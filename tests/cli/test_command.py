@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jsonschema_rs
 import jwt
@@ -109,7 +110,8 @@ def test_a_merchant_is_added_shown_and_listed_without_its_secrets(
     as_json = [json.loads(terminal.run(deployment, f"merchant {each} --json").stdout) for each in ("list", "show shop")]
     assert as_json[0][0].items() <= as_json[1].items()
     assert (as_json[1]["name"], as_json[1]["hasProductServiceToken"]) == ("shop", True)
-    assert as_json[1]["catalog"]["PRODUCT"] == {"records": 0, "bytes": 0, "latestSync": None}
+    never_synced = {"records": 0, "bytes": 0, "latestSync": None, "staleAfter": None, "stale": False}
+    assert as_json[1]["catalog"]["PRODUCT"] == never_synced
     for word in ("shop", "BYOP", URL, "GBP", "set", "never synced"):
         assert word in shown.stdout
     with open_database(deployment.environment["PRODUCT_GATEWAY_DATABASE_URL"]) as database:
@@ -119,6 +121,34 @@ def test_a_merchant_is_added_shown_and_listed_without_its_secrets(
     for done in (added, shown, listed):
         assert TOKEN not in done.stdout + done.stderr
         assert stored.product_service_token not in done.stdout + done.stderr
+
+
+def test_max_ages_are_set_shown_changed_and_removed(deployment: Deployment, terminal: Terminal) -> None:
+    """On both databases. An option changes only the entity type that it names."""
+    add = f"merchant add shop --platform BYOP --product-service-url {URL} --max-age PRODUCT=90m --max-age collection=7D"
+    assert terminal.run(deployment, add).stdout == "Added shop.\n"
+
+    def ages(command: str) -> dict[str, Any]:
+        found = json.loads(terminal.run(deployment, f"merchant {command} --json").stdout)
+        return dict((found[0] if isinstance(found, list) else found)["maxAgeSeconds"])
+
+    assert ages("list") == ages("show shop") == {"PRODUCT": 5400, "COLLECTION": 604800}
+    lines = terminal.run(deployment, "merchant show shop").stdout.splitlines()
+    assert [line.split()[2:5] for line in lines if "max age" in line] == [
+        ["90m,", "stale", "after"],
+        ["7d,", "stale", "after"],
+    ]
+    for change, expected in (
+        ("PRODUCT=24h", {"PRODUCT": 86400, "COLLECTION": 604800}),
+        ("COLLECTION=off", {"PRODUCT": 86400, "COLLECTION": None}),
+    ):
+        assert terminal.run(deployment, f"merchant update shop --max-age {change}").stdout == "Updated shop.\n"
+        assert ages("show shop") == expected
+    refused = terminal.run(deployment, "merchant update shop --max-age PRODUCT=1w")
+    assert refused.returncode == 1
+    assert "--max-age 'PRODUCT=1w': give an entity type and an age, such as PRODUCT=90m" in " ".join(
+        refused.stderr.split()
+    )
 
 
 def test_a_merchant_without_a_platform_of_its_own_needs_no_address(

@@ -22,7 +22,7 @@ RULES = (5, 2)
 # Of SQLite: a scan that uses no index. Of PostgreSQL: the same, of a table that has many rows here.
 SCANS = re.compile(r'^SCAN syncs( AS \w+)?$|"Seq Scan"[^{}]*"Relation Name": "sync(s|_events)"', re.MULTILINE)
 PRODUCT, COLLECTION = EntityType.PRODUCT, EntityType.COLLECTION
-STATEMENTS = {"overview": 11, "recent": 2, "story": 7}
+STATEMENTS = {"overview": 14, "recent": 2, "story": 7}
 LOOKS: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     "overview": (monitor.overview, ()),
     "recent": (monitor.recent, (None, None, None, None, 25)),

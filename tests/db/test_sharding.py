@@ -21,12 +21,22 @@ EXCEPTIONS = {
     ),
     "operators see how much is active": re.compile(r"SELECT .* FROM syncs WHERE status IN \(.*\) GROUP BY"),
     "the next message to a webhook is the one that is due first": re.compile(
-        r"SELECT webhook_deliveries\.merchant, webhook_deliveries\.id, .* FROM webhook_deliveries "
+        r"SELECT webhook_deliveries\.merchant, webhook_deliveries\.id FROM webhook_deliveries "
         r"WHERE webhook_deliveries\.next_attempt_at <= .*ORDER BY webhook_deliveries\.next_attempt_at LIMIT"
     ),
     "operators see how many messages wait": re.compile(
         r"SELECT count\(\*\) .* FROM \(SELECT .* FROM webhook_deliveries "
         r"WHERE webhook_deliveries\.next_attempt_at IS NOT NULL .* LIMIT"
+    ),
+    "a worker looks for stale catalogs of anybody, and operators see them": re.compile(
+        r"SELECT .* FROM max_ages JOIN merchants ON .* WHERE max_ages\.stale_after <= .* LIMIT"
+    ),
+    "operators list all max ages": re.compile(
+        r"SELECT max_ages\.merchant, max_ages\.entity_type, max_ages\.seconds FROM max_ages$"
+    ),
+    "old messages about catalogs are pruned for all merchants": re.compile(
+        r"SELECT webhook_deliveries\.merchant, webhook_deliveries\.id FROM webhook_deliveries "
+        r"WHERE webhook_deliveries\.sync_id IS NULL .* LIMIT"
     ),
     "old syncs are pruned for all merchants": re.compile(
         r"SELECT syncs\.merchant, syncs\.id FROM syncs WHERE syncs\.finished_at < .* LIMIT"

@@ -12,6 +12,7 @@ import typer
 import yaml
 
 from product_gateway.cli.main import app
+from product_gateway.model.syncs import EntityType
 from product_gateway.model.webhooks import PendingDeliveries
 from product_gateway.openapi import documents
 from product_gateway.settings import Settings
@@ -70,7 +71,7 @@ def headings(part: str) -> list[str]:
 def test_the_table_has_every_metric_of_the_code() -> None:
     """With name, type, labels and meaning, in the order of the code."""
     shown = Metrics()
-    shown.set_queue_stats([], PendingDeliveries(0, 0.0))
+    shown.set_queue_stats([], PendingDeliveries(0, 0.0), {EntityType.PRODUCT: 0})
     shown.observe_request("getSync", 200, 0.1)
     wanted = []
     for family in shown.registry.collect():
@@ -233,6 +234,7 @@ FIRING = {
         },
         "50m",
     ),
+    "ProductGatewayCatalogsStale": ({'product_gateway_catalogs_stale{entity_type="PRODUCT"}': "2x20"}, "10m"),
     "ProductGatewayWorkersAreLost": ({"product_gateway_lease_takeovers_total": "0+1x30"}, "20m"),
     "ProductGatewayLoopsFail": ({'product_gateway_loop_failures_total{loop="claims"}': "0x5 1x20"}, "8m"),
     "ProductGatewayFewFilesLeft": (
@@ -253,6 +255,7 @@ WELL = {
     "product_gateway_syncs_running": "1x60",
     'product_gateway_syncs_ended_total{failure_code="WORKER_LOST",status="FAILED"}': "0x60",
     'product_gateway_syncs_ended_total{failure_code="",status="SUCCEEDED"}': "0+5x60",
+    'product_gateway_catalogs_stale{entity_type="PRODUCT"}': "0x60",
     "product_gateway_lease_takeovers_total": "0 1x60",
     'product_gateway_loop_failures_total{loop="claims"}': "0x60",
     'process_open_fds{job="product-gateway"}': "20x60",

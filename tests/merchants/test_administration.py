@@ -1,5 +1,6 @@
 """registry: what the operator says of merchants is checked before it is stored, and secrets are not stored plain."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,14 @@ from cryptography.fernet import Fernet
 
 from product_gateway import settings
 from product_gateway.auth.encryption import Secrets
-from product_gateway.db import encrypted, merchants, webhooks
+from product_gateway.db import encrypted, freshness, merchants, webhooks
 from product_gateway.db.database import Database, open_database
 from product_gateway.errors import SettingsError
 from product_gateway.merchants import administration
 from product_gateway.model.merchants import Platform
 from product_gateway.model.syncs import EntityType
 from product_gateway.settings import Settings
+from tests.support.max_ages import set_back
 
 TOKEN = "the-plain-token-of-the-merchant"
 URL = "https://shop.example/api"
@@ -106,6 +108,65 @@ def test_a_currency_is_a_code_of_three_capital_letters(theirs: Settings, currenc
     assert values(theirs, currency="GBP") == {"currency": "GBP"}
     with pytest.raises(SettingsError, match=r"is not a currency\. Give its code of ISO 4217, such as GBP"):
         values(theirs, currency=currency)
+
+
+@pytest.mark.parametrize(
+    ("given", "seconds"),
+    [
+        (["PRODUCT=1m"], {EntityType.PRODUCT: 60}),
+        (["PRODUCT=90m", "COLLECTION=7d"], {EntityType.PRODUCT: 5400, EntityType.COLLECTION: 604800}),
+        (["product=24H"], {EntityType.PRODUCT: 86400}),
+        (["COLLECTION=3650d"], {EntityType.COLLECTION: 3650 * 86400}),
+        (["PRODUCT=off", "COLLECTION=OFF"], dict.fromkeys(EntityType)),
+        ([], {}),
+    ],
+)
+def test_a_max_age_is_a_number_of_minutes_hours_or_days(
+    given: list[str], seconds: dict[EntityType, int | None]
+) -> None:
+    """Of either entity type."""
+    assert administration.max_ages(given) == seconds
+
+
+NO_AGES = ["", "24h", "PRODUCT", "PRODUCT=", "PRODUCT=24", "PRODUCT=1w", "PRODUCT=30s", "PRODUCT=0h", "PRODUCT=-1h"]
+NO_AGES += ["PRODUCT=1.5h", "PRODUCT=3651d", "PRODUCT=9999999d", "PRODUCT=99999999999m", "SHOP=1h", "PRODUCT=1h "]
+NO_AGES += ["PRODUCT = 1h", "PRODUCT=1h30m", "PRODUCT=٣h", "PRODUCT=none"]
+
+
+@pytest.mark.parametrize("given", NO_AGES)
+def test_what_is_not_a_max_age_is_refused_with_the_forms(given: str) -> None:
+    """An operator need not look them up."""
+    with pytest.raises(
+        SettingsError, match=r"PRODUCT=90m, PRODUCT=24h or COLLECTION=7d, from 1m to 3650d\. PRODUCT=off"
+    ):
+        administration.max_ages([given])
+
+
+def test_two_max_ages_of_one_entity_type_are_refused() -> None:
+    """One of them is a slip of the pen."""
+    with pytest.raises(SettingsError, match="--max-age has two values for PRODUCT"):
+        administration.max_ages(["PRODUCT=1h", "COLLECTION=1h", "PRODUCT=off"])
+
+
+@pytest.mark.parametrize(("seconds", "shown"), [(60, "1m"), (5400, "90m"), (7200, "2h"), (86400, "1d"), (90000, "25h")])
+def test_a_max_age_is_shown_in_the_form_in_which_it_is_given(seconds: int, shown: str) -> None:
+    """So that it can be copied."""
+    assert administration.age_as_text(seconds) == shown
+    assert administration.max_ages([f"PRODUCT={shown}"]) == {EntityType.PRODUCT: seconds}
+
+
+def test_the_description_says_since_when_a_catalog_is_stale(theirs: Settings, empty: Database) -> None:
+    """And the message about it."""
+    administration.add(empty, "shop", Platform.BYOP, values(theirs, url=URL), None, {EntityType.PRODUCT: 3600})
+    empty.call(webhooks.put, "shop", url="https://shop.example/hook", secret="encrypted")
+    set_back(empty, 7200)
+    empty.call(freshness.mark, 1)
+    found = administration.Description.read(empty, "shop")
+    assert re.search(r"\n  max age +1h, stale since \d{4}-", found.text())
+    assert "catalog.stale of PRODUCT: PENDING" in found.text()
+    assert (found.body()["catalog"]["PRODUCT"]["stale"], found.body()["messages"][0]["syncId"]) == (True, None)
+    assert administration.update(empty, "shop", {}, None, {EntityType.PRODUCT: None}).name == "shop"
+    assert "max age" not in administration.Description.read(empty, "shop").text()
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"two words", b"two\nlines", b"t\xc3\xb6ken", b"\xff", b"a\0b"])

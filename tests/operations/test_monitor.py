@@ -3,13 +3,14 @@
 import logging
 import re
 from pathlib import Path
+from typing import Any
 from urllib.parse import urljoin
 
 import orjson
 import pytest
 from starlette.types import ASGIApp
 
-from product_gateway.db import catalog_write, claims, events, syncs, webhooks
+from product_gateway.db import catalog_write, claims, events, freshness, syncs, webhooks
 from product_gateway.db.database import Database
 from product_gateway.db.enqueue import enqueue
 from product_gateway.model.catalog import Page, Record
@@ -17,6 +18,7 @@ from product_gateway.model.syncs import EntityType
 from product_gateway.openapi import documents
 from product_gateway.operations.monitor.remedies import ADVICE
 from tests.support.databases import url_of
+from tests.support.max_ages import set_back
 from tests.support.monitor_client import LOCAL, ask, made
 
 TOP = Path(__file__).parents[2]
@@ -68,6 +70,48 @@ async def test_the_page_says_who_has_a_problem_and_what_to_do(app: ASGIApp, data
     page = (await ask(app, "GET", "/monitor")).body.decode()
     assert page.index("failed") < page.index('id="active"')
     assert (await ask(app, "GET", "/monitor?cursor=AAAA")).status == 400
+
+
+async def test_a_stale_catalog_needs_attention_with_its_reason(database: Database) -> None:
+    """What became of the latest sync decides what helps. The longest stale comes first."""
+
+    async def stale() -> dict[str, dict[str, Any]]:
+        body = orjson.loads((await ask(made(url_of(database)), "GET", "/monitor/api/overview")).body)["data"]
+        found = {each["merchant"]: each for each in body["attention"] if each["kind"] == "CATALOG_STALE"}
+        assert body["stale"] == len(found)
+        return found
+
+    assert await stale() == {}
+    await database.write(freshness.put, "other", {EntityType.COLLECTION: 2 * 3600})
+    await database.write(freshness.put, "shop", {EntityType.PRODUCT: 3 * 3600})
+    set_back(database, 4 * 3600)
+    found = await stale()
+    assert list(found) == ["other", "shop"]
+    shop = found["shop"]
+    assert shop["headline"] == "PRODUCT is stale: it was never published, and its max age is 3 h"
+    assert (shop["words"], shop["syncId"], shop["runsAgain"]) == ("no sync was requested in time", None, False)
+    assert shop["command"] == "product-gateway merchant update shop --max-age PRODUCT=AGE"
+
+    sync = await database.write(enqueue, "shop", EntityType.PRODUCT)
+    shop = (await stale())["shop"]
+    assert (shop["words"], shop["runsAgain"]) == ("its sync waits for a worker", True)
+    claim = await database.write(claims.claim, "worker", 600.0, 5, 2)
+    assert claim is not None
+    assert (await stale())["shop"]["words"] == "its sync is not complete yet"
+    await database.write(claims.fail, claim, "INVALID_PAGE", "No JSON.")
+    shop = (await stale())["shop"]
+    assert shop["words"] == f"its last sync failed: {ADVICE['INVALID_PAGE'].words}"
+    assert (shop["whatToDo"], shop["syncId"]) == (ADVICE["INVALID_PAGE"].what_to_do, str(sync.id))
+    page = (await ask(made(url_of(database)), "GET", "/monitor")).body.decode()
+    part = page.partition('id="problem-CATALOG_STALE-shop-PRODUCT"')[2].partition("</li>")[0]
+    assert "PRODUCT is stale" in part
+    assert "/run-again" in part
+
+    await database.write(enqueue, "shop", EntityType.PRODUCT)
+    claim = await database.write(claims.claim, "worker", 600.0, 5, 2)
+    assert claim is not None
+    await database.write(catalog_write.succeed, claim)
+    assert list(await stale()) == ["other"]
 
 
 def test_every_failure_has_words_and_something_to_do() -> None:

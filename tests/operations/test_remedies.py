@@ -73,6 +73,13 @@ def test_each_answer_gets_the_advice_of_its_row(cell: str, words: str, what_to_d
         assert (found.words, written(found)) == (f"{words} ({status})", what_to_do)
 
 
+@pytest.mark.parametrize("advice", remedies.STALE.values(), ids=lambda advice: advice.words)
+def test_the_runbook_gives_the_monitors_advice_on_stale_catalogs(advice: Advice) -> None:
+    """By what became of the latest sync."""
+    section = RUNBOOK.partition("\n## ProductGatewayCatalogsStale\n")[2].partition("\n## ")[0]
+    assert f"| {advice.words} | {advice.what_to_do} |" in section
+
+
 @pytest.mark.parametrize(
     ("code", "status"),
     [

@@ -1,7 +1,7 @@
 """A running gateway for tests of the HTTP contract, and clients that check every response against the spec."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
@@ -13,7 +13,7 @@ import jsonschema_rs
 from product_gateway import settings
 from product_gateway.auth import encryption, keys
 from product_gateway.db import merchants
-from product_gateway.db.database import open_database
+from product_gateway.db.database import Database, open_database
 from product_gateway.model.merchants import Platform
 from product_gateway.openapi import documents
 from tests.support.deployment import Deployment
@@ -40,16 +40,20 @@ class Gateway:
         self.url = url
         self._settings = settings.load(data_dir=deployment.folder / "var")
 
+    def database(self) -> AbstractContextManager[Database]:
+        """Open the gateway's database."""
+        return open_database(self.deployment.environment["PRODUCT_GATEWAY_DATABASE_URL"])
+
     def add(self, name: str, service: str = "http://127.0.0.1:1", token: str = SERVICE_TOKEN, **more: Any) -> None:
         """Add a merchant, by default with platform BYOP."""
         encrypted = encryption.Secrets(self._settings).encrypt(token)
         values = {"product_service_url": service, "product_service_token": encrypted, **more}
-        with open_database(self.deployment.environment["PRODUCT_GATEWAY_DATABASE_URL"]) as database:
+        with self.database() as database:
             database.call(merchants.add, name, values.pop("platform", Platform.BYOP), **values)
 
     def change(self, name: str, **values: Any) -> None:
         """Change a merchant."""
-        with open_database(self.deployment.environment["PRODUCT_GATEWAY_DATABASE_URL"]) as database:
+        with self.database() as database:
             database.call(merchants.update_merchant, name, **values)
 
     def token(self, merchant: str, *scopes: str) -> str:

@@ -46,7 +46,8 @@ def named(expression: str) -> Named:
 def exposed() -> dict[str, set[str]]:
     """Return each series name with its labels, of a process with some history."""
     metrics = Metrics()
-    metrics.set_queue_stats([ActiveSyncs(EntityType.PRODUCT, SyncStatus.QUEUED, 1, 2.0)], PendingDeliveries(1, 2.0))
+    queued = [ActiveSyncs(EntityType.PRODUCT, SyncStatus.QUEUED, 1, 2.0)]
+    metrics.set_queue_stats(queued, PendingDeliveries(1, 2.0), {EntityType.PRODUCT: 1})
     metrics.observe_request("getSync", 200, 0.1)
     found: dict[str, set[str]] = {"up": set()}
     for family in metrics.registry.collect():

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import event, make_url
+from sqlalchemy import event, literal, make_url, update
 
 from product_gateway.db import (
     admission,
@@ -22,9 +22,12 @@ from product_gateway.db import (
     catalog_removal,
     catalog_write,
     claims,
+    freshness,
     merchants,
     migrate,
     syncs,
+    tables,
+    types,
     webhooks,
 )
 from product_gateway.db.database import Database, open_database
@@ -55,12 +58,14 @@ def live(database: Database) -> None:
     _end_in_other_ways(database)
     for alone in (1, SYNCS_AT_ONCE):
         call(claims.has_claimable, alone)
+    _check_freshness(database)
     _tell(database)
     call(syncs.active)
     _read(database)
     while call(catalog_removal.delete_seen, "shop", 2):
         pass
     call(syncs.prune, -1.0, 200)
+    call(webhooks.prune, -1.0, 200)
     call(merchants.remove, "other")
     call(merchants.remove, "shop")
 
@@ -126,6 +131,23 @@ def _end_in_other_ways(database: Database) -> None:
     call(claims.claim, "worker", LEASE, 1, SYNCS_AT_ONCE)  # gives it up: WORKER_LOST
     call(enqueue, "shop", PRODUCT)
     call(claims.claim, "worker", LEASE, WORKERS_LOST, 1)  # where a merchant's syncs run one after the other
+
+
+def _check_freshness(database: Database) -> None:
+    call = database.call
+    call(freshness.put, "shop", {PRODUCT: 3600, COLLECTION: 30})
+    call(freshness.put, "shop", {PRODUCT: 86400})
+    call(freshness.of_merchant, "shop")
+    call(freshness.of_all)
+    ages = tables.max_ages
+    aged = update(ages).where(ages.c.merchant == "shop", ages.c.entity_type == COLLECTION)
+    earlier = types.now(literal(-3600))
+    call(lambda connection: connection.execute(aged.values(since=earlier, stale_after=earlier)))
+    call(freshness.has_due)
+    call(freshness.mark, 200)
+    call(freshness.count_stale)
+    call(freshness.stale, 8)
+    call(freshness.put, "shop", {PRODUCT: None})
 
 
 def _tell(database: Database) -> None:

@@ -21,6 +21,7 @@ from product_gateway.openapi.types import (
     SyncListResponse,
     SyncProblemsResponse,
     SyncResponse,
+    SyncStatusMeta,
     SyncStatusResponse,
 )
 from product_gateway.telemetry import tracing
@@ -73,7 +74,10 @@ class SyncHandlers:
             "updatedAt": rfc3339(state.updated_at),
             "numRecords": state.num_records,
         }
-        return Response({"data": status, "meta": {"sync": sync_body(latest)}})
+        meta: SyncStatusMeta = {"sync": sync_body(latest)}
+        if state.stale_after is not None:
+            meta |= {"fresh": latest.as_of < state.stale_after, "staleAfter": rfc3339(state.stale_after)}
+        return Response({"data": status, "meta": meta})
 
     async def list_syncs(
         self,

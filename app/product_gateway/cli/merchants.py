@@ -25,7 +25,16 @@ MaxRejected = Annotated[
     int | None,
     typer.Option(min=0, max=100, metavar="PERCENT", help="Largest share of rejected records of a successful sync."),
 ]
-WebhookUrl = Annotated[str | None, typer.Option(metavar="URL", help="URL that gets a message when a sync ends.")]
+MaxAge = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="TYPE=AGE",
+        help="Age after which a catalog is stale, such as PRODUCT=24h; 90m, 24h, 7d or off. May be repeated.",
+    ),
+]
+WebhookUrl = Annotated[
+    str | None, typer.Option(metavar="URL", help="URL that gets a message when a sync ends, or a catalog is stale.")
+]
 WebhookSecretFile = Annotated[
     Path | None,
     typer.Option(exists=True, dir_okay=False, metavar="FILE", help="File with the secret that signs messages: whsec_…"),
@@ -43,6 +52,7 @@ def add(
     product_service_token_file: ServiceTokenFile = None,
     currency: Currency = None,
     max_rejected_percent: MaxRejected = 10,
+    max_age: MaxAge = None,
     webhook_url: WebhookUrl = None,
     webhook_secret_file: WebhookSecretFile = None,
 ) -> None:
@@ -62,7 +72,8 @@ def add(
             max_rejected_percent=max_rejected_percent,
         )
         webhook = administration.webhook(settings, webhook_url, webhook_secret_file)
-        added = administration.add(database, name, platform, values, webhook)
+        ages = administration.max_ages(max_age or ())
+        added = administration.add(database, name, platform, values, webhook, ages)
         typer.echo(f"Added {added.name}.")
         if platform is Platform.BYOP and product_service_token_file is None:
             typer.echo(
@@ -76,13 +87,13 @@ def add(
 @app.command("list")
 def list_merchants(json: Json = False) -> None:
     """List merchants, one per line."""
-    from product_gateway.db import merchants
+    from product_gateway.db import freshness, merchants
     from product_gateway.merchants import administration
 
     with open_database() as (_, database):
-        found = database.call(merchants.list_all)
+        found, ages = database.call(merchants.list_all), database.call(freshness.of_all)
     if json:
-        typer.echo(dumps([administration.body(each) for each in found]))
+        typer.echo(dumps([administration.body(each, ages.get(each.name, {})) for each in found]))
     elif not found:
         typer.echo("There are no merchants. Add one: product-gateway merchant add MERCHANT --platform BYOP …", err=True)
     for each in () if json else found:
@@ -108,6 +119,7 @@ def update(
     product_service_token_file: ServiceTokenFile = None,
     currency: Currency = None,
     max_rejected_percent: MaxRejected = None,
+    max_age: MaxAge = None,
     webhook_url: WebhookUrl = None,
     webhook_secret_file: WebhookSecretFile = None,
     new_webhook_secret: Annotated[
@@ -138,7 +150,8 @@ def update(
         webhook = administration.webhook(
             settings, webhook_url, webhook_secret_file, new_secret=new_webhook_secret, off=no_webhook
         )
-        administration.update(database, name, values, webhook)
+        ages = administration.max_ages(max_age or ())
+        administration.update(database, name, values, webhook, ages)
         typer.echo(f"Updated {name}.")
         _set_webhook(database, name, webhook)
 

@@ -11,7 +11,7 @@ from product_gateway.db.admission import ADMISSION_COLUMNS, refusal_of
 from product_gateway.db.engines.dialects import PerDialect, ValuesTable
 from product_gateway.db.executor import autocommit
 from product_gateway.db.page_budget import MAX_PAGE_BYTES, fitting
-from product_gateway.db.tables import catalog_counts, catalog_records, merchants
+from product_gateway.db.tables import catalog_counts, catalog_records, max_ages, merchants
 from product_gateway.db.tables import syncs as sync_table
 from product_gateway.errors import GatewayError, RecordNotFound
 from product_gateway.model.catalog import CatalogPage, CatalogState, Record
@@ -33,11 +33,12 @@ def _make_select_states(dialect: str) -> Select[Any]:
         .scalar_subquery()
     )
     return (
-        select(*ADMISSION_COLUMNS, _counts.num_records, _counts.updated_at, *syncs.columns)
+        select(*ADMISSION_COLUMNS, _counts.num_records, _counts.updated_at, max_ages.c.seconds, *syncs.columns)
         .select_from(
             _by_type.tables[dialect]
             .outerjoin(merchants, merchants.c.name == merchant)
             .outerjoin(catalog_counts, (_counts.merchant == merchant) & (_counts.entity_type == entity_type))
+            .outerjoin(max_ages, (max_ages.c.merchant == merchant) & (max_ages.c.entity_type == entity_type))
             .outerjoin(sync_table, (sync_table.c.merchant == merchant) & (sync_table.c.id == latest))
         )
         .order_by(_by_type.place[dialect])
@@ -80,7 +81,10 @@ def states(connection: Connection, keys: Sequence[tuple[str, EntityType]]) -> li
     rows = connection.execute(_select_states[connection.dialect.name], _by_type.parameters(connection, keys)).all()
     return [
         refusal_of(row)
-        or (CatalogState(row.num_records or 0, row.updated_at), None if row.id is None else syncs.sync_of(row))
+        or (
+            CatalogState(row.num_records or 0, row.updated_at, row.seconds),
+            None if row.id is None else syncs.sync_of(row),
+        )
         for row in rows
     ]
 

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, or_, select, text, tuple_, union_all
 
-from product_gateway.db import catalog, catalog_removal, events, syncs, webhooks
+from product_gateway.db import catalog, catalog_removal, events, freshness, syncs, webhooks
 from product_gateway.db.admission import require_active
 from product_gateway.db.enqueue import enqueue
 from product_gateway.db.syncs import Place, columns, sync_of
@@ -18,13 +18,14 @@ from product_gateway.db.tables import catalog_counts, merchants, waits_since
 from product_gateway.db.tables import syncs as table
 from product_gateway.db.types import now
 from product_gateway.errors import SyncNotFound
-from product_gateway.model.catalog import RejectionGroup
+from product_gateway.model.catalog import RejectionGroup, StaleCatalog
 from product_gateway.model.syncs import ActiveSyncs, CatalogSize, EntityType, Sync, SyncEvent, SyncStatus
 from product_gateway.model.webhooks import Delivery
 
 MOST_ACTIVE = 50  # syncs on the overview; all others are in the list
 MOST_FAILURES = 500  # latest failures in which failure streaks are searched
 MOST_FAILING = 8  # failure streaks on the overview
+MOST_LAPSED = 8  # catalogs older than their max age, on the overview
 MOST_CATALOGS = 200  # oldest catalogs in which those of active merchants are searched
 MOST_STALE = 10  # catalogs on the overview
 
@@ -74,6 +75,8 @@ class Overview:
     stuck: list[SyncRow]
     failing: list[FailureStreak]
     failing_in_all: int
+    stale: list[StaleCatalog]
+    stale_in_all: int
     stalest: list[Freshness]
     as_of: datetime
 
@@ -165,7 +168,9 @@ def overview(connection: Connection) -> Overview:
     ]
     as_of = connection.execute(_now).scalar_one()
     stalest = [Freshness(row[0], EntityType(row[1]), row[2], row[3]) for row in connection.execute(_stalest)]
-    return Overview(groups, active[:MOST_ACTIVE], stuck, failing, len(streaks), stalest, as_of)
+    stale = freshness.stale(connection, MOST_LAPSED)
+    stale_in_all = sum(freshness.count_stale(connection).values()) if stale else 0
+    return Overview(groups, active[:MOST_ACTIVE], stuck, failing, len(streaks), stale, stale_in_all, stalest, as_of)
 
 
 def recent(

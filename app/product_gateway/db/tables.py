@@ -186,6 +186,22 @@ catalog_counts = sa.Table(
     sa.Index("ix_catalog_counts_updated_at", "updated_at", "merchant", "entity_type"),
 )
 
+# How old a catalog may become, where the operator has set it, and the lapse that its webhook was told about.
+max_ages = sa.Table(
+    "max_ages",
+    metadata,
+    sa.Column("merchant", MerchantName, sa.ForeignKey("merchants.name", ondelete="CASCADE"), primary_key=True),
+    sa.Column("entity_type", sa.String(16), primary_key=True),
+    sa.Column("seconds", sa.Integer, nullable=False),
+    sa.Column("since", Instant, nullable=False),  # the age of a catalog that was never published counts from it
+    # Not later than when the catalog becomes stale. A check moves it if the catalog was published since.
+    sa.Column("stale_after", Instant, nullable=False),
+    sa.Column("told", sa.Boolean, nullable=False, server_default=sa.text("false")),  # of the lapse at stale_after
+    sa.CheckConstraint("entity_type IN ('PRODUCT', 'COLLECTION')", name="entity_type"),
+    sa.CheckConstraint("seconds > 0", name="seconds"),
+    sa.Index("ix_max_ages_stale_after", "stale_after", "merchant", "entity_type"),
+)
+
 # One row, written by the readiness check: only a commit shows that the database works.
 readiness = sa.Table(
     "readiness",
@@ -218,14 +234,19 @@ webhooks = sa.Table(
     sa.Column("updated_at", Instant, nullable=False),
 )
 
-# One row for each message, written in the transaction that ends the sync, and deleted with the sync.
+# One row for each message, written in the transaction that ends the sync or finds the catalog stale. A message about a
+# sync is deleted with it.
 webhook_deliveries = sa.Table(
     "webhook_deliveries",
     metadata,
     sa.Column("merchant", MerchantName, primary_key=True),
     sa.Column("id", sa.Uuid, primary_key=True),
-    sa.Column("sync_id", sa.Uuid, nullable=False),
+    sa.Column("sync_id", sa.Uuid),
     sa.Column("event", sa.String(32), nullable=False),
+    # Of a catalog that is stale.
+    sa.Column("entity_type", sa.String(16)),
+    sa.Column("published_at", Instant),  # null if never
+    sa.Column("stale_after", Instant),
     sa.Column("status", sa.String(16), nullable=False),
     sa.Column("created_at", Instant, nullable=False),
     sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
@@ -236,13 +257,25 @@ webhook_deliveries = sa.Table(
     sa.Column("last_error", sa.Text),
     sa.Column("finished_at", Instant),
     sa.ForeignKeyConstraint(["merchant", "sync_id"], ["syncs.merchant", "syncs.id"], ondelete="CASCADE"),
-    sa.CheckConstraint("event IN ('sync.succeeded', 'sync.failed', 'sync.cancelled')", name="event"),
+    sa.CheckConstraint("event IN ('sync.succeeded', 'sync.failed', 'sync.cancelled', 'catalog.stale')", name="event"),
+    # A message is about a sync, or about a catalog.
+    sa.CheckConstraint("(event = 'catalog.stale') = (sync_id IS NULL)", name="sync"),
+    sa.CheckConstraint(
+        "(sync_id IS NULL) = (entity_type IS NOT NULL) AND (sync_id IS NULL) = (stale_after IS NOT NULL)",
+        name="catalog",
+    ),
     sa.CheckConstraint("status IN ('PENDING', 'DELIVERED', 'GIVEN_UP')", name="status"),
     # Only a pending message has a next attempt.
     sa.CheckConstraint("(status = 'PENDING') = (next_attempt_at IS NOT NULL)", name="next_attempt"),
     sa.CheckConstraint("(status = 'PENDING') = (finished_at IS NULL)", name="finished"),
-    # A sync ends once, so it has one message.
-    sa.Index("ux_webhook_deliveries_sync_event", "merchant", "sync_id", "event", unique=True),
+    # A sync ends once, so it has one message. Partial, so that no database takes it for a search by id.
+    sa.Index(
+        *("ux_webhook_deliveries_sync_event", "merchant", "sync_id", "event"),
+        unique=True,
+        info={WHERE: "sync_id IS NOT NULL"},
+    ),
+    # For pruning.
+    sa.Index("ix_webhook_deliveries_without_sync", "finished_at", info={WHERE: "sync_id IS NULL"}),
     # Of pending messages, for claims: the one that has been due longest, and the same of one merchant. For metrics: the
     # oldest one. Not "status = 'PENDING'": PostgreSQL takes few rows for pending until it has counted them, and sorts
     # them.

@@ -7,6 +7,7 @@ from sqlalchemy import DateTime, String, TypeDecorator
 from sqlalchemy.engine import Dialect
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.expression import ColumnElement
+from sqlalchemy.sql.functions import FunctionElement
 
 
 class Instant(TypeDecorator[datetime]):
@@ -50,6 +51,25 @@ def _now_postgresql(element: now, compiler: Any, **kwargs: Any) -> str:
 def _now_sqlite(element: now, compiler: Any, **kwargs: Any) -> str:
     later = "" if element.seconds is None else f", {compiler.process(element.seconds, **kwargs)} || ' seconds'"
     return f"strftime('%Y-%m-%d %H:%M:%f000', 'now'{later})"
+
+
+class later(FunctionElement[datetime]):  # noqa: N801 - used like a function of SQL
+    """The instant of the first argument, plus the seconds of the second."""
+
+    inherit_cache = True
+    type = Instant()
+
+
+@compiles(later, "postgresql")
+def _later_postgresql(element: later, compiler: Any, **kwargs: Any) -> str:
+    instant, seconds = (compiler.process(each, **kwargs) for each in element.clauses)
+    return f"({instant} + make_interval(secs => {seconds}))"
+
+
+@compiles(later, "sqlite")
+def _later_sqlite(element: later, compiler: Any, **kwargs: Any) -> str:
+    instant, seconds = (compiler.process(each, **kwargs) for each in element.clauses)
+    return f"strftime('%Y-%m-%d %H:%M:%f000', {instant}, {seconds} || ' seconds')"
 
 
 # Ordered by code point on both databases, as the cursors of the catalog require.

@@ -4,7 +4,7 @@ A claim moves the time of the next attempt to the end of its lease. If the worke
 attempt then. The result of an attempt is recorded only if it is still the latest attempt.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -13,7 +13,8 @@ from uuid_utils.compat import uuid7
 
 from product_gateway.db.tables import webhook_deliveries, webhooks
 from product_gateway.db.types import now
-from product_gateway.model.syncs import SyncStatus
+from product_gateway.model.catalog import StaleCatalog
+from product_gateway.model.syncs import EntityType, SyncStatus
 from product_gateway.model.webhooks import Delivery, DeliveryStatus, PendingDeliveries, Webhook
 
 EVENTS = {
@@ -21,6 +22,7 @@ EVENTS = {
     SyncStatus.FAILED: "sync.failed",
     SyncStatus.CANCELLED: "sync.cancelled",
 }
+CATALOG_STALE = "catalog.stale"
 TURNED_OFF = "The webhook was turned off before this was delivered."
 DUE_LOOKED_AT = 50  # messages that a claim reads before it searches by merchant
 MOST_COUNTED = 10_000
@@ -29,11 +31,10 @@ OVERLAP_SECONDS = 24 * 3600.0  # messages are signed with the previous secret, t
 
 
 class Message(NamedTuple):
-    """Identifies a row: see _is_message."""
+    """The key of a row."""
 
     merchant: str
     id: UUID
-    sync_id: UUID
 
 
 _select_one = sa.select(webhooks, (webhooks.c.previous_secret_until > now()).label("overlaps")).where(
@@ -45,22 +46,21 @@ _is_pending = _deliveries.status == sa.text("'PENDING'")
 _is_on = webhooks.c.gone_at.is_(None)
 
 
-def _is_message(merchant: Any, message: Any, sync_id: Any) -> sa.ColumnElement[bool]:
-    # By id and sync: without statistics PostgreSQL may choose either index, and must not read all rows of the merchant.
-    return sa.and_(_deliveries.merchant == merchant, _deliveries.id == message, _deliveries.sync_id == sync_id)
+def _is_message(merchant: Any, message: Any) -> sa.ColumnElement[bool]:
+    return sa.and_(_deliveries.merchant == merchant, _deliveries.id == message)
 
 
 # Evaluated once: PostgreSQL uses an index for a comparison with this, but not with clock_timestamp() itself.
 _now_once = sa.select(now()).scalar_subquery()
 _due_longest = (
-    sa.select(_deliveries.merchant, _deliveries.id, _deliveries.sync_id)
+    sa.select(_deliveries.merchant, _deliveries.id)
     .where(_deliveries.next_attempt_at <= _now_once)
     .order_by(_deliveries.next_attempt_at)
     .limit(DUE_LOOKED_AT)
 )
 _lock = (
     sa.select((_is_pending & (_deliveries.next_attempt_at <= now())).label("is_due"))
-    .where(_is_message(sa.bindparam("merchant"), sa.bindparam("id"), sa.bindparam("sync_id")))
+    .where(_is_message(sa.bindparam("merchant"), sa.bindparam("id")))
     .with_for_update(skip_locked=True)
 )
 
@@ -70,7 +70,7 @@ def _select_due_of_each() -> sa.Select[Any]:
 
     In the order of the index, the first row after a merchant's rows is the next merchant's earliest message.
     """
-    read = (_deliveries.merchant, _deliveries.id, _deliveries.sync_id, _deliveries.next_attempt_at)
+    read = (_deliveries.merchant, _deliveries.id, _deliveries.next_attempt_at)
 
     def first(*conditions: sa.ColumnElement[bool]) -> list[sa.ColumnElement[Any]]:
         here = (_deliveries.next_attempt_at.is_not(None), *conditions)
@@ -83,7 +83,7 @@ def _select_due_of_each() -> sa.Select[Any]:
     following = first(_deliveries.merchant > earliest.c.merchant)
     earliest = earliest.union_all(sa.select(*following).where(earliest.c.merchant.is_not(None)))
     return (
-        sa.select(earliest.c.merchant, earliest.c.id, earliest.c.sync_id)
+        sa.select(earliest.c.merchant, earliest.c.id)
         .where(earliest.c.next_attempt_at <= _now_once)
         .order_by(earliest.c.next_attempt_at)
     )
@@ -102,17 +102,24 @@ _oldest_pending = (
     .subquery()
 )
 _count_pending = sa.select(sa.func.count(), sa.func.min(_oldest_pending.c.created_at), now())
-_enqueue = sa.insert(webhook_deliveries).from_select(
-    ["merchant", "id", "sync_id", "event", "status", "created_at", "next_attempt_at"],
-    sa.select(
-        webhooks.c.merchant,
-        sa.bindparam("d", type_=sa.Uuid),
-        sa.bindparam("i", type_=sa.Uuid),
-        sa.bindparam("e", type_=_deliveries.event.type),
-        sa.literal("PENDING", _deliveries.status.type),
-        now(),
-        now(),
-    ).where(webhooks.c.merchant == sa.bindparam("m"), _is_on),
+
+
+def _make_enqueue(*names: str) -> sa.Insert:
+    """Insert a message with these columns, which are the parameters, if the merchant `m` has a webhook."""
+    values = (sa.bindparam(name, type_=_deliveries[name].type) for name in names)
+    pending = sa.literal("PENDING", _deliveries.status.type)
+    return sa.insert(webhook_deliveries).from_select(
+        ["merchant", *names, "status", "created_at", "next_attempt_at"],
+        sa.select(webhooks.c.merchant, *values, pending, now(), now()).where(
+            webhooks.c.merchant == sa.bindparam("m"), _is_on
+        ),
+    )
+
+
+_enqueue = _make_enqueue("id", "sync_id", "event")
+_enqueue_stale = _make_enqueue("id", "event", "entity_type", "published_at", "stale_after")
+_select_old = sa.select(_deliveries.merchant, _deliveries.id).where(
+    _deliveries.sync_id.is_(None), _deliveries.finished_at < sa.select(now(sa.bindparam("age"))).scalar_subquery()
 )
 
 
@@ -149,7 +156,26 @@ def remove(connection: sa.Connection, merchant: str) -> None:
 
 def enqueue_delivery(connection: sa.Connection, merchant: str, sync_id: UUID, status: SyncStatus) -> None:
     """Nothing -> PENDING, if the merchant has a webhook. Call it in the transaction that ends the sync."""
-    connection.execute(_enqueue, {"m": merchant, "d": uuid7(), "i": sync_id, "e": EVENTS[status]})
+    connection.execute(_enqueue, {"m": merchant, "id": uuid7(), "sync_id": sync_id, "event": EVENTS[status]})
+
+
+def enqueue_stale(connection: sa.Connection, found: Sequence[StaleCatalog]) -> None:
+    """Nothing -> PENDING for each catalog whose merchant has a webhook, in the transaction that marks the lapses."""
+    names = ("entity_type", "published_at", "stale_after")
+    rows = [
+        {"m": each.merchant, "id": uuid7(), "event": CATALOG_STALE} | {name: getattr(each, name) for name in names}
+        for each in found
+    ]
+    if rows:
+        connection.execute(_enqueue_stale, rows)
+
+
+def prune(connection: sa.Connection, days: float, limit: int) -> int:
+    """DELIVERED or GIVEN_UP -> deleted: at most `limit` messages about no sync that ended more than `days` ago."""
+    old = connection.execute(_select_old.limit(limit), {"age": -days * 86400}).all()
+    for each in old:
+        connection.execute(sa.delete(webhook_deliveries).where(_is_message(*each)))
+    return len(old)
 
 
 def has_due(connection: sa.Connection, busy: Collection[str]) -> bool:
@@ -257,7 +283,7 @@ def _record(
     wait: float | None = None,
     **values: Any,
 ) -> bool:
-    here = _is_message(delivery.merchant, delivery.id, delivery.sync_id)
+    here = _is_message(delivery.merchant, delivery.id)
     latest_attempt = here & (_deliveries.attempts == delivery.attempts) & _is_pending
     change = (
         sa.update(webhook_deliveries).where(latest_attempt).values(last_status=answered, last_error=error, **values)
@@ -273,4 +299,6 @@ def _give_up_all(connection: sa.Connection, merchant: str, why: str) -> None:
 
 def _delivery(row: sa.Row[Any]) -> Delivery:
     values = row._asdict()
-    return Delivery(**{**values, "status": DeliveryStatus(values["status"])})
+    about = values["entity_type"]
+    enums = {"status": DeliveryStatus(values["status"]), "entity_type": about and EntityType(about)}
+    return Delivery(**{**values, **enums})

@@ -4,16 +4,18 @@ import base64
 import binascii
 import re
 import secrets
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from product_gateway.auth.encryption import Secrets
 from product_gateway.auth.keys import merchant_name
-from product_gateway.db import catalog, catalog_removal, encrypted, merchants, syncs, webhooks
+from product_gateway.db import catalog, catalog_removal, encrypted, freshness, merchants, syncs, webhooks
 from product_gateway.db.database import Database
 from product_gateway.errors import SettingsError
 from product_gateway.merchants.currencies import CODES
+from product_gateway.model.catalog import MaxAge
 from product_gateway.model.merchants import Merchant, Platform
 from product_gateway.model.syncs import EntityType, Sync
 from product_gateway.model.webhooks import Delivery, DeliveryStatus
@@ -24,9 +26,12 @@ from product_gateway.telemetry.visible_text import visible
 PRUNED_AT_ONCE = 200  # syncs of one transaction
 SECRET_BYTES = range(24, 65)  # of a webhook (Standard Webhooks, "Signature scheme")
 DELIVERIES_SHOWN = 5
+AGE_UNITS = {"d": 86400, "h": 3600, "m": 60}
+LONGEST_AGE = 3650 * 86400
 PERMISSION = "PRODUCT_GATEWAY_ALLOW_PRIVATE_ADDRESSES=true"
 
 Values = dict[str, Any]
+Ages = Mapping[EntityType, int | None]  # seconds, None to remove a max age
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +56,30 @@ def validated(settings: Settings, url: str | None, token_file: Path | None, **co
     if "currency" in values and values["currency"] not in CODES:
         raise SettingsError(f"{values['currency']!r} is not a currency. Give its code of ISO 4217, such as GBP.")
     return values
+
+
+def max_ages(given: Iterable[str]) -> dict[EntityType, int | None]:
+    """Return the seconds for each entity type, None to remove a max age. Raises SettingsError."""
+    found: dict[EntityType, int | None] = {}
+    for each in given:
+        fits = re.fullmatch(r"(PRODUCT|COLLECTION)=(?:(\d{1,7})([dhm])|off)", each, re.IGNORECASE | re.ASCII)
+        seconds = int(fits[2]) * AGE_UNITS[fits[3].lower()] if fits and fits[2] else None
+        if fits is None or (seconds is not None and not 0 < seconds <= LONGEST_AGE):
+            raise SettingsError(
+                f"--max-age {each!r}: give an entity type and an age, such as PRODUCT=90m, PRODUCT=24h or "
+                "COLLECTION=7d, from 1m to 3650d. PRODUCT=off removes the max age."
+            )
+        entity_type = EntityType(fits[1].upper())
+        if entity_type in found:
+            raise SettingsError(f"--max-age has two values for {entity_type}. Give one.")
+        found[entity_type] = seconds
+    return found
+
+
+def age_as_text(seconds: int) -> str:
+    """Return the age in the form of --max-age."""
+    unit, length = next((unit, length) for unit, length in AGE_UNITS.items() if seconds % length == 0)
+    return f"{seconds // length}{unit}"
 
 
 def webhook(
@@ -88,26 +117,37 @@ def set_webhook(database: Database, name: str, change: WebhookChange) -> str | N
 
 
 def add(
-    database: Database, name: str, platform: Platform, values: Values, webhook: WebhookChange | None = None
+    database: Database,
+    name: str,
+    platform: Platform,
+    values: Values,
+    webhook: WebhookChange | None = None,
+    ages: Ages | None = None,
 ) -> Merchant:
     """Add a merchant; the caller sets the webhook afterwards. Contacts nothing. Raises SettingsError."""
     if webhook is not None and "url" not in webhook.values:
         raise SettingsError(f"{name} has no webhook yet: add --webhook-url.")
     if platform is Platform.BYOP and "product_service_url" not in values:
         raise SettingsError("A merchant who brings their own platform needs --product-service-url.")
-    return database.call(merchants.add, merchant_name(name), platform, **values)
+    added = database.call(merchants.add, merchant_name(name), platform, **values)
+    if ages:
+        database.call(freshness.put, name, ages)
+    return added
 
 
-def update(database: Database, name: str, values: Values, webhook: WebhookChange | None = None) -> Merchant:
+def update(
+    database: Database, name: str, values: Values, webhook: WebhookChange | None = None, ages: Ages | None = None
+) -> Merchant:
     """Change a merchant; the caller sets the webhook afterwards. Raises SettingsError."""
-    if not values and webhook is None:
+    if not values and not ages and webhook is None:
         raise SettingsError("Nothing to change: name at least one of the options, which --help shows.")
     wants_one = webhook is not None and not webhook.off and "url" not in webhook.values
     if wants_one and database.call(webhooks.find, name) is None:
         raise SettingsError(f"{name} has no webhook yet: add --webhook-url.")
-    if not values:
-        return database.call(merchants.get, name)
-    return database.call(merchants.update_merchant, name, **values)
+    changed = database.call(merchants.update_merchant, name, **values) if values else database.call(merchants.get, name)
+    if ages:
+        database.call(freshness.put, name, ages)
+    return changed
 
 
 def allow_mass_deletion(database: Database, name: str, entity_type: EntityType) -> None:
@@ -136,16 +176,18 @@ def reencrypt(settings: Settings, database: Database) -> tuple[int, int, list[st
 
 
 def prune(settings: Settings, database: Database) -> int:
-    """Delete syncs older than their retention; return their number."""
+    """Delete syncs and messages older than their retention; return the number of syncs."""
     dropped = 0
     days, cancelled_days = settings.retention_days, settings.cancelled_retention_days
     while found := database.call(syncs.prune, days, PRUNED_AT_ONCE, cancelled_days):
         dropped += found
+    while database.call(webhooks.prune, days, PRUNED_AT_ONCE):
+        pass
     return dropped
 
 
-def body(merchant: Merchant) -> dict[str, Any]:
-    """Return the merchant for JSON, without secrets."""
+def body(merchant: Merchant, ages: Mapping[EntityType, int]) -> dict[str, Any]:
+    """Return the merchant with its max ages in seconds for JSON, without secrets."""
     return {
         "name": merchant.name,
         "platform": merchant.platform,
@@ -154,6 +196,7 @@ def body(merchant: Merchant) -> dict[str, Any]:
         "hasProductServiceToken": merchant.product_service_token is not None,
         "currency": merchant.currency,
         "maxRejectedPercent": merchant.max_rejected_percent,
+        "maxAgeSeconds": {entity_type: ages.get(entity_type) for entity_type in EntityType},
         "createdAt": rfc3339(merchant.created_at),
     }
 
@@ -164,6 +207,7 @@ class Description:
 
     merchant: Merchant
     catalogs: list[tuple[EntityType, int, int, Sync | None]]  # records and bytes
+    ages: dict[EntityType, MaxAge]
     webhook: str | None
     deliveries: list[Delivery]
 
@@ -175,19 +219,27 @@ class Description:
         for entity_type, size in database.call(catalog.sizes, name).items():
             state, latest = database.call(catalog.state_and_latest_sync, name, entity_type)
             catalogs.append((entity_type, state.num_records, size.bytes, latest))
+        ages = database.call(freshness.of_merchant, name)
         deliveries = database.call(webhooks.latest, name, DELIVERIES_SHOWN)
-        return cls(merchant, catalogs, _described_webhook(database, name), deliveries)
+        return cls(merchant, catalogs, ages, _described_webhook(database, name), deliveries)
 
     def body(self) -> dict[str, Any]:
         """Return the description for JSON."""
         found = {
-            entity_type: {"records": records, "bytes": size, "latestSync": latest and sync_body(latest)}
+            entity_type: {
+                "records": records,
+                "bytes": size,
+                "latestSync": latest and sync_body(latest),
+                "staleAfter": rfc3339(self.ages[entity_type].stale_after) if entity_type in self.ages else None,
+                "stale": entity_type in self.ages and self.ages[entity_type].is_stale,
+            }
             for entity_type, records, size, latest in self.catalogs
         }
         told = [
             {
                 "id": str(each.id),
-                "syncId": str(each.sync_id),
+                "syncId": each.sync_id and str(each.sync_id),
+                "entityType": each.entity_type,
                 "type": each.event,
                 "status": each.status,
                 "attempts": each.attempts,
@@ -196,7 +248,8 @@ class Description:
             }
             for each in self.deliveries
         ]
-        return {**body(self.merchant), "catalog": found, "webhook": self.webhook, "messages": told}
+        ages = {entity_type: age.seconds for entity_type, age in self.ages.items()}
+        return {**body(self.merchant, ages), "catalog": found, "webhook": self.webhook, "messages": told}
 
     def text(self) -> str:
         """Return the description in lines."""
@@ -216,6 +269,9 @@ class Description:
             lines.append((f"{entity_type.lower()}s", f"{records} ({size / 1_000_000:.1f} MB), {last}"))
             if latest is not None and latest.failure_code is not None:
                 lines.append(("  failure", f"{latest.failure_code}: {latest.failure_detail}"))
+            if (age := self.ages.get(entity_type)) is not None:
+                stale = f"{'stale since' if age.is_stale else 'stale after'} {age.stale_after:%Y-%m-%d %H:%M:%S} UTC"
+                lines.append(("  max age", f"{age_as_text(age.seconds)}, {stale}"))
         lines.append(("webhook", self.webhook or "-"))
         lines += [("  message", _described(each)) for each in self.deliveries]
         return "\n".join(f"{label:16}{visible(str(value))}" for label, value in lines)
@@ -238,7 +294,7 @@ def without_query(url: str) -> str:
 
 def _described(delivery: Delivery) -> str:
     attempts = f"{delivery.attempts} attempt{'' if delivery.attempts == 1 else 's'}"
-    told = f"{delivery.event} of {delivery.sync_id}: {delivery.status} after {attempts}"
+    told = f"{delivery.event} of {delivery.sync_id or delivery.entity_type}: {delivery.status} after {attempts}"
     text = f"{delivery.created_at:%Y-%m-%d %H:%M:%S} {told}"
     if delivery.next_attempt_at is not None:
         text += f", next {delivery.next_attempt_at:%Y-%m-%d %H:%M:%S}"

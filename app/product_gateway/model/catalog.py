@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
+
+from product_gateway.model.syncs import EntityType, Sync
 
 DIGEST_BYTES = 20
 
@@ -86,10 +88,39 @@ class RejectionGroup:
 
 @dataclass(frozen=True, slots=True)
 class CatalogState:
-    """The number of records now, and when the last successful sync finished."""
+    """The number of records now, and when the last successful sync finished. `max_age` is in seconds."""
 
     num_records: int
     updated_at: datetime | None
+    max_age: int | None = None
+
+    @property
+    def stale_after(self) -> datetime | None:
+        """When the catalog becomes stale; None without a max age, or before the first successful sync."""
+        if self.updated_at is None or self.max_age is None:
+            return None
+        return self.updated_at + timedelta(seconds=self.max_age)
+
+
+@dataclass(frozen=True, slots=True)
+class MaxAge:
+    """How old a merchant's catalog of one entity type may become, and whether it is older."""
+
+    seconds: int
+    stale_after: datetime
+    is_stale: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StaleCatalog:
+    """A catalog that was not published within its max age. `published_at` is None if it never was."""
+
+    merchant: str
+    entity_type: EntityType
+    max_age: int
+    published_at: datetime | None
+    stale_after: datetime
+    latest: Sync | None = None
 
 
 @dataclass(frozen=True, slots=True)

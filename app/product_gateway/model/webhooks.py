@@ -5,6 +5,8 @@ from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
+from product_gateway.model.syncs import EntityType
+
 
 class DeliveryStatus(StrEnum):
     """The state of a message: PENDING (through any number of attempts) -> DELIVERED or GIVEN_UP."""
@@ -16,7 +18,9 @@ class DeliveryStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Webhook:
-    """A merchant's receiver for messages about ended syncs. The secrets are encrypted. The URL may contain a secret.
+    """A merchant's receiver for messages about ended syncs and stale catalogs.
+
+    The secrets are encrypted. The URL may contain a secret.
 
     Until `previous_secret_until`, messages are signed with both secrets. `gone_at` is when the receiver answered 410;
     the webhook is disabled from then on until it is registered again.
@@ -31,16 +35,20 @@ class Webhook:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A message about an ended sync. `id` is its `webhook-id`, the same for each attempt.
+    """A message about an ended sync or a stale catalog. `id` is its `webhook-id`, the same for each attempt.
 
-    `last_status` is the HTTP status of the last attempt, None without a response. `as_of` is the database's time when
-    the row was read.
+    A message about a sync has `sync_id`. One about a catalog has `entity_type`, `published_at` (None if it never was
+    published) and `stale_after`. `last_status` is the HTTP status of the last attempt, None without a response. `as_of`
+    is the database's time when the row was read.
     """
 
     merchant: str
     id: UUID
-    sync_id: UUID
+    sync_id: UUID | None
     event: str
+    entity_type: EntityType | None
+    published_at: datetime | None
+    stale_after: datetime | None
     status: DeliveryStatus
     created_at: datetime
     attempts: int

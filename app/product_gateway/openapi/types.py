@@ -35,6 +35,13 @@ class SyncWarning(TypedDict):
     detail: str
 
 
+class CatalogStaleEventData(TypedDict):
+    merchant: str
+    entityType: Literal["PRODUCT", "COLLECTION"]
+    updatedAt: str | None
+    staleAfter: str
+
+
 class TestEventData(TypedDict):
     merchant: str
 
@@ -178,6 +185,12 @@ class SyncEvent(TypedDict):
     data: SyncEventData
 
 
+class CatalogStaleEvent(TypedDict):
+    type: Literal["catalog.stale"]
+    timestamp: str
+    data: CatalogStaleEventData
+
+
 class TestEvent(TypedDict):
     type: Literal["webhook.test"]
     timestamp: str
@@ -196,6 +209,8 @@ class SyncListResponse(TypedDict):
 
 class SyncStatusMeta(TypedDict):
     sync: NotRequired[Sync]
+    fresh: NotRequired[bool]
+    staleAfter: NotRequired[str]
 
 
 class SyncStatusResponse(TypedDict):

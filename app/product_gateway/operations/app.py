@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from product_gateway.api.app import QUIET, SECONDS_FOR_THE_DATABASE
 from product_gateway.api.error_responses import describe_error
 from product_gateway.api.health import HealthHandlers
-from product_gateway.db import syncs
+from product_gateway.db import freshness, syncs
 from product_gateway.db.database import Database, connect
 from product_gateway.db.single_flight import SingleFlight
 from product_gateway.http.middleware.request_context import RequestContextMiddleware
@@ -112,7 +112,8 @@ class MetricsHandlers:
     async def _read_queue_stats(self) -> None:
         self._database.start_deadline()
         try:
-            self._metrics.set_queue_stats(*await self._database.read(syncs.unfinished))
+            unfinished = await self._database.read(syncs.unfinished)
+            self._metrics.set_queue_stats(*unfinished, await self._database.read(freshness.count_stale))
             self._queue_loop.progressed()
         except Exception as error:  # noqa: BLE001 - logged by `failed`; the other metrics are still exposed
             self._queue_loop.failed(error)

@@ -1,8 +1,8 @@
-"""Pruning: delete the syncs that are older than the retention period, once an hour."""
+"""Pruning: delete the syncs and messages that are older than the retention period, once an hour."""
 
 import asyncio
 
-from product_gateway.db import syncs
+from product_gateway.db import syncs, webhooks
 from product_gateway.db.database import Database
 from product_gateway.settings import Settings
 from product_gateway.supervisor import Loop
@@ -16,6 +16,8 @@ async def prune_loop(settings: Settings, database: Database, loop: Loop) -> None
     while True:
         days, cancelled_days = settings.retention_days, settings.cancelled_retention_days
         while await database.write(syncs.prune, days, PRUNED_AT_ONCE, cancelled_days):
+            loop.progressed()
+        while await database.write(webhooks.prune, days, PRUNED_AT_ONCE):
             loop.progressed()
         loop.progressed()
         with loop.idle():

@@ -16,6 +16,7 @@ from product_gateway.http_client.client import HttpClient
 from product_gateway.model.syncs import Claim, EntityType, SyncStatus
 from product_gateway.settings import Settings
 from product_gateway.supervisor import Loop, Supervisor
+from product_gateway.sync.freshness import freshness_loop
 from product_gateway.sync.heartbeat import Heartbeat
 from product_gateway.sync.pruning import prune_loop
 from product_gateway.sync.pull import Pull, Turn
@@ -51,12 +52,14 @@ class Worker:
         keep = self._supervisor.keep
         prune = partial(prune_loop, self._settings, self._database)
         pruning = asyncio.create_task(keep(metrics.PRUNING, prune, away="Pruning waits until the database is back"))
+        away = "Stale catalogs are not looked for until the database is back"
+        checking = asyncio.create_task(keep(metrics.FRESHNESS, partial(freshness_loop, self._database), away=away))
         stopping: asyncio.Task[object] = asyncio.create_task(stop.wait())
         try:
             away = "Syncs are not looked for until the database is back"
             await keep(metrics.CLAIMS, partial(self._claim_loop, stopping), stop=stop, away=away)
         finally:
-            tasks = (pruning, stopping, *self._running)
+            tasks = (pruning, checking, stopping, *self._running)
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)

@@ -4,7 +4,7 @@ Label values come from fixed lists (operations, statuses, entity types, failure 
 clients cannot create series. docs/operations/README.md lists the same names.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from platform import python_version
 
@@ -28,7 +28,8 @@ DELIVERED, RETRIED, GIVEN_UP = "delivered", "retried", "given_up"
 # Background loops, the values of the label `loop`.
 WORKER, CLAIMS, HEARTBEATS, SYNCS, DELIVERIES = "worker", "claims", "heartbeats", "syncs", "deliveries"
 PRUNING, LONG_POLLS, MONITOR, QUEUE_METRICS = "pruning", "long_polls", "monitor", "queue_metrics"
-LOOPS = (WORKER, CLAIMS, HEARTBEATS, SYNCS, DELIVERIES, PRUNING, LONG_POLLS, MONITOR, QUEUE_METRICS)
+FRESHNESS = "freshness"
+LOOPS = (WORKER, CLAIMS, HEARTBEATS, SYNCS, DELIVERIES, PRUNING, FRESHNESS, LONG_POLLS, MONITOR, QUEUE_METRICS)
 REQUEST_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 SYNC_SECONDS = (0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200)
 
@@ -142,9 +143,14 @@ class Metrics:
         if seconds is not None:
             self._sync_seconds.labels(entity_type.value).observe(seconds)
 
-    def set_queue_stats(self, syncs: Sequence[ActiveSyncs] | None, deliveries: PendingDeliveries | None = None) -> None:
-        """Set the queued and active syncs and pending deliveries; None if the database does not answer."""
-        self._queue.syncs, self._queue.deliveries = syncs, deliveries
+    def set_queue_stats(
+        self,
+        syncs: Sequence[ActiveSyncs] | None,
+        deliveries: PendingDeliveries | None = None,
+        stale: Mapping[EntityType, int] | None = None,
+    ) -> None:
+        """Set the active syncs, pending deliveries and numbers of stale catalogs; None without a database."""
+        self._queue.syncs, self._queue.deliveries, self._queue.stale = syncs, deliveries, stale
 
     def exposition(self) -> bytes:
         return generate_latest(self.registry)
@@ -155,6 +161,7 @@ class _Queue(Collector):
 
     syncs: Sequence[ActiveSyncs] | None = None
     deliveries: PendingDeliveries | None = None
+    stale: Mapping[EntityType, int] | None = None
 
     def collect(self) -> Iterable[Metric]:
         """Called by the registry at each scrape."""
@@ -194,6 +201,12 @@ class _Queue(Collector):
                 "How long ago the sync ended whose message to a webhook waits longest; 0 where none waits.",
                 self.deliveries.oldest_seconds,
             )
+        if self.stale is not None:
+            meaning = "Catalogs that were not published within their max age, of all merchants; counted up to 10,000."
+            stale = GaugeMetricFamily("product_gateway_catalogs_stale", meaning, labels=("entity_type",))
+            for entity_type, number in self.stale.items():
+                stale.add_metric((entity_type.value,), number)
+            yield stale
 
 
 def _gauge(name: str, meaning: str, value: float) -> GaugeMetricFamily:

@@ -21,7 +21,7 @@ from product_gateway.settings import Settings
 from product_gateway.supervisor import Loop, Supervisor
 from product_gateway.telemetry import logs, metrics
 from product_gateway.telemetry.metrics import DELIVERED, GIVEN_UP, RETRIED, Metrics
-from product_gateway.webhooks.signing import payload, signature_headers
+from product_gateway.webhooks.signing import payload, signature_headers, stale_payload
 
 logger = logging.getLogger(__name__)
 
@@ -93,7 +93,8 @@ class WebhookDispatcher:
 
     async def _deliver(self, delivery: Delivery, webhook: Webhook) -> None:
         # These values appear in every log line of this task.
-        logs.bind(sync_id=str(delivery.sync_id), merchant=delivery.merchant, webhook_id=str(delivery.id))
+        about = {"entity_type": delivery.entity_type} if delivery.sync_id is None else {"sync_id": delivery.sync_id}
+        logs.bind(merchant=delivery.merchant, webhook_id=str(delivery.id), **{k: str(v) for k, v in about.items()})
         try:
             await self._record(delivery, webhook, await self._attempt(delivery, webhook))
         except asyncio.CancelledError:
@@ -108,6 +109,8 @@ class WebhookDispatcher:
             logger.exception("A delivery met an unexpected error. It is repeated when its lease expires.")
 
     async def _attempt(self, delivery: Delivery, webhook: Webhook) -> AttemptResult:
+        if delivery.sync_id is None:
+            return await self.send(webhook, str(delivery.id), stale_payload(delivery))
         sync = await self.database.read(syncs.get, delivery.merchant, delivery.sync_id)
         return await self.send(webhook, str(delivery.id), payload(delivery.event, sync))
 

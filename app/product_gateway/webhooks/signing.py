@@ -7,6 +7,7 @@ import orjson
 from standardwebhooks import Webhook as Signer
 
 from product_gateway.model.syncs import Sync
+from product_gateway.model.webhooks import Delivery
 from product_gateway.openapi.bodies import rfc3339, sync_body
 
 
@@ -15,6 +16,17 @@ def payload(event: str, sync: Sync) -> bytes:
     ended = sync.finished_at or sync.as_of  # a table constraint: a sync that has ended has `finished_at`
     data = {**sync_body(sync), "merchant": sync.merchant}
     return orjson.dumps({"type": event, "timestamp": rfc3339(ended), "data": data})
+
+
+def stale_payload(delivery: Delivery) -> bytes:
+    """Return the body of a message about a stale catalog (CatalogStaleEvent in the spec)."""
+    data = {
+        "merchant": delivery.merchant,
+        "entityType": delivery.entity_type,
+        "updatedAt": delivery.published_at and rfc3339(delivery.published_at),
+        "staleAfter": delivery.stale_after and rfc3339(delivery.stale_after),
+    }
+    return orjson.dumps({"type": delivery.event, "timestamp": rfc3339(delivery.created_at), "data": data})
 
 
 def test_payload(merchant: str) -> bytes:

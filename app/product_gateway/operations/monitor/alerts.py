@@ -1,9 +1,10 @@
-"""Alerts and their remedies: a queue without a worker, stuck syncs, and merchants whose syncs fail."""
+"""Alerts and their remedies: a queue without a worker, stuck syncs, failing syncs, and stale catalogs."""
 
 from datetime import datetime, timedelta
 from typing import Any
 
 from product_gateway.db.monitor import FailureStreak, Overview, SyncRow
+from product_gateway.model.catalog import StaleCatalog
 from product_gateway.model.syncs import Sync, SyncStatus
 from product_gateway.openapi.bodies import rfc3339
 from product_gateway.operations.monitor import remedies
@@ -16,7 +17,8 @@ WORKER = "product-gateway worker"
 
 def alerts(found: Overview) -> list[dict[str, Any]]:
     """The most urgent first: what holds up everybody, then what is stuck, then what failed last."""
-    return [*_queue(found), *(_stuck(each) for each in found.stuck), *(_failing(each) for each in found.failing)]
+    concerning_one = (*map(_stuck, found.stuck), *map(_failing, found.failing))
+    return [*_queue(found), *concerning_one, *(_stale(each, found.as_of) for each in found.stale)]
 
 
 def ago(seconds: float) -> str:
@@ -64,6 +66,16 @@ def _failing(failing: FailureStreak) -> dict[str, Any]:
     headline = f"{sync.entity_type} failed{times} {ago((sync.as_of - ended).total_seconds())} ago"
     alert = _alert("SYNC_FAILED", failing.since, headline, remedies.about(sync), sync)
     return {**alert, "times": failing.times, "runsAgain": failing.runs_again}
+
+
+def _stale(catalog: StaleCatalog, as_of: datetime) -> dict[str, Any]:
+    """A catalog that was not published in time, with the reason: what became of its latest sync."""
+    at = catalog.published_at
+    published = "was never published" if at is None else f"was published {ago((as_of - at).total_seconds())} ago"
+    headline = f"{catalog.entity_type} is stale: it {published}, and its max age is {ago(catalog.max_age)}"
+    alert = _alert("CATALOG_STALE", catalog.stale_after, headline, remedies.of_stale(catalog), catalog.latest)
+    is_active = catalog.latest is not None and catalog.latest.is_active
+    return {**alert, "merchant": catalog.merchant, "entityType": catalog.entity_type.value, "runsAgain": is_active}
 
 
 def _ordinal(number: int) -> str:

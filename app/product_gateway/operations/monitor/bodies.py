@@ -59,6 +59,7 @@ def overview_body(found: Overview) -> Body:
     return {
         "attention": alerts(found),
         "failing": found.failing_in_all,
+        "stale": found.stale_in_all,
         "queue": {
             "waiting": sum(each.count for each in waiting),
             "oldestSeconds": round(max(each.oldest_seconds for each in waiting), 1) if waiting else None,

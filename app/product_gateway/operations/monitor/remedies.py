@@ -7,7 +7,8 @@ import re
 import shlex
 from dataclasses import dataclass
 
-from product_gateway.model.syncs import Sync
+from product_gateway.model.catalog import StaleCatalog
+from product_gateway.model.syncs import EntityType, Sync, SyncStatus
 
 ANSWERED = re.compile(r"the product service answered (\d{3})")
 
@@ -208,6 +209,35 @@ def of(code: str, detail: str) -> Advice:
 
 def about(sync: Sync) -> Advice:
     """What the failure of this sync means, with the merchant's name in the command."""
-    found = of(sync.failure_code or "", sync.failure_detail or "")
-    names = {"merchant": shlex.quote(sync.merchant), "entity_type": sync.entity_type.value}
+    return _named(of(sync.failure_code or "", sync.failure_detail or ""), sync.merchant, sync.entity_type)
+
+
+def _named(found: Advice, merchant: str, entity_type: EntityType) -> Advice:
+    names = {"merchant": shlex.quote(merchant), "entity_type": entity_type.value}
     return Advice(found.words, found.what_to_do, found.command and found.command.format(**names))
+
+
+# Advice on a stale catalog, by the status of its latest sync.
+STALE = {
+    SyncStatus.QUEUED: Advice(
+        "its sync waits for a worker", "Start a worker, or another one.", "product-gateway worker"
+    ),
+    SyncStatus.IN_PROGRESS: Advice(
+        "its sync is not complete yet", "Wait for it. Its page shows how fast it is, and when it ends."
+    ),
+    None: Advice(
+        "no sync was requested in time",
+        "Ask the merchant why its client requests none, or run the sync again. The max age can be changed.",
+        f"{_UPDATE} --max-age {{entity_type}}=AGE",
+    ),
+}
+
+
+def of_stale(catalog: StaleCatalog) -> Advice:
+    """Return the advice on a stale catalog. After a failure, it is that of the failure."""
+    latest = catalog.latest
+    status = None if latest is None else latest.status
+    if latest is not None and status is SyncStatus.FAILED:
+        found = about(latest)
+        return Advice(f"its last sync failed: {found.words}", found.what_to_do, found.command)
+    return _named(STALE.get(status, STALE[None]), catalog.merchant, catalog.entity_type)

@@ -145,6 +145,19 @@ sa.Table(
     sa.CheckConstraint("num_records >= 0", "num_records"),
     _index("ix_catalog_counts_updated_at", "updated_at", "merchant", "entity_type"),
 )
+sa.Table(
+    "max_ages",
+    metadata,
+    *_key(MERCHANT, "merchant"),
+    *_key(CODE, "entity_type"),
+    *_required(INTEGER, "seconds"),
+    *_required(INSTANT, "since", "stale_after"),
+    *_required(BOOLEAN, "told", default=FALSE),
+    sa.ForeignKeyConstraint(["merchant"], ["merchants.name"], ondelete="CASCADE"),
+    sa.CheckConstraint("entity_type IN ('PRODUCT', 'COLLECTION')", "entity_type"),
+    sa.CheckConstraint("seconds > 0", "seconds"),
+    _index("ix_max_ages_stale_after", "stale_after", "merchant", "entity_type"),
+)
 readiness = sa.Table(
     "readiness",
     metadata,
@@ -169,8 +182,10 @@ sa.Table(
     metadata,
     *_key(MERCHANT, "merchant"),
     *_key(ID, "id"),
-    *_required(ID, "sync_id"),
+    *_optional(ID, "sync_id"),
     *_required(sa.String(32), "event"),
+    *_optional(CODE, "entity_type"),
+    *_optional(INSTANT, "published_at", "stale_after"),
     *_required(CODE, "status"),
     *_required(INSTANT, "created_at"),
     *_required(INTEGER, "attempts", default="0"),
@@ -179,11 +194,18 @@ sa.Table(
     *_optional(TEXT, "last_error"),
     *_optional(INSTANT, "finished_at"),
     sa.ForeignKeyConstraint(["merchant", "sync_id"], ["syncs.merchant", "syncs.id"], ondelete="CASCADE"),
-    sa.CheckConstraint("event IN ('sync.succeeded', 'sync.failed', 'sync.cancelled')", "event"),
+    sa.CheckConstraint("event IN ('sync.succeeded', 'sync.failed', 'sync.cancelled', 'catalog.stale')", "event"),
+    sa.CheckConstraint("(event = 'catalog.stale') = (sync_id IS NULL)", "sync"),
+    sa.CheckConstraint(
+        "(sync_id IS NULL) = (entity_type IS NOT NULL) AND (sync_id IS NULL) = (stale_after IS NOT NULL)", "catalog"
+    ),
     sa.CheckConstraint("status IN ('PENDING', 'DELIVERED', 'GIVEN_UP')", "status"),
     sa.CheckConstraint("(status = 'PENDING') = (next_attempt_at IS NOT NULL)", "next_attempt"),
     sa.CheckConstraint("(status = 'PENDING') = (finished_at IS NULL)", "finished"),
-    _index("ux_webhook_deliveries_sync_event", "merchant", "sync_id", "event", unique=True),
+    _index(
+        *("ux_webhook_deliveries_sync_event", "merchant", "sync_id", "event"), where="sync_id IS NOT NULL", unique=True
+    ),
+    _index("ix_webhook_deliveries_without_sync", "finished_at", where="sync_id IS NULL"),
     *(
         _index(f"ix_webhook_deliveries_{name}", *columns, where="next_attempt_at IS NOT NULL")
         for name, *columns in (

@@ -1,0 +1,169 @@
+"""Max ages: which catalogs are stale, and one webhook message for each lapse.
+
+A catalog is stale when it was not published within its max age, for any reason. Publishing leaves
+`max_ages.stale_after` unchanged, so the stored time may be too early. Every query therefore finds candidates by the
+stored time, and compares the exact time.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import sqlalchemy as sa
+
+from product_gateway.db import syncs, webhooks
+from product_gateway.db.tables import catalog_counts, max_ages, merchants
+from product_gateway.db.tables import syncs as sync_table
+from product_gateway.db.types import Instant, later, now
+from product_gateway.model.catalog import MaxAge, StaleCatalog
+from product_gateway.model.syncs import EntityType
+
+MOST_COUNTED = 10_000
+
+_ages = max_ages.c
+_counts = catalog_counts.c
+_is_counted = (_counts.merchant == _ages.merchant) & (_counts.entity_type == _ages.entity_type)
+_joined = max_ages.join(merchants, merchants.c.name == _ages.merchant).outerjoin(catalog_counts, _is_counted)
+
+
+def _exact(published_at: Any) -> Any:
+    return later(sa.func.coalesce(published_at, _ages.since), _ages.seconds)
+
+
+_stale_after = _exact(_counts.updated_at)
+# A parameter: PostgreSQL estimates how few rows it means only if it knows the value.
+_select_now = sa.select(now())
+_as_of = sa.bindparam("as_of", type_=Instant)
+_may_be_stale = _ages.stale_after <= _as_of
+# The catalog of a merchant who is refused cannot be synced, so it is not stale.
+_is_active = ~merchants.c.disabled & (merchants.c.platform == sa.text("'BYOP'"))
+_is_stale = (_stale_after <= _as_of) & _is_active
+_described = [
+    *(_ages.merchant, _ages.entity_type, _ages.seconds, _counts.updated_at.label("published_at")),
+    *(_stale_after.label("stale_after"), _is_stale.label("is_stale")),
+]
+_in_order = (_ages.stale_after, _ages.merchant, _ages.entity_type)
+_is_due = (_stale_after != _ages.stale_after) | (~_ages.told & _is_active)
+_due = sa.select(*_described).select_from(_joined).where(_may_be_stale, _is_due).order_by(*_in_order)
+_lock_due = _due.with_for_update(of=max_ages, skip_locked=True)
+_of_merchant = sa.select(*_described).select_from(_joined).where(_ages.merchant == sa.bindparam("m"))
+_all = sa.select(_ages.merchant, _ages.entity_type, _ages.seconds)
+_count = (
+    sa.select(_ages.entity_type)
+    .select_from(_joined)
+    .where(_may_be_stale, _is_stale)
+    .order_by(*_in_order)
+    .limit(MOST_COUNTED)
+    .subquery()
+)
+_count_stale = sa.select(_count.c.entity_type, sa.func.count()).group_by(_count.c.entity_type)
+
+_is_one = (_ages.merchant == sa.bindparam("m")) & (_ages.entity_type == sa.bindparam("t"))
+_mark = sa.update(max_ages).where(_is_one).values(stale_after=sa.bindparam("after"), told=sa.bindparam("is_told"))
+_set_seconds = sa.update(max_ages).where(_is_one).values(seconds=sa.bindparam("s"))
+_published_at = sa.select(_counts.updated_at).where(_is_counted).scalar_subquery()
+_set_exact = sa.update(max_ages).where(_is_one).values(stale_after=_exact(_published_at))
+_end_lapse = sa.update(max_ages).where(_is_one, _ages.stale_after > now()).values(told=False)
+
+
+def _make_select_stale() -> sa.Select[Any]:
+    first = (
+        sa.select(*_described)
+        .select_from(_joined)
+        .where(_may_be_stale, _is_stale)
+        .order_by(*_in_order)
+        .limit(sa.bindparam("most"))
+        .subquery()
+    )
+    each = sync_table.alias()
+    latest = (
+        sa.select(each.c.id)
+        .where(each.c.merchant == first.c.merchant, each.c.entity_type == first.c.entity_type)
+        .order_by(each.c.queued_at.desc(), each.c.id.desc())
+        .limit(1)
+        .scalar_subquery()
+    )
+    is_latest = (sync_table.c.merchant == first.c.merchant) & (sync_table.c.id == latest)
+    return (
+        sa.select(first, *syncs.columns)
+        .select_from(first.outerjoin(sync_table, is_latest))
+        .order_by(first.c.stale_after, first.c.merchant, first.c.entity_type)
+    )
+
+
+_select_stale = _make_select_stale()
+
+
+def put(connection: sa.Connection, merchant: str, seconds: Mapping[EntityType, int | None]) -> None:
+    """Set the max ages of the merchant's catalogs, and remove those that are None.
+
+    A change that makes a stale catalog fresh ends its lapse.
+    """
+    for entity_type, each in seconds.items():
+        key = {"m": merchant, "t": entity_type}
+        if each is None:
+            connection.execute(sa.delete(max_ages).where(_is_one), key)
+            continue
+        if connection.execute(_set_seconds, {**key, "s": each}).rowcount == 0:
+            values = {"merchant": merchant, "entity_type": entity_type, "seconds": each}
+            connection.execute(sa.insert(max_ages).values(**values, since=now(), stale_after=now()))
+        connection.execute(_set_exact, key)
+        connection.execute(_end_lapse, key)
+
+
+def of_merchant(connection: sa.Connection, merchant: str) -> dict[EntityType, MaxAge]:
+    """Return the max ages of the merchant's catalogs that have one."""
+    rows = connection.execute(_of_merchant, {"m": merchant, **_now(connection)})
+    return {EntityType(row.entity_type): MaxAge(row.seconds, row.stale_after, bool(row.is_stale)) for row in rows}
+
+
+def of_all(connection: sa.Connection) -> dict[str, dict[EntityType, int]]:
+    """Return the max ages in seconds by merchant and entity type, without merchants that have none."""
+    found: dict[str, dict[EntityType, int]] = {}
+    for merchant, entity_type, seconds in connection.execute(_all):
+        found.setdefault(merchant, {})[EntityType(entity_type)] = seconds
+    return found
+
+
+def count_stale(connection: sa.Connection) -> dict[EntityType, int]:
+    """Return the numbers of stale catalogs of all merchants, counted up to MOST_COUNTED."""
+    found = {
+        EntityType(entity_type): number for entity_type, number in connection.execute(_count_stale, _now(connection))
+    }
+    return dict.fromkeys(EntityType, 0) | found
+
+
+def stale(connection: sa.Connection, most: int) -> list[StaleCatalog]:
+    """Return the catalogs of all merchants that have been stale for longest, with their latest syncs."""
+    return [
+        _stale_catalog(row, None if row[-len(syncs.columns)] is None else syncs.sync_of(row))
+        for row in connection.execute(_select_stale, {"most": most, **_now(connection)})
+    ]
+
+
+def has_due(connection: sa.Connection) -> bool:
+    """Return whether `mark` has something to do. Only reads, so that idle workers do not take SQLite's write lock."""
+    return connection.execute(_due.limit(1), _now(connection)).first() is not None
+
+
+def mark(connection: sa.Connection, limit: int) -> int:
+    """Enqueue one message for each lapse, and end the lapses of catalogs published since. Returns the number of both.
+
+    Looks at no more than `limit` catalogs, which no other worker marks at the same time.
+    """
+    due = connection.execute(_lock_due.limit(limit), _now(connection)).all()
+    if due:
+        keys = [{"m": row.merchant, "t": row.entity_type} for row in due]
+        marks = [{"after": row.stale_after, "is_told": bool(row.is_stale)} for row in due]
+        connection.execute(_mark, [{**key, **each} for key, each in zip(keys, marks, strict=True)])
+        webhooks.enqueue_stale(connection, [_stale_catalog(row) for row in due if row.is_stale])
+    return len(due)
+
+
+def _now(connection: sa.Connection) -> dict[str, Any]:
+    return {"as_of": connection.scalar(_select_now)}
+
+
+def _stale_catalog(row: sa.Row[Any], latest: Any = None) -> StaleCatalog:
+    return StaleCatalog(
+        row.merchant, EntityType(row.entity_type), row.seconds, row.published_at, row.stale_after, latest
+    )
