@@ -114,8 +114,8 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def postgresql_server() -> Iterator[str]:
-    """The URL of a PostgreSQL server."""
-    with databases.postgresql() as url:
+    """The URL of a PostgreSQL server. Its autovacuum would visit hundreds of databases again and again."""
+    with databases.postgresql("autovacuum = off") as url:
         yield url
 
 

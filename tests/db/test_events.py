@@ -1,6 +1,7 @@
 """The events of a sync: transactional, bounded, and deleted with the sync."""
 
 import pytest
+from sqlalchemy import Connection
 
 from product_gateway.db import catalog_write, claims, events, merchants, monitor, syncs
 from product_gateway.db.database import Database
@@ -113,12 +114,21 @@ def test_the_number_of_events_is_limited_and_the_end_is_always_recorded(database
     """A sync that goes wrong for days must not fill the database."""
     sync = database.call(enqueue, "shop", PRODUCT)
     claim = claimed(database)
-    for _ in range(events.MOST + 50):
-        database.call(claims.heartbeat, claim, LEASE, ["503"])
+
+    def repeat_heartbeats(connection: Connection) -> None:
+        for _ in range(events.MOST + 50):
+            claims.heartbeat(connection, claim, LEASE, ["503"])
+
+    def repeat_claims(connection: Connection) -> None:
+        for _ in range(events.MOST):
+            again = claims.claim(connection, "worker-2:2", LEASE, *RULES)
+            assert again is not None
+            claims.hand_back(connection, again)
+
+    database.call(repeat_heartbeats)
     assert len(told(database, claim)) == 1 + events.MOST_REPEATED
     database.call(claims.hand_back, claim)
-    for _ in range(events.MOST):
-        database.call(claims.hand_back, claimed(database))
+    database.call(repeat_claims)
     assert len(told(database, claim)) == 1 + events.MOST
     database.call(monitor.cancel, "shop", sync.id, "192.0.2.7")
     assert (len(told(database, claim)), told(database, claim)[-1].kind) == (1 + events.MOST + 1, "CANCELLED")

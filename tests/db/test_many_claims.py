@@ -13,7 +13,7 @@ from product_gateway.db.database import Database, open_database
 from product_gateway.errors import Unavailable
 from product_gateway.model.syncs import Claim
 
-SYNCS = int(os.environ.get("MANY_CLAIMS") or 800)
+SYNCS = int(os.environ.get("MANY_CLAIMS") or 300)
 WORKERS = 50
 PROCESSES = 5  # or what comes to the same: each with threads and connections of its own
 AT_A_TIME = 4  # syncs that a worker has before it ends the first: `worker_concurrency`

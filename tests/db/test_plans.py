@@ -7,11 +7,10 @@ import pytest
 from sqlalchemy import Connection, event, insert, literal
 from uuid_utils.compat import uuid7
 
-from product_gateway.db import catalog, catalog_removal, catalog_write, claims, merchants, syncs, tables, types
+from product_gateway.db import catalog, catalog_removal, catalog_write, claims, syncs, tables, types
 from product_gateway.db.database import Database, open_database
 from product_gateway.db.enqueue import EnqueueRequest, enqueue, enqueue_many
 from product_gateway.model.catalog import Page, Record
-from product_gateway.model.merchants import Platform
 from product_gateway.model.syncs import Claim, EntityType
 from tests.support import databases
 
@@ -29,13 +28,11 @@ def url(postgresql_server: str, postgresql_template: str) -> str:
 
 
 def add(database: Database, *names: str) -> None:
-    """Add merchants in one transaction."""
-
-    def add_all(connection: Connection) -> None:
-        for name in names:
-            merchants.add(connection, name, Platform.BYOP, "https://shop.example")
-
-    database.call(add_all)
+    """Add merchants by one statement."""
+    merchant = {"platform": "BYOP", "product_service_url": "https://shop.example", "disabled": False}
+    statement = insert(tables.merchants).values(created_at=types.now(), updated_at=types.now())
+    rows = [{**merchant, "name": each} for each in names]
+    database.call(lambda connection: connection.execute(statement, rows))
 
 
 def queue(connection: Connection, names: list[str]) -> None:

@@ -21,7 +21,7 @@ from product_gateway.model.catalog import Page, Record
 from product_gateway.model.merchants import Platform
 from product_gateway.model.syncs import EntityType, SyncStatus
 
-MANY = 50_000
+MANY = 10_000
 SCAN = re.compile("SCAN (merchants|syncs|sync_events|catalog_records|seen_records|webhook_deliveries)")
 RULES = (5, 2)  # workers that a sync may lose, syncs of a merchant at once
 STATISTICS = ("none", "of a small database", "of the whole database")

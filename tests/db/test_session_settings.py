@@ -5,7 +5,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from sqlalchemy import make_url
+from sqlalchemy import Connection, make_url, text
 
 from product_gateway.db import (
     catalog,
@@ -155,17 +155,53 @@ async def at_the_same_time(database: Database, number: int) -> None:
 
 @pytest.mark.skipif(PGBOUNCER is None, reason="PgBouncer is not installed (Debian: pgbouncer)")
 @pytest.mark.parametrize("setting", [None, *ODD])
-async def test_no_setting_changes_anything_behind_pgbouncer(setting: str | None, pgbouncer: str) -> None:
+async def test_no_setting_changes_anything_behind_pgbouncer(
+    setting: str | None, pgbouncer: str, postgresql_server: str, postgresql_template: str
+) -> None:
     """Sessions are shared, so that nothing may be set for a session that PgBouncer does not follow."""
-    set_for_database(pgbouncer, **(ALL_AT_ONCE if setting is None else {setting: ODD[setting][0]}))
-    with open_database(pgbouncer) as database:
-        database.call(migrate.upgrade)
-    database = connect(pgbouncer, deadline=DEADLINE)
+    if setting is None:
+        url = pgbouncer
+        set_for_database(url, **ALL_AT_ONCE)
+        with open_database(url) as database:
+            database.call(migrate.upgrade)
+    else:
+        url = through(pgbouncer, databases.copy_of(postgresql_server, postgresql_template))
+        set_for_database(url, **{setting: ODD[setting][0]})
+    database = connect(url, deadline=DEADLINE)
     try:
         await asyncio.gather(*[at_the_same_time(database, n) for n in range(8)])
         await work(database)
     finally:
         database.close()
+
+
+def through(pgbouncer: str, url: str) -> str:
+    """Return the URL of a database of the same server through PgBouncer."""
+    return make_url(pgbouncer).set(database=make_url(url).database).render_as_string(hide_password=False)
+
+
+@pytest.mark.skipif(PGBOUNCER is None, reason="PgBouncer is not installed (Debian: pgbouncer)")
+async def test_a_statement_may_take_longer_than_the_database_allows(
+    pgbouncer: str, postgresql_server: str, postgresql_template: str
+) -> None:
+    """The gateway's own limits apply, with and without a deadline and behind PgBouncer."""
+    url = databases.copy_of(postgresql_server, postgresql_template)
+    set_for_database(url, statement_timeout="2s")
+    cases = ((url, DEADLINE), (url, None), (through(pgbouncer, url), DEADLINE))
+    opened = [connect(each, deadline=deadline) for each, deadline in cases]
+    try:
+        found = await asyncio.gather(*(database.read(sleep, 2.5) for database in opened))
+        assert found == ["2s"] * len(cases), "the limit of the database is in force"
+    finally:
+        for database in opened:
+            database.close()
+
+
+def sleep(connection: Connection, seconds: float) -> str:
+    """Run a statement that takes this long. Return the limit that the database sets for sessions."""
+    connection.execute(text("SELECT pg_sleep(:seconds)"), {"seconds": seconds})
+    said = "SELECT reset_val FROM pg_settings WHERE name = 'statement_timeout'"
+    return f"{int(connection.execute(text(said)).scalar_one()) // 1000}s"
 
 
 @pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])

@@ -16,9 +16,9 @@ from product_gateway.model.merchants import Platform
 from product_gateway.model.syncs import EntityType
 from tests.support import databases
 
-MANY = 200_000
+MANY = 40_000
 FEW_ROWS = 500  # in all nodes of a plan
-FEW_STEPS = 20_000  # of SQLite's virtual machine; a scan of the backlog takes more than a million
+FEW_STEPS = 20_000  # of SQLite's virtual machine; a scan of the backlog takes more than 200,000
 MERCHANTS = ("big", "other", "small")
 
 FILL = {

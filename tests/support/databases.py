@@ -1,5 +1,6 @@
 """Real databases for tests: a SQLite file, and PostgreSQL from PyPI, both migrated."""
 
+import functools
 import itertools
 import os
 import shutil
@@ -28,14 +29,17 @@ def migrated_file(folder: Path) -> Path:
 
 
 @contextmanager
-def postgresql() -> Iterator[str]:
-    """Run a separate server; yield the URL of its first database."""
+def postgresql(*settings: str) -> Iterator[str]:
+    """Run a separate server with more settings; yield the URL of its first database."""
     with postgresql_server() as server:
         url: str = server.get_uri()
-        for setting in ("fsync = off", "full_page_writes = off"):  # it need not outlive the machine it runs on
+        for setting in ("fsync = off", "full_page_writes = off", *settings):  # it need not outlive the machine
             run(url, f"ALTER SYSTEM SET {setting}")
         run(url, "SELECT pg_reload_conf()")
-        yield url
+        try:
+            yield url
+        finally:
+            _administrator(url).dispose()
 
 
 @contextmanager
@@ -77,10 +81,16 @@ def template(url: str) -> str:
 
 
 def copy_of(url: str, name: str) -> str:
-    """Copy the template database, and return the URL of the copy."""
+    """Copy the template database, and return the URL of the copy. Hundreds of tests do this."""
     copy = f"test_{next(numbers)}"
-    run(url, f"CREATE DATABASE {copy} TEMPLATE {name}")
+    with _administrator(url).connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {copy} TEMPLATE {name} STRATEGY FILE_COPY"))
     return make_url(url).set(database=copy).render_as_string(hide_password=False)
+
+
+@functools.cache
+def _administrator(url: str) -> Engine:
+    return create_engine(make_url(url).set(drivername="postgresql+psycopg"), isolation_level="AUTOCOMMIT")
 
 
 def run(url: str, statement: str) -> None:

@@ -199,7 +199,8 @@ def within(seconds: float, condition: Callable[[], Any]) -> Any:
 
     Raises AssertionError when there is none in time, and as soon as a watched process has exited.
     """
-    deadline = time.monotonic() + seconds
+    started = time.monotonic()
+    deadline = started + seconds
     while True:
         exited = [each for each in list(_watched.values()) if each[0].poll() is not None]
         answer = condition()  # after the look at the processes: the last words of one that has exited count
@@ -211,7 +212,8 @@ def within(seconds: float, condition: Callable[[], Any]) -> Any:
         if time.monotonic() > deadline:
             running = "".join(f"\n`{name}` says: {_end_of(log)}" for _, name, log in _watched.values())
             raise AssertionError(f"nothing came true within {seconds} s: {condition}{running}")
-        time.sleep(0.02)
+        # A long wait looks less often: most conditions are requests, which take the time of what is waited for.
+        time.sleep(min(0.25, max(0.02, (time.monotonic() - started) / 10)))
 
 
 def _end_of(log: Path) -> str:
