@@ -61,7 +61,7 @@ IN_MEMORY = $(shell [ "$$(df -k /dev/shm 2>/dev/null | awk 'END { print $$4 + 0 
 test: $(INSTALLED) ## run the tests; VENV=folder PYTHON=python3.12 for another version, ARGUMENTS for pytest
 	$(IN_MEMORY) $(BIN)/python -m pytest -n $$((2 * $$(getconf _NPROCESSORS_ONLN))) --dist worksteal --proofs $(PROOFS) $(ARGUMENTS)
 
-proofs: $(INSTALLED) ## run the long tests of documents and pages: commands as written, browsers, recipes, compose, actions
+proofs: $(INSTALLED) ## run the long tests of documents, pages and the wheel: commands as written, browsers, recipes, compose
 	@$(MAKE) --no-print-directory test PROOFS=only
 
 versions: $(INSTALLED) ## run all but the slowest tests on every other Python from 3.11 on that is found here

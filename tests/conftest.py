@@ -18,6 +18,7 @@ from product_gateway.model.merchants import Platform
 from product_gateway.services import sockets
 from product_gateway.settings import PREFIX
 from tests.support import databases
+from tests.support.browser import wants_a_browser
 from tests.support.deployment import Deployment
 from tests.support.issuer import Issuer
 from tests.support.serving import serve
@@ -30,20 +31,21 @@ SLOWEST = (
     "test_client_watch.py",
     "test_sync_model.py",
 )
-# Run by `make proofs`, or by their names: they start shells, browsers and other tools for minutes.
+# Run by `make proofs`, or by their names: they start shells and other tools for minutes. Tests in a browser are, too.
 PROOFS = (
     "test_actions.py",
+    "test_code_samples.py",
     "test_compose.py",
     "test_console_pages.py",
-    "test_pages_browser.py",
     "test_recipes.py",
+    "test_wheel.py",
 )
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the project's options."""
     parser.addoption("--screenshots", action="store_true", help="test_pages_browser.py renews docs/images/*.png")
-    meaning = f"run the tests with, without or only with {', '.join(PROOFS)}"
+    meaning = f"run the tests with, without or only with {', '.join(PROOFS)} and all tests in a browser"
     parser.addoption("--proofs", choices=("with", "without", "only"), default="with", help=meaning)
     parser.addoption("--without-slowest", action="store_true", help=f"leave out {', '.join(SLOWEST)}")
 
@@ -57,14 +59,14 @@ def pytest_configure() -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Start the slowest files first, so that they do not run alone at the end. The rest keeps its random order."""
     items.sort(key=lambda item: item.path.name not in SLOWEST)
-    proofs = config.getoption("--proofs")
-    left_out = set(PROOFS) if proofs == "without" else set()
-    left_out.update(SLOWEST if config.getoption("--without-slowest") else ())
+    wanted = {"with": (True, False), "without": (False,), "only": (True,)}[config.getoption("--proofs")]
+    left_out = SLOWEST if config.getoption("--without-slowest") else ()
     chosen: list[pytest.Item] = []
     others: list[pytest.Item] = []
     for item in items:
         name = item.path.name
-        (chosen if (name in PROOFS if proofs == "only" else name not in left_out) else others).append(item)
+        is_proof = name in PROOFS or wants_a_browser.mark in item.iter_markers()
+        (chosen if is_proof in wanted and name not in left_out else others).append(item)
     config.hook.pytest_deselected(items=others)
     items[:] = chosen
 

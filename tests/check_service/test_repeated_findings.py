@@ -68,7 +68,7 @@ def test_a_fault_of_every_page_is_one_finding(tmp_path: Path) -> None:
 def test_findings_of_generated_requests_are_in_plain_words_and_not_repeated(name: str, tmp_path: Path) -> None:
     """Merchants do not know the terms of the tool that generates the requests."""
     code, _ = FAULTS[name]
-    results, _ = checked(Crooked(catalog_file.GeneratedCatalog(50), name), tmp_path, examples=40)
+    results, _ = checked(Crooked(catalog_file.GeneratedCatalog(50), name), tmp_path, examples=15)
     outcomes = [each for severity in Severity for each in results.failures(severity) if each.rule.code == code]
     assert outcomes
     for outcome in outcomes:
