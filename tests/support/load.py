@@ -3,6 +3,7 @@
 import asyncio
 import collections
 import json
+import os
 import statistics
 import time
 from collections.abc import Awaitable, Callable
@@ -34,6 +35,8 @@ class Tally:
     """The responses of many connections."""
 
     seconds: dict[int, list[float]] = field(default_factory=lambda: collections.defaultdict(list))
+    overtaken: dict[int, list[int]] = field(default_factory=lambda: collections.defaultdict(list))
+    """For each response, how many others with its status came since its request was sent."""
     odd: list[str] = field(default_factory=list)  # what no answer may be
 
     @property
@@ -41,10 +44,9 @@ class Tally:
         """The number of responses by status."""
         return {status: len(each) for status, each in sorted(self.seconds.items())}
 
-    def latency(self, status: int, part: float = 0.5) -> float:
-        """Return a quantile of the response times in seconds, by default the median."""
-        taken = sorted(self.seconds[status])
-        return taken[min(int(len(taken) * part), len(taken) - 1)]
+    def median_overtaken(self, status: int) -> float:
+        """Return the median of `overtaken`. In contrast to a time, it does not depend on other load of the machine."""
+        return statistics.median(self.overtaken[status])
 
 
 class Connection:
@@ -90,7 +92,10 @@ async def press(
         connection = await Connection.to(url)
         try:
             while time.monotonic() < deadline:
+                before = tally.statuses
                 answer = await connection.ask(request)
+                others = len(tally.seconds[answer.status]) - before.get(answer.status, 0)
+                tally.overtaken[answer.status].append(others)
                 tally.seconds[answer.status].append(answer.seconds)
                 if (odd := check(answer)) is not None:
                     tally.odd.append(odd)
@@ -133,13 +138,17 @@ class Footprint:
     """Bytes of memory."""
     threads: int
     files: int
+    cpu: float = 0.0
+    """Seconds of processor time."""
 
     @classmethod
     def of(cls, pid: int) -> "Footprint":
         """Measure a process (Linux only)."""
         status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
         files = len(list(Path(f"/proc/{pid}/fd").iterdir()))
-        return cls(int(status["VmRSS"].split()[0]) * 1024, int(status["Threads"]), files)
+        ticks = map(int, Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13])
+        cpu = sum(ticks) / os.sysconf("SC_CLK_TCK")
+        return cls(int(status["VmRSS"].split()[0]) * 1024, int(status["Threads"]), files, cpu)
 
 
 def slope(values: list[float]) -> float:
