@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import orjson
 import sqlalchemy as sa
 
-from product_gateway.db import claims
+from product_gateway.db import claims, freshness
 from product_gateway.db.catalog import in_catalog, product_ids_as_json, stored_size
 from product_gateway.db.engines.dialects import PerDialect
 from product_gateway.db.executor import autocommit
@@ -211,6 +211,7 @@ def succeed(connection: sa.Connection, claim: Claim) -> None:
         .where(_counts.merchant == claim.merchant, _counts.entity_type == claim.entity_type)
         .values(updated_at=finished_at, mass_deletion_allowed=False)
     )
+    freshness.published(connection, claim.merchant, claim.entity_type)
 
 
 def add_to_counts(connection: sa.Connection, claim: Claim, more_records: int, more_bytes: int) -> CatalogSize:

@@ -1,8 +1,7 @@
 """Max ages: which catalogs are stale, and one webhook message for each lapse.
 
-A catalog is stale when it was not published within its max age, for any reason. Publishing leaves
-`max_ages.stale_after` unchanged, so the stored time may be too early. Every query therefore finds candidates by the
-stored time, and compares the exact time.
+A catalog is stale when it was not published within its max age, for any reason. The transaction that publishes it calls
+`published`.
 """
 
 from collections.abc import Mapping
@@ -17,63 +16,47 @@ from product_gateway.db.types import Instant, later, now
 from product_gateway.model.catalog import MaxAge, StaleCatalog
 from product_gateway.model.syncs import EntityType
 
-MOST_COUNTED = 10_000
+MOST_COUNTED = 1_000
 
 _ages = max_ages.c
 _counts = catalog_counts.c
 _is_counted = (_counts.merchant == _ages.merchant) & (_counts.entity_type == _ages.entity_type)
-_joined = max_ages.join(merchants, merchants.c.name == _ages.merchant).outerjoin(catalog_counts, _is_counted)
-
-
-def _exact(published_at: Any) -> Any:
-    return later(sa.func.coalesce(published_at, _ages.since), _ages.seconds)
-
-
-_stale_after = _exact(_counts.updated_at)
+_with_merchant = max_ages.join(merchants, merchants.c.name == _ages.merchant)
+_joined = _with_merchant.outerjoin(catalog_counts, _is_counted)
 # A parameter: PostgreSQL estimates how few rows it means only if it knows the value.
 _select_now = sa.select(now())
-_as_of = sa.bindparam("as_of", type_=Instant)
-_may_be_stale = _ages.stale_after <= _as_of
 # The catalog of a merchant who is refused cannot be synced, so it is not stale.
 _is_active = ~merchants.c.disabled & (merchants.c.platform == sa.text("'BYOP'"))
-_is_stale = (_stale_after <= _as_of) & _is_active
-_described = [
-    *(_ages.merchant, _ages.entity_type, _ages.seconds, _counts.updated_at.label("published_at")),
-    *(_stale_after.label("stale_after"), _is_stale.label("is_stale")),
-]
+_is_stale = (_ages.stale_after <= sa.bindparam("as_of", type_=Instant)) & _is_active
+_described = [_ages.merchant, _ages.entity_type, _ages.seconds, _counts.updated_at.label("published_at")]
+_described += [_ages.stale_after, _is_stale.label("is_stale")]
 _in_order = (_ages.stale_after, _ages.merchant, _ages.entity_type)
-_is_due = (_stale_after != _ages.stale_after) | (~_ages.told & _is_active)
-_due = sa.select(*_described).select_from(_joined).where(_may_be_stale, _is_due).order_by(*_in_order)
+_stale = sa.select(*_described).select_from(_joined).where(_is_stale).order_by(*_in_order)
+_due = _stale.where(_ages.told_at.is_(None))
 _lock_due = _due.with_for_update(of=max_ages, skip_locked=True)
 _of_merchant = sa.select(*_described).select_from(_joined).where(_ages.merchant == sa.bindparam("m"))
 _all = sa.select(_ages.merchant, _ages.entity_type, _ages.seconds)
 _count = (
     sa.select(_ages.entity_type)
-    .select_from(_joined)
-    .where(_may_be_stale, _is_stale)
+    .select_from(_with_merchant)
+    .where(_is_stale)
     .order_by(*_in_order)
     .limit(MOST_COUNTED)
     .subquery()
 )
 _count_stale = sa.select(_count.c.entity_type, sa.func.count()).group_by(_count.c.entity_type)
 
-_is_one = (_ages.merchant == sa.bindparam("m")) & (_ages.entity_type == sa.bindparam("t"))
-_mark = sa.update(max_ages).where(_is_one).values(stale_after=sa.bindparam("after"), told=sa.bindparam("is_told"))
-_set_seconds = sa.update(max_ages).where(_is_one).values(seconds=sa.bindparam("s"))
+_this = sa.update(max_ages).where(_ages.merchant == sa.bindparam("m"), _ages.entity_type == sa.bindparam("t"))
+_mark = _this.values(told_at=now())
+_set_seconds = _this.values(seconds=sa.bindparam("s"))
 _published_at = sa.select(_counts.updated_at).where(_is_counted).scalar_subquery()
-_set_exact = sa.update(max_ages).where(_is_one).values(stale_after=_exact(_published_at))
-_end_lapse = sa.update(max_ages).where(_is_one, _ages.stale_after > now()).values(told=False)
+_set_stale_after = _this.values(stale_after=later(sa.func.coalesce(_published_at, _ages.since), _ages.seconds))
+_end_lapse = _this.where(_ages.stale_after > now()).values(told_at=None)
+_published = _set_stale_after.values(told_at=None)
 
 
 def _make_select_stale() -> sa.Select[Any]:
-    first = (
-        sa.select(*_described)
-        .select_from(_joined)
-        .where(_may_be_stale, _is_stale)
-        .order_by(*_in_order)
-        .limit(sa.bindparam("most"))
-        .subquery()
-    )
+    first = _stale.limit(sa.bindparam("most")).subquery()
     each = sync_table.alias()
     latest = (
         sa.select(each.c.id)
@@ -101,13 +84,18 @@ def put(connection: sa.Connection, merchant: str, seconds: Mapping[EntityType, i
     for entity_type, each in seconds.items():
         key = {"m": merchant, "t": entity_type}
         if each is None:
-            connection.execute(sa.delete(max_ages).where(_is_one), key)
+            connection.execute(sa.delete(max_ages).where(_ages.merchant == merchant, _ages.entity_type == entity_type))
             continue
         if connection.execute(_set_seconds, {**key, "s": each}).rowcount == 0:
             values = {"merchant": merchant, "entity_type": entity_type, "seconds": each}
             connection.execute(sa.insert(max_ages).values(**values, since=now(), stale_after=now()))
-        connection.execute(_set_exact, key)
+        connection.execute(_set_stale_after, key)
         connection.execute(_end_lapse, key)
+
+
+def published(connection: sa.Connection, merchant: str, entity_type: EntityType) -> None:
+    """End a lapse of the catalog. Call it in the transaction that publishes it, after the time was written."""
+    connection.execute(_published, {"m": merchant, "t": entity_type})
 
 
 def of_merchant(connection: sa.Connection, merchant: str) -> dict[EntityType, MaxAge]:
@@ -146,16 +134,14 @@ def has_due(connection: sa.Connection) -> bool:
 
 
 def mark(connection: sa.Connection, limit: int) -> int:
-    """Enqueue one message for each lapse, and end the lapses of catalogs published since. Returns the number of both.
+    """Enqueue one message for each of at most `limit` new lapses, and return their number.
 
-    Looks at no more than `limit` catalogs, which no other worker marks at the same time.
+    Skips the catalogs that another worker marks at the same time.
     """
     due = connection.execute(_lock_due.limit(limit), _now(connection)).all()
     if due:
-        keys = [{"m": row.merchant, "t": row.entity_type} for row in due]
-        marks = [{"after": row.stale_after, "is_told": bool(row.is_stale)} for row in due]
-        connection.execute(_mark, [{**key, **each} for key, each in zip(keys, marks, strict=True)])
-        webhooks.enqueue_stale(connection, [_stale_catalog(row) for row in due if row.is_stale])
+        connection.execute(_mark, [{"m": row.merchant, "t": row.entity_type} for row in due])
+        webhooks.enqueue_stale(connection, [_stale_catalog(row) for row in due])
     return len(due)
 
 

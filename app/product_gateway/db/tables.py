@@ -194,12 +194,14 @@ max_ages = sa.Table(
     sa.Column("entity_type", sa.String(16), primary_key=True),
     sa.Column("seconds", sa.Integer, nullable=False),
     sa.Column("since", Instant, nullable=False),  # the age of a catalog that was never published counts from it
-    # Not later than when the catalog becomes stale. A check moves it if the catalog was published since.
+    # Set in the transaction that publishes the catalog.
     sa.Column("stale_after", Instant, nullable=False),
-    sa.Column("told", sa.Boolean, nullable=False, server_default=sa.text("false")),  # of the lapse at stale_after
+    sa.Column("told_at", Instant),  # when a worker found that it is stale; null while it is fresh
     sa.CheckConstraint("entity_type IN ('PRODUCT', 'COLLECTION')", name="entity_type"),
     sa.CheckConstraint("seconds > 0", name="seconds"),
     sa.Index("ix_max_ages_stale_after", "stale_after", "merchant", "entity_type"),
+    # For the workers' checks, which do not read the known lapses again.
+    sa.Index("ix_max_ages_untold", "stale_after", "merchant", "entity_type", info={WHERE: "told_at IS NULL"}),
 )
 
 # One row, written by the readiness check: only a commit shows that the database works.

@@ -202,7 +202,7 @@ class _Queue(Collector):
                 self.deliveries.oldest_seconds,
             )
         if self.stale is not None:
-            meaning = "Catalogs that were not published within their max age, of all merchants; counted up to 10,000."
+            meaning = "Catalogs that were not published within their max age, of all merchants; counted up to 1,000."
             stale = GaugeMetricFamily("product_gateway_catalogs_stale", meaning, labels=("entity_type",))
             for entity_type, number in self.stale.items():
                 stale.add_metric((entity_type.value,), number)

@@ -152,11 +152,12 @@ sa.Table(
     *_key(CODE, "entity_type"),
     *_required(INTEGER, "seconds"),
     *_required(INSTANT, "since", "stale_after"),
-    *_required(BOOLEAN, "told", default=FALSE),
+    *_optional(INSTANT, "told_at"),
     sa.ForeignKeyConstraint(["merchant"], ["merchants.name"], ondelete="CASCADE"),
     sa.CheckConstraint("entity_type IN ('PRODUCT', 'COLLECTION')", "entity_type"),
     sa.CheckConstraint("seconds > 0", "seconds"),
     _index("ix_max_ages_stale_after", "stale_after", "merchant", "entity_type"),
+    _index("ix_max_ages_untold", "stale_after", "merchant", "entity_type", where="told_at IS NULL"),
 )
 readiness = sa.Table(
     "readiness",
