@@ -25,6 +25,8 @@ class GatewayError(Exception):
     │   ├── SyncNotFound          of this merchant
     │   ├── PageNotFound          there is no such page, or the operator shows none
     │   └── RecordNotFound        in this merchant's catalog
+    ├── GenerationGone            of the catalog: the history no longer has it
+    ├── NotPublishable            the sync has no result that can be published, discarded or reverted
     ├── SyncAlreadyActive         one of this merchant and entity type is queued or in progress
     ├── RateLimited               this merchant or address asks too often
     ├── LeaseLost                 the claim is no longer ours: stop, write nothing
@@ -130,6 +132,14 @@ class PageNotFound(NotFound):
 class RecordNotFound(NotFound):
     def __init__(self, entity_type: EntityType, record_id: str) -> None:
         super().__init__(f"The catalog has no {entity_type.lower()} with the id {record_id!r}.")
+
+
+class GenerationGone(GatewayError):
+    """The history no longer has the generation of the catalog."""
+
+
+class NotPublishable(GatewayError):
+    """The sync has no result that can be published, discarded or reverted."""
 
 
 class SyncAlreadyActive(GatewayError):

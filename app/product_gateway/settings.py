@@ -216,6 +216,9 @@ class Settings(BaseSettings):
         32, "Concurrent webhook calls of one worker, at most one per merchant", ge=1, le=1000
     )
     retention_days: float = _field(90, "Days that ended syncs are kept", gt=0, le=36500)
+    catalog_history_days: float = _field(
+        7, "Days that generations of the catalog are kept, for changes and reverts", gt=0, le=36500
+    )
     cancelled_retention_days: float = _field(
         7, "Days that cancelled syncs are kept, at most the newest 1000 of each entity type", gt=0, le=36500
     )

@@ -137,7 +137,7 @@ def test_any_id_can_be_read_percent_encoded(shop: httpx2.Client, record_id: str)
     """Slashes, percent signs and letters of any script come back unchanged."""
     answer = shop.get(f"{API}/products/{quote(record_id, safe='')}")
     assert answer.status_code == 200, answer.text
-    assert answer.json() == {"data": product(record_id), "meta": {"currency": "GBP"}}
+    assert answer.json() == {"data": product(record_id), "meta": {"currency": "GBP", "generation": 1}}
 
 
 def test_an_id_is_compared_exactly(shop: httpx2.Client) -> None:
@@ -158,7 +158,7 @@ def test_a_collection_shows_its_products_in_the_merchants_order(shop: httpx2.Cli
         "productIds": ORDER,
         "products": wanted,
     }
-    assert body["meta"] == {"currency": "GBP"}
+    assert body["meta"] == {"currency": "GBP", "generation": 1}
     empty = shop.get(f"{API}/collections/empty").json()["data"]
     assert (empty["productCount"], empty["productIds"], empty["products"]) == (0, [], [])
     assert shop.get(f"{API}/collections/a%2Fb").json()["data"]["productIds"] == ["a"]
@@ -178,7 +178,7 @@ def test_the_products_of_a_collection_are_paged(shop: httpx2.Client, page_size: 
 def test_a_sync_of_collections_writes_no_products(served: Gateway) -> None:
     """Products come with their own sync."""
     with served.of("early") as client:
-        assert client.get(f"{API}/products").json() == {"data": [], "meta": {}}
+        assert client.get(f"{API}/products").json() == {"data": [], "meta": {"generation": 0}}
         error(client.get(f"{API}/sync/PRODUCT"), 404)
         error(client.get(f"{API}/products/{PLAIN[7]}"), 404)
         collection = client.get(f"{API}/collections/order").json()["data"]
@@ -202,7 +202,7 @@ def test_a_record_of_another_merchant_is_404(served: Gateway, path: str) -> None
     with served.of("other") as client:
         theirs = error(client.get(f"{API}/{path}/a%2Fb"), 404)
         assert theirs == error(client.get(f"{API}/{path}/nobodys"), 404).replace("nobodys", "a/b")
-        assert client.get(f"{API}/{path}").json() == {"data": [], "meta": {"currency": "EUR"}}
+        assert client.get(f"{API}/{path}").json() == {"data": [], "meta": {"currency": "EUR", "generation": 0}}
 
 
 def test_a_list_and_a_single_read_return_the_same_record(served: Gateway, shop: httpx2.Client) -> None:

@@ -41,12 +41,13 @@ def check(where: str, headers: Headers, body: str) -> None:
 
 
 def checked(answer: httpx2.Response, *, secured: bool = False) -> int:
-    """Check a response and return its status. Secured responses are never cached."""
+    """Check a response and return its status. No shared cache may store a secured response."""
     where = f"{answer.request.method} {answer.request.url.path} {answer.status_code}"
     ours = "json" in answer.headers.get("Content-Type", "")  # pages and scripts may speak of what they like
     check(where, answer.headers.multi_items(), answer.text if ours else "")
     if secured or answer.status_code >= 400:
-        assert answer.headers["Cache-Control"] == "no-store", where
+        has_tag = answer.status_code < 400 and "ETag" in answer.headers  # revalidated with the token of the request
+        assert answer.headers["Cache-Control"] == ("private, no-cache" if has_tag else "no-store"), where
     return answer.status_code
 
 

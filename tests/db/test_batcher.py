@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import event
 
-from product_gateway.db import catalog, catalog_write, claims, merchants, syncs
+from product_gateway.db import catalog, catalog_write, claims, generations, merchants, syncs
 from product_gateway.db.batcher import MAX_BATCH, Batcher
 from product_gateway.db.database import Database
 from product_gateway.db.enqueue import EnqueueRequest, enqueue, enqueue_many
@@ -165,7 +165,7 @@ async def test_syncs_and_states_of_many_are_read_with_one_statement(database: Da
     claim = database.call(claims.claim, "tester", 60.0, 5, 2)
     assert claim is not None
     database.call(catalog_write.write_page, claim, Page((Record("1", "{}"),), (), None, None), 60.0)
-    database.call(catalog_write.succeed, claim)
+    database.call(generations.succeed, claim)
     statements = recorded(database)
     keys = [("shop", newer.id), ("other", newer.id), ("shop", older.id), ("gone", of_gone.id), ("unknown", newer.id)]
     found = await database.read(syncs.get_many, [*keys, keys[0]])

@@ -3,48 +3,13 @@
 import pytest
 from sqlalchemy import Connection, Table, func, select, text
 
-from product_gateway.db import catalog, catalog_removal, catalog_write, claims, merchants, syncs, tables
+from product_gateway.db import catalog, catalog_removal, catalog_write, claims, generations, merchants, syncs, tables
 from product_gateway.db.database import Database
 from product_gateway.db.enqueue import enqueue
 from product_gateway.errors import LeaseLost, RecordNotFound, SettingsError
-from product_gateway.model.catalog import Page, Record, Rejection
-from product_gateway.model.syncs import Claim, Counts, EntityType
-
-PRODUCT, COLLECTION = EntityType.PRODUCT, EntityType.COLLECTION
-LEASE = 30.0
-RULES = (5, 2)  # workers that a sync may lose, syncs of a merchant at once
-
-
-def started(database: Database, merchant: str = "shop", entity_type: EntityType = PRODUCT) -> Claim:
-    """Enqueue a sync and claim it."""
-    database.call(enqueue, merchant, entity_type)
-    claim = database.call(claims.claim, "tester", LEASE, *RULES)
-    assert claim is not None
-    return claim
-
-
-def page(records: dict[str, str], *rejections: Rejection, cursor: str | None = None) -> Page:
-    """Return a page of records with these ids and contents."""
-    return Page(tuple(Record(key, f'"{value}"') for key, value in records.items()), rejections, cursor, None)
-
-
-def pull(database: Database, *pages: Page, claim: Claim | None = None) -> Counts:
-    """Run a sync of the pages. Return its counts."""
-    claim = claim or started(database)
-    for each in pages:
-        database.call(catalog_write.write_page, claim, each, LEASE)
-    if database.call(claims.may_remove, claim):
-        after: str | None = ""
-        while after is not None:
-            after = database.call(catalog_removal.remove_missing, claim, after, 2)
-    database.call(catalog_write.succeed, claim)
-    return database.call(syncs.get, claim.merchant, claim.sync_id).counts
-
-
-def contents(database: Database, merchant: str = "shop", entity_type: EntityType = PRODUCT) -> dict[str, str]:
-    """Return the contents of all records by id."""
-    listing = database.call(catalog.page, merchant, entity_type, "", 500)
-    return {each.id: each.document.strip('"') for each in listing.records}
+from product_gateway.model.catalog import CatalogState, Page, Record, Rejection
+from product_gateway.model.syncs import Counts
+from tests.support.pulls import COLLECTION, LEASE, PRODUCT, RULES, contents, page, pull, started
 
 
 def test_a_first_sync_creates_every_record(database: Database) -> None:
@@ -60,14 +25,14 @@ def test_a_second_sync_counts_created_updated_unchanged_and_deleted_records(data
     assert contents(database) == {"a": "1", "b": "2", "f": "1"}
 
 
-def test_the_number_of_records_is_live_and_exact(database: Database) -> None:
-    """The transactions that write also count."""
+def test_the_number_of_records_is_the_published_one_and_exact(database: Database) -> None:
+    """The transactions that write also count, and the end of the sync publishes the number."""
     claim = started(database)
     assert database.call(catalog.state, "shop", PRODUCT).num_records == 0
     database.call(catalog_write.write_page, claim, page({"a": "1", "b": "1"}, cursor="2"), LEASE)
-    state = database.call(catalog.state, "shop", PRODUCT)
-    assert (state.num_records, state.updated_at) == (2, None)
+    assert database.call(catalog.state, "shop", PRODUCT) == CatalogState(0, None, 0)
     pull(database, page({"c": "1"}), claim=claim)
+    assert database.call(catalog.state, "shop", PRODUCT).num_records == 3 == len(contents(database))
     pull(database, page({"b": "1"}))
     assert database.call(catalog.state, "shop", PRODUCT).num_records == 1 == len(contents(database))
 
@@ -82,13 +47,16 @@ def test_updated_at_is_when_the_last_successful_sync_finished(database: Database
     assert database.call(catalog.state, "shop", PRODUCT).updated_at == state.updated_at
 
 
-def test_a_failed_sync_removes_nothing(database: Database) -> None:
-    """Pages that it wrote stay; all other records are unchanged."""
+def test_a_failed_sync_changes_nothing(database: Database) -> None:
+    """The pages that it wrote are never published, and are rolled back before the next sync writes."""
     pull(database, page({"a": "1", "b": "1"}))
     claim = started(database)
-    database.call(catalog_write.write_page, claim, page({"a": "2"}, cursor="2"), LEASE)
+    database.call(catalog_write.write_page, claim, page({"a": "2", "c": "1"}, cursor="2"), LEASE)
+    assert contents(database) == {"a": "1", "b": "1"}
     database.call(claims.fail, claim, "INVALID_PAGE", "No JSON.")
-    assert contents(database) == {"a": "2", "b": "1"}
+    assert contents(database) == {"a": "1", "b": "1"}
+    assert pull(database, page({"a": "1", "b": "1"})) == Counts(unchanged=2)
+    assert contents(database) == {"a": "1", "b": "1"}
 
 
 def test_an_unchanged_row_is_not_rewritten(database: Database) -> None:
@@ -144,7 +112,7 @@ def test_a_worker_without_its_lease_cannot_change_the_catalog(database: Database
     for write, arguments in (
         (catalog_write.write_page, (page({"a": "2", "b": "1"}), LEASE)),
         (catalog_removal.remove_missing, ("", 10)),
-        (catalog_write.succeed, ()),
+        (generations.succeed, ()),
     ):
         with pytest.raises(LeaseLost):
             database.call(write, old, *arguments)
@@ -186,10 +154,10 @@ def test_a_collection_shows_a_page_of_its_products_in_its_own_order(database: Da
     pull(database, page({"a": "1", "b": "1", "d": "1"}))
     men = Page((Record("men", '"men"', ("d", "c", "b", "a")),), (), None, None)
     pull(database, men, claim=started(database, "shop", COLLECTION))
-    record, first, after = database.call(catalog.collection, "shop", "men", "", 2)
+    record, first, after, _ = database.call(catalog.collection, "shop", "men", "", 2)
     assert record.product_ids == ("d", "c", "b", "a")
     assert ([each.id for each in first], after) == (["d"], "c")
-    _, rest, after = database.call(catalog.collection, "shop", "men", "c", 2)
+    _, rest, after, _ = database.call(catalog.collection, "shop", "men", "c", 2)
     assert ([each.id for each in rest], after) == (["b", "a"], None)
 
 

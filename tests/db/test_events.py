@@ -3,7 +3,7 @@
 import pytest
 from sqlalchemy import Connection
 
-from product_gateway.db import catalog_write, claims, events, merchants, monitor, syncs
+from product_gateway.db import catalog_write, claims, events, generations, merchants, monitor, syncs
 from product_gateway.db.database import Database
 from product_gateway.db.enqueue import EnqueueRequest, enqueue, enqueue_many
 from product_gateway.errors import LeaseLost
@@ -43,7 +43,7 @@ def test_the_events_of_a_sync_are_in_order(database: Database) -> None:
     database.call(claims.hand_back, claim)
     claim = claimed(database, owner="worker-3:3")
     database.call(catalog_write.write_page, claim, page(2, last=True), LEASE)
-    database.call(catalog_write.succeed, claim)
+    database.call(generations.succeed, claim)
     assert [(each.kind, each.number, each.detail) for each in told(database, lost)] == [
         (events.QUEUED, None, None),
         (events.CLAIMED, 1, "worker-1:1"),
@@ -92,7 +92,7 @@ def test_a_refused_transition_has_no_event(database: Database) -> None:
     before = told(database, claim)
     for work, more in (
         (catalog_write.write_page, (page(1), LEASE)),
-        (catalog_write.succeed, ()),
+        (generations.succeed, ()),
         (claims.hand_back, ()),
     ):
         with pytest.raises(LeaseLost):
@@ -139,7 +139,7 @@ def test_events_are_deleted_with_their_sync_and_their_merchant(database: Databas
     for _ in range(2):
         database.call(enqueue, "shop", PRODUCT)
         claim = claimed(database)
-        database.call(catalog_write.succeed, claim)
+        database.call(generations.succeed, claim)
     (first, _) = reversed(database.call(syncs.history, "shop", PRODUCT, None, None, 10)[0])
     assert database.call(syncs.prune, -1, 10) == 1
     assert database.call(events.of_sync, "shop", first.id) == []

@@ -10,7 +10,17 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, bindparam, event, text, update
 
-from product_gateway.db import catalog, catalog_write, claims, freshness, merchants, monitor, tables, types, webhooks
+from product_gateway.db import (
+    catalog,
+    claims,
+    freshness,
+    generations,
+    merchants,
+    monitor,
+    tables,
+    types,
+    webhooks,
+)
 from product_gateway.db.database import Database, open_database
 from product_gateway.db.enqueue import enqueue
 from product_gateway.model.merchants import Platform
@@ -64,7 +74,7 @@ def published(database: Database, ago: float, merchant: str = "shop", entity_typ
     database.call(enqueue, merchant, entity_type)
     claim = database.call(claims.claim, "tester", 600.0, 5, 2)
     assert claim is not None
-    database.call(catalog_write.succeed, claim)
+    database.call(generations.succeed, claim)
     counts = tables.catalog_counts
     this = (counts.c.merchant == merchant) & (counts.c.entity_type == entity_type)
     moved = update(counts).where(this).values(updated_at=types.now(bindparam("by")))

@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Connection, text
 
-from product_gateway.db import catalog_write, claims, merchants, syncs
+from product_gateway.db import claims, generations, merchants, syncs
 from product_gateway.db.database import Database
 from product_gateway.db.enqueue import EnqueueRequest, enqueue, enqueue_many
 from product_gateway.errors import InvalidRequest, LeaseLost, NoActiveSync, SyncAlreadyActive, SyncNotFound
@@ -31,7 +31,7 @@ def claim(database: Database, lease: float = LEASE, rules: tuple[int, int] = RUL
 def run(database: Database, merchant: str = "shop", entity_type: EntityType = PRODUCT) -> UUID:
     """Run a sync that succeeds at once."""
     sync = database.call(enqueue, merchant, entity_type)
-    database.call(catalog_write.succeed, claim(database))
+    database.call(generations.succeed, claim(database))
     return sync.id
 
 
@@ -57,7 +57,7 @@ def test_cancelling_ends_the_active_sync_at_once(database: Database, in_progress
     assert cancelled.finished_at is not None
     assert database.call(claims.claim, "tester", LEASE, *RULES) is None
     if held is not None:
-        for write, arguments in ((claims.heartbeat, (LEASE,)), (catalog_write.succeed, ()), (claims.hand_back, ())):
+        for write, arguments in ((claims.heartbeat, (LEASE,)), (generations.succeed, ()), (claims.hand_back, ())):
             with pytest.raises(LeaseLost):
                 database.call(write, held, *arguments)
     assert database.call(enqueue, "shop", PRODUCT).id != sync.id
@@ -79,7 +79,7 @@ def test_the_same_idempotency_key_returns_the_same_sync(database: Database) -> N
     """A client that retries a lost request must neither get 429 nor start a second sync."""
     first = database.call(enqueue, "shop", PRODUCT, "key")
     assert database.call(enqueue, "shop", PRODUCT, "key").id == first.id
-    database.call(catalog_write.succeed, claim(database))
+    database.call(generations.succeed, claim(database))
     again = database.call(enqueue, "shop", PRODUCT, "key")
     assert (again.id, again.status) == (first.id, SyncStatus.SUCCEEDED)
     assert database.call(enqueue, "shop", PRODUCT, "another").id != first.id
@@ -140,7 +140,7 @@ def test_old_syncs_are_pruned_with_all_their_rows(database: Database) -> None:
     first = claim(database)
     bad = Page((), (Rejection("WRONG_TYPE", "a", "/sku", "no string"),), None, None)
     database.call(claims.record_page, first, bad, Counts(rejected=1))
-    database.call(catalog_write.succeed, first)
+    database.call(generations.succeed, first)
     latest, collection = run(database), run(database, entity_type=COLLECTION)
     age(database, "merchant = 'shop'")
     recent = run(database, "other")
@@ -245,7 +245,7 @@ def test_a_merchants_syncs_run_one_after_the_other_where_that_is_set(database: D
     first = claim(database, rules=one_at_once)
     assert claim(database, rules=one_at_once).merchant == "other"
     assert database.call(claims.claim, "tester", LEASE, *one_at_once) is None
-    database.call(catalog_write.succeed, first)
+    database.call(generations.succeed, first)
     assert claim(database, rules=one_at_once).entity_type is COLLECTION
 
 

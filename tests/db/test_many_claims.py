@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import Connection, func, insert, literal, select
 from uuid_utils.compat import uuid7
 
-from product_gateway.db import catalog_write, claims, tables, types
+from product_gateway.db import claims, generations, tables, types
 from product_gateway.db.database import Database, open_database
 from product_gateway.errors import Unavailable
 from product_gateway.model.syncs import Claim
@@ -45,7 +45,7 @@ async def work(database: Database, name: str) -> list[UUID]:
                 had.append(claim.sync_id)
                 held.append(claim)
             while len(held) > (0 if claim is None else AT_A_TIME):
-                await database.write(catalog_write.succeed, held[0])
+                await database.write(generations.succeed, held[0])
                 del held[0]
             if claim is None:
                 return had

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, bindparam, event, insert, text
 
-from product_gateway.db import catalog_write, claims, merchants, monitor, syncs, tables
+from product_gateway.db import claims, generations, merchants, monitor, syncs, tables
 from product_gateway.db.database import Database
 from product_gateway.db.enqueue import enqueue
 from product_gateway.db.types import now
@@ -187,7 +187,7 @@ def test_a_merchant_fails_until_a_sync_of_the_same_type_succeeds(database: Datab
         claim = database.call(claims.claim, "worker", 600.0, *RULES)
         assert claim is not None
         if code is None:
-            database.call(catalog_write.succeed, claim)
+            database.call(generations.succeed, claim)
         else:
             database.call(claims.fail, claim, code, "why")
 

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import Connection, event, insert, literal
 from uuid_utils.compat import uuid7
 
-from product_gateway.db import catalog, catalog_removal, catalog_write, claims, syncs, tables, types
+from product_gateway.db import catalog, catalog_removal, catalog_write, claims, generations, syncs, tables, types
 from product_gateway.db.database import Database, open_database
 from product_gateway.db.enqueue import EnqueueRequest, enqueue, enqueue_many
 from product_gateway.model.catalog import Page, Record
@@ -78,7 +78,7 @@ def test_a_claim_from_a_long_queue_sorts_nothing(url: str) -> None:
         for _ in range(20):
             claim = database.call(claims.claim, "tester", 600.0, *RULES)
             assert claim is not None
-            database.call(catalog_write.succeed, claim)
+            database.call(generations.succeed, claim)
         databases.run(url, "ANALYZE")
         add(database, *names[20:])
         database.call(queue, names[20:])
@@ -125,9 +125,9 @@ def test_a_removal_never_compares_each_record_with_each_id(url: str) -> None:
     """With the counts of yesterday, a join of the two looks like one of a row with a row."""
     with open_database(url) as database:
         add(database, "other", "shop")
-        database.call(catalog_write.succeed, started(database, "other", 500))
+        database.call(generations.succeed, started(database, "other", 500))
         databases.run(url, "ANALYZE")
-        database.call(catalog_write.succeed, started(database, "shop", MANY + 1))
+        database.call(generations.succeed, started(database, "shop", MANY + 1))
         claim = started(database, "shop", MANY)  # which lacks a record
         looked = plans(database, catalog_removal.count_missing, claim) + plans(
             database, catalog_removal.missing, claim, 10

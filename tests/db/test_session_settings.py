@@ -12,6 +12,7 @@ from product_gateway.db import (
     catalog_removal,
     catalog_write,
     claims,
+    generations,
     merchants,
     migrate,
     monitor,
@@ -93,10 +94,10 @@ async def work(database: Database) -> None:
     await database.write(catalog_write.write_page, claim, Page(records, (), None, None), 600.0)
     assert await database.read(catalog_removal.missing, claim, 10) == []
     await database.write(catalog_write.write_page, claim, Page(records, (), None, None), 600.0)
-    await database.write(catalog_write.succeed, claim)
+    await database.write(generations.succeed, claim)
     found = await database.read(catalog.page, name, claim.entity_type, "", 10)
     assert {each.id for each in found.records} == {"NULL", TEXT}
-    assert (await database.read(catalog.get, name, claim.entity_type, TEXT)).product_ids == ("1", "NULL", TEXT)
+    assert (await database.read(catalog.get, name, claim.entity_type, TEXT))[0].product_ids == ("1", "NULL", TEXT)
     (read,) = await database.read(syncs.get_many, [(name, claim.sync_id)])
     assert isinstance(read, Sync)
     assert read.status is SyncStatus.SUCCEEDED

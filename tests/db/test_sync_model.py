@@ -23,7 +23,7 @@ from hypothesis.stateful import (
 )
 from sqlalchemy import Connection, func, literal, select, update
 
-from product_gateway.db import catalog_removal, catalog_write, claims, syncs, tables, types
+from product_gateway.db import catalog_removal, catalog_write, claims, generations, syncs, tables, types
 from product_gateway.db.database import Database
 from product_gateway.db.enqueue import enqueue
 from product_gateway.errors import InvalidRequest, LeaseLost, NoActiveSync, SyncAlreadyActive, SyncNotFound
@@ -167,7 +167,7 @@ class Machine(RuleBasedStateMachine):
     @rule(claim=held)
     def succeed(self, claim: Claim) -> None:
         """The sync succeeds."""
-        if self.write(claim, catalog_write.succeed):
+        if self.write(claim, generations.succeed):
             self.model.end(self.model.runs[claim.sync_id], SyncStatus.SUCCEEDED)
 
     @rule(claim=held, pages=st.lists(pages(), max_size=2), last=pages())

@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Connection, text
 
-from product_gateway.db import catalog_write, claims, merchants, syncs, webhooks
+from product_gateway.db import claims, generations, merchants, syncs, webhooks
 from product_gateway.db.database import Database
 from product_gateway.db.enqueue import enqueue
 from product_gateway.errors import LeaseLost
@@ -57,7 +57,7 @@ def only(database: Database, sync_id: UUID, merchant: str = "shop") -> Delivery:
 def succeed(database: Database) -> UUID:
     """A sync ends SUCCEEDED."""
     claim = claimed(database)
-    database.call(catalog_write.succeed, claim)
+    database.call(generations.succeed, claim)
     return UUID(str(claim.sync_id))
 
 
@@ -120,7 +120,7 @@ def test_a_refused_end_enqueues_no_message(database: Database) -> None:
     claim = claimed(database)
     database.call(syncs.cancel, "shop", PRODUCT)
     with pytest.raises(LeaseLost):
-        database.call(catalog_write.succeed, claim)
+        database.call(generations.succeed, claim)
     assert only(database, claim.sync_id).event == "sync.cancelled"
 
 

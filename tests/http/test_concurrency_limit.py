@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from product_gateway.db import catalog_write, claims
+from product_gateway.db import catalog_write, claims, generations
 from product_gateway.db.database import open_database
 from product_gateway.db.enqueue import enqueue
 from product_gateway.model.catalog import Page, Record
@@ -56,7 +56,7 @@ def served(deployment: Deployment, process: Process) -> Gateway:
         claim = database.call(claims.claim, "tester", 30.0, 5, 2)
         assert claim is not None
         database.call(catalog_write.write_page, claim, Page(records, (), None, None), 30.0)
-        database.call(catalog_write.succeed, claim)
+        database.call(generations.succeed, claim)
     return served
 
 

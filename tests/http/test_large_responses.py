@@ -15,7 +15,7 @@ import pytest
 from product_gateway import settings
 from product_gateway.api.app import create_app
 from product_gateway.auth import keys
-from product_gateway.db import catalog_write, claims, merchants, syncs
+from product_gateway.db import catalog_write, claims, generations, merchants, syncs
 from product_gateway.db.database import Database, open_database
 from product_gateway.db.enqueue import enqueue
 from product_gateway.db.page_budget import MAX_PAGE_BYTES, fitting
@@ -57,7 +57,7 @@ def write(database: Database, entity_type: EntityType, records: Sequence[Record]
     for start in range(0, len(records), 20):
         page = Page(tuple(records[start : start + 20]), (), "more", None)
         database.call(catalog_write.write_page, claim, page, 60.0)
-    database.call(catalog_write.succeed, claim)
+    database.call(generations.succeed, claim)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import orjson
 import pytest
 from starlette.types import ASGIApp
 
-from product_gateway.db import catalog_write, claims, events, freshness, syncs, webhooks
+from product_gateway.db import catalog_write, claims, events, freshness, generations, syncs, webhooks
 from product_gateway.db.database import Database
 from product_gateway.db.enqueue import enqueue
 from product_gateway.model.catalog import Page, Record
@@ -110,7 +110,7 @@ async def test_a_stale_catalog_needs_attention_with_its_reason(database: Databas
     await database.write(enqueue, "shop", EntityType.PRODUCT)
     claim = await database.write(claims.claim, "worker", 600.0, 5, 2)
     assert claim is not None
-    await database.write(catalog_write.succeed, claim)
+    await database.write(generations.succeed, claim)
     assert list(await stale()) == ["other"]
 
 
@@ -179,7 +179,7 @@ async def test_the_page_names_the_workers_that_run_a_sync_and_the_oldest_catalog
         if worker.endswith("1"):
             records = (Record("p1", "{}"),)
             await database.write(catalog_write.write_page, claim, Page(records, (), None, 1), 60.0)
-            await database.write(catalog_write.succeed, claim)
+            await database.write(generations.succeed, claim)
     found = orjson.loads((await ask(app, "GET", "/monitor/api/overview")).body)["data"]
     assert [(each["worker"], each["syncs"]) for each in found["workers"]] == [("worker-2:2", 1)]
     assert [(each["merchant"], each["entityType"], each["records"]) for each in found["freshness"]] == [

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, bindparam, select, update
 
-from product_gateway.db import catalog_write, claims, merchants, tables, types
+from product_gateway.db import catalog_write, claims, generations, merchants, tables, types
 from product_gateway.db.database import Database
 from product_gateway.db.enqueue import enqueue
 from product_gateway.model.catalog import Page as Read
@@ -24,7 +24,7 @@ def paint(database: Database) -> None:
     for name, age, records in (("corner-books", 9000, 1204), ("bluebird-coffee", 5400, 812), ("dora", 3600, 4310)):
         sync = begun(database, name, EntityType.PRODUCT)
         read(database, sync, 1, records, records)
-        database.call(catalog_write.succeed, sync)
+        database.call(generations.succeed, sync)
         database.call(aged, sync.sync_id, age, records / 95)
     for age in (3100, 1900, 720):
         sync = begun(database, "acme", EntityType.PRODUCT)

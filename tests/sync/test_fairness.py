@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import func, literal, select, update
 
 from product_gateway import settings
-from product_gateway.db import catalog_write, claims, events, merchants, syncs, tables
+from product_gateway.db import claims, events, generations, merchants, syncs, tables
 from product_gateway.db.database import Database, open_database
 from product_gateway.db.enqueue import enqueue
 from product_gateway.db.types import now
@@ -94,7 +94,7 @@ def test_a_released_sync_stands_behind_all_that_wait_and_keeps_its_place_for_cli
     assert released.started_at is not None
     second = claim(database)
     assert second.merchant == "other"
-    database.call(catalog_write.succeed, second)
+    database.call(generations.succeed, second)
     database.call(merchants.add, "late", Platform.BYOP, "https://shop.example")
     wait_a_moment(database)
     database.call(enqueue, "late", PRODUCT)

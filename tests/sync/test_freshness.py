@@ -14,7 +14,7 @@ from standardwebhooks import Webhook
 
 from product_gateway import settings
 from product_gateway.auth.encryption import Secrets
-from product_gateway.db import catalog_write, claims, freshness, webhooks
+from product_gateway.db import claims, freshness, generations, webhooks
 from product_gateway.db.database import Database
 from product_gateway.db.enqueue import enqueue
 from product_gateway.model.syncs import EntityType
@@ -78,7 +78,7 @@ def published(database: Database) -> None:
     database.call(enqueue, "shop", PRODUCT)
     claim = database.call(claims.claim, "tester", 600.0, 5, 2)
     assert claim is not None
-    database.call(catalog_write.succeed, claim)
+    database.call(generations.succeed, claim)
 
 
 async def received(receiver: Hooks, number: int) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ import orjson
 from sqlalchemy import Connection, select
 
 from product_gateway.auth import encryption
-from product_gateway.db import catalog, catalog_write, claims, merchants, syncs, tables
+from product_gateway.db import catalog, catalog_write, claims, generations, merchants, syncs, tables
 from product_gateway.db.database import Database, open_database
 from product_gateway.db.enqueue import enqueue
 from product_gateway.model.catalog import Page, Record
@@ -39,7 +39,7 @@ def prepare(database: Database, deployment: Deployment, address: str, shop: Shop
     assert claim is not None
     gone = tuple(Record(f"{n:05d}-gone", "{}") for n in range(GONE))
     database.call(catalog_write.write_page, claim, Page(gone, (), None, None), 60.0)
-    database.call(catalog_write.succeed, claim)
+    database.call(generations.succeed, claim)
     return database.call(enqueue, shop.name, PRODUCT)
 
 

@@ -9,13 +9,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import select
 
-from product_gateway.db import catalog, catalog_removal, catalog_write, claims, syncs, tables
+from product_gateway.db import catalog, catalog_removal, catalog_write, claims, generations, syncs, tables
 from product_gateway.db.database import Database
 from product_gateway.errors import PullFailed
 from product_gateway.model.catalog import AnyPage, LazyPage, Page
 from product_gateway.model.syncs import Claim, Counts, EntityType
 from product_gateway.sync import records
-from tests.db.test_catalog import LEASE, started
+from tests.support.pulls import LEASE, started
 from tests.support.written_pages import damaged_pages, pages
 
 PRODUCT, COLLECTION = EntityType.PRODUCT, EntityType.COLLECTION
@@ -82,7 +82,7 @@ def sync(database: Database, merchant: str, contents: list[bytes], how: Any) -> 
     same_bytes = sum(write(database, claim, how(each)) for each in contents)
     if database.call(claims.may_remove, claim) and database.call(catalog_removal.missing, claim, 1):
         database.call(catalog_removal.remove_missing, claim, "", 1000)
-    database.call(catalog_write.succeed, claim)
+    database.call(generations.succeed, claim)
     while database.call(catalog_removal.delete_seen, merchant, 1000):
         pass
     held = database.call(catalog.page, merchant, PRODUCT, "", 1000).records

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from product_gateway import settings
-from product_gateway.db import catalog_write, claims, syncs
+from product_gateway.db import claims, generations, syncs
 from product_gateway.db.database import Database
 from product_gateway.db.enqueue import enqueue
 from product_gateway.errors import PullFailed
@@ -64,7 +64,7 @@ async def pull(made: Settings, site: Site) -> tuple[Sync, list[LazyPage]]:
         except PullFailed as failed:
             await database.write(claims.fail, claim, failed.code, failed.detail)
         else:
-            await database.write(catalog_write.succeed, claim)
+            await database.write(generations.succeed, claim)
     return await database.read(syncs.get, "shop", sync.id), service.lazy
 
 

@@ -7,7 +7,7 @@ import pytest
 from product_gateway.check_service.reports import console
 from product_gateway.check_service.results import CheckResults, DryRunResult
 from product_gateway.client import bodies, formatting
-from product_gateway.db import catalog_write, claims, syncs
+from product_gateway.db import catalog_write, claims, generations, syncs
 from product_gateway.db.database import Database
 from product_gateway.db.enqueue import enqueue
 from product_gateway.model.catalog import Page, Rejection
@@ -26,7 +26,7 @@ def sync(database: Database) -> Sync:
     nameless = Page((), (Rejection("MISSING_FIELD", None, "/id", "id is missing."),), None, None)
     database.call(catalog_write.write_page, claim, nameless, 30.0)
     database.call(claims.record_not_removed, claim, 2)
-    database.call(catalog_write.succeed, claim)
+    database.call(generations.succeed, claim)
     return database.call(syncs.get, "shop", claim.sync_id)
 
 

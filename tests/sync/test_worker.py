@@ -94,7 +94,7 @@ async def test_a_collection_sync_keeps_ids_and_writes_no_products(served: Databa
     await run(made, served, COLLECTION)
     assert (await served.read(catalog.state, "shop", PRODUCT)).num_records == 0
     wanted = SAMPLE.record(COLLECTION, 0)
-    found = await served.read(catalog.get, "shop", COLLECTION, wanted["id"])
+    found, _ = await served.read(catalog.get, "shop", COLLECTION, wanted["id"])
     assert list(found.product_ids) == [each["id"] for each in wanted["products"]]
 
 

@@ -23,6 +23,7 @@ from product_gateway.db import (
     catalog_write,
     claims,
     freshness,
+    generations,
     merchants,
     migrate,
     syncs,
@@ -110,7 +111,7 @@ def _run_to_success(database: Database) -> None:
         after: str | None = ""
         while after is not None:
             after = call(catalog_removal.remove_missing, claim, after, 10)
-        call(catalog_write.succeed, claim)
+        call(generations.succeed, claim)
 
 
 def _end_in_other_ways(database: Database) -> None:
@@ -126,7 +127,7 @@ def _end_in_other_ways(database: Database) -> None:
         call(claims.heartbeat, lost, LEASE)
     call(syncs.cancel, "shop", PRODUCT)
     with contextlib.suppress(LeaseLost):
-        call(catalog_write.succeed, found)
+        call(generations.succeed, found)
     claimed(database, PRODUCT, NO_LEASE)
     call(claims.claim, "worker", LEASE, 1, SYNCS_AT_ONCE)  # gives it up: WORKER_LOST
     call(enqueue, "shop", PRODUCT)

@@ -10,7 +10,7 @@ from starlette.types import ASGIApp
 from product_gateway.api.catalog import CatalogHandlers
 from product_gateway.api.error_responses import describe_error
 from product_gateway.api.health import HealthHandlers
-from product_gateway.api.long_poll import MAX_WAITERS, SyncWaiters
+from product_gateway.api.long_poll import MAX_WAITERS, GenerationWaiters, SyncWaiters
 from product_gateway.api.syncs import SyncHandlers
 from product_gateway.auth.claims import Caller
 from product_gateway.auth.keys import verification_key
@@ -52,6 +52,7 @@ def create_app(
     supervisor = supervisor or Supervisor(metrics)
     database = connect(settings.database, deadline=SECONDS_FOR_THE_DATABASE, may_create=False)
     waiters = SyncWaiters(database, most_waiting, supervisor)
+    generation_waiters = GenerationWaiters(database, most_waiting, supervisor)
     keys, http_client = _keys(settings)
 
     @asynccontextmanager
@@ -60,6 +61,7 @@ def create_app(
             yield
         finally:
             await waiters.aclose()
+            await generation_waiters.aclose()
             if http_client:
                 await http_client.aclose()
             database.close()
@@ -69,7 +71,7 @@ def create_app(
     app = bind(
         document,
         SyncHandlers(database, metrics, waiters),
-        CatalogHandlers(database),
+        CatalogHandlers(database, generation_waiters),
         HealthHandlers(database, supervisor),
         PageHandlers(shown=settings.docs),
         authenticate=by_bearer_token(TokenVerifier(settings, keys).authenticate),

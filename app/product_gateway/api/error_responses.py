@@ -47,6 +47,8 @@ TABLE: list[tuple[type[errors.GatewayError], HTTPStatus, Callable[[Any], Headers
     (errors.MissingScope, HTTPStatus.FORBIDDEN, _missing_scope),
     (errors.NotAllowed, HTTPStatus.FORBIDDEN, lambda _: {}),
     (errors.NotFound, HTTPStatus.NOT_FOUND, lambda _: {}),
+    (errors.GenerationGone, HTTPStatus.GONE, lambda _: {}),
+    (errors.NotPublishable, HTTPStatus.PRECONDITION_FAILED, lambda _: {}),
     (errors.SyncAlreadyActive, HTTPStatus.TOO_MANY_REQUESTS, _already_active),
     (errors.RateLimited, HTTPStatus.TOO_MANY_REQUESTS, lambda error: {"Retry-After": str(error.seconds)}),
     (errors.Overloaded, HTTPStatus.SERVICE_UNAVAILABLE, lambda _: {"Retry-After": "1"}),

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from product_gateway.api.cursors import next_in_history, place
 from product_gateway.api.long_poll import SyncWaiters
-from product_gateway.db import catalog, syncs
+from product_gateway.db import catalog, generations, reverts, syncs
 from product_gateway.db.admission import for_active_merchant
 from product_gateway.db.batcher import Batcher
 from product_gateway.db.database import Database
@@ -45,15 +45,13 @@ class SyncHandlers:
         )
 
     async def enqueue_sync(
-        self, merchant: str, entity_type: EntityType, idempotency_key: str | None
+        self, merchant: str, entity_type: EntityType, idempotency_key: str | None, publish: str
     ) -> Response[SyncResponse]:
         """Raise SyncAlreadyActive."""
-        request = EnqueueRequest(merchant, entity_type, idempotency_key, tracing.traceparent())
+        request = EnqueueRequest(merchant, entity_type, idempotency_key, tracing.traceparent(), publish.upper())
         with tracing.db_span(enqueue):
             sync = await self._enqueue.submit(request)
-        bind(sync_id=str(sync.id))
-        headers = {"Location": f"{SYNCS}{sync.id}", "Retry-After": str(sync.seconds_left)}
-        return Response({"data": sync_body(sync), "meta": {}}, 202, headers)
+        return _enqueued(sync)
 
     async def cancel_sync(self, merchant: str, entity_type: EntityType) -> Response[SyncResponse]:
         """Raise NoActiveSync."""
@@ -74,7 +72,7 @@ class SyncHandlers:
             "updatedAt": rfc3339(state.updated_at),
             "numRecords": state.num_records,
         }
-        meta: SyncStatusMeta = {"sync": sync_body(latest)}
+        meta: SyncStatusMeta = {"sync": sync_body(latest), "generation": state.generation}
         if state.stale_after is not None:
             meta |= {"fresh": latest.as_of < state.stale_after, "staleAfter": rfc3339(state.stale_after)}
         return Response({"data": status, "meta": meta})
@@ -113,6 +111,27 @@ class SyncHandlers:
         """Raise SyncNotFound."""
         _, groups = await self._database.read(for_active_merchant(syncs.problems), merchant, sync_id)
         return Response({"data": [problem_group(each) for each in groups], "meta": {}})
+
+    async def revert_sync(self, merchant: str, sync_id: UUID) -> Response[SyncResponse]:
+        """Raise SyncNotFound, SyncAlreadyActive, NotPublishable or GenerationGone."""
+        _, revert = await self._database.write(for_active_merchant(reverts.request), merchant, sync_id)
+        return _enqueued(revert)
+
+    async def publish_sync(self, merchant: str, sync_id: UUID) -> Response[SyncResponse]:
+        """Raise SyncNotFound or NotPublishable."""
+        _, sync = await self._database.write(for_active_merchant(generations.publish), merchant, sync_id)
+        return one_sync(sync)
+
+    async def discard_sync(self, merchant: str, sync_id: UUID) -> Response[SyncResponse]:
+        """Raise SyncNotFound or NotPublishable."""
+        _, sync = await self._database.write(for_active_merchant(generations.discard), merchant, sync_id)
+        return one_sync(sync)
+
+
+def _enqueued(sync: Sync) -> Response[SyncResponse]:
+    bind(sync_id=str(sync.id))
+    headers = {"Location": f"{SYNCS}{sync.id}", "Retry-After": str(sync.seconds_left)}
+    return Response({"data": sync_body(sync), "meta": {}}, 202, headers)
 
 
 def one_sync(sync: Sync, waited: int = 0) -> Response[SyncResponse]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from product_gateway.check_service.recording_client import Service
 from product_gateway.check_service.results import DryRunResult, ListResults
-from product_gateway.db import catalog, catalog_write, claims, merchants, migrate, syncs
+from product_gateway.db import catalog, catalog_write, claims, generations, merchants, migrate, syncs
 from product_gateway.db.database import Database, connect, is_embedded
 from product_gateway.db.enqueue import enqueue
 from product_gateway.errors import PullFailed, SettingsError, TurnOver
@@ -143,7 +143,7 @@ async def _copy(baseline: Catalog, entity_type: EntityType, database: Database) 
     async for records in baseline.pages(entity_type):
         page = Page(records, rejections=(), next_cursor=None, total=None)
         await database.write(catalog_write.write_page, claim, page, LEASE_SECONDS)
-    await database.write(catalog_write.succeed, claim)
+    await database.write(generations.succeed, claim)
     return Catalog(database, merchant)
 
 

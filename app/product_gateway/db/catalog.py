@@ -1,24 +1,33 @@
-"""The catalog as readers see it: products and collections as the last page written left them."""
+"""The catalog as readers see it: products and collections of one generation, by default the published one.
 
-from collections.abc import Sequence
-from typing import Any
+While a sync writes the next generation, readers combine `catalog_records` with `catalog_history`.
+"""
+
+from collections.abc import Callable, Container, Sequence
+from operator import itemgetter
+from typing import Any, NamedTuple
 
 import orjson
-from sqlalchemy import ColumnElement, Connection, Row, Select, select
+from sqlalchemy import ColumnElement, Connection, Select, Table, bindparam, literal_column, select, true
 
 from product_gateway.db import syncs
 from product_gateway.db.admission import ADMISSION_COLUMNS, refusal_of
 from product_gateway.db.engines.dialects import PerDialect, ValuesTable
 from product_gateway.db.executor import autocommit
 from product_gateway.db.page_budget import MAX_PAGE_BYTES, fitting
-from product_gateway.db.tables import catalog_counts, catalog_records, max_ages, merchants
+from product_gateway.db.tables import catalog_counts, catalog_history, catalog_records, max_ages, merchants
 from product_gateway.db.tables import syncs as sync_table
-from product_gateway.errors import GatewayError, RecordNotFound
+from product_gateway.errors import GatewayError, GenerationGone, RecordNotFound
 from product_gateway.model.catalog import CatalogPage, CatalogState, Record
 from product_gateway.model.syncs import CatalogSize, EntityType, Sync
 
-_records = catalog_records.c
-_counts = catalog_counts.c
+_records, _history, _counts = catalog_records.c, catalog_history.c, catalog_counts.c
+TABLES = (catalog_records.name, catalog_history.name)
+
+_published = _counts.generation.label("published")
+_select_view = select(_counts.generation, _counts.oldest_generation, _counts.unpublished_sync).where(
+    _counts.merchant == bindparam("m"), _counts.entity_type == bindparam("t")
+)
 _by_type = ValuesTable("merchant", "entity_type")
 
 
@@ -33,7 +42,14 @@ def _make_select_states(dialect: str) -> Select[Any]:
         .scalar_subquery()
     )
     return (
-        select(*ADMISSION_COLUMNS, _counts.num_records, _counts.updated_at, max_ages.c.seconds, *syncs.columns)
+        select(
+            *ADMISSION_COLUMNS,
+            _counts.num_records,
+            _counts.updated_at,
+            max_ages.c.seconds,
+            _counts.generation.label("published"),
+            *syncs.columns,
+        )
         .select_from(
             _by_type.tables[dialect]
             .outerjoin(merchants, merchants.c.name == merchant)
@@ -52,13 +68,12 @@ StateAndLatest = tuple[CatalogState, Sync | None]
 
 
 def state(connection: Connection, merchant: str, entity_type: EntityType) -> CatalogState:
-    """Return the number of records and when a sync last succeeded. Reads one row, however many records there are."""
+    """Return the state of the published generation. Reads one row, however many records there are."""
+    columns = (_counts.num_records, _counts.updated_at, _counts.generation)
     row = connection.execute(
-        select(_counts.num_records, _counts.updated_at).where(
-            _counts.merchant == merchant, _counts.entity_type == entity_type
-        )
+        select(*columns).where(_counts.merchant == merchant, _counts.entity_type == entity_type)
     ).first()
-    return CatalogState(0, None) if row is None else CatalogState(row.num_records, row.updated_at)
+    return CatalogState(0, None) if row is None else CatalogState(*row)
 
 
 def state_and_latest_sync(connection: Connection, merchant: str, entity_type: EntityType) -> StateAndLatest:
@@ -82,77 +97,166 @@ def states(connection: Connection, keys: Sequence[tuple[str, EntityType]]) -> li
     return [
         refusal_of(row)
         or (
-            CatalogState(row.num_records or 0, row.updated_at, row.seconds),
+            CatalogState(row.num_records or 0, row.updated_at, row.published or 0, row.seconds),
             None if row.id is None else syncs.sync_of(row),
         )
         for row in rows
     ]
 
 
+class View(NamedTuple):
+    """What readers of a generation see. With `is_current`, `catalog_records` is exactly this generation.
+
+    Otherwise the versions that a later generation has replaced are in `catalog_history`; with `is_published`, these are
+    the versions that the next generation replaces.
+    """
+
+    merchant: str
+    entity_type: EntityType
+    generation: int
+    published: int
+    is_current: bool
+
+    @property
+    def is_published(self) -> bool:
+        return self.generation == self.published
+
+
+def view(connection: Connection, merchant: str, entity_type: EntityType, generation: int | None = None) -> View:
+    """Return what readers of the generation see; None: the published one. Raise GenerationGone.
+
+    Views of one read transaction stay true in it.
+    """
+    row = connection.execute(_select_view, {"m": merchant, "t": entity_type}).first()
+    published, oldest, unpublished_sync = row or (0, 0, None)
+    if generation is None:
+        generation = published
+    if not oldest <= generation <= published:
+        raise GenerationGone(f"Generation {generation} of the catalog is no longer kept. Start again without a cursor.")
+    is_current = generation == published and unpublished_sync is None
+    return View(merchant, entity_type, generation, published, is_current)
+
+
 def collection(
-    connection: Connection, merchant: str, collection_id: str, after: str, limit: int
-) -> tuple[Record, list[Record], str | None]:
+    connection: Connection,
+    merchant: str,
+    collection_id: str,
+    after: str,
+    limit: int,
+    generations: Sequence[int] | None = None,
+) -> tuple[Record, list[Record], str | None, tuple[int, int]]:
     """Return a collection, a page of its products that the catalog holds, and the id after which the next page starts.
 
     The page starts after the product id `after`, or at the first product if the collection has no such product. It
-    ends after `limit` product ids, or earlier at the byte budget of a response. Raises RecordNotFound.
+    ends after `limit` product ids, or earlier at the byte budget of a response. Also returns the generations that were
+    read, of collections and of products. Raises RecordNotFound, and GenerationGone for `generations` of a cursor.
     """
-    record = get(connection, merchant, EntityType.COLLECTION, collection_id)
+    of_collections, of_products = generations or (None, None)
+    sees = view(connection, merchant, EntityType.COLLECTION, of_collections)
+    sees_products = view(connection, merchant, EntityType.PRODUCT, of_products)
+    record = _get(connection, sees, collection_id)
     start = record.product_ids.index(after) + 1 if after in record.product_ids else 0
     ids = record.product_ids[start : start + limit]
     next_after = ids[-1] if start + limit < len(record.product_ids) else None
-    found = connection.execute(
-        select(_records.record_id, _records.size).where(
-            in_catalog(merchant, EntityType.PRODUCT), _records.record_id.in_(ids)
-        )
-    )
-    sizes = {row.record_id: row.size for row in found}
+    sizes = {
+        row.record_id: row.size
+        for row in versions(connection, sees_products, ("record_id", "size"), lambda c: c.record_id.in_(ids))
+    }
     held = [each for each in ids if each in sizes]
     collection_size = stored_size(record.document, product_ids_as_json(record.product_ids))
     number = fitting((sizes[each] for each in held), MAX_PAGE_BYTES - collection_size)
     if number < len(held):
         held = held[:number]
         next_after = held[-1]
-    return record, find(connection, merchant, EntityType.PRODUCT, held), next_after
+    return record, _find(connection, sees_products, held), next_after, (sees.generation, sees_products.generation)
 
 
-def get(connection: Connection, merchant: str, entity_type: EntityType, record_id: str) -> Record:
-    """Return a record. Raises RecordNotFound."""
-    found = find(connection, merchant, entity_type, [record_id])
-    if not found:
-        raise RecordNotFound(entity_type, record_id)
-    return found[0]
+def get(connection: Connection, merchant: str, entity_type: EntityType, record_id: str) -> tuple[Record, int]:
+    """Return a record of the published generation, and the generation. Raises RecordNotFound."""
+    sees = view(connection, merchant, entity_type)
+    return _get(connection, sees, record_id), sees.generation
 
 
 def find(connection: Connection, merchant: str, entity_type: EntityType, record_ids: Sequence[str]) -> list[Record]:
-    """Return the records that the catalog holds, in the order of the given ids."""
-    rows = connection.execute(
-        select(catalog_records).where(in_catalog(merchant, entity_type), _records.record_id.in_(record_ids))
-    )
-    by_id = {row.record_id: _record(row) for row in rows}
-    return [by_id[each] for each in record_ids if each in by_id]
+    """Return the records that the published generation holds, in the order of the given ids."""
+    return _find(connection, view(connection, merchant, entity_type), record_ids)
 
 
-def page(connection: Connection, merchant: str, entity_type: EntityType, after: str, limit: int) -> CatalogPage:
-    """Return the records after the id `after`, in order of id. This order keeps paging stable while a sync writes.
+def page(
+    connection: Connection,
+    merchant: str,
+    entity_type: EntityType,
+    after: str,
+    limit: int,
+    generation: int | None = None,
+) -> CatalogPage:
+    """Return the records of a generation after the id `after`, in order of id. Raise GenerationGone.
 
     Returns at most `limit` records, and fewer at the byte budget of a response. Reads the sizes first, so that it
     reads only the documents that it returns.
     """
-    here = in_catalog(merchant, entity_type) & (_records.record_id > after)
-    in_order = select(_records.record_id, _records.size).where(here).order_by(_records.record_id)
-    sizes = connection.execute(in_order.limit(limit + 1)).all()
+    sees = view(connection, merchant, entity_type, generation)
+    sizes = versions(connection, sees, ("record_id", "size"), lambda c: c.record_id > after, limit + 1)
     number = fitting(row.size for row in sizes[:limit])
     if number == 0:
-        return CatalogPage((), None)
+        return CatalogPage((), None, sees.generation)
     last = sizes[number - 1].record_id
-    rows = connection.execute(
-        select(_records.record_id, _records.document)
-        .where(here, _records.record_id <= last)
-        .order_by(_records.record_id)
+    rows = versions(
+        *(connection, sees, ("record_id", "document")),
+        lambda c: (c.record_id > after) & (c.record_id <= last),
+        tables={row.table for row in sizes[:number]},
     )
     shown = tuple(Record(row.record_id, row.document) for row in rows)
-    return CatalogPage(shown, last if number < len(sizes) else None)
+    return CatalogPage(shown, last if number < len(sizes) else None, sees.generation)
+
+
+def versions(
+    connection: Connection,
+    sees: View,
+    columns: Sequence[str],
+    where: Callable[[Any], ColumnElement[bool]],
+    limit: int | None = None,
+    tables: Container[str] = TABLES,
+) -> Sequence[Any]:
+    """Return the first `limit` versions of records that a reader sees, in order of id.
+
+    The first column must be the id. After the columns comes `table`, the table of the version. Reads only `tables`.
+    """
+
+    def first(table: Table, *conditions: ColumnElement[bool]) -> Sequence[Any]:
+        if table.name not in tables:
+            return []
+        of_type = (table.c.merchant == sees.merchant) & (table.c.entity_type == sees.entity_type)
+        chosen = select(*(table.c[name] for name in columns), literal_column(f"'{table.name}'").label("table"))
+        in_order = chosen.where(of_type, where(table.c), *conditions).order_by(table.c.record_id)
+        return connection.execute(in_order.limit(limit)).all()
+
+    if sees.is_current:
+        return first(catalog_records)
+    if sees.generation == 0:
+        return []
+    replaced_later = _history.to_generation > sees.generation
+    if sees.is_published:  # by an index in order of id
+        replaced_later = _history.to_generation == sees.generation + 1
+    past = first(catalog_history, _history.from_generation <= sees.generation, replaced_later)
+    # No further than the last of them: a running sync may have replaced all records from here on.
+    as_far = _records.record_id <= past[-1].record_id if len(past) == limit else true()
+    # Not by the index of generations, which is not in order of id.
+    rest = first(catalog_records, _records.generation + 0 <= sees.generation, as_far)
+    return sorted((*past, *rest), key=itemgetter(0))[:limit]
+
+
+def _get(connection: Connection, sees: View, record_id: str) -> Record:
+    found = _find(connection, sees, [record_id])
+    if not found:
+        raise RecordNotFound(sees.entity_type, record_id)
+    return found[0]
+
+
+def _find(connection: Connection, sees: View, record_ids: Sequence[str]) -> list[Record]:
+    rows = versions(connection, sees, ("record_id", "document", "product_ids"), lambda c: c.record_id.in_(record_ids))
+    by_id = {row.record_id: record_of(row) for row in rows}
+    return [by_id[each] for each in record_ids if each in by_id]
 
 
 def in_catalog(merchant: str, entity_type: EntityType) -> ColumnElement[bool]:
@@ -170,5 +274,6 @@ def stored_size(document: str, product_ids: str | None) -> int:
     return len(text) if text.isascii() else len(text.encode())
 
 
-def _record(row: Row[Any]) -> Record:
+def record_of(row: Any) -> Record:
+    """Return the record of a row with its id, document and product ids."""
     return Record(row.record_id, row.document, tuple(orjson.loads(row.product_ids or "[]")))

@@ -1,13 +1,12 @@
 """Removal of records that a merchant's list no longer has, and of the ids that ended pulls have seen."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from sqlalchemy import ColumnElement, CompoundSelect, Connection, bindparam, delete, except_, func, select, text, update
 
-from product_gateway.db import claims
+from product_gateway.db import claims, generations
 from product_gateway.db.catalog import in_catalog
-from product_gateway.db.catalog_write import add_to_counts
-from product_gateway.db.engines.dialects import PerDialect, insert_into
+from product_gateway.db.engines.dialects import PerDialect, insert_into, is_sent
 from product_gateway.db.tables import ACTIVE, catalog_counts, catalog_records, seen_records, syncs
 from product_gateway.model.syncs import Claim, EntityType
 
@@ -16,7 +15,9 @@ _seen = seen_records.c
 _counts = catalog_counts.c
 
 _LAST_CONTROL_CHARACTER = "\x1f"
-_in_all = select(_counts.num_records).where(_counts.merchant == bindparam("m"), _counts.entity_type == bindparam("t"))
+_in_all = select(_counts.working_records).where(
+    _counts.merchant == bindparam("m"), _counts.entity_type == bindparam("t")
+)
 _saw_all = select(syncs.c.id).where(
     (syncs.c.merchant == bindparam("m")) & (syncs.c.id == bindparam("i")),
     syncs.c.created + syncs.c.updated + syncs.c.unchanged == _in_all.scalar_subquery(),
@@ -41,19 +42,19 @@ def count_missing(connection: Connection, claim: Claim) -> tuple[int, int, bool]
     """Return the number of unseen records, the number of all records, and whether a mass deletion is allowed."""
     unseen = select(func.count()).select_from(_unseen(claim).subquery())
     counted = connection.execute(
-        select(_counts.num_records, _counts.mass_deletion_allowed).where(
+        select(_counts.working_records, _counts.mass_deletion_allowed).where(
             _counts.merchant == claim.merchant, _counts.entity_type == claim.entity_type
         )
     ).first()
     if counted is None:
         return 0, 0, False
-    return connection.execute(unseen).scalar_one(), counted.num_records, counted.mass_deletion_allowed
+    return connection.execute(unseen).scalar_one(), counted.working_records, counted.mass_deletion_allowed
 
 
 def allow_mass_deletion(connection: Connection, merchant: str, entity_type: EntityType) -> None:
     """Let the next successful sync of the entity type remove any number of records. Later syncs are limited again."""
     key = {"merchant": merchant, "entity_type": entity_type}
-    connection.execute(_insert_counts[connection.dialect.name], {**key, "num_records": 0})
+    connection.execute(_insert_counts[connection.dialect.name], key)
     connection.execute(
         update(catalog_counts)
         .where(_counts.merchant == merchant, _counts.entity_type == entity_type)
@@ -81,19 +82,30 @@ def remove_missing(connection: Connection, claim: Claim, after: str, limit: int)
         seen = set(connection.scalars(select(_seen.record_id).where(_in_pull(claim), among)))
         gone = [each for each in ids if each not in seen]
     claims.record_removed(connection, claim, len(gone))
-    if gone:
-        connection.execute(delete(catalog_records).where(here, _records.record_id.in_(gone)))
-        add_to_counts(connection, claim, -len(gone), -sum(sizes[each] for each in gone))
+    _remove(connection, claim, {each: sizes[each] for each in gone})
     return ids[-1] if len(ids) == limit else None
 
 
 def remove(connection: Connection, claim: Claim, ids: Sequence[str]) -> None:
     """Remove the records with these ids that the catalog holds. Raises LeaseLost."""
     these = in_catalog(claim.merchant, claim.entity_type) & _records.record_id.in_(ids)
-    sizes = list(connection.scalars(select(_records.size).where(these)))
+    sizes: dict[str, int] = {
+        row.record_id: row.size for row in connection.execute(select(_records.record_id, _records.size).where(these))
+    }
     claims.record_removed(connection, claim, len(sizes))
-    connection.execute(delete(catalog_records).where(these))
-    add_to_counts(connection, claim, -len(sizes), -sum(sizes))
+    _remove(connection, claim, sizes)
+
+
+def _remove(connection: Connection, claim: Claim, sizes: Mapping[str, int]) -> None:
+    if not sizes:
+        return
+    generation, _ = generations.add(connection, claim, -len(sizes), -sum(sizes.values()))
+    generations.supersede(connection, claim, generation, list(sizes))
+    these, values = is_sent(connection, _records.record_id, list(sizes))
+    connection.execute(
+        delete(catalog_records).where(in_catalog(claim.merchant, claim.entity_type), these),
+        values,
+    )
 
 
 def delete_seen(connection: Connection, merchant: str, limit: int) -> bool:

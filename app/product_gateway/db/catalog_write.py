@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 import orjson
 import sqlalchemy as sa
 
-from product_gateway.db import claims, freshness
+from product_gateway.db import claims, generations
 from product_gateway.db.catalog import in_catalog, product_ids_as_json, stored_size
-from product_gateway.db.engines.dialects import PerDialect
+from product_gateway.db.engines.dialects import SENT_IDS, PerDialect
 from product_gateway.db.executor import autocommit
-from product_gateway.db.tables import catalog_counts, catalog_records, seen_records
+from product_gateway.db.tables import catalog_records, seen_records
 from product_gateway.errors import PullFailed
 from product_gateway.model.catalog import DIGEST_BYTES, Page, Record
 from product_gateway.model.syncs import CatalogSize, Claim, Counts
@@ -65,14 +65,7 @@ class WriteResult(NamedTuple):
 
 COLUMNS = Row._fields
 
-_records, _seen, _counts = catalog_records.c, seen_records.c, catalog_counts.c
-_json = sa.bindparam("ids", type_=sa.Text)
-_SENT = {
-    "sqlite": sa.func.json_each(_json).table_valued("key", sa.column("value", sa.Text), name="sent"),
-    "postgresql": sa.func.json_array_elements_text(sa.cast(_json, sa.JSON))
-    .table_valued(sa.column("value", sa.Text), with_ordinality="key", name="sent")
-    .render_derived(),
-}
+_records, _seen = catalog_records.c, seen_records.c
 _DIGEST = {"sqlite": sa.func.lower(sa.func.hex(_records.digest)), "postgresql": sa.func.encode(_records.digest, "hex")}
 _LIST = {"sqlite": sa.func.json_group_array, "postgresql": sa.func.json_agg}
 
@@ -94,7 +87,7 @@ def _of_each(dialect: str, there: Any, where: sa.ColumnElement[bool], value: Any
     Most services send records in order of id, so that a page of new records costs one probe of the index. The probe is
     not EXISTS, for which PostgreSQL would scan the table.
     """
-    sent = _SENT[dialect]
+    sent = SENT_IDS[dialect]
     found = sa.select(value).where(where, there == sent.c.value).scalar_subquery()
     each = sa.select(found.label("found")).select_from(sent).order_by(sent.c.key).subquery()
     gathered = sa.select(sa.cast(_LIST[dialect](each.c.found), sa.Text)).scalar_subquery()
@@ -103,29 +96,20 @@ def _of_each(dialect: str, there: Any, where: sa.ColumnElement[bool], value: Any
 
 
 def _make_insert_seen(dialect: str) -> sa.Insert:
-    rows = sa.select(sa.bindparam("m"), sa.bindparam("s", type_=sa.Uuid), _SENT[dialect].c.value)
+    rows = sa.select(sa.bindparam("m"), sa.bindparam("s", type_=sa.Uuid), SENT_IDS[dialect].c.value)
     return sa.insert(seen_records).from_select(["merchant", "sync_id", "record_id"], rows)
 
 
 _find_digests = PerDialect(_make_find_digests)
 _insert_seen = PerDialect(_make_insert_seen)
 _OVERWRITE = "ON CONFLICT (merchant, entity_type, record_id) DO UPDATE SET " + ", ".join(
-    f"{name} = excluded.{name}" for name in COLUMNS[1:]
+    f"{name} = excluded.{name}" for name in ("generation", *COLUMNS[1:])
 )
-_INTO = f"INSERT INTO catalog_records (merchant, entity_type, {', '.join(COLUMNS)})"
+_INTO = f"INSERT INTO catalog_records (merchant, entity_type, generation, {', '.join(COLUMNS)})"
 # %b: psycopg sends these parameters in binary, which needs no quoting.
 _FROM_POSTGRESQL = (
-    "SELECT %(m)s, %(t)s, * FROM unnest(%(record_id)b::text[], %(size)b::int[], %(document)b::text[], "
+    "SELECT %(m)s, %(t)s, %(g)s, * FROM unnest(%(record_id)b::text[], %(size)b::int[], %(document)b::text[], "
     "%(product_ids)b::text[], %(digest)b::bytea[])"
-)
-_add_to_counts = (
-    sa.update(catalog_counts)
-    .where(_counts.merchant == sa.bindparam("m"), _counts.entity_type == sa.bindparam("t"))
-    .values(
-        num_records=_counts.num_records + sa.bindparam("more_records"),
-        num_bytes=_counts.num_bytes + sa.bindparam("more_bytes"),
-    )
-    .returning(_counts.num_records, _counts.num_bytes)
 )
 
 
@@ -181,16 +165,18 @@ def write_page(
     differing = [each for each, row in rows.items() if digests.get(each, row.digest) != row.digest]
     stored = _find_rows(connection, claim, differing)
     new, changed, unchanged = classify(rows, digests, stored)
-    _insert_rows(connection, claim, [rows[each] for each in new])
-    _insert_rows(connection, claim, [rows[each] for each in changed], overwrite=True)
+    more_bytes = sum(rows[each].size for each in (*new, *changed)) - sum(stored[each].size for each in changed)
+    if new or changed:
+        generation, size = generations.add(connection, claim, len(new), more_bytes)
+        if quota is not None and (new or more_bytes > 0):
+            _require_room(claim, size, quota)
+        _insert_rows(connection, claim, generation, [rows[each] for each in new])
+    if changed:
+        generations.supersede(connection, claim, generation, changed)
+        _insert_rows(connection, claim, generation, [rows[each] for each in changed], overwrite=True)
     first_seen = list(dict.fromkeys(each for each in ids if each not in seen))
     if first_seen:
         connection.execute(_insert_seen[connection.dialect.name], _key(claim, first_seen))
-    more_bytes = sum(rows[each].size for each in (*new, *changed)) - sum(stored[each].size for each in changed)
-    if new or more_bytes:
-        size = add_to_counts(connection, claim, len(new), more_bytes)
-        if quota is not None and (new or more_bytes > 0):
-            _require_room(claim, size, quota)
     counts = Counts(
         created=sum(each not in seen for each in new),
         updated=sum(each not in seen for each in changed),
@@ -202,29 +188,6 @@ def write_page(
     return WriteResult(len(page.rejections), same_bytes, pages_without_new)
 
 
-def succeed(connection: sa.Connection, claim: Claim) -> None:
-    """IN_PROGRESS -> SUCCEEDED, and set the time of the catalog's last update. Raises LeaseLost."""
-    finished_at = claims.succeed(connection, claim)
-    add_to_counts(connection, claim, 0, 0)  # creates the row after a sync without records
-    connection.execute(
-        sa.update(catalog_counts)
-        .where(_counts.merchant == claim.merchant, _counts.entity_type == claim.entity_type)
-        .values(updated_at=finished_at, mass_deletion_allowed=False)
-    )
-    freshness.published(connection, claim.merchant, claim.entity_type)
-
-
-def add_to_counts(connection: sa.Connection, claim: Claim, more_records: int, more_bytes: int) -> CatalogSize:
-    """Add to the numbers of records and bytes of the merchant's catalog. Return the new numbers."""
-    change = {"m": claim.merchant, "t": claim.entity_type, "more_records": more_records, "more_bytes": more_bytes}
-    row = connection.execute(_add_to_counts, change).first()
-    if row is not None:
-        return CatalogSize(row.num_records, row.num_bytes)
-    values = {"merchant": claim.merchant, "entity_type": claim.entity_type}
-    connection.execute(sa.insert(catalog_counts), {**values, "num_records": more_records, "num_bytes": more_bytes})
-    return CatalogSize(more_records, more_bytes)
-
-
 def _find_rows(connection: sa.Connection, claim: Claim, ids: Collection[str]) -> dict[str, Row]:
     if not ids:
         return {}
@@ -233,16 +196,18 @@ def _find_rows(connection: sa.Connection, claim: Claim, ids: Collection[str]) ->
     return {row.record_id: Row(*row) for row in found}
 
 
-def _insert_rows(connection: sa.Connection, claim: Claim, rows: Sequence[Row], *, overwrite: bool = False) -> None:
+def _insert_rows(
+    connection: sa.Connection, claim: Claim, generation: int, rows: Sequence[Row], *, overwrite: bool = False
+) -> None:
     end = _OVERWRITE if overwrite else ""  # checking for conflicts takes PostgreSQL half as long again
     if rows and connection.dialect.name == "postgresql":
         columns = dict(zip(COLUMNS, map(list, zip(*rows, strict=True)), strict=True))
-        key = {"m": claim.merchant, "t": claim.entity_type}
+        key = {"m": claim.merchant, "t": claim.entity_type, "g": generation}
         connection.exec_driver_sql(f"{_INTO} {_FROM_POSTGRESQL} {end}", {**key, **columns})
         return
     for start in range(0, len(rows), ROWS_IN_A_STATEMENT):
         some = rows[start : start + ROWS_IN_A_STATEMENT]
-        values = (claim.merchant, claim.entity_type, *chain.from_iterable(some))
+        values = (claim.merchant, claim.entity_type, generation, *chain.from_iterable(some))
         connection.exec_driver_sql(_write_sqlite(len(some), end), values)
 
 
@@ -252,7 +217,7 @@ def _write_sqlite(rows: int, end: str) -> str:
     row = f"({', '.join('?' for _ in COLUMNS)})"
     values = ", ".join([row] * rows)
     # WHERE true: after a SELECT without WHERE, SQLite parses ON CONFLICT as a join condition.
-    return f"{_INTO} SELECT ?, ?, * FROM (VALUES {values}) WHERE true {end}"  # noqa: S608 - no values in it
+    return f"{_INTO} SELECT ?, ?, ?, * FROM (VALUES {values}) WHERE true {end}"  # noqa: S608 - no values in it
 
 
 def _key(claim: Claim, ids: Sequence[str]) -> dict[str, Any]:

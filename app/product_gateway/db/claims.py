@@ -13,11 +13,11 @@ import sqlalchemy as sa
 
 from product_gateway.db import events
 from product_gateway.db.syncs import ended, record_end
-from product_gateway.db.tables import merchants, sync_problems, syncs, waits_since
+from product_gateway.db.tables import MANUAL, catalog_counts, merchants, sync_problems, syncs, waits_since
 from product_gateway.db.types import now
 from product_gateway.errors import LeaseLost
 from product_gateway.model.catalog import Page, Rejection
-from product_gateway.model.syncs import Claim, Counts, Demand, EntityType, SyncStatus
+from product_gateway.model.syncs import Claim, Counts, Demand, EntityType, Publication, SyncStatus
 
 SAMPLES_PER_CODE = 5
 WORKER_LOST = "WORKER_LOST"
@@ -56,6 +56,10 @@ _add_page = (
     )
     .returning(syncs.c.pages_read, syncs.c.records_read, syncs.c.pull_complete, syncs.c.pages_without_new)
 )
+_published = sa.select(catalog_counts.c.generation).where(
+    catalog_counts.c.merchant == syncs.c.merchant, catalog_counts.c.entity_type == syncs.c.entity_type
+)
+_next_generation = sa.func.coalesce(_published.scalar_subquery(), 0) + 1
 _select_finished = sa.select(syncs.c.finished_at).where(
     syncs.c.merchant == sa.bindparam("m"), syncs.c.id == sa.bindparam("i")
 )
@@ -161,7 +165,7 @@ def claim(
     return Claim(
         *(row.merchant, row.id, EntityType(row.entity_type), row.lease_token, row.attempt),
         *(row.cursor, row.pages_read, row.records_read, row.rejected, row.pull_complete),
-        *(taken_over, seconds_since_start, row.traceparent),
+        *(taken_over, seconds_since_start, row.traceparent, row.publish == MANUAL, row.restores),
     )
 
 
@@ -234,14 +238,23 @@ def record_not_removed(connection: sa.Connection, claim: Claim, number: int) -> 
     _write(connection, claim, not_removed=number)
 
 
+def record_restored(connection: sa.Connection, claim: Claim, counts: Counts, cursor: str | None) -> None:
+    """IN_PROGRESS -> IN_PROGRESS with more records of a revert, and its cursor. Raises LeaseLost."""
+    more = {name: syncs.c[name] + getattr(counts, name) for name in ("created", "updated", "deleted")}
+    read = counts.created + counts.updated + counts.deleted
+    _write(connection, claim, **more, records_read=syncs.c.records_read + read, cursor=cursor)
+
+
 def record_removed(connection: sa.Connection, claim: Claim, removed: int) -> None:
     """IN_PROGRESS -> IN_PROGRESS with more records deleted from the catalog. Raises LeaseLost."""
     _write(connection, claim, deleted=syncs.c.deleted + removed)
 
 
 def succeed(connection: sa.Connection, claim: Claim) -> datetime:
-    """IN_PROGRESS -> SUCCEEDED. Returns the time. Raises LeaseLost."""
-    _end(connection, claim, SyncStatus.SUCCEEDED, None, records_total=syncs.c.records_read)
+    """IN_PROGRESS -> SUCCEEDED with the next generation, published or staged. Returns the time. Raises LeaseLost."""
+    publication = Publication.STAGED if claim.is_staged else Publication.PUBLISHED
+    values = {"records_total": syncs.c.records_read, "publication": publication, "generation": _next_generation}
+    _end(connection, claim, SyncStatus.SUCCEEDED, None, **values)
     finished: datetime = connection.execute(_select_finished, {"m": claim.merchant, "i": claim.sync_id}).scalar_one()
     return finished
 

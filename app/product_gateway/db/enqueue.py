@@ -13,7 +13,7 @@ from product_gateway.db.admission import ADMISSION_COLUMNS, refusal_of
 from product_gateway.db.engines.dialects import PerDialect, ValuesTable, insert_into
 from product_gateway.db.executor import autocommit
 from product_gateway.db.syncs import columns, sync_of
-from product_gateway.db.tables import ACTIVE, merchants, syncs
+from product_gateway.db.tables import ACTIVE, AUTOMATIC, merchants, syncs
 from product_gateway.db.types import now
 from product_gateway.errors import GatewayError, InvalidRequest, SyncAlreadyActive
 from product_gateway.model.merchants import Platform
@@ -21,21 +21,22 @@ from product_gateway.model.syncs import EntityType, Sync, SyncStatus
 
 
 class EnqueueRequest(NamedTuple):
-    """A request for a sync. `traceparent` is its trace context (W3C Trace Context)."""
+    """A request for a sync. `traceparent` is its trace context (W3C Trace Context); `publish`, AUTOMATIC or MANUAL."""
 
     merchant: str
     entity_type: EntityType
     idempotency_key: str | None = None
     traceparent: str | None = None
+    publish: str = AUTOMATIC
 
 
-_NewRow = tuple[str, EntityType, str | None, str | None, UUID]
+_NewRow = tuple[str, EntityType, str | None, str | None, str, UUID]
 _Attempt = tuple[Row[Any], datetime | None]
 """The row that the look-up found, and when the request's sync was inserted, if it was."""
 
-_requests = ValuesTable("merchant", "entity_type", "idempotency_key", "traceparent", "id")
+_requests = ValuesTable("merchant", "entity_type", "idempotency_key", "traceparent", "publish", "id")
 _keys = ValuesTable("merchant", "idempotency_key")
-_INSERTED = ["merchant", "entity_type", "idempotency_key", "traceparent", "id", "status", "queued_at"]
+_INSERTED = ["merchant", "entity_type", "idempotency_key", "traceparent", "publish", "id", "status", "queued_at"]
 
 
 def _make_look_up(dialect: str, *more: ColumnElement[Any]) -> Select[Any]:
@@ -60,20 +61,21 @@ def _make_insert() -> Any:
 
 def _make_look_up_and_insert() -> Select[Any]:
     """Combine both statements, which saves PostgreSQL a round trip."""
-    merchant, entity_type, key, traceparent, sync_id = _requests.columns["postgresql"]
+    merchant, entity_type, key, traceparent, publish, sync_id = _requests.columns["postgresql"]
     request = (
         merchant.label("for_merchant"),
         entity_type.label("for_type"),
         key.label("with_key"),
         traceparent.label("of_trace"),
+        publish.label("to_publish"),
         sync_id.label("new_id"),
         _requests.place["postgresql"].label("place"),
     )
     found = _make_look_up("postgresql", *request).cte("found")
     free = found.c.id.is_(None) & (found.c.platform == Platform.BYOP) & ~found.c.disabled
     at = select(now()).scalar_subquery()  # evaluated once, not for each row
-    new_row = (found.c.for_merchant, found.c.for_type, found.c.with_key, found.c.of_trace, found.c.new_id)
-    rows = select(*new_row, text("'QUEUED'"), at)
+    new_row = ("for_merchant", "for_type", "with_key", "of_trace", "to_publish", "new_id")
+    rows = select(*(found.c[name] for name in new_row), text("'QUEUED'"), at)
     # One order for all batches: otherwise two of them could deadlock.
     in_order = rows.where(free).order_by(found.c.for_merchant, found.c.for_type, found.c.place)
     new = insert_into("postgresql", syncs).from_select(_INSERTED, in_order).on_conflict_do_nothing()
@@ -129,7 +131,7 @@ def enqueue_many(connection: Connection, requests: Sequence[EnqueueRequest]) -> 
                 outcomes[place] = Sync(ids[place], *of_request, SyncStatus.QUEUED, inserted_at, inserted_at)
         known = _find_keys_of(connection, [requests[place] for place, _ in refused])
         for place, row in refused:
-            merchant, entity_type, key, _ = requests[place]
+            merchant, entity_type, key, *_ = requests[place]
             if refusal := refusal_of(row):
                 outcomes[place] = refusal
             elif sync := known.get((merchant, key or "")):

@@ -18,7 +18,7 @@ from product_gateway.db.types import now
 from product_gateway.db.webhooks import enqueue_delivery, pending
 from product_gateway.errors import GatewayError, NoActiveSync, SyncNotFound
 from product_gateway.model.catalog import Rejection, RejectionGroup
-from product_gateway.model.syncs import ActiveSyncs, Counts, EntityType, Sync, SyncStatus
+from product_gateway.model.syncs import ActiveSyncs, Counts, EntityType, Publication, Sync, SyncStatus
 from product_gateway.model.webhooks import PendingDeliveries
 
 Place = tuple[datetime, UUID]
@@ -43,8 +43,8 @@ def _is_sent(dialect: str) -> sa.ColumnElement[bool]:
 # In the order in which sync_of takes them.
 _told = "id merchant entity_type status queued_at started_at finished_at attempt records_read records_total"
 _counted = "created updated unchanged deleted rejected"
-_failed = "unidentified not_removed failure_code failure_detail"
-columns = [*(syncs.c[name] for name in f"{_told} {_counted} {_failed}".split()), now().label("as_of")]
+_ended = "unidentified not_removed failure_code failure_detail publication generation reverts"
+columns = [*(syncs.c[name] for name in f"{_told} {_counted} {_ended}".split()), now().label("as_of")]
 _of_type = (syncs.c.merchant == sa.bindparam("m")) & (syncs.c.entity_type == sa.bindparam("t"))
 
 _select_all_active = (
@@ -288,4 +288,6 @@ def sync_of(row: sa.Row[Any]) -> Sync:
     """Return the sync of a row that ends with `columns`. Takes them by place, in a third of the time of names."""
     sync_id, merchant, entity_type, status, queued_at, *more, as_of = row[-len(columns) :]
     of_sync = (sync_id, merchant, EntityType(entity_type), SyncStatus(status), queued_at, as_of)
-    return Sync(*of_sync, *(*more[:5], Counts(*more[5:10]), *more[10:]))
+    *failure, publication, generation, reverts = more[10:]
+    outcome = (*failure, publication and Publication(publication), generation, reverts)
+    return Sync(*of_sync, *(*more[:5], Counts(*more[5:10]), *outcome))

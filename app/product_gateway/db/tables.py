@@ -31,12 +31,23 @@ def _create_index(create: CreateIndex, compiler: Any, **kwargs: Any) -> str:
     return f"{made} WHERE {some}" if some else made
 
 
+AUTOMATIC, MANUAL = "AUTOMATIC", "MANUAL"  # publication of a sync's result
 # A literal: with bound values the partial index is not used.
 ACTIVE = "status IN ('QUEUED', 'IN_PROGRESS')"
 
 
 def _counters(*names: str) -> list[sa.Column[int]]:
     return [sa.Column(name, sa.BigInteger, nullable=False, server_default="0") for name in names]
+
+
+def _content() -> list[sa.Column[Any]]:
+    return [
+        sa.Column("size", sa.Integer, nullable=False),  # bytes of document and product_ids in UTF-8
+        sa.Column("document", sa.Text, nullable=False),  # JSON
+        sa.Column("product_ids", sa.Text),  # JSON; of a collection
+        # Of the raw bytes that the product service sent: shows whether the record has changed.
+        sa.Column("digest", sa.LargeBinary(16), nullable=False),
+    ]
 
 
 merchants = sa.Table(
@@ -90,6 +101,19 @@ syncs = sa.Table(
     *_counters("created", "updated", "unchanged", "deleted", "rejected"),
     sa.Column("failure_code", sa.String(64)),
     sa.Column("failure_detail", sa.Text),
+    sa.Column("publish", sa.String(16), nullable=False, server_default=AUTOMATIC),
+    sa.Column("publication", sa.String(16)),  # what became of the result of a sync that succeeded
+    sa.Column("generation", sa.BigInteger),  # that it published, or has staged
+    # Of a revert: the sync that it undoes, and the generation before that sync.
+    sa.Column("reverts", sa.Uuid),
+    sa.Column("restores", sa.BigInteger),
+    sa.CheckConstraint("publish IN ('AUTOMATIC', 'MANUAL')", name="publish"),
+    # Only a sync that succeeded has a result to publish.
+    sa.CheckConstraint(
+        "(status = 'SUCCEEDED') = (publication IS NOT NULL) AND publication IN ('PUBLISHED', 'STAGED', 'DISCARDED')",
+        name="publication",
+    ),
+    sa.CheckConstraint("(reverts IS NULL) = (restores IS NULL)", name="revert"),
     sa.CheckConstraint("entity_type IN ('PRODUCT', 'COLLECTION')", name="entity_type"),
     sa.CheckConstraint("status IN ('QUEUED', 'IN_PROGRESS', 'SUCCEEDED', 'FAILED', 'CANCELLED')", name="status"),
     # An ended sync has an end time, an active one has none.
@@ -161,13 +185,43 @@ catalog_records = sa.Table(
     sa.Column("merchant", MerchantName, primary_key=True),
     sa.Column("entity_type", sa.String(16), primary_key=True),
     sa.Column("record_id", RecordId, primary_key=True),
-    # Bytes of document and product_ids in UTF-8. Before them, so that SQLite reads it without reading past it.
-    sa.Column("size", sa.Integer, nullable=False),
-    sa.Column("document", sa.Text, nullable=False),  # JSON
-    sa.Column("product_ids", sa.Text),  # JSON; of a collection
-    # Of the raw bytes that the product service sent: shows whether the record has changed.
-    sa.Column("digest", sa.LargeBinary(16), nullable=False),
+    # The generation that wrote this version. It and `size` come before the texts: SQLite then reads them alone.
+    sa.Column("generation", sa.BigInteger, nullable=False),
+    *_content(),
+    # For the feed of changes, and to roll back a generation.
+    sa.Index("ix_catalog_records_generation", "merchant", "entity_type", "generation", "record_id"),
     sqlite_with_rowid=False,
+)
+
+# Versions that a later generation has replaced or removed: each is in the generations from `from_generation` up to,
+# and without, `to_generation`.
+catalog_history = sa.Table(
+    "catalog_history",
+    metadata,
+    sa.Column("merchant", MerchantName, primary_key=True),
+    sa.Column("entity_type", sa.String(16), primary_key=True),
+    sa.Column("record_id", RecordId, primary_key=True),
+    sa.Column("from_generation", sa.BigInteger, primary_key=True),
+    sa.Column("to_generation", sa.BigInteger, nullable=False),
+    *_content(),
+    sa.CheckConstraint("from_generation < to_generation", name="generations"),
+    # For deletions in the feed, for readers while a generation is written, and to roll back and prune.
+    sa.Index("ix_catalog_history_to_generation", "merchant", "entity_type", "to_generation", "record_id"),
+    # For the feed up to a generation that is no longer the newest.
+    sa.Index("ix_catalog_history_from_generation", "merchant", "entity_type", "from_generation", "record_id"),
+    sqlite_with_rowid=False,
+)
+
+# A generation is the catalog as one successful sync left it. Of each merchant and entity type, the first is 1, and
+# none is left out.
+catalog_generations = sa.Table(
+    "catalog_generations",
+    metadata,
+    sa.Column("merchant", MerchantName, primary_key=True),
+    sa.Column("entity_type", sa.String(16), primary_key=True),
+    sa.Column("generation", sa.BigInteger, primary_key=True),
+    sa.Column("published_at", Instant, nullable=False),
+    sa.Index("ix_catalog_generations_published_at", "published_at"),
 )
 
 # Counted in the transactions that write records, so that reading the numbers costs one row.
@@ -176,14 +230,26 @@ catalog_counts = sa.Table(
     metadata,
     sa.Column("merchant", MerchantName, primary_key=True),
     sa.Column("entity_type", sa.String(16), primary_key=True),
-    sa.Column("num_records", sa.BigInteger, nullable=False),
-    sa.Column("num_bytes", sa.BigInteger, nullable=False, server_default="0"),  # the sum of catalog_records.size
-    sa.Column("updated_at", Instant),  # when the last successful sync finished
+    # Of the published generation, which readers see; 0 before the first.
+    sa.Column("generation", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("num_records", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("num_bytes", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("updated_at", Instant),  # when it was published
+    # The oldest generation of which the history has everything.
+    sa.Column("oldest_generation", sa.BigInteger, nullable=False, server_default="0"),
+    # Of catalog_records, with what `unpublished_sync` has written for the next generation. `working_bytes` is the sum
+    # of their sizes. Without such a sync, they equal the published numbers.
+    sa.Column("working_records", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("working_bytes", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("unpublished_sync", sa.Uuid),
     # By the operator, once.
     sa.Column("mass_deletion_allowed", sa.Boolean, nullable=False, server_default=sa.text("false")),
-    sa.CheckConstraint("num_bytes >= 0", name="num_bytes"),
-    sa.CheckConstraint("num_records >= 0", name="num_records"),
+    sa.CheckConstraint("working_bytes >= 0", name="working_bytes"),
+    sa.CheckConstraint("working_records >= 0", name="working_records"),
+    sa.CheckConstraint("oldest_generation BETWEEN 0 AND generation", name="oldest_generation"),
     sa.Index("ix_catalog_counts_updated_at", "updated_at", "merchant", "entity_type"),
+    # Few: what has been written and not been published.
+    sa.Index("ix_catalog_counts_unpublished", "unpublished_sync", info={WHERE: "unpublished_sync IS NOT NULL"}),
 )
 
 # How old a catalog may become, where the operator has set it, and the lapse that its webhook was told about.

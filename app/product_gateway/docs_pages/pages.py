@@ -20,6 +20,7 @@ from starlette.types import Scope, Send
 
 from product_gateway.docs_pages.code_samples import with_code_samples
 from product_gateway.errors import PageNotFound
+from product_gateway.http.conditional import matches
 from product_gateway.http.context import header_values, request_context
 from product_gateway.http.responses import Response, send_whole
 from product_gateway.openapi import documents
@@ -83,7 +84,7 @@ class File(Response[bytes]):
         ]
         if self.gzipped:
             headers.append((b"vary", b"accept-encoding"))
-        if _is_known(self.etag, ",".join(header_values(scope, b"if-none-match"))):
+        if matches(self.etag, ",".join(header_values(scope, b"if-none-match"))):
             await send({"type": "http.response.start", "status": 304, "headers": headers})
             await send({"type": "http.response.body", "body": b""})
             return
@@ -104,11 +105,6 @@ class FileAtPath(Response[Callable[[str], File]]):
     async def send(self, scope: Scope, send: Send) -> None:
         """Send the file for the prefix of this request."""
         await self.body(request_context(scope).public_path).send(scope, send)
-
-
-def _is_known(etag: str, if_none_match: str) -> bool:
-    known = [each.strip() for each in if_none_match.split(",")]
-    return etag in known or etag.removeprefix("W/") in known or "*" in known
 
 
 def _prefers_gzip(accept_encoding: str) -> bool:

@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Generic, TypeVar
 
 import orjson
@@ -27,12 +28,10 @@ class Response(Generic[Body]):
 
     async def send(self, scope: Scope, send: Send) -> None:
         content = self.body if isinstance(self.body, bytes) else orjson.dumps(self.body)
-        headers = [
-            (b"content-type", self.media_type.encode()),
-            (b"content-length", b"%d" % len(content)),
-            *request_context(scope).headers,
-            *((name.lower().encode(), value.encode("latin-1")) for name, value in self.headers.items()),
-        ]
+        own = {name.lower().encode(): value.encode("latin-1") for name, value in self.headers.items()}
+        headers = [*((name, value) for name, value in request_context(scope).headers if name not in own), *own.items()]
+        if self.status != HTTPStatus.NOT_MODIFIED:  # a 304 has no content (RFC 9110 §15.4.5)
+            headers[:0] = [(b"content-type", self.media_type.encode()), (b"content-length", b"%d" % len(content))]
         await send_whole(scope, send, self.status, headers, content)
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from enum import StrEnum
 
 from product_gateway.model.syncs import EntityType, Sync
 
@@ -88,10 +89,14 @@ class RejectionGroup:
 
 @dataclass(frozen=True, slots=True)
 class CatalogState:
-    """The number of records now, and when the last successful sync finished. `max_age` is in seconds."""
+    """The published generation, 0 before the first: its number of records, and when it was published.
+
+    `max_age` is in seconds.
+    """
 
     num_records: int
     updated_at: datetime | None
+    generation: int = 0
     max_age: int | None = None
 
     @property
@@ -125,7 +130,39 @@ class StaleCatalog:
 
 @dataclass(frozen=True, slots=True)
 class CatalogPage:
-    """A page of the catalog in order of id. `next_after` is its last id if more records follow."""
+    """A page of a generation in order of id. `next_after` is its last id if more records follow."""
 
     records: tuple[Record, ...]
     next_after: str | None
+    generation: int
+
+
+class ChangeKind(StrEnum):
+    """What happened to a record from one generation to a later one."""
+
+    CREATED = "CREATED"
+    UPDATED = "UPDATED"
+    DELETED = "DELETED"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A changed record, and the generation that changed it last. Without a record, it was deleted."""
+
+    kind: ChangeKind
+    record_id: str
+    generation: int
+    record: Record | None
+
+
+@dataclass(frozen=True, slots=True)
+class ChangePosition:
+    """A place in the feed of changes from the generation `since` to `until`: before this generation and record id.
+
+    `until` is None where the window of changes is not yet chosen: before its first page.
+    """
+
+    since: int
+    until: int | None = None
+    generation: int = 0
+    record_id: str = ""

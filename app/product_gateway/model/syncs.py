@@ -24,6 +24,14 @@ class SyncStatus(StrEnum):
     CANCELLED = "CANCELLED"
 
 
+class Publication(StrEnum):
+    """What became of the result of a sync that succeeded: STAGED -> PUBLISHED or DISCARDED, or PUBLISHED at once."""
+
+    STAGED = "STAGED"
+    PUBLISHED = "PUBLISHED"
+    DISCARDED = "DISCARDED"
+
+
 ACTIVE = (SyncStatus.QUEUED, SyncStatus.IN_PROGRESS)
 
 QUEUED_RETRY_AFTER = 2
@@ -48,7 +56,8 @@ class Sync:
     """One sync. `as_of` is the database's time when the row was read.
 
     `unidentified` counts the records without a usable id. `not_removed` counts the missing records that the sync kept,
-    because the list may have them without an id.
+    because the list may have them without an id. `generation` is what the sync published or has staged. `reverts` is
+    the sync that it undoes; None: it is a pull.
     """
 
     id: UUID
@@ -67,6 +76,9 @@ class Sync:
     not_removed: int = 0
     failure_code: str | None = None
     failure_detail: str | None = None
+    publication: Publication | None = None
+    generation: int | None = None
+    reverts: UUID | None = None
 
     @property
     def is_active(self) -> bool:
@@ -120,7 +132,8 @@ class ActiveSyncs:
 class Claim:
     """A worker's right to run a sync. `token` is a fencing token: a later claim has a larger one.
 
-    `taken_over` says that another worker's lease had expired. `traceparent` is the trace context of the request.
+    `taken_over` says that another worker's lease had expired. `traceparent` is the trace context of the request. With
+    `is_staged`, the result is not published. A revert restores the generation `restores`.
     """
 
     merchant: str
@@ -136,6 +149,8 @@ class Claim:
     taken_over: bool = False
     seconds_since_start: float = 0.0  # of the sync, with any time back in the queue
     traceparent: str | None = None
+    is_staged: bool = False
+    restores: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

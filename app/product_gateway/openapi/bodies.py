@@ -33,6 +33,9 @@ def sync_body(sync: Sync) -> SyncBody:
         if sync.failure_code is None
         else {"code": sync.failure_code, "detail": sync.failure_detail or ""},
         "warnings": _warnings(sync),
+        "publication": sync.publication and sync.publication.value,
+        "generation": sync.generation,
+        "reverts": None if sync.reverts is None else str(sync.reverts),
     }
 
 

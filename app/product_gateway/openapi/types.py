@@ -8,6 +8,9 @@ from typing import Literal, NotRequired, TypeAlias, TypedDict
 IdempotencyKey: TypeAlias = str
 
 
+EntityTags: TypeAlias = str
+
+
 Preferences: TypeAlias = str
 
 
@@ -118,7 +121,56 @@ class Collection(TypedDict):
 
 class CatalogMeta(TypedDict):
     currency: NotRequired[str]
+    generation: NotRequired[int]
     nextCursor: NotRequired[str]
+
+
+class ChangedProduct(TypedDict):
+    id: str
+    title: str
+    description: NotRequired[str]
+    thumbnail: NotRequired[Thumbnail]
+    listPrice: NotRequired[int]
+    sku: NotRequired[str]
+    createdAt: NotRequired[str]
+    updatedAt: NotRequired[str]
+    meta: NotRequired[Meta]
+
+
+class ChangedCollection(TypedDict):
+    id: str
+    title: str
+    description: NotRequired[str]
+    createdAt: NotRequired[str]
+    updatedAt: NotRequired[str]
+    meta: NotRequired[Meta]
+    productCount: int
+    productIds: list[str]
+
+
+class Change(TypedDict):
+    change: Literal["CREATED", "UPDATED", "DELETED"]
+    id: str
+    generation: int
+    product: NotRequired[ChangedProduct | None]
+    collection: NotRequired[ChangedCollection | None]
+
+
+class ChangeMeta(TypedDict):
+    currency: NotRequired[str]
+    generation: int
+    nextCursor: str
+    hasMore: bool
+
+
+class ChangeListResponse(TypedDict):
+    data: list[Change]
+    meta: ChangeMeta
+
+
+class SyncChangeListResponse(TypedDict):
+    data: list[Change]
+    meta: CatalogMeta
 
 
 class ProductListResponse(TypedDict):
@@ -173,6 +225,9 @@ class Sync(TypedDict):
     result: SyncResult
     failure: SyncFailure | None
     warnings: NotRequired[list[SyncWarning]]
+    publication: NotRequired[str | None]
+    generation: NotRequired[int | None]
+    reverts: NotRequired[str | None]
 
 
 class SyncEventData(Sync):
@@ -211,6 +266,7 @@ class SyncStatusMeta(TypedDict):
     sync: NotRequired[Sync]
     fresh: NotRequired[bool]
     staleAfter: NotRequired[str]
+    generation: NotRequired[int]
 
 
 class SyncStatusResponse(TypedDict):

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from product_gateway.auth.encryption import Secrets
-from product_gateway.db import catalog_removal, catalog_write, claims, merchants
+from product_gateway.db import catalog_removal, catalog_write, claims, generations, merchants
 from product_gateway.db.database import Database
 from product_gateway.errors import PullFailed, SettingsError, TurnOver
 from product_gateway.http_client.client import HttpClient
@@ -24,7 +24,7 @@ from product_gateway.sync import records
 from product_gateway.sync.product_service import PAGES_WITHOUT_NEW_RECORDS, Prefetcher, ProductService
 from product_gateway.telemetry.metrics import Metrics
 
-RECORDS_PER_REMOVAL = 2000
+RECORDS_PER_STEP = 2000  # of a removal, a revert or a roll back
 MAX_IDS_VERIFIED = 1000  # missing records that are requested by id
 TRANSIENT_CODES = ("PRODUCT_SERVICE_UNREACHABLE", "PRODUCT_SERVICE_RATE_LIMITED")
 
@@ -74,6 +74,7 @@ class Pull:
 
     async def run_from(self, service: ProductService, claim: Claim, turn: Turn, max_rejected_percent: int) -> None:
         """Run the claim's pull against this product service. Raises what `run` raises."""
+        await prepare(self._database, claim, self._settings.lease_seconds)
         if claim.pull_complete:  # the worker that read the last page may have been lost before this check
             require_few_rejected(claim.records_read, claim.rejected, max_rejected_percent)
         else:
@@ -128,7 +129,7 @@ class Pull:
         self._refuse_mass_deletion(claim, unseen, held, allowed=allowed)
         after: str | None = ""
         while after is not None:
-            after = await self._database.write(catalog_removal.remove_missing, claim, after, RECORDS_PER_REMOVAL)
+            after = await self._database.write(catalog_removal.remove_missing, claim, after, RECORDS_PER_STEP)
 
     async def _remove_certainly_gone(self, claim: Claim, service: ProductService) -> None:
         """Remove the missing records that the service certainly no longer has, and record how many others stay.
@@ -167,7 +168,7 @@ class Pull:
 
     def _refuse_mass_deletion(self, claim: Claim, missing: int, held: int, *, allowed: bool) -> None:
         most = self._settings.max_deleted_percent
-        if not allowed and held >= MIN_SAMPLE and missing * 100 > most * held:
+        if not (allowed or claim.is_staged) and held >= MIN_SAMPLE and missing * 100 > most * held:
             raise PullFailed(
                 "MASS_DELETION",
                 f"The product service no longer has {missing} of the {held} records in the catalog, and a sync may "
@@ -198,6 +199,13 @@ class Pull:
             wait_initial=made.retry_wait_seconds,
             retried=lambda status: self._retried(claim, status),
         )
+
+
+async def prepare(database: Database, claim: Claim, lease_seconds: float) -> None:
+    """Roll back what an earlier sync of the entity type left unpublished. Raises LeaseLost."""
+    earlier = await database.read(generations.unpublished_by_another, claim)
+    while earlier and not await database.write(generations.prepare, claim, earlier, lease_seconds, RECORDS_PER_STEP):
+        pass
 
 
 def are_too_many_rejected(read: int, rejected: int, most_percent: int, to_come: int = 0) -> bool:

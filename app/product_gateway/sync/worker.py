@@ -9,16 +9,17 @@ import time
 from functools import partial
 from uuid import UUID
 
-from product_gateway.db import catalog_removal, catalog_write, claims, events, syncs
+from product_gateway.db import catalog_removal, claims, events, generations, syncs
 from product_gateway.db.database import Database
 from product_gateway.errors import LeaseLost, PullFailed, SyncNotFound, TurnOver, Unavailable
 from product_gateway.http_client.client import HttpClient
 from product_gateway.model.syncs import Claim, EntityType, SyncStatus
 from product_gateway.settings import Settings
 from product_gateway.supervisor import Loop, Supervisor
+from product_gateway.sync import revert
 from product_gateway.sync.freshness import freshness_loop
 from product_gateway.sync.heartbeat import Heartbeat
-from product_gateway.sync.pruning import prune_loop
+from product_gateway.sync.pruning import prune_loop, roll_back_loop
 from product_gateway.sync.pull import Pull, Turn
 from product_gateway.telemetry import logs, metrics, tracing
 from product_gateway.telemetry.metrics import Metrics
@@ -51,15 +52,18 @@ class Worker:
         """Run syncs until `stop` is set. Then hand back the running ones, for another worker to continue."""
         keep = self._supervisor.keep
         prune = partial(prune_loop, self._settings, self._database)
+        roll_back = partial(roll_back_loop, self._database)
         pruning = asyncio.create_task(keep(metrics.PRUNING, prune, away="Pruning waits until the database is back"))
         away = "Stale catalogs are not looked for until the database is back"
         checking = asyncio.create_task(keep(metrics.FRESHNESS, partial(freshness_loop, self._database), away=away))
+        away = "Failed syncs are not rolled back until the database is back"
+        rolling_back = asyncio.create_task(keep(metrics.ROLL_BACK, roll_back, away=away))
         stopping: asyncio.Task[object] = asyncio.create_task(stop.wait())
         try:
             away = "Syncs are not looked for until the database is back"
             await keep(metrics.CLAIMS, partial(self._claim_loop, stopping), stop=stop, away=away)
         finally:
-            tasks = (pruning, checking, stopping, *self._running)
+            tasks = (pruning, checking, rolling_back, stopping, *self._running)
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -162,7 +166,7 @@ class Worker:
             tracing.note(outcome=events.RELEASED)
             logger.info("The sync is released: other merchants wait.")
         else:
-            await self._database.write(catalog_write.succeed, claim)
+            await self._database.write(generations.succeed, claim)
             seconds = time.monotonic() - turn.began
             self._metrics.ended(claim.entity_type, SyncStatus.SUCCEEDED, seconds=seconds)
             tracing.note(outcome=SyncStatus.SUCCEEDED)
@@ -175,15 +179,18 @@ class Worker:
         longest = self._settings.max_sync_seconds
         try:
             async with asyncio.timeout(longest - claim.seconds_since_start) as limit:
-                await self._pull.run(claim, turn)
+                if claim.restores is None:
+                    await self._pull.run(claim, turn)
+                else:
+                    await revert.run(self._database, claim, claim.restores, self._settings.lease_seconds)
         except TimeoutError:
             if not limit.expired():
                 raise
             raise PullFailed(
                 "SYNC_TOO_LONG",
                 f"The sync was not complete {longest:g} s after it began, the longest time that a sync may take. The "
-                "records read so far stay in the catalog. Let the product service answer faster or with larger pages, "
-                "then start the sync again.",
+                "catalog stays as it was. Let the product service answer faster or with larger pages, then start the "
+                "sync again.",
             ) from None
 
     async def _hand_back_when_possible(self, claim: Claim) -> None:

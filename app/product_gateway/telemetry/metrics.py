@@ -27,9 +27,12 @@ FAULTS_OF_OURS = ("INTERNAL_ERROR", "TOKEN_UNREADABLE", "WORKER_LOST")  # alerts
 DELIVERED, RETRIED, GIVEN_UP = "delivered", "retried", "given_up"
 # Background loops, the values of the label `loop`.
 WORKER, CLAIMS, HEARTBEATS, SYNCS, DELIVERIES = "worker", "claims", "heartbeats", "syncs", "deliveries"
-PRUNING, LONG_POLLS, MONITOR, QUEUE_METRICS = "pruning", "long_polls", "monitor", "queue_metrics"
-FRESHNESS = "freshness"
-LOOPS = (WORKER, CLAIMS, HEARTBEATS, SYNCS, DELIVERIES, PRUNING, FRESHNESS, LONG_POLLS, MONITOR, QUEUE_METRICS)
+PRUNING, ROLL_BACK, FRESHNESS, LONG_POLLS = "pruning", "roll_back", "freshness", "long_polls"
+MONITOR, QUEUE_METRICS = "monitor", "queue_metrics"
+LOOPS = (
+    *(WORKER, CLAIMS, HEARTBEATS, SYNCS, DELIVERIES, PRUNING, ROLL_BACK, FRESHNESS),
+    *(LONG_POLLS, MONITOR, QUEUE_METRICS),
+)
 REQUEST_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 SYNC_SECONDS = (0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200)
 

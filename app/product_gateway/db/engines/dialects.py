@@ -6,7 +6,22 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 import orjson
-from sqlalchemy import ARRAY, Connection, String, Table, Text, Uuid, bindparam, func
+from sqlalchemy import (
+    ARRAY,
+    JSON,
+    ColumnElement,
+    Connection,
+    String,
+    Table,
+    Text,
+    Uuid,
+    any_,
+    bindparam,
+    cast,
+    column,
+    func,
+    select,
+)
 from sqlalchemy.sql.selectable import FromClause
 
 T = TypeVar("T")
@@ -22,6 +37,25 @@ class PerDialect(dict[str, T]):
     def __missing__(self, dialect: str) -> T:
         made = self[dialect] = self._make(dialect)
         return made
+
+
+_ids = bindparam("ids", type_=Text)
+SENT_IDS: dict[str, Any] = {
+    "sqlite": func.json_each(_ids).table_valued("key", column("value", Text), name="sent"),
+    "postgresql": func.json_array_elements_text(cast(_ids, JSON))
+    .table_valued(column("value", Text), with_ordinality="key", name="sent")
+    .render_derived(),
+}
+"""A table of ids, by dialect. They travel as one JSON text, the parameter `ids`."""
+
+
+def is_sent(connection: Connection, record_id: Any, ids: Sequence[str]) -> tuple[ColumnElement[bool], dict[str, str]]:
+    """Return the condition that the column is one of the ids, and the parameters of a statement that uses it."""
+    dialect = connection.dialect.name
+    sent = select(SENT_IDS[dialect].c.value)
+    # An array: PostgreSQL then reads the rows by an index, even without statistics.
+    found = record_id.in_(sent) if dialect == "sqlite" else record_id == any_(func.array(sent.scalar_subquery()))
+    return found, {"ids": orjson.dumps(ids).decode()}
 
 
 def insert_into(dialect: str, table: Table) -> Any:

@@ -35,6 +35,15 @@ def _optional(kind: Any, *names: str) -> list[sa.Column[Any]]:
     return [sa.Column(name, kind) for name in names]
 
 
+def _content() -> list[sa.Column[Any]]:
+    return [
+        *_required(INTEGER, "size"),
+        *_required(TEXT, "document"),
+        *_optional(TEXT, "product_ids"),
+        *_required(sa.LargeBinary(16), "digest"),
+    ]
+
+
 def _index(name: str, *columns: Any, where: str | None = None, unique: bool = False) -> sa.Index:
     some = None if where is None else sa.text(where)
     return sa.Index(name, *columns, unique=unique, sqlite_where=some, postgresql_where=some)
@@ -77,7 +86,18 @@ sa.Table(
     *_required(NUMBER, "created", "updated", "unchanged", "deleted", "rejected", default="0"),
     *_optional(sa.String(64), "failure_code"),
     *_optional(TEXT, "failure_detail"),
+    *_required(CODE, "publish", default="AUTOMATIC"),
+    *_optional(CODE, "publication"),
+    *_optional(NUMBER, "generation"),
+    *_optional(ID, "reverts"),
+    *_optional(NUMBER, "restores"),
     sa.ForeignKeyConstraint(["merchant"], ["merchants.name"]),
+    sa.CheckConstraint("publish IN ('AUTOMATIC', 'MANUAL')", "publish"),
+    sa.CheckConstraint(
+        "(status = 'SUCCEEDED') = (publication IS NOT NULL) AND publication IN ('PUBLISHED', 'STAGED', 'DISCARDED')",
+        "publication",
+    ),
+    sa.CheckConstraint("(reverts IS NULL) = (restores IS NULL)", "revert"),
     sa.CheckConstraint("(finished_at IS NULL) = (status IN ('QUEUED', 'IN_PROGRESS'))", "finished"),
     sa.CheckConstraint("(status = 'FAILED') = (failure_code IS NOT NULL)", "failure"),
     sa.CheckConstraint("(status = 'IN_PROGRESS') = (lease_expires_at IS NOT NULL)", "lease"),
@@ -126,24 +146,49 @@ sa.Table(
     *_key(MERCHANT, "merchant"),
     *_key(CODE, "entity_type"),
     *_key(RECORD_ID, "record_id"),
-    *_required(INTEGER, "size"),
-    *_required(TEXT, "document"),
-    *_optional(TEXT, "product_ids"),
-    *_required(sa.LargeBinary(16), "digest"),
+    *_required(NUMBER, "generation"),
+    *_content(),
+    _index("ix_catalog_records_generation", "merchant", "entity_type", "generation", "record_id"),
     sqlite_with_rowid=False,
+)
+sa.Table(
+    "catalog_history",
+    metadata,
+    *_key(MERCHANT, "merchant"),
+    *_key(CODE, "entity_type"),
+    *_key(RECORD_ID, "record_id"),
+    *_key(NUMBER, "from_generation"),
+    *_required(NUMBER, "to_generation"),
+    *_content(),
+    sa.CheckConstraint("from_generation < to_generation", "generations"),
+    _index("ix_catalog_history_to_generation", "merchant", "entity_type", "to_generation", "record_id"),
+    _index("ix_catalog_history_from_generation", "merchant", "entity_type", "from_generation", "record_id"),
+    sqlite_with_rowid=False,
+)
+sa.Table(
+    "catalog_generations",
+    metadata,
+    *_key(MERCHANT, "merchant"),
+    *_key(CODE, "entity_type"),
+    *_key(NUMBER, "generation"),
+    *_required(INSTANT, "published_at"),
+    _index("ix_catalog_generations_published_at", "published_at"),
 )
 sa.Table(
     "catalog_counts",
     metadata,
     *_key(MERCHANT, "merchant"),
     *_key(CODE, "entity_type"),
-    *_required(NUMBER, "num_records"),
-    *_required(NUMBER, "num_bytes", default="0"),
+    *_required(NUMBER, "generation", "num_records", "num_bytes", default="0"),
     *_optional(INSTANT, "updated_at"),
+    *_required(NUMBER, "oldest_generation", "working_records", "working_bytes", default="0"),
+    *_optional(ID, "unpublished_sync"),
     *_required(BOOLEAN, "mass_deletion_allowed", default=FALSE),
-    sa.CheckConstraint("num_bytes >= 0", "num_bytes"),
-    sa.CheckConstraint("num_records >= 0", "num_records"),
+    sa.CheckConstraint("working_bytes >= 0", "working_bytes"),
+    sa.CheckConstraint("working_records >= 0", "working_records"),
+    sa.CheckConstraint("oldest_generation BETWEEN 0 AND generation", "oldest_generation"),
     _index("ix_catalog_counts_updated_at", "updated_at", "merchant", "entity_type"),
+    _index("ix_catalog_counts_unpublished", "unpublished_sync", where="unpublished_sync IS NOT NULL"),
 )
 sa.Table(
     "max_ages",
