@@ -84,7 +84,7 @@ def test_readers_see_the_published_generation_while_a_sync_writes(database: Data
 
 @pytest.mark.parametrize("end", ["failed", "cancelled"])
 def test_what_a_sync_wrote_that_did_not_succeed_is_rolled_back_in_small_steps(database: Database, end: str) -> None:
-    """Nobody sees it, neither before nor after."""
+    """No reader sees it, neither before nor after."""
     before = dict.fromkeys("abcdefg", "1")
     pull(database, page(before))
     claim = started(database)
@@ -135,7 +135,7 @@ def test_a_list_stays_in_the_generation_of_its_first_page(database: Database) ->
 
 
 def test_the_feed_returns_net_changes_in_order(database: Database) -> None:
-    """Each record at most once per window, as it is at the end of the window."""
+    """Each record at most once per window, in its version at the end of the window."""
     pull(database, page({"a": "1", "b": "1", "c": "1"}))
     found, place = feed(database, ChangePosition(0))
     assert found == [(CREATED, "a", "1"), (CREATED, "b", "1"), (CREATED, "c", "1")]

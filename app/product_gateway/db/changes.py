@@ -1,6 +1,6 @@
 """The feed of changes: what a window of generations created, updated and deleted. Read from the versions of records.
 
-A window goes from the generation `since` to the generation `until`. A record is in it at most once: as it is in
+A window goes from the generation `since` to the generation `until`. A record is in it at most once: in its version of
 `until`, or as deleted. The order is by the generation that changed the record last, then by id.
 """
 

@@ -18,6 +18,7 @@ from product_gateway.db.executor import autocommit
 from product_gateway.db.syncs import get
 from product_gateway.db.tables import catalog_counts, catalog_generations, catalog_history, catalog_records, syncs
 from product_gateway.db.types import now
+from product_gateway.db.webhooks import SYNC_PUBLISHED, enqueue_delivery
 from product_gateway.errors import NotPublishable
 from product_gateway.model.syncs import CatalogSize, Claim, EntityType, Publication, Sync, SyncStatus
 
@@ -118,6 +119,7 @@ def publish(connection: sa.Connection, merchant: str, sync_id: UUID) -> Sync:
         )
     at = connection.scalar(sa.select(now()))
     _publish_at(connection, merchant, sync.entity_type, at)
+    enqueue_delivery(connection, merchant, sync_id, SYNC_PUBLISHED)
     return get(connection, merchant, sync_id)
 
 
@@ -218,7 +220,7 @@ def prune(connection: sa.Connection, days: float, limit: int) -> bool:
     if old is None:
         return False
     of_type = (_counts.merchant == old.merchant) & (_counts.entity_type == old.entity_type)
-    # First, so that nobody reads a generation of which a part is gone.
+    # First, so that no reader gets a generation of which a part is gone.
     connection.execute(
         sa.update(catalog_counts)
         .where(of_type, _counts.oldest_generation < old.oldest)

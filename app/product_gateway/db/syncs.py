@@ -15,7 +15,7 @@ from product_gateway.db.executor import autocommit
 from product_gateway.db.page_budget import fitting
 from product_gateway.db.tables import ACTIVE, merchants, metadata, sync_problems, syncs, waits_since
 from product_gateway.db.types import now
-from product_gateway.db.webhooks import enqueue_delivery, pending
+from product_gateway.db.webhooks import EVENTS, enqueue_delivery, pending
 from product_gateway.errors import GatewayError, NoActiveSync, SyncNotFound
 from product_gateway.model.catalog import Rejection, RejectionGroup
 from product_gateway.model.syncs import ActiveSyncs, Counts, EntityType, Publication, Sync, SyncStatus
@@ -134,7 +134,7 @@ def cancel_all(connection: sa.Connection, merchant: str, why: str) -> None:
 
 def record_end(connection: sa.Connection, merchant: str, sync_id: UUID, status: SyncStatus, why: str | None) -> None:
     """Enqueue the webhook message of a sync that ends, and append its last event."""
-    enqueue_delivery(connection, merchant, sync_id, status)
+    enqueue_delivery(connection, merchant, sync_id, EVENTS[status])
     events.append(connection, merchant, sync_id, status, detail=why, most=events.MOST + 1)
 
 

@@ -325,7 +325,9 @@ webhook_deliveries = sa.Table(
     sa.Column("last_error", sa.Text),
     sa.Column("finished_at", Instant),
     sa.ForeignKeyConstraint(["merchant", "sync_id"], ["syncs.merchant", "syncs.id"], ondelete="CASCADE"),
-    sa.CheckConstraint("event IN ('sync.succeeded', 'sync.failed', 'sync.cancelled', 'catalog.stale')", name="event"),
+    sa.CheckConstraint(
+        "event IN ('sync.succeeded', 'sync.failed', 'sync.cancelled', 'sync.published', 'catalog.stale')", name="event"
+    ),
     # A message is about a sync, or about a catalog.
     sa.CheckConstraint("(event = 'catalog.stale') = (sync_id IS NULL)", name="sync"),
     sa.CheckConstraint(
@@ -336,7 +338,7 @@ webhook_deliveries = sa.Table(
     # Only a pending message has a next attempt.
     sa.CheckConstraint("(status = 'PENDING') = (next_attempt_at IS NOT NULL)", name="next_attempt"),
     sa.CheckConstraint("(status = 'PENDING') = (finished_at IS NULL)", name="finished"),
-    # A sync ends once, so it has one message. Partial, so that no database takes it for a search by id.
+    # A sync ends once, and is published once, so it has one message of each event. Partial, so that no database takes it for a search by id.
     sa.Index(
         *("ux_webhook_deliveries_sync_event", "merchant", "sync_id", "event"),
         unique=True,

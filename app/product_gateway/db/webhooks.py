@@ -22,6 +22,7 @@ EVENTS = {
     SyncStatus.FAILED: "sync.failed",
     SyncStatus.CANCELLED: "sync.cancelled",
 }
+SYNC_PUBLISHED = "sync.published"
 CATALOG_STALE = "catalog.stale"
 TURNED_OFF = "The webhook was turned off before this was delivered."
 DUE_LOOKED_AT = 50  # messages that a claim reads before it searches by merchant
@@ -154,9 +155,9 @@ def remove(connection: sa.Connection, merchant: str) -> None:
     _give_up_all(connection, merchant, TURNED_OFF)
 
 
-def enqueue_delivery(connection: sa.Connection, merchant: str, sync_id: UUID, status: SyncStatus) -> None:
-    """Nothing -> PENDING, if the merchant has a webhook. Call it in the transaction that ends the sync."""
-    connection.execute(_enqueue, {"m": merchant, "id": uuid7(), "sync_id": sync_id, "event": EVENTS[status]})
+def enqueue_delivery(connection: sa.Connection, merchant: str, sync_id: UUID, event: str) -> None:
+    """Nothing -> PENDING, if the merchant has a webhook. Call it in the transaction that ends or publishes the sync."""
+    connection.execute(_enqueue, {"m": merchant, "id": uuid7(), "sync_id": sync_id, "event": event})
 
 
 def enqueue_stale(connection: sa.Connection, found: Sequence[StaleCatalog]) -> None:

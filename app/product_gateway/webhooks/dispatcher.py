@@ -112,7 +112,7 @@ class WebhookDispatcher:
         if delivery.sync_id is None:
             return await self.send(webhook, str(delivery.id), stale_payload(delivery))
         sync = await self.database.read(syncs.get, delivery.merchant, delivery.sync_id)
-        return await self.send(webhook, str(delivery.id), payload(delivery.event, sync))
+        return await self.send(webhook, str(delivery.id), payload(delivery, sync))
 
     async def send(self, webhook: Webhook, message_id: str, body: bytes) -> AttemptResult:
         """Sign the message and send it once. Records nothing."""

@@ -6,16 +6,18 @@ from datetime import UTC, datetime
 import orjson
 from standardwebhooks import Webhook as Signer
 
+from product_gateway.db.webhooks import SYNC_PUBLISHED
 from product_gateway.model.syncs import Sync
 from product_gateway.model.webhooks import Delivery
 from product_gateway.openapi.bodies import rfc3339, sync_body
 
 
-def payload(event: str, sync: Sync) -> bytes:
-    """Return the body of a message (SyncEvent in the spec). It is the same at each attempt."""
-    ended = sync.finished_at or sync.as_of  # a table constraint: a sync that has ended has `finished_at`
+def payload(delivery: Delivery, sync: Sync) -> bytes:
+    """Return the body of a message (SyncEvent in the spec), with the sync's present publication."""
+    # A table constraint: a sync that has ended has `finished_at`.
+    at = None if delivery.event == SYNC_PUBLISHED else sync.finished_at
     data = {**sync_body(sync), "merchant": sync.merchant}
-    return orjson.dumps({"type": event, "timestamp": rfc3339(ended), "data": data})
+    return orjson.dumps({"type": delivery.event, "timestamp": rfc3339(at or delivery.created_at), "data": data})
 
 
 def stale_payload(delivery: Delivery) -> bytes:

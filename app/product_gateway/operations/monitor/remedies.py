@@ -66,6 +66,10 @@ ADVICE = {
         "Ask the merchant whether it needs all these records. If so, raise MAX_CATALOG_RECORDS or MAX_CATALOG_BYTES.",
         "product-gateway merchant show {merchant}",
     ),
+    "HISTORY_GONE": Advice(
+        "the generation that a revert restores is no longer kept",
+        "Nothing can be done for this revert. To keep generations longer, raise CATALOG_HISTORY_DAYS.",
+    ),
     "SYNC_TOO_LONG": Advice(
         "the product service is too slow for a whole sync",
         "Ask the merchant for faster answers or larger pages, or raise MAX_SYNC_SECONDS.",

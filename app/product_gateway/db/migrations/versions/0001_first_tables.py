@@ -240,7 +240,9 @@ sa.Table(
     *_optional(TEXT, "last_error"),
     *_optional(INSTANT, "finished_at"),
     sa.ForeignKeyConstraint(["merchant", "sync_id"], ["syncs.merchant", "syncs.id"], ondelete="CASCADE"),
-    sa.CheckConstraint("event IN ('sync.succeeded', 'sync.failed', 'sync.cancelled', 'catalog.stale')", "event"),
+    sa.CheckConstraint(
+        "event IN ('sync.succeeded', 'sync.failed', 'sync.cancelled', 'sync.published', 'catalog.stale')", "event"
+    ),
     sa.CheckConstraint("(event = 'catalog.stale') = (sync_id IS NULL)", "sync"),
     sa.CheckConstraint(
         "(sync_id IS NULL) = (entity_type IS NOT NULL) AND (sync_id IS NULL) = (stale_after IS NOT NULL)", "catalog"
