@@ -338,7 +338,8 @@ webhook_deliveries = sa.Table(
     # Only a pending message has a next attempt.
     sa.CheckConstraint("(status = 'PENDING') = (next_attempt_at IS NOT NULL)", name="next_attempt"),
     sa.CheckConstraint("(status = 'PENDING') = (finished_at IS NULL)", name="finished"),
-    # A sync ends once, and is published once, so it has one message of each event. Partial, so that no database takes it for a search by id.
+    # A sync ends once and is published once, so it has one message of each event. Partial, so that no database takes
+    # it for a search by id.
     sa.Index(
         *("ux_webhook_deliveries_sync_event", "merchant", "sync_id", "event"),
         unique=True,
