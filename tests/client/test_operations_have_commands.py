@@ -26,10 +26,15 @@ COMMANDS = {
     "listSyncs": "history --entity-type collection --status failed",
     "getSync": f"show {SYNC}",
     "listSyncProblems": f"problems {SYNC}",
+    "listSyncChanges": f"show {SYNC} --changes",
+    "revertSync": f"revert {SYNC}",
+    "publishSync": f"publish {SYNC}",
+    "discardSync": f"discard {SYNC}",
     "listProducts": "products",
     "getProduct": "products ocean-blue-shirt",
     "listCollections": "collections",
     "getCollection": "collections men",
+    "listChanges": "changes product",
 }
 
 
@@ -72,7 +77,8 @@ def test_a_command_sends_its_operations_request_and_shows_the_response(
     """As text, and with --json the gateway's own body. Entity types may be in any case."""
     method, path = OPERATIONS[operation]
     body = example_of(operation)
-    body["meta"].pop("nextCursor", None) if "meta" in body else None
+    if operation != "listChanges":  # its last page has a cursor, too
+        body["meta"].pop("nextCursor", None)
     gateway.says(body)
     text = run(COMMANDS[operation])
     template = re.sub(r"\{entityType\}", "PRODUCT", path)

@@ -1,6 +1,7 @@
 """The client commands: they talk to a gateway over HTTP."""
 
 import re
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 from uuid import UUID
@@ -16,6 +17,14 @@ if TYPE_CHECKING:
     from product_gateway.client.session import ExitStatus, Session
 
 app = App()
+
+
+class Publish(StrEnum):
+    """When the result of a sync is published."""
+
+    AUTOMATIC = "AUTOMATIC"
+    MANUAL = "MANUAL"
+
 
 ENDS = "Exit status: 0 done, 1 refused or the gateway cannot be reached, 2 wrong usage"
 
@@ -58,6 +67,10 @@ TokenFile = Annotated[
         callback=_file,
     ),
 ]
+Patience = Annotated[
+    float,
+    typer.Option(min=0.1, max=86400, metavar="SECONDS", help="Longest outage of the gateway while watching."),
+]
 SyncId = Annotated[UUID, typer.Argument(metavar="SYNC", help="The id of the sync.")]
 Limit = Annotated[int, typer.Option(min=1, max=100_000, metavar="N", help="Most entries to list.")]
 All = Annotated[bool, typer.Option("--all", help="List all entries.")]
@@ -99,10 +112,11 @@ def sync(
         str | None,
         typer.Option(metavar="KEY", help="The same key returns the same sync; unset: a new key.", callback=_key),
     ] = None,
-    patience: Annotated[
-        float,
-        typer.Option(min=0.1, max=86400, metavar="SECONDS", help="Longest outage of the gateway while watching."),
-    ] = 60,
+    publish: Annotated[
+        Publish | None,
+        typer.Option(**one_of(Publish), help="MANUAL stages the result, for review, instead of publishing it."),
+    ] = None,
+    patience: Patience = 60,
     json: Json = False,
 ) -> None:
     """Request a sync."""
@@ -110,7 +124,7 @@ def sync(
 
     from product_gateway.client.session import Wanted
 
-    wanted = Wanted(entity_type, idempotency_key or str(uuid4()), watch, wait_for_active)
+    wanted = Wanted(entity_type, idempotency_key or str(uuid4()), watch, wait_for_active, publish and publish.lower())
     _run(url, token_file, json, lambda session: session.sync(wanted), patience)
 
 
@@ -145,9 +159,71 @@ def history(
 
 
 @app.command(epilog=f"{ENDS}.")
-def show(sync_id: SyncId, url: Url = None, token_file: TokenFile = None, json: Json = False) -> None:
-    """Show one sync."""
-    _run(url, token_file, json, lambda session: session.show(sync_id))
+def show(
+    sync_id: SyncId,
+    url: Url = None,
+    token_file: TokenFile = None,
+    changes: Annotated[
+        bool, typer.Option("--changes", help="List what it changed, or would change when it is published.")
+    ] = False,
+    limit: Limit = 20,
+    everything: All = False,
+    json: Json = False,
+) -> None:
+    """Show one sync, or the records that it changed."""
+    most = None if everything else limit
+    _run(
+        url, token_file, json, lambda session: session.sync_changes(sync_id, most) if changes else session.show(sync_id)
+    )
+
+
+@app.command(epilog=f"{ENDS}, 3 a sync is active, 4 the revert FAILED, 5 it was CANCELLED, 130 stopped with Ctrl-C.")
+def revert(
+    sync_id: SyncId,
+    url: Url = None,
+    token_file: TokenFile = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Follow the revert to its end.")] = False,
+    patience: Patience = 60,
+    json: Json = False,
+) -> None:
+    """Publish the catalog as it was before a sync."""
+    _run(url, token_file, json, lambda session: session.revert(sync_id, watch=watch), patience)
+
+
+@app.command(epilog=f"{ENDS}.")
+def publish(sync_id: SyncId, url: Url = None, token_file: TokenFile = None, json: Json = False) -> None:
+    """Publish the staged result of a sync."""
+    _run(url, token_file, json, lambda session: session.act_on(sync_id, "publish"))
+
+
+@app.command(epilog=f"{ENDS}.")
+def discard(sync_id: SyncId, url: Url = None, token_file: TokenFile = None, json: Json = False) -> None:
+    """Drop the staged result of a sync."""
+    _run(url, token_file, json, lambda session: session.act_on(sync_id, "discard"))
+
+
+@app.command(
+    epilog=f"{ENDS}, 6 the history no longer reaches back to the cursor: start again, 130 stopped with Ctrl-C."
+)
+def changes(
+    entity_type: Type,
+    url: Url = None,
+    token_file: TokenFile = None,
+    follow: Annotated[bool, typer.Option("--follow", help="Wait for later changes, until Ctrl-C.")] = False,
+    cursor_file: Annotated[
+        Path | None,
+        typer.Option(
+            dir_okay=False, metavar="FILE", help="Go on after the cursor in this file, and store the new one."
+        ),
+    ] = None,
+    patience: Patience = 60,
+    json: Annotated[bool, typer.Option("--json", help="Print the gateway's pages, with their cursors.")] = False,
+) -> None:
+    """Print the changes of the catalog, as JSON Lines.
+
+    Without a cursor, every record is CREATED. A change may come twice if the command is interrupted.
+    """
+    _run(url, token_file, json, lambda session: session.changes(entity_type, cursor_file, follow=follow), patience)
 
 
 @app.command(epilog=f"{ENDS}.")

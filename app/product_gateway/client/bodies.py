@@ -50,6 +50,9 @@ class Sync(_Body):
     result: Result
     failure: Reason | None
     warnings: list[Reason] = []
+    publication: str | None = None
+    generation: Count | None = None
+    reverts: UUID | None = None
 
     @property
     def is_active(self) -> bool:
@@ -87,6 +90,11 @@ class Group(_Body):
     samples: list[Sample]
 
 
+class FeedMeta(_Body):
+    next_cursor: str
+    has_more: bool
+
+
 class Error(_Body):
     status: str
     title: str
@@ -111,6 +119,12 @@ class ListMeta(_Body):
 
 class Page(Document[Data], Generic[Data]):
     meta: ListMeta
+
+
+class FeedPage(Document[list[dict[str, Any]]]):
+    """A page of the feed of changes."""
+
+    meta: FeedMeta
 
 
 class OneStatus(Document[Status]):

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from product_gateway.client.bodies import OneStatus, Problems, Result, Sync
 from product_gateway.client.gateway import plain
-from product_gateway.model.syncs import EntityType, SyncStatus
+from product_gateway.model.syncs import EntityType, Publication, SyncStatus
 
 COLOURS = {SyncStatus.SUCCEEDED: "green", SyncStatus.FAILED: "bold red", SyncStatus.CANCELLED: "yellow"}
 SAMPLES = 3
@@ -57,6 +57,11 @@ def described(sync: Sync, speed: float | None = None) -> Text:
         text.append("\n  ").append(plain(sync.failure.code), "bold red").append(f": {plain(sync.failure.detail)}")
     for each in sync.warnings:
         text.append("\n  ").append(plain(each.code), "yellow").append(f": {plain(each.detail)}")
+    if published := _publication(sync):
+        text.append(f"\n  {published[0].upper()}{published[1:]}.")
+    if sync.publication == Publication.STAGED:
+        text.append(f" To review it: product-gateway show {sync.id} --changes")
+        text.append(f"\n  Then: product-gateway publish {sync.id}, or discard")
     return text
 
 
@@ -99,7 +104,8 @@ def history(syncs: Sequence[Sync], *, is_filtered: bool) -> Text:
         counts = [f"{getattr(sync.result, name):,} {name}" for name in Result.model_fields]
         ended = "" if sync.is_active else f"{sync.seconds:.1f} s, "
         nonzero = ", ".join([f"{sync.progress.records_read:,} read", *(each for each in counts if each[:2] != "0 ")])
-        text.append("\n" + _indented(f"{ended}{nonzero}"))
+        published = f"; {_publication(sync)}" if _publication(sync) else ""
+        text.append("\n" + _indented(f"{ended}{nonzero}{published}"))
         if sync.failure is not None:
             text.append("\n" + _indented(f"{plain(sync.failure.code)}: {plain(sync.failure.detail)}"), "red")
     return text
@@ -113,6 +119,18 @@ def records(name: str, entries: Sequence[dict[str, Any]]) -> Text:
     return Text(
         "\n".join(f"{plain(str(each.get('id'))):{width}}  {plain(str(each.get('title', '')))}" for each in entries)
     )
+
+
+def changes(entries: Sequence[dict[str, Any]]) -> Text:
+    """One line for each change: what happened, the record's id, and its title unless it was deleted."""
+    if not entries:
+        return Text("The sync changed no record.")
+    width = min(40, max(len(plain(str(each.get("id")))) for each in entries))
+    lines = []
+    for each in entries:
+        title = plain(str((each.get("product") or each.get("collection") or {}).get("title", "")))
+        lines.append(f"{plain(str(each.get('change'))):8} {plain(str(each.get('id'))):{width}}  {title}".rstrip())
+    return Text("\n".join(lines))
 
 
 def record(entry: dict[str, Any]) -> Text:
@@ -129,6 +147,13 @@ def _indented(text: str) -> str:
 
 def _latest(sync: Sync) -> Text:
     return Text(f"The latest was requested {_in_utc(sync.queued_at)} UTC: ").append_text(described(sync))
+
+
+def _publication(sync: Sync) -> str:
+    """Return what became of the result, and what the sync reverts; "" if there is nothing to say."""
+    generation = f"generation {sync.generation:,}" if sync.generation is not None else ""
+    parts = [f"{plain(sync.publication.lower())} {generation}".rstrip()] if sync.publication else []
+    return ", ".join([*parts, *([f"reverts sync {sync.reverts}"] if sync.reverts else [])])
 
 
 def _status(sync: Sync) -> Text:

@@ -13,7 +13,16 @@ from uuid import UUID
 import orjson
 from pydantic import ValidationError
 
-from product_gateway.client.bodies import Errors, OneRecord, OneStatus, OneSync, Problems, RecordPage, SyncPage
+from product_gateway.client.bodies import (
+    Errors,
+    FeedPage,
+    OneRecord,
+    OneStatus,
+    OneSync,
+    Problems,
+    RecordPage,
+    SyncPage,
+)
 from product_gateway.errors import AnswerUnreadable, Refused, Unreachable
 from product_gateway.http_client.backoff import Backoff
 from product_gateway.http_client.client import HttpClient, Response, retry_after
@@ -30,7 +39,7 @@ LONGEST_RETRY_AFTER = 30.0  # seconds
 LARGEST_PAGE = 500
 LONGEST_TEXT = 8192
 
-Shape = TypeVar("Shape", OneSync, SyncPage, OneStatus, Problems, RecordPage, OneRecord)
+Shape = TypeVar("Shape", OneSync, SyncPage, OneStatus, Problems, RecordPage, OneRecord, FeedPage)
 Paged = TypeVar("Paged", SyncPage, RecordPage, OneRecord)
 _UUID = "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _MONITOR = re.compile(
@@ -60,9 +69,10 @@ class Gateway:
     patience: float
     noticed: Callable[[str], None]
 
-    async def enqueue(self, entity_type: EntityType, key: str) -> Answer[OneSync]:
+    async def enqueue(self, entity_type: EntityType, key: str, publish: str | None = None) -> Answer[OneSync]:
         """Request a sync. Safe to retry: the same key returns the same sync."""
-        return await self._ask(OneSync, "PUT", f"/sync/{entity_type}", headers={"Idempotency-Key": key})
+        params = None if publish is None else {"publish": publish}
+        return await self._ask(OneSync, "PUT", f"/sync/{entity_type}", params=params, headers={"Idempotency-Key": key})
 
     async def cancel(self, entity_type: EntityType) -> Answer[OneSync]:
         """Cancel the active sync, without a retry: meanwhile another sync could be active."""
@@ -74,6 +84,10 @@ class Gateway:
 
     async def sync(self, sync_id: UUID) -> Answer[OneSync]:
         return await self._ask(OneSync, "GET", f"/syncs/{sync_id}")
+
+    async def act_on(self, sync_id: UUID, action: str) -> Answer[OneSync]:
+        """Revert, publish or discard a sync, without a retry: the gateway refuses to do it twice."""
+        return await self._ask(OneSync, "POST", f"/syncs/{sync_id}/{action}", tries=1)
 
     async def problems(self, sync_id: UUID) -> Answer[Problems]:
         return await self._ask(Problems, "GET", f"/syncs/{sync_id}/problems")
@@ -98,6 +112,34 @@ class Gateway:
             return
         async for page in self._pages(OneRecord, path, {}, limit):
             yield page
+
+    def sync_changes(self, sync_id: UUID, limit: float) -> AsyncGenerator[Answer[RecordPage], None]:
+        """Return pages of the changes of one sync."""
+        return self._pages(RecordPage, f"/syncs/{sync_id}/changes", {}, limit)
+
+    async def changes(
+        self, entity_type: EntityType, cursor: str | None, *, follow: bool, pause: float, wait: int
+    ) -> AsyncGenerator[Answer[FeedPage], None]:
+        """Yield pages of the feed of changes after the cursor: to its end, or with `follow` also later ones.
+
+        At the end, the gateway may hold the response for `wait` seconds. One that does not is asked every `pause`
+        seconds.
+        """
+        params = {"page_size": str(LARGEST_PAGE)} | ({"cursor": cursor} if cursor else {})
+        headers, patience = ({"Prefer": f"wait={wait}"}, self.patience) if follow else ({}, None)
+        while True:
+            asked = time.monotonic()
+            path = f"/changes/{entity_type}"
+            page = await self._ask(FeedPage, "GET", path, params=params, headers=headers, patience=patience)
+            meta = page.content.meta
+            if meta.has_more and meta.next_cursor == params.get("cursor"):
+                raise AnswerUnreadable("The gateway's feed of changes does not go on: it sends the same cursor again.")
+            yield page
+            params["cursor"] = meta.next_cursor
+            if not meta.has_more:
+                if not follow:
+                    return
+                await asyncio.sleep(_pause_after(page.reply, pause, asked))
 
     async def _pages(
         self, shape: type[Paged], path: str, params: dict[str, str], limit: float
@@ -130,9 +172,7 @@ class Gateway:
                 return
             # never longer than it was watched: many syncs are short
             left = min(pause, retry_after(answer.reply) or 0.0, time.monotonic() - began)
-            if "wait" in answer.reply.header("Preference-Applied").lower():
-                left -= time.monotonic() - asked
-            await asyncio.sleep(max(SHORTEST_PAUSE, left))
+            await asyncio.sleep(_pause_after(answer.reply, left, asked))
 
     async def _ask(
         self,
@@ -193,6 +233,13 @@ def entries_of(body: Any) -> list[Any]:
 def plain(text: str) -> str:
     """Return the text in one line without control characters, at most LONGEST_TEXT characters."""
     return visible(text[:LONGEST_TEXT]) + ("…" if len(text) > LONGEST_TEXT else "")
+
+
+def _pause_after(reply: Response, pause: float, asked: float) -> float:
+    """Return the seconds until the next request, less those that the gateway has waited since `asked`."""
+    if "wait" in reply.header("Preference-Applied").lower():
+        pause -= time.monotonic() - asked
+    return max(SHORTEST_PAUSE, pause)
 
 
 def _may_pass(error: Refused | Unreachable) -> bool:

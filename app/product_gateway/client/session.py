@@ -8,6 +8,7 @@ import sys
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from enum import IntEnum
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -18,8 +19,9 @@ from product_gateway import gc_tuning
 from product_gateway.client import context, formatting
 from product_gateway.client.bodies import OneSync, Sync
 from product_gateway.client.context import Context
+from product_gateway.client.cursor_file import CursorFile
 from product_gateway.client.gateway import SHORTEST_PAUSE, Answer, Gateway, entries_of, plain
-from product_gateway.client.progress import display
+from product_gateway.client.progress import Display, display
 from product_gateway.errors import GatewayError, Refused
 from product_gateway.http_client.client import MEBIBYTE, HttpClient
 from product_gateway.model.syncs import EntityType, SyncStatus
@@ -33,6 +35,7 @@ class ExitStatus(IntEnum):
     ALREADY_ACTIVE = 3
     FAILED = 4
     CANCELLED = 5
+    HISTORY_GONE = 6
     INTERRUPTED = 130
 
 
@@ -47,6 +50,7 @@ class Wanted:
     key: str
     watch: bool
     wait_for_active: bool
+    publish: str | None = None
 
 
 class Session:
@@ -65,19 +69,19 @@ class Session:
         self._is_ours = False  # whether the watched sync is the one that was asked for
 
     def run(self, command: Coroutine[Any, Any, ExitStatus]) -> ExitStatus:
-        """Run a command of this session. Raises KeyboardInterrupt if no sync was requested."""
+        """Run a command of this session. Raises KeyboardInterrupt if no sync was requested or watched."""
         gc_tuning.freeze_startup_objects()
         try:
             return asyncio.run(self._run(command))
         except KeyboardInterrupt:
-            if self._wanted is None:
+            if self._wanted is None and self._watched is None:
                 raise
-            self._how_to_go_on(self._wanted, "Stopped watching")
+            self._how_to_go_on("Stopped watching")
             return ExitStatus.INTERRUPTED
         except GatewayError as error:
             self._print_error(error)
-            if self._wanted is not None and self._watched is not None and self._watched.is_active:
-                self._how_to_go_on(self._wanted, "Watching ended")
+            if self._watched is not None and self._watched.is_active:
+                self._how_to_go_on("Watching ended")
             return ExitStatus.REFUSED
 
     async def _run(self, command: Coroutine[Any, Any, ExitStatus]) -> ExitStatus:
@@ -101,15 +105,29 @@ class Session:
         answer: Answer[OneSync] | None = None
         while answer is None:
             try:
-                answer = await self._gateway.enqueue(wanted.entity_type, wanted.key)
+                answer = await self._gateway.enqueue(wanted.entity_type, wanted.key, wanted.publish)
                 self._is_ours = True
             except Refused as refused:
                 if refused.active is None:
                     raise
                 if not (wanted.watch or wanted.wait_for_active):
-                    return await self._report_active(refused, refused.active)
+                    advice = "--watch follows it; --wait-for-active asks for another when it has ended."
+                    return await self._report_active(refused, refused.active, advice)
                 answer = await self._follow_or_outlast(wanted, refused.active)
-        if wanted.watch and answer.content.data.is_active:
+        return await self._to_its_end(answer, watch=wanted.watch)
+
+    async def revert(self, sync_id: UUID, *, watch: bool) -> ExitStatus:
+        """Request the revert of a sync, and watch it if wanted."""
+        try:
+            answer = await self._gateway.act_on(sync_id, "revert")
+        except Refused as refused:
+            if refused.active is None:
+                raise
+            return await self._report_active(refused, refused.active, "Revert again when it has ended.")
+        return await self._to_its_end(answer, watch=watch)
+
+    async def _to_its_end(self, answer: Answer[OneSync], *, watch: bool) -> ExitStatus:
+        if watch and answer.content.data.is_active:
             answer = await self._watch(answer)
         sync = answer.content.data
         if self._as_json:
@@ -145,14 +163,14 @@ class Session:
         self._watched = None
         return answer
 
-    async def _report_active(self, refused: Refused, active: UUID) -> ExitStatus:
+    async def _report_active(self, refused: Refused, active: UUID, advice: str) -> ExitStatus:
         self._print_error(refused)
         try:
             sync = (await self._gateway.sync(active)).content.data
             seen = f"It is {sync.status}: {formatting.figures(sync)}. "
         except GatewayError:  # a token that may ask for syncs need not be one that may look at them
             seen = ""
-        self._err.print(Text(f"{seen}--watch follows it; --wait-for-active asks for another when it has ended."))
+        self._err.print(Text(f"{seen}{advice}"))
         return ExitStatus.ALREADY_ACTIVE
 
     async def _show_rejected(self, sync_id: UUID) -> None:
@@ -161,21 +179,23 @@ class Session:
         except GatewayError as error:
             self._err.print(Text(f"Which records were rejected could not be read. {error.detail}"))
 
-    def _how_to_go_on(self, wanted: Wanted, why: str) -> None:
-        name = wanted.entity_type.value
-        with_key = ("--idempotency-key", wanted.key)
-        if self._watched is None:
+    def _how_to_go_on(self, why: str) -> None:
+        wanted, watched = self._wanted, self._watched
+        with_key = () if wanted is None else ("--idempotency-key", wanted.key)
+        if watched is not None:
+            name = watched.entity_type.value
+            # With the key of a sync that is not ours, another would be asked for as soon as this one has ended.
+            again = ("sync", name, "--watch", *(with_key if self._is_ours else ()))
+            lines = [
+                f"{why}: sync {watched.id} of {name} goes on. To watch it again, and to cancel it:",
+                self._command(*(again if wanted is not None else ("show", str(watched.id)))),
+                self._command("cancel", name),
+            ]
+        elif wanted is not None:
             lines = [
                 f"{why} before the gateway had answered.",
                 "Whether there is a sync now, and how it goes, says:",
-                self._command("sync", name, "--watch", *with_key),
-            ]
-        else:
-            # With the key of a sync that is not ours, another would be asked for as soon as this one has ended.
-            lines = [
-                f"{why}: sync {self._watched.id} of {name} goes on. To watch it again, and to cancel it:",
-                self._command("sync", name, "--watch", *(with_key if self._is_ours else ())),
-                self._command("cancel", name),
+                self._command("sync", wanted.entity_type.value, "--watch", *with_key),
             ]
         self._err.print(Text("\n".join(lines)))
 
@@ -226,6 +246,43 @@ class Session:
                 raise
         path = context.save(self._context)
         self._out.print(Text(f"Saved {self._context.url} and the token in {path}."))
+        return ExitStatus.DONE
+
+    async def act_on(self, sync_id: UUID, action: str) -> ExitStatus:
+        """Publish or discard the staged result of a sync."""
+        return self._print_sync(await self._gateway.act_on(sync_id, action))
+
+    async def sync_changes(self, sync_id: UUID, limit: int | None) -> ExitStatus:
+        """List up to `limit` of the changes of one sync."""
+        most = math.inf if limit is None else limit
+        bodies = [page.body async for page in self._gateway.sync_changes(sync_id, most)]
+        entries = [each for body in bodies for each in entries_of(body)][:limit]
+        whole = {**bodies[-1], "data": entries}
+        self._print(whole, formatting.changes(entries))
+        return self._note_more(whole)
+
+    async def changes(self, entity_type: EntityType, file: Path | None, *, follow: bool) -> ExitStatus:
+        """Print the feed of changes: a change a line, or with JSON the gateway's pages. Store the cursor in the file.
+
+        The cursor is stored after the lines of its page are written, so that no change is lost.
+        """
+        stored = file and CursorFile(file, self._context, entity_type)
+        cursor = stored.read() if stored else None
+        pages = self._gateway.changes(entity_type, cursor, follow=follow, pause=Display.pause, wait=Display.wait)
+        try:
+            async for page in pages:
+                lines = [page.body] if self._as_json else page.body["data"]
+                sys.stdout.writelines(f"{json.dumps(each)}\n" for each in lines)
+                sys.stdout.flush()
+                if stored:
+                    stored.write(page.content.meta.next_cursor)
+        except Refused as refused:
+            if refused.status != 410:
+                raise
+            self._print_error(refused)
+            delete = f", delete {plain(str(file))}" if file else ""
+            self._err.print(Text(f"To start again: empty your copy{delete}, and run the command again."))
+            return ExitStatus.HISTORY_GONE
         return ExitStatus.DONE
 
     async def problems(self, sync_id: UUID) -> ExitStatus:
