@@ -12,9 +12,9 @@ from starlette.types import ASGIApp
 
 from product_gateway.db import catalog_write, claims, events, freshness, generations, syncs, webhooks
 from product_gateway.db.database import Database
-from product_gateway.db.enqueue import enqueue
+from product_gateway.db.enqueue import EnqueueRequest, enqueue, enqueue_many
 from product_gateway.model.catalog import Page, Record
-from product_gateway.model.syncs import EntityType
+from product_gateway.model.syncs import EntityType, Sync
 from product_gateway.openapi import documents
 from product_gateway.operations.monitor.remedies import ADVICE
 from tests.support.databases import url_of
@@ -22,7 +22,7 @@ from tests.support.max_ages import set_back
 from tests.support.monitor_client import LOCAL, ask, made
 
 TOP = Path(__file__).parents[2]
-SOURCES = ("sync/worker.py", "sync/pull.py", "sync/product_service.py", "db/catalog_write.py")
+SOURCES = ("sync/worker.py", "sync/pull.py", "sync/product_service.py", "db/catalog_write.py", "db/reverts.py")
 
 
 async def test_every_action_is_done_and_logged_with_who_and_what(
@@ -49,6 +49,52 @@ async def test_every_action_is_done_and_logged_with_who_and_what(
         ("An operator has cancelled the sync.", LOCAL),
         (f"An operator has asked again for the sync. It is {new['id']}.", LOCAL),
         ("An operator has allowed one mass deletion after the sync.", LOCAL),
+    ]
+
+
+async def test_a_result_is_published_discarded_or_reverted(
+    app: ASGIApp, database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Only in a state that allows it: 412 otherwise. A revert is a sync that obeys the one-active rule."""
+    caplog.set_level(logging.INFO, "product_gateway.operations.monitor.handlers")
+
+    async def ended(publish: str = "AUTOMATIC") -> str:
+        request = EnqueueRequest("shop", EntityType.PRODUCT, None, None, publish)
+        [sync] = await database.write(enqueue_many, [request])
+        assert isinstance(sync, Sync)
+        claim = await database.write(claims.claim, "worker", 60.0, 3, 1)
+        assert claim is not None
+        await database.write(generations.succeed, claim)
+        return f"/monitor/api/syncs/shop/{sync.id}"
+
+    first, staged = await ended(), await ended("MANUAL")
+    shown = orjson.loads((await ask(app, "GET", staged)).body)["data"]["sync"]
+    assert (shown["publication"], shown["generation"], shown["reverts"]) == ("STAGED", 2, None)
+    assert (await ask(app, "POST", f"{staged}/revert")).status == 412
+    assert (await ask(app, "POST", f"{first}/discard")).status == 412
+    page = (await ask(app, "GET", staged.replace("/api", ""))).body.decode()
+    assert all(f"{staged.rpartition('/')[2]}/{action}" in page for action in ("publish", "discard"))
+    published = await ask(app, "POST", f"{staged}/publish")
+    assert (published.status, orjson.loads(published.body)["data"]["publication"]) == (200, "PUBLISHED")
+    assert (await ask(app, "POST", f"{staged}/publish")).status == 412
+    dropped = await ended("MANUAL")
+    assert orjson.loads((await ask(app, "POST", f"{dropped}/discard")).body)["data"]["publication"] == "DISCARDED"
+    made = await ask(app, "POST", f"{staged}/revert")
+    revert = orjson.loads(made.body)["data"]
+    assert (made.status, revert["status"], revert["reverts"]) == (201, "QUEUED", staged.rpartition("/")[2])
+    assert made.headers["location"] == f"/monitor/api/syncs/shop/{revert['id']}"
+    assert (await ask(app, "POST", f"{staged}/revert")).status == 429
+    page = (await ask(app, "GET", f"/monitor/syncs/shop/{revert['id']}")).body.decode()
+    assert f'syncs/shop/{revert["reverts"]}">sync {revert["reverts"]}</a>' in page
+    story = orjson.loads((await ask(app, "GET", staged)).body)["data"]["timeline"]
+    assert [each["words"] for each in story[-2:]] == [
+        f"Published by an operator at {LOCAL}",
+        f"Its revert was requested by an operator at {LOCAL}",
+    ]
+    assert [each.getMessage() for each in caplog.records] == [
+        "An operator has published the result of the sync.",
+        "An operator has discarded the result of the sync.",
+        f"An operator has asked for a revert of the sync. It is {revert['id']}.",
     ]
 
 

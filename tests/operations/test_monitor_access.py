@@ -290,7 +290,7 @@ async def test_a_session_ends_with_its_time_and_with_its_token(
 async def test_what_acts_must_come_from_a_page_of_ours(unprotected: ASGIApp, headers: Headers, status: int) -> None:
     """CSRF; 404 is what the action itself says here. A program sends none of these headers."""
     path = f"/monitor/api/syncs/shop/{'0' * 8}-0000-0000-0000-{'0' * 12}"
-    for action in ("cancel", "run-again", "allow-mass-deletion"):
+    for action in ("cancel", "run-again", "allow-mass-deletion", "revert", "publish", "discard"):
         assert (await ask(unprotected, "POST", f"{path}/{action}", headers)).status == status
 
 

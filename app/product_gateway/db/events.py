@@ -23,6 +23,9 @@ LEASE_LOST = "LEASE_LOST"  # detail: the lost worker
 HANDED_BACK = "HANDED_BACK"
 RELEASED = "RELEASED"
 MASS_DELETION_ALLOWED = "MASS_DELETION_ALLOWED"  # detail: the operator
+PUBLISHED = "PUBLISHED"  # detail: the operator
+DISCARDED = "DISCARDED"  # detail: the operator
+REVERTED = "REVERTED"  # detail: the operator
 
 FIRST_PAGES = 32  # are all recorded; after them, half as many for each doubling of the number of pages
 MOST_REPEATED = 249  # limit for kinds that repeat

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, or_, select, text, tuple_, union_all
 
-from product_gateway.db import catalog, catalog_removal, events, freshness, syncs, webhooks
+from product_gateway.db import catalog, catalog_removal, events, freshness, generations, reverts, syncs, webhooks
 from product_gateway.db.admission import require_active
 from product_gateway.db.enqueue import enqueue
 from product_gateway.db.syncs import Place, columns, sync_of
@@ -234,9 +234,34 @@ def allow_mass_deletion(connection: Connection, merchant: str, sync_id: UUID, wh
     sync = syncs.get(connection, merchant, sync_id)
     require_active(connection, merchant)
     catalog_removal.allow_mass_deletion(connection, merchant, sync.entity_type)
-    detail = f"by an operator at {who}"
-    events.append(connection, merchant, sync_id, events.MASS_DELETION_ALLOWED, detail=detail, most=events.MOST + 1)
+    _record(connection, sync, events.MASS_DELETION_ALLOWED, who)
     return sync
+
+
+def revert(connection: Connection, merchant: str, sync_id: UUID, who: str) -> Sync:
+    """Nothing -> QUEUED: a sync that reverts this one. Raises what `reverts.request` does, and NotAllowed."""
+    made = reverts.request(connection, merchant, sync_id)
+    _record(connection, syncs.get(connection, merchant, sync_id), events.REVERTED, who)
+    return made
+
+
+def publish(connection: Connection, merchant: str, sync_id: UUID, who: str) -> Sync:
+    """STAGED -> PUBLISHED by an operator. Raises SyncNotFound, NotPublishable."""
+    sync = generations.publish(connection, merchant, sync_id)
+    _record(connection, sync, events.PUBLISHED, who)
+    return sync
+
+
+def discard(connection: Connection, merchant: str, sync_id: UUID, who: str) -> Sync:
+    """STAGED -> DISCARDED by an operator. Raises SyncNotFound, NotPublishable."""
+    sync = generations.discard(connection, merchant, sync_id)
+    _record(connection, sync, events.DISCARDED, who)
+    return sync
+
+
+def _record(connection: Connection, sync: Sync, kind: str, who: str) -> None:
+    detail = f"by an operator at {who}"
+    events.append(connection, sync.merchant, sync.id, kind, detail=detail, most=events.MOST + 1)
 
 
 def _get_rows(connection: Connection, keys: list[tuple[str, UUID]]) -> list[SyncRow]:

@@ -119,9 +119,22 @@ class Monitor:
 
     async def run_sync_again(self, operator: Operator, merchant: str, sync_id: UUID) -> Response[Body]:
         """Raises SyncNotFound, NotAllowed, SyncAlreadyActive."""
-        done = await self._act(operator, "asked again for", queries.run_again, merchant, sync_id)
-        location = f"/monitor/api/syncs/{quote(merchant)}/{done.body['data']['id']}"
-        return Response(done.body, 201, {"Location": location})
+        return _created(await self._act(operator, "asked again for", queries.run_again, merchant, sync_id), merchant)
+
+    async def revert_monitored_sync(self, operator: Operator, merchant: str, sync_id: UUID) -> Response[Body]:
+        """Raises SyncNotFound, NotAllowed, SyncAlreadyActive, NotPublishable, GenerationGone."""
+        what, work = "asked for a revert of", queries.revert
+        return _created(await self._act(operator, what, work, merchant, sync_id, operator.address), merchant)
+
+    async def publish_monitored_sync(self, operator: Operator, merchant: str, sync_id: UUID) -> Response[Body]:
+        """Raises SyncNotFound, NotPublishable."""
+        what, work = "published the result of", queries.publish
+        return await self._act(operator, what, work, merchant, sync_id, operator.address)
+
+    async def discard_monitored_sync(self, operator: Operator, merchant: str, sync_id: UUID) -> Response[Body]:
+        """Raises SyncNotFound, NotPublishable."""
+        what, work = "discarded the result of", queries.discard
+        return await self._act(operator, what, work, merchant, sync_id, operator.address)
 
     async def allow_mass_deletion(self, operator: Operator, merchant: str, sync_id: UUID) -> Response[Body]:
         """Raises SyncNotFound, NotAllowed."""
@@ -178,3 +191,9 @@ class Monitor:
         overview, as_of = await self._overview()
         recent = await self._recent(EVERYTHING, SYNCS_ON_THE_PAGE)
         return self._pages.parts(overview, recent, as_of)
+
+
+def _created(done: Response[Body], merchant: str) -> Response[Body]:
+    """Return the response with the address of the new sync."""
+    location = f"/monitor/api/syncs/{quote(merchant)}/{done.body['data']['id']}"
+    return Response(done.body, 201, {"Location": location})
