@@ -195,6 +195,29 @@ def test_five_seconds_are_enough(browser: Browser, scene: str, request: pytest.F
         keep(request, page, "monitor-sync.png")
 
 
+def test_a_revert_is_confirmed_after_its_consequences_are_said(
+    browser: Browser, scene: str, request: pytest.FixtureRequest
+) -> None:
+    """An operator undoes a merchant's mistake within seconds; the revert leads back to what it reverts."""
+    with window(browser, f"{scene}?merchant=dora&entity_type=PRODUCT", PICTURE) as page:
+        page.locator("#recent tr", has_text="12 new").get_by_role("link").click()
+        expect(page.locator(".facts div", has_text="Generation").first).to_contain_text("2, published")
+        reverted = page.url
+        page.get_by_role("button", name="Revert").click()
+        dialog = page.get_by_role("dialog", name="Revert dora’s PRODUCT sync?")
+        expect(dialog).to_contain_text("restores the catalog as it was before this sync")
+        assert_readable(page, "dialog :is(h2, p, button)")
+        assert_accessible(page)
+        page.emulate_media(color_scheme="light")
+        keep(request, page, "monitor-revert.png")
+        dialog.get_by_role("button", name="Revert it").click()
+        expect(page.locator(".timeline")).to_contain_text("Its revert was requested by an operator", timeout=PATIENCE)
+        page.goto(f"{scene}?merchant=dora&entity_type=PRODUCT")
+        page.locator("#recent tr", has_text="a revert").get_by_role("link").click()
+        page.get_by_role("link", name=re.compile("sync [0-9a-f-]{36}")).click()
+        assert page.url == reverted
+
+
 def test_pages_fit_a_phone_and_can_be_read_by_day_and_by_night(browser: Browser, scene: str) -> None:
     """Nothing scrolls sideways at 360 pixels; letters stand out from what is behind them."""
     with window(browser, scene, PHONE) as page:

@@ -21,7 +21,8 @@ def paint(database: Database) -> None:
     """Insert merchants and their syncs."""
     for name in ("acme", "bluebird-coffee", "corner-books", "dora", "elm-street-tea", "globex"):
         database.call(merchants.add, name, Platform.BYOP, "https://shop.example")
-    for name, age, records in (("corner-books", 9000, 1204), ("bluebird-coffee", 5400, 812), ("dora", 3600, 4310)):
+    days = (("dora", 90000, 4298), ("corner-books", 9000, 1204), ("bluebird-coffee", 5400, 812), ("dora", 3600, 4310))
+    for name, age, records in days:
         sync = begun(database, name, EntityType.PRODUCT)
         read(database, sync, 1, records, records)
         database.call(generations.succeed, sync)
