@@ -33,7 +33,7 @@ def test_watching_shows_progress_as_it_moves_and_the_counts_at_the_end(
     assert client.out == ""
     site.service.allow("watched")
     said = client.end(0)
-    counts = "  created 60, updated 0, unchanged 0, deleted 0, rejected 0\n"
+    counts = "  created 60, updated 0, unchanged 0, deleted 0, rejected 0\n  Published generation 1.\n"
     assert re.fullmatch(
         rf"Sync {ID.pattern} of PRODUCT SUCCEEDED after [\d.]+ s: 60 of 60 records, 100 %\.\n{counts}", said
     )
