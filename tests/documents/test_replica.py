@@ -42,7 +42,8 @@ class Shop:
 
     def catalog(self) -> dict[str, Any]:
         """Return the published products by id."""
-        found, cursor = {}, ""
+        found: dict[str, Any] = {}
+        cursor: str | None = ""
         while cursor is not None:
             page = self._gateway.get(f"{API}/products?page_size=500{cursor}").json()
             found |= {each["id"]: each for each in page["data"]}
