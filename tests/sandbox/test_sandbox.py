@@ -170,7 +170,7 @@ def test_an_unknown_scenario_is_refused_with_the_known_ones(sandbox: Sandbox) ->
     answer = sandbox.request("PUT", "/sync/PRODUCT", prefer="sync=exploding")
     assert answer.status == 400
     detail = answer.body["error"][0]["detail"]
-    assert "slow, failing, rejecting, lost-worker, mass-deletion" in detail
+    assert "slow, failing, rejecting, lost-worker, mass-deletion, changing" in detail
     assert sandbox.request("DELETE", "/sync/PRODUCT").status == 404
 
 
@@ -230,6 +230,45 @@ def test_a_mass_deletion_runs_an_ordinary_sync_first(sandbox: Sandbox) -> None:
     for who, status in (("notByop", 403), ("readOnly", 403), ("expired", 401)):
         answer = sandbox.request("PUT", "/sync/COLLECTION", prefer="sync=mass-deletion", who=who)
         assert answer.status == status, "a preference must not bypass authorization"
+
+
+@pytest.mark.parametrize("entity_type", list(EntityType))
+def test_a_client_that_follows_the_feed_sees_each_kind_of_change(sandbox: Sandbox, entity_type: EntityType) -> None:
+    """`sync=changing` updates, creates and deletes one record each; a revert brings the catalog before it back."""
+    feed, member = f"/changes/{entity_type}", entity_type.lower()
+    assert sandbox.wait(sandbox.enqueue(entity_type))["publication"] == "PUBLISHED"
+    place = sandbox.request("GET", f"{feed}?page_size=500").body["meta"]["nextCursor"]
+    changing = sandbox.wait(sandbox.enqueue(entity_type, script="changing"))
+    page = sandbox.request("GET", f"{feed}?cursor={place}").body
+    updated, created, deleted = (
+        next(each for each in page["data"] if each["change"] == kind) for kind in ("UPDATED", "CREATED", "DELETED")
+    )
+    assert len(page["data"]) == 3
+    assert updated[member]["title"].endswith(" (changed)")
+    assert (created["id"], deleted[member]) == (f"{deleted['id']}-new", None)
+    assert sandbox.request("GET", f"/syncs/{changing['id']}/changes").body["data"] == page["data"]
+    place = page["meta"]["nextCursor"]
+    revert = sandbox.request("POST", f"/syncs/{changing['id']}/revert")
+    assert sandbox.wait(revert.headers["location"])["reverts"] == changing["id"]
+    undone = sandbox.request("GET", f"{feed}?cursor={place}", prefer="wait=1").body["data"]
+    assert {each["change"]: each["id"] for each in undone} == {
+        "UPDATED": updated["id"], "CREATED": deleted["id"], "DELETED": created["id"]
+    }  # fmt: skip
+
+
+def test_a_mass_deletion_can_be_reviewed_and_is_published_or_discarded(sandbox: Sandbox) -> None:
+    """With publish=manual it is no failure."""
+    prefer = "sync=mass-deletion"
+    for action, publication in (("discard", "DISCARDED"), ("publish", "PUBLISHED")):
+        answer = sandbox.request("PUT", "/sync/PRODUCT?publish=manual", prefer=prefer, who="otherByop")
+        staged = sandbox.wait(answer.headers["location"], who="otherByop")
+        assert (staged["status"], staged["publication"], staged["result"]["deleted"]) == ("SUCCEEDED", "STAGED", 22)
+        assert sandbox.request("GET", "/sync/PRODUCT", who="otherByop").body["data"]["numRecords"] == 24
+        acted = sandbox.request("POST", f"/syncs/{staged['id']}/{action}", who="otherByop")
+        assert (acted.status, acted.body["data"]["publication"]) == (200, publication)
+        assert sandbox.request("POST", f"/syncs/{staged['id']}/{action}", who="otherByop").status == 412
+    assert sandbox.request("GET", "/sync/PRODUCT", who="otherByop").body["data"]["numRecords"] == 2
+    sandbox.wait(sandbox.enqueue(who="otherByop"), who="otherByop")
 
 
 async def test_the_current_scenario_is_that_of_the_newest_sync_once_no_put_is_pending() -> None:

@@ -128,7 +128,8 @@ class SandboxMiddleware:
         async def discard(message: Message) -> None:
             """A refusal need not be sent: the client's own request gets the same one."""
 
-        run = await self._enqueue({**scope, "headers": headers}, no_body, discard, Scenario.ORDINARY, hurried=True)
+        ordinary = {**scope, "headers": headers, "query_string": b""}  # publish=manual would not fill the catalog
+        run = await self._enqueue(ordinary, no_body, discard, Scenario.ORDINARY, hurried=True)
         if run is not None:
             await self.database_control.wait_until_ended(run)
 

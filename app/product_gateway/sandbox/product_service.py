@@ -40,7 +40,8 @@ class ScenarioCatalog(ListedCatalog):
             {"id": f"all-about-{each['id']}", "title": f"All about {each['title']}", "products": [each]}
             for each in of[EntityType.PRODUCT]
         ]
-        super().__init__({each: {record["id"]: record for record in records} for each, records in of.items()})
+        super().__init__(_by_id(of))
+        self._changed = ListedCatalog(_by_id({each: _changed(of[each]) for each in of}))
 
     def count(self, entity_type: EntityType) -> int:
         if _scenario.get() is Scenario.MASS_DELETION:
@@ -48,12 +49,30 @@ class ScenarioCatalog(ListedCatalog):
         return super().count(entity_type)
 
     def record(self, entity_type: EntityType, index: int) -> Record:
+        if _scenario.get() is Scenario.CHANGING:
+            return self._changed.record(entity_type, index)
         record = super().record(entity_type, index)
         return {**record, **INVALID_FIELDS.get(index, {})} if _scenario.get() is Scenario.REJECTING else record
 
     def index(self, entity_type: EntityType, record_id: str) -> int | None:
+        if _scenario.get() is Scenario.CHANGING:
+            return self._changed.index(entity_type, record_id)
         index = super().index(entity_type, record_id)
         return None if index is None or index >= self.count(entity_type) else index
+
+
+def _by_id(records: dict[EntityType, list[Record]]) -> dict[EntityType, dict[str, Record]]:
+    return {each: {record["id"]: record for record in records[each]} for each in records}
+
+
+def _changed(records: list[Record]) -> list[Record]:
+    """Return the records with another title of the first, and another record in place of the last."""
+    first, *others, last = records
+    return [
+        {**first, "title": f"{first['title']} (changed)"},
+        *others,
+        {**last, "id": f"{last['id']}-new", "title": f"{last['title']} (new)"},
+    ]
 
 
 @dataclass(eq=False)

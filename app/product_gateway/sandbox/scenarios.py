@@ -23,6 +23,7 @@ class Scenario(StrEnum):
     REJECTING = "rejecting"
     LOST_WORKER = "lost-worker"
     MASS_DELETION = "mass-deletion"
+    CHANGING = "changing"
 
 
 NAMES = ", ".join(each for each in Scenario if each is not Scenario.ORDINARY)
