@@ -30,7 +30,10 @@ PANELS = [each for each in DASHBOARD["panels"] if each["type"] != "row"]
 PROMTOOL = shutil.which("promtool")
 OURS = "product_gateway_"
 # The modules that name failure codes; NO_FAILURES are their other constants in capitals.
-SOURCES = ("sync/worker.py", "sync/pull.py", "sync/product_service.py", "db/catalog_write.py", "db/claims.py")
+SOURCES = (
+    *("sync/worker.py", "sync/pull.py", "sync/product_service.py"),
+    *("db/catalog_write.py", "db/claims.py", "db/reverts.py"),
+)
 # Warnings of successful syncs.
 WARNINGS = set(re.findall(r'"code": "([A-Z_]+)"', (PACKAGE / "openapi/bodies.py").read_text()))
 NO_FAILURES = {"IN_PROGRESS", "HANDED_BACK"}

@@ -18,7 +18,9 @@ from tests.support.deployment import Deployment
 VARIABLES = {"product-gateway.yaml": "GATEWAY", "product-service.yaml": "SERVICE", "operations.yaml": "OPERATIONS"}
 DOCUMENTS = {name: documents.load(name) for name in VARIABLES}
 HEADINGS = {
-    "product-gateway.yaml": ["Quick start", "Authentication", "Sync lifecycle", "Waiting for a sync", "Errors"],
+    "product-gateway.yaml": [
+        *("Quick start", "Authentication", "Sync lifecycle", "Generations and changes", "Waiting for a sync", "Errors")
+    ],
     "product-service.yaml": ["Authentication", "Sync lifecycle", "Paging", "Records", "Errors"],
     "operations.yaml": ["Authentication", "Errors"],
 }
