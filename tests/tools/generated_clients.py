@@ -1,7 +1,7 @@
 """`make clients`: generate clients from the spec, build them, and run their tours against a real gateway.
 
 Each tour (tests/clients) requests a sync, gets a 429 for the second request, waits for the end, reads the status and
-two pages of products, and is refused with an expired token and for another platform. The tour's output is compared
+two pages of products, reads the feed of changes to its end, and is refused with an expired token and for another platform. The tour's output is compared
 with the responses to a plain HTTP client. Then the tour runs against a gateway that adds unknown members, as a later
 version may.
 CLIENTS names the required clients, or `all`. If it is unset, those run whose tools are installed.
@@ -31,7 +31,7 @@ from tests.tools.client_roster import ANNOTATIONS, CLIENTS, SPEC, TOOLS, TOP, TO
 
 WORK = TOURS / ".build"
 BIN = TOP / ".venv" / "clients" / "bin"
-STEPS = ("202", "429", "ended", "200", "pages", "401", "403")
+STEPS = ("202", "429", "ended", "200", "pages", "changes", "401", "403")
 LATER = "additions"
 COLUMNS = ("client", "generator", "generate", "build", *STEPS, LATER)
 LONGEST, STOPS_WITHIN = 600, 30  # seconds
@@ -80,6 +80,7 @@ class Gateway:
         """Return a pattern for each line of a tour, from the responses to a plain HTTP client."""
         sync = self._ask("GET", f"{API}/syncs", self.token)["data"][0]
         products = self._ask("GET", f"{API}/products", self.token)["data"]
+        feed = self._ask("GET", f"{API}/changes/PRODUCT", self.token)
         assert 20 < len(products) < 40, "the tours expect two pages of at most 20 products"
         return {
             "202": "QUEUED",
@@ -87,6 +88,10 @@ class Gateway:
             "ended": sync["status"],
             "200": f"{len(products)} records",
             "pages": re.escape(f"20 + {len(products) - 20} products, the last is {products[-1]['id']}"),
+            "changes": re.escape(
+                f"20 + {len(products) - 20} up to generation {feed['meta']['generation']}, the last is "
+                f"{feed['data'][-1]['change']} {feed['data'][-1]['product']['title']}"
+            ),
             "401": self._refusal(self.expired_token),
             "403": self._refusal(self.other_platform_token),
         }

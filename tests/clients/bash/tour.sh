@@ -34,6 +34,15 @@ second=$(ask "$TOKEN" listProducts page_size=20 cursor="$(jq -r .meta.nextCursor
 jq -rn --argjson first "$first" --argjson second "$second" \
   '"pages: \($first.data | length) + \($second.data | length) products, the last is \($second.data[-1].id)"'
 
+feed=$(ask "$TOKEN" listChanges entityType=PRODUCT page_size=20)
+sizes=$(jq '.data | length' <<< "$feed")
+while [ "$(jq .meta.hasMore <<< "$feed")" = true ]; do
+  feed=$(ask "$TOKEN" listChanges entityType=PRODUCT page_size=20 cursor="$(jq -r .meta.nextCursor <<< "$feed")")
+  sizes="$sizes + $(jq '.data | length' <<< "$feed")"
+done
+jq -r --arg sizes "$sizes" '.meta.generation as $generation | .data[-1] |
+  "changes: \($sizes) up to generation \($generation), the last is \(.change) \(.product.title)"' <<< "$feed"
+
 for token in "$EXPIRED_TOKEN" "$OTHER_PLATFORM_TOKEN"; do
   ask "$token" enqueueSync entityType=PRODUCT | jq -r '.error[] | "\(.status): \(.title): \(.detail)"'
 done

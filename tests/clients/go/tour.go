@@ -73,6 +73,19 @@ func main() {
 	last := second.GetData()[len(second.GetData())-1]
 	fmt.Printf("pages: %d + %d products, the last is %s\n", len(first.GetData()), len(second.GetData()), last.GetId())
 
+	feed, _, err := client.CatalogAPI.ListChanges(ctx, gateway.PRODUCT).PageSize(20).Execute()
+	must(err)
+	sizes := strconv.Itoa(len(feed.GetData()))
+	for feed.Meta.GetHasMore() {
+		feed, _, err = client.CatalogAPI.ListChanges(ctx, gateway.PRODUCT).PageSize(20).Cursor(feed.Meta.GetNextCursor()).Execute()
+		must(err)
+		sizes += fmt.Sprintf(" + %d", len(feed.GetData()))
+	}
+	newest := feed.GetData()[len(feed.GetData())-1]
+	changed := newest.GetProduct()
+	fmt.Printf("changes: %s up to generation %d, the last is %s %s\n",
+		sizes, feed.Meta.GetGeneration(), newest.GetChange(), changed.GetTitle())
+
 	for _, token := range []string{os.Getenv("EXPIRED_TOKEN"), os.Getenv("OTHER_PLATFORM_TOKEN")} {
 		_, _, err = client.SyncAPI.EnqueueSync(with(token), gateway.PRODUCT).Execute()
 		refused := firstError(err)

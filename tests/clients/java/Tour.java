@@ -4,11 +4,14 @@ import example.productgateway.ApiClient;
 import example.productgateway.ApiException;
 import example.productgateway.ApiResponse;
 import example.productgateway.api.CatalogApi;
+import example.productgateway.api.CatalogApi.APIListChangesRequest;
 import example.productgateway.api.CatalogApi.APIListProductsRequest;
 import example.productgateway.api.SyncApi;
 import example.productgateway.api.SyncApi.APIEnqueueSyncRequest;
 import example.productgateway.api.SyncApi.APIGetSyncRequest;
 import example.productgateway.api.SyncApi.APIGetSyncStatusRequest;
+import example.productgateway.model.Change;
+import example.productgateway.model.ChangeListResponse;
 import example.productgateway.model.EntityType;
 import example.productgateway.model.Error;
 import example.productgateway.model.ErrorResponse;
@@ -72,6 +75,18 @@ class Tour {
     String last = second.getData().get(second.getData().size() - 1).getId();
     System.out.printf(
         "pages: %d + %d products, the last is %s%n", first.getData().size(), second.getData().size(), last);
+
+    var feed = APIListChangesRequest.newBuilder().entityType(EntityType.PRODUCT).pageSize(20);
+    ChangeListResponse changes = catalog.listChanges(feed.build());
+    StringBuilder sizes = new StringBuilder().append(changes.getData().size());
+    while (changes.getMeta().getHasMore()) {
+      changes = catalog.listChanges(feed.cursor(changes.getMeta().getNextCursor()).build());
+      sizes.append(" + ").append(changes.getData().size());
+    }
+    Change newest = changes.getData().get(changes.getData().size() - 1);
+    System.out.printf(
+        "changes: %s up to generation %d, the last is %s %s%n",
+        sizes, changes.getMeta().getGeneration(), newest.getChange(), newest.getProduct().getTitle());
 
     for (String variable : new String[] {"EXPIRED_TOKEN", "OTHER_PLATFORM_TOKEN"}) {
       try {

@@ -63,6 +63,17 @@ do {
 $last = end($pages[count($pages) - 1]);
 echo 'pages: ' . implode(' + ', array_map('count', $pages)) . " products, the last is {$last->getId()}\n";
 
+$sizes = [];
+$cursor = null;
+do {
+    $feed = $catalog->listChanges(EntityType::PRODUCT, cursor: $cursor, page_size: 20);
+    $sizes[] = count($feed->getData());
+    $cursor = $feed->getMeta()->getNextCursor();
+} while ($feed->getMeta()->getHasMore());
+$last = $feed->getData()[count($feed->getData()) - 1];
+echo 'changes: ' . implode(' + ', $sizes) . " up to generation {$feed->getMeta()->getGeneration()}, ",
+    "the last is {$last->getChange()} {$last->getProduct()->getTitle()}\n";
+
 foreach ([getenv('EXPIRED_TOKEN'), getenv('OTHER_PLATFORM_TOKEN')] as $token) {
     try {
         (new SyncApi(config: connect($token)))->enqueueSync(EntityType::PRODUCT);

@@ -5,7 +5,7 @@ import time
 from http import HTTPStatus
 
 from product_gateway_client import AuthenticatedClient
-from product_gateway_client.api.catalog import list_products
+from product_gateway_client.api.catalog import list_changes, list_products
 from product_gateway_client.api.sync import enqueue_sync, get_sync, get_sync_status
 from product_gateway_client.models import EntityType, ErrorResponse, SyncStatus
 from product_gateway_client.types import UNSET, Unset
@@ -57,6 +57,22 @@ while True:
         break
     cursor = page.meta.next_cursor
 print(f"pages: {' + '.join(str(len(page)) for page in pages)} products, the last is {pages[-1][-1].id}")
+
+sizes = []
+cursor = UNSET
+while True:
+    feed = list_changes.sync(EntityType.PRODUCT, client=client, page_size=20, cursor=cursor)
+    assert feed is not None
+    assert not isinstance(feed, ErrorResponse)
+    sizes.append(len(feed.data))
+    if not feed.meta.has_more:
+        break
+    cursor = feed.meta.next_cursor
+last, copied = feed.data[-1], " + ".join(map(str, sizes))
+assert last.product  # neither missing nor null
+print(
+    f"changes: {copied} up to generation {feed.meta.generation}, the last is {last.change.value} {last.product.title}"
+)
 
 for token in os.environ["EXPIRED_TOKEN"], os.environ["OTHER_PLATFORM_TOKEN"]:
     refusal = enqueue_sync.sync(EntityType.PRODUCT, client=connect(token))

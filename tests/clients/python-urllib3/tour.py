@@ -65,6 +65,17 @@ second = catalog.list_products(page_size=20, cursor=first.meta.next_cursor)
 assert second.meta.next_cursor is None
 print(f"pages: {len(first.data)} + {len(second.data)} products, the last is {second.data[-1].id}")
 
+page = catalog.list_changes(EntityType.PRODUCT, page_size=20)
+sizes = [len(page.data)]
+while page.meta.has_more:
+    page = catalog.list_changes(EntityType.PRODUCT, page_size=20, cursor=page.meta.next_cursor)
+    sizes.append(len(page.data))
+last, copied = page.data[-1], " + ".join(map(str, sizes))
+assert last.product is not None
+print(
+    f"changes: {copied} up to generation {page.meta.generation}, the last is {last.change.value} {last.product.title}"
+)
+
 for token in os.environ["EXPIRED_TOKEN"], os.environ["OTHER_PLATFORM_TOKEN"]:
     try:
         SyncApi(connect(token)).enqueue_sync(EntityType.PRODUCT)

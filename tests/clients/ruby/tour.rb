@@ -56,6 +56,20 @@ loop do
 end
 puts "pages: #{pages.map(&:size).join(' + ')} products, the last is #{pages.last.last.id}"
 
+sizes = []
+cursor = nil
+loop do
+  feed = catalog.list_changes(EntityType::PRODUCT, page_size: 20, cursor: cursor)
+  sizes << feed.data.size
+  cursor = feed.meta.next_cursor
+  next if feed.meta.has_more
+
+  last = feed.data.last
+  puts "changes: #{sizes.join(' + ')} up to generation #{feed.meta.generation}, " \
+       "the last is #{last.change} #{last.product.title}"
+  break
+end
+
 [ENV.fetch('EXPIRED_TOKEN'), ENV.fetch('OTHER_PLATFORM_TOKEN')].each do |token|
   SyncApi.new(connect(token)).enqueue_sync(EntityType::PRODUCT)
 rescue ApiError => failed

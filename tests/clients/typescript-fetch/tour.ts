@@ -56,6 +56,17 @@ do {
 } while (cursor);
 console.log(`pages: ${pages.map((page) => page.length).join(" + ")} products, the last is ${pages.at(-1)?.at(-1)?.id}`);
 
+const sizes: number[] = [];
+let feed = await catalog.listChanges({ ...product, pageSize: 20 });
+sizes.push(feed.data.length);
+while (feed.meta.hasMore) {
+  feed = await catalog.listChanges({ ...product, pageSize: 20, cursor: feed.meta.nextCursor });
+  sizes.push(feed.data.length);
+}
+const last = feed.data.at(-1);
+const copied = `${sizes.join(" + ")} up to generation ${feed.meta.generation}`;
+console.log(`changes: ${copied}, the last is ${last?.change} ${last?.product?.title}`);
+
 for (const token of [EXPIRED_TOKEN, OTHER_PLATFORM_TOKEN]) {
   const { errors } = await refused(new SyncApi(connect(token)).enqueueSync(product));
   for (const { status, title, detail } of errors) console.log(`${status}: ${title}: ${detail}`);

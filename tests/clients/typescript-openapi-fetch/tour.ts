@@ -43,6 +43,23 @@ do {
 } while (cursor);
 console.log(`pages: ${pages.map((page) => page.length).join(" + ")} products, the last is ${pages.at(-1)?.at(-1)?.id}`);
 
+const sizes: number[] = [];
+let place: string | undefined;
+let feed: components["schemas"]["ChangeListResponse"];
+do {
+  const path = { entityType: "PRODUCT" } as const;
+  const page = await gateway.GET("/product-gateway/v1/changes/{entityType}", {
+    params: { path, query: { page_size: 20, cursor: place } },
+  });
+  if (!page.data) throw new Error(page.error.error[0]?.detail);
+  feed = page.data;
+  sizes.push(feed.data.length);
+  place = feed.meta.nextCursor;
+} while (feed.meta.hasMore);
+const last = feed.data.at(-1);
+const copied = `${sizes.join(" + ")} up to generation ${feed.meta.generation}`;
+console.log(`changes: ${copied}, the last is ${last?.change} ${last?.product?.title}`);
+
 for (const token of [EXPIRED_TOKEN, OTHER_PLATFORM_TOKEN]) {
   const { error } = await connect(token).PUT("/product-gateway/v1/sync/{entityType}", product);
   for (const { status, title, detail } of error?.error ?? []) console.log(`${status}: ${title}: ${detail}`);
