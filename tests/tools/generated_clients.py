@@ -1,9 +1,9 @@
 """`make clients`: generate clients from the spec, build them, and run their tours against a real gateway.
 
-Each tour (tests/clients) requests a sync, gets a 429 for the second request, waits for the end, reads the status and
-two pages of products, reads the feed of changes to its end, and is refused with an expired token and for another platform. The tour's output is compared
-with the responses to a plain HTTP client. Then the tour runs against a gateway that adds unknown members, as a later
-version may.
+Each tour (tests/clients) requests a sync, gets a 429 for the second request, waits for the end, and reads the status,
+two pages of products and the feed of changes. It is refused with an expired token and for another platform. The tour's
+output is compared with the responses to a plain HTTP client. Then the tour runs against a gateway that adds unknown
+members, as a later version may.
 CLIENTS names the required clients, or `all`. If it is unset, those run whose tools are installed.
 """
 
