@@ -183,6 +183,7 @@ async def test_a_sync_shows_the_size_of_its_merchants_catalog_and_the_limits(dat
     assert claim is not None
     records = tuple(Record(f"p{number}", f'{{"text": "{"x" * 99_988}"}}') for number in range(12))
     await database.write(catalog_write.write_page, claim, Page(records, (), None, 12), 600.0)
+    await database.write(generations.succeed, claim)
     path = f"/monitor/{{}}syncs/shop/{sync.id}"
     story = orjson.loads((await ask(app, "GET", path.format("api/"))).body)["data"]
     limits = {"maxRecords": 2_000_000, "maxBytes": 3_500_000}
