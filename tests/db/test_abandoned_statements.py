@@ -19,7 +19,7 @@ from product_gateway.model.syncs import EntityType
 from tests.support import databases
 from tests.support.deployment import within
 from tests.support.postgresql_cluster import HOST, USER, one_server
-from tests.system.test_pgbouncer import PGBOUNCER, pgbouncer
+from tests.system.test_pgbouncer import PGBOUNCER, SESSIONS, pgbouncer
 
 __all__ = ["pgbouncer"]
 
@@ -82,9 +82,9 @@ def endless(connection: Connection) -> None:
     connection.execute(text("SELECT pg_sleep(60)"))
 
 
-async def given_up(database: Database) -> None:
+async def given_up(database: Database, number: int = THREADS) -> None:
     """Many statements, which their clients give up."""
-    outcomes = await asyncio.gather(*[database.read(endless) for _ in range(THREADS)], return_exceptions=True)
+    outcomes = await asyncio.gather(*[database.read(endless) for _ in range(number)], return_exceptions=True)
     assert all(isinstance(each, Unavailable) for each in outcomes), outcomes
 
 
@@ -101,11 +101,14 @@ async def test_what_is_given_up_is_cancelled(postgresql_server: str, postgresql_
 
 @pytest.mark.skipif(PGBOUNCER is None, reason="PgBouncer is not installed (Debian: pgbouncer)")
 async def test_what_is_given_up_is_cancelled_behind_pgbouncer_too(pgbouncer: str, postgresql_server: str) -> None:
-    """PgBouncer passes on what cancels a statement."""
+    """PgBouncer passes on what cancels a statement.
+
+    It drops what cancels a statement that waits for a session, and may start that statement; hence a session for each.
+    """
     with open_database(pgbouncer) as setup:
         setup.call(migrate.upgrade)
     database = connect(pgbouncer, deadline=DEADLINE)
-    await given_up(database)
+    await given_up(database, SESSIONS)
     name = str(make_url(pgbouncer).database)
     sleeping = "AND query LIKE '%%pg_sleep%%' AND state = 'active'"
     await asyncio.to_thread(within, 10, lambda: sessions(postgresql_server, name, sleeping) == 0)

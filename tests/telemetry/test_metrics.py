@@ -4,6 +4,7 @@ import re
 import signal
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -208,7 +209,7 @@ def test_a_lost_lease_and_its_takeover_are_counted_and_a_cancelled_sync_is_neith
 
             sync = database.call(enqueue, "shop", EntityType.PRODUCT)
             within(20, lambda: database.call(syncs.get, "shop", sync.id).records_read)
-            first.send(signal.SIGSTOP)
+            stop_between_transactions(first, url_of(deployment))
             try:
                 with deployment.process("worker") as second:
                     within(30, lambda: database.call(syncs.get, "shop", sync.id).status is SyncStatus.SUCCEEDED)
@@ -219,6 +220,25 @@ def test_a_lost_lease_and_its_takeover_are_counted_and_a_cancelled_sync_is_neith
             assert Scrape(seen).total("lease_takeovers_total") == 0
     assert (took_over.total("claims_total"), took_over.total("lease_takeovers_total")) == (1, 1)
     assert took_over.total("lease_losses_total") == 0
+
+
+def stop_between_transactions(process: Process, url: str) -> None:
+    """Stop the process at a moment when it does not hold SQLite's write lock, for which all others would wait."""
+    process.send(signal.SIGSTOP)
+    while url.startswith("sqlite:") and is_locked(Path(url.removeprefix("sqlite:///"))):
+        process.send(signal.SIGCONT)
+        time.sleep(0.01)
+        process.send(signal.SIGSTOP)
+
+
+def is_locked(path: Path) -> bool:
+    """Whether another connection holds the write lock of the SQLite file."""
+    with closing(sqlite3.connect(path, timeout=0)) as connection:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            return True
+    return False
 
 
 def test_a_sync_that_is_given_up_is_counted_by_who_gave_it_up(deployment: Deployment) -> None:
