@@ -54,7 +54,7 @@ def outcome(page: Any, *arguments: Any) -> Page | str:
     return found
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(pages() | damaged_pages())
 def test_a_lazy_page_decodes_to_the_same_page(page: tuple[EntityType, bytes]) -> None:
     """An invalid page fails with the same message."""
@@ -99,7 +99,7 @@ items = st.builds(lambda name, more: {"id": name, **more}, st.sampled_from("abcd
 lists = st.lists(st.lists(items, max_size=5), min_size=1, max_size=3)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(history=st.lists(lists, min_size=1, max_size=4))
 def test_lazy_and_eager_pages_lead_to_the_same_catalog(database: Database, history: list[Any]) -> None:
     """Records and counts are the same when records repeat, change back, become invalid or disappear."""

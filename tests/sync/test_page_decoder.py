@@ -38,21 +38,21 @@ def check(entity_type: EntityType, content: bytes) -> None:
         assert typed == lenient(entity_type, content)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(pages())
 def test_both_decoders_agree_on_valid_pages(page: tuple[EntityType, bytes]) -> None:
     """Otherwise a record would count as changed because another one of its page is invalid."""
     check(*page)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(damaged_pages())
 def test_both_decoders_agree_on_damaged_pages(page: tuple[EntityType, bytes]) -> None:
     """Two libraries read JSON: they must not differ about what is JSON."""
     check(*page)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(pages_with_unusable_values())
 def test_an_unusable_value_costs_at_most_its_record(page: tuple[EntityType, bytes, int]) -> None:
     """This holds for the page decoder, the lenient decoder and lazy pages."""
