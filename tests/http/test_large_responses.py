@@ -160,7 +160,7 @@ def test_stored_records_are_returned_unchanged(served: Gateway) -> None:
     expected = [{"id": f"p{n}", "title": each} for n, each in enumerate(odd)]
     with served.of("shop") as client:
         assert client.get(f"{API}/products").json() == {"data": expected, "meta": {"generation": 1}}
-        assert client.get(f"{API}/products/p3").json() == {"data": expected[3], "meta": {}}
+        assert client.get(f"{API}/products/p3").json() == {"data": expected[3], "meta": {"generation": 1}}
         found = client.get(f"{API}/collections/c").json()["data"]
         assert found == {**document, "productIds": list(ids), "products": expected}
         bare = client.get(f"{API}/collections/e").json()["data"]
