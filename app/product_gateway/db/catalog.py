@@ -259,6 +259,11 @@ def _find(connection: Connection, sees: View, record_ids: Sequence[str]) -> list
     return [by_id[each] for each in record_ids if each in by_id]
 
 
+def is_found(*where: ColumnElement[bool]) -> ColumnElement[bool]:
+    """Whether a row is found. Not EXISTS: PostgreSQL would join both tables, and compare each row with each."""
+    return select(literal_column("1")).where(*where).limit(1).scalar_subquery().is_not(None)
+
+
 def in_catalog(merchant: str, entity_type: EntityType) -> ColumnElement[bool]:
     return (_records.merchant == merchant) & (_records.entity_type == entity_type)
 

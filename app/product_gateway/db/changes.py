@@ -9,10 +9,10 @@ from operator import itemgetter
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, exists, func, literal, literal_column, select, tuple_
+from sqlalchemy import ColumnElement, Connection, func, literal, literal_column, select, true, tuple_
 
 from product_gateway.db import syncs
-from product_gateway.db.catalog import View, record_of, view
+from product_gateway.db.catalog import View, is_found, record_of, view
 from product_gateway.db.engines.dialects import ValuesTable
 from product_gateway.db.executor import autocommit
 from product_gateway.db.page_budget import fitting
@@ -88,15 +88,20 @@ def _page(connection: Connection, sees: View, place: ChangePosition, limit: int,
     def add(table: Any, generation: Any, existed: Any, *where: ColumnElement[bool], shown: Any = None) -> None:
         c = table.c
         shown = generation if shown is None else shown
+        place = tuple_(generation, c.record_id)
+        # No further than the page that the rows so far fill: beyond it, a long history may have no change to show.
+        as_far = place <= tuple_(*found[limit][:2]) if len(found) > limit else true()
         chosen = select(generation, c.record_id, c.size, literal(table.name), existed, shown).where(
             c.merchant == sees.merchant,
             c.entity_type == sees.entity_type,
             generation <= until,
-            tuple_(generation, c.record_id) > tuple_(*after),
+            place > tuple_(*after),
+            as_far,
             *where,
         )
         rows = connection.execute(chosen.order_by(generation, c.record_id).limit(limit + 1))
         found.extend(_Row(*row) for row in rows)
+        found.sort(key=itemgetter(0, 1))
 
     existed = (lambda c: _held_in(start, c)) if start else (lambda _: literal_column("0"))
     add(catalog_records, _records.generation, existed(_records))
@@ -105,7 +110,6 @@ def _page(connection: Connection, sees: View, place: ChangePosition, limit: int,
     if start:
         is_gone = (_history.from_generation <= start) & ~_is_held(sees)
         add(catalog_history, _history.to_generation, literal_column("NULL"), is_gone, shown=_gone_since(until))
-    found.sort(key=itemgetter(0, 1))
     number = fitting(row.size for row in found[:limit])
     chosen = found[:number]
     changes = _with_records(connection, sees, chosen)
@@ -118,18 +122,18 @@ def _page(connection: Connection, sees: View, place: ChangePosition, limit: int,
 def _held_in(generation: int, c: Any) -> Any:
     """Whether the record has a version in the history that was in the generation."""
     past = catalog_history.alias()
-    return exists().where(
+    return is_found(
         past.c.merchant == c.merchant,
         past.c.entity_type == c.entity_type,
         past.c.record_id == c.record_id,
         past.c.from_generation <= generation,
-        past.c.to_generation > generation,
+        past.c.to_generation + 0 > generation,  # not by the index of generations
     )
 
 
 def _is_held(sees: View) -> ColumnElement[bool]:
     """Whether the record of a version in the history is in the generation."""
-    current = exists().where(
+    current = is_found(
         _records.merchant == _history.merchant,
         _records.entity_type == _history.entity_type,
         _records.record_id == _history.record_id,
@@ -141,13 +145,14 @@ def _is_held(sees: View) -> ColumnElement[bool]:
 def _gone_since(until: int) -> Any:
     """The generation that deleted the record of a version in the history: the last one that ended a version."""
     last = catalog_history.alias()
+    ended = last.c.to_generation + 0  # not by the index of generations
     return (
-        select(func.max(last.c.to_generation))
+        select(func.max(ended))
         .where(
             last.c.merchant == _history.merchant,
             last.c.entity_type == _history.entity_type,
             last.c.record_id == _history.record_id,
-            last.c.to_generation <= until,
+            ended <= until,
         )
         .scalar_subquery()
     )

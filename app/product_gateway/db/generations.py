@@ -207,16 +207,16 @@ def roll_back(connection: sa.Connection, merchant: str, entity_type: EntityType,
 def prune(connection: sa.Connection, days: float, limit: int) -> bool:
     """Drop at most `limit` versions that only generations have which were replaced more than `days` ago.
 
-    Return False if there is nothing to drop.
+    Return False if there is nothing to drop. `catalog_generations` keeps the generations that are younger, so that the
+    search reads no others.
     """
-    old = connection.execute(
-        sa.select(_generations.merchant, _generations.entity_type, sa.func.max(_generations.generation).label("oldest"))
-        .where(_generations.published_at < now(sa.bindparam("age")))
-        .group_by(_generations.merchant, _generations.entity_type)
-        .having(sa.func.max(_generations.generation) > sa.func.min(_generations.generation))
-        .limit(1),
-        {"age": -days * 86400},
-    ).first()
+    age = {"age": -days * 86400}
+    is_old = _generations.published_at < now(sa.bindparam("age"))
+    some = sa.select(_generations.merchant, _generations.entity_type).where(is_old).order_by(_generations.published_at)
+    first = some.limit(1).cte("first")
+    of_first = (_generations.merchant == first.c.merchant) & (_generations.entity_type == first.c.entity_type)
+    newest = sa.select(sa.func.max(_generations.generation)).where(of_first, is_old).scalar_subquery()
+    old = connection.execute(sa.select(first, newest.label("oldest")), age).first()
     if old is None:
         return False
     of_type = (_counts.merchant == old.merchant) & (_counts.entity_type == old.entity_type)
@@ -240,7 +240,7 @@ def prune(connection: sa.Connection, days: float, limit: int) -> bool:
             sa.delete(catalog_generations).where(
                 _generations.merchant == old.merchant,
                 _generations.entity_type == old.entity_type,
-                _generations.generation < old.oldest,
+                _generations.generation <= old.oldest,
             )
         )
     return True

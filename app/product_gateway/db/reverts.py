@@ -3,10 +3,10 @@
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, delete, exists, insert, select, tuple_, update
+from sqlalchemy import Connection, delete, insert, select, tuple_, update
 
 from product_gateway.db import claims, generations, syncs
-from product_gateway.db.catalog import view
+from product_gateway.db.catalog import is_found, view
 from product_gateway.db.engines.dialects import is_sent
 from product_gateway.db.enqueue import enqueue
 from product_gateway.db.generations import CONTENT
@@ -63,7 +63,8 @@ def restore(
     else:
         place = tuple_(_history.to_generation, _history.record_id)
         start = (int(after.partition("/")[0]), after.partition("/")[2]) if after else (generation, "")
-        is_missing = ~exists().where(here, _records.record_id == _history.record_id)
+        of_version = (_records.merchant == _history.merchant) & (_records.entity_type == _history.entity_type)
+        is_missing = ~is_found(of_version, _records.record_id == _history.record_id)
         rows = connection.execute(
             select(_history.to_generation, _history.record_id, _history.size)
             .where(was_there, _history.to_generation <= published, place > tuple_(*start), is_missing)
