@@ -21,20 +21,22 @@ from product_gateway.db import (
     catalog,
     catalog_removal,
     catalog_write,
+    changes,
     claims,
     freshness,
     generations,
     merchants,
     migrate,
+    reverts,
     syncs,
     tables,
     types,
     webhooks,
 )
 from product_gateway.db.database import Database, open_database
-from product_gateway.db.enqueue import enqueue
-from product_gateway.errors import LeaseLost, SyncAlreadyActive
-from product_gateway.model.catalog import Page, Record, Rejection
+from product_gateway.db.enqueue import EnqueueRequest, enqueue, enqueue_many
+from product_gateway.errors import LeaseLost, NotPublishable, SyncAlreadyActive
+from product_gateway.model.catalog import ChangePosition, Page, Record, Rejection
 from product_gateway.model.merchants import Platform
 from product_gateway.model.syncs import Claim, EntityType, SyncStatus
 from product_gateway.model.webhooks import Delivery
@@ -43,6 +45,7 @@ from tests.support.released_statements import FOLDER, Statement, dumped, path, r
 
 PRODUCT, COLLECTION = EntityType.PRODUCT, EntityType.COLLECTION
 LEASE = 600.0
+DECADE = 315_360_000  # seconds: a max age that does not pass before the statements are replayed
 NO_LEASE = -1.0  # expired at once, so that no test waits
 SYNCS_AT_ONCE, WORKERS_LOST = 2, 5
 LATER = (datetime(2999, 1, 1, tzinfo=UTC), UUID(int=0))
@@ -57,6 +60,7 @@ def live(database: Database) -> None:
     _ask_for_syncs(database)
     _run_to_success(database)
     _end_in_other_ways(database)
+    _keep_generations(database)
     for alone in (1, SYNCS_AT_ONCE):
         call(claims.has_claimable, alone)
     _check_freshness(database)
@@ -120,6 +124,7 @@ def _end_in_other_ways(database: Database) -> None:
     record = Record("c1", '{"id": "c1"}', ("p000020", "p000021", "gone"))
     call(catalog_write.write_page, claim, Page((record,), (), None, 1), LEASE)
     call(claims.hand_back, claim)
+    call(generations.succeed, claimed(database, COLLECTION))
     call(claims.fail, claimed(database, COLLECTION), "PRODUCT_SERVICE_UNREACHABLE", "No answer.")
     lost = claimed(database, PRODUCT, NO_LEASE)
     found = claimed(database, PRODUCT)
@@ -136,8 +141,8 @@ def _end_in_other_ways(database: Database) -> None:
 
 def _check_freshness(database: Database) -> None:
     call = database.call
-    call(freshness.put, "shop", {PRODUCT: 3600, COLLECTION: 30})
-    call(freshness.put, "shop", {PRODUCT: 86400})
+    call(freshness.put, "shop", {PRODUCT: DECADE, COLLECTION: DECADE})
+    call(freshness.put, "shop", {PRODUCT: DECADE + 1})
     call(freshness.of_merchant, "shop")
     call(freshness.of_all)
     ages = tables.max_ages
@@ -149,6 +154,41 @@ def _check_freshness(database: Database) -> None:
     call(freshness.count_stale)
     call(freshness.stale, 8)
     call(freshness.put, "shop", {PRODUCT: None})
+
+
+def _keep_generations(database: Database) -> None:
+    call = database.call
+    call(syncs.cancel, "shop", PRODUCT)
+    found = call(generations.left_behind)
+    for key in found:
+        while not call(generations.roll_back, *key, 10):
+            pass
+    for end in (generations.publish, generations.discard, generations.publish):
+        call(enqueue_many, [EnqueueRequest("shop", PRODUCT, publish="MANUAL")])
+        claim = claimed(database, PRODUCT)
+        earlier = call(generations.unpublished_by_another, claim)
+        while earlier and not call(generations.prepare, claim, earlier, LEASE, 10):
+            pass
+        call(catalog_write.write_page, claim, page(25, 10, last=True), LEASE)
+        call(catalog_removal.remove, claim, ["p000020"])
+        call(generations.succeed, claim)
+        call(catalog.page, "shop", PRODUCT, "p000021", 5)
+        call(changes.of_sync, "shop", claim.sync_id, None, 5)
+        with contextlib.suppress(NotPublishable):
+            call(end, "shop", claim.sync_id)
+    call(reverts.request, "shop", claim.sync_id)
+    claim = claimed(database, PRODUCT)
+    after: str | None = ""
+    while after is not None and claim.restores is not None:
+        after = call(reverts.restore, claim, claim.restores, after, LEASE, 5)
+    call(generations.succeed, claim)
+    for since in (0, 1):
+        read = call(changes.since, "shop", PRODUCT, ChangePosition(since), 5)
+        call(changes.since, "shop", PRODUCT, read.place, 5)
+    call(changes.published, [("shop", PRODUCT), ("other", COLLECTION)])
+    call(catalog.page, "shop", PRODUCT, "p000021", 5, 1)
+    while call(generations.prune, -1.0, 10):
+        pass
 
 
 def _tell(database: Database) -> None:
@@ -175,7 +215,7 @@ def _read(database: Database) -> None:
         call(catalog.state_and_latest_sync, "shop", entity_type)
         call(catalog.page, "shop", entity_type, "", 5)
         call(catalog.page, "shop", entity_type, "p000021", 5)
-    call(catalog.get, "shop", PRODUCT, "p000020")
+    call(catalog.get, "shop", PRODUCT, "p000021")
     call(catalog.collection, "shop", "c1", "", 2)
     history, _ = call(syncs.history, "shop", None, None, None, 100)
     call(syncs.history, "shop", PRODUCT, SyncStatus.SUCCEEDED, LATER, 1)
