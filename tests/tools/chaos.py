@@ -2,8 +2,8 @@
 
 Two servers, three workers, the database, the product service and the clients are real. Workers are killed, suspended
 for longer than a lease, and stopped. PostgreSQL is restarted without warning, and the database raises unexpected
-errors. The product service fails, hangs and cuts its responses, and the catalogs change. One run uses PostgreSQL, one
-SQLite.
+errors. The product service fails, hangs and cuts its responses, and the catalogs change. Clients also revert syncs, and
+publish some only after a review. One run uses PostgreSQL, one SQLite.
 CHAOS_SECONDS is the time for each, CHAOS_SEED the random seed.
 """
 
@@ -45,6 +45,7 @@ SETTINGS = {
     "page_size": "20",
     "worker_poll_seconds": "0.1",
     "max_lost_workers": "6",
+    "catalog_history_days": str(20 / 86400),  # each worker prunes once it has started
     "log_level": "WARNING",
 }
 SETTLES_WITHIN = 90
@@ -55,11 +56,12 @@ INVARIANTS = (
     "tokens only grow, and only after the lease or from the queue",
     "no record is written without a claim",
     "the number of records is exact at every moment",
+    "readers see exactly the last published generation, and lists and replicas are each of one generation",
     "records that a shop always had are there from the first success on, each of one edition",
     "a key stands for one sync; after a DELETE a PUT is accepted at once",
     "only responses of the contract; 500 only for injected unexpected database errors",
     "a last sync succeeds, and the catalog equals its source record by record",
-    "no id of a pull is left behind",
+    "no id of a pull and nothing unpublished is left behind",
 )
 
 
@@ -129,12 +131,17 @@ def chaos(seconds: float, folder: Path, seed: int, database_name: str) -> Report
         witness.in_the_end(
             [each for one in customers for each in one.accepted], [each for one in customers for each in one.cancelled]
         )
+        for one in customers:
+            for (kind, number), records in one.read.items():
+                if number and records != witness.generation(one.shop.name, kind, number):
+                    witness.violations.append(f"{one.shop.name}: generation {number} of {kind} was published otherwise")
         report.syncs, report.faults = witness.statuses(), faults.injected
         report.takeovers = witness.takeovers()
         report.answers = sum((each.answers for each in customers), collections.Counter())
         report.figures = {
             "taken over": f"{report.takeovers} times a sync that another worker had lost",
             "pages asked for": sum(sum(shop.requests.values()) for shop in shops),
+            "generations read": sum(len(each.read) for each in customers),
             "catalog changes": sum(shop.changes for shop in shops),
             "slowest answer": f"{max(each.slowest for each in customers):.1f} s",
             "looks at the database": f"{witness.looks}, and {witness.blind} while it was away",

@@ -19,8 +19,14 @@ ENDS = (0, -signal.SIGKILL, -signal.SIGTERM)  # the last one before it has a han
 CANNOT_START = "The database cannot be used at the moment."
 RESTART, RAISE, RENAME = "restart PostgreSQL", "unexpected errors of the database", "renamed column"
 DECK = ["kill", "kill", "stop", "stop", "hand back", RESTART, "kill all", RAISE, RAISE, RENAME, *(["mood"] * 5)]
-RAISING = ("syncs", "sync_events", "catalog_records", "catalog_counts", "seen_records")
-RENAMED = (("syncs", "queued_at"), ("syncs", "lease_token"), ("catalog_records", "digest"), ("merchants", "disabled"))
+RAISING = (
+    *("syncs", "sync_events", "catalog_records", "catalog_history", "catalog_generations", "catalog_counts"),
+    "seen_records",
+)
+RENAMED = (
+    *(("syncs", "queued_at"), ("syncs", "lease_token"), ("catalog_records", "digest"), ("merchants", "disabled")),
+    ("catalog_history", "digest"),
+)
 SECONDS_OF_AFTERMATH = 5.0  # a request that met the fault has been answered by then
 
 

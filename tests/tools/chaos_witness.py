@@ -9,27 +9,45 @@ from contextlib import closing
 from typing import Any, TypeVar
 from uuid import UUID
 
+import orjson
 from sqlalchemy import Connection, Engine, create_engine, make_url, text
 from sqlalchemy.exc import DBAPIError
 
+from product_gateway.model.syncs import EntityType
 from tests.support.database_faults import is_postgresql
 
 T = TypeVar("T")
 
-# Every change of a sync's status or token is kept, and every write to a catalog that no claim stands behind.
-TRIGGERS = """
+# A sync may write, and what an ended sync has left unpublished may be rolled back.
+MAY_WRITE = """EXISTS (SELECT 1 FROM syncs WHERE merchant = {row}.merchant AND entity_type = {row}.entity_type
+    AND status = 'IN_PROGRESS')
+OR EXISTS (SELECT 1 FROM catalog_counts c LEFT JOIN syncs s ON s.merchant = c.merchant AND s.id = c.unpublished_sync
+    WHERE c.merchant = {row}.merchant AND c.entity_type = {row}.entity_type AND c.unpublished_sync IS NOT NULL
+    AND (s.id IS NULL OR s.status IN ('FAILED', 'CANCELLED') OR s.publication = 'DISCARDED'))"""
+# When a generation is published, catalog_records has exactly what readers are to see from then on.
+SHOWN = """INSERT INTO published SELECT merchant, entity_type, NEW.generation, record_id, document FROM catalog_records
+    WHERE merchant = NEW.merchant AND entity_type = NEW.entity_type"""
+ENDED_AGAIN = "OLD.finished_at IS NOT NULL AND NOT (OLD.publication = 'STAGED' AND NEW.publication <> 'STAGED')"
+
+# Every change of a sync's status or token is kept, every generation that is published, and every write to a catalog
+# that no claim stands behind.
+TRIGGERS = f"""
 CREATE TABLE witnessed (
     number BIGINT GENERATED ALWAYS AS IDENTITY, sync_id UUID, was TEXT, became TEXT, token_was BIGINT, token BIGINT,
     ran_out BOOLEAN
 );
 CREATE TABLE unclaimed_writes (merchant TEXT, entity_type TEXT, record_id TEXT);
+CREATE TABLE published (
+    merchant TEXT, entity_type TEXT, generation BIGINT, record_id TEXT, document TEXT,
+    PRIMARY KEY (merchant, entity_type, generation, record_id)
+);
 
 CREATE FUNCTION witness_sync() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
     IF TG_OP = 'INSERT' THEN
         INSERT INTO witnessed (sync_id, became, token) VALUES (NEW.id, NEW.status, NEW.lease_token);
     ELSIF TG_OP = 'DELETE' THEN
         INSERT INTO witnessed (sync_id, was, token_was) VALUES (OLD.id, OLD.status, OLD.lease_token);
-    ELSIF OLD.status <> NEW.status OR OLD.lease_token <> NEW.lease_token OR OLD.finished_at IS NOT NULL
+    ELSIF OLD.status <> NEW.status OR OLD.lease_token <> NEW.lease_token OR {ENDED_AGAIN}
         OR NEW.pages_read < OLD.pages_read OR NEW.records_read < OLD.records_read THEN
         INSERT INTO witnessed (sync_id, was, became, token_was, token, ran_out) VALUES
             (NEW.id, OLD.status, NEW.status, OLD.lease_token, NEW.lease_token,
@@ -41,22 +59,32 @@ CREATE TRIGGER witness AFTER INSERT OR UPDATE OR DELETE ON syncs FOR EACH ROW EX
 
 CREATE FUNCTION witness_record() RETURNS trigger LANGUAGE plpgsql AS $$ DECLARE written RECORD; BEGIN
     IF TG_OP = 'DELETE' THEN written := OLD; ELSE written := NEW; END IF;
-    IF NOT EXISTS (SELECT FROM syncs WHERE merchant = written.merchant AND entity_type = written.entity_type
-                   AND status = 'IN_PROGRESS') THEN
+    IF NOT ({MAY_WRITE.format(row="written")}) THEN
         INSERT INTO unclaimed_writes VALUES (written.merchant, written.entity_type, written.record_id);
     END IF;
     RETURN NULL;
 END $$;
 CREATE TRIGGER witness AFTER INSERT OR UPDATE OR DELETE ON catalog_records
     FOR EACH ROW EXECUTE FUNCTION witness_record();
+
+CREATE FUNCTION witness_generation() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {SHOWN}; RETURN NULL; END $$;
+CREATE TRIGGER witness AFTER UPDATE ON catalog_counts FOR EACH ROW WHEN (OLD.generation <> NEW.generation)
+    EXECUTE FUNCTION witness_generation();
 """
 
 # The same for SQLite.
-SQLITE_TRIGGERS = """
+SQLITE_TRIGGERS = f"""
 CREATE TABLE witnessed (
     number INTEGER PRIMARY KEY, sync_id TEXT, was TEXT, became TEXT, token_was BIGINT, token BIGINT, ran_out BOOLEAN
 );
 CREATE TABLE unclaimed_writes (merchant TEXT, entity_type TEXT, record_id TEXT);
+CREATE TABLE published (
+    merchant TEXT, entity_type TEXT, generation BIGINT, record_id TEXT, document TEXT,
+    PRIMARY KEY (merchant, entity_type, generation, record_id)
+);
+CREATE TRIGGER witness_generation AFTER UPDATE ON catalog_counts WHEN OLD.generation <> NEW.generation BEGIN
+    {SHOWN};
+END;
 CREATE TRIGGER witness_insert AFTER INSERT ON syncs BEGIN
     INSERT INTO witnessed (sync_id, became, token) VALUES (NEW.id, NEW.status, NEW.lease_token);
 END;
@@ -64,7 +92,7 @@ CREATE TRIGGER witness_delete AFTER DELETE ON syncs BEGIN
     INSERT INTO witnessed (sync_id, was, token_was) VALUES (OLD.id, OLD.status, OLD.lease_token);
 END;
 CREATE TRIGGER witness_update AFTER UPDATE ON syncs
-WHEN OLD.status <> NEW.status OR OLD.lease_token <> NEW.lease_token OR OLD.finished_at IS NOT NULL
+WHEN OLD.status <> NEW.status OR OLD.lease_token <> NEW.lease_token OR {ENDED_AGAIN}
     OR NEW.pages_read < OLD.pages_read OR NEW.records_read < OLD.records_read BEGIN
     INSERT INTO witnessed (sync_id, was, became, token_was, token, ran_out) VALUES
         (NEW.id, OLD.status, NEW.status, OLD.lease_token, NEW.lease_token,
@@ -73,8 +101,7 @@ END;
 """ + "".join(
     f"""
 CREATE TRIGGER witness_record_{operation} AFTER {operation} ON catalog_records
-WHEN NOT EXISTS (SELECT 1 FROM syncs WHERE merchant = {row}.merchant AND entity_type = {row}.entity_type
-                 AND status = 'IN_PROGRESS') BEGIN
+WHEN NOT ({MAY_WRITE.format(row=row)}) BEGIN
     INSERT INTO unclaimed_writes VALUES ({row}.merchant, {row}.entity_type, {row}.record_id);
 END;
 """
@@ -85,13 +112,48 @@ TWO_ACTIVE = text(
     "SELECT merchant, entity_type, count(*) FROM syncs WHERE status IN ('QUEUED', 'IN_PROGRESS')"
     " GROUP BY merchant, entity_type HAVING count(*) > 1"
 )
-# One statement, so both numbers are of one moment.
+# Each is one statement, so that all its numbers are of one moment.
 MISCOUNTED = text(
-    "SELECT c.merchant, c.entity_type, c.num_records, c.num_bytes, count(r.size) AS held,"
+    "SELECT c.merchant, c.entity_type, c.working_records, c.working_bytes, count(r.size) AS held,"
     " coalesce(sum(r.size), 0) AS held_bytes"
     " FROM catalog_counts c LEFT JOIN catalog_records r ON r.merchant = c.merchant AND r.entity_type = c.entity_type"
-    " GROUP BY c.merchant, c.entity_type, c.num_records, c.num_bytes"
-    " HAVING c.num_records <> count(r.size) OR c.num_bytes <> coalesce(sum(r.size), 0)"
+    " LEFT JOIN syncs s ON s.merchant = c.merchant AND s.id = c.unpublished_sync"
+    " WHERE c.unpublished_sync IS NULL OR s.status = 'IN_PROGRESS' OR s.publication = 'STAGED'"
+    " GROUP BY c.merchant, c.entity_type, c.working_records, c.working_bytes"
+    " HAVING c.working_records <> count(r.size) OR c.working_bytes <> coalesce(sum(r.size), 0)"
+)
+_OF = "{0}.merchant = c.merchant AND {0}.entity_type = c.entity_type"
+_IS = "merchant, entity_type, record_id, document"
+VISIBLE = (
+    "SELECT r.merchant, r.entity_type, r.record_id, r.document, r.size FROM catalog_counts c JOIN catalog_records r"
+    f" ON {_OF.format('r')} AND r.generation <= c.generation UNION ALL"
+    " SELECT h.merchant, h.entity_type, h.record_id, h.document, h.size FROM catalog_counts c JOIN catalog_history h"
+    f" ON {_OF.format('h')} AND h.from_generation <= c.generation AND h.to_generation > c.generation"
+)
+WITNESSED = (
+    "SELECT p.merchant, p.entity_type, p.record_id, p.document FROM catalog_counts c JOIN published p"
+    f" ON {_OF.format('p')} AND p.generation = c.generation"
+)
+MIXED = text(
+    f"WITH visible AS ({VISIBLE}), witnessed AS ({WITNESSED})"
+    f" SELECT 'wrong', wrong.* FROM (SELECT {_IS} FROM visible EXCEPT SELECT {_IS} FROM witnessed) wrong UNION ALL"
+    f" SELECT 'missing', missing.* FROM (SELECT {_IS} FROM witnessed EXCEPT SELECT {_IS} FROM visible) missing LIMIT 5"
+)
+MISPUBLISHED = text(
+    f"WITH visible AS ({VISIBLE}) SELECT c.merchant, c.entity_type, c.generation, c.num_records, c.num_bytes,"
+    " count(v.size) AS held, coalesce(sum(v.size), 0) AS held_bytes"
+    f" FROM catalog_counts c LEFT JOIN visible v ON {_OF.format('v')}"
+    " GROUP BY c.merchant, c.entity_type, c.generation, c.num_records, c.num_bytes"
+    " HAVING c.num_records <> count(v.size) OR c.num_bytes <> coalesce(sum(v.size), 0)"
+)
+# In the end nothing is unpublished, so that no version is of a later generation than the published one.
+LEFT_OVER = text(
+    "SELECT r.merchant, r.entity_type, r.record_id FROM catalog_counts c JOIN catalog_records r"
+    f" ON {_OF.format('r')} AND r.generation > c.generation UNION ALL"
+    " SELECT h.merchant, h.entity_type, h.record_id FROM catalog_counts c JOIN catalog_history h"
+    f" ON {_OF.format('h')} AND h.to_generation > c.generation UNION ALL"
+    " SELECT merchant, entity_type, 'unpublished' FROM catalog_counts WHERE unpublished_sync IS NOT NULL"
+    " OR working_records <> num_records OR working_bytes <> num_bytes"
 )
 
 # (was, became, does the token grow): all that docs/sync-states.md knows.
@@ -105,6 +167,7 @@ LAWFUL = {
     ("IN_PROGRESS", "CANCELLED", False),
     ("QUEUED", "CANCELLED", False),
 }
+LOOKS_PER_COMPARISON = 5
 
 
 class Witness(threading.Thread):
@@ -135,12 +198,14 @@ class Witness(threading.Thread):
         self._engine.dispose()
 
     def run(self) -> None:
-        """Check that at most one sync is active, and that the number of records is exact."""
+        """Check that at most one sync is active, what readers can see, and that the number of records is exact."""
         while not self._told_to_stop.wait(0.1):
             try:
                 with self._engine.begin() as connection:
                     self._note("two active at once", connection.execute(TWO_ACTIVE))
                     self._note("counted wrongly", connection.execute(MISCOUNTED))
+                    if self.looks % LOOKS_PER_COMPARISON == 0:
+                        self._compare(connection)
                 self.looks += 1
             except DBAPIError:
                 self.blind += 1
@@ -152,6 +217,8 @@ class Witness(threading.Thread):
             self._note(
                 "ids of pulls that were not deleted", connection.execute(text("SELECT * FROM seen_records LIMIT 5"))
             )
+            self._compare(connection)
+            self._note("left over", connection.execute(LEFT_OVER))
             self._note_unlawful(connection)
             rows = connection.execute(text("SELECT id, status FROM syncs")).all()
             statuses = {str(UUID(str(row.id))): row.status for row in rows}
@@ -161,6 +228,15 @@ class Witness(threading.Thread):
         for each in cancelled:
             if statuses.get(each) != "CANCELLED":
                 self.violations.append(f"{each} was cancelled, and is {statuses.get(each)}")
+
+    def generation(self, merchant: str, kind: EntityType, number: int) -> list[Any]:
+        """Return the records of a generation as they were published, in order of id."""
+        rows = text(
+            "SELECT document FROM published WHERE merchant = :merchant AND entity_type = :kind AND generation = :number"
+        )
+        values = {"merchant": merchant, "kind": kind.value, "number": number}
+        found = self._ask(lambda connection: connection.scalars(rows, values).all())
+        return sorted((orjson.loads(each) for each in found), key=lambda record: str(record["id"]))
 
     def statuses(self) -> dict[str, int]:
         """Count the syncs by their final status."""
@@ -178,8 +254,11 @@ class Witness(threading.Thread):
         return self._ask(lambda connection: int(connection.execute(text(lost)).scalar_one()))
 
     def is_quiet_within(self, seconds: float) -> bool:
-        """Wait until no sync is active and no id of a pull is left."""
-        left = "SELECT EXISTS (SELECT 1 FROM syncs WHERE finished_at IS NULL) OR EXISTS (SELECT 1 FROM seen_records)"
+        """Wait until no sync is active, no id of a pull is left, and nothing is unpublished."""
+        left = (
+            "SELECT EXISTS (SELECT 1 FROM syncs WHERE finished_at IS NULL) OR EXISTS (SELECT 1 FROM seen_records)"
+            " OR EXISTS (SELECT 1 FROM catalog_counts WHERE unpublished_sync IS NOT NULL)"
+        )
         deadline = time.monotonic() + seconds
         while self._ask(lambda connection: bool(connection.execute(text(left)).scalar_one())):
             if time.monotonic() > deadline:
@@ -190,6 +269,10 @@ class Witness(threading.Thread):
     def _ask(self, question: Callable[[Connection], T]) -> T:
         with self._engine.begin() as connection:
             return question(connection)
+
+    def _compare(self, connection: Connection) -> None:
+        self._note("not the published generation", connection.execute(MIXED))
+        self._note("published a wrong number", connection.execute(MISPUBLISHED))
 
     def _note_unlawful(self, connection: Connection) -> None:
         seen: dict[Any, Any] = collections.defaultdict(lambda: (None, 0))
