@@ -14,7 +14,7 @@ LOCKED := requirements/runtime.txt
 PIP := -m pip --quiet --disable-pip-version-check install
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test proofs versions check lint prose types imports specs generate clients fuzz chaos soak vendor audit sbom bench bench-tools lock dist clean node
+.PHONY: help install run test proofs versions check lint prose types imports specs generate clients fuzz chaos replica soak vendor audit sbom bench bench-tools lock dist clean node
 
 help: ## print this help
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -107,6 +107,9 @@ fuzz: $(INSTALLED) ## run Schemathesis against the server for longer than the te
 
 chaos: $(INSTALLED) ## inject faults for CHAOS_SECONDS (60) on each database, and check that no record is lost
 	$(BIN)/python -m tests.tools.chaos
+
+replica: $(INSTALLED) ## follow 10,000 syncs by the feed of changes, and read 100,000 records by 1,000 readers, on each database
+	REPLICA_STEPS=10000 READERS=1000 READ_RECORDS=100000 $(BIN)/python -m pytest -q -s tests/system/test_replica.py tests/system/test_readers.py
 
 soak: $(INSTALLED) ## run ordinary load for SOAK_SECONDS (600), and check that memory, files, threads and latency stay flat
 	$(BIN)/python -m tests.tools.soak

@@ -27,23 +27,23 @@ def page(records: dict[str, str], *rejections: Rejection, cursor: str | None = N
     return Page(tuple(Record(key, f'"{value}"') for key, value in records.items()), rejections, cursor, None)
 
 
-def write(database: Database, claim: Claim, *pages: Page) -> None:
-    """Write the pages of a sync that does not end."""
+def write(database: Database, claim: Claim, *pages: Page, step: int = 2) -> None:
+    """Write the pages of a sync that does not end. Roll back `step` records at once."""
     earlier = database.call(generations.unpublished_by_another, claim)
-    while earlier and not database.call(generations.prepare, claim, earlier, LEASE, 2):
+    while earlier and not database.call(generations.prepare, claim, earlier, LEASE, step):
         pass
     for each in pages:
         database.call(catalog_write.write_page, claim, each, LEASE)
 
 
-def pull(database: Database, *pages: Page, claim: Claim | None = None) -> Counts:
-    """Run a sync of the pages. Return its counts."""
+def pull(database: Database, *pages: Page, claim: Claim | None = None, step: int = 2) -> Counts:
+    """Run a sync of the pages. Remove `step` records at once. Return its counts."""
     claim = claim or started(database)
-    write(database, claim, *pages)
+    write(database, claim, *pages, step=step)
     if database.call(claims.may_remove, claim):
         after: str | None = ""
         while after is not None:
-            after = database.call(catalog_removal.remove_missing, claim, after, 2)
+            after = database.call(catalog_removal.remove_missing, claim, after, step)
     database.call(generations.succeed, claim)
     return database.call(syncs.get, claim.merchant, claim.sync_id).counts
 
