@@ -43,11 +43,13 @@ def past(connection: Connection, number: int, first: int = 0) -> None:
         text(
             f"""
             WITH RECURSIVE numbers(n) AS (SELECT {first} UNION ALL SELECT n + 1 FROM numbers WHERE n + 1 < {number})
-            INSERT INTO syncs (merchant, id, entity_type, status, queued_at, started_at, finished_at, failure_code)
+            INSERT INTO syncs (merchant, id, entity_type, status, queued_at, started_at, finished_at, failure_code,
+                publication)
             SELECT CASE n % 2 WHEN 0 THEN 'shop' ELSE 'other' END, {new_id},
                 CASE n % 100 WHEN 3 THEN 'COLLECTION' ELSE 'PRODUCT' END,
                 CASE WHEN n % 100 IN (7, 8) THEN 'FAILED' WHEN n % 5000 = 12 THEN 'CANCELLED' ELSE 'SUCCEEDED' END,
-                {later}, {later}, {later}, CASE WHEN n % 100 IN (7, 8) THEN 'INVALID_PAGE' END
+                {later}, {later}, {later}, CASE WHEN n % 100 IN (7, 8) THEN 'INVALID_PAGE' END,
+                CASE WHEN n % 100 NOT IN (7, 8) AND n % 5000 <> 12 THEN 'PUBLISHED' END
             FROM numbers
             """.replace(":", "\\:")
         )

@@ -92,7 +92,7 @@ def test_what_many_ask_for_at_once_is_found_by_keys(url: str) -> None:
     with open_database(url) as database:
         names = [f"merchant{n}" for n in range(MANY)]
         add(database, *names[:20])
-        ended = {"entity_type": "PRODUCT", "status": "SUCCEEDED"}
+        ended = {"entity_type": "PRODUCT", "status": "SUCCEEDED", "publication": "PUBLISHED"}
         rows = [{**ended, "merchant": names[n % 20], "id": uuid7()} for n in range(MANY)]
         statement = insert(tables.syncs).values(queued_at=types.now(literal(-60)), finished_at=types.now())
         database.call(lambda connection: connection.execute(statement, rows))
@@ -112,7 +112,7 @@ def test_those_who_wait_for_syncs_have_them_found_by_their_keys(url: str) -> Non
     """However long the history is: of a row of each key, and no other."""
     with open_database(url) as database:
         add(database, "shop")
-        ended = {"merchant": "shop", "entity_type": "PRODUCT", "status": "SUCCEEDED"}
+        ended = {"merchant": "shop", "entity_type": "PRODUCT", "status": "SUCCEEDED", "publication": "PUBLISHED"}
         keys = [("shop", uuid7()) for _ in range(MANY)]
         statement = insert(tables.syncs).values(queued_at=types.now(literal(-60)), finished_at=types.now())
         database.call(lambda connection: connection.execute(statement, [{**ended, "id": each} for _, each in keys]))

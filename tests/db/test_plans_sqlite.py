@@ -60,11 +60,18 @@ def fill(connection: Connection, prefix: str, number: int) -> None:
     now, queued, ended = types.now(), types.now(literal(-60)), types.now(literal(-50))
     merchant = {"name": name, "platform": "BYOP", "product_service_url": "https://shop.example", "disabled": False}
     sync = {"merchant": name, "id": random_id, "queued_at": queued}
-    history = {"merchant": literal(prefix).concat(cast(numbers.c.n % 100 % number, String)), "finished_at": ended}
+    history = {
+        "merchant": literal(prefix).concat(cast(numbers.c.n % 100 % number, String)),
+        "finished_at": ended,
+        "publication": "PUBLISHED",
+    }
     for table, values in (
         (tables.merchants, {**merchant, "created_at": now, "updated_at": now}),
         (tables.syncs, {**sync, "entity_type": "PRODUCT", "status": "QUEUED"}),
-        (tables.syncs, {**sync, **history, "entity_type": "COLLECTION", "status": "SUCCEEDED"}),
+        (
+            tables.syncs,
+            {**sync, **history, "entity_type": "COLLECTION", "status": "SUCCEEDED", "publication": "PUBLISHED"},
+        ),
     ):
         rows = select(*(each if isinstance(each, ColumnElement) else literal(each) for each in values.values()))
         connection.execute(insert(table).from_select(list(values), rows.select_from(numbers)))
