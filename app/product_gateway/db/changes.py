@@ -9,7 +9,7 @@ from operator import itemgetter
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, func, literal, literal_column, select, true, tuple_
+from sqlalchemy import ColumnElement, Connection, func, literal, literal_column, select, tuple_
 
 from product_gateway.db import syncs
 from product_gateway.db.catalog import View, is_found, record_of, view
@@ -90,11 +90,10 @@ def _page(connection: Connection, sees: View, place: ChangePosition, limit: int,
         shown = generation if shown is None else shown
         place = tuple_(generation, c.record_id)
         # No further than the page that the rows so far fill: beyond it, a long history may have no change to show.
-        as_far = place <= tuple_(*found[limit][:2]) if len(found) > limit else true()
+        as_far = place <= tuple_(*found[limit][:2]) if len(found) > limit else generation <= until
         chosen = select(generation, c.record_id, c.size, literal(table.name), existed, shown).where(
             c.merchant == sees.merchant,
             c.entity_type == sees.entity_type,
-            generation <= until,
             place > tuple_(*after),
             as_far,
             *where,
