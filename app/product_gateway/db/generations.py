@@ -205,7 +205,7 @@ def roll_back(connection: sa.Connection, merchant: str, entity_type: EntityType,
 
 
 def prune(connection: sa.Connection, days: float, limit: int) -> bool:
-    """Drop at most `limit` versions that only generations have which were replaced more than `days` ago.
+    """Drop versions of at most `limit` records that only generations have which were replaced more than `days` ago.
 
     Return False if there is nothing to drop. `catalog_generations` keeps the generations that are younger, so that the
     search reads no others.
@@ -231,11 +231,12 @@ def prune(connection: sa.Connection, days: float, limit: int) -> bool:
         & (_history.entity_type == old.entity_type)
         & (_history.to_generation <= old.oldest)
     )
-    place = sa.tuple_(_history.to_generation, _history.record_id)
-    order = (_history.to_generation, _history.record_id)
-    after = connection.execute(sa.select(*order).where(past).order_by(*order).offset(limit).limit(1)).first()
-    connection.execute(sa.delete(catalog_history).where(past, *([] if after is None else [place < sa.tuple_(*after)])))
-    if after is None:
+    in_order = sa.select(_history.record_id).where(past).order_by(_history.to_generation, _history.record_id)
+    ids = connection.scalars(in_order.limit(limit)).all()
+    if ids:
+        is_one, values = is_sent(connection, _history.record_id, ids)
+        connection.execute(sa.delete(catalog_history).where(past, is_one), values)
+    if len(ids) < limit:
         connection.execute(
             sa.delete(catalog_generations).where(
                 _generations.merchant == old.merchant,
