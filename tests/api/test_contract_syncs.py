@@ -179,7 +179,7 @@ def test_the_status_says_until_when_the_catalog_is_fresh(served: Gateway, quick:
         meta = client.get(PRODUCT).json()["meta"]
         assert (meta["fresh"], meta["sync"]) == (False, done)
         ended(client, client.put(COLLECTION).json()["data"])
-        assert client.get(COLLECTION).json()["meta"].keys() == {"sync"}
+        assert client.get(COLLECTION).json()["meta"].keys() == {"sync", "generation"}
 
 
 def test_an_active_sync_has_retry_after(served: Gateway) -> None:

@@ -193,6 +193,8 @@ def test_responses_do_not_depend_on_the_data_of_another_merchant(world: World) -
         assert (status, body, headers) == other[:3], (
             f"{attempt} is answered in another way where the victim has nothing"
         )
+        if "'Prefer'" in attempt:  # how often a long poll looks depends on the time it takes
+            said, other = sorted({*said}), (*other[:3], sorted({*other[3]}))
         assert said == other[3], f"{attempt} costs other statements where the victim has nothing"
         assert said or status == 400, f"{attempt} was not listened to"  # a cursor is looked at before the database is
 

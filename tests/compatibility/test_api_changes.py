@@ -64,7 +64,7 @@ BREAKING: dict[str, tuple[Change, str]] = {
         "x-required-scope: is sync:read",
     ),
     "a token is needed": (lambda d: operation(d, "get", "/health/live").pop("security"), "security: is another"),
-    "a parameter is removed": (lambda d: products(d)["parameters"].pop(), "query parameter page_size: gone"),
+    "a parameter is removed": (lambda d: products(d)["parameters"].pop(1), "query parameter page_size: gone"),
     "a new parameter is required": (
         lambda d: products(d)["parameters"].append({**NEW_PARAMETER, "required": True}),
         "query parameter colour: new, and required",

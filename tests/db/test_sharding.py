@@ -38,6 +38,10 @@ EXCEPTIONS = {
         r"SELECT webhook_deliveries\.merchant, webhook_deliveries\.id FROM webhook_deliveries "
         r"WHERE webhook_deliveries\.sync_id IS NULL .* LIMIT"
     ),
+    "a worker rolls back what failed syncs of all merchants wrote": re.compile(
+        r"SELECT catalog_counts\.merchant, catalog_counts\.entity_type, catalog_counts\.unpublished_sync FROM "
+        r"catalog_counts LEFT OUTER JOIN syncs .* WHERE catalog_counts\.unpublished_sync IS NOT NULL .* LIMIT"
+    ),
     "old syncs are pruned for all merchants": re.compile(
         r"SELECT syncs\.merchant, syncs\.id FROM syncs WHERE syncs\.finished_at < .* LIMIT"
     ),

@@ -18,11 +18,15 @@ KNOWN_TO_THE_SERVER_ONLY = (
 
 @schemathesis.hook
 def filter_failure(context: Any, failure: Any, case: Any, response: Any) -> bool:
-    """Return whether the failure counts; three known cases do not."""
+    """Return whether the failure counts; some known cases do not."""
     if isinstance(failure, RejectedPositiveData) and response.status_code == 400:
         return not any(known in html.unescape(response.text) for known in KNOWN_TO_THE_SERVER_ONLY)
-    # What cannot be read of a preference is as good as absent, and never an error (RFC 7240 §2).
-    if isinstance(failure, AcceptedNegativeData) and "parameter `Prefer` in header" in failure.message:
+    # Whether a sync has a result to publish, discard, show or revert, and whether the history still has a generation.
+    if isinstance(failure, RejectedPositiveData) and response.status_code in (410, 412):
+        return False
+    # What cannot be read of a preference or entity tag is as good as absent, and never an error (RFC 7240 §2).
+    lenient = ("parameter `Prefer` in header", "parameter `If-None-Match` in header")
+    if isinstance(failure, AcceptedNegativeData) and any(each in failure.message for each in lenient):
         return False
     # DELETE ends the active sync; what GET tells at the same path, the state of the records, goes on.
     return not (isinstance(failure, UseAfterFree) and case.operation.definition.raw["operationId"] == "getSyncStatus")

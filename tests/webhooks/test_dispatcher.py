@@ -256,8 +256,9 @@ async def test_a_message_and_its_headers_are_as_the_spec_has_them(
     """It is the contract with those who write receivers; its examples are messages, too."""
     document = documents.load(documents.GATEWAY)
     validator = jsonschema_rs.Draft4Validator(documents.json_schema(document, "SyncEvent"), validate_formats=True)
-    assert set(document["x-webhooks"]) == {*webhooks.EVENTS.values(), webhooks.CATALOG_STALE, "webhook.test"}
-    for name in webhooks.EVENTS.values():
+    about_syncs = (*webhooks.EVENTS.values(), webhooks.SYNC_PUBLISHED)
+    assert set(document["x-webhooks"]) == {*about_syncs, webhooks.CATALOG_STALE, "webhook.test"}
+    for name in about_syncs:
         item = document["x-webhooks"][name]
         example = item["post"]["requestBody"]["content"]["application/json"]["example"]
         assert [fault.message for fault in validator.iter_errors(example)] == []

@@ -127,6 +127,7 @@ async def run(service: Service, results: ListResults, baseline: Catalog, *, max_
         results.passed("dry-run")
         sync = await database.read(syncs.get, claim.merchant, claim.sync_id)
         problems = await database.read(syncs.problems, claim.merchant, claim.sync_id)
+        await database.write(generations.succeed, claim)  # readers of the copy see what is published
         samples = await _changed(baseline, copy, entity_type)
         samples["rejected"] = [each.record_id or "without a valid id" for group in problems for each in group.samples]
         some = {what: tuple(ids[:SAMPLES]) for what, ids in samples.items()}

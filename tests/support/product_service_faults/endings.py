@@ -14,17 +14,15 @@ SPOILT = "r07"
 class Ends:
     """How a sync ends: with `code`, None for success.
 
-    `says` is part of the detail, `page` the one that it names, `tries` how often that one was asked for. Of a sync
-    that fails `reached` is the number of records in the catalog that are new; by default those of the pages before.
-    After one that succeeds all are, but for what `but` says (None: it is gone); `rejected` are the codes of the
-    records left out.
+    `says` is part of the detail, `page` the one that it names, `tries` how often that one was asked for. A sync that
+    fails leaves the old catalog. After one that succeeds all records are new, but for what `but` says (None: it is
+    gone); `rejected` are the codes of the records left out.
     """
 
     code: str | None = None
     says: str = ""
     page: int = 2
     tries: int = 1
-    reached: int | None = None
     but: tuple[tuple[str, str | None], ...] = ()
     rejected: tuple[str, ...] = ()
 
@@ -32,8 +30,7 @@ class Ends:
     def catalog(self) -> dict[str, str]:
         """Id and version of all records."""
         if self.code is not None:
-            reached = (self.page - 1) * PAGE_SIZE if self.reached is None else self.reached
-            return {key: NEW if number < reached else OLD for number, key in enumerate(OLD_CATALOG)}
+            return OLD_CATALOG
         return {key: title for key, title in {**NEW_CATALOG, **dict(self.but)}.items() if title is not None}
 
 
@@ -129,15 +126,15 @@ ENDS = {
     "more-than-was-asked-for": Ends(),
     # paging
     "cursor-loop-of-1": Ends("INVALID_PAGING", "has a nextCursor that this sync has already asked for"),
-    "cursor-loop-of-3": Ends("INVALID_PAGING", "Each nextCursor must lead on", page=4, reached=5),
+    "cursor-loop-of-3": Ends("INVALID_PAGING", "Each nextCursor must lead on", page=4),
     "cursor-missing": Ends("INVALID_PAGING", "has no nextCursor. Send the cursor of the next page"),
     "cursor-with-control-characters": invalid("at /pagination/nextCursor: "),
     "cursor-that-is-a-number": invalid("at /pagination/nextCursor: "),
-    "endless-empty-pages": Ends("INVALID_PAGING", "is the 10th in a row without a record", page=11, reached=5),
+    "endless-empty-pages": Ends("INVALID_PAGING", "is the 10th in a row without a record", page=11),
     "some-empty-pages": Ends(),
-    "endless-full-pages": Ends("INVALID_PAGING", "the 10th in a row without a record that is new", page=11, reached=5),
+    "endless-full-pages": Ends("INVALID_PAGING", "the 10th in a row without a record that is new", page=11),
     "endless-pages-without-ids": Ends(
-        "INVALID_PAGING", "the 10th in a row without", page=11, reached=0, rejected=("MISSING_FIELD",)
+        "INVALID_PAGING", "the 10th in a row without", page=11, rejected=("MISSING_FIELD",)
     ),
     "some-repeated-pages": Ends(),
     "empty-first-page": Ends(but=tuple((key, None) for key in NEW_CATALOG)),
