@@ -1,4 +1,4 @@
-"""Reads and small steps of a catalog with a long history touch a bounded number of rows, whatever the statistics say.
+"""Reads and small steps of a catalog with a long history touch a bounded number of rows, with or without statistics.
 
 One merchant has most of the records, and hundreds have a few. PLAN_RECORDS sets the size.
 """
