@@ -15,6 +15,7 @@ import pytest
 from product_gateway.db import merchants
 from product_gateway.db.database import Database, open_database
 from product_gateway.model.merchants import Platform
+from product_gateway.openapi import documents
 from product_gateway.services import sockets
 from product_gateway.settings import PREFIX
 from tests.support import databases
@@ -84,6 +85,14 @@ def _umask_is_restored() -> Iterator[None]:
     os.umask(before)
     yield
     os.umask(before)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _documents_are_unchanged() -> Iterator[None]:
+    """The specs are cached: a change by one test would reach all others."""
+    yield
+    for name in (documents.GATEWAY, documents.OPERATIONS, documents.PRODUCT_SERVICE):
+        assert documents.load(name) == documents.load.__wrapped__(name), f"a test has changed the cached {name}"
 
 
 @pytest.fixture(autouse=True, scope="session")

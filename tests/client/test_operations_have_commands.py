@@ -1,5 +1,6 @@
 """Every operation of the API has a command, which sends that operation's request."""
 
+import copy
 import json
 import re
 from collections.abc import Callable
@@ -76,7 +77,7 @@ def test_a_command_sends_its_operations_request_and_shows_the_response(
 ) -> None:
     """As text, and with --json the gateway's own body. Entity types may be in any case."""
     method, path = OPERATIONS[operation]
-    body = example_of(operation)
+    body = copy.deepcopy(example_of(operation))
     if operation != "listChanges":  # its last page has a cursor, too
         body["meta"].pop("nextCursor", None)
     gateway.says(body)
