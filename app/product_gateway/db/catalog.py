@@ -8,7 +8,18 @@ from operator import itemgetter
 from typing import Any, NamedTuple
 
 import orjson
-from sqlalchemy import ColumnElement, Connection, Select, Table, bindparam, literal_column, select, true
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    FromClause,
+    Select,
+    Table,
+    and_,
+    bindparam,
+    literal_column,
+    select,
+    true,
+)
 
 from product_gateway.db import syncs
 from product_gateway.db.admission import ADMISSION_COLUMNS, refusal_of
@@ -53,8 +64,8 @@ def _make_select_states(dialect: str) -> Select[Any]:
         .select_from(
             _by_type.tables[dialect]
             .outerjoin(merchants, merchants.c.name == merchant)
-            .outerjoin(catalog_counts, (_counts.merchant == merchant) & (_counts.entity_type == entity_type))
-            .outerjoin(max_ages, (max_ages.c.merchant == merchant) & (max_ages.c.entity_type == entity_type))
+            .outerjoin(catalog_counts, in_catalog(catalog_counts, merchant, entity_type))
+            .outerjoin(max_ages, in_catalog(max_ages, merchant, entity_type))
             .outerjoin(sync_table, (sync_table.c.merchant == merchant) & (sync_table.c.id == latest))
         )
         .order_by(_by_type.place[dialect])
@@ -70,9 +81,7 @@ StateAndLatest = tuple[CatalogState, Sync | None]
 def state(connection: Connection, merchant: str, entity_type: EntityType) -> CatalogState:
     """Return the state of the published generation. Reads one row, however many records there are."""
     columns = (_counts.num_records, _counts.updated_at, _counts.generation)
-    row = connection.execute(
-        select(*columns).where(_counts.merchant == merchant, _counts.entity_type == entity_type)
-    ).first()
+    row = connection.execute(select(*columns).where(in_catalog(catalog_counts, merchant, entity_type))).first()
     return CatalogState(0, None) if row is None else CatalogState(*row)
 
 
@@ -226,9 +235,9 @@ def versions(
     def first(table: Table, *conditions: ColumnElement[bool]) -> Sequence[Any]:
         if table.name not in tables:
             return []
-        of_type = (table.c.merchant == sees.merchant) & (table.c.entity_type == sees.entity_type)
+        here = in_catalog(table, sees.merchant, sees.entity_type)
         chosen = select(*(table.c[name] for name in columns), literal_column(f"'{table.name}'").label("table"))
-        in_order = chosen.where(of_type, where(table.c), *conditions).order_by(table.c.record_id)
+        in_order = chosen.where(here, where(table.c), *conditions).order_by(table.c.record_id)
         return connection.execute(in_order.limit(limit)).all()
 
     if sees.is_current:
@@ -264,8 +273,9 @@ def is_found(*where: ColumnElement[bool]) -> ColumnElement[bool]:
     return select(literal_column("1")).where(*where).limit(1).scalar_subquery().is_not(None)
 
 
-def in_catalog(merchant: str, entity_type: EntityType) -> ColumnElement[bool]:
-    return (_records.merchant == merchant) & (_records.entity_type == entity_type)
+def in_catalog(table: FromClause, merchant: Any, entity_type: Any) -> ColumnElement[bool]:
+    """Return whether a row of a table of the catalog belongs to the merchant and entity type: values or columns."""
+    return and_(table.c.merchant == merchant, table.c.entity_type == entity_type)
 
 
 def product_ids_as_json(product_ids: Sequence[str]) -> str | None:

@@ -43,7 +43,7 @@ def count_missing(connection: Connection, claim: Claim) -> tuple[int, int, bool]
     unseen = select(func.count()).select_from(_unseen(claim).subquery())
     counted = connection.execute(
         select(_counts.working_records, _counts.mass_deletion_allowed).where(
-            _counts.merchant == claim.merchant, _counts.entity_type == claim.entity_type
+            in_catalog(catalog_counts, claim.merchant, claim.entity_type)
         )
     ).first()
     if counted is None:
@@ -57,7 +57,7 @@ def allow_mass_deletion(connection: Connection, merchant: str, entity_type: Enti
     connection.execute(_insert_counts[connection.dialect.name], key)
     connection.execute(
         update(catalog_counts)
-        .where(_counts.merchant == merchant, _counts.entity_type == entity_type)
+        .where(in_catalog(catalog_counts, merchant, entity_type))
         .values(mass_deletion_allowed=True)
     )
 
@@ -67,7 +67,7 @@ def remove_missing(connection: Connection, claim: Claim, after: str, limit: int)
 
     Returns the id to continue after; None at the end. Raises LeaseLost.
     """
-    here = in_catalog(claim.merchant, claim.entity_type)
+    here = in_catalog(catalog_records, claim.merchant, claim.entity_type)
     next_rows = (
         select(_records.record_id, _records.size)
         .where(here, _records.record_id > after)
@@ -88,7 +88,7 @@ def remove_missing(connection: Connection, claim: Claim, after: str, limit: int)
 
 def remove(connection: Connection, claim: Claim, ids: Sequence[str]) -> None:
     """Remove the records with these ids that the catalog holds. Raises LeaseLost."""
-    these = in_catalog(claim.merchant, claim.entity_type) & _records.record_id.in_(ids)
+    these = in_catalog(catalog_records, claim.merchant, claim.entity_type) & _records.record_id.in_(ids)
     sizes: dict[str, int] = {
         row.record_id: row.size for row in connection.execute(select(_records.record_id, _records.size).where(these))
     }
@@ -103,7 +103,7 @@ def _remove(connection: Connection, claim: Claim, sizes: Mapping[str, int]) -> N
     generations.supersede(connection, claim, generation, list(sizes))
     these, values = is_sent(connection, _records.record_id, list(sizes))
     connection.execute(
-        delete(catalog_records).where(in_catalog(claim.merchant, claim.entity_type), these),
+        delete(catalog_records).where(in_catalog(catalog_records, claim.merchant, claim.entity_type), these),
         values,
     )
 
@@ -129,5 +129,5 @@ def _in_pull(claim: Claim) -> ColumnElement[bool]:
 
 def _unseen(claim: Claim) -> CompoundSelect[str]:
     # EXCEPT, not a join: PostgreSQL underestimates the ids that a running pull has seen and plans a nested loop.
-    here = in_catalog(claim.merchant, claim.entity_type)
+    here = in_catalog(catalog_records, claim.merchant, claim.entity_type)
     return except_(select(_records.record_id).where(here), select(_seen.record_id).where(_in_pull(claim)))

@@ -73,10 +73,10 @@ _LIST = {"sqlite": sa.func.json_group_array, "postgresql": sa.func.json_agg}
 def _make_find_digests(dialect: str) -> sa.Select[str, str]:
     # Scalar subqueries, because PostgreSQL answers them by the primary key. From a join or EXISTS it would build a hash
     # of all ids that the pull has seen, for every page, as long as it underestimates their number.
-    in_catalog = (_records.merchant == sa.bindparam("m")) & (_records.entity_type == sa.bindparam("t"))
+    here = in_catalog(catalog_records, sa.bindparam("m"), sa.bindparam("t"))
     in_pull = (_seen.merchant == sa.bindparam("m")) & (_seen.sync_id == sa.bindparam("s"))
     return sa.select(
-        _of_each(dialect, _records.record_id, in_catalog, _DIGEST[dialect]),
+        _of_each(dialect, _records.record_id, here, _DIGEST[dialect]),
         _of_each(dialect, _seen.record_id, in_pull, sa.literal_column("1")),
     )
 
@@ -191,7 +191,7 @@ def write_page(
 def _find_rows(connection: sa.Connection, claim: Claim, ids: Collection[str]) -> dict[str, Row]:
     if not ids:
         return {}
-    here = in_catalog(claim.merchant, claim.entity_type) & _records.record_id.in_(ids)
+    here = in_catalog(catalog_records, claim.merchant, claim.entity_type) & _records.record_id.in_(ids)
     found = connection.execute(sa.select(*(_records[each] for each in COLUMNS)).where(here))
     return {row.record_id: Row(*row) for row in found}
 

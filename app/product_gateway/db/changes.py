@@ -12,7 +12,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Connection, func, literal, literal_column, select, tuple_
 
 from product_gateway.db import syncs
-from product_gateway.db.catalog import View, is_found, record_of, view
+from product_gateway.db.catalog import View, in_catalog, is_found, record_of, view
 from product_gateway.db.engines.dialects import ValuesTable
 from product_gateway.db.executor import autocommit
 from product_gateway.db.page_budget import fitting
@@ -122,8 +122,7 @@ def _held_in(generation: int, c: Any) -> Any:
     """Whether the record has a version in the history that was in the generation."""
     past = catalog_history.alias()
     return is_found(
-        past.c.merchant == c.merchant,
-        past.c.entity_type == c.entity_type,
+        in_catalog(past, c.merchant, c.entity_type),
         past.c.record_id == c.record_id,
         past.c.from_generation <= generation,
         past.c.to_generation + 0 > generation,  # not by the index of generations
@@ -133,8 +132,7 @@ def _held_in(generation: int, c: Any) -> Any:
 def _is_held(sees: View) -> ColumnElement[bool]:
     """Whether the record of a version in the history is in the generation."""
     current = is_found(
-        _records.merchant == _history.merchant,
-        _records.entity_type == _history.entity_type,
+        in_catalog(catalog_records, _history.merchant, _history.entity_type),
         _records.record_id == _history.record_id,
         _records.generation + 0 <= sees.generation,
     )
@@ -148,8 +146,7 @@ def _gone_since(until: int) -> Any:
     return (
         select(func.max(ended))
         .where(
-            last.c.merchant == _history.merchant,
-            last.c.entity_type == _history.entity_type,
+            in_catalog(last, _history.merchant, _history.entity_type),
             last.c.record_id == _history.record_id,
             ended <= until,
         )
@@ -163,9 +160,9 @@ def _with_records(connection: Connection, sees: View, rows: Sequence[_Row]) -> l
         c = table.c
         ids = [row.record_id for row in rows if row.table == table.name and row.existed is not None]
         if ids:
-            of_type = (c.merchant == sees.merchant) & (c.entity_type == sees.entity_type)
+            here = in_catalog(table, sees.merchant, sees.entity_type)
             found = select(generation.label("since"), c.record_id, c.document, c.product_ids)
-            for row in connection.execute(found.where(of_type, c.record_id.in_(ids))):
+            for row in connection.execute(found.where(here, c.record_id.in_(ids))):
                 records[row.since, row.record_id] = record_of(row)
     kinds = {None: ChangeKind.DELETED, False: ChangeKind.CREATED, True: ChangeKind.UPDATED}
     return [
@@ -179,7 +176,7 @@ def published(connection: Connection, keys: Sequence[tuple[str, EntityType]]) ->
     """Return the published generations of merchants and entity types; those without a catalog are missing."""
     dialect = connection.dialect.name
     merchant, entity_type = _sent.columns[dialect]
-    of_sent = (_counts.merchant == merchant) & (_counts.entity_type == entity_type)
+    of_sent = in_catalog(catalog_counts, merchant, entity_type)
     chosen = select(_counts.merchant, _counts.entity_type, _counts.generation)
     rows = connection.execute(
         chosen.join_from(_sent.tables[dialect], catalog_counts, of_sent), _sent.parameters(connection, keys)

@@ -13,6 +13,7 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from product_gateway.db import claims, freshness
+from product_gateway.db.catalog import in_catalog
 from product_gateway.db.engines.dialects import is_sent
 from product_gateway.db.executor import autocommit
 from product_gateway.db.syncs import get
@@ -83,8 +84,7 @@ def supersede(connection: sa.Connection, claim: Claim, generation: int, ids: Seq
         *(_records.merchant, _records.entity_type, _records.record_id, _records.generation),
         *(number(generation), *(_records[name] for name in CONTENT)),
     ).where(
-        _records.merchant == claim.merchant,
-        _records.entity_type == claim.entity_type,
+        in_catalog(catalog_records, claim.merchant, claim.entity_type),
         these,
         _records.generation + 0 < generation,  # not by the index of generations
     )
@@ -171,18 +171,10 @@ def roll_back(connection: sa.Connection, merchant: str, entity_type: EntityType,
     row = connection.execute(_lock, {"m": merchant, "t": entity_type}).first()
     if row is None or row.unpublished_sync != sync_id:
         return True
-    written = (
-        (_records.merchant == merchant)
-        & (_records.entity_type == entity_type)
-        & (_records.generation == row.generation + 1)
-    )
+    written = in_catalog(catalog_records, merchant, entity_type) & (_records.generation == row.generation + 1)
     if _some(connection, _records.record_id, written, limit, lambda some: sa.delete(catalog_records).where(some)):
         return False
-    replaced = (
-        (_history.merchant == merchant)
-        & (_history.entity_type == entity_type)
-        & (_history.to_generation == row.generation + 1)
-    )
+    replaced = in_catalog(catalog_history, merchant, entity_type) & (_history.to_generation == row.generation + 1)
     versions = (_history.merchant, _history.entity_type, _history.record_id, _history.from_generation)
     into = ("merchant", "entity_type", "record_id", "generation", *CONTENT)
     content = (_history[name] for name in CONTENT)
@@ -198,7 +190,7 @@ def roll_back(connection: sa.Connection, merchant: str, entity_type: EntityType,
         return False
     connection.execute(
         sa.update(catalog_counts)
-        .where(_counts.merchant == merchant, _counts.entity_type == entity_type)
+        .where(in_catalog(catalog_counts, merchant, entity_type))
         .values(working_records=_counts.num_records, working_bytes=_counts.num_bytes, unpublished_sync=None)
     )
     return True
@@ -214,23 +206,19 @@ def prune(connection: sa.Connection, days: float, limit: int) -> bool:
     is_old = _generations.published_at < now(sa.bindparam("age"))
     some = sa.select(_generations.merchant, _generations.entity_type).where(is_old).order_by(_generations.published_at)
     first = some.limit(1).cte("first")
-    of_first = (_generations.merchant == first.c.merchant) & (_generations.entity_type == first.c.entity_type)
+    of_first = in_catalog(catalog_generations, first.c.merchant, first.c.entity_type)
     newest = sa.select(sa.func.max(_generations.generation)).where(of_first, is_old).scalar_subquery()
     old = connection.execute(sa.select(first, newest.label("oldest")), age).first()
     if old is None:
         return False
-    of_type = (_counts.merchant == old.merchant) & (_counts.entity_type == old.entity_type)
+    key = (old.merchant, old.entity_type)
     # First, so that no reader gets a generation of which a part is gone.
     connection.execute(
         sa.update(catalog_counts)
-        .where(of_type, _counts.oldest_generation < old.oldest)
+        .where(in_catalog(catalog_counts, *key), _counts.oldest_generation < old.oldest)
         .values(oldest_generation=old.oldest)
     )
-    past = (
-        (_history.merchant == old.merchant)
-        & (_history.entity_type == old.entity_type)
-        & (_history.to_generation <= old.oldest)
-    )
+    past = in_catalog(catalog_history, *key) & (_history.to_generation <= old.oldest)
     in_order = sa.select(_history.record_id).where(past).order_by(_history.to_generation, _history.record_id)
     ids = connection.scalars(in_order.limit(limit)).all()
     if ids:
@@ -239,9 +227,7 @@ def prune(connection: sa.Connection, days: float, limit: int) -> bool:
     if len(ids) < limit:
         connection.execute(
             sa.delete(catalog_generations).where(
-                _generations.merchant == old.merchant,
-                _generations.entity_type == old.entity_type,
-                _generations.generation <= old.oldest,
+                in_catalog(catalog_generations, *key), _generations.generation <= old.oldest
             )
         )
     return True

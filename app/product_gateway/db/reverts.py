@@ -6,7 +6,7 @@ from uuid import UUID
 from sqlalchemy import Connection, delete, insert, select, tuple_, update
 
 from product_gateway.db import claims, generations, syncs
-from product_gateway.db.catalog import is_found, view
+from product_gateway.db.catalog import in_catalog, is_found, view
 from product_gateway.db.engines.dialects import is_sent
 from product_gateway.db.enqueue import enqueue
 from product_gateway.db.generations import CONTENT
@@ -48,8 +48,8 @@ def restore(
         published = view(connection, claim.merchant, claim.entity_type, generation or None).published
     except GenerationGone as error:
         raise PullFailed("HISTORY_GONE", error.detail) from None
-    here = (_records.merchant == claim.merchant) & (_records.entity_type == claim.entity_type)
-    past = (_history.merchant == claim.merchant) & (_history.entity_type == claim.entity_type)
+    here = in_catalog(catalog_records, claim.merchant, claim.entity_type)
+    past = in_catalog(catalog_history, claim.merchant, claim.entity_type)
     was_there = past & (_history.from_generation <= generation) & (_history.to_generation > generation)
     later = here & (_records.generation > generation) & (_records.generation <= published)
     in_order = select(_records.record_id, _records.size).where(later).order_by(_records.generation, _records.record_id)
@@ -63,7 +63,7 @@ def restore(
     else:
         place = tuple_(_history.to_generation, _history.record_id)
         start = (int(after.partition("/")[0]), after.partition("/")[2]) if after else (generation, "")
-        of_version = (_records.merchant == _history.merchant) & (_records.entity_type == _history.entity_type)
+        of_version = in_catalog(catalog_records, _history.merchant, _history.entity_type)
         is_missing = ~is_found(of_version, _records.record_id == _history.record_id)
         rows = connection.execute(
             select(_history.to_generation, _history.record_id, _history.size)
