@@ -89,33 +89,33 @@ class CatalogHandlers:
         listing = f"changes {entity_type}"
         place = change(listing, cursor) or ChangePosition(0)
 
-        async def read(seconds: int = 0) -> tuple[Response[ChangesBody], changes.ChangePage]:
+        async def read() -> tuple[ChangesBody, changes.ChangePage]:
             async with self._page_reads:
                 owner, page = await self._database.read(
                     for_active_merchant(changes.since), merchant, entity_type, place, page_size
                 )
-            has_more = not (page.is_last and page.is_newest)
             meta: ChangeMeta = {
+                **_meta(owner, page.until),
                 "generation": page.until,
                 "nextCursor": next_change(listing, page.place),
-                "hasMore": has_more,
+                "hasMore": not (page.is_last and page.is_newest),
             }
-            if owner.currency is not None:
-                meta["currency"] = owner.currency
-            headers = {"Preference-Applied": f"wait={seconds}"} if seconds else {}
-            return Response({"data": _changes(entity_type, page), "meta": meta}, headers=headers), page
+            return {"data": _changes(entity_type, page), "meta": meta}, page
 
+        body, page = await read()
         seconds = wait_seconds(prefer)
-        response, page = await read(seconds)
-        if not seconds or page.changes or not (page.is_last and page.is_newest):
-            return response
+        applied = {"Preference-Applied": f"wait={seconds}"} if seconds else {}
+        if not seconds or page.changes or body["meta"]["hasMore"]:
+            return Response(body, headers=applied)
+        if self._waiters.is_full:
+            return Response(body)
 
         async def wait(disconnected: asyncio.Future[bool]) -> Response[ChangesBody]:
             await self._waiters.wait((merchant, entity_type, page.until), page.until, seconds, disconnected)
             self._database.start_deadline()
-            return (await read(seconds))[0]
+            return Response((await read())[0], headers=applied)
 
-        return (await read())[0] if self._waiters.is_full else DeferredResponse(wait)
+        return DeferredResponse(wait)
 
     async def list_sync_changes(
         self, merchant: str, sync_id: UUID, cursor: str | None, page_size: int

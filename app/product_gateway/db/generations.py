@@ -55,7 +55,7 @@ _publish = (
     )
     .returning(_counts.generation)
 )
-_lock = sa.update(catalog_counts).where(_of_type).values(generation=_counts.generation).returning(catalog_counts)
+_lock = sa.select(_counts.generation, _counts.unpublished_sync).where(_of_type).with_for_update()
 
 
 def number(generation: int) -> sa.ColumnElement[int]:
