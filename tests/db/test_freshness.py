@@ -1,6 +1,5 @@
 """Max ages: a catalog that was not published in time is stale, and each lapse has one message."""
 
-import json
 import re
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
@@ -8,7 +7,7 @@ from threading import Barrier
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, bindparam, event, text, update
+from sqlalchemy import Connection, bindparam, text, update
 
 from product_gateway.db import (
     catalog,
@@ -27,6 +26,7 @@ from product_gateway.model.merchants import Platform
 from product_gateway.model.syncs import EntityType, SyncStatus
 from tests.support.databases import url_of
 from tests.support.max_ages import set_back
+from tests.support.plans import plans
 
 PRODUCT, COLLECTION = EntityType.PRODUCT, EntityType.COLLECTION
 HOUR = 3600
@@ -35,6 +35,7 @@ MANY = 50_000
 SCANS = re.compile(
     r'^SCAN (max_ages|catalog_counts|merchants)|"Seq Scan"[^{}]*"(max_ages|catalog_counts|merchants)"', re.M
 )
+EXPLAIN = {"sqlite": "EXPLAIN QUERY PLAN", "postgresql": "EXPLAIN (FORMAT JSON)"}
 FILL = {
     "postgresql": (
         "INSERT INTO merchants (name, platform, product_service_url, disabled, created_at, updated_at) "
@@ -341,24 +342,6 @@ def test_old_messages_about_catalogs_are_pruned(database: Database) -> None:
     assert len(messages(database)) + len(messages(database, "other")) == 1
 
 
-def plans(database: Database, work: Any, *arguments: Any) -> str:
-    """Return the plans of the queries of `work`."""
-    found: list[str] = []
-    word = "EXPLAIN QUERY PLAN" if database.engine.dialect.name == "sqlite" else "EXPLAIN (FORMAT JSON)"
-
-    def explain(_: Any, cursor: Any, statement: str, values: Any, *__: Any) -> None:
-        if statement.startswith("SELECT"):
-            cursor.execute(f"{word} {statement}", values)
-            found.extend(str(row[-1]) if word.endswith("PLAN") else json.dumps(row[0]) for row in cursor.fetchall())
-
-    event.listen(database.engine, "before_cursor_execute", explain)
-    try:
-        database.call(work, *arguments)
-    finally:
-        event.remove(database.engine, "before_cursor_execute", explain)
-    return "\n".join(found)
-
-
 def test_a_check_of_many_catalogs_reads_an_index(database: Database) -> None:
     """It runs in every worker, and with every scrape. PostgreSQL has statistics soon after the first rows."""
     dialect = database.engine.dialect.name
@@ -374,9 +357,9 @@ def test_a_check_of_many_catalogs_reads_an_index(database: Database) -> None:
         if has_statistics:
             database.call(lambda connection: connection.execute(text("ANALYZE")))
         for work, *arguments in works:
-            plan = plans(database, work, *arguments)
+            plan = plans(database, work, *arguments, by=EXPLAIN[dialect])
             assert "ix_max_ages_" in plan, plan
             assert not SCANS.search(plan), plan
     for each in DELIVERED[dialect]:
         database.call(lambda connection, said: connection.execute(text(said)), each)
-    assert "ix_webhook_deliveries_without_sync" in plans(database, webhooks.prune, 1.0, ALL)
+    assert "ix_webhook_deliveries_without_sync" in plans(database, webhooks.prune, 1.0, ALL, by=EXPLAIN[dialect])

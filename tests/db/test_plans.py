@@ -1,10 +1,7 @@
 """What PostgreSQL does for claims, removals and those who wait does not depend on when it last counted the rows."""
 
-from collections.abc import Callable
-from typing import Any
-
 import pytest
-from sqlalchemy import Connection, event, insert, literal
+from sqlalchemy import Connection, insert, literal
 from uuid_utils.compat import uuid7
 
 from product_gateway.db import catalog, catalog_removal, catalog_write, claims, generations, syncs, tables, types
@@ -13,6 +10,7 @@ from product_gateway.db.enqueue import EnqueueRequest, enqueue, enqueue_many
 from product_gateway.model.catalog import Page, Record
 from product_gateway.model.syncs import Claim, EntityType
 from tests.support import databases
+from tests.support.plans import plans
 
 MANY = 3000
 RULES = (5, 2)  # workers that a sync may lose, syncs of a merchant at once
@@ -50,23 +48,6 @@ def started(database: Database, merchant: str, records: int) -> Claim:
     read = tuple(Record(f"{n:06d}", "{}") for n in range(records))
     database.call(catalog_write.write_page, claim, Page(read, (), None, None), 600.0)
     return claim
-
-
-def plans(database: Database, work: Callable[..., Any], *arguments: Any) -> str:
-    """How PostgreSQL went about the queries of the work."""
-    found: list[str] = []
-
-    def explain(_: Any, cursor: Any, statement: str, values: Any, *__: Any) -> None:
-        if statement.startswith(("SELECT", "WITH")):
-            cursor.execute(f"EXPLAIN {statement}", values)
-            found.extend(row[0] for row in cursor.fetchall())
-
-    event.listen(database.engine, "before_cursor_execute", explain)
-    try:
-        database.call(work, *arguments)
-    finally:
-        event.remove(database.engine, "before_cursor_execute", explain)
-    return "\n".join(found)
 
 
 def test_a_claim_from_a_long_queue_sorts_nothing(url: str) -> None:

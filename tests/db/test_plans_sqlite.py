@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import ColumnElement, Connection, String, cast, event, func, insert, inspect, literal, select, text
+from sqlalchemy import ColumnElement, Connection, String, cast, func, insert, inspect, literal, select, text
 
 from product_gateway.db import catalog, catalog_removal, catalog_write, claims, merchants, monitor, syncs, tables, types
 from product_gateway.db.database import Database, open_database
@@ -20,6 +20,7 @@ from product_gateway.db.group_commit import GroupCommit
 from product_gateway.model.catalog import Page, Record
 from product_gateway.model.merchants import Platform
 from product_gateway.model.syncs import EntityType, SyncStatus
+from tests.support.plans import QUERIES, plans
 
 MANY = 10_000
 SCAN = re.compile("SCAN (merchants|syncs|sync_events|catalog_records|seen_records|webhook_deliveries)")
@@ -79,19 +80,7 @@ def fill(connection: Connection, prefix: str, number: int) -> None:
 
 def plan(database: Database, work: Callable[..., Any], *arguments: Any) -> str:
     """Return SQLite's plans of all statements that `work` executes."""
-    found: list[str] = []
-
-    def explain(_: Any, cursor: Any, statement: str, values: Any, *__: Any) -> None:
-        if statement.startswith(("SELECT", "WITH", "UPDATE", "DELETE", "INSERT")):
-            cursor.execute(f"EXPLAIN QUERY PLAN {statement}", values)
-            found.extend(row[3] for row in cursor.fetchall())
-
-    event.listen(database.engine, "before_cursor_execute", explain)
-    try:
-        database.call(work, *arguments)
-    finally:
-        event.remove(database.engine, "before_cursor_execute", explain)
-    return "\n".join(found)
+    return plans(database, work, *arguments, of=(*QUERIES, "UPDATE", "DELETE", "INSERT"))
 
 
 def test_a_claim_reads_the_oldest_rows_of_an_index(path: Path) -> None:
