@@ -28,14 +28,16 @@ TARGETS = (1.2, 1.05) if MANY >= WANTED else (None, None)
 SYNCS_OF_A_MERCHANT = 500
 CALLS = 200  # in a round
 NAMES = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}
-_COLUMNS = "merchant, id, entity_type, status, queued_at, started_at, finished_at, attempt, records_read, created"
+_COLUMNS = (
+    "merchant, id, entity_type, status, publication, queued_at, started_at, finished_at, attempt, records_read, created"
+)
 _PAST = {
     "sqlite": f"""
         WITH RECURSIVE past (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM past WHERE n + 1 < :count)
         INSERT INTO syncs ({_COLUMNS})
         SELECT printf('past%06d', n / {SYNCS_OF_A_MERCHANT}),
             printf('%012x', 1700000000000 + n) || '7000' || printf('%016x', 9223372036854775807 & (n * 2654435761)),
-            CASE n % 2 WHEN 0 THEN 'PRODUCT' ELSE 'COLLECTION' END, 'SUCCEEDED',
+            CASE n % 2 WHEN 0 THEN 'PRODUCT' ELSE 'COLLECTION' END, 'SUCCEEDED', 'PUBLISHED',
             strftime('%Y-%m-%d %H:%M:%f000', 1700000000 + n, 'unixepoch'),
             strftime('%Y-%m-%d %H:%M:%f000', 1700000001 + n, 'unixepoch'),
             strftime('%Y-%m-%d %H:%M:%f000', 1700000002 + n, 'unixepoch'), 1, 500, 500
@@ -43,7 +45,7 @@ _PAST = {
     "postgresql": f"""
         INSERT INTO syncs ({_COLUMNS})
         SELECT 'past' || lpad((n / {SYNCS_OF_A_MERCHANT})::text, 6, '0'), gen_random_uuid(),
-            CASE n % 2 WHEN 0 THEN 'PRODUCT' ELSE 'COLLECTION' END, 'SUCCEEDED',
+            CASE n % 2 WHEN 0 THEN 'PRODUCT' ELSE 'COLLECTION' END, 'SUCCEEDED', 'PUBLISHED',
             to_timestamp(1700000000 + n), to_timestamp(1700000001 + n), to_timestamp(1700000002 + n), 1, 500, 500
         FROM generate_series(0, :count - 1) AS n""",
 }

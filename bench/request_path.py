@@ -51,12 +51,12 @@ SCENARIOS = {"PUT 202": 202, "PUT 429": 429, "GET status": 200, "GET syncs/{id}"
 TRIGGERS = {
     "sqlite": [
         "CREATE TRIGGER ended AFTER INSERT ON syncs BEGIN UPDATE syncs SET status = 'SUCCEEDED', "
-        "finished_at = NEW.queued_at WHERE merchant = NEW.merchant AND id = NEW.id; END"
+        "publication = 'PUBLISHED', finished_at = NEW.queued_at WHERE merchant = NEW.merchant AND id = NEW.id; END"
     ],
     "postgresql": [
         "CREATE FUNCTION end_at_once() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN UPDATE syncs SET "
-        "status = 'SUCCEEDED', finished_at = NEW.queued_at WHERE merchant = NEW.merchant AND id = NEW.id; "
-        "RETURN NULL; END $$",
+        "status = 'SUCCEEDED', publication = 'PUBLISHED', finished_at = NEW.queued_at "
+        "WHERE merchant = NEW.merchant AND id = NEW.id; RETURN NULL; END $$",
         "CREATE TRIGGER ended AFTER INSERT ON syncs FOR EACH ROW EXECUTE FUNCTION end_at_once()",
     ],
 }
@@ -205,7 +205,12 @@ def furnished(url: str, folder: Path) -> World:
             sync = enqueue(connection, f"busy-{number}", EntityType.PRODUCT)
             connection.execute(
                 catalog_counts.insert().values(
-                    merchant=f"busy-{number}", entity_type="PRODUCT", num_records=150, updated_at=now()
+                    merchant=f"busy-{number}",
+                    entity_type="PRODUCT",
+                    generation=1,
+                    num_records=150,
+                    working_records=150,
+                    updated_at=now(),
                 )
             )
             found.append((f"busy-{number}", f"free-{number}", sync.id))
