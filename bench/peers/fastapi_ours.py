@@ -62,7 +62,7 @@ Type = Annotated[EntityType, Path(alias="entityType")]
 @app.put(f"{API}/sync/{{entityType}}")
 async def enqueue(entity_type: Type, asking: Annotated[Caller, caller("sync:write")]) -> responses.Response:
     """As the gateway does it."""
-    return response(await handlers.enqueue_sync(await authorize(asking), entity_type, None))
+    return response(await handlers.enqueue_sync(await authorize(asking), entity_type, None, "automatic"))
 
 
 @app.get(f"{API}/sync/{{entityType}}")

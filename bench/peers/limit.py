@@ -25,7 +25,8 @@ from peers.words import API, Refused
 
 COLUMNS = (
     "id, entity_type, status, queued_at, started_at, finished_at, attempt, records_read, records_total, created, "
-    "updated, unchanged, deleted, rejected, failure_code, failure_detail"
+    "updated, unchanged, deleted, rejected, failure_code, failure_detail, "
+    "publication, generation, reverts"
 )
 NAMES = COLUMNS.split(", ")
 OF_TYPE = "merchant = {} AND entity_type = {}"
@@ -109,7 +110,9 @@ class Sqlite:
             _admitted(connection, merchant)
             key = merchant, entity_type
             count = connection.execute(
-                f"SELECT entity_type, updated_at, num_records FROM catalog_counts WHERE {OF_TYPE.format('?', '?')}", key
+                "SELECT entity_type, updated_at, num_records, generation FROM catalog_counts "
+                f"WHERE {OF_TYPE.format('?', '?')}",
+                key,
             ).fetchone()
             latest = connection.execute(
                 f"SELECT {COLUMNS} FROM syncs WHERE {OF_TYPE.format('?', '?')} "
@@ -156,7 +159,8 @@ def _named(row: Any) -> Any:
 
 
 def _counted(row: Any) -> Any:
-    return None if row is None else SimpleNamespace(entity_type=row[0], updated_at=row[1], num_records=row[2])
+    names = ("entity_type", "updated_at", "num_records", "generation")
+    return None if row is None else SimpleNamespace(**dict(zip(names, row, strict=True)))
 
 
 class Postgresql:
@@ -215,7 +219,7 @@ class Postgresql:
         """The count, and the latest sync."""
         row = await self._ask("status", merchant, entity_type)
         _admitted_row(row)
-        return _counted((entity_type, row[4], row[5])), sync(row[6:])
+        return _counted((entity_type, *row[4:7])), sync(row[7:])
 
     async def get(self, merchant: str, sync_id: UUID) -> Any:
         """One sync."""
@@ -245,7 +249,7 @@ FROM asked a JOIN merchants m ON m.name = a.merchant
 JOIN syncs s ON s.merchant = a.merchant AND s.entity_type = a.entity_type AND s.{IS_ACTIVE}
 """
 STATUS = f"""
-SELECT a.merchant, a.entity_type, m.disabled, m.platform, c.updated_at, c.num_records, {OF_S}
+SELECT a.merchant, a.entity_type, m.disabled, m.platform, c.updated_at, c.num_records, c.generation, {OF_S}
 FROM unnest($1::text[], $2::text[]) AS a (merchant, entity_type)
 LEFT JOIN merchants m ON m.name = a.merchant
 LEFT JOIN catalog_counts c ON c.merchant = a.merchant AND c.entity_type = a.entity_type

@@ -18,7 +18,7 @@ TITLES = {
 }  # fmt: skip
 
 _settings = settings.load()
-_key = verification_key(_settings)
+_key = verification_key(_settings).key
 
 
 class Refused(Exception):
@@ -114,6 +114,7 @@ def sync_body(sync: Any) -> dict[str, Any]:
         if sync.failure_code is None
         else {"code": sync.failure_code, "detail": sync.failure_detail or ""},
         "warnings": [],
+        "publication": sync.publication, "generation": sync.generation, "reverts": sync.reverts,
     }  # fmt: skip
 
 
@@ -124,7 +125,7 @@ def status_body(count: Any, latest: Any) -> dict[str, Any]:
     data = {
         "entityType": count.entity_type, "updatedAt": _instant(count.updated_at), "numRecords": count.num_records,
     }  # fmt: skip
-    return {"data": data, "meta": {"sync": sync_body(latest)}}
+    return {"data": data, "meta": {"sync": sync_body(latest), "generation": count.generation}}
 
 
 def _instant(value: Any) -> str | None:
