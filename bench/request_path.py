@@ -268,7 +268,8 @@ def checked(contender: str, base: str, world: World) -> None:
             if status == 429:
                 expect(contender, scenario, body["error"][0]["status"] == "429", answer.text)
             elif "syncs" in scenario or status == 202:
-                expect(contender, scenario, set(body["data"]) == set(Sync.__annotations__), answer.text)
+                wanted = {"id", "status"} if contender == "d" else Sync.__annotations__.keys()  # Prism: an example
+                expect(contender, scenario, wanted <= set(body["data"]), answer.text)
                 expect(contender, scenario, contender == "d" or body["data"]["status"] == "QUEUED", answer.text)
         method, path, token = world.one["PUT 202"]
         none = client.put(path)

@@ -3,8 +3,7 @@
 While a sync writes the next generation, readers combine `catalog_records` with `catalog_history`.
 """
 
-from collections.abc import Callable, Container, Sequence
-from operator import itemgetter
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import orjson
@@ -19,6 +18,7 @@ from sqlalchemy import (
     literal_column,
     select,
     true,
+    union_all,
 )
 
 from product_gateway.db import syncs
@@ -33,7 +33,6 @@ from product_gateway.model.catalog import CatalogPage, CatalogState, Record
 from product_gateway.model.syncs import CatalogSize, EntityType, Sync
 
 _records, _history, _counts = catalog_records.c, catalog_history.c, catalog_counts.c
-TABLES = (catalog_records.name, catalog_history.name)
 
 _published = _counts.generation.label("published")
 _select_view = select(_counts.generation, _counts.oldest_generation, _counts.unpublished_sync).where(
@@ -205,54 +204,54 @@ def page(
     reads only the documents that it returns.
     """
     sees = view(connection, merchant, entity_type, generation)
-    sizes = versions(connection, sees, ("record_id", "size"), lambda c: c.record_id > after, limit + 1)
+    sizes = _sizes(connection, sees, after, limit + 1)
     number = fitting(row.size for row in sizes[:limit])
     if number == 0:
         return CatalogPage((), None, sees.generation)
     last = sizes[number - 1].record_id
-    rows = versions(
-        *(connection, sees, ("record_id", "document")),
-        lambda c: (c.record_id > after) & (c.record_id <= last),
-        tables={row.table for row in sizes[:number]},
-    )
+    in_page = ("record_id", "document"), lambda c: (c.record_id > after) & (c.record_id <= last)
+    rows = versions(connection, sees, *in_page)
     shown = tuple(Record(row.record_id, row.document) for row in rows)
     return CatalogPage(shown, last if number < len(sizes) else None, sees.generation)
 
 
 def versions(
-    connection: Connection,
-    sees: View,
-    columns: Sequence[str],
-    where: Callable[[Any], ColumnElement[bool]],
-    limit: int | None = None,
-    tables: Container[str] = TABLES,
+    connection: Connection, sees: View, columns: Sequence[str], where: Callable[[Any], ColumnElement[bool]]
 ) -> Sequence[Any]:
-    """Return the first `limit` versions of records that a reader sees, in order of id.
+    """Return the versions of records that a reader sees, in order of id. A column must be the id."""
+    parts = [part.where(where(table.c)) for table, part in _parts(sees, columns)]
+    return connection.execute(union_all(*parts).order_by("record_id")).all() if parts else []
 
-    The first column must be the id. After the columns comes `table`, the table of the version. Reads only `tables`.
-    """
 
-    def first(table: Table, *conditions: ColumnElement[bool]) -> Sequence[Any]:
-        if table.name not in tables:
-            return []
+def _sizes(connection: Connection, sees: View, after: str, limit: int) -> list[Any]:
+    """Return id and size of the first `limit` versions after the id, in order of id."""
+    found: list[Any] = []
+    for table, part in _parts(sees, ("record_id", "size")):
+        # No further than the past versions: a running sync may have replaced all records from there on.
+        as_far = table.c.record_id <= found[-1].record_id if len(found) == limit else true()
+        in_order = part.where(table.c.record_id > after, as_far).order_by(table.c.record_id)
+        found += connection.execute(in_order.limit(limit)).all()
+    return sorted(found)[:limit]
+
+
+def _parts(sees: View, columns: Sequence[str]) -> list[tuple[Table, Select[Any]]]:
+    """Return the tables that have the versions that a reader sees, with a query for them."""
+
+    def of(table: Table, *conditions: ColumnElement[bool]) -> tuple[Table, Select[Any]]:
         here = in_catalog(table, sees.merchant, sees.entity_type)
-        chosen = select(*(table.c[name] for name in columns), literal_column(f"'{table.name}'").label("table"))
-        in_order = chosen.where(here, where(table.c), *conditions).order_by(table.c.record_id)
-        return connection.execute(in_order.limit(limit)).all()
+        return table, select(*(table.c[name] for name in columns)).where(here, *conditions)
 
     if sees.is_current:
-        return first(catalog_records)
+        return [of(catalog_records)]
     if sees.generation == 0:
         return []
     replaced_later = _history.to_generation > sees.generation
     if sees.is_published:  # by an index in order of id
         replaced_later = _history.to_generation == sees.generation + 1
-    past = first(catalog_history, _history.from_generation <= sees.generation, replaced_later)
-    # No further than the last of them: a running sync may have replaced all records from here on.
-    as_far = _records.record_id <= past[-1].record_id if len(past) == limit else true()
-    # Not by the index of generations, which is not in order of id.
-    rest = first(catalog_records, _records.generation + 0 <= sees.generation, as_far)
-    return sorted((*past, *rest), key=itemgetter(0))[:limit]
+    return [
+        of(catalog_history, _history.from_generation <= sees.generation, replaced_later),
+        of(catalog_records, _records.generation + 0 <= sees.generation),  # not by an index that is not in order of id
+    ]
 
 
 def _get(connection: Connection, sees: View, record_id: str) -> Record:
