@@ -16,6 +16,7 @@ SECTIONS = {
     "pull": "pull",
     "memory": "memory",
     "history": "history",
+    "queue_wait": "queue_wait",
     "workers": "workers",
     "simulation": "simulation",
 }

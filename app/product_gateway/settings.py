@@ -159,7 +159,7 @@ class Settings(BaseSettings):
         False, "Allow product services, webhooks and the JWKS URL on loopback and private addresses"
     )
     worker_concurrency: int = _field(4, "Concurrent syncs of one worker", ge=1, le=256)
-    worker_poll_seconds: float = _field(0.5, "Seconds between two looks of an idle worker for a sync", gt=0, le=60)
+    worker_poll_seconds: float = _field(0.5, "Seconds between two looks of a worker that is not woken", gt=0, le=60)
     lease_seconds: float = _field(
         30, "Seconds without a heartbeat before another worker takes over a sync", ge=1, le=3600
     )

@@ -16,6 +16,7 @@ from product_gateway.auth.claims import Caller
 from product_gateway.auth.keys import verification_key
 from product_gateway.auth.tokens import KeySource, TokenVerifier, static_key
 from product_gateway.db.database import Database, connect
+from product_gateway.db.wakeups import Notifier, Wakeups
 from product_gateway.docs_pages.pages import PageHandlers
 from product_gateway.http.middleware.concurrency_limit import ConcurrencyLimiter
 from product_gateway.http.middleware.cors import StrictCORSMiddleware
@@ -42,17 +43,20 @@ def create_app(
     metrics: Metrics | None = None,
     supervisor: Supervisor | None = None,
     *,
+    wakeups: Wakeups | None = None,
     most_waiting: int = MAX_WAITERS,
 ) -> ASGIApp:
     """Return the gateway as an ASGI application, which connects to nothing before it starts. Raise SettingsError.
 
-    At most `most_waiting` clients may wait for a sync at a time, so that connections remain for other requests.
+    `wakeups` reach the workers of this process. At most `most_waiting` clients may wait for a sync at a time, so that
+    connections remain for other requests.
     """
     metrics = metrics or Metrics()
     supervisor = supervisor or Supervisor(metrics)
     database = connect(settings.database, deadline=SECONDS_FOR_THE_DATABASE, may_create=False)
     waiters = SyncWaiters(database, most_waiting, supervisor)
     generation_waiters = GenerationWaiters(database, most_waiting, supervisor)
+    notifier = Notifier(database, wakeups or Wakeups())
     keys, http_client = _keys(settings)
 
     @asynccontextmanager
@@ -62,6 +66,7 @@ def create_app(
         finally:
             await waiters.aclose()
             await generation_waiters.aclose()
+            await notifier.aclose()
             if http_client:
                 await http_client.aclose()
             database.close()
@@ -70,7 +75,7 @@ def create_app(
     always = [each for each, _, operation in documents.operations(document) if operation.get("x-never-refused")]
     app = bind(
         document,
-        SyncHandlers(database, metrics, waiters),
+        SyncHandlers(database, metrics, waiters, notifier.queued),
         CatalogHandlers(database, generation_waiters),
         HealthHandlers(database, supervisor),
         PageHandlers(shown=settings.docs),

@@ -1,6 +1,7 @@
 """Handlers of syncs."""
 
 import asyncio
+from collections.abc import Callable
 from uuid import UUID
 
 from product_gateway.api.cursors import next_in_history, place
@@ -32,10 +33,13 @@ SYNCS = "/product-gateway/v1/syncs/"
 
 
 class SyncHandlers:
-    """Handlers that request, cancel and show syncs."""
+    """Handlers that request, cancel and show syncs. `queued` is called after a sync was queued."""
 
-    def __init__(self, database: Database, metrics: Metrics, waiters: SyncWaiters) -> None:
+    def __init__(
+        self, database: Database, metrics: Metrics, waiters: SyncWaiters, queued: Callable[[], None] = lambda: None
+    ) -> None:
         self._database = database
+        self._queued = queued
         self._metrics = metrics
         self._waiters = waiters
         self._enqueue: Batcher[EnqueueRequest, Sync] = Batcher(lambda requests: database.write(enqueue_many, requests))
@@ -51,6 +55,7 @@ class SyncHandlers:
         request = EnqueueRequest(merchant, entity_type, idempotency_key, tracing.traceparent(), publish.upper())
         with tracing.db_span(enqueue):
             sync = await self._enqueue.submit(request)
+        self._queued()
         return _enqueued(sync)
 
     async def cancel_sync(self, merchant: str, entity_type: EntityType) -> Response[SyncResponse]:
@@ -115,6 +120,7 @@ class SyncHandlers:
     async def revert_sync(self, merchant: str, sync_id: UUID) -> Response[SyncResponse]:
         """Raise SyncNotFound, SyncAlreadyActive, NotPublishable or GenerationGone."""
         _, revert = await self._database.write(for_active_merchant(reverts.request), merchant, sync_id)
+        self._queued()
         return _enqueued(revert)
 
     async def publish_sync(self, merchant: str, sync_id: UUID) -> Response[SyncResponse]:

@@ -19,6 +19,7 @@ from product_gateway.api.app import create_app
 from product_gateway.auth import keys
 from product_gateway.db import merchants, migrate
 from product_gateway.db.database import Database, open_database
+from product_gateway.db.wakeups import Wakeups
 from product_gateway.model.merchants import Platform
 from product_gateway.sandbox.database_control import DatabaseControl
 from product_gateway.sandbox.middleware import API, SandboxMiddleware
@@ -55,7 +56,7 @@ def run(
     # Block the signals in all threads to come: only sigwait below receives them.
     signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
     logs.configure("INFO" if verbose else "ERROR")
-    scenarios, metrics = Scenarios(), Metrics()
+    scenarios, metrics, wakeups = Scenarios(), Metrics(), Wakeups()
     supervisor = Supervisor(metrics)
     with contextlib.ExitStack() as stack:
         made = _settings(Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="product-gateway-sandbox-"))))
@@ -64,7 +65,7 @@ def run(
         _fill(made, database, sockets.url_of(service))
         database_control = DatabaseControl(database)
         app = SandboxMiddleware(
-            create_app(made, metrics, supervisor),
+            create_app(made, metrics, supervisor, wakeups=wakeups),
             scenarios,
             database_control,
             merchant_claim=made.jwt_merchant_claim,
@@ -90,7 +91,7 @@ def run(
             slow_seconds=slow_seconds,
         )
         stack.enter_context(http_server.HTTPServer(product_service, service))
-        stack.enter_context(worker.WorkerService(made, metrics, supervisor))
+        stack.enter_context(worker.WorkerService(made, metrics, supervisor, wakeups))
         gc_tuning.freeze_startup_objects()
         if until_eof:
             threading.Thread(target=_end_with_stdin, name="stdin", daemon=True).start()

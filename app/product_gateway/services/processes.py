@@ -11,6 +11,7 @@ from product_gateway.api.app import create_app
 from product_gateway.auth.encryption import Secrets
 from product_gateway.db import migrate
 from product_gateway.db.database import open_database
+from product_gateway.db.wakeups import Wakeups
 from product_gateway.operations.app import create_operations_app
 from product_gateway.services.http_server import HTTPServer
 from product_gateway.services.service import Service, run, shutdown_on_signals
@@ -41,12 +42,13 @@ def serve(
     _prepare(settings, may_create=True)
     metrics = Metrics()
     supervisor = Supervisor(metrics)
-    app = create_app(settings, metrics, supervisor, most_waiting=int(max_connections() * WAITING_SHARE))
+    wakeups, most_waiting = Wakeups(), int(max_connections() * WAITING_SHARE)
+    app = create_app(settings, metrics, supervisor, wakeups=wakeups, most_waiting=most_waiting)
     services: list[Service] = [OperationsServer(settings, metrics, supervisor, for_operations)]
     if with_worker:
         from product_gateway.services.worker import WorkerService
 
-        services.append(WorkerService(settings, metrics, supervisor))
+        services.append(WorkerService(settings, metrics, supervisor, wakeups))
     proxies, base_path = settings.trusted_proxies, settings.public_base_path
     services.append(HTTPServer(app, listening, trusted_proxies=proxies, base_path=base_path))
     with tracing.exporting(settings):

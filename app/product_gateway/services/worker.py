@@ -6,6 +6,7 @@ from uuid import uuid4
 
 from product_gateway.db import merchants, webhooks
 from product_gateway.db.database import Database, open_database
+from product_gateway.db.wakeups import Wakeups
 from product_gateway.errors import SettingsError
 from product_gateway.http_client.client import HttpClient, product_service_limits
 from product_gateway.merchants.administration import without_query
@@ -26,11 +27,20 @@ MAX_RECEIVER_BYTES = 65536
 class WorkerService(Service):
     """A worker with an event loop of its own: a large page does not delay requests. Restarted after an error."""
 
-    def __init__(self, settings: Settings, metrics: Metrics, supervisor: Supervisor, *, announce: bool = False) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        metrics: Metrics,
+        supervisor: Supervisor,
+        wakeups: Wakeups | None = None,
+        *,
+        announce: bool = False,
+    ) -> None:
         super().__init__("worker")
         self._settings = settings
         self._metrics = metrics
         self._supervisor = supervisor
+        self._wakeups = wakeups or Wakeups()
         self._announce = announce
         self._stop = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -52,7 +62,7 @@ class WorkerService(Service):
         with loop.idle(), open_database(settings.database, may_create=False) as database:
             to_services = HttpClient(**product_service_limits(settings))
             async with to_services, webhook_client(settings) as to_receivers:
-                worker = Worker(settings, database, to_services, metrics, supervisor)
+                worker = Worker(settings, database, to_services, metrics, supervisor, self._wakeups)
                 dispatcher = WebhookDispatcher(settings, database, to_receivers, metrics, supervisor)
                 loop.progressed()
                 if self._announce:

@@ -9,8 +9,9 @@ import time
 from functools import partial
 from uuid import UUID
 
-from product_gateway.db import catalog_removal, claims, events, generations, syncs
+from product_gateway.db import catalog_removal, claims, events, generations, syncs, wakeups
 from product_gateway.db.database import Database
+from product_gateway.db.wakeups import Wakeups
 from product_gateway.errors import LeaseLost, PullFailed, SyncNotFound, TurnOver, Unavailable
 from product_gateway.http_client.client import HttpClient
 from product_gateway.model.syncs import Claim, EntityType, SyncStatus
@@ -36,12 +37,20 @@ class Worker:
     """A worker that runs up to `worker_concurrency` syncs at a time."""
 
     def __init__(
-        self, settings: Settings, database: Database, outbound: HttpClient, metrics: Metrics, supervisor: Supervisor
+        self,
+        settings: Settings,
+        database: Database,
+        outbound: HttpClient,
+        metrics: Metrics,
+        supervisor: Supervisor,
+        wakeups: Wakeups | None = None,
     ) -> None:
         self._settings = settings
         self._database = database
         self._metrics = metrics
         self._supervisor = supervisor
+        self._wakeups = wakeups or Wakeups()
+        self._woken = asyncio.Event()
         self._pull = Pull(settings, database, outbound, metrics)
         self._heartbeat = Heartbeat(database, supervisor, settings.lease_seconds, self._pull.pop_retries)
         self._owner = f"{socket.gethostname()}:{os.getpid()}"
@@ -58,20 +67,32 @@ class Worker:
         checking = asyncio.create_task(keep(metrics.FRESHNESS, partial(freshness_loop, self._database), away=away))
         away = "Failed syncs are not rolled back until the database is back"
         rolling_back = asyncio.create_task(keep(metrics.ROLL_BACK, roll_back, away=away))
+        away = "Workers are not woken until the database is back"
+        listening = asyncio.create_task(keep(metrics.WAKEUPS, self._listen, away=away, is_needed=False))
         stopping: asyncio.Task[object] = asyncio.create_task(stop.wait())
         try:
             away = "Syncs are not looked for until the database is back"
-            await keep(metrics.CLAIMS, partial(self._claim_loop, stopping), stop=stop, away=away)
+            with self._wakeups.listening(partial(asyncio.get_running_loop().call_soon_threadsafe, self._woken.set)):
+                await keep(metrics.CLAIMS, partial(self._claim_loop, stopping), stop=stop, away=away)
         finally:
-            tasks = (pruning, checking, rolling_back, stopping, *self._running)
+            tasks = (pruning, checking, rolling_back, listening, stopping, *self._running)
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
+    async def _listen(self, loop: Loop) -> None:
+        def wake() -> None:
+            loop.progressed()
+            self._woken.set()
+
+        with loop.idle():
+            await wakeups.listen(self._database, wake)
+
     async def _claim_loop(self, stopping: asyncio.Task[object], loop: Loop) -> None:
         while not stopping.done():
             claim, awaited = None, {stopping}
-            if len(self._running) < self._settings.worker_concurrency:
+            self._woken.clear()
+            if has_slot := len(self._running) < self._settings.worker_concurrency:
                 claim = await self._claim_next()
             else:
                 await self._end_turns()
@@ -82,9 +103,13 @@ class Worker:
                 self._running.add(task)
                 task.add_done_callback(self._running.discard)
                 continue
+            woken = asyncio.create_task(self._woken.wait())
+            if has_slot:
+                awaited.add(woken)
             with loop.idle():
                 wait = self._settings.worker_poll_seconds
                 await asyncio.wait(awaited, timeout=wait, return_when=asyncio.FIRST_COMPLETED)
+            woken.cancel()
 
     async def _claim_next(self) -> Claim | None:
         per_merchant = self._settings.syncs_per_merchant

@@ -28,9 +28,10 @@ DELIVERED, RETRIED, GIVEN_UP = "delivered", "retried", "given_up"
 # Background loops, the values of the label `loop`.
 WORKER, CLAIMS, HEARTBEATS, SYNCS, DELIVERIES = "worker", "claims", "heartbeats", "syncs", "deliveries"
 PRUNING, ROLL_BACK, FRESHNESS, LONG_POLLS = "pruning", "roll_back", "freshness", "long_polls"
+WAKEUPS = "wakeups"
 MONITOR, QUEUE_METRICS = "monitor", "queue_metrics"
 LOOPS = (
-    *(WORKER, CLAIMS, HEARTBEATS, SYNCS, DELIVERIES, PRUNING, ROLL_BACK, FRESHNESS),
+    *(WORKER, CLAIMS, WAKEUPS, HEARTBEATS, SYNCS, DELIVERIES, PRUNING, ROLL_BACK, FRESHNESS),
     *(LONG_POLLS, MONITOR, QUEUE_METRICS),
 )
 REQUEST_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)

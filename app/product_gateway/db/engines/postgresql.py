@@ -1,12 +1,14 @@
 """PostgreSQL: URLs with several hosts, failover, cancellation and session settings.
 
-No code in `db` keeps state in a session, so PgBouncer may run each transaction in another one.
+No code in `db` keeps state in a session, so PgBouncer may run each transaction in another one. The exception is LISTEN,
+which is not used behind a pooler.
 """
 
 import os
 import re
 import socket
 import threading
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any
 from urllib.parse import unquote
@@ -16,9 +18,9 @@ from sqlalchemy.engine import ExecutionContext
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from product_gateway.db.errors import READ_ONLY
+from product_gateway.db.errors import AWAY, READ_ONLY
 from product_gateway.db.executor import BEGIN, CANCELLABLE, Purpose, connected
-from product_gateway.errors import SettingsError
+from product_gateway.errors import SettingsError, Unavailable
 
 # Unless the URL says otherwise. A host that disappears silently is noticed within ten seconds: by keepalives while
 # waiting for an answer, by the user timeout while sending.
@@ -174,6 +176,29 @@ def engine(url: URL, connections: int, seconds_to_wait: float, *, deadline: floa
     event.listen(made, "connect", _set_up_session)
     event.listen(made, "close", _close)
     return made
+
+
+async def notifications(engine: Engine, channel: str) -> AsyncIterator[None]:
+    """Yield once when the connection listens, and for each notification. End if a pooler is in between.
+
+    Uses a connection of its own. Raises Unavailable when that breaks.
+    """
+    from psycopg import AsyncConnection, Error
+
+    arguments = engine.dialect.create_connect_args(engine.url)[1]
+    arguments.pop("context", None)
+    try:
+        async with await AsyncConnection.connect(**arguments, autocommit=True) as connection:
+            # A pooler reports a process id of its own. In transaction mode, it would let LISTEN reach any session.
+            found = await (await connection.execute("SELECT pg_backend_pid()")).fetchone()
+            if found != (connection.info.backend_pid,):
+                return
+            await connection.execute(f"LISTEN {channel}")
+            yield
+            async for _ in connection.notifies():
+                yield
+    except Error as error:
+        raise Unavailable(AWAY) from error
 
 
 def _register(connection: Any, record: ConnectionPoolEntry) -> None:
