@@ -233,8 +233,8 @@ class Settings(BaseSettings):
     )
     trusted_proxies: Networks | None = _field(
         None,
-        "Comma-separated addresses and networks of proxies whose X-Forwarded-For, X-Forwarded-Proto and "
-        "X-Forwarded-Prefix are trusted; unset: none",
+        "Comma-separated addresses and networks of proxies whose X-Forwarded-For, X-Forwarded-Proto, "
+        "X-Forwarded-Host and X-Forwarded-Prefix are trusted; unset: none",
     )
     public_base_path: BasePath | None = _field(
         None,
@@ -259,7 +259,7 @@ class Settings(BaseSettings):
     operator_token_file: ReadableFile | None = _field(
         None, "File with the token that opens the monitor to operators; unset: only this machine may use it"
     )
-    docs: bool = _field(True, "Serve the documentation pages `/`, `/docs`, `/docs/try` and `/docs/product-service`")
+    docs: bool = _field(True, "Serve the documentation pages `/`, `/docs`, `/docs/try` and `/docs/product-service`, and the guides")
     access_log: bool = _field(True, "Log one line for each request")
     log_format: Literal["text", "json"] = _field("text", "Format of log lines: text or json")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = _field(

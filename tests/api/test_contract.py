@@ -55,19 +55,24 @@ def shop(served: Gateway) -> Iterator[httpx2.Client]:
         yield client
 
 
+def metadata_of(served: Gateway) -> str:
+    """Return the parameter of a challenge that leads to the metadata (RFC 9728 §5.1)."""
+    return f'resource_metadata="{served.url}/.well-known/oauth-protected-resource"'
+
+
 @each_secured
 def test_the_token_is_checked_first(served: Gateway, operation: Operation) -> None:
     """Without a token a client learns nothing, not even the parameters."""
     method, path, _ = operation
-    challenge = 'Bearer realm="product-gateway"'
+    challenge, metadata = 'Bearer realm="product-gateway"', metadata_of(served)
     with served.client(None) as anonymous:
         answer = anonymous.request(method, f"{path}?nonsense=1")
         assert "bearer token" in error(answer, 401)
-        assert answer.headers["WWW-Authenticate"] == challenge
+        assert answer.headers["WWW-Authenticate"] == f"{challenge}, {metadata}"
         answer = anonymous.request(method, f"{path}?nonsense=1", headers={"Authorization": "Bearer nonsense"})
         assert "nonsense" not in error(answer, 401)
         described = f'error_description="{error(answer, 401)}"'
-        assert answer.headers["WWW-Authenticate"] == f'{challenge}, error="invalid_token", {described}'
+        assert answer.headers["WWW-Authenticate"] == f'{challenge}, error="invalid_token", {described}, {metadata}'
 
 
 @each_secured
@@ -79,7 +84,7 @@ def test_the_scope_is_checked_second(served: Gateway, operation: Operation) -> N
         answer = other_scopes.request(method, f"{path}?nonsense=1")
         assert needed in error(answer, 403)
         challenge = f'Bearer realm="product-gateway", error="insufficient_scope", scope="{needed}"'
-        assert answer.headers["WWW-Authenticate"] == challenge
+        assert answer.headers["WWW-Authenticate"] == f"{challenge}, {metadata_of(served)}"
     with served.of("shop", needed) as this_scope:
         assert this_scope.request(method, path).status_code not in (401, 403)
 

@@ -395,6 +395,7 @@ def gateway(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 CHALLENGE = 'Bearer realm="product-gateway"'
+METADATA = ', resource_metadata="{}/.well-known/oauth-protected-resource"'
 HEADERS: list[tuple[list[tuple[str, bytes]], str]] = [
     ([], CHALLENGE),
     ([("Authorization", b"")], CHALLENGE),
@@ -416,7 +417,8 @@ def test_a_request_without_a_valid_token_is_401_with_a_challenge(
     answer = httpx2.get(f"{gateway[0]}/product-gateway/v1/sync/PRODUCT", headers=sent)
     (error,) = answer.json()["error"]
     described = f', error_description="{error["detail"]}"' if "error=" in challenge else ""
-    assert (answer.status_code, answer.headers["WWW-Authenticate"]) == (401, f"{challenge}{described}")
+    wanted = f"{challenge}{described}{METADATA.format(gateway[0])}"
+    assert (answer.status_code, answer.headers["WWW-Authenticate"]) == (401, wanted)
     assert (error["status"], error["title"]) == ("401", "Unauthorized")
 
 
@@ -426,7 +428,8 @@ def test_a_missing_scope_is_403_and_named_in_the_challenge(gateway: tuple[str, S
     token = keys.issue_token(theirs, "shop", ["sync:read"], timedelta(minutes=1))
     answer = httpx2.put(f"{url}/product-gateway/v1/sync/NONSENSE", headers={"Authorization": f"bearer {token}"})
     assert answer.status_code == 403
-    assert answer.headers["WWW-Authenticate"] == f'{CHALLENGE}, error="insufficient_scope", scope="sync:write"'
+    wanted = f'{CHALLENGE}, error="insufficient_scope", scope="sync:write"{METADATA.format(url)}'
+    assert answer.headers["WWW-Authenticate"] == wanted
 
 
 class TwoKeys:

@@ -171,6 +171,16 @@ def test_the_served_spec_names_the_public_server_url(published: Published) -> No
         assert direct.headers["ETag"] != answer.headers["ETag"]
 
 
+def test_the_oauth_metadata_names_the_public_url(published: Published) -> None:
+    """A client compares `resource` with the URL that it uses (RFC 9728 §3.3), and a 401 leads it there."""
+    refused = httpx2.get(f"{published.url}{API}/products")
+    (link,) = re.findall(r'resource_metadata="([^"]+)"', refused.headers["WWW-Authenticate"])
+    assert httpx2.get(link).json()["resource"] == published.url
+    listed = httpx2.get(f"{published.url}/llms.txt").text
+    for each in re.findall(r"\]\(([^)#]+)", listed):
+        assert httpx2.get(urljoin(f"{published.url}/llms.txt", each)).status_code == 200, each
+
+
 def test_the_commands_work_through_the_proxy(published: Published, tmp_path: Path) -> None:
     """`product-gateway sync` follows Location."""
     (tmp_path / "token").write_text(published.gateway.token("shop"))

@@ -116,7 +116,7 @@ def documented(answer: httpx2.Response) -> None:
         f"{where}, which the spec does not have: {answer.read()!r}"
     )
     response = documents.resolve(DOCUMENT, described["responses"][str(answer.status_code)])
-    media_type = answer.headers.get("Content-Type", "nothing")
+    media_type = answer.headers.get("Content-Type", "nothing").partition(";")[0]
     assert media_type in response.get("content", {"nothing": {}}), f"{where} as {media_type}"
     schema = response.get("content", {}).get(media_type, {}).get("schema", {})
     if sent.method != "HEAD" and media_type == "application/json" and "$ref" in schema:

@@ -62,7 +62,9 @@ def test_the_wheel_has_every_file_of_the_package_and_both_specs(wheel: Path) -> 
         if path.is_file() and path.parent.name != "__pycache__"
     }
     specs = {Path("openapi", path.name) for path in (TOP / "openapi").glob("*.yaml")}
-    assert names == {f"product_gateway/{path.as_posix()}" for path in files | specs}
+    docs = TOP / "docs"
+    guides = {Path("docs_pages", "guides", path.relative_to(docs)) for path in docs.rglob("*.md")}
+    assert names == {f"product_gateway/{path.as_posix()}" for path in files | specs | guides}
     assert {
         "product_gateway/openapi/product-gateway.yaml",
         "product_gateway/openapi/product-service.yaml",
@@ -170,6 +172,7 @@ def test_the_demo_runs_from_the_wheel_alone(deployment: Deployment) -> None:
             assert asked.status_code == 202
             assert ended(client, asked.json()["data"])["status"] == "SUCCEEDED"
             assert len(client.get(f"{API}/products").json()["data"]) == 24
+            assert client.get("/docs/sandbox.md").text.startswith("# The sandbox")
             assert client.get("/openapi.yaml").content == (TOP / "openapi" / "product-gateway.yaml").read_bytes()
         demo.send(signal.SIGINT)
         assert demo.wait() == 0

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from starlette.types import ASGIApp
 
 from product_gateway.api.catalog import CatalogHandlers
+from product_gateway.api.discovery import DiscoveryHandlers, with_metadata
 from product_gateway.api.error_responses import describe_error
 from product_gateway.api.health import HealthHandlers
 from product_gateway.api.long_poll import MAX_WAITERS, GenerationWaiters, SyncWaiters
@@ -79,9 +80,10 @@ def create_app(
         CatalogHandlers(database, generation_waiters),
         HealthHandlers(database, supervisor),
         PageHandlers(shown=settings.docs),
+        DiscoveryHandlers(settings, document),
         authenticate=by_bearer_token(TokenVerifier(settings, keys).authenticate),
         authorize=_authorization(database, _rate_limiter(settings.rate_limit_per_merchant, MERCHANT, metrics)),
-        describe_error=describe_error,
+        describe_error=with_metadata(describe_error),
         middleware=functools.partial(
             ConcurrencyLimiter,
             at_once=settings.requests_at_once,

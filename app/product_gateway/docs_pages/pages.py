@@ -1,4 +1,4 @@
-"""The documentation pages: `/`, the references, the try-it-out page, and their assets.
+"""The documentation pages: `/`, the references, the try-it-out page, their assets, and the guides as Markdown.
 
 All files are in this package, so that pages load nothing from other hosts. Files are read at the first request and
 cached.
@@ -18,6 +18,7 @@ from urllib.parse import urljoin
 import orjson
 from starlette.types import Scope, Send
 
+from product_gateway.docs_pages import guides
 from product_gateway.docs_pages.code_samples import with_code_samples
 from product_gateway.errors import PageNotFound
 from product_gateway.http.conditional import matches
@@ -34,7 +35,15 @@ REFERENCES = {
     "reference.js": (documents.GATEWAY, "GATEWAY"),
     "product-service.js": (documents.PRODUCT_SERVICE, "SERVICE"),
 }
-MEDIA_TYPES = {".css": "text/css", ".html": "text/html", ".js": "text/javascript", ".svg": "image/svg+xml"}
+MEDIA_TYPES = {
+    ".css": "text/css",
+    ".html": "text/html",
+    ".js": "text/javascript",
+    ".json": "application/json",
+    ".md": "text/markdown; charset=utf-8",  # RFC 7763 §3 requires it
+    ".svg": "image/svg+xml",
+    ".txt": "text/plain; charset=utf-8",
+}
 FOREVER = "public, max-age=31536000, immutable"
 REVALIDATE = "no-cache"  # clients store it and revalidate it at each use (RFC 9111 §5.2.2.4)
 HASHED = (".css", ".js")
@@ -170,10 +179,19 @@ class PageHandlers:
 
     async def get_docs_asset(self, name: str) -> File:
         """Return an asset by its published name. Raise PageNotFound."""
-        found = self._assets.get(self._published.get(name, "")) if self._shown else None
-        if found is None:
-            raise PageNotFound
-        return found
+        return _found(self._assets.get(self._published.get(name, "")) if self._shown else None)
+
+    async def get_guide(self, page: str) -> File:
+        """Return a guide as Markdown. Raise PageNotFound."""
+        return _found(self._guides.get(page) if self._shown else None)
+
+    async def get_operations_guide(self, page: str) -> File:
+        """Return a guide for operators as Markdown. Raise PageNotFound."""
+        return _found(self._guides.get(f"operations/{page}") if self._shown else None)
+
+    async def get_llms_txt(self) -> File:
+        """Return the list of guides. Raise PageNotFound."""
+        return _found(self._llms_txt if self._shown else None)
 
     def _page(self, name: str) -> Response[Any]:
         if not self._shown:
@@ -186,6 +204,14 @@ class PageHandlers:
             return page
         content = _LINK.sub(lambda link: f'{link[1]}="{urljoin(prefix + PATHS[name], link[2])}"', page.body.decode())
         return as_file(content.encode(), name, REVALIDATE, policy=POLICIES[name])
+
+    @cached_property
+    def _guides(self) -> dict[str, File]:
+        return {name: _as_text(text, name) for name, text in guides.load().items()}
+
+    @cached_property
+    def _llms_txt(self) -> File:
+        return _as_text(guides.llms_txt(), "llms.txt")
 
     @cached_property
     def _assets(self) -> dict[str, File]:
@@ -205,6 +231,16 @@ class PageHandlers:
             return re.sub(r"\{[\w.-]+\}", lambda found: names[found[0]], text).encode()
 
         return {name: as_file(written(name), name, REVALIDATE, policy=policy) for name, policy in POLICIES.items()}
+
+
+def _found(file: File | None) -> File:
+    if file is None:
+        raise PageNotFound
+    return file
+
+
+def _as_text(text: str, name: str) -> File:
+    return as_file(gzip.compress(text.encode(), mtime=0), name, REVALIDATE, gzipped=True)
 
 
 def _spec_at(name: str, prefix: str) -> File:

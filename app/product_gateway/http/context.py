@@ -25,6 +25,7 @@ class RequestContext:
     unsent: UnsentBytes | None = None  # the server's bound for large responses
     arguments: dict[str, Any] = field(default_factory=dict)  # of the operation, by parameter name
     public_path: str = ""  # the path prefix under which the client sees this server
+    forwarded_host: str = ""  # the host that the client asked, if a trusted proxy says so
 
 
 def request_context(scope: Scope) -> RequestContext:

@@ -1,4 +1,4 @@
-"""What trusted proxies say about a request: `X-Forwarded-For`, `X-Forwarded-Proto` and `X-Forwarded-Prefix`.
+"""What trusted proxies say about a request: `X-Forwarded-For`, `-Proto`, `-Host` and `-Prefix`.
 
 `Forwarded` (RFC 7239) is ignored: most proxies pass it on unchanged, so a client could claim any address.
 """
@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from product_gateway.http.addresses import parse_address
 from product_gateway.http.context import header_values, request_context
+from product_gateway.http.public_url import RESOURCE_METADATA, is_host
 from product_gateway.settings import LONGEST_PATH_PREFIX, is_path_prefix
 
 LONGEST_ENTRY = 100
@@ -27,7 +28,8 @@ class TrustedProxies:
     """Replaces the address and scheme of a trusted proxy by its client's, and publishes paths under a prefix.
 
     The proxy removes the prefix from requests, and names it; otherwise it is `base_path`. The request context gets it,
-    and the paths in `Location` and `Link`. Place it outside middleware that needs the client's address.
+    and the paths in `Location` and `Link`. Metadata is also found where the prefix comes after its well-known path (RFC
+    9728 §3.1). Place it outside middleware that needs the client's address.
     """
 
     def __init__(self, app: ASGIApp, *, trusted_proxies: Sequence[str] = (), base_path: str = "") -> None:
@@ -47,9 +49,14 @@ class TrustedProxies:
             scheme = "".join(header_values(scope, b"x-forwarded-proto")[-1:]).strip().lower()
             if scheme in SCHEMES:
                 scope["scheme"] = scheme
+            host = ",".join(header_values(scope, b"x-forwarded-host")).partition(",")[0].strip(" \t")
+            if is_host(host):
+                request_context(scope).forwarded_host = host
             prefix = _joined(header_values(scope, b"x-forwarded-prefix"), prefix)
         if prefix:
             request_context(scope).public_path = prefix
+            if scope["path"] == RESOURCE_METADATA + prefix:
+                scope["path"] = RESOURCE_METADATA
             send = _prefixing(send, rb"\1" + prefix.encode() + b"/")
         await self._app(scope, receive, send)
 
