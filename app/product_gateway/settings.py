@@ -259,7 +259,9 @@ class Settings(BaseSettings):
     operator_token_file: ReadableFile | None = _field(
         None, "File with the token that opens the monitor to operators; unset: only this machine may use it"
     )
-    docs: bool = _field(True, "Serve the documentation pages `/`, `/docs`, `/docs/try` and `/docs/product-service`, and the guides")
+    docs: bool = _field(
+        True, "Serve the documentation pages `/`, `/docs`, `/docs/try` and `/docs/product-service`, and the guides"
+    )
     access_log: bool = _field(True, "Log one line for each request")
     log_format: Literal["text", "json"] = _field("text", "Format of log lines: text or json")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = _field(

@@ -26,7 +26,18 @@ from tests.support import webhook_receivers
 from tests.support.commands import Terminal, assert_refused
 from tests.support.deployment import Deployment
 
-COMMANDS = ["demo", "serve", "worker", "migrate", "prune", "token", "sample-service", "check-service", "merchant"]
+COMMANDS = [
+    "demo",
+    "serve",
+    "worker",
+    "migrate",
+    "prune",
+    "token",
+    "sample-service",
+    "check-service",
+    "check-webhook",
+    "merchant",
+]
 COMMANDS += ["sync", "status", "cancel", "history", "show", "problems", "products", "collections", "login", "logout"]
 COMMANDS += ["sandbox", "webhook", "webhook test", "merchant reencrypt"]
 COMMANDS += [f"merchant {each}" for each in ("add", "list", "show", "update", "remove", "allow-mass-deletion")]

@@ -27,7 +27,12 @@ from tests.support.deployment import API, ENDS_WITHIN, Deployment, ended
 DOCUMENT = documents.load(documents.GATEWAY)
 OPERATIONS = list(documents.operations(DOCUMENT))
 PUT = f"{API}/sync/PRODUCT"
-REAL = {"entityType": "PRODUCT", "syncId": "019364f0-7c1e-7a10-9a6b-3f1f5f0c9a11", "name": "docs.js"}
+REAL = {
+    "entityType": "PRODUCT",
+    "syncId": "019364f0-7c1e-7a10-9a6b-3f1f5f0c9a11",
+    "name": "docs.js",
+    "page": "README.md",
+}
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Stale catalogs from the worker that finds them to the receiver of the message, over real HTTP."""
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -10,6 +11,7 @@ from typing import Any
 
 import jsonschema_rs
 import pytest
+from cloudevents.core.formats.json import JSONFormat
 from standardwebhooks import Webhook
 
 from product_gateway import settings
@@ -121,6 +123,7 @@ async def test_each_lapse_is_told_once_and_signed(database: Database, made: Sett
     second = bodies[6]
     for body, updated_at in ((first, None), (second, second["data"]["updatedAt"])):
         validator.validate(body)
+        assert JSONFormat().read(None, json.dumps(body)).get_subject() == "sync/PRODUCT"
         assert (body["data"]["merchant"], body["data"]["entityType"]) == ("shop", "PRODUCT")
         assert body["data"]["updatedAt"] == updated_at
     stale_after, updated_at = (datetime.fromisoformat(second["data"][name]) for name in ("staleAfter", "updatedAt"))

@@ -19,6 +19,7 @@ from uuid import UUID
 
 import jsonschema_rs
 import pytest
+from cloudevents.core.formats.json import JSONFormat
 from sqlalchemy import Connection, update
 from standardwebhooks import Webhook, WebhookVerificationError
 
@@ -269,6 +270,11 @@ async def test_a_message_and_its_headers_are_as_the_spec_has_them(
         await until(database, "shop", sync_id, lambda now: now.status is DELIVERED)
     (message,) = receiver.messages
     assert [fault.message for fault in validator.iter_errors(json.loads(message.body))] == []
+    event = JSONFormat().read(None, message.body)
+    assert (event.get_id(), event.get_type()) == (message.headers["webhook-id"], "sync.cancelled")
+    assert f"{event.get_source()}/{event.get_subject()}" == f"/product-gateway/v1/syncs/{sync_id}"
+    assert event.get_data() == json.loads(message.body)["data"]
+    assert event.get_time() == datetime.fromisoformat(json.loads(message.body)["data"]["finishedAt"])
     parameters = [
         documents.resolve(document, each) for each in document["x-webhooks"]["sync.failed"]["post"]["parameters"]
     ]
@@ -278,6 +284,19 @@ async def test_a_message_and_its_headers_are_as_the_spec_has_them(
         value = int(found) if each["schema"]["type"] == "integer" else found
         jsonschema_rs.Draft4Validator(each["schema"], validate_formats=True).validate(value)
         jsonschema_rs.Draft4Validator(each["schema"], validate_formats=True).validate(each["example"])
+
+
+def test_every_message_in_the_spec_is_a_cloud_event() -> None:
+    """CloudEvents 1.0 in its JSON format, by the official SDK; `timestamp` is an extension attribute."""
+    hooks = documents.load(documents.GATEWAY)["x-webhooks"]
+    assert len(hooks) == 6
+    for kind, item in hooks.items():
+        example = item["post"]["requestBody"]["content"]["application/json"]["example"]
+        event = JSONFormat().read(None, json.dumps(example))
+        assert (event.get_specversion(), event.get_type(), event.get_data()) == ("1.0", kind, example["data"])
+        assert event.get_time() == datetime.fromisoformat(example["timestamp"])
+        about = example["data"].get("id") or example["data"].get("entityType") or example["data"]["merchant"]
+        assert (event.get_subject() or "").split("/")[-1] == about
 
 
 async def test_a_receivers_status_is_all_that_counts(
@@ -472,6 +491,7 @@ async def test_the_guides_receivers_believe_what_we_send_and_nothing_else(
         assert believe(SECRET, message.headers, message.body + b" ") is None
         assert believe(SECRET, old, message.body) is None
         assert believe("whsec_" + base64.b64encode(bytes(24)).decode(), message.headers, message.body) is None
+    assert snippets["as_cloud_event"](message.body).get_data()["id"] == str(sync_id)
 
 
 @pytest.mark.parametrize("place", ["spec", "guide"])

@@ -74,6 +74,8 @@ def with_metadata(describe: Describe) -> Describe:
 
     def described(error: Exception) -> Response[ErrorResponse]:
         response = describe(error)
-        return Challenge(response.body, response.status, response.headers) if CHALLENGE in response.headers else response
+        return (
+            Challenge(response.body, response.status, response.headers) if CHALLENGE in response.headers else response
+        )
 
     return described

@@ -4,11 +4,11 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 from urllib.parse import quote
 
-from product_gateway.check_service.recording_client import CheckFailed, Exchange
-from product_gateway.check_service.rules import RULES, Rule, Severity
+from product_gateway.check_service.recording_client import CheckFailed
+from product_gateway.check_service.rules import SERVICES, Kit, Rule, Severity
 from product_gateway.model.syncs import Counts, EntityType
 from product_gateway.telemetry.logs import SHORTEST_SECRET
 from product_gateway.telemetry.visible_text import visible
@@ -25,6 +25,13 @@ class Result(StrEnum):
     FAILED = "failed"
     SKIPPED = "skipped"
     NOT_REACHED = "not reached"
+
+
+class Repeatable(Protocol):
+    """A request that a curl command repeats."""
+
+    @property
+    def curl(self) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +84,8 @@ class DryRunResult:
 class CheckResults:
     """The outcomes of a run, in the order of the rules. The token is removed from all texts."""
 
-    def __init__(self, token: str, subjects: Iterable[EntityType]) -> None:
+    def __init__(self, token: str, subjects: Iterable[EntityType], kit: Kit = SERVICES) -> None:
+        self.kit = kit
         secrets = {token, quote(token, safe="")} if len(token) >= SHORTEST_SECRET else set()
         self._secrets = sorted(secrets, key=len, reverse=True)
         self.subjects = tuple(subjects)
@@ -93,12 +101,16 @@ class CheckResults:
 
     def outcomes(self) -> list[Outcome]:
         """Return all outcomes, list by list."""
-        order = {code: number for number, code in enumerate(RULES)}
+        order = {code: number for number, code in enumerate(self.kit.rules)}
         subjects = (*self.subjects, None)
         return sorted(self.by_rule.values(), key=lambda each: (subjects.index(each.subject), order[each.rule.code]))
 
     def failures(self, severity: Severity) -> list[Outcome]:
         return [each for each in self.outcomes() if each.result is Result.FAILED and each.rule.severity is severity]
+
+    def name(self, subject: Subject) -> str:
+        """Return the subject as reports name it."""
+        return self.kit.whole if subject is None else f"{subject.lower()}s"
 
     def plain(self, text: str) -> str:
         """Return one line without the token and without control characters, shortened if necessary."""
@@ -118,11 +130,11 @@ class SubjectResults(Generic[S]):
     all: CheckResults
     subject: S
 
-    def failed(self, code: str, seen: str, exchange: Exchange | None = None) -> None:
+    def failed(self, code: str, seen: str, exchange: Repeatable | None = None) -> None:
         """Record a finding against the rule, with the exchange that shows it."""
         outcome = self.all.by_rule.get((code, self.subject))
         if outcome is None or outcome.result is not Result.FAILED:
-            outcome = self.all.by_rule[code, self.subject] = Outcome(RULES[code], self.subject, Result.FAILED)
+            outcome = self.all.by_rule[code, self.subject] = self._outcome(code, Result.FAILED)
         outcome.count += 1
         if len(outcome.findings) < FINDINGS_KEPT and self.all.plain(seen) not in {
             each.seen for each in outcome.findings
@@ -133,7 +145,7 @@ class SubjectResults(Generic[S]):
     def passed(self, *codes: str) -> None:
         """Record that the rules hold, except for those that failed or were not checked."""
         for code in codes:
-            self.all.by_rule.setdefault((code, self.subject), Outcome(RULES[code], self.subject, Result.PASSED))
+            self.all.by_rule.setdefault((code, self.subject), self._outcome(code, Result.PASSED))
 
     def not_checked(self, reason: str, *codes: str, result: Result = Result.SKIPPED) -> None:
         """Record why these rules were not checked, except for those that have an outcome.
@@ -141,8 +153,11 @@ class SubjectResults(Generic[S]):
         SKIPPED: the service has no data to check them with. NOT_REACHED: a fault prevented the check.
         """
         for code in codes:
-            outcome = Outcome(RULES[code], self.subject, result, self.all.plain(reason))
+            outcome = self._outcome(code, result, self.all.plain(reason))
             self.all.by_rule.setdefault((code, self.subject), outcome)
+
+    def _outcome(self, code: str, result: Result, reason: str = "") -> Outcome:
+        return Outcome(self.all.kit.rules[code], self.subject, result, reason)
 
     @contextmanager
     def rule(self, code: str) -> Iterator[None]:

@@ -1,5 +1,6 @@
 """The rules for product services, by code. Codes never change."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -21,6 +22,16 @@ class Rule:
     must: str
     source: str
     advice: str
+
+
+@dataclass(frozen=True, slots=True)
+class Kit:
+    """What a command checks: its rules, and how reports name the whole that has no subject."""
+
+    command: str
+    title: str
+    whole: str
+    rules: Mapping[str, Rule]
 
 
 E, W, A = Severity.ERROR, Severity.WARNING, Severity.ADVICE
@@ -155,3 +166,4 @@ RULES = {
         Rule("dry-run", E, "A sync would succeed.", _SYNC, "Correct what the sync stops at, and run this again."),
     )
 }  # fmt: skip
+SERVICES = Kit("check-service", "Product service", "service", RULES)

@@ -1,4 +1,4 @@
-"""The command check-service."""
+"""The commands check-service and check-webhook."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,6 +9,11 @@ from product_gateway.cli.shared import App, load_settings, one_of
 from product_gateway.model.syncs import EntityType
 
 app = App()
+
+JUnit = Annotated[Path | None, typer.Option(dir_okay=False, metavar="FILE", help="Write JUnit XML to this file.")]
+Json = Annotated[
+    Path | None, typer.Option(dir_okay=False, metavar="FILE", help="Write the report as JSON to this file.")
+]
 
 
 @app.command("check-service")
@@ -38,12 +43,8 @@ def check_service(
     merchant: Annotated[
         str | None, typer.Option(metavar="MERCHANT", help="Compare with this merchant's catalog; unset: an empty one.")
     ] = None,
-    junit: Annotated[
-        Path | None, typer.Option(dir_okay=False, metavar="FILE", help="Write JUnit XML to this file.")
-    ] = None,
-    json: Annotated[
-        Path | None, typer.Option(dir_okay=False, metavar="FILE", help="Write the report as JSON to this file.")
-    ] = None,
+    junit: JUnit = None,
+    json: Json = None,
     allow_private_addresses: Annotated[
         bool, typer.Option("--allow-private-addresses", help="Allow services on this machine and http.")
     ] = False,
@@ -65,3 +66,31 @@ def check_service(
     token = administration.token_in(token_file)
     plan = runner.Plan(url, token, lists, max_pages, examples, seed, merchant)
     raise typer.Exit(runner.execute(plan, made, junit, json))
+
+
+@app.command("check-webhook")
+def check_webhook(
+    url: Annotated[str, typer.Argument(metavar="URL", help="URL of the receiver.")],
+    secret_file: Annotated[
+        Path,
+        typer.Option(exists=True, dir_okay=False, metavar="FILE", help="File with the secret of the webhook, whsec_…"),
+    ],
+    merchant: Annotated[str, typer.Option(metavar="MERCHANT", help="The merchant that messages name.")] = "acme",
+    timeout: Annotated[
+        float | None,
+        typer.Option(min=0.1, max=120, metavar="SECONDS", help="Time to answer; unset: WEBHOOK_TIMEOUT_SECONDS."),
+    ] = None,
+    junit: JUnit = None,
+    json: Json = None,
+    allow_private_addresses: Annotated[
+        bool, typer.Option("--allow-private-addresses", help="Allow receivers on this machine and http.")
+    ] = False,
+) -> None:
+    """Check a webhook receiver with valid and forged messages.
+
+    Exit status 1: an error was found.
+    """
+    from product_gateway.check_service import webhooks
+
+    made = load_settings(allow_private_addresses=allow_private_addresses or None, webhook_timeout_seconds=timeout)
+    raise typer.Exit(webhooks.execute(url, secret_file, merchant, made, junit, json))

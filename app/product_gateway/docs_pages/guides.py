@@ -7,7 +7,7 @@ from posixpath import dirname, join, normpath, relpath
 from product_gateway.openapi import documents
 
 HERE = Path(__file__).parent
-INDEX = "README.md"
+INDEX = "docs/README.md"
 SPECS = {f"openapi/{documents.GATEWAY}": "openapi.yaml", f"openapi/{documents.PRODUCT_SERVICE}": "product-service.yaml"}
 # Code, which stays as written, or a link: whether it is an image, its text and its target.
 _LINK = re.compile(r"(?ms:^```.*?^```$)|`[^`\n]*`|(!?)\[([^\]]*)\]\((?![a-z]+:|#)([^)\s]+)\)")
@@ -23,22 +23,23 @@ def _folder() -> Path:
 
 def _sources() -> dict[str, str]:
     folder = _folder()
-    return {path.relative_to(folder).as_posix(): path.read_text("utf-8") for path in sorted(folder.rglob("*.md"))}
+    names = {path: f"docs/{path.relative_to(folder).as_posix()}" for path in sorted(folder.rglob("*.md"))}
+    return {name: path.read_text("utf-8") for path, name in names.items()}
 
 
 def load() -> dict[str, str]:
     """Return the guides, by their paths below /docs/. Links lead to what the server has."""
     sources = _sources()
-    return {name: _linked(text, join("docs", name), sources) for name, text in sources.items()}
+    return {name.removeprefix("docs/"): _linked(text, name, sources) for name, text in sources.items()}
 
 
 def llms_txt() -> str:
     """Return the list: title, summary, and a link to each guide that the index names, with what it is about."""
     sources = _sources()
-    titles = {f"docs/{name}": text.partition("\n")[0].removeprefix("# ") for name, text in sources.items()}
+    titles = {name: text.partition("\n")[0].removeprefix("# ") for name, text in sources.items()}
     summary = " ".join(documents.load(documents.GATEWAY)["info"]["description"].partition("\n\n")[0].split())
     parts, heading = [f"# Product gateway\n\n> {summary}\n"], ""
-    for links, meaning, section in _ROW.findall(_linked(sources[INDEX], join("docs", INDEX), sources, seen_from="")):
+    for links, meaning, section in _ROW.findall(_linked(sources[INDEX], INDEX, sources, seen_from="")):
         heading = f"\n{section}\n\n" if section else heading
         for name, target in _NAMED.findall(links):
             parts.append(f"{heading}- [{titles.get(target, name)}]({target}): {meaning}\n")
@@ -56,7 +57,7 @@ def _linked(text: str, name: str, sources: dict[str, str], seen_from: str | None
             return link[0]
         path, hash_sign, anchor = target.partition("#")
         file = normpath(join(folder, path))
-        served = file if file.removeprefix("docs/") in sources else SPECS.get(file)
+        served = file if file in sources else SPECS.get(file)
         if image or served is None:
             return "" if image else str(label)
         return f"[{label}]({relpath(served, folder if seen_from is None else seen_from or '.')}{hash_sign}{anchor})"

@@ -207,11 +207,12 @@ class PageHandlers:
 
     @cached_property
     def _guides(self) -> dict[str, File]:
-        return {name: _as_text(text, name) for name, text in guides.load().items()}
+        packed = {name: gzip.compress(text.encode(), mtime=0) for name, text in guides.load().items()}
+        return {name: as_file(content, name, REVALIDATE, gzipped=True) for name, content in packed.items()}
 
     @cached_property
     def _llms_txt(self) -> File:
-        return _as_text(guides.llms_txt(), "llms.txt")
+        return as_file(guides.llms_txt().encode(), "llms.txt", REVALIDATE)
 
     @cached_property
     def _assets(self) -> dict[str, File]:
@@ -237,10 +238,6 @@ def _found(file: File | None) -> File:
     if file is None:
         raise PageNotFound
     return file
-
-
-def _as_text(text: str, name: str) -> File:
-    return as_file(gzip.compress(text.encode(), mtime=0), name, REVALIDATE, gzipped=True)
 
 
 def _spec_at(name: str, prefix: str) -> File:

@@ -94,7 +94,7 @@ def webhook(
         raise SettingsError("Give --webhook-secret-file or --new-webhook-secret, not both.")
     if off:
         return WebhookChange({}, off)
-    values = {} if url is None else {"url": _checked_webhook_url(settings, url)}
+    values = {} if url is None else {"url": checked_webhook_url(settings, url)}
     encrypt = Secrets(settings).encrypt
     if secret_file is not None:
         values["secret"] = encrypt(webhook_secret_in(secret_file))
@@ -301,14 +301,17 @@ def _described(delivery: Delivery) -> str:
     return text if delivery.status is DeliveryStatus.DELIVERED else f"{text}. {delivery.last_error or ''}".rstrip(". ")
 
 
-def _checked_webhook_url(settings: Settings, url: str) -> str:
-    """Accept a query, which many receivers need. It may hold a key, so it is never shown."""
+def checked_webhook_url(settings: Settings, url: str, permission: str = PERMISSION) -> str:
+    """Return the URL of a webhook. It may have a query, which may hold a key and is never shown. Raises SettingsError.
+
+    `permission` names the option or the setting that allows plain HTTP.
+    """
     if not is_http_address(url, " \\#@") or len(url) > 2000:
         raise SettingsError(
             f"{_shown(url)} is not the address of a webhook: https://, a host, and perhaps a path and a query, without "
             "a user or fragment."
         )
-    _refuse_plain_http(settings, url)
+    _refuse_plain_http(settings, url, permission)
     return url
 
 

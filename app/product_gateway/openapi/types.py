@@ -203,6 +203,15 @@ class HealthResponse(TypedDict):
     meta: Meta
 
 
+class ResourceMetadata(TypedDict):
+    resource: str
+    authorization_servers: NotRequired[list[str]]
+    bearer_methods_supported: list[Literal["header"]]
+    scopes_supported: list[str]
+    resource_name: str
+    resource_documentation: NotRequired[str]
+
+
 class Error(TypedDict):
     status: str
     title: str
@@ -237,18 +246,33 @@ class SyncEventData(Sync):
 class SyncEvent(TypedDict):
     type: str
     timestamp: str
+    specversion: Literal["1.0"]
+    id: str
+    source: str
+    subject: str
+    time: str
     data: SyncEventData
 
 
 class CatalogStaleEvent(TypedDict):
     type: Literal["catalog.stale"]
     timestamp: str
+    specversion: Literal["1.0"]
+    id: str
+    source: str
+    subject: str
+    time: str
     data: CatalogStaleEventData
 
 
 class TestEvent(TypedDict):
     type: Literal["webhook.test"]
     timestamp: str
+    specversion: Literal["1.0"]
+    id: str
+    source: str
+    subject: str
+    time: str
     data: TestEventData
 
 

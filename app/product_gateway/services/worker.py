@@ -98,7 +98,8 @@ def send_test_message(settings: Settings, database: Database, merchant: str) -> 
         async with webhook_client(settings) as outbound:
             metrics = Metrics()
             dispatcher = WebhookDispatcher(settings, database, outbound, metrics, Supervisor(metrics))
-            return await dispatcher.send(webhook, str(uuid4()), test_payload(merchant))
+            message_id = str(uuid4())
+            return await dispatcher.send(webhook, message_id, test_payload(message_id, merchant))
 
     result = asyncio.run(send())
     return result.status, result.error, without_query(webhook.url)

@@ -20,14 +20,14 @@ PLAIN_WIDTH = 100
 def show(results: CheckResults, url: str, seed: int | None, stream: TextIO | None = None) -> None:
     """Write the report, in colour only on a terminal without NO_COLOR (no-color.org)."""
     console = formatting.console(stream or sys.stdout, plain_width=PLAIN_WIDTH, soft_wrap=False)
-    console.print(Text(f"Product service {url}"), soft_wrap=True)
+    console.print(Text(f"{results.kit.title} {url}"), soft_wrap=True)
     for note in results.notes:
         console.print(Text(note))
     if seed is not None:
         console.print(Text(f"Seed of the generated requests: {seed}"))
     for severity in Severity:
         for outcomes in _alike(results, severity):
-            _finding(console, outcomes)
+            _finding(console, results, outcomes)
     _tables(console, results)
     _not_checked(console, results)
     _summary(console, results)
@@ -38,10 +38,6 @@ def status(results: CheckResults) -> int:
     return 1 if results.stopped or results.failures(Severity.ERROR) else 0
 
 
-def name(subject: Subject) -> str:
-    return "service" if subject is None else f"{subject.lower()}s"
-
-
 def _alike(results: CheckResults, severity: Severity) -> list[list[Outcome]]:
     """Return the failures, those with the same findings in both lists together."""
     groups: dict[tuple[str, ...], list[Outcome]] = {}
@@ -50,9 +46,9 @@ def _alike(results: CheckResults, severity: Severity) -> list[list[Outcome]]:
     return list(groups.values())
 
 
-def _finding(console: Console, outcomes: list[Outcome]) -> None:
+def _finding(console: Console, results: CheckResults, outcomes: list[Outcome]) -> None:
     outcome, rule = outcomes[0], outcomes[0].rule
-    subjects = ", ".join(name(each.subject) for each in outcomes)
+    subjects = ", ".join(results.name(each.subject) for each in outcomes)
     more = sum(each.count for each in outcomes) - len(outcomes) * len(outcome.findings)
     console.print()
     title = Text.assemble((f"{rule.severity.upper()} ", COLOURS[rule.severity]), (rule.code, "bold"))
@@ -78,7 +74,7 @@ def _tables(console: Console, results: CheckResults) -> None:
         for each in results.measurements:
             speed = f"{each.records / each.seconds:.0f}"
             row = (str(each.page_size), str(each.records), f"{each.seconds:.3f}", speed, f"{each.bytes / 1024:.0f}")
-            table.add_row(name(each.subject), *row)
+            table.add_row(results.name(each.subject), *row)
         _section(console, "Speed of the first page", table)
     if results.dry_runs:
         table = _table("created", "updated", "deleted", "unchanged", "rejected", "it would end")
@@ -86,16 +82,16 @@ def _tables(console: Console, results: CheckResults) -> None:
             counts = run.counts
             figures = (counts.created, counts.updated, counts.deleted, counts.unchanged, counts.rejected)
             end = f"FAILED ({run.code})" if run.code else "SUCCEEDED" if run.complete else "not read to its end"
-            table.add_row(name(run.subject), *map(str, figures), end)
+            table.add_row(results.name(run.subject), *map(str, figures), end)
         _section(console, f"A sync into {results.dry_runs[0].against} (nothing was written)", table)
         for run in results.dry_runs:
             if run.not_removed:
-                _indented(console, f"{name(run.subject)} not removed: {run.not_removed} that the list lacks. "
+                _indented(console, f"{results.name(run.subject)} not removed: {run.not_removed} that the list lacks. "
                           "It has records without a usable id, and each could be one of them.")  # fmt: skip
             for what in ("updated", "deleted", "rejected"):
                 if run.samples.get(what):
                     samples = ", ".join(map(repr, run.samples[what]))
-                    _indented(console, results.plain(f"{name(run.subject)} {what}, such as {samples}"))
+                    _indented(console, results.plain(f"{results.name(run.subject)} {what}, such as {samples}"))
 
 
 def _not_checked(console: Console, results: CheckResults) -> None:
@@ -109,7 +105,7 @@ def _not_checked(console: Console, results: CheckResults) -> None:
         console.print(Text("Not checked", style="bold"))
         for (subject, result, reason), codes in reasons.items():
             which = ", ".join(codes) if subject in checked else "all other checks"
-            _indented(console, f"{name(subject)}, {result}: {reason}: {which}")
+            _indented(console, f"{results.name(subject)}, {result}: {reason}: {which}")
 
 
 def _summary(console: Console, results: CheckResults) -> None:

@@ -7,7 +7,6 @@ from xml.etree import ElementTree as Xml  # only for writing
 
 import orjson
 
-from product_gateway.check_service.reports.console import name
 from product_gateway.check_service.results import CheckResults, Outcome, Result
 from product_gateway.check_service.rules import Severity
 from product_gateway.errors import SettingsError
@@ -20,12 +19,12 @@ def write_junit(results: CheckResults, path: Path) -> None:
 
     Only errors are failures. Warnings and advice are in the output of a passed case.
     """
-    top = Xml.Element("testsuites", {"name": "product-gateway check-service", **_totals(results.outcomes())})
+    top = Xml.Element("testsuites", {"name": f"product-gateway {results.kit.command}", **_totals(results.outcomes())})
     for subject, group in groupby(results.outcomes(), key=lambda each: each.subject):
         outcomes = list(group)
-        suite = Xml.SubElement(top, "testsuite", {"name": name(subject), "time": "0", **_totals(outcomes)})
+        suite = Xml.SubElement(top, "testsuite", {"name": results.name(subject), "time": "0", **_totals(outcomes)})
         for outcome in outcomes:
-            _case(suite, outcome)
+            _case(suite, outcome, f"{results.kit.command}.{results.name(subject)}")
     Xml.indent(top)
     _write(path, b'<?xml version="1.0" encoding="UTF-8"?>\n' + Xml.tostring(top, encoding="utf-8") + b"\n")
 
@@ -39,7 +38,7 @@ def write_json(results: CheckResults, path: Path) -> None:
             {
                 "code": each.rule.code,
                 "severity": each.rule.severity,
-                "subject": name(each.subject),
+                "subject": results.name(each.subject),
                 "result": each.result,
                 "reason": each.reason,
                 "findings": each.findings,
@@ -63,9 +62,8 @@ def _is_failure(outcome: Outcome) -> bool:
     return outcome.result is Result.FAILED and outcome.rule.severity is Severity.ERROR
 
 
-def _case(suite: Xml.Element, outcome: Outcome) -> None:
+def _case(suite: Xml.Element, outcome: Outcome, classname: str) -> None:
     rule = outcome.rule
-    classname = f"check-service.{name(outcome.subject)}"
     case = Xml.SubElement(suite, "testcase", name=f"{rule.code}: {rule.must}", classname=classname, time="0")
     if outcome.result in NOT_CHECKED:
         Xml.SubElement(case, "skipped", message=f"{outcome.result}: {outcome.reason}")
