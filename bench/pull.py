@@ -23,6 +23,7 @@ from product_gateway.model.syncs import EntityType
 
 RECORDS = int(os.environ.get("BENCH_RECORDS", "50000"))
 COLLECTIONS = RECORDS // page_service.PRODUCTS_IN_A_COLLECTION
+DELAY = 0.05  # seconds that a distant product service takes for a page
 FIRST, AGAIN, CHANGED, COLLECTED = "first sync", "nothing changed", "1 % changed", "collections, first sync"
 DLT, LIMIT = "dlt", "the limit"
 CPU, DATABASE_CPU = ", CPU", ", CPU of PostgreSQL"
@@ -44,6 +45,7 @@ def run() -> Section:
             charts[NAMES[dialect]] = {what: values for what, values in found.items() if CPU not in what}
             used[NAMES[dialect]] = {what: values for what, values in found.items() if CPU in what}
             rows += _rows(NAMES[dialect], found)
+    rows += _of_a_distant_service()
     return Section(
         "pull",
         "The pull",
@@ -58,6 +60,29 @@ def run() -> Section:
             f"A collection comes with {page_service.PRODUCTS_IN_A_COLLECTION} whole products."
         ],
     )
+
+
+def _of_a_distant_service() -> list[Row]:
+    """Time a first sync where each page takes 50 ms, with three limits on the page size."""
+    sizes = {
+        "PAGE_SIZE=250, which may grow to 500 (the defaults)": ("250", "500"),
+        "MAX_PAGE_SIZE=250": ("250", "250"),
+        "MAX_PAGE_SIZE=2000, if the service sends 2,000": ("250", "2000"),
+    }
+    found: Values = {name: [] for name in sizes}
+    with page_service.running(DELAY) as service:
+        for _ in range(ROUNDS):
+            for name, (start, most) in sizes.items():
+                with (
+                    tempfile.TemporaryDirectory() as folder,
+                    store("sqlite") as url,
+                    worker(url, Path(folder), page_size=start, max_page_size=most),
+                    open_database(url) as database,
+                ):
+                    register(database, "shop", f"{service}/{RECORDS}/0/shop")
+                    found[name].append(timed(database, "shop")[0])
+    what = f"SQLite: {RECORDS:,} products, {DELAY * 1000:.0f} ms a page"
+    return [Row(f"{what}, {name}", found[name], None, 5, at_most=True, unit="s") for name in sizes]
 
 
 def _rows(name: str, found: Values) -> list[Row]:

@@ -32,6 +32,7 @@ def worker(url: str, folder: Path, **settings: str) -> Iterator[int]:
         "allow_private_addresses": "true",
         "worker_poll_seconds": "0.05",
         "page_size": PAGE_SIZE,
+        "max_page_size": PAGE_SIZE,
         **settings,
     }
     environment = {f"PRODUCT_GATEWAY_{name.upper()}": value for name, value in made.items()}

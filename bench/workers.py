@@ -52,7 +52,7 @@ def seconds(count: int, service: str) -> float:
             register(database, name, f"{service}/{RECORDS}/0/{name}")
         for _ in range(count):
             folder = Path(running.enter_context(tempfile.TemporaryDirectory()))
-            running.enter_context(worker(url, folder, page_size="100", worker_poll_seconds="0.1"))
+            running.enter_context(worker(url, folder, page_size="100", max_page_size="100", worker_poll_seconds="0.1"))
         started = time.perf_counter()
         for name in names:
             database.call(enqueue, name, EntityType.PRODUCT)

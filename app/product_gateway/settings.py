@@ -163,7 +163,14 @@ class Settings(BaseSettings):
     lease_seconds: float = _field(
         30, "Seconds without a heartbeat before another worker takes over a sync", ge=1, le=3600
     )
-    page_size: int = _field(250, "Records requested from a product service per page", ge=1, le=500)
+    page_size: int = _field(250, "Records requested from a product service per page, at first", ge=1, le=500)
+    max_page_size: int = _field(
+        500,
+        "Most records requested per page, to which pages grow while they come quickly and completely. The contract "
+        "demands no more than 500 of a product service",
+        ge=1,
+        le=5000,
+    )
     connect_timeout_seconds: float = _field(
         5, "Seconds that a product service may take to accept a connection", gt=0, le=600
     )

@@ -41,7 +41,7 @@ def served(slow: str, quick: str, sqlite_template: Path, tmp_path_factory: pytes
     """Start a gateway with a worker; the merchant `slow` has one sync in progress and one queued."""
     folder = tmp_path_factory.mktemp("contract_syncs")
     shutil.copy(sqlite_template, folder / "gateway.db")
-    settings = {"page_size": "5", "syncs_per_merchant": "1", "worker_concurrency": "100"}
+    settings = {"page_size": "5", "max_page_size": "5", "syncs_per_merchant": "1", "worker_concurrency": "100"}
     with gateway(folder, f"sqlite:///{folder / 'gateway.db'}", "--with-worker", **settings) as served:
         served.add("shop", quick)
         served.add("slow", slow)

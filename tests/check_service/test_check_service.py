@@ -35,6 +35,7 @@ def short_timeouts(tmp_path_factory: pytest.TempPathFactory) -> Settings:
         data_dir=tmp_path_factory.mktemp("short_timeouts"),
         allow_private_addresses=True,
         page_size=PAGE_SIZE,
+        max_page_size=PAGE_SIZE,
         max_pages=20,
         connect_timeout_seconds=1,
         read_timeout_seconds=1,

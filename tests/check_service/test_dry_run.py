@@ -48,6 +48,7 @@ def made(database_url: str, tmp_path: Path) -> Settings:
         allow_private_addresses=True,
         worker_poll_seconds=0.01,
         page_size=15,
+        max_page_size=15,
         request_attempts=2,
         retry_wait_seconds=0.01,
     )

@@ -53,6 +53,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Settings:
         data_dir=tmp_path_factory.mktemp("planted"),
         allow_private_addresses=True,
         page_size=60,
+        max_page_size=60,
         read_timeout_seconds=3.5,
         request_attempts=2,
         retry_wait_seconds=0.01,

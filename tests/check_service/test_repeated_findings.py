@@ -31,7 +31,12 @@ async def text_instead_of_json(_: Crooked, asked: Asked, honest: Honest) -> Told
 def checked(service: Crooked, folder: Path, examples: int = 0) -> tuple[CheckResults, str]:
     """Return the results and the console report of a run over both lists, with ten pages of products."""
     made = settings.load(
-        data_dir=folder, allow_private_addresses=True, page_size=5, request_attempts=2, retry_wait_seconds=0.01
+        data_dir=folder,
+        allow_private_addresses=True,
+        page_size=5,
+        max_page_size=5,
+        request_attempts=2,
+        retry_wait_seconds=0.01,
     )
     with serve(service) as url:
         results = check(Plan(url, TOKEN, examples=examples), made)

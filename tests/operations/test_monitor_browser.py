@@ -59,7 +59,9 @@ def served(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> I
     shutil.copy(sqlite_template, folder / "gateway.db")
     paced = PacedService()
     refusing = create_sample_app(catalog_file.GeneratedCatalog(3), token="another-token")
-    deployment = Deployment(folder, f"sqlite:///{folder / 'gateway.db'}", validate_responses="true", page_size="10")
+    deployment = Deployment(
+        folder, f"sqlite:///{folder / 'gateway.db'}", validate_responses="true", page_size="10", max_page_size="10"
+    )
     with (
         serve(paced) as service,
         serve(refusing) as refuses,

@@ -25,7 +25,12 @@ COLLECTION = EntityType.COLLECTION
 def made(tmp_path: Path) -> Settings:
     """Pages of 5, one sync of a merchant at a time."""
     return settings.load(
-        data_dir=tmp_path, page_size=5, worker_poll_seconds=0.01, allow_private_addresses=True, syncs_per_merchant=1
+        data_dir=tmp_path,
+        page_size=5,
+        max_page_size=5,
+        worker_poll_seconds=0.01,
+        allow_private_addresses=True,
+        syncs_per_merchant=1,
     )
 
 

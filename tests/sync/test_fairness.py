@@ -41,7 +41,12 @@ async def test_ten_quick_syncs_finish_beside_one_that_does_not_end(
     slow, *quick = [Shop(f"shop{n}", random.Random(n), steady=2000 if n == 0 else 60) for n in range(11)]
     slow.mood, slow.delay = mood, 0.5
     made = settings.load(
-        data_dir=tmp_path, page_size=20, worker_poll_seconds=0.02, allow_private_addresses=True, worker_concurrency=2
+        data_dir=tmp_path,
+        page_size=20,
+        max_page_size=20,
+        worker_poll_seconds=0.02,
+        allow_private_addresses=True,
+        worker_concurrency=2,
     )
     with serve(MoodyService([slow, *quick])) as address:
         ids = {}

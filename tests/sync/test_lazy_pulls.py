@@ -45,7 +45,9 @@ class Watched(ProductService):
 @pytest.fixture
 def made(tmp_path: Path) -> Settings:
     """Pages of five."""
-    return settings.load(data_dir=tmp_path, page_size=5, worker_poll_seconds=0.01, allow_private_addresses=True)
+    return settings.load(
+        data_dir=tmp_path, page_size=5, max_page_size=5, worker_poll_seconds=0.01, allow_private_addresses=True
+    )
 
 
 Site = tuple[Database, FakeListService, str]

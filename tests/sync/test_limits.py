@@ -31,7 +31,12 @@ from tests.support.syncing import PRODUCT, finish, run, titles
 def made(tmp_path: Path) -> Settings:
     """Pages of 50."""
     return settings.load(
-        data_dir=tmp_path, page_size=50, worker_poll_seconds=0.01, allow_private_addresses=True, request_attempts=1
+        data_dir=tmp_path,
+        page_size=50,
+        max_page_size=50,
+        worker_poll_seconds=0.01,
+        allow_private_addresses=True,
+        request_attempts=1,
     )
 
 

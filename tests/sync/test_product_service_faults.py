@@ -54,6 +54,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Settings:
         worker_poll_seconds=0.01,
         allow_private_addresses=True,
         page_size=PAGE_SIZE,
+        max_page_size=PAGE_SIZE,
         max_pages=20,
         request_attempts=2,
         retry_wait_seconds=0.01,

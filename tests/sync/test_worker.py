@@ -57,6 +57,7 @@ def made(tmp_path: Path) -> Settings:
     return settings.load(
         data_dir=tmp_path,
         page_size=5,
+        max_page_size=5,
         worker_poll_seconds=0.02,
         allow_private_addresses=True,
         lease_seconds=1,

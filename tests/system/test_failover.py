@@ -64,7 +64,9 @@ def test_a_failover_loses_no_sync_and_needs_no_restart(tmp_path: Path) -> None:
         primary, standby = stack.enter_context(primary_and_standby())
         hosts = ",".join(f"{HOST}:{each.port}" for each in (primary, standby))
         url = f"postgresql://{USER}@{hosts}/postgres?target_session_attrs=read-write"
-        deployment = Deployment(tmp_path, url, lease_seconds="2", page_size="20", worker_concurrency="3")
+        deployment = Deployment(
+            tmp_path, url, lease_seconds="2", page_size="20", max_page_size="20", worker_concurrency="3"
+        )
         service = stack.enter_context(deployment.sample_service("--records", str(RECORDS), "--delay", "0.1"))
         with open_database(url) as database:
             database.call(migrate.upgrade)

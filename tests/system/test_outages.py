@@ -190,7 +190,7 @@ def test_messages_name_the_hosts_and_no_password() -> None:
 
 def test_a_worker_survives_a_database_restart(url: str, tmp_path: Path) -> None:
     """It continues the sync long before the lease expires, without a takeover or a restart."""
-    deployment = Deployment(tmp_path, url, lease_seconds="60", page_size="10")
+    deployment = Deployment(tmp_path, url, lease_seconds="60", page_size="10", max_page_size="10")
     name, others = make_url(url).database, make_url(url).set(database="postgres").render_as_string(hide_password=False)
     with (
         deployment.sample_service("--records", "100", "--delay", "0.1") as service,

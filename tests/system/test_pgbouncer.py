@@ -77,7 +77,7 @@ def listens(port: int) -> bool:
 
 async def test_everything_works_behind_pgbouncer(pgbouncer: str, tmp_path: Path) -> None:
     """Four processes share two sessions, so each transaction may get another session."""
-    deployment = Deployment(tmp_path, pgbouncer, page_size="25")
+    deployment = Deployment(tmp_path, pgbouncer, page_size="25", max_page_size="25")
     deployment.run("migrate")
     with ExitStack() as stack:
         service = stack.enter_context(deployment.sample_service("--records", str(RECORDS)))

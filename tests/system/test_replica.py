@@ -43,7 +43,13 @@ STEPS = int(os.environ.get("REPLICA_STEPS") or 200)
 STEPS_PER_KILL = 50 if STEPS <= 1000 else 100
 RECORDS = 40
 PATIENCE = 60
-SETTINGS = {"lease_seconds": "1", "page_size": "10", "max_lost_workers": "100", "log_level": "WARNING"}
+SETTINGS = {
+    "lease_seconds": "1",
+    "page_size": "10",
+    "max_page_size": "10",
+    "max_lost_workers": "100",
+    "log_level": "WARNING",
+}
 ENDS = {
     "succeeds": 50,
     "fails": 12,

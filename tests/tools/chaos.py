@@ -43,6 +43,7 @@ SERVERS, SHOPS, STEADY = 2, 4, 150
 SETTINGS = {
     "lease_seconds": str(LEASE),
     "page_size": "20",
+    "max_page_size": "20",
     "worker_poll_seconds": "0.1",
     "max_lost_workers": "6",
     "catalog_history_days": str(20 / 86400),  # each worker prunes once it has started

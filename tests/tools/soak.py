@@ -36,7 +36,7 @@ from tests.tools.chaos import at_work, compare, customer, ended
 from tests.tools.chaos_clients import Customer
 
 SHOPS, STEADY = 4, 150
-SETTINGS = {"page_size": "20", "worker_poll_seconds": "0.1", "access_log": "false"}
+SETTINGS = {"page_size": "20", "max_page_size": "20", "worker_poll_seconds": "0.1", "access_log": "false"}
 LOOKS = 60
 WARM_UP = 0.25  # share of the run after which caches are full and all connections are open
 MEBIBYTE = 1024 * 1024

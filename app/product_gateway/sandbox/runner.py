@@ -108,6 +108,7 @@ def _settings(folder: Path) -> Settings:
         secret_key_file=None,
         allow_private_addresses=True,
         page_size=PAGE_SIZE,
+        max_page_size=PAGE_SIZE,
         worker_poll_seconds=0.05,
         worker_concurrency=32,
         retry_wait_seconds=0.05,

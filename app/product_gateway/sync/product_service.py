@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import itertools
 import math
+import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Self
@@ -24,6 +25,7 @@ from product_gateway.http_client.status_advice import status_advice
 from product_gateway.model.catalog import AnyPage, Page
 from product_gateway.model.syncs import EntityType
 from product_gateway.sync import records
+from product_gateway.sync.page_size import PageSize
 from product_gateway.telemetry import logs, tracing
 
 
@@ -71,13 +73,15 @@ class FoundById(NamedTuple):
 class ProductService:
     """A merchant's product service. `retried` is called at each retry with the status before it. Waits in seconds.
 
+    A `page_size` that is an integer does not grow.
+
     With `skip_unchanged`, the next pages are decoded lazily: set it when most of their records are likely unchanged.
     """
 
     outbound: HttpClient
     url: str
     token: str | None = field(repr=False)
-    page_size: int
+    page_size: int | PageSize
     max_pages: int = 100_000
     max_record_bytes: int = MEBIBYTE
     attempts: int = 6
@@ -89,6 +93,9 @@ class ProductService:
     def __post_init__(self) -> None:
         logs.add_secret(self.token or "")
         self.url = self.url.rstrip("/")
+        size = self.page_size
+        self._size = PageSize(size, size) if isinstance(size, int) else size
+        self._seconds = 0.0  # of the last request
         self._backoff = Backoff(self.attempts, self.wait_initial, max(self.wait_initial, self.wait_max))
 
     async def pages(
@@ -159,15 +166,23 @@ class ProductService:
         failures: list[_PageTooLarge] = []
         while True:
             try:
-                params = {"page_size": str(self.page_size)} | ({} if cursor is None else {"cursor": cursor})
+                params = {"page_size": str(self._size.size)} | ({} if cursor is None else {"cursor": cursor})
                 response = await self._fetch_with_retries(schema.path, params, where)
             except _PageTooLarge as failed:
                 failures.append(failed.with_traceback(None))
-                self.page_size = _smaller(self.page_size, failures)
+                self._size.refused(_smaller(self._size.size, failures))
+            except PullInterrupted as failed:
+                smaller = self._size.before_growth
+                if smaller is None or failed.code == "PRODUCT_SERVICE_RATE_LIMITED":
+                    raise
+                self._size.refused(smaller)
             else:
                 read = schema.lazy_page if self.skip_unchanged else schema.page
                 media_type = response.header("Content-Type")
-                return read(response.content, where, self.max_record_bytes, media_type)
+                page = read(response.content, where, self.max_record_bytes, media_type)
+                if page.next_cursor is not None:
+                    self._size.received(page.size, len(response.content), self._seconds)
+                return page
 
     async def _fetch_with_retries(self, path: str, params: dict[str, str], where: str) -> Response:
         waited, attempt = 0.0, 0
@@ -184,14 +199,16 @@ class ProductService:
             self.retried(status)
 
     async def _ask(self, path: str, params: dict[str, str], where: str, attempt: int, waited: float) -> Response:
+        began = time.monotonic()
         try:
             response = await self.outbound.get(self.url + path, params=params, bearer=self.token)
         except OutboundError as error:
             failure, code, advice = _FAILURES[type(error)]
             detail = f"{where} could not be read: {error.detail} {advice}"
-            if isinstance(error, AnswerTooLarge) and self.page_size > 1:
+            if isinstance(error, AnswerTooLarge) and self._size.size > 1:
                 raise _PageTooLarge(code, detail, error.size and error.size / error.limit) from None
             raise failure(code, detail) from error
+        self._seconds = time.monotonic() - began
         tracing.set_attributes({"http.response.status_code": response.status})
         if response.status != 200:
             raise self._error_for_status(response, self.url + path, where, attempt, waited)
@@ -227,7 +244,7 @@ class ProductService:
                 f"{failed}: {answered}, even when asked for a single record (page_size=1). "
                 "Look into its log for what it refuses."
             )
-            if self.page_size > 1:
+            if self._size.size > 1:
                 return _PageTooLarge("PRODUCT_SERVICE_ERROR", detail, refused=True)
             return PullFailed("PRODUCT_SERVICE_ERROR", detail)
         code = "PRODUCT_SERVICE_UNAUTHORIZED" if response.status in (401, 403) else "PRODUCT_SERVICE_ERROR"

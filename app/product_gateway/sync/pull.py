@@ -21,6 +21,7 @@ from product_gateway.model.merchants import Merchant, Platform
 from product_gateway.model.syncs import MIN_SAMPLE, CatalogSize, Claim, EntityType
 from product_gateway.settings import Settings
 from product_gateway.sync import records
+from product_gateway.sync.page_size import PageSizes
 from product_gateway.sync.product_service import PAGES_WITHOUT_NEW_RECORDS, Prefetcher, ProductService
 from product_gateway.telemetry.metrics import Metrics
 
@@ -50,6 +51,7 @@ class Pull:
         self._outbound = outbound
         self._metrics = metrics
         self._secrets = Secrets(settings)
+        self._page_sizes = PageSizes(settings.page_size, settings.max_page_size)
         self._retries: defaultdict[UUID, list[str]] = defaultdict(list)  # by sync, since they were last recorded
 
     def pop_retries(self, claim: Claim) -> list[str]:
@@ -192,7 +194,7 @@ class Pull:
             raise PullFailed("TOKEN_UNREADABLE", error.detail) from None
         made, url = self._settings, merchant.product_service_url or ""  # a table constraint: BYOP has a URL
         return ProductService(
-            *(self._outbound, url, token, made.page_size),
+            *(self._outbound, url, token, self._page_sizes.begin(claim.merchant, claim.entity_type)),
             max_pages=made.max_pages,
             max_record_bytes=made.max_record_bytes,
             attempts=made.request_attempts,
