@@ -99,7 +99,7 @@ specs: $(INSTALLED) $(LINT)/node_modules/.installed
 generate: $(INSTALLED) ## write the types of the API's bodies from the spec
 	$(BIN)/datamodel-codegen --output $(TYPES)
 
-clients: .venv/clients/installed tests/clients/node_modules/.installed ## generate clients in seven languages, and run them against a sandbox
+clients: .venv/clients/installed tests/clients/node_modules/.installed ## generate clients in seven languages, run them against a sandbox, and score their tolerance
 	@$(BIN)/python -m tests.tools.generated_clients
 
 fuzz: $(INSTALLED) ## run Schemathesis against the server for longer than the tests do

@@ -35,6 +35,7 @@ SLOWEST = (
 # Run by `make proofs`, or by their names: they start shells and other tools for minutes. Tests in a browser are, too.
 PROOFS = (
     "test_actions.py",
+    "test_client_faults.py",
     "test_code_samples.py",
     "test_compose.py",
     "test_console_pages.py",

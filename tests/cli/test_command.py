@@ -39,7 +39,7 @@ COMMANDS = [
     "merchant",
 ]
 COMMANDS += ["sync", "status", "cancel", "history", "show", "problems", "products", "collections", "login", "logout"]
-COMMANDS += ["sandbox", "webhook", "webhook test", "merchant reencrypt"]
+COMMANDS += ["sandbox", "tolerance", "webhook", "webhook test", "merchant reencrypt"]
 COMMANDS += [f"merchant {each}" for each in ("add", "list", "show", "update", "remove", "allow-mass-deletion")]
 TOKEN = "the-plain-token-of-the-merchant"
 URL = "https://shop.example/api"

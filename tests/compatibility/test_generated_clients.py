@@ -11,7 +11,8 @@ from product_gateway.openapi import documents
 from tests.tools.client_roster import CLIENTS, TOOLS, TOP, TOURS, Client
 
 PAGE = (TOP / "docs" / "clients.md").read_text()
-ROWS = [[cell.strip() for cell in line.strip("|").split("|")] for line in PAGE.splitlines() if line.startswith("| `")]
+CELLS = [[cell.strip() for cell in line.strip("|").split("|")] for line in PAGE.splitlines() if line.startswith("| `")]
+ROWS = [row for row in CELLS if len(row) == 4]  # the table of scores has three columns
 each_client = pytest.mark.parametrize("client", CLIENTS, ids=lambda client: client.name)
 
 

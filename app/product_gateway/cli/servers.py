@@ -111,16 +111,19 @@ def sample_service(
     processes.serve_alone(create_sample_app(data, token=expected, delay=delay), listening, say)
 
 
+SyncSeconds = Annotated[float, typer.Option(min=0, max=60, metavar="SECONDS", help="Duration of an ordinary sync.")]
+SlowSeconds = Annotated[float, typer.Option(min=0, max=600, metavar="SECONDS", help="Duration of a sync=slow.")]
+WebhookUrl = Annotated[
+    str | None, typer.Option("--webhook", metavar="URL", help="Webhook of the first merchant; unset: none.")
+]
+
+
 @app.command()
 def sandbox(
     port: Port = 0,
     host: Host = "127.0.0.1",
-    sync_seconds: Annotated[
-        float, typer.Option(min=0, max=60, metavar="SECONDS", help="Duration of an ordinary sync.")
-    ] = 1.0,
-    slow_seconds: Annotated[
-        float, typer.Option(min=0, max=600, metavar="SECONDS", help="Duration of a sync=slow.")
-    ] = 5.0,
+    sync_seconds: SyncSeconds = 1.0,
+    slow_seconds: SlowSeconds = 5.0,
     latency: Annotated[
         float, typer.Option(min=0, max=60, metavar="SECONDS", help="Wait before each response of the API.")
     ] = 0.0,
@@ -128,6 +131,11 @@ def sandbox(
         float,
         typer.Option(min=0, max=100, metavar="PERCENT", help="Share of requests that get 500 or 503."),
     ] = 0.0,
+    tolerance: Annotated[
+        str | None,
+        typer.Option(metavar="SEED|MUTATION", help="Change responses in ways that the spec allows; unset: do not."),
+    ] = None,
+    webhook: WebhookUrl = None,
     until_eof: Annotated[
         bool, typer.Option("--until-eof", help="Stop when standard input closes, as when the parent ends.")
     ] = False,
@@ -139,4 +147,51 @@ def sandbox(
     """
     from product_gateway.sandbox import runner
 
-    runner.run(typer.echo, host, port, sync_seconds, slow_seconds, latency, fault_percent, until_eof, verbose)
+    changes = None
+    if tolerance is not None:
+        from product_gateway.sandbox.tolerance import Tolerance
+
+        changes = Tolerance.of(tolerance)
+    options = runner.Options(
+        host, port, sync_seconds, slow_seconds, latency, fault_percent, changes, webhook, access_log=verbose
+    )
+    runner.run(typer.echo, options, until_eof=until_eof)
+
+
+@app.command(context_settings={"allow_interspersed_args": False})
+def tolerance(
+    command: Annotated[
+        list[str] | None, typer.Argument(metavar="COMMAND...", help="The command that tests the client.")
+    ] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(metavar="MUTATION", help="Only this mutation; may be repeated; unset: all.")
+    ] = None,
+    timeout: Annotated[
+        float, typer.Option(min=1, metavar="SECONDS", help="Longest run of the command; a longer one has failed.")
+    ] = 120.0,
+    sync_seconds: SyncSeconds = 1.5,
+    slow_seconds: SlowSeconds = 2.0,
+    webhook: WebhookUrl = None,
+    list_: Annotated[bool, typer.Option("--list", help="List the mutations instead.")] = False,
+) -> None:
+    """Run a client's tests against each mutation of the sandbox, and report which ones it survives.
+
+    COMMAND gets the sandbox's address and tokens in environment variables. Exit status 1: it is broken by a mutation.
+    """
+    from product_gateway.sandbox import runner, tolerance_report
+    from product_gateway.telemetry import logs
+
+    mutations = tolerance_report.chosen(only or [])
+    if list_:
+        for each in mutations:
+            typer.echo(f"{each.name}: {each.description}")
+        return
+    if not command:
+        raise typer.BadParameter("give the command that tests the client, after --")
+    logs.configure("ERROR")
+    options = runner.Options(sync_seconds=sync_seconds, slow_seconds=slow_seconds, webhook=webhook)
+    attempt = tolerance_report.run_command(command, timeout)
+    report = tolerance_report.survey(attempt, mutations, options, functools.partial(typer.echo, err=True))
+    typer.echo(report)
+    if report.broken:
+        raise typer.Exit(1)

@@ -7,6 +7,7 @@ from product_gateway.http.responses import Response
 from product_gateway.openapi import documents
 from product_gateway.openapi.router import PathTrie
 
+JSON = "application/json"
 ADDED_HEADERS = ("X-Request-Id", "X-Content-Type-Options", "Cache-Control")  # the middleware adds them
 OMITTED_HEADERS = ("Content-Encoding", "Preference-Applied")  # examples are uncompressed, and no preference applied
 
@@ -29,6 +30,11 @@ class Operation:
             body = _example(content)
             return Response(body.encode() if isinstance(body, str) else body, status, headers, media_type)
         return Response(b"", status, headers)
+
+    def schema(self, document: documents.Document, status: int) -> documents.Document:
+        """Return the schema of a documented status's JSON body."""
+        schema: documents.Document = documents.resolve(document, self.responses[status])["content"][JSON]["schema"]
+        return schema
 
 
 def _example(holder: documents.Document) -> Any:

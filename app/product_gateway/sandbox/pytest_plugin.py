@@ -36,6 +36,7 @@ class Sandbox:
         self.merchants: list[dict[str, str]] = said["merchants"]
         self.product_service_url: str = said["productServiceUrl"]
         self.product_service_token: str = said["productServiceToken"]
+        self.webhook_secret: str | None = said.get("webhookSecret")
 
     def request(
         self, method: str, path: str, *, who: str = "byop", prefer: str | None = None, seconds: float = 30
@@ -89,15 +90,35 @@ def product_gateway_sandbox_options() -> list[str]:
     return []
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option --product-gateway-tolerance."""
+    parser.getgroup("product-gateway").addoption(
+        "--product-gateway-tolerance",
+        metavar="SEED|MUTATION",
+        help="let the sandbox change its responses in ways that the spec allows",
+    )
+
+
 @pytest.fixture(scope="session")
-def product_gateway_sandbox(product_gateway_sandbox_options: list[str]) -> Iterator[Sandbox]:
-    """Start one sandbox for all tests of the run, on a free port. It ends with the run, even after a crash."""
+def product_gateway_sandbox(
+    product_gateway_sandbox_options: list[str], pytestconfig: pytest.Config
+) -> Iterator[Sandbox]:
+    """Start one sandbox for all tests of the run, on a free port. It ends with the run, even after a crash.
+
+    Below `product-gateway tolerance`, return the sandbox of that command instead.
+    """
     import json
+    import os
     import subprocess
     import sys
     import tempfile
 
+    if running := os.environ.get("SANDBOX_JSON"):
+        yield Sandbox(json.loads(running))
+        return
     command = [sys.executable, "-m", "product_gateway", "sandbox", "--port", "0", "--until-eof"]
+    if tolerance := pytestconfig.getoption("--product-gateway-tolerance"):
+        command += ["--tolerance", tolerance]
     with tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen(  # noqa: S603 - a fixed command
             [*command, *product_gateway_sandbox_options],

@@ -1,18 +1,21 @@
 """The sandbox's process: gateway, worker and product service, with all data in a temporary folder."""
 
 import contextlib
+import dataclasses
 import functools
 import os
 import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
+from starlette.types import ASGIApp
 
 from product_gateway import demo, gc_tuning, settings
 from product_gateway.api.app import create_app
@@ -30,72 +33,101 @@ from product_gateway.supervisor import Supervisor
 from product_gateway.telemetry import logs
 from product_gateway.telemetry.metrics import Metrics
 
+if TYPE_CHECKING:
+    from product_gateway.sandbox.tolerance import Tolerance
+
 MERCHANT, OTHER_MERCHANT, BENTO_MERCHANT = "sandbox-shop", "other-shop", "bento-shop"
 MERCHANTS = {MERCHANT: Platform.BYOP, OTHER_MERCHANT: Platform.BYOP, BENTO_MERCHANT: Platform.BENTO}
 TOKEN_LIFETIME = timedelta(days=1)
 READ_SCOPES = ["sync:read", "catalog:read"]
 PAGE_SIZE = 6  # several pages per sync, so that clients see progress
+RELAY = "/webhook-relay"
 STOPS = (signal.SIGTERM, signal.SIGINT)
 
 
-def run(
-    announce: Callable[[str], None],
-    host: str,
-    port: int,
-    sync_seconds: float,
-    slow_seconds: float,
-    latency: float,
-    fault_percent: float,
-    until_eof: bool,
-    verbose: bool,
-) -> None:
+@dataclass(frozen=True)
+class Options:
+    """How a sandbox is to run. `webhook` is the URL of the first merchant's webhook."""
+
+    host: str = "127.0.0.1"
+    port: int = 0
+    sync_seconds: float = 1.0
+    slow_seconds: float = 5.0
+    latency: float = 0.0
+    fault_percent: float = 0.0
+    tolerance: "Tolerance | None" = None
+    webhook: str | None = None
+    access_log: bool = False
+
+
+def run(announce: Callable[[str], None], options: Options, *, until_eof: bool) -> None:
     """Run until SIGTERM, SIGINT or, with `until_eof`, the end of standard input. Raises SettingsError.
 
     Announces one line of JSON when the gateway accepts requests.
     """
     # Block the signals in all threads to come: only sigwait below receives them.
     signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
-    logs.configure("INFO" if verbose else "ERROR")
+    logs.configure("INFO" if options.access_log else "ERROR")
+    with running(lambda description: announce(orjson.dumps(description).decode()), options):
+        gc_tuning.freeze_startup_objects()
+        if until_eof:
+            threading.Thread(target=_end_with_stdin, name="stdin", daemon=True).start()
+        signal.sigwait(STOPS)
+
+
+@contextlib.contextmanager
+def running(announce: Callable[[dict[str, Any]], None], options: Options) -> Iterator[None]:
+    """Run gateway, worker and product service in threads. Raises SettingsError.
+
+    Announces the description when the gateway accepts requests.
+    """
     scenarios, metrics, wakeups = Scenarios(), Metrics(), Wakeups()
     supervisor = Supervisor(metrics)
     with contextlib.ExitStack() as stack:
         made = _settings(Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="product-gateway-sandbox-"))))
-        gateway, service = sockets.bind(host, port), sockets.bind("127.0.0.1", 0)
+        gateway, service = sockets.bind(options.host, options.port), sockets.bind("127.0.0.1", 0)
         database = stack.enter_context(open_database(made.database))
-        _fill(made, database, sockets.url_of(service))
+        service_url = sockets.url_of(service)
+        _fill(made, database, service_url)
+        secret = _register_webhook(made, database, options, service_url + RELAY)
         database_control = DatabaseControl(database)
-        app = SandboxMiddleware(
+        app: ASGIApp = SandboxMiddleware(
             create_app(made, metrics, supervisor, wakeups=wakeups),
             scenarios,
             database_control,
             merchant_claim=made.jwt_merchant_claim,
-            latency=latency,
-            fault_percent=fault_percent,
-            access_log=verbose,
+            latency=options.latency,
+            fault_percent=options.fault_percent,
+            access_log=options.access_log,
         )
+        if options.tolerance:
+            from product_gateway.sandbox.tolerance import ToleranceMiddleware
+
+            app = ToleranceMiddleware(app, options.tolerance)
         proxies, base_path = made.trusted_proxies, made.public_base_path
         stack.enter_context(http_server.HTTPServer(app, gateway, trusted_proxies=proxies, base_path=base_path))
-        announce(orjson.dumps(_description(made, sockets.url_of(gateway), sockets.url_of(service))).decode())
+        announce(_description(made, sockets.url_of(gateway), service_url, secret))
         # The gateway accepts requests from here on. Import what runs syncs only now, for a faster start.
         from product_gateway.sample import catalog_file
         from product_gateway.sandbox.product_service import ScenarioService
         from product_gateway.services import worker
 
-        product_service = ScenarioService(
+        product_service: ASGIApp = ScenarioService(
             catalog_file.read(catalog_file.SAMPLE),
             scenarios,
             database_control.expire_lease,
             token=demo.SAMPLE_SERVICE_TOKEN,
             page_size=made.page_size,
-            seconds=sync_seconds,
-            slow_seconds=slow_seconds,
+            seconds=options.sync_seconds,
+            slow_seconds=options.slow_seconds,
         )
+        if options.tolerance and options.webhook and secret:
+            from product_gateway.sandbox.webhook_relay import WebhookRelay
+
+            product_service = WebhookRelay(product_service, RELAY, options.webhook, secret, options.tolerance)
         stack.enter_context(http_server.HTTPServer(product_service, service))
         stack.enter_context(worker.WorkerService(made, metrics, supervisor, wakeups))
-        gc_tuning.freeze_startup_objects()
-        if until_eof:
-            threading.Thread(target=_end_with_stdin, name="stdin", daemon=True).start()
-        signal.sigwait(STOPS)
+        yield
 
 
 def _settings(folder: Path) -> Settings:
@@ -112,6 +144,7 @@ def _settings(folder: Path) -> Settings:
         worker_poll_seconds=0.05,
         worker_concurrency=32,
         retry_wait_seconds=0.05,
+        webhook_retry_seconds=0.5,
     )
 
 
@@ -122,7 +155,19 @@ def _fill(made: Settings, database: Database, service: str) -> None:
     database.call(merchants.add, BENTO_MERCHANT, Platform.BENTO)
 
 
-def _description(made: Settings, gateway: str, service: str) -> dict[str, Any]:
+def _register_webhook(made: Settings, database: Database, options: Options, relay: str) -> str | None:
+    """Register the webhook of the first merchant, or the relay in front of it, and return its secret."""
+    from product_gateway.merchants import administration
+
+    change = administration.webhook(made, options.webhook, None)
+    if change is None:
+        return None
+    if options.tolerance:
+        change = dataclasses.replace(change, values={"url": relay})
+    return administration.set_webhook(database, MERCHANT, change)
+
+
+def _description(made: Settings, gateway: str, service: str, webhook_secret: str | None) -> dict[str, Any]:
     issue, all_scopes = functools.partial(keys.issue_token, made), list(keys.SCOPES)
     return {
         "baseUrl": gateway,
@@ -137,6 +182,7 @@ def _description(made: Settings, gateway: str, service: str) -> dict[str, Any]:
         "merchants": [{"name": name, "platform": platform} for name, platform in MERCHANTS.items()],
         "productServiceUrl": f"{service}/{MERCHANT}",
         "productServiceToken": demo.SAMPLE_SERVICE_TOKEN,
+        **({"webhookSecret": webhook_secret} if webhook_secret else {}),
         "pid": os.getpid(),
     }
 

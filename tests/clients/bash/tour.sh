@@ -9,39 +9,49 @@ ask() { # TOKEN OPERATION PARAMETER…
   bash client/product-gateway-client -s -D headers.txt --host "$GATEWAY" "$@" "Authorization:Bearer $token"
 }
 http_status() { sed -n '1s/^HTTP[^ ]* \([0-9]*\).*/\1/p' headers.txt; }
-retry_after() { tr -d '\r' < headers.txt | sed -n 's/^retry-after: //Ip'; }
+header() { tr -d '\r' < headers.txt | sed -n "s/^$1: //Ip"; }
 
 sync=$(ask "$TOKEN" enqueueSync entityType=PRODUCT)
 echo "$(http_status): $(jq -r .data.status <<< "$sync")"
 
 error=$(ask "$TOKEN" enqueueSync entityType=PRODUCT)
-jq -r --arg wait "$(retry_after)" \
+jq -r --arg wait "$(header retry-after)" \
   '.error[] | "\(.status): \(.title), retry after \($wait) s: \(.detail)"' <<< "$error"
 
 id=$(jq -r .data.id <<< "$sync")
-sync=$(ask "$TOKEN" getSync syncId="$id")
-while seconds=$(retry_after); [ "$seconds" ]; do
-  sleep "$seconds"
-  sync=$(ask "$TOKEN" getSync syncId="$id")
+sync=$(ask "$TOKEN" getSync syncId="$id" Prefer:wait=20)
+while seconds=$(header retry-after); [ "$seconds" ]; do
+  [ "$(header preference-applied)" ] || sleep "$seconds" # the gateway has not waited
+  sync=$(ask "$TOKEN" getSync syncId="$id" Prefer:wait=20)
 done
 echo "ended: $(jq -r .data.status <<< "$sync")"
 
 status=$(ask "$TOKEN" getSyncStatus entityType=PRODUCT)
 echo "$(http_status): $(jq -r .data.numRecords <<< "$status") records"
 
-first=$(ask "$TOKEN" listProducts page_size=20)
-second=$(ask "$TOKEN" listProducts page_size=20 cursor="$(jq -r .meta.nextCursor <<< "$first")")
-jq -rn --argjson first "$first" --argjson second "$second" \
-  '"pages: \($first.data | length) + \($second.data | length) products, the last is \($second.data[-1].id)"'
+failed=$(ask "$TOKEN" listSyncs entityType=COLLECTION status=FAILED)
+jq -r '.data[0].failure | "failed: \(.code): \(.detail)"' <<< "$failed"
+
+partial=$(ask "$TOKEN" listSyncs entityType=COLLECTION status=SUCCEEDED)
+problems=$(ask "$TOKEN" listSyncProblems syncId="$(jq -r '.data[0].id' <<< "$partial")")
+jq -r '.data[0] | "problems: \(.count) \(.code): \(.samples[0].message)"' <<< "$problems"
+
+page=$(ask "$TOKEN" listProducts page_size=20)
+jq -c '.data[]' <<< "$page" > products.txt
+while cursor=$(jq -r '.meta.nextCursor // empty' <<< "$page"); [ "$cursor" ]; do
+  page=$(ask "$TOKEN" listProducts page_size=20 cursor="$cursor")
+  jq -c '.data[]' <<< "$page" >> products.txt
+done
+jq -rs '"pages: \(length) products, the last is \(.[-1].id)"' products.txt
 
 feed=$(ask "$TOKEN" listChanges entityType=PRODUCT page_size=20)
-sizes=$(jq '.data | length' <<< "$feed")
+jq -c '.data[]' <<< "$feed" > changes.txt
 while [ "$(jq .meta.hasMore <<< "$feed")" = true ]; do
   feed=$(ask "$TOKEN" listChanges entityType=PRODUCT page_size=20 cursor="$(jq -r .meta.nextCursor <<< "$feed")")
-  sizes="$sizes + $(jq '.data | length' <<< "$feed")"
+  jq -c '.data[]' <<< "$feed" >> changes.txt
 done
-jq -r --arg sizes "$sizes" '.meta.generation as $generation | .data[-1] |
-  "changes: \($sizes) up to generation \($generation), the last is \(.change) \(.product.title)"' <<< "$feed"
+jq -rs --argjson generation "$(jq .meta.generation <<< "$feed")" '.[-1] as $last |
+  "changes: \(length) up to generation \($generation), the last is \($last.change) \($last.product.title)"' changes.txt
 
 for token in "$EXPIRED_TOKEN" "$OTHER_PLATFORM_TOKEN"; do
   ask "$token" enqueueSync entityType=PRODUCT | jq -r '.error[] | "\(.status): \(.title): \(.detail)"'

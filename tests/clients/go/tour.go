@@ -35,6 +35,13 @@ func must(err error) {
 	}
 }
 
+// newest is the newest sync of collections with this status.
+func newest(ctx context.Context, client *gateway.APIClient, status gateway.SyncStatus) gateway.Sync {
+	page, _, err := client.SyncAPI.ListSyncs(ctx).EntityType(gateway.COLLECTION).Status(status).Execute()
+	must(err)
+	return page.GetData()[0]
+}
+
 func main() {
 	configuration := gateway.NewConfiguration()
 	configuration.Servers = gateway.ServerConfigurations{{URL: os.Getenv("GATEWAY")}}
@@ -52,39 +59,57 @@ func main() {
 		refused.GetStatus(), refused.GetTitle(), response.Header.Get("Retry-After"), refused.GetDetail())
 
 	for sync.GetStatus() == gateway.QUEUED || sync.GetStatus() == gateway.IN_PROGRESS {
-		answer, response, err := client.SyncAPI.GetSync(ctx, sync.GetId()).Execute()
+		answer, response, err := client.SyncAPI.GetSync(ctx, sync.GetId()).Prefer("wait=20").Execute()
 		must(err)
 		sync = answer.GetData()
-		seconds, _ := strconv.Atoi(response.Header.Get("Retry-After")) // none where the sync has ended
-		time.Sleep(time.Duration(seconds) * time.Second)
+		if response.Header.Get("Preference-Applied") == "" { // the gateway has not waited
+			seconds, _ := strconv.Atoi(response.Header.Get("Retry-After")) // none where the sync has ended
+			time.Sleep(time.Duration(seconds) * time.Second)
+		}
 	}
 	fmt.Printf("ended: %s\n", sync.GetStatus())
 
 	status, response, err := client.SyncAPI.GetSyncStatus(ctx, gateway.PRODUCT).Execute()
 	must(err)
 	data := status.GetData()
-	fmt.Printf("%d: %v records\n", response.StatusCode, data.GetNumRecords())
+	fmt.Printf("%d: %.0f records\n", response.StatusCode, data.GetNumRecords())
 
-	first, _, err := client.CatalogAPI.ListProducts(ctx).PageSize(20).Execute()
+	failed := newest(ctx, client, gateway.FAILED)
+	failure := failed.GetFailure()
+	fmt.Printf("failed: %s: %s\n", failure.GetCode(), failure.GetDetail())
+
+	partial := newest(ctx, client, gateway.SUCCEEDED)
+	problems, _, err := client.SyncAPI.ListSyncProblems(ctx, partial.GetId()).Execute()
 	must(err)
-	meta := first.GetMeta()
-	second, _, err := client.CatalogAPI.ListProducts(ctx).PageSize(20).Cursor(meta.GetNextCursor()).Execute()
-	must(err)
-	last := second.GetData()[len(second.GetData())-1]
-	fmt.Printf("pages: %d + %d products, the last is %s\n", len(first.GetData()), len(second.GetData()), last.GetId())
+	group := problems.GetData()[0]
+	fmt.Printf("problems: %d %s: %s\n", group.GetCount(), group.GetCode(), group.Samples[0].GetMessage())
+
+	var products []gateway.Product
+	pages := client.CatalogAPI.ListProducts(ctx).PageSize(20)
+	for {
+		page, _, err := pages.Execute()
+		must(err)
+		products = append(products, page.GetData()...)
+		meta := page.GetMeta()
+		if !meta.HasNextCursor() {
+			break
+		}
+		pages = pages.Cursor(meta.GetNextCursor())
+	}
+	fmt.Printf("pages: %d products, the last is %s\n", len(products), products[len(products)-1].GetId())
 
 	feed, _, err := client.CatalogAPI.ListChanges(ctx, gateway.PRODUCT).PageSize(20).Execute()
 	must(err)
-	sizes := strconv.Itoa(len(feed.GetData()))
+	changes := feed.GetData()
 	for feed.Meta.GetHasMore() {
 		feed, _, err = client.CatalogAPI.ListChanges(ctx, gateway.PRODUCT).PageSize(20).Cursor(feed.Meta.GetNextCursor()).Execute()
 		must(err)
-		sizes += fmt.Sprintf(" + %d", len(feed.GetData()))
+		changes = append(changes, feed.GetData()...)
 	}
-	newest := feed.GetData()[len(feed.GetData())-1]
-	changed := newest.GetProduct()
-	fmt.Printf("changes: %s up to generation %d, the last is %s %s\n",
-		sizes, feed.Meta.GetGeneration(), newest.GetChange(), changed.GetTitle())
+	last := changes[len(changes)-1]
+	changed := last.GetProduct()
+	fmt.Printf("changes: %d up to generation %d, the last is %s %s\n",
+		len(changes), feed.Meta.GetGeneration(), last.GetChange(), changed.GetTitle())
 
 	for _, token := range []string{os.Getenv("EXPIRED_TOKEN"), os.Getenv("OTHER_PLATFORM_TOKEN")} {
 		_, _, err = client.SyncAPI.EnqueueSync(with(token), gateway.PRODUCT).Execute()

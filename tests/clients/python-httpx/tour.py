@@ -6,8 +6,8 @@ from http import HTTPStatus
 
 from product_gateway_client import AuthenticatedClient
 from product_gateway_client.api.catalog import list_changes, list_products
-from product_gateway_client.api.sync import enqueue_sync, get_sync, get_sync_status
-from product_gateway_client.models import EntityType, ErrorResponse, SyncStatus
+from product_gateway_client.api.sync import enqueue_sync, get_sync, get_sync_status, list_sync_problems, list_syncs
+from product_gateway_client.models import Change, EntityType, ErrorResponse, Product, Sync, SyncStatus
 from product_gateway_client.types import UNSET, Unset
 
 ACTIVE = {SyncStatus.QUEUED, SyncStatus.IN_PROGRESS}
@@ -33,11 +33,11 @@ if isinstance(refused.parsed, ErrorResponse):
     print(f"{error.status}: {error.title}, retry after {int(refused.headers['Retry-After'])} s: {error.detail}")
 
 while sync.status in ACTIVE:
-    answer = get_sync.sync_detailed(sync.id, client=client)
+    answer = get_sync.sync_detailed(sync.id, client=client, prefer="wait=20")
     assert answer.parsed is not None
     assert not isinstance(answer.parsed, ErrorResponse)
     sync = answer.parsed.data
-    if "Retry-After" in answer.headers:
+    if "Retry-After" in answer.headers and "Preference-Applied" not in answer.headers:  # the gateway has not waited
         time.sleep(int(answer.headers["Retry-After"]))
 print("ended:", sync.status.value)
 
@@ -46,33 +46,50 @@ assert status is not None
 assert not isinstance(status, ErrorResponse)
 print(f"200: {int(status.data.num_records)} records")
 
-pages = []
+
+def newest(status: SyncStatus) -> Sync:
+    """Return the newest sync of collections with this status."""
+    page = list_syncs.sync(client=client, entity_type=EntityType.COLLECTION, status=status)
+    assert page is not None
+    assert not isinstance(page, ErrorResponse)
+    return page.data[0]
+
+
+failure = newest(SyncStatus.FAILED).failure
+assert failure is not None
+print(f"failed: {failure.code}: {failure.detail}")
+
+problems = list_sync_problems.sync(newest(SyncStatus.SUCCEEDED).id, client=client)
+assert problems is not None
+assert not isinstance(problems, ErrorResponse)
+group = problems.data[0]
+print(f"problems: {group.count} {group.code}: {group.samples[0].message}")
+
+products: list[Product] = []
 cursor: str | Unset = UNSET
 while True:
     page = list_products.sync(client=client, page_size=20, cursor=cursor)
     assert page is not None
     assert not isinstance(page, ErrorResponse)
-    pages.append(page.data)
+    products += page.data
     if isinstance(page.meta.next_cursor, Unset):
         break
     cursor = page.meta.next_cursor
-print(f"pages: {' + '.join(str(len(page)) for page in pages)} products, the last is {pages[-1][-1].id}")
+print(f"pages: {len(products)} products, the last is {products[-1].id}")
 
-sizes = []
+changes: list[Change] = []
 cursor = UNSET
 while True:
     feed = list_changes.sync(EntityType.PRODUCT, client=client, page_size=20, cursor=cursor)
     assert feed is not None
     assert not isinstance(feed, ErrorResponse)
-    sizes.append(len(feed.data))
+    changes += feed.data
     if not feed.meta.has_more:
         break
     cursor = feed.meta.next_cursor
-last, copied = feed.data[-1], " + ".join(map(str, sizes))
+last, generation = changes[-1], feed.meta.generation
 assert last.product  # neither missing nor null
-print(
-    f"changes: {copied} up to generation {feed.meta.generation}, the last is {last.change.value} {last.product.title}"
-)
+print(f"changes: {len(changes)} up to generation {generation}, the last is {last.change.value} {last.product.title}")
 
 for token in os.environ["EXPIRED_TOKEN"], os.environ["OTHER_PLATFORM_TOKEN"]:
     refusal = enqueue_sync.sync(EntityType.PRODUCT, client=connect(token))

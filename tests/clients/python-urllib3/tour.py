@@ -35,9 +35,9 @@ def first_error(failed: ApiException) -> Error:
     return failed.data.error[0]
 
 
-def retry_after(answer: ApiException | ApiResponse[SyncResponse]) -> int:
-    """How many seconds to wait before asking again. Names are in lower case, as the gateway writes them."""
-    return int((answer.headers or {})["retry-after"])
+def header(answer: ApiException | ApiResponse[SyncResponse], name: str) -> str | None:
+    """Return a header of the response. Here the headers are a plain map, but names have no case."""
+    return next((value for key, value in (answer.headers or {}).items() if key.lower() == name), None)
 
 
 client = connect(os.environ["TOKEN"])
@@ -50,31 +50,40 @@ try:
     syncs.enqueue_sync(EntityType.PRODUCT)
 except ApiException as failed:
     error = first_error(failed)
-    print(f"{error.status}: {error.title}, retry after {retry_after(failed)} s: {error.detail}")
+    print(f"{error.status}: {error.title}, retry after {header(failed, 'retry-after')} s: {error.detail}")
 
-answer = syncs.get_sync_with_http_info(sync.id)
+answer = syncs.get_sync_with_http_info(sync.id, prefer="wait=20")
 while answer.data.data.status in ACTIVE:
-    time.sleep(retry_after(answer))
-    answer = syncs.get_sync_with_http_info(sync.id)
+    if header(answer, "preference-applied") is None:  # the gateway has not waited
+        time.sleep(int(header(answer, "retry-after") or 1))
+    answer = syncs.get_sync_with_http_info(sync.id, prefer="wait=20")
 print("ended:", answer.data.data.status.value)
 
 print(f"200: {int(syncs.get_sync_status(EntityType.PRODUCT).data.num_records)} records")
 
-first = catalog.list_products(page_size=20)
-second = catalog.list_products(page_size=20, cursor=first.meta.next_cursor)
-assert second.meta.next_cursor is None
-print(f"pages: {len(first.data)} + {len(second.data)} products, the last is {second.data[-1].id}")
+failed_sync = syncs.list_syncs(entity_type=EntityType.COLLECTION, status=SyncStatus.FAILED).data[0]
+assert failed_sync.failure is not None
+print(f"failed: {failed_sync.failure.code}: {failed_sync.failure.detail}")
 
-page = catalog.list_changes(EntityType.PRODUCT, page_size=20)
-sizes = [len(page.data)]
-while page.meta.has_more:
-    page = catalog.list_changes(EntityType.PRODUCT, page_size=20, cursor=page.meta.next_cursor)
-    sizes.append(len(page.data))
-last, copied = page.data[-1], " + ".join(map(str, sizes))
+partial = syncs.list_syncs(entity_type=EntityType.COLLECTION, status=SyncStatus.SUCCEEDED).data[0]
+group = syncs.list_sync_problems(partial.id).data[0]
+print(f"problems: {group.count} {group.code}: {group.samples[0].message}")
+
+page = catalog.list_products(page_size=20)
+products = page.data
+while page.meta.next_cursor is not None:
+    page = catalog.list_products(page_size=20, cursor=page.meta.next_cursor)
+    products += page.data
+print(f"pages: {len(products)} products, the last is {products[-1].id}")
+
+feed = catalog.list_changes(EntityType.PRODUCT, page_size=20)
+changes = feed.data
+while feed.meta.has_more:
+    feed = catalog.list_changes(EntityType.PRODUCT, page_size=20, cursor=feed.meta.next_cursor)
+    changes += feed.data
+last, generation = changes[-1], feed.meta.generation
 assert last.product is not None
-print(
-    f"changes: {copied} up to generation {page.meta.generation}, the last is {last.change.value} {last.product.title}"
-)
+print(f"changes: {len(changes)} up to generation {generation}, the last is {last.change.value} {last.product.title}")
 
 for token in os.environ["EXPIRED_TOKEN"], os.environ["OTHER_PLATFORM_TOKEN"]:
     try:

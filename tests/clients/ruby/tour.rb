@@ -37,35 +37,44 @@ rescue ApiError => failed
 end
 
 while [SyncStatus::QUEUED, SyncStatus::IN_PROGRESS].include?(sync.status)
-  body, _, headers = syncs.get_sync_with_http_info(sync.id)
+  body, _, headers = syncs.get_sync_with_http_info(sync.id, prefer: 'wait=20')
   sync = body.data
-  sleep headers['Retry-After'].to_i
+  sleep headers['Retry-After'].to_i unless headers['Preference-Applied'] # the gateway has not waited
 end
 puts "ended: #{sync.status}"
 
 body, status = syncs.get_sync_status_with_http_info(EntityType::PRODUCT)
 puts "#{status}: #{body.data.num_records.to_i} records"
 
-pages = []
+newest = lambda do |status|
+  syncs.list_syncs(entity_type: EntityType::COLLECTION, status: status).data.first
+end
+failure = newest.call(SyncStatus::FAILED).failure
+puts "failed: #{failure.code}: #{failure.detail}"
+
+group = syncs.list_sync_problems(newest.call(SyncStatus::SUCCEEDED).id).data.first
+puts "problems: #{group.count} #{group.code}: #{group.samples.first.message}"
+
+products = []
 cursor = nil
 loop do
   page = catalog.list_products(page_size: 20, cursor: cursor)
-  pages << page.data
+  products.concat(page.data)
   cursor = page.meta.next_cursor
   break unless cursor
 end
-puts "pages: #{pages.map(&:size).join(' + ')} products, the last is #{pages.last.last.id}"
+puts "pages: #{products.size} products, the last is #{products.last.id}"
 
-sizes = []
+changes = []
 cursor = nil
 loop do
   feed = catalog.list_changes(EntityType::PRODUCT, page_size: 20, cursor: cursor)
-  sizes << feed.data.size
+  changes.concat(feed.data)
   cursor = feed.meta.next_cursor
   next if feed.meta.has_more
 
-  last = feed.data.last
-  puts "changes: #{sizes.join(' + ')} up to generation #{feed.meta.generation}, " \
+  last = changes.last
+  puts "changes: #{changes.size} up to generation #{feed.meta.generation}, " \
        "the last is #{last.change} #{last.product.title}"
   break
 end

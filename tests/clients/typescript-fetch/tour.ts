@@ -2,6 +2,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import {
   CatalogApi,
+  type Change,
   Configuration,
   EntityType,
   ErrorResponseFromJSON,
@@ -38,33 +39,43 @@ for (const { status, title, detail } of again.errors) {
 }
 
 while (sync.status === SyncStatus.Queued || sync.status === SyncStatus.InProgress) {
-  const answer = await syncs.getSyncRaw({ syncId: sync.id });
+  const answer = await syncs.getSyncRaw({ syncId: sync.id, prefer: "wait=20" });
   sync = (await answer.value()).data;
-  await sleep(1000 * Number(answer.raw.headers.get("Retry-After") ?? 0));
+  const { headers } = answer.raw;
+  if (!headers.has("Preference-Applied")) await sleep(1000 * Number(headers.get("Retry-After") ?? 0));
 }
 console.log(`ended: ${sync.status}`);
 
 const status = await syncs.getSyncStatus(product);
 console.log(`200: ${status.data.numRecords} records`);
 
-const pages: Product[][] = [];
+const newest = async (status: SyncStatus) =>
+  (await syncs.listSyncs({ entityType: EntityType.Collection, status })).data[0]!;
+const { failure } = await newest(SyncStatus.Failed);
+console.log(`failed: ${failure?.code}: ${failure?.detail}`);
+
+const problems = await syncs.listSyncProblems({ syncId: (await newest(SyncStatus.Succeeded)).id });
+const group = problems.data[0]!;
+console.log(`problems: ${group.count} ${group.code}: ${group.samples[0]?.message}`);
+
+const products: Product[] = [];
 let cursor: string | undefined;
 do {
   const page = await catalog.listProducts({ pageSize: 20, cursor });
-  pages.push(page.data);
+  products.push(...page.data);
   cursor = page.meta.nextCursor;
 } while (cursor);
-console.log(`pages: ${pages.map((page) => page.length).join(" + ")} products, the last is ${pages.at(-1)?.at(-1)?.id}`);
+console.log(`pages: ${products.length} products, the last is ${products.at(-1)?.id}`);
 
-const sizes: number[] = [];
+const changes: Change[] = [];
 let feed = await catalog.listChanges({ ...product, pageSize: 20 });
-sizes.push(feed.data.length);
+changes.push(...feed.data);
 while (feed.meta.hasMore) {
   feed = await catalog.listChanges({ ...product, pageSize: 20, cursor: feed.meta.nextCursor });
-  sizes.push(feed.data.length);
+  changes.push(...feed.data);
 }
-const last = feed.data.at(-1);
-const copied = `${sizes.join(" + ")} up to generation ${feed.meta.generation}`;
+const last = changes.at(-1);
+const copied = `${changes.length} up to generation ${feed.meta.generation}`;
 console.log(`changes: ${copied}, the last is ${last?.change} ${last?.product?.title}`);
 
 for (const token of [EXPIRED_TOKEN, OTHER_PLATFORM_TOKEN]) {

@@ -5,6 +5,7 @@ import type { components, paths } from "./client/product-gateway.js";
 
 type Sync = components["schemas"]["Sync"];
 type Product = components["schemas"]["Product"];
+type Change = components["schemas"]["Change"];
 
 const { GATEWAY, TOKEN, EXPIRED_TOKEN, OTHER_PLATFORM_TOKEN } = process.env;
 const connect = (token?: string) =>
@@ -23,27 +24,47 @@ for (const { status, title, detail } of refused.error?.error ?? []) {
 }
 
 while (sync.status === "QUEUED" || sync.status === "IN_PROGRESS") {
-  const answer = await gateway.GET("/product-gateway/v1/syncs/{syncId}", { params: { path: { syncId: sync.id } } });
+  const answer = await gateway.GET("/product-gateway/v1/syncs/{syncId}", {
+    params: { path: { syncId: sync.id }, header: { Prefer: "wait=20" } },
+  });
   if (!answer.data) throw new Error(answer.error.error[0]?.detail);
   sync = answer.data.data;
-  await sleep(1000 * Number(answer.response.headers.get("Retry-After") ?? 0));
+  const { headers } = answer.response;
+  if (!headers.has("Preference-Applied")) await sleep(1000 * Number(headers.get("Retry-After") ?? 0));
 }
 console.log(`ended: ${sync.status}`);
 
 const status = await gateway.GET("/product-gateway/v1/sync/{entityType}", product);
 console.log(`${status.response.status}: ${status.data?.data.numRecords} records`);
 
-const pages: Product[][] = [];
+async function newest(status: "FAILED" | "SUCCEEDED"): Promise<Sync> {
+  const page = await gateway.GET("/product-gateway/v1/syncs", {
+    params: { query: { entityType: "COLLECTION", status } },
+  });
+  if (!page.data) throw new Error(page.error.error[0]?.detail);
+  return page.data.data[0]!;
+}
+const { failure } = await newest("FAILED");
+console.log(`failed: ${failure?.code}: ${failure?.detail}`);
+
+const problems = await gateway.GET("/product-gateway/v1/syncs/{syncId}/problems", {
+  params: { path: { syncId: (await newest("SUCCEEDED")).id } },
+});
+if (!problems.data) throw new Error(problems.error.error[0]?.detail);
+const group = problems.data.data[0]!;
+console.log(`problems: ${group.count} ${group.code}: ${group.samples[0]?.message}`);
+
+const products: Product[] = [];
 let cursor: string | undefined;
 do {
   const page = await gateway.GET("/product-gateway/v1/products", { params: { query: { page_size: 20, cursor } } });
   if (!page.data) throw new Error(page.error.error[0]?.detail);
-  pages.push(page.data.data);
+  products.push(...page.data.data);
   cursor = page.data.meta.nextCursor;
 } while (cursor);
-console.log(`pages: ${pages.map((page) => page.length).join(" + ")} products, the last is ${pages.at(-1)?.at(-1)?.id}`);
+console.log(`pages: ${products.length} products, the last is ${products.at(-1)?.id}`);
 
-const sizes: number[] = [];
+const changes: Change[] = [];
 let place: string | undefined;
 let feed: components["schemas"]["ChangeListResponse"];
 do {
@@ -53,11 +74,11 @@ do {
   });
   if (!page.data) throw new Error(page.error.error[0]?.detail);
   feed = page.data;
-  sizes.push(feed.data.length);
+  changes.push(...feed.data);
   place = feed.meta.nextCursor;
 } while (feed.meta.hasMore);
-const last = feed.data.at(-1);
-const copied = `${sizes.join(" + ")} up to generation ${feed.meta.generation}`;
+const last = changes.at(-1);
+const copied = `${changes.length} up to generation ${feed.meta.generation}`;
 console.log(`changes: ${copied}, the last is ${last?.change} ${last?.product?.title}`);
 
 for (const token of [EXPIRED_TOKEN, OTHER_PLATFORM_TOKEN]) {
