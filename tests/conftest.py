@@ -39,6 +39,7 @@ PROOFS = (
     "test_code_samples.py",
     "test_compose.py",
     "test_console_pages.py",
+    "test_mutations.py",
     "test_recipes.py",
     "test_wheel.py",
 )

@@ -3,12 +3,8 @@
 import contextlib
 import http.client
 import re
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,146 +15,34 @@ import orjson
 import pytest
 from standardwebhooks import Webhook
 
-from product_gateway.errors import SettingsError
+from product_gateway.errors import GatewayError, SettingsError
 from product_gateway.openapi import documents
 from product_gateway.sandbox import tolerance_report
-from product_gateway.sandbox.mutations import LONGEST_CURSOR, LONGEST_REQUEST_ID, MUTATIONS, Kind, Mutation
+from product_gateway.sandbox.mutations import LONGEST_REQUEST_ID, MUTATIONS, Kind, Mutation
 from product_gateway.sandbox.runner import Options
 from product_gateway.sandbox.tolerance import Tolerance
 from product_gateway.sandbox.tolerance_report import ControlFailed, Report, sandbox
 from product_gateway.sandbox.webhook_relay import EVENT_SCHEMAS
-from tests.support import contract
 from tests.support.deployment import API
-from tests.support.webhook_receivers import Hooks, receiving
+from tests.support.tolerant_sandbox import Tolerant, conversation, tolerant_sandbox
 from tests.tools import client_tolerance
 from tests.tools.client_roster import CLIENTS
 
 TOP = Path(__file__).parents[2]
 OF_RESPONSES = [each for each in MUTATIONS.values() if each.kind is not Kind.MESSAGE]
-each_mutation = pytest.mark.parametrize("mutation", OF_RESPONSES, ids=lambda each: each.name)
-SLOW_SECONDS = 8.0
-
-
-@dataclass
-class Tolerant:
-    """A sandbox whose mutations can be replaced, with ended, failed and active syncs."""
-
-    environment: tolerance_report.Environment
-    tolerance: Tolerance
-    hooks: Hooks
-    syncs: list[str] = field(default_factory=list)  # the paths of ended syncs; the first one is of PRODUCT
-
-    @contextmanager
-    def under(self, *mutations: Mutation) -> Iterator[httpx2.Client]:
-        """Activate mutations; yield a client that fails on responses that the spec does not have."""
-        self.tolerance.mutations, self.tolerance.changed = mutations, type(self.tolerance.changed)()
-        try:
-            with self.client(documented=True) as client:
-                yield client
-        finally:
-            self.tolerance.mutations = ()
-
-    def client(self, *, documented: bool = False, who: str = "byop") -> httpx2.Client:
-        token = orjson.loads(self.environment["SANDBOX_JSON"])["tokens"][who]
-        hooks = {"response": [contract.documented] if documented else []}
-        headers = {"Authorization": f"Bearer {token}"}
-        return httpx2.Client(base_url=self.environment["GATEWAY"], headers=headers, timeout=30, event_hooks=hooks)
-
-    def enqueue(self, entity_type: str, scenario: str | None = None, who: str = "byop") -> str:
-        """Enqueue a sync; return its path."""
-        with self.client(who=who) as client:
-            answer = client.put(f"{API}/sync/{entity_type}", headers={"Prefer": f"sync={scenario}"} if scenario else {})
-            assert answer.status_code == 202, answer.text
-            return str(answer.headers["Location"])
-
-    def wait(self, place: str) -> dict[str, Any]:
-        with self.client() as client:
-            while (sync := client.get(place, headers={"Prefer": "wait=10"}).json()["data"])["finishedAt"] is None:
-                pass
-        assert isinstance(sync, dict)
-        return sync
 
 
 @pytest.fixture(scope="module")
 def tolerant() -> Iterator[Tolerant]:
     """The sandbox of this file."""
-    tolerance = Tolerance([])
-    with receiving() as hooks:
-        options = Options(sync_seconds=0.0, slow_seconds=SLOW_SECONDS, tolerance=tolerance, webhook=f"{hooks.url}/ok")
-        with sandbox(options) as environment:
-            made = Tolerant(environment, tolerance, hooks)
-            for entity_type, scenario in (
-                ("PRODUCT", None), ("COLLECTION", None), ("COLLECTION", "failing"), ("COLLECTION", "rejecting"),
-            ):  # fmt: skip
-                made.syncs.append(made.enqueue(entity_type, scenario))
-                made.wait(made.syncs[-1])
-            while len(hooks.messages) < 4:
-                time.sleep(0.02)
-            yield made
-
-
-def conversation(tolerant: Tolerant, client: httpx2.Client) -> None:
-    """Send requests to every operation of the API that any mutation concerns. The client checks the responses."""
-    assert client.get(f"{API}/syncs").status_code == 200
-    for sync in tolerant.syncs:
-        for more in ("", "/problems"):
-            assert client.get(f"{sync}{more}", headers={"Prefer": "wait=20"}).status_code == 200
-    assert client.get(f"{tolerant.syncs[0]}/changes").status_code == 200
-    assert client.post(f"{tolerant.syncs[0]}/publish").status_code == 412
-    for entity_type, path in (("PRODUCT", "products"), ("COLLECTION", "collections")):
-        assert client.get(f"{API}/sync/{entity_type}").status_code == 200
-        page = client.get(f"{API}/{path}?page_size=20")
-        again = client.get(f"{API}/{path}?page_size=20", headers={"If-None-Match": page.headers["ETag"]})
-        assert again.status_code == 304, "a changed ETag still works"
-        assert client.get(f"{API}/{path}/{page.json()['data'][0]['id']}").status_code == 200
-        assert client.get(f"{API}/changes/{entity_type}?page_size=20").status_code == 200
-        assert client.head(f"{API}/{path}").status_code == 200
-    assert client.get(f"{API}/products?page_size=0").status_code == 400
-    assert client.get(f"{API}/products", headers={"Authorization": "Bearer x"}).status_code == 401
-    assert client.get(f"{API}/products/unknown").status_code == 404
-    with tolerant.client(documented=True, who="otherByop") as other:
-        other.put(f"{API}/sync/PRODUCT", headers={"Prefer": "sync=slow"})
-        assert other.put(f"{API}/sync/PRODUCT").status_code == 429
-
-
-@each_mutation
-def test_a_mutated_response_is_valid_and_each_mutation_is_met(tolerant: Tolerant, mutation: Mutation) -> None:
-    """A mutation that breaks the spec would accuse correct clients. One that changes nothing tests no client."""
-    with tolerant.under(mutation) as client:
-        conversation(tolerant, client)
-        assert tolerant.tolerance.changed[mutation.name] > 0
+    with tolerant_sandbox() as made:
+        yield made
 
 
 def test_all_mutations_at_once_are_valid(tolerant: Tolerant) -> None:
     """A seed combines them."""
     with tolerant.under(*OF_RESPONSES) as client:
         conversation(tolerant, client)
-
-
-@pytest.mark.parametrize("path", ["products", "collections", "syncs", "changes/PRODUCT", "changes/COLLECTION"])
-def test_all_pages_together_are_the_same_list_under_each_mutation_of_pages(tolerant: Tolerant, path: str) -> None:
-    """Other cursors, shorter pages and an empty last page lose and repeat no record."""
-    names = ("fewer-records-per-page", "one-record-per-page", "empty-last-page", "other-cursors", "longest-cursors")
-    with tolerant.client() as client:
-        expected, _ = ids(client, path)
-    for chosen in (*((MUTATIONS[name],) for name in names), tuple(MUTATIONS[name] for name in names)):
-        with tolerant.under(*chosen) as client:
-            found, cursors = ids(client, path)
-            assert found == expected
-            if MUTATIONS["longest-cursors"] in chosen:
-                assert LONGEST_CURSOR in {len(each) for each in cursors}
-
-
-def ids(client: httpx2.Client, path: str) -> tuple[list[str], list[str]]:
-    """Return the ids of all pages, and their cursors."""
-    start = f"{API}/{path}?page_size={2 if path == 'syncs' else 10}"
-    found, cursors, page = [], [], client.get(start).json()
-    while True:
-        found += [each["id"] for each in page["data"]]
-        cursors.append(page["meta"].get("nextCursor", ""))
-        if not page["meta"].get("hasMore", "nextCursor" in page["meta"]):
-            return found, cursors
-        page = client.get(f"{start}&cursor={cursors[-1]}").json()
 
 
 def test_header_names_have_another_case_on_the_wire(tolerant: Tolerant) -> None:
@@ -233,10 +117,8 @@ def test_an_unknown_mutation_is_refused_with_the_known_ones() -> None:
     """A misspelt name must not test nothing."""
     with pytest.raises(SettingsError, match="neither a number nor a mutation: additional-members-of-data, "):
         Tolerance.of("unknown-failure-kode")
-    command = [sys.executable, "-m", "product_gateway", "tolerance", "--only", "nonsense", "--", "true"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert (done.returncode, done.stdout) == (1, "")
-    assert "There is no mutation nonsense" in done.stderr
+    with pytest.raises(GatewayError, match=r"There is no mutation nonsense. Use one of additional-members-of-data, "):
+        tolerance_report.chosen(["nonsense"])
 
 
 # Webhooks
@@ -306,35 +188,6 @@ def test_a_report_counts_what_was_met() -> None:
     assert str(report) == "survives 1 of 3; broken by: two, four\nNot met, so not tested: three"
 
 
-CLIENT = """
-import json, os, urllib.request
-request = urllib.request.Request(
-    os.environ["GATEWAY"] + "/product-gateway/v1/syncs", headers={"Authorization": "Bearer " + os.environ["TOKEN"]}
-)
-body = urllib.request.urlopen(request).read()
-assert json.loads(body)["data"] == []
-assert body.startswith(b'{"data"'), "the client searches the text"
-"""
-
-
-def test_the_command_says_which_mutations_break_a_client(tmp_path: Path) -> None:
-    """The client of this test has a fault."""
-    (tmp_path / "client.py").write_text(CLIENT)
-    names = ("additional-headers", "members-in-reverse-order", "largest-prices")
-    done = tolerance_command(*(f"--only={name}" for name in names), "--", sys.executable, str(tmp_path / "client.py"))
-    assert done.returncode == 1, done.stderr
-    assert done.stdout == (
-        "survives 1 of 2; broken by: members-in-reverse-order\nNot met, so not tested: largest-prices\n"
-    )
-    assert "additional-headers: survived" in done.stderr
-    assert "the client searches the text" in done.stderr
-
-
-def tolerance_command(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "product_gateway", "tolerance", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-
-
 def test_a_client_that_fails_without_any_mutation_is_not_scored() -> None:
     """A report about it would blame the mutations."""
     progress: list[str] = []
@@ -349,31 +202,6 @@ def test_a_command_that_hangs_is_ended_with_its_children(tmp_path: Path) -> None
     assert "It had not ended after 0 s." in str(attempt({}))
     attempt = tolerance_report.run_command(["sh", "-c", "echo why; exit 3"], timeout=20)
     assert attempt({}) == "Exit status 3.\n  why"
-
-
-TEST_OF_A_CLIENT = """
-def test_client(product_gateway_sandbox):
-    import os, urllib.request
-    assert ("SANDBOX_JSON" in os.environ) == (%r == "command")
-    reply = urllib.request.urlopen(product_gateway_sandbox.base_url + "/health/live")
-    assert "X-REQUEST-ID" in dict(reply.headers.items())
-"""
-
-
-@pytest.mark.parametrize("way", ["option", "command"])
-def test_the_pytest_fixture_gives_a_tolerant_sandbox(tmp_path: Path, way: str) -> None:
-    """By the plugin's option, and below `product-gateway tolerance`."""
-    test = tmp_path / "test_client.py"
-    test.write_text(TEST_OF_A_CLIENT % way)
-    name, plugin = "header-names-in-upper-case", ["-p", "product_gateway_sandbox", "-p", "no:cacheprovider"]
-    run = [sys.executable, "-m", "pytest", "-q", "--disable-plugin-autoload", *plugin, str(test)]
-    if way == "option":
-        run += ["--product-gateway-tolerance", name]
-    else:
-        script = f"case $TOLERANCE in '') exit 0;; *) exec {' '.join(run)};; esac"
-        run = [sys.executable, "-m", "product_gateway", "tolerance", "--only", name, "--", "sh", "-c", script]
-    done = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 # The documents

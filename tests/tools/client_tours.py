@@ -18,6 +18,7 @@ WORK = TOURS / ".build"
 BIN = TOP / ".venv" / "clients" / "bin"
 STEPS = ("202", "429", "ended", "200", "failed", "problems", "pages", "changes", "401", "403")
 LONGEST = 600  # seconds
+RETRIES = 5
 PRODUCTS = 24  # more than a page of 20
 
 
@@ -126,9 +127,14 @@ def _refusal(sandbox: Mapping[str, str], token: str) -> str:
 
 
 def ask(sandbox: Mapping[str, str], path: str, method: str = "GET", token: str | None = None) -> dict[str, Any]:
-    """Send a request to the API with a plain HTTP client, and return the body."""
+    """Send a request to the API with a plain HTTP client, and return the body. Retry a 503."""
     headers = {"Authorization": f"Bearer {token or sandbox['TOKEN']}"}
-    found: dict[str, Any] = httpx2.request(method, sandbox["GATEWAY"] + API + path, headers=headers, timeout=60).json()
+    for _ in range(RETRIES):
+        answer = httpx2.request(method, sandbox["GATEWAY"] + API + path, headers=headers, timeout=60)
+        if answer.status_code != 503:
+            break
+        time.sleep(1)
+    found: dict[str, Any] = answer.json()
     return found
 
 
