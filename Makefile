@@ -100,7 +100,7 @@ generate: $(INSTALLED) ## write the types of the API's bodies from the spec
 	$(BIN)/datamodel-codegen --output $(TYPES)
 
 clients: .venv/clients/installed tests/clients/node_modules/.installed ## generate clients in seven languages, run them against a sandbox, and score their tolerance
-	@$(BIN)/python -m tests.tools.generated_clients
+	@$(IN_MEMORY) $(BIN)/python -m tests.tools.generated_clients
 
 fuzz: $(INSTALLED) ## run Schemathesis against the server for longer than the tests do
 	FUZZ_EXAMPLES=1000 $(BIN)/python -m pytest tests/api/test_fuzz.py

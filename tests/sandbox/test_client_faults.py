@@ -13,7 +13,7 @@ from tests.support.tolerant_client import READING, WAITING, Client, fault_of
 from tests.support.webhook_receivers import receiving
 from tests.tools.client_tours import prepare
 
-SANDBOXES = 6  # at the same time: the clients wait more than they compute
+SANDBOXES = 4  # at the same time: the clients wait more than they compute
 Faults = dict[str, list[str]]
 """By the client's class, the faults that were found, each with the mutation."""
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 from standardwebhooks import Webhook
 
@@ -16,6 +17,7 @@ from tests.support.deployment import API
 from tests.support.webhook_receivers import Hooks, Message
 
 PAGE_SIZE = 10
+RETRIES = 5
 KNOWN_CODES = {"PRODUCT_SERVICE_ERROR", "PRODUCT_SERVICE_UNREACHABLE", "MASS_DELETION"}
 SECONDS_FOR_MESSAGES = 12.0
 Headers = list[tuple[str, str]]
@@ -36,13 +38,21 @@ class Client:
     # HTTP and JSON
 
     def ask(self, method: str, path: str, token: str | None = None, **headers: str) -> tuple[int, Headers, Any]:
+        for _ in range(RETRIES):
+            status, found, text = self._exchange(
+                method, path, {"Authorization": f"Bearer {token or self.token}", **headers}
+            )
+            if status != 503:  # which a busy machine may send
+                break
+            time.sleep(1)
+        return status, found, self.parse(text)
+
+    def _exchange(self, method: str, path: str, headers: dict[str, str]) -> tuple[int, Headers, str]:
         connection = http.client.HTTPConnection(str(urlsplit(self.environment["GATEWAY"]).netloc), timeout=30)
         with contextlib.closing(connection):
-            sent = {"Authorization": f"Bearer {token or self.token}", **headers}
-            connection.request(method, path if path.startswith(API) else API + path, headers=sent)
+            connection.request(method, path if path.startswith(API) else API + path, headers=headers)
             answer = connection.getresponse()
-            self.check_headers(answer.getheaders())
-            return answer.status, answer.getheaders(), self.parse(answer.read().decode())
+            return answer.status, answer.getheaders(), answer.read().decode()
 
     def get(self, path: str) -> Any:
         status, _, body = self.ask("GET", path)
@@ -52,9 +62,6 @@ class Client:
 
     def parse(self, text: str) -> Any:
         return json.loads(text)
-
-    def check_headers(self, headers: Headers) -> None:
-        """Check all headers of a response."""
 
     def header(self, headers: Headers, name: str) -> str | None:
         return next((value for key, value in headers if key.lower() == name.lower()), None)
@@ -130,7 +137,9 @@ class Client:
     def wait(self) -> None:
         """Request a sync, meet the 429, and wait for the end and for the message."""
         seen = len(self.hooks.messages)
-        status, headers, _ = self.ask("PUT", "/sync/PRODUCT", Prefer="sync=slow")
+        status, headers, _ = self.ask(
+            "PUT", "/sync/PRODUCT", **{"Prefer": "sync=slow", "Idempotency-Key": str(uuid4())}
+        )
         if status != 202:
             raise Failed(f"PUT: {status}")
         place = self.header(headers, "location")

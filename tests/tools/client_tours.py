@@ -77,10 +77,9 @@ def verify(said: str, sandbox: Mapping[str, str]) -> tuple[list[str], str]:
 def prepare(sandbox: Mapping[str, str]) -> None:
     """Run a failing sync of collections, and one that rejects records, for the tours to read."""
     for scenario in ("failing", "rejecting"):
-        headers = {"Authorization": f"Bearer {sandbox['TOKEN']}", "Prefer": f"sync={scenario}"}
-        answer = httpx2.put(f"{sandbox['GATEWAY']}{API}/sync/COLLECTION", headers=headers, timeout=30)
-        assert answer.status_code == 202, answer.text
-        while (sync := ask(sandbox, f"/syncs/{answer.json()['data']['id']}")["data"])["finishedAt"] is None:
+        headers = {"Prefer": f"sync={scenario}", "Idempotency-Key": scenario}
+        sync = ask(sandbox, "/sync/COLLECTION", "PUT", **headers)["data"]
+        while (sync := ask(sandbox, f"/syncs/{sync['id']}")["data"])["finishedAt"] is None:
             time.sleep(0.2)
         assert sync["status"] == ("FAILED" if scenario == "failing" else "SUCCEEDED")
 
@@ -122,13 +121,13 @@ def read_all(sandbox: Mapping[str, str], path: str) -> list[dict[str, Any]]:
 
 
 def _refusal(sandbox: Mapping[str, str], token: str) -> str:
-    error = ask(sandbox, "/sync/PRODUCT", "PUT", token)["error"][0]
+    error = ask(sandbox, "/sync/PRODUCT", "PUT", Authorization=f"Bearer {token}")["error"][0]
     return re.escape(f"{error['title']}: {error['detail']}")
 
 
-def ask(sandbox: Mapping[str, str], path: str, method: str = "GET", token: str | None = None) -> dict[str, Any]:
+def ask(sandbox: Mapping[str, str], path: str, method: str = "GET", **headers: str) -> dict[str, Any]:
     """Send a request to the API with a plain HTTP client, and return the body. Retry a 503."""
-    headers = {"Authorization": f"Bearer {token or sandbox['TOKEN']}"}
+    headers = {"Authorization": f"Bearer {sandbox['TOKEN']}", **headers}
     for _ in range(RETRIES):
         answer = httpx2.request(method, sandbox["GATEWAY"] + API + path, headers=headers, timeout=60)
         if answer.status_code != 503:
