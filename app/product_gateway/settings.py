@@ -5,7 +5,7 @@ import os
 import re
 import shlex
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 from urllib.parse import urlsplit
@@ -339,6 +339,20 @@ def _describe(fault: ErrorDetails) -> str:
     if fault["type"] == "literal_error":
         message = message.replace("Input", repr(fault["input"])[:100], 1)
     return f"{environment_name(str(fault['loc'][0]).lower())}: {message}" if fault["loc"] else message
+
+
+SANDBOX_JSON = "SANDBOX_JSON"
+"""The variable with the description of a running sandbox, for the clients that are tested against it."""
+
+
+def running_sandbox() -> str | None:
+    """Return the description of the sandbox that this process is to use, if its parent runs one."""
+    return os.environ.get(SANDBOX_JSON)
+
+
+def with_environment(variables: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of this process with further variables, for a child process."""
+    return {**os.environ, **variables}
 
 
 def unknown_names() -> list[str]:

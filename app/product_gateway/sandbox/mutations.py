@@ -613,8 +613,9 @@ def messages_out_of_order(message: Message) -> None:
 @messages
 def unknown_message_types(message: Message) -> None:
     """A webhook gets messages of a type that the receiver does not know, with other data."""
-    body = orjson.dumps({**orjson.loads(message.body), "type": "added.later", "data": {"merchant": "sandbox-shop"}})
-    message.before.append((f"{message.id[:-4]}abcd", body))
+    other = f"{message.id[:-4]}abcd"
+    changes = {"type": "added.later", "id": other, "data": {"merchant": "sandbox-shop"}}
+    message.before.append((other, orjson.dumps({**orjson.loads(message.body), **changes})))
 
 
 @messages

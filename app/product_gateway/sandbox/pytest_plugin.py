@@ -108,12 +108,13 @@ def product_gateway_sandbox(
     Below `product-gateway tolerance`, return the sandbox of that command instead.
     """
     import json
-    import os
     import subprocess
     import sys
     import tempfile
 
-    if running := os.environ.get("SANDBOX_JSON"):
+    from product_gateway.settings import running_sandbox
+
+    if running := running_sandbox():
         yield Sandbox(json.loads(running))
         return
     command = [sys.executable, "-m", "product_gateway", "sandbox", "--port", "0", "--until-eof"]

@@ -15,6 +15,7 @@ from product_gateway.errors import GatewayError
 from product_gateway.sandbox.mutations import MUTATIONS, Mutation
 from product_gateway.sandbox.runner import Options, running
 from product_gateway.sandbox.tolerance import Tolerance
+from product_gateway.settings import SANDBOX_JSON, with_environment
 
 SHOWN_LINES = 15
 
@@ -85,8 +86,8 @@ def sandbox(options: Options) -> Iterator[Environment]:
             OTHER_PLATFORM_TOKEN=tokens["notByop"],
             PRODUCT_GATEWAY_URL=description["baseUrl"],
             PRODUCT_GATEWAY_TOKEN=tokens["byop"],
-            SANDBOX_JSON=orjson.dumps(description).decode(),
         )
+        environment[SANDBOX_JSON] = orjson.dumps(description).decode()
         if "webhookSecret" in description:
             environment["WEBHOOK_SECRET"] = description["webhookSecret"]
 
@@ -108,7 +109,7 @@ def run_command(command: Sequence[str], timeout: float) -> Attempt:
         began = time.monotonic()
         with subprocess.Popen(  # noqa: S603 - the caller's own command
             command,
-            env={**os.environ, **environment},
+            env=with_environment(environment),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
