@@ -76,7 +76,10 @@ def test_a_page_is_revalidated_with_a_304(reader: httpx2.Client, path: str) -> N
     assert reader.get(path, headers={"If-None-Match": 'W/"other"'}).status_code == 200
 
 
-@pytest.mark.parametrize("path", ["/openapi.yaml", "/product-service.yaml"])
+SPECS = ("/openapi.yaml", "/openapi-3.1.yaml", "/workflows.arazzo.yaml", "/product-service.yaml")
+
+
+@pytest.mark.parametrize("path", SPECS)
 def test_a_spec_is_revalidated_with_a_304(reader: httpx2.Client, path: str) -> None:
     """Tools that poll for a new version transfer nothing."""
     etag = reader.get(path).headers["ETag"]
@@ -94,6 +97,17 @@ def test_the_contract_of_product_services_is_served_as_written(reader: httpx2.Cl
         assert "/product-service.yaml" in links(reader, page)
     for page in ("/", "/docs", "/docs/try"):
         assert "/docs/product-service" in links(reader, page)
+
+
+def test_the_workflows_name_the_spec_that_this_server_serves(reader: httpx2.Client) -> None:
+    """A tool that loads the document by its URL finds the operations beside it."""
+    answer = reader.get("/workflows.arazzo.yaml")
+    assert (answer.status_code, answer.headers["Content-Type"]) == (200, "application/yaml")
+    (source,) = yaml.safe_load(answer.content)["sourceDescriptions"]
+    assert source == {"name": "gateway", "url": "openapi.yaml", "type": "openapi"}
+    written = documents.path(documents.WORKFLOWS).read_bytes()
+    assert answer.content == written.replace(b"url: product-gateway.yaml", b"url: openapi.yaml")
+    assert {"/workflows.arazzo.yaml", "/openapi-3.1.yaml"} <= set(links(reader, "/"))
 
 
 def test_the_spec_is_compressed_for_clients_that_accept_gzip(reader: httpx2.Client) -> None:
@@ -215,5 +229,5 @@ def test_the_pages_can_be_disabled(sqlite_deployment: Deployment) -> None:
     with sqlite_deployment.serving() as url, httpx2.Client(base_url=url) as client:
         for path in (*PAGES, "/docs/assets/sync-states.svg"):
             assert error(client.get(path), 404) == "There is nothing at this path."
-        for path in ("/openapi.yaml", "/product-service.yaml"):
+        for path in SPECS:
             assert client.get(path).status_code == 200

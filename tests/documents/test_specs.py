@@ -14,7 +14,9 @@ from product_gateway.openapi import documents
 
 TOP = Path(__file__).parents[2]
 PACKAGE = TOP / "app" / "product_gateway"
-DOCUMENTS = {path.name: documents.load(path.name) for path in sorted((TOP / "openapi").glob("*.yaml"))}
+DOCUMENTS = {
+    name: documents.load(name) for name in (documents.GATEWAY, documents.OPERATIONS, documents.PRODUCT_SERVICE)
+}
 GATEWAY = DOCUMENTS[documents.GATEWAY]
 DESCRIPTION: str = GATEWAY["info"]["description"]
 OPERATIONS = [(name, *each) for name, document in DOCUMENTS.items() for each in documents.operations(document)]

@@ -152,9 +152,10 @@ def url_type(answer: httpx2.Response) -> str:
     return str(answer.headers["Content-Type"])
 
 
-def test_the_served_spec_names_the_public_server_url(published: Published) -> None:
+@pytest.mark.parametrize("name", ["openapi.yaml", "openapi-3.1.yaml"])
+def test_the_served_spec_names_the_public_server_url(published: Published, name: str) -> None:
     """Generated clients use that URL. Each prefix has its own ETag."""
-    url = f"{published.url}/openapi.yaml"
+    url = f"{published.url}/{name}"
     answer = httpx2.get(url)
     document = yaml.safe_load(answer.text)
     (server,) = document["servers"]
@@ -166,7 +167,7 @@ def test_the_served_spec_names_the_public_server_url(published: Published) -> No
             assert client.get(base + path).status_code == 200
     assert httpx2.get(url, headers={"If-None-Match": answer.headers["ETag"]}).status_code == 304
     if published.proxy is not None and published.proxy.headers:
-        direct = httpx2.get(f"{published.gateway.url}/openapi.yaml")
+        direct = httpx2.get(f"{published.gateway.url}/{name}")
         assert yaml.safe_load(direct.text)["servers"][0]["url"] == "/"
         assert direct.headers["ETag"] != answer.headers["ETag"]
 

@@ -36,6 +36,7 @@ class Client:
     run: str
     needs: tuple[str, ...] = ()
     target: str = ""
+    form: str = ""  # of the spec, if it is not the source
 
     @property
     def generator(self) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx2
 
+from product_gateway.openapi import documents, openapi_3_1
 from tests.support.deployment import API
 from tests.tools.client_roster import ANNOTATIONS, TOP, TOURS, Client
 
@@ -55,7 +56,7 @@ def shell(
 
 def folder_of(client: Client) -> Path:
     """Return the folder where the client is generated and built."""
-    return WORK / client.name
+    return WORK / f"{client.name}{client.form}"
 
 
 def run_tour(client: Client, sandbox: Mapping[str, str], timeout: float = LONGEST) -> str:
@@ -143,4 +144,6 @@ def clean_copy(client: Client, spec: str) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(TOURS / client.name, folder)
     shutil.copy(TOP / "openapi" / spec, folder)
+    if client.form:
+        (folder / spec).write_bytes(openapi_3_1.as_yaml(documents.load(spec)))
     return folder

@@ -3,7 +3,8 @@
 Each tour (tests/clients) requests a sync, gets a 429 for the second request, waits for the end, and reads the status, a
 failure, rejected records, all products and the feed of changes. It is refused with an expired token and for another
 platform. The tour's output is compared with the responses to a plain HTTP client. Then each tour runs against each
-mutation of the sandbox, for the scores in docs/clients.md; RECORD=1 writes them.
+mutation of the sandbox, for the scores in docs/clients.md; RECORD=1 writes them. Two clients are also generated from the
+OpenAPI 3.1 form of the spec, and run the same tours.
 CLIENTS names the required clients, or `all`. If it is unset, those run whose tools are installed.
 """
 
@@ -13,7 +14,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from product_gateway.sandbox.runner import Options
 from product_gateway.sandbox.tolerance_report import sandbox
@@ -23,6 +24,7 @@ from tests.tools.client_roster import CLIENTS, SPEC, TOOLS, Client
 from tests.tools.client_tours import LONGEST, STEPS, clean_copy, prepare, run_tour, shell, verify
 
 COLUMNS = ("client", "generator", "generate", "build", *STEPS)
+WITH_3_1 = ("python-httpx", "typescript-openapi-fetch")
 SYNC_SECONDS = 6.0  # that the second PUT meets it even where the machine is busy
 
 
@@ -39,7 +41,7 @@ class Outcome:
 
     def row(self) -> tuple[str, ...]:
         """Return the row of one client."""
-        head = f"{self.client.name}", self.client.generator
+        head = f"{self.client.name} {self.client.form}".rstrip(), self.client.generator
         if self.missing:
             return (*head, f"not run: {self.missing}")
         seconds = (f"{each:.1f} s" if each else "" for each in (self.generate, self.build))
@@ -91,16 +93,18 @@ def main(wanted: str) -> None:
     logging.getLogger("uvicorn").setLevel(logging.CRITICAL)  # Java offers HTTP/2 with every request, which it warns of
     chosen = [client for client in CLIENTS if not names or client.name in names]
     with ThreadPoolExecutor((os.cpu_count() or 1) + 1) as pool:
-        outcomes = list(pool.map(tour, chosen))
+        forms = [replace(client, form="3.1") for client in chosen if client.name in WITH_3_1]
+        outcomes = list(pool.map(tour, [*chosen, *forms]))
     for outcome in outcomes:
         if outcome.failed:
-            print(f"{outcome.client.name} failed:\n{outcome.failed}\n", file=sys.stderr)
+            print(f"{outcome.client.name} {outcome.client.form} failed:\n{outcome.failed}\n", file=sys.stderr)
     print(matrix(outcomes))
     ran = [outcome for outcome in outcomes if not outcome.missing]
     good = [outcome for outcome in ran if not outcome.failed]
-    print(f"{len(good)} clients in {len({outcome.client.language for outcome in good})} languages")
-    as_recorded = score([outcome.client for outcome in good], is_complete=len(good) == len(CLIENTS))
-    sys.exit(1 if len(good) < len(ran) or (names and len(ran) < len(names)) or not as_recorded else 0)
+    clients = [outcome.client for outcome in good if not outcome.client.form]
+    print(f"{len(clients)} clients in {len({each.language for each in clients})} languages")
+    as_recorded = score(clients, is_complete=len(clients) == len(CLIENTS))
+    sys.exit(1 if len(good) < len(ran) or (names and len(clients) < len(names)) or not as_recorded else 0)
 
 
 def score(clients: list[Client], *, is_complete: bool) -> bool:

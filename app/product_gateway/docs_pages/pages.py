@@ -24,7 +24,7 @@ from product_gateway.errors import PageNotFound
 from product_gateway.http.conditional import matches
 from product_gateway.http.context import header_values, request_context
 from product_gateway.http.responses import Response, send_whole
-from product_gateway.openapi import documents
+from product_gateway.openapi import documents, openapi_3_1
 
 HERE = Path(__file__).parent
 OWN = HERE / "assets"
@@ -53,6 +53,7 @@ ISOLATION = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
+OPENAPI_3_1 = "openapi-3.1.yaml"  # derived from the gateway's document
 PATHS = {INDEX: "/", DOCS: "/docs", TRY_OUT: "/docs/try", PRODUCT_SERVICE: "/docs/product-service"}
 MAX_PREFIXES = 16  # cached; a proxy publishes the server under few
 _WEIGHT = re.compile(r"\s*(?:q\s*=\s*(0(?:\.[0-9]*)?|1(?:\.0*)?)\s*)?")
@@ -149,13 +150,21 @@ class PageHandlers:
         self._shown = shown
         self._specs = {
             name: FileAtPath(lru_cache(MAX_PREFIXES)(partial(_spec_at, name)))
-            for name in (documents.GATEWAY, documents.PRODUCT_SERVICE)
+            for name in (documents.GATEWAY, OPENAPI_3_1, documents.WORKFLOWS, documents.PRODUCT_SERVICE)
         }
         self._at_path = {name: FileAtPath(lru_cache(MAX_PREFIXES)(partial(self._page_at, name))) for name in POLICIES}
 
     async def get_spec(self) -> Response[Any]:
         """Return the spec as YAML (RFC 9512)."""
         return self._specs[documents.GATEWAY]
+
+    async def get_spec31(self) -> Response[Any]:
+        """Return the spec as OpenAPI 3.1."""
+        return self._specs[OPENAPI_3_1]
+
+    async def get_workflows(self) -> Response[Any]:
+        """Return the Arazzo document."""
+        return self._specs[documents.WORKFLOWS]
 
     async def get_product_service_spec(self) -> Response[Any]:
         """Return the contract of product services as YAML (RFC 9512)."""
@@ -241,11 +250,17 @@ def _found(file: File | None) -> File:
 
 
 def _spec_at(name: str, prefix: str) -> File:
-    """Return a spec. The gateway's has the prefix in its server URL (OpenAPI 3.0.3, Server Object) and image links."""
-    text = documents.path(name).read_bytes()
-    if prefix and name == documents.GATEWAY:
-        for old, new in ((b"\n  - url: /\n", b"\n  - url: %s\n"), (b"](/docs/", b"](%s/docs/")):
+    """Return a spec. The gateway's has the prefix in its server URL (OpenAPI 3.0.3, Server Object) and image links.
+
+    The workflows name the gateway's spec by its path on this server.
+    """
+    is_derived = name == OPENAPI_3_1
+    text = openapi_3_1.as_yaml(documents.load(documents.GATEWAY)) if is_derived else documents.path(name).read_bytes()
+    if prefix and name in (documents.GATEWAY, OPENAPI_3_1):
+        for old, new in ((b"- url: /\n", b"- url: %s\n"), (b"](/docs/", b"](%s/docs/")):
             text = text.replace(old, new % prefix.encode())
+    if name == documents.WORKFLOWS:
+        text = text.replace(b"url: product-gateway.yaml\n", b"url: openapi.yaml\n")
     compressed = gzip.compress(text, mtime=0)
     headers = {"Cache-Control": REVALIDATE}
     return File(compressed, 200, headers, "application/yaml", gzipped=True, etag=f'W/"{_digest(text)}"')

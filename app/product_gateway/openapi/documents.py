@@ -10,6 +10,7 @@ import yaml
 GATEWAY = "product-gateway.yaml"
 PRODUCT_SERVICE = "product-service.yaml"
 OPERATIONS = "operations.yaml"
+WORKFLOWS = "workflows.arazzo.yaml"
 METHODS = ("get", "put", "post", "delete", "options", "head", "patch", "trace")
 
 Document = dict[str, Any]
