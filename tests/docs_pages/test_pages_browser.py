@@ -129,7 +129,7 @@ def test_the_keyboard_reaches_every_link_of_the_first_page(browser: Browser, ser
             assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
         header = ("docs", "docs/try", "docs/product-service", "openapi.yaml")
         documented = ["docs", "docs/try", "openapi.yaml", "openapi-3.1.yaml", "workflows.arazzo.yaml"]
-        documented += ["docs/product-service", "product-service.yaml"]
+        documented += ["docs/product-service", "product-service.yaml", "llms.txt"]
         assert reached == [".", *header, *documented, None, None, "health/ready"]
         page.get_by_role("link", name="Try it out").first.focus()
         page.keyboard.press("Enter")

@@ -8,7 +8,10 @@ from product_gateway.openapi import documents
 
 HERE = Path(__file__).parent
 INDEX = "docs/README.md"
-SPECS = {f"openapi/{documents.GATEWAY}": "openapi.yaml", f"openapi/{documents.PRODUCT_SERVICE}": "product-service.yaml"}
+SPECS = {
+    f"openapi/{documents.GATEWAY}": "openapi.yaml",
+    **{f"openapi/{name}": name for name in (documents.PRODUCT_SERVICE, documents.WORKFLOWS)},
+}
 # Code, which stays as written, or a link: whether it is an image, its text and its target.
 _LINK = re.compile(r"(?ms:^```.*?^```$)|`[^`\n]*`|(!?)\[([^\]]*)\]\((?![a-z]+:|#)([^)\s]+)\)")
 _ROW = re.compile(r"^\| (\[.+?) \| (.+) \|$|^(## .+)$", re.MULTILINE)
