@@ -3,8 +3,8 @@
 Each tour (tests/clients) requests a sync, gets a 429 for the second request, waits for the end, and reads the status, a
 failure, rejected records, all products and the feed of changes. It is refused with an expired token and for another
 platform. The tour's output is compared with the responses to a plain HTTP client. Then each tour runs against each
-mutation of the sandbox, for the scores in docs/clients.md; RECORD=1 writes them. Two clients are also generated from the
-OpenAPI 3.1 form of the spec, and run the same tours.
+mutation of the sandbox, for the scores in docs/clients.md; RECORD=1 writes them. Two clients are also generated from
+the OpenAPI 3.1 form of the spec, and run the same tours.
 CLIENTS names the required clients, or `all`. If it is unset, those run whose tools are installed.
 """
 
