@@ -135,6 +135,13 @@ class CatalogHandlers:
         after, generation = "", None
         if cursor is not None:
             after, [generation] = decoded(entity_type, cursor, 1)
+        if if_none_match is not None:  # a list that the client has is not read
+            owner, sees = await self._database.read(
+                for_active_merchant(catalog.view), merchant, entity_type, generation
+            )
+            headers = _validators(owner, sees.generation)
+            if matches(headers["ETag"], if_none_match):
+                return _not_modified(headers)
         async with self._page_reads:
             owner, listing = await self._database.read(
                 for_active_merchant(catalog.page), merchant, entity_type, after, size, generation
@@ -173,17 +180,25 @@ def _changes(entity_type: EntityType, page: changes.ChangePage) -> list[Fragment
 
 
 def _conditional(body: CatalogBody, merchant: Merchant, if_none_match: str | None, *generations: int) -> Response[Any]:
-    """Return the body with its entity tag, or 304 if the client has it (RFC 9110 §13.1.2).
+    """Return the body with its entity tag, or 304 if the client has it (RFC 9110 §13.1.2)."""
+    headers = _validators(merchant, *generations)
+    if if_none_match is not None and matches(headers["ETag"], if_none_match):
+        return _not_modified(headers)
+    return Response(body, headers=headers)
 
-    The tag names what the body depends on besides the URL. A merchant that was removed and added again starts with
-    generation 1 again.
+
+def _validators(merchant: Merchant, *generations: int) -> dict[str, str]:
+    """Return the entity tag with its cache control. The tag names what a body depends on besides the URL.
+
+    A merchant that was removed and added again starts with generation 1 again.
     """
     about = f"{merchant.name}/{merchant.created_at.isoformat()}/{merchant.currency}/{version()}"
     digest = hashlib.blake2b(about.encode(), digest_size=6).hexdigest()
-    headers = {
+    return {
         "ETag": f'"{"-".join(map(str, generations))}-{digest}"',
         "Cache-Control": "private, no-cache",
     }
-    if if_none_match is not None and matches(headers["ETag"], if_none_match):
-        return Response(b"", HTTPStatus.NOT_MODIFIED, headers)
-    return Response(body, headers=headers)
+
+
+def _not_modified(headers: dict[str, str]) -> Response[Any]:
+    return Response(b"", HTTPStatus.NOT_MODIFIED, headers)
