@@ -1,6 +1,7 @@
 """Composition of the gateway's ASGI application."""
 
 import functools
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -45,12 +46,13 @@ def create_app(
     supervisor: Supervisor | None = None,
     *,
     wakeups: Wakeups | None = None,
+    now: Callable[[], float] = lambda: time.time(),
     most_waiting: int = MAX_WAITERS,
 ) -> ASGIApp:
     """Return the gateway as an ASGI application, which connects to nothing before it starts. Raise SettingsError.
 
-    `wakeups` reach the workers of this process. At most `most_waiting` clients may wait for a sync at a time, so that
-    connections remain for other requests.
+    `wakeups` reach the workers of this process. Tokens expire by the clock `now`. At most `most_waiting` clients may
+    wait for a sync at a time, so that connections remain for other requests.
     """
     metrics = metrics or Metrics()
     supervisor = supervisor or Supervisor(metrics)
@@ -81,7 +83,7 @@ def create_app(
         HealthHandlers(database, supervisor),
         PageHandlers(shown=settings.docs),
         DiscoveryHandlers(settings, document),
-        authenticate=by_bearer_token(TokenVerifier(settings, keys).authenticate),
+        authenticate=by_bearer_token(TokenVerifier(settings, keys, now=now).authenticate),
         authorize=_authorization(database, _rate_limiter(settings.rate_limit_per_merchant, MERCHANT, metrics)),
         describe_error=with_metadata(describe_error),
         middleware=functools.partial(

@@ -7,7 +7,6 @@ not reveal this server's configuration.
 import json
 import logging
 import math
-import time
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -53,8 +52,8 @@ def _integer(digits: str) -> int | float:
     return int(digits) if len(digits) <= MAX_DIGITS else math.inf
 
 
-def check_registered(claims: dict[str, Any], settings: Settings) -> float:
-    """Check exp, nbf, iat, iss and aud. Return exp. Raise NotAuthenticated.
+def check_registered(claims: dict[str, Any], settings: Settings, now: float) -> float:
+    """Check exp, nbf, iat, iss and aud, with `now` in seconds since 1970. Return exp. Raise NotAuthenticated.
 
     The leeway for clock skew applies to nbf and iat, so that a new token is not refused. It does not apply to exp: a
     client renews an expired token after a 401.
@@ -62,7 +61,6 @@ def check_registered(claims: dict[str, Any], settings: Settings) -> float:
     for name in ("exp", "iss", "aud"):
         if claims.get(name) is None:
             refuse(f"it lacks the claim {name}.")
-    now = time.time()
     expires = _seconds(claims, "exp")
     if expires <= now:
         refuse("it has expired (exp).")

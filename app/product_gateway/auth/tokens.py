@@ -50,8 +50,15 @@ class TokenVerifier:
     A cached token still needs its key at each request, because the issuer may withdraw a key.
     """
 
-    def __init__(self, settings: Settings, find_key: KeySource, cache_size: int = CACHE_SIZE) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        find_key: KeySource,
+        cache_size: int = CACHE_SIZE,
+        now: Callable[[], float] = lambda: time.time(),
+    ) -> None:
         self._settings = settings
+        self._now = now
         self._find_key = find_key
         self._cache_size = cache_size
         self._cache: dict[bytes, _Verified] = {}  # by a hash, so that no token stays in memory
@@ -75,7 +82,7 @@ class TokenVerifier:
         found = self._cache.get(digest)
         if found is None:
             return None
-        if time.time() < found.expires and await self._find_key(found.key_id, found.algorithm) is found.key:
+        if self._now() < found.expires and await self._find_key(found.key_id, found.algorithm) is found.key:
             return found.caller
         self._cache.pop(digest, None)  # another request may have removed it meanwhile
         return None
@@ -88,7 +95,7 @@ class TokenVerifier:
             logger.info("A bearer token was refused: no key for kid %s and alg %s.", ascii(key_id)[:100], algorithm)
             raise
         found = claims.parse(self._verified_payload(token, key, algorithm))
-        expires = claims.check_registered(found, self._settings)
+        expires = claims.check_registered(found, self._settings, self._now())
         caller = claims.caller(found, self._settings)
         if len(self._cache) >= self._cache_size:
             self._cache.pop(next(iter(self._cache)))  # the oldest

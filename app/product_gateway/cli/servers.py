@@ -136,6 +136,10 @@ def sandbox(
         typer.Option(metavar="SEED|MUTATION", help="Change responses in ways that the spec allows; unset: do not."),
     ] = None,
     webhook: WebhookUrl = None,
+    max_age: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TYPE=AGE", help="Max age of a catalog of the first merchant, such as PRODUCT=24h."),
+    ] = None,
     until_eof: Annotated[
         bool, typer.Option("--until-eof", help="Stop when standard input closes, as when the parent ends.")
     ] = False,
@@ -153,7 +157,8 @@ def sandbox(
 
         changes = Tolerance.of(tolerance)
     options = runner.Options(
-        host, port, sync_seconds, slow_seconds, latency, fault_percent, changes, webhook, access_log=verbose
+        *(host, port, sync_seconds, slow_seconds, latency, fault_percent, changes, webhook, tuple(max_age or ())),
+        access_log=verbose,
     )
     runner.run(typer.echo, options, until_eof=until_eof)
 

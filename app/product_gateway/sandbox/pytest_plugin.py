@@ -58,6 +58,16 @@ class Sandbox:
             found = {name.lower(): value for name, value in reply.headers.items()}
             return Answer(reply.status, found, json.loads(content) if content else None)
 
+    def advance(self, time: str) -> None:
+        """Advance the sandbox's clock, such as by "72h", and take the tokens that are valid then."""
+        import json
+        import urllib.request
+
+        body = json.dumps({"advance": time}).encode()
+        request = urllib.request.Request(f"{self.base_url}/sandbox/clock", body, method="POST")  # noqa: S310 - of our own
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request) as reply:
+            self.tokens.update(json.load(reply)["data"]["tokens"])
+
     def enqueue(self, entity_type: str = "PRODUCT", *, script: str | None = None, who: str = "byop") -> str:
         """Enqueue a sync and return its Location. `script` is a scenario, such as slow or failing."""
         answer = self.request("PUT", f"/sync/{entity_type}", who=who, prefer=script and f"sync={script}")

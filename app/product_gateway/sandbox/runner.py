@@ -20,10 +20,11 @@ from starlette.types import ASGIApp
 from product_gateway import demo, gc_tuning, settings
 from product_gateway.api.app import create_app
 from product_gateway.auth import keys
-from product_gateway.db import merchants, migrate
+from product_gateway.db import freshness, merchants, migrate, sandbox_clock
 from product_gateway.db.database import Database, open_database
 from product_gateway.db.wakeups import Wakeups
 from product_gateway.model.merchants import Platform
+from product_gateway.sandbox.clock import Clock, ClockMiddleware
 from product_gateway.sandbox.database_control import DatabaseControl
 from product_gateway.sandbox.middleware import API, SandboxMiddleware
 from product_gateway.sandbox.scenarios import Scenarios
@@ -47,7 +48,7 @@ STOPS = (signal.SIGTERM, signal.SIGINT)
 
 @dataclass(frozen=True)
 class Options:
-    """How a sandbox is to run. `webhook` is the URL of the first merchant's webhook."""
+    """How a sandbox is to run. `webhook` is the URL of the first merchant's webhook; `max_ages` are of its catalogs."""
 
     host: str = "127.0.0.1"
     port: int = 0
@@ -57,6 +58,7 @@ class Options:
     fault_percent: float = 0.0
     tolerance: "Tolerance | None" = None
     webhook: str | None = None
+    max_ages: tuple[str, ...] = ()
     access_log: bool = False
 
 
@@ -84,15 +86,17 @@ def running(announce: Callable[[dict[str, Any]], None], options: Options) -> Ite
     scenarios, metrics, wakeups = Scenarios(), Metrics(), Wakeups()
     supervisor = Supervisor(metrics)
     with contextlib.ExitStack() as stack:
-        made = _settings(Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="product-gateway-sandbox-"))))
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="product-gateway-sandbox-")))
+        made, clock = _settings(folder, options), Clock()
+        stack.enter_context(sandbox_clock.shifted(made.database, lambda: clock.offset))
         gateway, service = sockets.bind(options.host, options.port), sockets.bind("127.0.0.1", 0)
         database = stack.enter_context(open_database(made.database))
         service_url = sockets.url_of(service)
-        _fill(made, database, service_url)
+        _fill(made, database, service_url, options)
         secret = _register_webhook(made, database, options, service_url + RELAY)
         database_control = DatabaseControl(database)
         app: ASGIApp = SandboxMiddleware(
-            create_app(made, metrics, supervisor, wakeups=wakeups),
+            create_app(made, metrics, supervisor, wakeups=wakeups, now=clock.time),
             scenarios,
             database_control,
             merchant_claim=made.jwt_merchant_claim,
@@ -104,6 +108,9 @@ def running(announce: Callable[[dict[str, Any]], None], options: Options) -> Ite
             from product_gateway.sandbox.tolerance import ToleranceMiddleware
 
             app = ToleranceMiddleware(app, options.tolerance)
+        app = controlled = ClockMiddleware(
+            app, clock, made, database, functools.partial(_tokens, made), access_log=options.access_log
+        )
         proxies, base_path = made.trusted_proxies, made.public_base_path
         stack.enter_context(http_server.HTTPServer(app, gateway, trusted_proxies=proxies, base_path=base_path))
         announce(_description(made, sockets.url_of(gateway), service_url, secret))
@@ -126,11 +133,12 @@ def running(announce: Callable[[dict[str, Any]], None], options: Options) -> Ite
 
             product_service = WebhookRelay(product_service, RELAY, options.webhook, secret, options.tolerance)
         stack.enter_context(http_server.HTTPServer(product_service, service))
-        stack.enter_context(worker.WorkerService(made, metrics, supervisor, wakeups))
+        workers = stack.enter_context(worker.WorkerService(made, metrics, supervisor, wakeups))
+        controlled.deliver = workers.settle_webhooks
         yield
 
 
-def _settings(folder: Path) -> Settings:
+def _settings(folder: Path, options: Options) -> Settings:
     """Return settings that ignore the environment where it would change the sandbox's behaviour."""
     return settings.load(
         data_dir=folder,
@@ -144,15 +152,19 @@ def _settings(folder: Path) -> Settings:
         worker_poll_seconds=0.05,
         worker_concurrency=32,
         retry_wait_seconds=0.05,
-        webhook_retry_seconds=0.5,
+        **({"webhook_retry_seconds": 0.5} if options.tolerance else {}),  # a held message comes again soon
     )
 
 
-def _fill(made: Settings, database: Database, service: str) -> None:
+def _fill(made: Settings, database: Database, service: str, options: Options) -> None:
     database.call(migrate.create)
     for name in (MERCHANT, OTHER_MERCHANT):
         demo.register(made, database, name, f"{service}/{name}")
     database.call(merchants.add, BENTO_MERCHANT, Platform.BENTO)
+    if options.max_ages:
+        from product_gateway.merchants import administration
+
+        database.call(freshness.put, MERCHANT, administration.max_ages(options.max_ages))
 
 
 def _register_webhook(made: Settings, database: Database, options: Options, relay: str) -> str | None:
@@ -168,22 +180,27 @@ def _register_webhook(made: Settings, database: Database, options: Options, rela
 
 
 def _description(made: Settings, gateway: str, service: str, webhook_secret: str | None) -> dict[str, Any]:
-    issue, all_scopes = functools.partial(keys.issue_token, made), list(keys.SCOPES)
     return {
         "baseUrl": gateway,
         "apiPrefix": API.rstrip("/"),
-        "tokens": {
-            "byop": issue(MERCHANT, all_scopes, TOKEN_LIFETIME),
-            "otherByop": issue(OTHER_MERCHANT, all_scopes, TOKEN_LIFETIME),
-            "notByop": issue(BENTO_MERCHANT, all_scopes, TOKEN_LIFETIME),
-            "readOnly": issue(MERCHANT, READ_SCOPES, TOKEN_LIFETIME),
-            "expired": issue(MERCHANT, all_scopes, -TOKEN_LIFETIME),
-        },
+        "tokens": _tokens(made, timedelta()),
         "merchants": [{"name": name, "platform": platform} for name, platform in MERCHANTS.items()],
         "productServiceUrl": f"{service}/{MERCHANT}",
         "productServiceToken": demo.SAMPLE_SERVICE_TOKEN,
         **({"webhookSecret": webhook_secret} if webhook_secret else {}),
         "pid": os.getpid(),
+    }
+
+
+def _tokens(made: Settings, advanced: timedelta) -> dict[str, str]:
+    """Return tokens that are valid for a day by a clock that was advanced."""
+    issue, all_scopes = functools.partial(keys.issue_token, made), list(keys.SCOPES)
+    return {
+        "byop": issue(MERCHANT, all_scopes, advanced + TOKEN_LIFETIME),
+        "otherByop": issue(OTHER_MERCHANT, all_scopes, advanced + TOKEN_LIFETIME),
+        "notByop": issue(BENTO_MERCHANT, all_scopes, advanced + TOKEN_LIFETIME),
+        "readOnly": issue(MERCHANT, READ_SCOPES, advanced + TOKEN_LIFETIME),
+        "expired": issue(MERCHANT, all_scopes, -TOKEN_LIFETIME),
     }
 
 

@@ -44,6 +44,12 @@ class WorkerService(Service):
         self._announce = announce
         self._stop = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._dispatcher: WebhookDispatcher | None = None
+
+    async def settle_webhooks(self) -> None:
+        """Make the attempts of webhook messages that are due, and wait for those that run. For any event loop."""
+        if self._loop is not None and self._dispatcher is not None:
+            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._dispatcher.settle(), self._loop))
 
     def _run(self) -> None:
         asyncio.run(self._supervise())
@@ -64,6 +70,7 @@ class WorkerService(Service):
             async with to_services, webhook_client(settings) as to_receivers:
                 worker = Worker(settings, database, to_services, metrics, supervisor, self._wakeups)
                 dispatcher = WebhookDispatcher(settings, database, to_receivers, metrics, supervisor)
+                self._dispatcher = dispatcher
                 loop.progressed()
                 if self._announce:
                     logger.info("The worker is waiting for syncs.")

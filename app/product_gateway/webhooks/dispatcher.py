@@ -56,6 +56,7 @@ class WebhookDispatcher:
         self._secrets = Secrets(self.settings)
         self._lease = LEASES_PER_TIMEOUT * self.settings.webhook_timeout_seconds + SECONDS_TO_FINISH
         self._running: dict[str, asyncio.Task[None]] = {}  # by merchant
+        self._claiming = asyncio.Lock()  # `settle` may claim at the same time
 
     async def run(self, stop: asyncio.Event) -> None:
         """Make deliveries until `stop` is set. Then finish the running ones, or hand them back."""
@@ -73,17 +74,30 @@ class WebhookDispatcher:
 
     async def _deliver_loop(self, stopping: asyncio.Task[object], loop: Loop) -> None:
         while not stopping.done():
-            self._running = {merchant: task for merchant, task in self._running.items() if not task.done()}
-            claimed = await self._claim_next() if len(self._running) < self.settings.webhooks_at_once else None
+            has_begun = await self._begin_next()
             loop.progressed()
-            if claimed is not None:
-                delivery, webhook = claimed
-                self._running[delivery.merchant] = asyncio.create_task(self._deliver(delivery, webhook))
+            if has_begun:
                 continue
             with loop.idle():
                 awaited = {stopping, *self._running.values()}
                 wait = self.settings.worker_poll_seconds
                 await asyncio.wait(awaited, timeout=wait, return_when=asyncio.FIRST_COMPLETED)
+
+    async def settle(self) -> None:
+        """Make all attempts that are due, and wait for those that run. For a clock that jumps, as in the sandbox."""
+        while await self._begin_next() or self._running:
+            if self._running:
+                await asyncio.wait(self._running.values(), return_when=asyncio.FIRST_COMPLETED)
+
+    async def _begin_next(self) -> bool:
+        """Claim a message that is due and begin its attempt. Return False if none is due, or no slot is free."""
+        async with self._claiming:
+            self._running = {merchant: task for merchant, task in self._running.items() if not task.done()}
+            claimed = await self._claim_next() if len(self._running) < self.settings.webhooks_at_once else None
+            if claimed is not None:
+                delivery, webhook = claimed
+                self._running[delivery.merchant] = asyncio.create_task(self._deliver(delivery, webhook))
+            return claimed is not None
 
     async def _claim_next(self) -> tuple[Delivery, Webhook] | None:
         busy = tuple(self._running)
