@@ -153,10 +153,12 @@ async def test_a_stale_catalog_needs_attention_with_its_reason(database: Databas
     assert "PRODUCT is stale" in part
     assert "/run-again" in part
 
-    await database.write(enqueue, "shop", EntityType.PRODUCT)
+    await database.write(enqueue_many, [EnqueueRequest("shop", EntityType.PRODUCT, publish="MANUAL")])
     claim = await database.write(claims.claim, "worker", 600.0, 5, 2)
     assert claim is not None
     await database.write(generations.succeed, claim)
+    assert (await stale())["shop"]["words"] == "the result of its sync waits for a review"
+    await database.write(generations.publish, "shop", claim.sync_id)
     assert list(await stale()) == ["other"]
 
 

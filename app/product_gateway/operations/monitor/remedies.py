@@ -8,7 +8,7 @@ import shlex
 from dataclasses import dataclass
 
 from product_gateway.model.catalog import StaleCatalog
-from product_gateway.model.syncs import EntityType, Sync, SyncStatus
+from product_gateway.model.syncs import EntityType, Publication, Sync, SyncStatus
 
 ANSWERED = re.compile(r"the product service answered (\d{3})")
 
@@ -221,13 +221,16 @@ def _named(found: Advice, merchant: str, entity_type: EntityType) -> Advice:
     return Advice(found.words, found.what_to_do, found.command and found.command.format(**names))
 
 
-# Advice on a stale catalog, by the status of its latest sync.
-STALE = {
+# Advice on a stale catalog, by the status of its latest sync, or by what became of its result.
+STALE: dict[SyncStatus | Publication | None, Advice] = {
     SyncStatus.QUEUED: Advice(
         "its sync waits for a worker", "Start a worker, or another one.", "product-gateway worker"
     ),
     SyncStatus.IN_PROGRESS: Advice(
         "its sync is not complete yet", "Wait for it. Its page shows how fast it is, and when it ends."
+    ),
+    Publication.STAGED: Advice(
+        "the result of its sync waits for a review", "Ask the merchant to review it. Its page publishes or discards it."
     ),
     None: Advice(
         "no sync was requested in time",
@@ -244,4 +247,6 @@ def of_stale(catalog: StaleCatalog) -> Advice:
     if latest is not None and status is SyncStatus.FAILED:
         found = about(latest)
         return Advice(f"its last sync failed: {found.words}", found.what_to_do, found.command)
-    return _named(STALE.get(status, STALE[None]), catalog.merchant, catalog.entity_type)
+    is_staged = latest is not None and latest.publication is Publication.STAGED
+    found = STALE.get(Publication.STAGED if is_staged else status, STALE[None])
+    return _named(found, catalog.merchant, catalog.entity_type)
