@@ -141,7 +141,9 @@ class Settings(BaseSettings):
         None, "PEM public key that verifies bearer tokens; unset: the key in the data directory"
     )
     jwks_url: str | None = _field(None, "URL of the token issuer's keys (RFC 7517)", pattern="^https?://[^/?#@]+(/|$)")
-    jwt_issuer: str = _field("product-gateway", "Required `iss` of tokens")
+    jwt_issuer: str = _field(
+        "product-gateway", "Required `iss` of tokens; if it is a URL, clients find it in the OAuth metadata"
+    )
     jwt_audience: str = _field("product-gateway", "Required `aud` of tokens")
     jwt_merchant_claim: str = _field("merchant", "Claim that names the merchant", min_length=1)
     jwt_scope_claim: str | None = _field(

@@ -336,6 +336,10 @@ def test_the_command_reports_and_its_exit_status_is_that_of_check_service(
         done = terminal.run(sqlite_deployment, f"check-webhook {url} --secret-file {secret_file} {files}")
         assert done.returncode == 1
         assert "ERROR old (receiver) A message that is ten minutes old is refused." in done.stdout
+        example = DOCUMENT.partition("--allow-private-addresses\nWebhook receiver")[2].partition("\n```")[0]
+        for line in example.splitlines()[1:]:
+            shown = ".*".join(re.escape(part) for part in line.split("…"))
+            assert re.search(f"^{shown}$", done.stdout, re.MULTILINE), line
         (curl,) = re.findall(r"old \(receiver\).*?\$ (curl [^\n]+)", done.stdout, re.DOTALL)
         again = subprocess.run(
             ["sh", "-c", curl], env={"URL": url, "PATH": "/usr/bin:/bin"}, capture_output=True, text=True

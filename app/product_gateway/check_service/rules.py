@@ -26,11 +26,12 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Kit:
-    """What a command checks: its rules, and how reports name the whole that has no subject."""
+    """What a command checks: its rules, and how reports name the whole that has no subject, and the rules' source."""
 
     command: str
     title: str
     whole: str
+    source: str
     rules: Mapping[str, Rule]
 
 
@@ -166,4 +167,4 @@ RULES = {
         Rule("dry-run", E, "A sync would succeed.", _SYNC, "Correct what the sync stops at, and run this again."),
     )
 }  # fmt: skip
-SERVICES = Kit("check-service", "Product service", "service", RULES)
+SERVICES = Kit("check-service", "Product service", "service", "Contract", RULES)

@@ -49,4 +49,4 @@ RULES = {
              "Catch the errors of the verification, and respond with 400 or 401."),
     )
 }  # fmt: skip
-RECEIVERS = Kit("check-webhook", "Webhook receiver", "receiver", RULES)
+RECEIVERS = Kit("check-webhook", "Webhook receiver", "receiver", "Guide", RULES)

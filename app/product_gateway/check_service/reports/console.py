@@ -59,7 +59,7 @@ def _finding(console: Console, results: CheckResults, outcomes: list[Outcome]) -
             console.print(Text(f"  $ {finding.curl}", style="dim"), soft_wrap=True)
     if more:
         _indented(console, f"And {more} more like that.")
-    _indented(console, f"Do: {rule.advice} (Contract: {rule.source}.)")
+    _indented(console, f"Do: {rule.advice} ({results.kit.source}: {rule.source}.)")
 
 
 def _indented(console: Console, text: str) -> None:

@@ -24,7 +24,7 @@ def write_junit(results: CheckResults, path: Path) -> None:
         outcomes = list(group)
         suite = Xml.SubElement(top, "testsuite", {"name": results.name(subject), "time": "0", **_totals(outcomes)})
         for outcome in outcomes:
-            _case(suite, outcome, f"{results.kit.command}.{results.name(subject)}")
+            _case(suite, outcome, f"{results.kit.command}.{results.name(subject)}", results.kit.source)
     Xml.indent(top)
     _write(path, b'<?xml version="1.0" encoding="UTF-8"?>\n' + Xml.tostring(top, encoding="utf-8") + b"\n")
 
@@ -62,7 +62,7 @@ def _is_failure(outcome: Outcome) -> bool:
     return outcome.result is Result.FAILED and outcome.rule.severity is Severity.ERROR
 
 
-def _case(suite: Xml.Element, outcome: Outcome, classname: str) -> None:
+def _case(suite: Xml.Element, outcome: Outcome, classname: str, source: str) -> None:
     rule = outcome.rule
     case = Xml.SubElement(suite, "testcase", name=f"{rule.code}: {rule.must}", classname=classname, time="0")
     if outcome.result in NOT_CHECKED:
@@ -72,7 +72,7 @@ def _case(suite: Xml.Element, outcome: Outcome, classname: str) -> None:
     seen = "\n".join(each.seen for each in outcome.findings)
     if _is_failure(outcome):
         failure = Xml.SubElement(case, "failure", message=outcome.findings[0].seen, type=rule.code)
-        failure.text = f"{seen}\nExpected: {rule.must}\nDo: {rule.advice}\nContract: {rule.source}"
+        failure.text = f"{seen}\nExpected: {rule.must}\nDo: {rule.advice}\n{source}: {rule.source}"
         seen = ""
     else:
         seen = f"{rule.severity}: {seen}\nDo: {rule.advice}\n"
