@@ -16,7 +16,7 @@ LOCKED := requirements/runtime.txt
 PIP := -m pip --quiet --disable-pip-version-check install
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test proofs versions check lint prose types imports specs generate workflows clients fuzz chaos replica soak vendor audit sbom bench bench-tools lock dist clean node
+.PHONY: help install run test proofs versions check lint prose types imports specs generate workflows clients fuzz model chaos replica soak vendor audit sbom bench bench-tools lock dist clean node
 
 help: ## print this help
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -110,6 +110,9 @@ clients: .venv/clients/installed tests/clients/node_modules/.installed ## genera
 
 fuzz: $(INSTALLED) ## run Schemathesis against the server for longer than the tests do
 	FUZZ_EXAMPLES=1000 $(BIN)/python -m pytest tests/api/test_fuzz.py
+
+model: $(INSTALLED) ## check every state of the model of syncs, and print what goes wrong without each of its checks
+	$(BIN)/python -m tests.model_checking.check
 
 chaos: $(INSTALLED) ## inject faults for CHAOS_SECONDS (60) on each database, and check that no record is lost
 	$(BIN)/python -m tests.tools.chaos

@@ -5,6 +5,9 @@ for longer than a lease, and stopped. PostgreSQL is restarted without warning, a
 errors. The product service fails, hangs and cuts its responses, and the catalogs change. Clients also revert syncs, and
 publish some only after a review. One run uses PostgreSQL, one SQLite.
 CHAOS_SECONDS is the time for each, CHAOS_SEED the random seed.
+
+Every change of a sync is compared with the model in tests/model_checking. Then processes without HTTP make
+CHAOS_TRANSITIONS more changes on each database: see chaos_drive.py.
 """
 
 import collections
@@ -30,11 +33,14 @@ from product_gateway.db import merchants, migrate
 from product_gateway.db.database import open_database
 from product_gateway.model.merchants import Platform
 from product_gateway.model.syncs import EntityType
+from tests.model_checking import recorder
+from tests.model_checking.conformance import Verdict, judge
 from tests.support import databases
 from tests.support.deployment import Deployment, within
 from tests.support.flaky_service import MoodyService, Shop
 from tests.support.serving import serve
 from tests.tools.chaos_clients import FINAL, Customer
+from tests.tools.chaos_drive import drive
 from tests.tools.chaos_faults import LEASE, WORKERS, Faults
 from tests.tools.chaos_witness import Witness
 
@@ -63,6 +69,7 @@ INVARIANTS = (
     "only responses of the contract; 500 only for injected unexpected database errors",
     "a last sync succeeds, and the catalog equals its source record by record",
     "no id of a pull and nothing unpublished is left behind",
+    "every change of a sync and of what is unpublished is a step of the model in tests/model_checking",
 )
 
 
@@ -119,6 +126,7 @@ def chaos(seconds: float, folder: Path, seed: int, database_name: str) -> Report
             customer(stack, deployment, urls, shop, random.Random(seed * n)) for n, shop in enumerate(shops, 1)
         ]
         witness = Witness(url)
+        recorder.install(url)
         stack.callback(witness.close)
         faults = Faults(deployment, server, shops, dice)
         stack.callback(faults.end)
@@ -136,6 +144,8 @@ def chaos(seconds: float, folder: Path, seed: int, database_name: str) -> Report
             for (kind, number), records in one.read.items():
                 if number and records != witness.generation(one.shop.name, kind, number):
                     witness.violations.append(f"{one.shop.name}: generation {number} of {kind} was published otherwise")
+        with open_database(url) as database:
+            verdict = database.call(lambda connection: judge(recorder.recorded(connection)))
         report.syncs, report.faults = witness.statuses(), faults.injected
         report.takeovers = witness.takeovers()
         report.answers = sum((each.answers for each in customers), collections.Counter())
@@ -145,9 +155,11 @@ def chaos(seconds: float, folder: Path, seed: int, database_name: str) -> Report
             "generations read": sum(len(each.read) for each in customers),
             "catalog changes": sum(shop.changes for shop in shops),
             "slowest answer": f"{max(each.slowest for each in customers):.1f} s",
+            "changes of syncs": str(verdict),
             "looks at the database": f"{witness.looks}, and {witness.blind} while it was away",
         }
         report.violations = [*faults.died, *witness.violations, *(v for each in customers for v in each.violations)]
+        report.violations += verdict.refused
     return report
 
 
@@ -219,17 +231,33 @@ def as_published(record: dict[str, Any]) -> dict[str, Any]:
     return {**{k: v for k, v in record.items() if k != "products"}, "productCount": len(record["products"])}
 
 
+def drive_on(database_name: str, folder: Path, transitions: int, seed: int) -> tuple[Verdict, float]:
+    """Make transitions without HTTP on a new database. Return what the model says of them, and the seconds."""
+    with contextlib.ExitStack() as stack:
+        postgresql = stack.enter_context(databases.postgresql()) if database_name == POSTGRESQL else None
+        url = postgresql or f"sqlite:///{folder / 'driven.db'}"
+        with open_database(url) as database:
+            database.call(migrate.upgrade)
+        return drive(url, transitions, seed)
+
+
 def main() -> int:
     """Print the report; exit with 1 on a violation."""
     logging.getLogger("uvicorn.error").disabled = True  # answers that are cut short are meant
     seed = int(os.environ.get("CHAOS_SEED") or random.SystemRandom().randrange(10_000))
     print(f"The dice are CHAOS_SEED={seed}", flush=True)
-    status = 0
+    status, transitions = 0, int(os.environ.get("CHAOS_TRANSITIONS") or 2000)
     for database in (POSTGRESQL, SQLITE):
         folder = Path(tempfile.mkdtemp(prefix="chaos"))
         report = chaos(float(os.environ.get("CHAOS_SECONDS") or 60), folder, seed, database)
         print(report, flush=True)
-        if report.violations:
+        verdict, seconds = drive_on(database, folder, transitions, seed)
+        print(
+            f"Changes of syncs without HTTP on {database}: {verdict}, in {seconds:.0f} s",
+            *verdict.refused[:5],
+            sep="\n  ",
+        )
+        if report.violations or verdict.refused:
             print(f"The processes' logs are in {folder}")
             status = 1
         else:
