@@ -13,7 +13,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "one-active.md"
 CHECKS = {
     "two entity types, three workers": Bounds(),
     "one entity type, two pages, stale lists": Bounds(entity_types=1, pages=2, stale_lists=True),
-    "one entity type, lost claims in full": Bounds(entity_types=1, workers=2, pages=2, forgets_lost_claims=False),
+    "one entity type, lost claims in full": Bounds(entity_types=1, workers=2, forgets_lost_claims=False),
 }
 
 

@@ -149,12 +149,15 @@ class Actions:
     def __init__(self, bounds: Bounds, rules: Rules) -> None:
         self.bounds = bounds
         self.rules = rules
-        checks = (rules.writes_check_token, rules.writes_check_status, rules.end_checks_token)
+        checks = (
+            rules.writes_check_token,
+            rules.writes_check_status,
+            rules.end_checks_token,
+            rules.claims_increase_token,
+        )
         self.forgets_lost_claims = bounds.forgets_lost_claims and all(checks)
         self.initial = State((None,) * bounds.workers)
-        self._of_workers = (
-            *(self.leave, self.heartbeat, self.prepare, self.page, self.end, self.fail, self.hand_back),
-        )
+        self._of_workers = [self.leave, self.heartbeat, self.prepare, self.page, self.end, self.fail, self.hand_back]
 
     def steps(self, state: State) -> Iterator[Step]:
         """Return the possible steps. Some change nothing."""
@@ -172,15 +175,7 @@ class Actions:
                 is_held = state.syncs[claim.sync].status == IN_PROGRESS
                 note = "(old token) " if not claim.is_latest else "" if is_held else "(not in progress) "
                 yield Step("die", state.claim(worker, None), worker, "is killed")
-                for action in (
-                    self.leave,
-                    self.heartbeat,
-                    self.prepare,
-                    self.page,
-                    self.end,
-                    self.fail,
-                    self.hand_back,
-                ):
+                for action in self._of_workers:
                     for step in action(state, worker, claim):
                         yield step._replace(worker=worker, text=note + step.text)
 
@@ -277,10 +272,8 @@ class Actions:
                     after = state.sync(place, status=FAILED, lost=lost)
                     yield Step("give up", after, worker, "ends the sync, which has lost too many workers: FAILED")
                     continue
-                older = tuple(
-                    each and self._outdated(each) if each and each.sync == place else each for each in state.claims
-                )
-                after = state._replace(claims=older).sync(place, status=IN_PROGRESS, expired=False, lost=lost)
+                claims = tuple(self._outdated(each) if each and each.sync == place else each for each in state.claims)
+                after = state._replace(claims=claims).sync(place, status=IN_PROGRESS, expired=False, lost=lost)
                 after = after.claim(worker, Claim(place, sync.pages))
                 if takes_over and not sync.expired:
                     after = after._replace(broken=LIVE_LEASE)
@@ -309,9 +302,7 @@ class Actions:
         elif any(each.has_records for each in state.syncs):
             # It deletes the records of the next generation, of whichever sync they are.
             syncs = tuple(
-                each._replace(
-                    has_records=False, lacks_records=each.has_records and (each.is_active or each.status == STAGED)
-                )
+                each._replace(has_records=False, lacks_records=each.has_records and each.status in (*ACTIVE, STAGED))
                 for each in state.syncs
             )
             yield Step("roll back", state._replace(syncs=syncs), text=f"{who} rolls back the unpublished records")

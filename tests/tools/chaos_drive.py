@@ -4,6 +4,7 @@ A process holds several claims at once, and acts on any of them at any time: it 
 resumed. Leases are short. Some processes are killed, and replaced.
 """
 
+import asyncio
 import contextlib
 import multiprocessing
 import random
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from multiprocessing.context import ForkServerProcess
 from typing import Any
 
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from product_gateway.db import catalog_removal, catalog_write, claims, generations, merchants, reverts, syncs
 from product_gateway.db.database import Database, open_database
@@ -36,7 +37,7 @@ from tests.model_checking.conformance import Verdict, judge
 
 PROCESSES = 3
 MERCHANTS = ("first", "second", "third")
-LEASE, LOST, AT_ONCE = 0.2, 3, 2
+LEASE, LOST, AT_ONCE = 0.5, 4, 2
 PAGES = 3
 HELD = 6  # claims of a process
 RECORDS = 6
@@ -174,7 +175,7 @@ def drive(url: str, transitions: int, seed: int) -> tuple[Verdict, float]:
         for name in MERCHANTS:
             database.call(merchants.add, name, Platform.BYOP, "https://shop.example", None, None)
         running = [_started(stack, url, dice) for _ in range(PROCESSES)]
-        while database.call(lambda connection: connection.scalar(_COUNT) or 0) < transitions:
+        while asyncio.run(database.read(_count)) < transitions:
             time.sleep(SECONDS_BETWEEN_KILLS)
             for each in running:
                 if not each.is_alive():
@@ -190,7 +191,10 @@ def drive(url: str, transitions: int, seed: int) -> tuple[Verdict, float]:
         return database.call(lambda connection: judge(recorder.recorded(connection))), seconds
 
 
-_COUNT = text("SELECT max(number) FROM transitions")
+def _count(connection: Connection) -> int:
+    return connection.scalar(text("SELECT max(number) FROM transitions")) or 0
+
+
 _forks = multiprocessing.get_context("forkserver")
 _forks.set_forkserver_preload([__name__])  # a process begins at once, without imports
 
