@@ -38,7 +38,7 @@ class FaultyGateway:
         path, query = scope["raw_path"].decode(), scope["query_string"].decode()
         given = [(name.decode(), value.decode("latin-1")) for name, value in scope["headers"]]
         headers = [each for each in given if each[0] not in HOP_BY_HOP]
-        async with httpx2.AsyncClient(timeout=60) as client:
+        async with httpx2.AsyncClient(timeout=60, verify=False) as client:  # reading certificates takes long
             answer = await client.request(scope["method"], f"{self.url}{path}?{query}".rstrip("?"), headers=headers)
         kept = {name.lower(): value for name, value in answer.headers.items() if name.lower() not in HOP_BY_HOP}
         body = answer.json() if answer.content else None

@@ -29,7 +29,7 @@ TOP = Path(__file__).parents[2]
 WORKFLOWS = TOP / "openapi" / "workflows.arazzo.yaml"
 LINT = TOP / "openapi" / "lint"
 FEWEST_WORKFLOWS, FEWEST_CHECKS, LONGEST = 6, 60, 60  # the longest run of all workflows, in seconds
-SANDBOX = ("sandbox", "--until-eof", "--sync-seconds", "0.3", "--slow-seconds", "2")
+SANDBOX = ("sandbox", "--until-eof", "--sync-seconds", "0.3", "--slow-seconds", "5")
 PUT = f"{API}/sync/PRODUCT"
 MERCHANTS = ("byop", "otherByop")
 
