@@ -47,6 +47,7 @@ class FaultyGateway:
         self.fault(exchange)
         self.changed += before != json.dumps([exchange.status, exchange.headers, exchange.body])
         content = b"" if exchange.body is None else json.dumps(exchange.body).encode()
-        fields = [(name.encode(), value.encode("latin-1")) for name, value in exchange.headers.items()]
+        kept = exchange.headers | {"connection": "close"}  # an idle one would be closed while the client reuses it
+        fields = [(name.encode(), value.encode("latin-1")) for name, value in kept.items()]
         await send({"type": "http.response.start", "status": exchange.status, "headers": fields})
         await send({"type": "http.response.body", "body": content})

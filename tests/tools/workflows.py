@@ -160,8 +160,9 @@ def respect(url: str, inputs: dict[str, str], *options: str) -> Result:
 
 
 def _checks(workflows: list[dict[str, Any]]) -> Iterator[tuple[str, bool]]:
+    """Yield each check and whether it passed. Of a step that was retried, the last attempt counts."""
     for workflow in workflows:
-        for step in workflow["executedSteps"]:
+        for step in {each["stepId"]: each for each in workflow["executedSteps"]}.values():
             for check in step["checks"]:
                 where = f"{workflow['workflowId']}.{step['stepId']}: {check['name']}"
                 yield " ".join([where, check.get("condition", "")]).rstrip(), check["passed"]
@@ -213,8 +214,11 @@ def find(fault: Fault, merchant: str, made: dict[str, Any]) -> bool:
     faulty = FaultyGateway(made["baseUrl"], fault.plant)
     with serve(faulty) as url:
         result = respect(url, inputs(made["tokens"], merchant), "--workflow", fault.workflow)
-    found = f"found by {result.failed[0]}" if result.failed else "NOT FOUND"
-    print(f"{fault.name}: {found if faulty.changed else 'NOT PLANTED: no response was changed'}", flush=True)
+    first = result.failed[0] if result.failed else "no check failed"
+    verdict = (
+        "NOT PLANTED, no response was changed:" if not faulty.changed else "found by" if result.failed else "NOT FOUND:"
+    )
+    print(f"{fault.name}: {verdict} {first}", flush=True)
     return bool(result.failed and faulty.changed)
 
 
