@@ -6,6 +6,7 @@ import inspect
 import logging
 import re
 from collections.abc import AsyncGenerator, Callable, Iterator
+from functools import cached_property
 from typing import Any
 from uuid import UUID
 
@@ -121,6 +122,19 @@ def test_a_handler_without_an_operation_stops_the_start() -> None:
 
     with pytest.raises(SettingsError, match=r"Handlers without an operation in the spec: Handlers\.forgotten$"):
         sample_api.app(handlers=Handlers())
+
+
+def test_the_start_computes_no_property_of_the_handlers() -> None:
+    """Pages are read and compressed at their first request."""
+    computed = []
+
+    class Handlers(sample_api.Handlers):
+        @cached_property
+        def pages(self) -> None:
+            computed.append("pages")
+
+    sample_api.app(handlers=Handlers())
+    assert not computed
 
 
 def test_two_handlers_of_one_operation_stop_the_start() -> None:

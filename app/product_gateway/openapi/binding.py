@@ -90,7 +90,9 @@ def _methods(document: documents.Document, handlers: Sequence[object]) -> dict[s
     """Return the handler of each operationId. Raise SettingsError unless names and parameters fit the spec."""
     found: dict[str, Handler] = {}
     for owner in handlers:
-        for name, method in inspect.getmembers(owner, inspect.iscoroutinefunction):
+        # Static: this must not compute the owner's cached properties, such as the compressed pages.
+        for name, _ in inspect.getmembers_static(owner, inspect.iscoroutinefunction):
+            method = getattr(owner, name)
             if name in found:
                 raise SettingsError(
                     f"{_label(found[name], name)} and {_label(method, name)} handle the same operation."
