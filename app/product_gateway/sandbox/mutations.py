@@ -1,13 +1,6 @@
 """The mutations of `sandbox --tolerance`: each changes real responses in one way that the spec allows.
 
-A mutation's name and description are those of its function. The decorator says what the function changes:
-
-- `values`: a value in a JSON body, by the name of its schema in the spec, `Schema.member`, or its format.
-  All responses of a run get the same change, because a client may compare them.
-- `bodies`: the whole JSON body, or its text.
-- `requests`: the request, before the gateway sees it.
-- `responses`: status line, headers and framing of a response with a JSON body.
-- `messages`: the deliveries of a message to a webhook.
+VALUES and HEADERS are tables. Mutations of other kinds are functions; a function's docstring is the description.
 """
 
 import re
@@ -16,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from enum import StrEnum
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
@@ -35,6 +29,8 @@ FEWER_RECORDS = 7
 CHUNK_BYTES = 500
 LISTS = ("listProducts", "listCollections", "listSyncs", "listSyncChanges")
 PAGED = (*LISTS, "listChanges", "getCollection")
+
+UNKNOWN = "ADDED_LATER"
 
 PRODUCTS = ("Product", "ChangedProduct")
 RECORDS = (*PRODUCTS, "CollectionSummary", "Collection", "ChangedCollection")
@@ -56,23 +52,32 @@ RESPONSES = (
     "ProductResponse", "CollectionListResponse", "CollectionResponse", "ChangeListResponse", "SyncChangeListResponse",
     "ErrorResponse",
 )  # fmt: skip
-CODES = ("SyncFailure.code", "SyncProblemGroup.code", "SyncWarning.code")
 ADDED: Object = {"addedLater": {"since": "1.99.0", "values": [1, None, {"deep": True}]}}
 
 
+def members(name: str, *schemas: str) -> tuple[str, ...]:
+    """Return `Schema.name` of each schema."""
+    return tuple(f"{each}.{name}" for each in schemas)
+
+
 class Kind(StrEnum):
-    """What the function of a mutation changes. The module's docstring describes the kinds."""
+    """What a mutation changes."""
 
     VALUE = "value"
+    """A value in a JSON body. All responses of a run get the same change, because a client may compare them."""
     BODY = "body"
+    """The whole JSON body, or its text."""
     REQUEST = "request"
+    """The request, before the gateway sees it."""
     RESPONSE = "response"
+    """Headers and framing of a response."""
     MESSAGE = "message"
+    """The deliveries of a message to a webhook."""
 
 
 @dataclass(frozen=True)
 class Mutation:
-    """A named change that the spec allows. `applies_to` lists schemas, members or formats of a VALUE."""
+    """A named change that the spec allows. `applies_to` lists schemas, `Schema.member` or formats of a VALUE."""
 
     name: str
     description: str
@@ -132,30 +137,270 @@ class Exchange:
             self.set_request_header(b"prefer", ", ".join(f"{key}={value}" for key, value in changed.items()))
 
 
-MUTATIONS: dict[str, Mutation] = {}
-Decorator = Callable[[Callable[[Any], Any]], Callable[[Any], Any]]
+Change = Callable[[Any], Any]
 
 
-def _register(kind: Kind, *applies_to: str) -> Decorator:
-    def register(change: Callable[[Any], Any]) -> Callable[[Any], Any]:
+def always(value: Any) -> Change:
+    """Return a change to this value."""
+    return lambda _: value
+
+
+def plus(**more: Any) -> Change:
+    """Return a change that adds or replaces members of an object."""
+    return lambda node: {**node, **more}
+
+
+def without(*names: str) -> Change:
+    """Return a change that removes members of an object."""
+    return lambda node: {name: value for name, value in node.items() if name not in names}
+
+
+def padded(length: int, character: str = ".") -> Change:
+    """Return a change that makes a text this long."""
+    return lambda text: text.ljust(length, character)
+
+
+def followed_by(more: str) -> Change:
+    """Return a change that appends to a text of at most LONGEST_TEXT characters."""
+    return lambda text: text[: LONGEST_TEXT - len(more)] + more
+
+
+def _with_warning(sync: Object) -> Object:
+    if sync["status"] != "SUCCEEDED":
+        return sync
+    return {**sync, "warnings": [*sync.get("warnings", []), {"code": UNKNOWN, "detail": "A later version."}]}
+
+
+def _with_second_error(body: Object) -> Object:
+    first, *others = body["error"]
+    return {**body, "error": [first, *others, {**first, "detail": "There is more to say."}]}
+
+
+def _with_description(record: Object) -> Object:
+    """Describe a quarter of the records. More would exceed what a page may have."""
+    is_chosen = zlib.crc32(record["id"].encode()) % 4 == 0
+    return {**record, "description": "a long text ".ljust(LONG_DESCRIPTION, ".")} if is_chosen else record
+
+
+def _with_largest_counts(node: Object) -> Object:
+    return {name: LARGEST if isinstance(value, int) and name != "percent" else value for name, value in node.items()}
+
+
+def _with_nine_digits(time: str) -> str:
+    whole, _, fraction = time.removesuffix("Z").partition(".")
+    return f"{whole}.{fraction:0<9}Z"
+
+
+def _with_offset(time: str) -> str:
+    return datetime.fromisoformat(time).astimezone(timezone(timedelta(hours=5, minutes=30))).isoformat()
+
+
+TITLES = members("title", *RECORDS)
+VALUES: tuple[tuple[str, str, tuple[str, ...], Change], ...] = (
+    # Members
+    ("additional-members-of-data", "Every object of `data` has an unknown member.", DATA, plus(**ADDED)),
+    ("additional-members-of-meta", "`meta` has an unknown member.", METAS, plus(**ADDED)),
+    ("additional-members-of-errors", "Each error has an unknown member.", ("Error",), plus(**ADDED)),
+    (
+        "additional-members-beside-data",
+        "The body has an unknown member beside `data` and `meta`, or `error`.",
+        RESPONSES,
+        plus(**ADDED),
+    ),
+    (
+        "additional-nulls",
+        "Every object of `data` and `meta` has an unknown member that is null.",
+        (*DATA, *METAS),
+        plus(addedLater=None),
+    ),
+    (
+        "optional-members-of-syncs-absent",
+        "A sync has no `warnings`, `publication`, `generation` and `reverts`.",
+        ("Sync",),
+        without("warnings", "publication", "generation", "reverts"),
+    ),
+    (
+        "optional-members-of-records-absent",
+        "A product or collection has only its required members.",
+        RECORDS,
+        without("description", "thumbnail", "listPrice", "sku", "createdAt", "updatedAt", "meta"),
+    ),
+    (
+        "optional-members-of-thumbnails-absent",
+        "A thumbnail has neither `url` nor `altText`.",
+        ("Thumbnail",),
+        without("url", "altText"),
+    ),
+    (
+        "optional-members-of-meta-absent",
+        "`meta` has no `currency`, `generation`, `sync`, `fresh` and `staleAfter`.",
+        ("CatalogMeta", "SyncStatusMeta"),
+        without("currency", "generation", "sync", "fresh", "staleAfter"),
+    ),
+    (
+        "unknown-progress",
+        "`progress.recordsTotal` and `progress.percent` are null.",
+        ("SyncProgress",),
+        plus(recordsTotal=None, percent=None),
+    ),
+    (
+        "rejected-records-without-id",
+        "`recordId` of a rejected record is null.",
+        ("SyncProblemSample",),
+        plus(recordId=None),
+    ),
+    # Codes that the spec leaves open
+    (
+        "unknown-failure-code",
+        "`failure.code` is a code that the client does not know.",
+        ("SyncFailure.code",),
+        always(UNKNOWN),
+    ),
+    (
+        "unknown-problem-code",
+        "`code` of rejected records is a code that the client does not know.",
+        ("SyncProblemGroup.code",),
+        always(UNKNOWN),
+    ),
+    (
+        "unknown-warning",
+        "A sync that has SUCCEEDED has a warning that the client does not know.",
+        ("Sync",),
+        _with_warning,
+    ),
+    (
+        "unknown-publication",
+        "`publication` of a sync is a value that the client does not know.",
+        ("Sync.publication",),
+        always(UNKNOWN),
+    ),
+    (
+        "longest-codes",
+        "Codes of failures, rejected records and warnings have 64 characters.",
+        members("code", "SyncFailure", "SyncProblemGroup", "SyncWarning"),
+        padded(LONGEST_CODE, "X"),
+    ),
+    ("several-errors", "An error response has a second error.", ("ErrorResponse",), _with_second_error),
+    # Texts
+    (
+        "longest-details",
+        "`detail` of errors, failures and warnings has 8,192 characters.",
+        members("detail", "Error", "SyncFailure", "SyncWarning"),
+        padded(LONGEST_TEXT),
+    ),
+    (
+        "longest-messages",
+        "`message` of rejected records has 1,024 characters.",
+        ("SyncProblemSample.message",),
+        padded(LONGEST_MESSAGE),
+    ),
+    (
+        "longest-titles",
+        "`title` and `sku` of records have 8,192 characters.",
+        (*TITLES, *members("sku", *PRODUCTS)),
+        padded(LONGEST_TEXT),
+    ),
+    ("long-descriptions", "Some records have a `description` of 100,000 characters.", RECORDS, _with_description),
+    ("empty-titles", "`title` of records is empty.", TITLES, always("")),
+    (
+        "non-ascii-texts",
+        "`title` of records and `detail` of errors have characters of several scripts and beyond U+FFFF.",
+        (*TITLES, "Error.detail", "SyncFailure.detail"),
+        followed_by(" – 日本語 עברית e\u0301 🧵"),
+    ),
+    (
+        "markup-in-texts",
+        "`title` of records and `detail` of errors have quotes, markup and a backslash.",
+        (*TITLES, "Error.detail", "SyncFailure.detail"),
+        followed_by(""" <b>"it's" \\ 100% &amp; $x</b>"""),
+    ),
+    # Numbers and times
+    ("largest-prices", "`listPrice` is 9007199254740991.", members("listPrice", *PRODUCTS), always(LARGEST)),
+    ("zero-prices", "`listPrice` is 0.", members("listPrice", *PRODUCTS), always(0)),
+    (
+        "largest-counts",
+        "Counts in `progress`, `result` and rejected records are 9007199254740991.",
+        ("SyncProgress", "SyncResult", "SyncProblemGroup"),
+        _with_largest_counts,
+    ),
+    (
+        "largest-product-counts",
+        "`productCount` of collections is 100000.",
+        members("productCount", "CollectionSummary", "Collection", "ChangedCollection"),
+        always(LARGEST_PRODUCT_COUNT),
+    ),
+    ("largest-attempts", "`attempt` of a sync is 2147483647.", ("Sync.attempt",), always(LARGEST_ATTEMPT)),
+    (
+        "largest-generations",
+        "`generation` is 281474976710655.",
+        ("Generation", "Sync.generation"),
+        always(LARGEST_GENERATION),
+    ),
+    (
+        "largest-number-of-records",
+        "`numRecords` is 9007199254740991.",
+        ("EntitySyncStatus.numRecords",),
+        always(LARGEST),
+    ),
+    (
+        "number-of-records-with-fraction",
+        "`numRecords` is written with a fraction, such as 24.0.",
+        ("EntitySyncStatus.numRecords",),
+        float,
+    ),
+    ("times-with-nine-digits", "Times have nine digits after the point.", ("date-time",), _with_nine_digits),
+    (
+        "times-in-whole-seconds",
+        "Times have no fraction.",
+        ("date-time",),
+        lambda time: re.sub(r"\.\d+", "", time),
+    ),
+    ("times-with-an-offset", "Times have the offset +05:30.", ("date-time",), _with_offset),
+    # Cursors
+    ("other-cursors", "Cursors have another form.", ("Cursor",), lambda text: f"v9_{text[::-1]}"[:LONGEST_CURSOR]),
+    ("longest-cursors", "Cursors have 1,400 characters.", ("Cursor",), padded(LONGEST_CURSOR, "_")),
+)
+HEADERS: tuple[tuple[str, str, bytes, Change], ...] = (
+    ("retry-after-shortest", "`Retry-After` is 1.", b"retry-after", always(b"1")),
+    (
+        "content-type-with-charset",
+        "`Content-Type` is `application/json; charset=utf-8`.",
+        b"content-type",
+        lambda value: value + b"; charset=utf-8",
+    ),
+    (
+        "additional-links",
+        "`Link` has a parameter and a second link, after the link to the active sync.",
+        b"link",
+        lambda value: value + b'; title="The active sync", </docs>; rel="help"',
+    ),
+    (
+        "additional-challenge-parameters",
+        "`WWW-Authenticate` has an unknown parameter.",
+        b"www-authenticate",
+        lambda value: value + b', added_later="1, 2"',
+    ),
+)
+MUTATIONS = {
+    **{name: Mutation(name, text, Kind.VALUE, frozenset(schemas), change) for name, text, schemas, change in VALUES},
+    **{
+        name: Mutation(
+            name, text, Kind.RESPONSE, frozenset(), partial(Exchange.change_header, name=header, change=change)
+        )
+        for name, text, header, change in HEADERS
+    },
+}
+
+
+def _register(kind: Kind) -> Callable[[Change], Change]:
+    """Return a decorator for functions that are mutations of this kind."""
+
+    def register(change: Change) -> Change:
         name = change.__name__.replace("_", "-")
-        MUTATIONS[name] = Mutation(name, str(change.__doc__).partition("\n")[0], kind, frozenset(applies_to), change)
+        MUTATIONS[name] = Mutation(name, str(change.__doc__).partition("\n")[0], kind, frozenset(), change)
         return change
 
     return register
-
-
-def values(*applies_to: str) -> Decorator:
-    return _register(Kind.VALUE, *applies_to)
-
-
-def members(name: str, *schemas: str) -> tuple[str, ...]:
-    """Return `Schema.name` of each schema."""
-    return tuple(f"{each}.{name}" for each in schemas)
-
-
-def without(node: Object, *names: str) -> Object:
-    return {name: value for name, value in node.items() if name not in names}
 
 
 bodies, requests, responses, messages = (
@@ -163,246 +408,7 @@ bodies, requests, responses, messages = (
 )
 
 
-# Members
-
-
-@values(*DATA)
-def additional_members_of_data(node: Object) -> Object:
-    """Every object of `data` has an unknown member."""
-    return node | ADDED
-
-
-@values(*METAS)
-def additional_members_of_meta(node: Object) -> Object:
-    """`meta` has an unknown member."""
-    return node | ADDED
-
-
-@values("Error")
-def additional_members_of_errors(node: Object) -> Object:
-    """Each error has an unknown member."""
-    return node | ADDED
-
-
-@values(*RESPONSES)
-def additional_members_beside_data(node: Object) -> Object:
-    """The body has an unknown member beside `data` and `meta`, or `error`."""
-    return node | ADDED
-
-
-@values(*DATA, *METAS)
-def additional_nulls(node: Object) -> Object:
-    """Every object of `data` and `meta` has an unknown member that is null."""
-    return node | {"addedLater": None}
-
-
-@values("Sync")
-def optional_members_of_syncs_absent(node: Object) -> Object:
-    """A sync has no `warnings`, `publication`, `generation` and `reverts`."""
-    return without(node, "warnings", "publication", "generation", "reverts")
-
-
-@values(*RECORDS)
-def optional_members_of_records_absent(node: Object) -> Object:
-    """A product or collection has only its required members."""
-    return without(node, "description", "thumbnail", "listPrice", "sku", "createdAt", "updatedAt", "meta")
-
-
-@values("Thumbnail")
-def optional_members_of_thumbnails_absent(_: Object) -> Object:
-    """A thumbnail has neither `url` nor `altText`."""
-    return {}
-
-
-@values("CatalogMeta", "SyncStatusMeta")
-def optional_members_of_meta_absent(node: Object) -> Object:
-    """`meta` has no `currency`, `generation`, `sync`, `fresh` and `staleAfter`."""
-    return without(node, "currency", "generation", "sync", "fresh", "staleAfter")
-
-
-@values("SyncProgress")
-def unknown_progress(node: Object) -> Object:
-    """`progress.recordsTotal` and `progress.percent` are null."""
-    return {**node, "recordsTotal": None, "percent": None}
-
-
-@values("SyncProblemSample")
-def rejected_records_without_id(node: Object) -> Object:
-    """`recordId` of a rejected record is null."""
-    return {**node, "recordId": None}
-
-
-# Codes that the spec leaves open
-
-
-@values("SyncFailure.code")
-def unknown_failure_code(_: str) -> str:
-    """`failure.code` is a code that the client does not know."""
-    return "ADDED_LATER"
-
-
-@values("SyncProblemGroup.code")
-def unknown_problem_code(_: str) -> str:
-    """`code` of rejected records is a code that the client does not know."""
-    return "ADDED_LATER"
-
-
-@values("Sync")
-def unknown_warning(node: Object) -> Object:
-    """A sync that has SUCCEEDED has a warning that the client does not know."""
-    if node["status"] != "SUCCEEDED":
-        return node
-    return {**node, "warnings": [*node.get("warnings", []), {"code": "ADDED_LATER", "detail": "A later version."}]}
-
-
-@values("Sync.publication")
-def unknown_publication(_: str) -> str:
-    """`publication` of a sync is a value that the client does not know."""
-    return "ADDED_LATER"
-
-
-@values(*CODES)
-def longest_codes(code: str) -> str:
-    """Codes of failures, rejected records and warnings have 64 characters."""
-    return code.ljust(LONGEST_CODE, "X")
-
-
-@values("ErrorResponse")
-def several_errors(node: Object) -> Object:
-    """An error response has a second error."""
-    first, *others = node["error"]
-    return {**node, "error": [first, *others, {**first, "detail": "There is more to say."}]}
-
-
-# Texts
-
-
-@values("Error.detail", "SyncFailure.detail", "SyncWarning.detail")
-def longest_details(detail: str) -> str:
-    """`detail` of errors, failures and warnings has 8,192 characters."""
-    return detail.ljust(LONGEST_TEXT, ".")
-
-
-@values(*members("message", "SyncProblemSample"))
-def longest_messages(message: str) -> str:
-    """`message` of rejected records has 1,024 characters."""
-    return message.ljust(LONGEST_MESSAGE, ".")
-
-
-@values(*members("title", *RECORDS), *members("sku", *PRODUCTS))
-def longest_titles(text: str) -> str:
-    """`title` and `sku` of records have 8,192 characters."""
-    return text.ljust(LONGEST_TEXT, ".")
-
-
-@values(*RECORDS)
-def long_descriptions(node: Object) -> Object:
-    """Some records have a `description` of 100,000 characters."""
-    is_chosen = zlib.crc32(node["id"].encode()) % 4 == 0  # of all would exceed what a page may have
-    return {**node, "description": "a long text ".ljust(LONG_DESCRIPTION, ".")} if is_chosen else node
-
-
-@values(*members("title", *RECORDS))
-def empty_titles(_: str) -> str:
-    """`title` of records is empty."""
-    return ""
-
-
-@values(*members("title", *RECORDS), "Error.detail", "SyncFailure.detail")
-def non_ascii_texts(text: str) -> str:
-    """`title` of records and `detail` of errors have characters of several scripts and beyond U+FFFF."""
-    return f"{text[: LONGEST_TEXT - 20]} – 日本語 עברית e\u0301 🧵"
-
-
-@values(*members("title", *RECORDS), "Error.detail", "SyncFailure.detail")
-def markup_in_texts(text: str) -> str:
-    """`title` of records and `detail` of errors have quotes, markup and a backslash."""
-    return f"""{text[: LONGEST_TEXT - 30]} <b>"it's" \\ 100% &amp; $x</b>"""
-
-
-# Numbers and times
-
-
-@values(*members("listPrice", *PRODUCTS))
-def largest_prices(_: int) -> int:
-    """`listPrice` is 9007199254740991."""
-    return LARGEST
-
-
-@values(*members("listPrice", *PRODUCTS))
-def zero_prices(_: int) -> int:
-    """`listPrice` is 0."""
-    return 0
-
-
-@values("SyncProgress", "SyncResult", "SyncProblemGroup")
-def largest_counts(node: Object) -> Object:
-    """Counts in `progress`, `result` and rejected records are 9007199254740991."""
-    return {name: LARGEST if isinstance(value, int) and name != "percent" else value for name, value in node.items()}
-
-
-@values(*members("productCount", "CollectionSummary", "Collection", "ChangedCollection"))
-def largest_product_counts(_: int) -> int:
-    """`productCount` of collections is 100000."""
-    return LARGEST_PRODUCT_COUNT
-
-
-@values("Sync.attempt")
-def largest_attempts(_: int) -> int:
-    """`attempt` of a sync is 2147483647."""
-    return LARGEST_ATTEMPT
-
-
-@values("Generation", "Sync.generation")
-def largest_generations(_: int) -> int:
-    """`generation` is 281474976710655."""
-    return LARGEST_GENERATION
-
-
-@values("EntitySyncStatus.numRecords")
-def largest_number_of_records(_: float) -> int:
-    """`numRecords` is 9007199254740991."""
-    return LARGEST
-
-
-@values("EntitySyncStatus.numRecords")
-def number_of_records_with_fraction(number: float) -> float:
-    """`numRecords` is written with a fraction, such as 24.0."""
-    return float(number)
-
-
-@values("date-time")
-def times_with_nine_digits(time: str) -> str:
-    """Times have nine digits after the point."""
-    whole, _, zone = time.partition(".")
-    return f"{whole}.{zone[:-1]:0<9}Z" if zone.endswith("Z") else time
-
-
-@values("date-time")
-def times_in_whole_seconds(time: str) -> str:
-    """Times have no fraction."""
-    return re.sub(r"\.\d+", "", time)
-
-
-@values("date-time")
-def times_with_an_offset(time: str) -> str:
-    """Times have the offset +05:30."""
-    return datetime.fromisoformat(time).astimezone(timezone(timedelta(hours=5, minutes=30))).isoformat()
-
-
 # Pages
-
-
-@values("Cursor")
-def other_cursors(cursor: str) -> str:
-    """Cursors have another form."""
-    return f"v9_{cursor[::-1]}"[:LONGEST_CURSOR]
-
-
-@values("Cursor")
-def longest_cursors(cursor: str) -> str:
-    """Cursors have 1,400 characters."""
-    return cursor.ljust(LONGEST_CURSOR, "_")
 
 
 @requests
@@ -453,12 +459,6 @@ def retry_after_longest(exchange: Exchange) -> None:
     waited = (exchange.header(b"preference-applied") or b"").startswith(b"wait")
     if waited or exchange.header(b"link"):
         exchange.change_header(b"retry-after", lambda _: LONGEST_RETRY_AFTER)
-
-
-@responses
-def retry_after_shortest(exchange: Exchange) -> None:
-    """`Retry-After` is 1."""
-    exchange.change_header(b"retry-after", lambda _: b"1")
 
 
 # JSON as text
@@ -527,24 +527,6 @@ def header_names_capitalised(exchange: Exchange) -> None:
 def additional_headers(exchange: Exchange) -> None:
     """Responses have unknown headers, one of them twice."""
     exchange.headers += [(b"x-added-later", b"1"), (b"x-added-later", b"2; a=b"), (b"server-timing", b"db;dur=53")]
-
-
-@responses
-def content_type_with_charset(exchange: Exchange) -> None:
-    """`Content-Type` is `application/json; charset=utf-8`."""
-    exchange.change_header(b"content-type", lambda value: value + b"; charset=utf-8")
-
-
-@responses
-def additional_links(exchange: Exchange) -> None:
-    """`Link` has a parameter and a second link, after the link to the active sync."""
-    exchange.change_header(b"link", lambda value: value + b'; title="The active sync", </docs>; rel="help"')
-
-
-@responses
-def additional_challenge_parameters(exchange: Exchange) -> None:
-    """`WWW-Authenticate` has an unknown parameter."""
-    exchange.change_header(b"www-authenticate", lambda value: value + b', added_later="1, 2"')
 
 
 @responses
