@@ -64,9 +64,9 @@ def run_tour(client: Client, sandbox: Mapping[str, str], timeout: float = LONGES
     return shell(client.run, folder_of(client), sandbox, timeout)[1]
 
 
-def verify(said: str, sandbox: Mapping[str, str]) -> tuple[list[str], str]:
+def verify(said: str, sandbox: Mapping[str, str], constant: Mapping[str, str]) -> tuple[list[str], str]:
     """Return the steps of a tour's output that are right, and a description of what is wrong, or ""."""
-    expected = truth(sandbox)
+    expected = truth(sandbox, constant)
     lines = {step: re.findall(rf"^{step}: (.*)$", said, re.MULTILINE)[:1] for step in STEPS}  # of several errors, one
     passed = [step for step in STEPS if lines[step] and re.fullmatch(expected[step], lines[step][0])]
     if passed == list(STEPS):
@@ -76,36 +76,44 @@ def verify(said: str, sandbox: Mapping[str, str]) -> tuple[list[str], str]:
 
 
 def prepare(sandbox: Mapping[str, str]) -> None:
-    """Run a failing sync of collections, and one that rejects records, for the tours to read."""
-    for scenario in ("failing", "rejecting"):
+    """Run a sync of products, a failing one of collections, and one that rejects records, for the tours to read."""
+    for entity_type, scenario in (("PRODUCT", "ordinary"), ("COLLECTION", "failing"), ("COLLECTION", "rejecting")):
         headers = {"Prefer": f"sync={scenario}", "Idempotency-Key": scenario}
-        sync = ask(sandbox, "/sync/COLLECTION", "PUT", **headers)["data"]
+        sync = ask(sandbox, f"/sync/{entity_type}", "PUT", **headers)["data"]
         while (sync := ask(sandbox, f"/syncs/{sync['id']}")["data"])["finishedAt"] is None:
             time.sleep(0.2)
         assert sync["status"] == ("FAILED" if scenario == "failing" else "SUCCEEDED")
 
 
-def truth(sandbox: Mapping[str, str]) -> dict[str, str]:
+def truth(sandbox: Mapping[str, str], constant: Mapping[str, str]) -> dict[str, str]:
     """Return a pattern for each line of a tour, from the responses to a plain HTTP client."""
     sync = ask(sandbox, "/syncs?entityType=PRODUCT")["data"][0]
+    generation = ask(sandbox, "/changes/PRODUCT?page_size=1")["meta"]["generation"]
+    return {
+        **constant,
+        "429": rf"Too Many Requests, retry after [1-9]\d* s: Sync {sync['id']} of PRODUCT is \w+\. Only one .*",
+        "ended": sync["status"],
+        "changes": constant["changes"].replace("GENERATION", str(generation)),
+    }
+
+
+def constants(sandbox: Mapping[str, str]) -> dict[str, str]:
+    """Return the patterns that are the same for all tours on a sandbox. GENERATION stands for a number."""
     (failed, *_), (partial, *_) = (
         ask(sandbox, f"/syncs?entityType=COLLECTION&status={status}")["data"] for status in ("FAILED", "SUCCEEDED")
     )
     group = ask(sandbox, f"/syncs/{partial['id']}/problems")["data"][0]
     products, changes = read_all(sandbox, "/products"), read_all(sandbox, "/changes/PRODUCT")
     assert len(products) == len(changes) == PRODUCTS
-    generation = ask(sandbox, "/changes/PRODUCT")["meta"]["generation"]
     last = f"{changes[-1]['change']} {changes[-1]['product']['title']}"
     records = int(ask(sandbox, "/sync/PRODUCT")["data"]["numRecords"])
     return {
         "202": "QUEUED",
-        "429": rf"Too Many Requests, retry after [1-9]\d* s: Sync {sync['id']} of PRODUCT is \w+\. Only one .*",
-        "ended": sync["status"],
         "200": rf"{records}(\.0+)? records",
         "failed": re.escape(f"{failed['failure']['code']}: {failed['failure']['detail']}"),
         "problems": re.escape(f"{group['count']} {group['code']}: {group['samples'][0]['message']}"),
         "pages": re.escape(f"{len(products)} products, the last is {products[-1]['id']}"),
-        "changes": re.escape(f"{len(changes)} up to generation {generation}, the last is {last}"),
+        "changes": re.escape(f"{len(changes)} up to generation GENERATION, the last is {last}"),
         "401": _refusal(sandbox, sandbox["EXPIRED_TOKEN"]),
         "403": _refusal(sandbox, sandbox["OTHER_PLATFORM_TOKEN"]),
     }

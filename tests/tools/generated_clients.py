@@ -21,7 +21,7 @@ from product_gateway.sandbox.tolerance_report import sandbox
 from product_gateway.telemetry import logs
 from tests.tools import client_tolerance
 from tests.tools.client_roster import CLIENTS, SPEC, TOOLS, Client
-from tests.tools.client_tours import LONGEST, STEPS, clean_copy, prepare, run_tour, shell, verify
+from tests.tools.client_tours import LONGEST, STEPS, clean_copy, constants, prepare, run_tour, shell, verify
 
 COLUMNS = ("client", "generator", "generate", "build", *STEPS)
 WITH_3_1 = ("python-httpx", "typescript-openapi-fetch")
@@ -68,7 +68,8 @@ def tour(client: Client) -> Outcome:
             outcome.build, _ = shell(client.build, folder)
         with sandbox(Options(sync_seconds=SYNC_SECONDS)) as environment:
             prepare(environment)
-            outcome.passed, outcome.failed = verify(run_tour(client, environment), environment)
+            said = run_tour(client, environment)
+            outcome.passed, outcome.failed = verify(said, environment, constants(environment))
     except subprocess.CalledProcessError as error:
         outcome.failed += f"{error.cmd[-1]}\n{error.stdout[-5000:]}{error.stderr[-5000:]}"
     except subprocess.TimeoutExpired as error:
