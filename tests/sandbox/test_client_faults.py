@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -35,9 +36,10 @@ def faults_under(mutation: Mutation) -> Faults:
         with sandbox(options) as environment:
             prepare(environment)
             tolerance.mutations = (mutation,)
-            correct = Client(environment, hooks)
+            cache: dict[str, Any] = {}
+            correct = Client(environment, hooks, cache)
             runs = [("Client", correct.wait), ("Client", correct.read)]
-            runs += [(each.__name__, each(environment, hooks).read) for each in READING]
+            runs += [(each.__name__, each(environment, hooks, cache).read) for each in READING]
             if mutation.kind not in (Kind.VALUE, Kind.BODY):  # faults in waiting concern headers and messages
                 runs += [(each.__name__, each(environment, hooks).wait) for each in WAITING]
             for name, run in runs:
