@@ -148,6 +148,7 @@ class Client:
 
     def wait(self) -> None:
         """Request a sync, meet the 429, and wait for the end and for the message."""
+        self.ask("DELETE", "/sync/PRODUCT")  # which a client with a fault may have left active
         seen = len(self.hooks.messages)
         status, headers, _ = self.ask(
             "PUT", "/sync/PRODUCT", **{"Prefer": "sync=slow", "Idempotency-Key": str(uuid4())}
