@@ -1,6 +1,7 @@
 """Scores the generated clients: runs the tour of each against each mutation of `sandbox --tolerance`.
 
-docs/clients.md has the scores. `make clients CLIENTS=all` fails if they differ; with RECORD=1 it writes them.
+docs/clients.md has the scores. `make clients CLIENTS=all` fails if they differ; with RECORD=1 it writes them. To record
+them, each mutation has a sandbox of its own. Otherwise a sandbox has several mutations, to save time.
 """
 
 import os
@@ -23,10 +24,13 @@ TABLE = re.compile(re.escape(HEAD) + r"(?:\|.*\n)+")
 LONGEST_TOUR = 60.0  # seconds; most take three
 SYNC_SECONDS = 3.0
 ATTEMPTS = 3  # on a busy machine, the second PUT may come after the sync's end
+GROUPS = 15  # of three or four mutations, none of which hides another
+RECORDS = bool(os.environ.get("RECORD"))
 SANDBOXES_PER_CORE = 4  # tours wait more than they compute
 
-Results = dict[str, tuple[str | None, bool]]
-"""By client: the fault or None, and whether the mutation has changed a response to its tour."""
+Group = Sequence[Mutation]
+Results = dict[str, Report]
+"""The reports of a group of mutations, by client."""
 
 
 def mutations() -> list[Mutation]:
@@ -34,38 +38,60 @@ def mutations() -> list[Mutation]:
     return [each for each in MUTATIONS.values() if each.kind is not Kind.MESSAGE]
 
 
-def scores(clients: Sequence[Client]) -> dict[str, Report]:
-    """Return the report of each client, by name."""
-    reports = {client.name: Report() for client in clients}
+def groups() -> list[Group]:
+    """Return the mutations one by one to record the scores, and otherwise in GROUPS groups.
+
+    Mutations of the same value or header are neighbours in the table, so they are in different groups.
+    """
+    everything = mutations()
+    return [everything[start::GROUPS] for start in range(GROUPS)] if not RECORDS else [[each] for each in everything]
+
+
+def scores(clients: Sequence[Client]) -> Results:
+    """Return the report of each client, by name, with the mutations in the order of the table."""
     with ThreadPoolExecutor(SANDBOXES_PER_CORE * (os.cpu_count() or 1)) as pool:
-        for mutation, results in zip(
-            mutations(), pool.map(lambda each: _results(each, clients), mutations()), strict=True
-        ):
-            for name, (fault, met) in results.items():
-                reports[name].add(mutation.name, fault=fault, met=met)
-                if fault:
-                    print(f"{name} is broken by {mutation.name}:\n{fault[-3000:]}")
-    return reports
+        results = list(pool.map(lambda group: _results(group, clients), groups()))
+    return {client.name: _merged([each[client.name] for each in results]) for client in clients}
 
 
-def _results(mutation: Mutation, clients: Sequence[Client]) -> Results:
-    """Run all tours, one after another, on one sandbox."""
+def _merged(parts: Sequence[Report]) -> Report:
+    """Return one report, with the mutations in the order of the table."""
+    names = list(MUTATIONS)
+    return Report(
+        *(
+            sorted((name for part in parts for name in getattr(part, word)), key=names.index)
+            for word in ("survived", "broken", "not_met")
+        )
+    )
+
+
+def _results(group: Group, clients: Sequence[Client]) -> Results:
+    """Run all tours, one after another, on one sandbox. Repeat a broken one for each mutation of the group alone."""
     tolerance, results = Tolerance([]), Results()
     with sandbox(Options(sync_seconds=SYNC_SECONDS, tolerance=tolerance)) as environment:
         prepare(environment)
-        tolerance.mutations = (mutation,)
+        tolerance.mutations = tuple(group)
         constant = constants(environment)
         for client in clients:
+            report = results[client.name] = Report()
             for _ in range(ATTEMPTS):
-                results[client.name] = _result(client, environment, tolerance, constant)
-                if results[client.name][0] is None:
+                fault = _fault(client, environment, tolerance, constant)
+                if fault is None:
                     break
+            if fault is None or len(group) == 1:
+                for mutation in group:
+                    report.add(mutation.name, fault=fault, met=tolerance.changed[mutation.name] > 0)
+            if fault is not None:
+                print(f"{client.name} is broken by {', '.join(each.name for each in group)}:\n{fault[-3000:]}")
+    if len(group) > 1:
+        for client in clients:
+            if results[client.name] == Report():
+                results[client.name] = _merged([_results([each], [client])[client.name] for each in group])
     return results
 
 
-def _result(
-    client: Client, environment: Environment, tolerance: Tolerance, constant: Environment
-) -> tuple[str | None, bool]:
+def _fault(client: Client, environment: Environment, tolerance: Tolerance, constant: Environment) -> str | None:
+    """Run a tour once. Return what is wrong with it, or None. Afterwards `tolerance.changed` is that of the tour."""
     tolerance.changed.clear()
     try:
         said, fault = run_tour(client, environment, LONGEST_TOUR), ""
@@ -73,8 +99,10 @@ def _result(
         said, fault = "", f"{error.stdout[-1000:]}{error.stderr[-2000:]}"
     except subprocess.TimeoutExpired:
         said, fault = "", f"It had not ended after {LONGEST_TOUR} s."
-    met = tolerance.changed.total() > 0
-    return (fault or verify(said, environment, constant)[1] or None), met
+    changed = tolerance.changed.copy()
+    fault = fault or verify(said, environment, constant)[1]
+    tolerance.changed = changed
+    return fault or None
 
 
 def table(reports: dict[str, Report]) -> str:
