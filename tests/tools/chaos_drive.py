@@ -42,7 +42,8 @@ PAGES = 3
 HELD = 6  # claims of a process
 RECORDS = 6
 EXPECTED = (GenerationGone, LeaseLost, NoActiveSync, NotPublishable, PullFailed, SyncAlreadyActive, SyncNotFound)
-SECONDS_BETWEEN_KILLS = 3.0
+SECONDS_BETWEEN_LOOKS = 0.2
+CHANGES_BETWEEN_KILLS = 500  # not seconds: a process has to compile its statements first
 
 
 @dataclass
@@ -175,15 +176,18 @@ def drive(url: str, transitions: int, seed: int) -> tuple[Verdict, float]:
         for name in MERCHANTS:
             database.call(merchants.add, name, Platform.BYOP, "https://shop.example", None, None)
         running = [_started(stack, url, dice) for _ in range(PROCESSES)]
-        while asyncio.run(database.read(_count)) < transitions:
-            time.sleep(SECONDS_BETWEEN_KILLS)
+        next_kill = CHANGES_BETWEEN_KILLS
+        while (recorded := asyncio.run(database.read(_count))) < transitions:
+            time.sleep(SECONDS_BETWEEN_LOOKS)
             for each in running:
                 if not each.is_alive():
                     raise AssertionError(f"a process has ended with {each.exitcode}")
-            which = dice.randrange(PROCESSES)
-            running[which].kill()
-            running[which].join()
-            running[which] = _started(stack, url, dice)
+            if recorded >= next_kill:
+                next_kill = recorded + CHANGES_BETWEEN_KILLS
+                which = dice.randrange(PROCESSES)
+                running[which].kill()
+                running[which].join()
+                running[which] = _started(stack, url, dice)
         for each in running:
             each.kill()
             each.join()
