@@ -112,9 +112,8 @@ def install(url: str) -> None:
 def recorded(connection: Connection) -> Iterator[Recorded]:
     """Return all changes, in order. The order of changes of one row is that of their commits."""
     columns = ", ".join(Recorded._fields)
-    for row in connection.execution_options(stream_results=True).execute(
-        text(f"SELECT {columns} FROM transitions ORDER BY number")
-    ):
+    rows = text(f"SELECT {columns} FROM transitions ORDER BY number").execution_options(stream_results=True)
+    for row in connection.execute(rows):
         was, became = (each if each is None else tuple(orjson.loads(each)) for each in (row.was, row.became))
         of = (row.of, row.merchant, row.entity_type, row.sync_id)
         yield Recorded(*of, was, became, bool(row.expired), row.unpublished, row.others)
