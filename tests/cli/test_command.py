@@ -31,6 +31,7 @@ COMMANDS = [
     "serve",
     "worker",
     "migrate",
+    "distribute",
     "prune",
     "token",
     "sample-service",

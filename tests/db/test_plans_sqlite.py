@@ -93,8 +93,14 @@ def test_a_claim_reads_the_oldest_rows_of_an_index(path: Path) -> None:
             ):
                 assert "USING INDEX ix_syncs_queued (status=?)" in found, found
                 assert "USING INDEX ix_syncs_in_progress (status=?)" in found, found
-                assert "TEMP B-TREE" not in found, found
+                assert "TEMP B-TREE" not in found.replace(OF_ONE_MERCHANT, ""), found
                 assert not SCAN.search(found), found
+
+
+# The lock of a merchant's active syncs, of which there are at most two.
+OF_ONE_MERCHANT = """\
+SEARCH syncs USING INDEX ix_syncs_of_merchant_and_status (merchant=? AND status=?)
+USE TEMP B-TREE FOR ORDER BY"""
 
 
 @pytest.mark.parametrize("merchant", [None, "merchant7"])

@@ -2,7 +2,8 @@
 
 Each action names the functions in `product_gateway` that it models. An action is one transaction: each transaction of
 the gateway locks the row of its sync with its first write, so that two of them on one sync run one after the other. A
-PUT is also modelled as two steps, because its look-up locks nothing.
+PUT is also modelled as two steps, because its look-up locks nothing. That of a claim locks nothing either, but its
+UPDATE finds the row only as it was read and with an expired lease or none: a claim that is late changes nothing.
 
 The model keeps what a later step depends on. Fencing tokens only grow, and are only compared for equality: a claim has
 either the token of its sync or an old one. A record is a flag: the sync has unpublished records, or none.

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import event, literal, make_url, update
+from sqlalchemy import event, make_url, update
 
 from product_gateway.db import (
     admission,
@@ -23,14 +23,17 @@ from product_gateway.db import (
     catalog_write,
     changes,
     claims,
+    events,
     freshness,
     generations,
     merchants,
     migrate,
+    monitor,
+    readiness,
     reverts,
+    sessions,
     syncs,
     tables,
-    types,
     webhooks,
 )
 from product_gateway.db.database import Database, open_database
@@ -61,14 +64,16 @@ def live(database: Database) -> None:
     _run_to_success(database)
     _end_in_other_ways(database)
     _keep_generations(database)
+    _operate(database)
     for alone in (1, SYNCS_AT_ONCE):
         call(claims.has_claimable, alone)
     _check_freshness(database)
     _tell(database)
-    call(syncs.active)
+    call(syncs.unfinished)
     _read(database)
     while call(catalog_removal.delete_seen, "shop", 2):
         pass
+    call(syncs.prune, 1.0, 200, 0.5)
     call(syncs.prune, -1.0, 200)
     call(webhooks.prune, -1.0, 200)
     call(merchants.remove, "other")
@@ -147,7 +152,7 @@ def _check_freshness(database: Database) -> None:
     call(freshness.of_all)
     ages = tables.max_ages
     aged = update(ages).where(ages.c.merchant == "shop", ages.c.entity_type == COLLECTION)
-    earlier = types.now(literal(-10 * DECADE))  # before the recorded time of a check, whenever this is run again
+    earlier = datetime(1990, 1, 1, tzinfo=UTC)  # before the recorded time of a check, whenever this is run again
     call(lambda connection: connection.execute(aged.values(since=earlier, stale_after=earlier)))
     call(freshness.has_due)
     call(freshness.mark, 200)
@@ -163,15 +168,8 @@ def _keep_generations(database: Database) -> None:
     for key in found:
         while not call(generations.roll_back, *key, 10):
             pass
-    for end in (generations.publish, generations.discard, generations.publish):
-        call(enqueue_many, [EnqueueRequest("shop", PRODUCT, publish="MANUAL")])
-        claim = claimed(database, PRODUCT)
-        earlier = call(generations.unpublished_by_another, claim)
-        while earlier and not call(generations.prepare, claim, earlier, LEASE, 10):
-            pass
-        call(catalog_write.write_page, claim, page(25, 10, last=True), LEASE)
-        call(catalog_removal.remove, claim, ["p000020"])
-        call(generations.succeed, claim)
+    for start, end in ((25, generations.publish), (26, generations.discard), (27, generations.publish)):
+        claim = _stage(database, start)
         call(catalog.page, "shop", PRODUCT, "p000021", 5)
         call(changes.of_sync, "shop", claim.sync_id, None, 5)
         with contextlib.suppress(NotPublishable):
@@ -189,6 +187,43 @@ def _keep_generations(database: Database) -> None:
     call(catalog.page, "shop", PRODUCT, "p000021", 5, 1)
     while call(generations.prune, -1.0, 10):
         pass
+
+
+def _stage(database: Database, start: int) -> Claim:
+    call = database.call
+    call(enqueue_many, [EnqueueRequest("shop", PRODUCT, publish="MANUAL")])
+    claim = claimed(database, PRODUCT)
+    earlier = call(generations.unpublished_by_another, claim)
+    while earlier and not call(generations.prepare, claim, earlier, LEASE, 10):
+        pass
+    call(catalog_write.write_page, claim, page(start, 10, last=True), LEASE)
+    call(catalog_removal.any_seen, claim)
+    call(catalog_removal.remove, claim, ["p000020"])
+    call(claims.record_not_removed, claim, 1)
+    call(generations.succeed, claim)
+    return claim
+
+
+def _operate(database: Database) -> None:
+    call = database.call
+    for start, end in ((28, monitor.discard), (29, monitor.publish)):
+        staged = _stage(database, start)
+        call(end, "shop", staged.sync_id, "the office")
+    call(monitor.revert, "shop", staged.sync_id, "the office")
+    call(syncs.cancel, "shop", PRODUCT)
+    again = call(monitor.run_again, "shop", staged.sync_id)
+    call(monitor.allow_mass_deletion, "shop", again.id, "the office")
+    call(claims.demand, -60.0, 5)  # whenever the syncs were queued
+    call(claims.release, claimed(database, PRODUCT))
+    call(monitor.overview)
+    call(monitor.cancel, "shop", again.id, "the office")
+    call(monitor.sync_detail, "shop", staged.sync_id)
+    for merchant in (None, "shop"):
+        for entity_type, status, before in ((None, None, None), (PRODUCT, SyncStatus.FAILED, LATER)):
+            call(monitor.recent, merchant, entity_type, status, before, 5)
+    call(readiness.check_writable)
+    call(sessions.end, "a session", LATER[0])
+    call(sessions.has_ended, "a session")
 
 
 def _tell(database: Database) -> None:
@@ -215,13 +250,20 @@ def _read(database: Database) -> None:
         call(catalog.state_and_latest_sync, "shop", entity_type)
         call(catalog.page, "shop", entity_type, "", 5)
         call(catalog.page, "shop", entity_type, "p000021", 5)
+    call(catalog.states, [("shop", PRODUCT), ("other", COLLECTION)])
     call(catalog.get, "shop", PRODUCT, "p000021")
+    call(catalog.find, "shop", PRODUCT, ["p000021", "p000022"])
+    call(catalog.sizes, "shop")
     call(catalog.collection, "shop", "c1", "", 2)
     history, _ = call(syncs.history, "shop", None, None, None, 100)
     call(syncs.history, "shop", PRODUCT, SyncStatus.SUCCEEDED, LATER, 1)
+    keys = [(each.merchant, each.id) for each in history]
+    call(syncs.get_many, keys)
+    call(syncs.ended_among, keys[:1], keys[1:])
     for sync in history:
         call(syncs.get, "shop", sync.id)
         call(syncs.problems, "shop", sync.id)
+        call(events.of_sync, "shop", sync.id)
         call(webhooks.of_sync, "shop", sync.id)
 
 

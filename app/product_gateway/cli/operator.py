@@ -1,4 +1,4 @@
-"""The operator's commands besides `merchant`: migrate, prune and token."""
+"""The operator's commands besides `merchant`: migrate, distribute, prune and token."""
 
 from typing import Annotated
 
@@ -22,6 +22,29 @@ def migrate() -> None:
         data_directory.make(settings.data_dir)
     with open_database(settings.database) as database:
         typer.echo(f"The database is at revision {database.call(migrate.upgrade)}.")
+
+
+@app.command()
+def distribute(
+    only_print: Annotated[
+        bool, typer.Option("--print", help="Print the SQL for a database that is not distributed.")
+    ] = False,
+) -> None:
+    """Distribute the tables of a PostgreSQL with Citus over its machines.
+
+    Can be run again: it does what is still to do.
+    """
+    from product_gateway.db import distribute
+
+    if only_print:
+        for each in distribute.statements():
+            typer.echo(f"{each};")
+        return
+    with open_database() as (_, database):
+        done = distribute.run(database)
+        for each in done:
+            typer.echo(f"{each};")
+        typer.echo("The tables are distributed." if done else "The tables were distributed already.")
 
 
 @app.command()

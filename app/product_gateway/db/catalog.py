@@ -4,6 +4,7 @@ While a sync writes the next generation, readers combine `catalog_records` with 
 """
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import orjson
@@ -15,15 +16,17 @@ from sqlalchemy import (
     Table,
     and_,
     bindparam,
+    column,
     literal_column,
     select,
+    text,
     true,
     union_all,
 )
 
 from product_gateway.db import syncs
 from product_gateway.db.admission import ADMISSION_COLUMNS, refusal_of
-from product_gateway.db.engines.dialects import PerDialect, ValuesTable
+from product_gateway.db.engines.dialects import is_among
 from product_gateway.db.executor import autocommit
 from product_gateway.db.page_budget import MAX_PAGE_BYTES, fitting
 from product_gateway.db.tables import catalog_counts, catalog_history, catalog_records, max_ages, merchants
@@ -38,19 +41,23 @@ _published = _counts.generation.label("published")
 _select_view = select(_counts.generation, _counts.oldest_generation, _counts.unpublished_sync).where(
     _counts.merchant == bindparam("m"), _counts.entity_type == bindparam("t")
 )
-_by_type = ValuesTable("merchant", "entity_type")
+# A distributed PostgreSQL has no subqueries that refer to a list of keys, so each key has its own.
+_KEY = (
+    "SELECT {n} AS place, CAST(:m{n} AS VARCHAR(128)) AS merchant, CAST(:t{n} AS VARCHAR(16)) AS entity_type, "
+    "(SELECT id FROM syncs WHERE merchant = :m{n} AND entity_type = :t{n} "
+    "ORDER BY queued_at DESC, id DESC LIMIT 1) AS id"
+)
 
 
-def _make_select_states(dialect: str) -> Select[Any]:
-    merchant, entity_type = _by_type.columns[dialect]
-    each = sync_table.alias()
-    latest = (
-        select(each.c.id)
-        .where(each.c.merchant == merchant, each.c.entity_type == entity_type)
-        .order_by(each.c.queued_at.desc(), each.c.id.desc())
-        .limit(1)
-        .scalar_subquery()
-    )
+@lru_cache(maxsize=50)
+def _select_states(dialect: str, number: int) -> Select[Any]:
+    """Select the states of a number of keys, the parameters `m0` and `t0` to `m9` and `t9`, and of `merchants`."""
+    keys = text(" UNION ALL ".join(_KEY.format(n=n) for n in range(number)))
+    sent = keys.columns(column("place"), column("merchant"), column("entity_type"), column("id")).subquery("sent").c
+
+    def of_sent(table: Table, *conditions: ColumnElement[bool]) -> tuple[Table, ColumnElement[bool]]:
+        return table, and_(table.c.merchant == sent.merchant, is_among(dialect, table.c.merchant), *conditions)
+
     return (
         select(
             *ADMISSION_COLUMNS,
@@ -61,17 +68,14 @@ def _make_select_states(dialect: str) -> Select[Any]:
             *syncs.columns,
         )
         .select_from(
-            _by_type.tables[dialect]
-            .outerjoin(merchants, merchants.c.name == merchant)
-            .outerjoin(catalog_counts, in_catalog(catalog_counts, merchant, entity_type))
-            .outerjoin(max_ages, in_catalog(max_ages, merchant, entity_type))
-            .outerjoin(sync_table, (sync_table.c.merchant == merchant) & (sync_table.c.id == latest))
+            sent.place.table.outerjoin(merchants, merchants.c.name == sent.merchant)
+            .outerjoin(*of_sent(catalog_counts, _counts.entity_type == sent.entity_type))
+            .outerjoin(*of_sent(max_ages, max_ages.c.entity_type == sent.entity_type))
+            .outerjoin(*of_sent(sync_table, sync_table.c.id == sent.id))
         )
-        .order_by(_by_type.place[dialect])
+        .order_by(sent.place)
     )
 
-
-_select_states = PerDialect(_make_select_states)
 
 StateAndLatest = tuple[CatalogState, Sync | None]
 """A catalog's state, and the latest sync of its entity type."""
@@ -101,7 +105,9 @@ def sizes(connection: Connection, merchant: str) -> dict[EntityType, CatalogSize
 @autocommit
 def states(connection: Connection, keys: Sequence[tuple[str, EntityType]]) -> list[StateAndLatest | GatewayError]:
     """Return state and latest sync of each merchant and entity type, or the merchant's refusal."""
-    rows = connection.execute(_select_states[connection.dialect.name], _by_type.parameters(connection, keys)).all()
+    values = {f"{name}{n}": value for n, key in enumerate(keys) for name, value in zip("mt", key, strict=True)}
+    of_merchants = {"merchants": [merchant for merchant, _ in keys]} if connection.dialect.name != "sqlite" else {}
+    rows = connection.execute(_select_states(connection.dialect.name, len(keys)), values | of_merchants).all()
     return [
         refusal_of(row)
         or (

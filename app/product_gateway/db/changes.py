@@ -102,13 +102,13 @@ def _page(connection: Connection, sees: View, place: ChangePosition, limit: int,
         found.extend(_Row(*row) for row in rows)
         found.sort(key=itemgetter(0, 1))
 
-    existed = (lambda c: _held_in(start, c)) if start else (lambda _: literal_column("0"))
+    existed = (lambda c: _held_in(sees, start, c)) if start else (lambda _: literal_column("0"))
     add(catalog_records, _records.generation, existed(_records))
     if not sees.is_current:
         add(catalog_history, _history.from_generation, existed(_history), _history.to_generation > until)
     if start:
         is_gone = (_history.from_generation <= start) & ~_is_held(sees)
-        add(catalog_history, _history.to_generation, literal_column("NULL"), is_gone, shown=_gone_since(until))
+        add(catalog_history, _history.to_generation, literal_column("NULL"), is_gone, shown=_gone_since(sees))
     number = fitting(row.size for row in found[:limit])
     chosen = found[:number]
     changes = _with_records(connection, sees, chosen)
@@ -118,11 +118,11 @@ def _page(connection: Connection, sees: View, place: ChangePosition, limit: int,
     return ChangePage(changes, until, ChangePosition(until), is_last=True, is_newest=is_newest)
 
 
-def _held_in(generation: int, c: Any) -> Any:
+def _held_in(sees: View, generation: int, c: Any) -> Any:
     """Whether the record has a version in the history that was in the generation."""
     past = catalog_history.alias()
     return is_found(
-        in_catalog(past, c.merchant, c.entity_type),
+        in_catalog(past, sees.merchant, sees.entity_type),
         past.c.record_id == c.record_id,
         past.c.from_generation <= generation,
         past.c.to_generation + 0 > generation,  # not by the index of generations
@@ -132,23 +132,23 @@ def _held_in(generation: int, c: Any) -> Any:
 def _is_held(sees: View) -> ColumnElement[bool]:
     """Whether the record of a version in the history is in the generation."""
     current = is_found(
-        in_catalog(catalog_records, _history.merchant, _history.entity_type),
+        in_catalog(catalog_records, sees.merchant, sees.entity_type),
         _records.record_id == _history.record_id,
         _records.generation + 0 <= sees.generation,
     )
-    return current if sees.is_current else current | _held_in(sees.generation, _history)
+    return current if sees.is_current else current | _held_in(sees, sees.generation, _history)
 
 
-def _gone_since(until: int) -> Any:
+def _gone_since(sees: View) -> Any:
     """The generation that deleted the record of a version in the history: the last one that ended a version."""
     last = catalog_history.alias()
     ended = last.c.to_generation + 0  # not by the index of generations
     return (
         select(func.max(ended))
         .where(
-            in_catalog(last, _history.merchant, _history.entity_type),
+            in_catalog(last, sees.merchant, sees.entity_type),
             last.c.record_id == _history.record_id,
-            ended <= until,
+            ended <= sees.generation,
         )
         .scalar_subquery()
     )

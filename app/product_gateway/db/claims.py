@@ -3,6 +3,7 @@
 Every write on behalf of a claim checks the claim's fencing token in the same statement.
 """
 
+import random
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -13,7 +14,7 @@ import sqlalchemy as sa
 
 from product_gateway.db import events
 from product_gateway.db.syncs import ended, record_end
-from product_gateway.db.tables import MANUAL, catalog_counts, merchants, sync_problems, syncs, waits_since
+from product_gateway.db.tables import ACTIVE, MANUAL, catalog_counts, sync_problems, syncs, waits_since
 from product_gateway.db.types import now
 from product_gateway.errors import LeaseLost
 from product_gateway.model.catalog import Page, Rejection
@@ -21,6 +22,8 @@ from product_gateway.model.syncs import Claim, Counts, Demand, EntityType, Publi
 
 SAMPLES_PER_CODE = 5
 WORKER_LOST = "WORKER_LOST"
+SPREAD = 128  # of the oldest candidates, over which processes spread that have lost a race
+MOST_TRIES = 20  # of one claim
 
 _lease_end = now(sa.bindparam("lease"))
 _ours = (
@@ -57,7 +60,7 @@ _add_page = (
     .returning(syncs.c.pages_read, syncs.c.records_read, syncs.c.pull_complete, syncs.c.pages_without_new)
 )
 _published = sa.select(catalog_counts.c.generation).where(
-    catalog_counts.c.merchant == syncs.c.merchant, catalog_counts.c.entity_type == syncs.c.entity_type
+    catalog_counts.c.merchant == sa.bindparam("m"), catalog_counts.c.entity_type == syncs.c.entity_type
 )
 _next_generation = sa.func.coalesce(_published.scalar_subquery(), 0) + 1
 _select_finished = sa.select(syncs.c.finished_at).where(
@@ -78,11 +81,10 @@ _next_queued = syncs.c.status == sa.text("'QUEUED'")
 
 
 def _oldest(which: sa.ColumnElement[bool], since: sa.ColumnElement[datetime]) -> sa.Select[Any]:
-    of_sync = (syncs.c.merchant, syncs.c.id, syncs.c.entity_type, syncs.c.status)
+    of_sync = (syncs.c.merchant, syncs.c.id, syncs.c.entity_type, syncs.c.status, syncs.c.started_at)
+    of_lease = (syncs.c.lost_workers, syncs.c.lease_owner, syncs.c.lease_token)
     # SQLite stores milliseconds, so that times can be equal; then the ids decide.
-    return (
-        sa.select(*of_sync, syncs.c.lost_workers, syncs.c.lease_owner).where(which).order_by(since, syncs.c.id).limit(1)
-    )
+    return sa.select(*of_sync, *of_lease).where(which).order_by(since, syncs.c.id).limit(sa.bindparam("few"))
 
 
 _lost, _queued = _oldest(_next_lost, syncs.c.queued_at), _oldest(_next_queued, waits_since)
@@ -100,15 +102,61 @@ _waiting = (
     .limit(sa.bindparam("most"))
 )
 _in_progress = sa.select(syncs.c.merchant, syncs.c.id).where(_is_running(syncs))
-_lock_merchant = (
-    sa.select(merchants.c.name).where(merchants.c.name == sa.bindparam("m")).with_for_update(key_share=True)
+_READ = {"m": syncs.c.merchant, "i": syncs.c.id, "read_status": syncs.c.status, "read_token": syncs.c.lease_token}
+# The row as it was read: each claim increments the fencing token. A heartbeat may have renewed the lease meanwhile.
+_as_read = sa.and_(
+    *(column == sa.bindparam(name, type_=column.type) for name, column in _READ.items()),
+    sa.or_(syncs.c.lease_expires_at.is_(None), syncs.c.lease_expires_at < now()),
 )
-_count_in_progress = sa.select(sa.func.count()).where(syncs.c.merchant == sa.bindparam("m"), _is_running(syncs))
+_take_again = (
+    sa.update(syncs)
+    .where(_as_read)
+    .values(
+        status=SyncStatus.IN_PROGRESS,
+        attempt=syncs.c.attempt + 1,
+        lost_workers=sa.bindparam("lost"),
+        lease_token=syncs.c.lease_token + 1,
+        lease_owner=sa.bindparam("owner"),
+        lease_expires_at=_lease_end,
+        heartbeat_at=now(),
+    )
+    .returning(syncs)
+)
+_take_first = _take_again.values(started_at=now())
+# Locks both of a merchant's active syncs, and returns them as they are then.
+_lock_active = (
+    sa.select(syncs.c.id, _is_running(syncs).label("is_running"))
+    .where(syncs.c.merchant == sa.bindparam("m"), sa.text(ACTIVE))
+    .order_by(syncs.c.id)
+    .with_for_update()
+)
+
+
+class Place:
+    """A process's place in the queue: the number of candidates, the oldest ones, that it leaves to other processes.
+
+    0 until it loses a race, so that one process claims in order. Then a random number, less one for each claim, so that
+    processes keep apart and the oldest candidates do not wait for long.
+    """
+
+    def __init__(self) -> None:
+        self.left_out = 0
+
+    def choose(self, candidates: Sequence[sa.Row[Any]]) -> sa.Row[Any]:
+        if self.left_out < len(candidates):
+            return candidates[self.left_out]
+        return random.choice(candidates)  # noqa: S311 - no secret
+
+    def won(self) -> None:
+        self.left_out = max(0, self.left_out - 1)
+
+    def lost(self) -> None:
+        self.left_out = random.randrange(SPREAD)  # noqa: S311 - no secret
 
 
 def has_claimable(connection: sa.Connection, at_once: int) -> bool:
     """Return whether there is a sync to claim. Only reads, so that idle workers do not take SQLite's write lock."""
-    return any(connection.execute(each).first() is not None for each in _is_any[_is_alone(at_once)])
+    return any(connection.execute(each, {"few": 1}).first() is not None for each in _is_any[_is_alone(at_once)])
 
 
 def claim(
@@ -118,55 +166,35 @@ def claim(
     max_lost_workers: int,
     at_once: int,
     expired: list[EntityType] | None = None,
+    place: Place | None = None,
 ) -> Claim | None:
     """IN_PROGRESS with an expired lease -> IN_PROGRESS with a larger fencing token; else QUEUED -> IN_PROGRESS.
 
     A sync that has lost `max_lost_workers` workers goes IN_PROGRESS -> FAILED instead, with the code WORKER_LOST. Its
     entity type is added to `expired`. At most `at_once` syncs of a merchant are in progress, and only one while other
     merchants wait.
+
+    Optimistic: reads candidates without a lock, and updates one only if it is still as it was read. After a race that
+    another worker has won, it tries another candidate. `place` is the process's place in the queue.
     """
-    while True:
-        candidate = _lock_candidate(connection, at_once)
-        if candidate is None or not _within_limit(connection, candidate.merchant, at_once):
+    place = place or Place()
+    for _ in range(MOST_TRIES):
+        candidates = _find_candidates(connection, at_once, place.left_out + 1)
+        if not candidates:
             return None
-        this = sa.update(syncs).where(syncs.c.merchant == candidate.merchant, syncs.c.id == candidate.id)
-        taken_over = candidate.status == SyncStatus.IN_PROGRESS
-        lost = candidate.lost_workers + taken_over
-        if taken_over:
-            events.append(connection, candidate.merchant, candidate.id, events.LEASE_LOST, detail=candidate.lease_owner)
-        if lost < max_lost_workers:
-            break
-        detail = (
-            f"{lost} workers were lost while they ran this sync, the last one {candidate.lease_owner}. Whether the "
-            "sync was the cause, their logs may show."
-        )
-        connection.execute(
-            this.values(**ended(SyncStatus.FAILED), lost_workers=lost, failure_code=WORKER_LOST, failure_detail=detail)
-        )
-        record_end(connection, candidate.merchant, candidate.id, SyncStatus.FAILED, f"{WORKER_LOST}: {detail}")
-        if expired is not None:
-            expired.append(EntityType(candidate.entity_type))
-    row = connection.execute(
-        this.values(
-            status=SyncStatus.IN_PROGRESS,
-            started_at=sa.func.coalesce(syncs.c.started_at, now()),
-            attempt=syncs.c.attempt + 1,
-            lost_workers=lost,
-            lease_token=syncs.c.lease_token + 1,
-            lease_owner=owner,
-            lease_expires_at=_lease_end,
-            heartbeat_at=now(),
-        ).returning(syncs, now().label("as_of")),
-        {"lease": lease_seconds},
-    ).one()
-    most = events.MOST if row.released_at is None else events.MOST_REPEATED
-    events.append(connection, row.merchant, row.id, events.CLAIMED, number=row.attempt, detail=owner, most=most)
-    seconds_since_start = max(0.0, (row.as_of - row.started_at).total_seconds())
-    return Claim(
-        *(row.merchant, row.id, EntityType(row.entity_type), row.lease_token, row.attempt),
-        *(row.cursor, row.pages_read, row.records_read, row.rejected, row.pull_complete),
-        *(taken_over, seconds_since_start, row.traceparent, row.publish == MANUAL, row.restores),
-    )
+        candidate = place.choose(candidates)
+        if not _within_limit(connection, candidate.merchant, at_once):
+            return None
+        if candidate.status == SyncStatus.IN_PROGRESS and candidate.lost_workers + 1 >= max_lost_workers:
+            if _give_up(connection, candidate) and expired is not None:
+                expired.append(EntityType(candidate.entity_type))
+            continue
+        claimed = _take(connection, candidate, owner, lease_seconds)
+        if claimed is not None:
+            place.won()
+            return claimed
+        place.lost()
+    return None
 
 
 def _is_alone(at_once: int) -> bool:
@@ -174,17 +202,59 @@ def _is_alone(at_once: int) -> bool:
     return at_once < len(EntityType)
 
 
-def _lock_candidate(connection: sa.Connection, at_once: int) -> Any:
-    locking = (each.with_for_update(skip_locked=True, of=syncs) for each in _candidates[_is_alone(at_once)])
-    return next(filter(None, (connection.execute(each).first() for each in locking)), None)
+def _find_candidates(connection: sa.Connection, at_once: int, few: int) -> Sequence[sa.Row[Any]]:
+    """Return the oldest syncs of the first kind that has any."""
+    found = (connection.execute(each, {"few": few}).all() for each in _candidates[_is_alone(at_once)])
+    return next(filter(None, found), [])
 
 
 def _within_limit(connection: sa.Connection, merchant: str, at_once: int) -> bool:
     # Two workers may choose two syncs of one merchant at once. The lock lets the second worker see the first claim.
     if not _is_alone(at_once):
         return True
-    connection.execute(_lock_merchant, {"m": merchant})
-    return int(connection.execute(_count_in_progress, {"m": merchant}).scalar_one()) < at_once
+    active = connection.execute(_lock_active, {"m": merchant}).all()
+    return len([each for each in active if each.is_running]) < at_once
+
+
+def _read(candidate: sa.Row[Any]) -> dict[str, Any]:
+    """Return the parameters of _as_read."""
+    return {name: candidate._mapping[column] for name, column in _READ.items()}
+
+
+def _take(connection: sa.Connection, candidate: sa.Row[Any], owner: str, lease_seconds: float) -> Claim | None:
+    """QUEUED or IN_PROGRESS -> IN_PROGRESS; None if another worker was first."""
+    taken_over = candidate.status == SyncStatus.IN_PROGRESS
+    statement = _take_first if candidate.started_at is None else _take_again
+    values = {"owner": owner, "lease": lease_seconds, "lost": candidate.lost_workers + taken_over}
+    row = connection.execute(statement, {**_read(candidate), **values}).first()
+    if row is None:
+        return None
+    if taken_over:
+        events.append(connection, row.merchant, row.id, events.LEASE_LOST, detail=candidate.lease_owner)
+    most = events.MOST if row.released_at is None else events.MOST_REPEATED
+    events.append(connection, row.merchant, row.id, events.CLAIMED, number=row.attempt, detail=owner, most=most)
+    seconds_since_start = max(0.0, (row.heartbeat_at - row.started_at).total_seconds())
+    return Claim(
+        *(row.merchant, row.id, EntityType(row.entity_type), row.lease_token, row.attempt),
+        *(row.cursor, row.pages_read, row.records_read, row.rejected, row.pull_complete),
+        *(taken_over, seconds_since_start, row.traceparent, row.publish == MANUAL, row.restores),
+    )
+
+
+def _give_up(connection: sa.Connection, candidate: sa.Row[Any]) -> bool:
+    """IN_PROGRESS -> FAILED: WORKER_LOST. Return False if another worker was first."""
+    lost = candidate.lost_workers + 1
+    detail = (
+        f"{lost} workers were lost while they ran this sync, the last one {candidate.lease_owner}. Whether the "
+        "sync was the cause, their logs may show."
+    )
+    values = {"lost_workers": lost, "failure_code": WORKER_LOST, "failure_detail": detail}
+    failed = sa.update(syncs).where(_as_read).values(**ended(SyncStatus.FAILED), **values)
+    if connection.execute(failed, _read(candidate)).rowcount == 0:
+        return False
+    events.append(connection, candidate.merchant, candidate.id, events.LEASE_LOST, detail=candidate.lease_owner)
+    record_end(connection, candidate.merchant, candidate.id, SyncStatus.FAILED, f"{WORKER_LOST}: {detail}")
+    return True
 
 
 def heartbeat(connection: sa.Connection, claim: Claim, lease_seconds: float, retries: Sequence[str] = ()) -> None:

@@ -6,7 +6,7 @@ from functools import cache, partial
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, select, text
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, select, text
 from uuid_utils.compat import uuid7
 
 from product_gateway.db.admission import ADMISSION_COLUMNS, refusal_of
@@ -42,7 +42,10 @@ _INSERTED = ["merchant", "entity_type", "idempotency_key", "traceparent", "publi
 def _make_look_up(dialect: str, *more: ColumnElement[Any]) -> Select[Any]:
     """Return each request with its merchant's admission and the active sync in its way, in order."""
     merchant, entity_type, *_ = _requests.columns[dialect]
-    active = (syncs.c.merchant == merchant) & (syncs.c.entity_type == entity_type) & text(ACTIVE)
+    active = and_(
+        *(syncs.c.merchant == merchant, syncs.c.entity_type == entity_type, text(ACTIVE)),
+        _requests.is_one(dialect, merchant=syncs.c.merchant),
+    )
     return (
         select(*more, *ADMISSION_COLUMNS, *columns)
         .select_from(
@@ -73,9 +76,8 @@ def _make_look_up_and_insert() -> Select[Any]:
     )
     found = _make_look_up("postgresql", *request).cte("found")
     free = found.c.id.is_(None) & (found.c.platform == Platform.BYOP) & ~found.c.disabled
-    at = select(now()).scalar_subquery()  # evaluated once, not for each row
     new_row = ("for_merchant", "for_type", "with_key", "of_trace", "to_publish", "new_id")
-    rows = select(*(found.c[name] for name in new_row), text("'QUEUED'"), at)
+    rows = select(*(found.c[name] for name in new_row), text("'QUEUED'"), now())
     # One order for all batches: otherwise two of them could deadlock.
     in_order = rows.where(free).order_by(found.c.for_merchant, found.c.for_type, found.c.place)
     new = insert_into("postgresql", syncs).from_select(_INSERTED, in_order).on_conflict_do_nothing()

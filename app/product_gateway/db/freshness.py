@@ -11,7 +11,6 @@ import sqlalchemy as sa
 
 from product_gateway.db import syncs, webhooks
 from product_gateway.db.tables import catalog_counts, max_ages, merchants
-from product_gateway.db.tables import syncs as sync_table
 from product_gateway.db.types import Instant, later, now
 from product_gateway.model.catalog import MaxAge, StaleCatalog
 from product_gateway.model.syncs import EntityType
@@ -33,7 +32,6 @@ _described += [_ages.stale_after, _is_stale.label("is_stale")]
 _in_order = (_ages.stale_after, _ages.merchant, _ages.entity_type)
 _stale = sa.select(*_described).select_from(_joined).where(_is_stale).order_by(*_in_order)
 _due = _stale.where(_ages.told_at.is_(None))
-_lock_due = _due.with_for_update(of=max_ages, skip_locked=True)
 _of_merchant = sa.select(*_described).select_from(_joined).where(_ages.merchant == sa.bindparam("m"))
 _all = sa.select(_ages.merchant, _ages.entity_type, _ages.seconds)
 _count = (
@@ -47,33 +45,20 @@ _count = (
 _count_stale = sa.select(_count.c.entity_type, sa.func.count()).group_by(_count.c.entity_type)
 
 _this = sa.update(max_ages).where(_ages.merchant == sa.bindparam("m"), _ages.entity_type == sa.bindparam("t"))
-_mark = _this.values(told_at=now())
+# Only the one that is still as it was read: another worker may have marked it, or a sync has published the catalog.
+_mark = _this.where(_ages.told_at.is_(None), _ages.stale_after == sa.bindparam("read_stale_after")).values(
+    told_at=now()
+)
 _set_seconds = _this.values(seconds=sa.bindparam("s"))
-_published_at = sa.select(_counts.updated_at).where(_is_counted).scalar_subquery()
-_set_stale_after = _this.values(stale_after=later(sa.func.coalesce(_published_at, _ages.since), _ages.seconds))
+# A statement of its own: in an UPDATE, a distributed PostgreSQL has no times that are computed from columns.
+_select_stale_after = (
+    sa.select(later(sa.func.coalesce(_counts.updated_at, _ages.since), _ages.seconds))
+    .select_from(max_ages.outerjoin(catalog_counts, _is_counted))
+    .where(_ages.merchant == sa.bindparam("m"), _ages.entity_type == sa.bindparam("t"))
+)
+_set_stale_after = _this.values(stale_after=sa.bindparam("after"))
 _end_lapse = _this.where(_ages.stale_after > now()).values(told_at=None)
 _published = _set_stale_after.values(told_at=None)
-
-
-def _make_select_stale() -> sa.Select[Any]:
-    first = _stale.limit(sa.bindparam("most")).subquery()
-    each = sync_table.alias()
-    latest = (
-        sa.select(each.c.id)
-        .where(each.c.merchant == first.c.merchant, each.c.entity_type == first.c.entity_type)
-        .order_by(each.c.queued_at.desc(), each.c.id.desc())
-        .limit(1)
-        .scalar_subquery()
-    )
-    is_latest = (sync_table.c.merchant == first.c.merchant) & (sync_table.c.id == latest)
-    return (
-        sa.select(first, *syncs.columns)
-        .select_from(first.outerjoin(sync_table, is_latest))
-        .order_by(first.c.stale_after, first.c.merchant, first.c.entity_type)
-    )
-
-
-_select_stale = _make_select_stale()
 
 
 def put(connection: sa.Connection, merchant: str, seconds: Mapping[EntityType, int | None]) -> None:
@@ -89,13 +74,20 @@ def put(connection: sa.Connection, merchant: str, seconds: Mapping[EntityType, i
         if connection.execute(_set_seconds, {**key, "s": each}).rowcount == 0:
             values = {"merchant": merchant, "entity_type": entity_type, "seconds": each}
             connection.execute(sa.insert(max_ages).values(**values, since=now(), stale_after=now()))
-        connection.execute(_set_stale_after, key)
+        _update_stale_after(connection, _set_stale_after, merchant, entity_type)
         connection.execute(_end_lapse, key)
 
 
 def published(connection: sa.Connection, merchant: str, entity_type: EntityType) -> None:
     """End a lapse of the catalog. Call it in the transaction that publishes it, after the time was written."""
-    connection.execute(_published, {"m": merchant, "t": entity_type})
+    _update_stale_after(connection, _published, merchant, entity_type)
+
+
+def _update_stale_after(connection: sa.Connection, update: sa.Update, merchant: str, entity_type: EntityType) -> None:
+    key = {"m": merchant, "t": entity_type}
+    after = connection.scalar(_select_stale_after, key)
+    if after is not None:
+        connection.execute(update, {**key, "after": after})
 
 
 def of_merchant(connection: sa.Connection, merchant: str) -> dict[EntityType, MaxAge]:
@@ -122,10 +114,8 @@ def count_stale(connection: sa.Connection) -> dict[EntityType, int]:
 
 def stale(connection: sa.Connection, most: int) -> list[StaleCatalog]:
     """Return the catalogs of all merchants that have been stale for longest, with their latest syncs."""
-    return [
-        _stale_catalog(row, None if row[-len(syncs.columns)] is None else syncs.sync_of(row))
-        for row in connection.execute(_select_stale, {"most": most, **_now(connection)})
-    ]
+    rows = connection.execute(_stale.limit(most), _now(connection)).all()
+    return [_stale_catalog(row, syncs.latest(connection, row.merchant, row.entity_type)) for row in rows]
 
 
 def has_due(connection: sa.Connection) -> bool:
@@ -138,11 +128,16 @@ def mark(connection: sa.Connection, limit: int) -> int:
 
     Skips the catalogs that another worker marks at the same time.
     """
-    due = connection.execute(_lock_due.limit(limit), _now(connection)).all()
-    if due:
-        connection.execute(_mark, [{"m": row.merchant, "t": row.entity_type} for row in due])
-        webhooks.enqueue_stale(connection, [_stale_catalog(row) for row in due])
-    return len(due)
+    due = connection.execute(_due.limit(limit), _now(connection)).all()
+    marked = [
+        row
+        for row in due
+        if connection.execute(
+            _mark, {"m": row.merchant, "t": row.entity_type, "read_stale_after": row.stale_after}
+        ).rowcount
+    ]
+    webhooks.enqueue_stale(connection, [_stale_catalog(row) for row in marked])
+    return len(marked)
 
 
 def _now(connection: sa.Connection) -> dict[str, Any]:

@@ -205,20 +205,19 @@ def prune(connection: sa.Connection, days: float, limit: int) -> bool:
     age = {"age": -days * 86400}
     is_old = _generations.published_at < now(sa.bindparam("age"))
     some = sa.select(_generations.merchant, _generations.entity_type).where(is_old).order_by(_generations.published_at)
-    first = some.limit(1).cte("first")
-    of_first = in_catalog(catalog_generations, first.c.merchant, first.c.entity_type)
-    newest = sa.select(sa.func.max(_generations.generation)).where(of_first, is_old).scalar_subquery()
-    old = connection.execute(sa.select(first, newest.label("oldest")), age).first()
-    if old is None:
+    first = connection.execute(some.limit(1), age).first()
+    if first is None:
         return False
-    key = (old.merchant, old.entity_type)
+    key = tuple(first)
+    newest = sa.select(sa.func.max(_generations.generation)).where(in_catalog(catalog_generations, *key), is_old)
+    oldest = connection.execute(newest, age).scalar_one()
     # First, so that no reader gets a generation of which a part is gone.
     connection.execute(
         sa.update(catalog_counts)
-        .where(in_catalog(catalog_counts, *key), _counts.oldest_generation < old.oldest)
-        .values(oldest_generation=old.oldest)
+        .where(in_catalog(catalog_counts, *key), _counts.oldest_generation < oldest)
+        .values(oldest_generation=oldest)
     )
-    past = in_catalog(catalog_history, *key) & (_history.to_generation <= old.oldest)
+    past = in_catalog(catalog_history, *key) & (_history.to_generation <= oldest)
     in_order = sa.select(_history.record_id).where(past).order_by(_history.to_generation, _history.record_id)
     ids = connection.scalars(in_order.limit(limit)).all()
     if ids:
@@ -227,7 +226,7 @@ def prune(connection: sa.Connection, days: float, limit: int) -> bool:
     if len(ids) < limit:
         connection.execute(
             sa.delete(catalog_generations).where(
-                in_catalog(catalog_generations, *key), _generations.generation <= old.oldest
+                in_catalog(catalog_generations, *key), _generations.generation <= oldest
             )
         )
     return True

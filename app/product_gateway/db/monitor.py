@@ -122,31 +122,30 @@ _stalest = (
 _now = select(now())
 
 
-def _unresolved(entity_type: EntityType) -> Select[Any]:
-    """Select the latest failures after which no sync of the same merchant and entity type has succeeded."""
+def _failures(entity_type: EntityType) -> tuple[Select[Any], Select[Any]]:
+    """Select the time of the oldest failure to look at, and the failures since then that no success has followed.
+
+    A success is a later sync of the same merchant and entity type that succeeded.
+    """
     of_type = text(f"'{entity_type}'")
-    found = (
-        select(table.c.merchant, table.c.id, table.c.entity_type, table.c.queued_at)
-        .where(_status == text("'FAILED'"), table.c.entity_type == of_type)
-        .order_by(*_newest_first)
-        .limit(MOST_FAILURES)
-        .subquery()
-    )
+    failed = (_status == text("'FAILED'")) & (table.c.entity_type == of_type)
+    oldest = select(table.c.queued_at).where(failed).order_by(*_newest_first).offset(MOST_FAILURES - 1).limit(1)
     later = table.alias()
     resolved = (
         select(later.c.id)
         .where(
-            later.c.merchant == found.c.merchant,
+            later.c.merchant == table.c.merchant,
             later.c.status == text("'SUCCEEDED'"),
             later.c.entity_type == of_type,
-            later.c.queued_at > found.c.queued_at,
+            later.c.queued_at > table.c.queued_at,
         )
         .exists()
     )
-    return select(found).where(~resolved).order_by(found.c.queued_at.desc(), found.c.id.desc())
+    chosen = select(table.c.merchant, table.c.id, table.c.entity_type, table.c.queued_at)
+    return oldest, chosen.where(failed, ~resolved).order_by(*_newest_first).limit(MOST_FAILURES)
 
 
-_all_unresolved = [_unresolved(each) for each in EntityType]
+_all_failures = [_failures(each) for each in EntityType]
 
 
 def overview(connection: Connection) -> Overview:
@@ -154,8 +153,10 @@ def overview(connection: Connection) -> Overview:
     stuck = [_sync_row(row) for row in connection.execute(_stuck)]
     active = [_sync_row(row) for each in _active for row in connection.execute(each)]
     streaks: dict[tuple[str, str], list[Row[Any]]] = {}  # each newest first
-    for each in _all_unresolved:
-        for row in connection.execute(each):
+    for select_oldest, unresolved in _all_failures:
+        oldest = connection.scalar(select_oldest)
+        since = () if oldest is None else (table.c.queued_at >= oldest,)
+        for row in connection.execute(unresolved.where(*since)):
             streaks.setdefault((row.merchant, row.entity_type), []).append(row)
     shown = sorted(streaks.items(), key=lambda streak: streak[1][0].queued_at, reverse=True)[:MOST_FAILING]
     last = _get_rows(connection, [(rows[0].merchant, rows[0].id) for _, rows in shown])

@@ -63,8 +63,7 @@ def restore(
     else:
         place = tuple_(_history.to_generation, _history.record_id)
         start = (int(after.partition("/")[0]), after.partition("/")[2]) if after else (generation, "")
-        of_version = in_catalog(catalog_records, _history.merchant, _history.entity_type)
-        is_missing = ~is_found(of_version, _records.record_id == _history.record_id)
+        is_missing = ~is_found(here, _records.record_id == _history.record_id)
         rows = connection.execute(
             select(_history.to_generation, _history.record_id, _history.size)
             .where(was_there, _history.to_generation <= published, place > tuple_(*start), is_missing)

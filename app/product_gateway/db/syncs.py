@@ -37,7 +37,8 @@ _sent = ValuesTable("merchant", "id")
 
 def _is_sent(dialect: str) -> sa.ColumnElement[bool]:
     merchant, sync_id = _sent.columns[dialect]
-    return sa.and_(syncs.c.merchant == merchant, syncs.c.id == sync_id)
+    is_one = _sent.is_one(dialect, merchant=syncs.c.merchant, id=syncs.c.id)
+    return sa.and_(syncs.c.merchant == merchant, syncs.c.id == sync_id, is_one)
 
 
 # In the order in which sync_of takes them.
@@ -48,13 +49,14 @@ columns = [*(syncs.c[name] for name in f"{_told} {_counted} {_ended}".split()), 
 _of_type = (syncs.c.merchant == sa.bindparam("m")) & (syncs.c.entity_type == sa.bindparam("t"))
 
 _select_all_active = (
-    sa.select(syncs.c.entity_type, syncs.c.status, sa.func.count(), sa.func.min(syncs.c.queued_at), now())
+    sa.select(syncs.c.entity_type, syncs.c.status, sa.func.count(), sa.func.min(syncs.c.queued_at))
     .where(sa.text(ACTIVE))
     .group_by(syncs.c.entity_type, syncs.c.status)
 )
 _select_first_in_line = (
     sa.select(waits_since).where(syncs.c.status == sa.text("'QUEUED'")).order_by(waits_since, syncs.c.id).limit(1)
 )
+_select_now = sa.select(now())
 _select_latest = sa.select(*columns).where(_of_type).order_by(syncs.c.queued_at.desc(), syncs.c.id.desc()).limit(1)
 _select_one = sa.select(*columns).where(syncs.c.merchant == sa.bindparam("m"), syncs.c.id == sa.bindparam("i"))
 
@@ -64,7 +66,15 @@ def ended(status: SyncStatus) -> dict[str, Any]:
     return {"status": status, "finished_at": now(), "lease_expires_at": None, "lease_owner": None}
 
 
-_cancel = sa.update(syncs).where(_of_type, sa.text(ACTIVE)).values(**ended(SyncStatus.CANCELLED)).returning(*columns)
+# By a statement of its own: the end is then later than what its row has waited for, such as its start.
+_lock_active = sa.select(syncs.c.id).where(_of_type, sa.text(ACTIVE)).with_for_update()
+# As of its end: the time of a statement is the same everywhere in it.
+_cancel = (
+    sa.update(syncs)
+    .where(_of_type, sa.text(ACTIVE))
+    .values(**ended(SyncStatus.CANCELLED))
+    .returning(*columns[:-1], syncs.c.finished_at.label("as_of"))
+)
 _cancel_all = (
     sa.update(syncs)
     .where(syncs.c.merchant == sa.bindparam("m"), sa.text(ACTIVE))
@@ -118,7 +128,7 @@ def cancel(
     """
     key = {"m": merchant, "t": entity_type}
     this = _cancel if sync_id is None else _cancel.where(syncs.c.id == sync_id)
-    row = connection.execute(this, key).first()
+    row = connection.execute(this, key).first() if connection.execute(_lock_active, key).first() else None
     if row is None:
         raise NoActiveSync(entity_type)
     record_end(connection, merchant, row.id, SyncStatus.CANCELLED, why)
@@ -188,6 +198,7 @@ def active(connection: sa.Connection) -> list[ActiveSyncs]:
     groups = connection.execute(_select_all_active).all()
     # The groups are read from an index without `released_at`. No sync has waited longer than the first in line.
     waits = connection.scalar(_select_first_in_line) if groups else None
+    as_of = connection.execute(_select_now).scalar_one()
     return [
         ActiveSyncs(
             EntityType(entity_type),
@@ -195,7 +206,7 @@ def active(connection: sa.Connection) -> list[ActiveSyncs]:
             number,
             max(0.0, (as_of - (max(oldest, waits) if status == "QUEUED" and waits else oldest)).total_seconds()),
         )
-        for entity_type, status, number, oldest, as_of in groups
+        for entity_type, status, number, oldest in groups
     ]
 
 

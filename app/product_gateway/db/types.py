@@ -30,7 +30,11 @@ class Instant(TypeDecorator[datetime]):
 
 
 class now(ColumnElement[datetime]):  # noqa: N801 - used like a function of SQL
-    """The database's clock, plus `seconds`. The clocks of other machines do not matter."""
+    """The database's clock when the statement began, plus `seconds`. The clocks of other machines do not matter.
+
+    STABLE on PostgreSQL, so that an UPDATE of a distributed table may have it. A statement that has waited for a lock
+    has an earlier time. Where that matters, a statement of its own locks the row first.
+    """
 
     inherit_cache = True
     type = Instant()
@@ -43,8 +47,8 @@ class now(ColumnElement[datetime]):  # noqa: N801 - used like a function of SQL
 @compiles(now, "postgresql")
 def _now_postgresql(element: now, compiler: Any, **kwargs: Any) -> str:
     if element.seconds is None:
-        return "clock_timestamp()"
-    return f"clock_timestamp() + make_interval(secs => {compiler.process(element.seconds, **kwargs)})"
+        return "statement_timestamp()"
+    return f"statement_timestamp() + make_interval(secs => {compiler.process(element.seconds, **kwargs)})"
 
 
 @compiles(now, "sqlite")

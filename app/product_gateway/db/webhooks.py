@@ -4,6 +4,7 @@ A claim moves the time of the next attempt to the end of its lease. If the worke
 attempt then. The result of an attempt is recorded only if it is still the latest attempt.
 """
 
+import random
 from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -27,15 +28,18 @@ CATALOG_STALE = "catalog.stale"
 TURNED_OFF = "The webhook was turned off before this was delivered."
 DUE_LOOKED_AT = 50  # messages that a claim reads before it searches by merchant
 MOST_COUNTED = 10_000
+MOST_STEPS = 20  # of a search by merchant, each of DUE_LOOKED_AT rows
+MOST_TRIES = 20  # of one claim
 GONE = "The receiver answered 410 to another message: it accepts no more messages."
 OVERLAP_SECONDS = 24 * 3600.0  # messages are signed with the previous secret, too
 
 
 class Message(NamedTuple):
-    """The key of a row."""
+    """A due message: the key of its row, and the attempts so far."""
 
     merchant: str
     id: UUID
+    attempts: int
 
 
 _select_one = sa.select(webhooks, (webhooks.c.previous_secret_until > now()).label("overlaps")).where(
@@ -51,46 +55,37 @@ def _is_message(merchant: Any, message: Any) -> sa.ColumnElement[bool]:
     return sa.and_(_deliveries.merchant == merchant, _deliveries.id == message)
 
 
-# Evaluated once: PostgreSQL uses an index for a comparison with this, but not with clock_timestamp() itself.
+# A subquery: with the statistics of an hour ago, PostgreSQL would take few messages for due, and sort all that are.
 _now_once = sa.select(now()).scalar_subquery()
 _due_longest = (
-    sa.select(_deliveries.merchant, _deliveries.id)
+    sa.select(_deliveries.merchant, _deliveries.id, _deliveries.attempts)
     .where(_deliveries.next_attempt_at <= _now_once)
     .order_by(_deliveries.next_attempt_at)
     .limit(DUE_LOOKED_AT)
 )
-_lock = (
-    sa.select((_is_pending & (_deliveries.next_attempt_at <= now())).label("is_due"))
-    .where(_is_message(sa.bindparam("merchant"), sa.bindparam("id")))
-    .with_for_update(skip_locked=True)
-)
-
-
-def _select_due_of_each() -> sa.Select[Any]:
-    """Select each merchant's message that has been due longest, by a loose index scan over the merchants.
-
-    In the order of the index, the first row after a merchant's rows is the next merchant's earliest message.
-    """
-    read = (_deliveries.merchant, _deliveries.id, _deliveries.next_attempt_at)
-
-    def first(*conditions: sa.ColumnElement[bool]) -> list[sa.ColumnElement[Any]]:
-        here = (_deliveries.next_attempt_at.is_not(None), *conditions)
-        order = (_deliveries.merchant, _deliveries.next_attempt_at, _deliveries.id)
-        return [
-            sa.select(each).where(*here).order_by(*order).limit(1).scalar_subquery().label(each.name) for each in read
-        ]
-
-    earliest = sa.select(*first()).cte("earliest", recursive=True)
-    following = first(_deliveries.merchant > earliest.c.merchant)
-    earliest = earliest.union_all(sa.select(*following).where(earliest.c.merchant.is_not(None)))
-    return (
-        sa.select(earliest.c.merchant, earliest.c.id)
-        .where(earliest.c.next_attempt_at <= _now_once)
-        .order_by(earliest.c.next_attempt_at)
+# In the order of the index, the first row after a merchant's rows is the next merchant's earliest message.
+_next_merchants = (
+    sa.select(
+        *(_deliveries.merchant, _deliveries.id, _deliveries.attempts, _deliveries.next_attempt_at),
+        (_deliveries.next_attempt_at <= now()).label("is_due"),
     )
-
-
-_due_of_each = _select_due_of_each()
+    .where(_deliveries.next_attempt_at.is_not(None), _deliveries.merchant > sa.bindparam("after"))
+    .order_by(_deliveries.merchant, _deliveries.next_attempt_at, _deliveries.id)
+    .limit(DUE_LOOKED_AT)
+)
+# The message as it was read: each claim counts an attempt.
+_as_read = sa.and_(
+    _is_message(sa.bindparam("m"), sa.bindparam("i")),
+    _deliveries.attempts == sa.bindparam("read_attempts"),
+    _is_pending,
+    _deliveries.next_attempt_at <= now(),
+)
+_attempt = (
+    sa.update(webhook_deliveries)
+    .where(_as_read)
+    .values(attempts=_deliveries.attempts + 1, last_attempt_at=now(), next_attempt_at=now(sa.bindparam("lease")))
+    .returning(*webhook_deliveries.c, _deliveries.last_attempt_at.label("as_of"))
+)
 # Without statistics, PostgreSQL may sort all pending messages for each step of the scan.
 _do_not_sort = sa.text(
     "SELECT set_config('enable_sort', 'off', true), set_config('enable_incremental_sort', 'off', true)"
@@ -189,27 +184,32 @@ def claim(connection: sa.Connection, lease_seconds: float, busy: Collection[str]
 
     Skips `busy` merchants, so that a slow receiver delays only its own messages. A message whose webhook was removed
     goes PENDING -> GIVEN_UP instead.
+
+    Optimistic, as `claims.claim`: the oldest message first, and a random one after a race that another worker has won.
     """
-    while True:
-        # Skips what another worker has locked or claimed.
-        due = next((each for each in _due(connection, busy) if connection.scalar(_lock, each._asdict())), None)
-        if due is None:
+    due = _due(connection, busy)
+    for _ in range(MOST_TRIES):
+        if not due:
             return None
-        this = sa.update(webhook_deliveries).where(_is_message(*due))
-        webhook = find(connection, due[0])
-        if webhook is not None and webhook.gone_at is None:
-            break
-        connection.execute(this.values(**_ended(DeliveryStatus.GIVEN_UP), last_error=TURNED_OFF))
-    attempt = this.values(
-        attempts=_deliveries.attempts + 1, last_attempt_at=now(), next_attempt_at=now(sa.bindparam("lease"))
-    )
-    return _delivery(connection.execute(attempt.returning(*_columns), {"lease": lease_seconds}).one()), webhook
+        message = due.pop(0)
+        read = {"m": message.merchant, "i": message.id, "read_attempts": message.attempts}
+        webhook = find(connection, message.merchant)
+        if webhook is None or webhook.gone_at is not None:
+            turned_off = {**_ended(DeliveryStatus.GIVEN_UP), "last_error": TURNED_OFF}
+            connection.execute(sa.update(webhook_deliveries).where(_as_read).values(**turned_off), read)
+            due = due or _due(connection, busy)
+            continue
+        row = connection.execute(_attempt, {**read, "lease": lease_seconds}).first()
+        if row is not None:
+            return _delivery(row), webhook
+        random.shuffle(due)
+    return None
 
 
 def _due(connection: sa.Connection, busy: Collection[str]) -> list[Message]:
     """Return some due messages of merchants that are not busy, those that have been due longest first.
 
-    Reads a bounded number of rows. If all of these are of busy merchants, reads a few rows of each merchant.
+    Reads a bounded number of rows. If all of these are of busy merchants, reads a few rows of other merchants.
     """
     found = connection.execute(_due_longest).all()
     free = [Message(*each) for each in found if each.merchant not in busy]
@@ -217,7 +217,26 @@ def _due(connection: sa.Connection, busy: Collection[str]) -> list[Message]:
         return free
     if connection.dialect.name == "postgresql":
         connection.execute(_do_not_sort)
-    return [Message(*each) for each in connection.execute(_due_of_each) if each.merchant not in busy]
+    return _due_of_each(connection, busy)
+
+
+def _due_of_each(connection: sa.Connection, busy: Collection[str]) -> list[Message]:
+    """Return the earliest message of each merchant where it is due, by a loose index scan over the merchants.
+
+    Starts after a random busy merchant and ends after MOST_STEPS, so that a later call begins elsewhere.
+    """
+    start = after = random.choice(sorted(busy))  # noqa: S311 - no secret
+    found: dict[str, Any] = {}
+    for _ in range(MOST_STEPS):
+        rows = connection.execute(_next_merchants, {"after": after}).all()
+        for row in rows:
+            found.setdefault(row.merchant, row)
+        is_last = len(rows) < DUE_LOOKED_AT
+        before, after = after, "" if is_last else rows[-1].merchant
+        if before < start and (is_last or after >= start):
+            break
+    due = [row for row in found.values() if row.is_due and row.merchant not in busy]
+    return [Message(*row[:3]) for row in sorted(due, key=lambda row: row.next_attempt_at)]
 
 
 def succeed(connection: sa.Connection, delivery: Delivery, status: int) -> bool:

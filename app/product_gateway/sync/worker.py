@@ -54,6 +54,7 @@ class Worker:
         self._pull = Pull(settings, database, outbound, metrics)
         self._heartbeat = Heartbeat(database, supervisor, settings.lease_seconds, self._pull.pop_retries)
         self._owner = f"{socket.gethostname()}:{os.getpid()}"
+        self._place = claims.Place()
         self._running: set[asyncio.Task[None]] = set()
         self._turns: dict[UUID, Turn] = {}  # of the running syncs
 
@@ -117,7 +118,8 @@ class Worker:
             return None
         expired: list[EntityType] = []
         lease, max_lost = self._settings.lease_seconds, self._settings.max_lost_workers
-        claim = await self._database.write(claims.claim, self._owner, lease, max_lost, per_merchant, expired)
+        rules = (lease, max_lost, per_merchant)
+        claim = await self._database.write(claims.claim, self._owner, *rules, expired, self._place)
         for entity_type in expired:
             self._metrics.ended(entity_type, SyncStatus.FAILED, claims.WORKER_LOST)
         if claim is not None:

@@ -15,12 +15,14 @@ from sqlalchemy import (
     Table,
     Text,
     Uuid,
+    and_,
     any_,
     bindparam,
     cast,
     column,
     func,
     select,
+    true,
 )
 from sqlalchemy.sql.selectable import FromClause
 
@@ -63,6 +65,17 @@ def insert_into(dialect: str, table: Table) -> Any:
     return import_module(f"sqlalchemy.dialects.{dialect}").insert(table)  # imports only this dialect
 
 
+def is_among(dialect: str, column: ColumnElement[Any], values: str = "merchants") -> ColumnElement[bool]:
+    """Return the condition that the column has one of the values, which is redundant beside a join with them.
+
+    A distributed PostgreSQL reads a table that is joined to a list of values by an outer join as a whole, and only this
+    condition says which of its rows. SQLite's planner needs no help.
+    """
+    if dialect == "sqlite":
+        return true()
+    return column == any_(bindparam(values, type_=ARRAY(Uuid if values.endswith("id") else Text)))
+
+
 class ValuesTable:
     """A parameterised VALUES table: one statement for any number of rows, which travel in one parameter a column.
 
@@ -83,6 +96,10 @@ class ValuesTable:
             "postgresql": [row.c[name] for name in names],
         }
         self.place: dict[str, Any] = {"sqlite": each.c.key, "postgresql": row.c.key}  # the row's position
+
+    def is_one(self, dialect: str, **columns: ColumnElement[Any]) -> ColumnElement[bool]:
+        """Return the condition that each of the columns has a value of this table's column of that name: `is_among`."""
+        return and_(true(), *(is_among(dialect, column, f"sent_{name}") for name, column in columns.items()))
 
     def parameters(self, connection: Connection, rows: Sequence[Sequence[str | UUID | None]]) -> dict[str, Any]:
         """Return the parameters of a statement that uses this table."""
