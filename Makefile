@@ -16,7 +16,7 @@ LOCKED := requirements/runtime.txt
 PIP := -m pip --quiet --disable-pip-version-check install
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test proofs versions check lint prose types imports specs generate workflows clients fuzz model chaos replica soak vendor audit sbom bench bench-tools lock dist clean node
+.PHONY: help install run test proofs versions check lint prose types imports specs generate workflows clients compatibility fuzz model chaos replica soak vendor audit sbom bench bench-tools lock dist clean node
 
 help: ## print this help
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -107,6 +107,9 @@ workflows: $(INSTALLED) $(LINT)/node_modules/.installed ## run the workflows of 
 
 clients: .venv/clients/installed tests/clients/node_modules/.installed ## generate clients in seven languages, run them against a sandbox, and score their tolerance
 	@$(IN_MEMORY) $(BIN)/python -m tests.tools.generated_clients
+
+compatibility: .venv/clients/installed tests/clients/node_modules/.installed ## run clients of released specs against a sandbox, and today's clients against a reduced one
+	@$(IN_MEMORY) $(BIN)/python -m tests.tools.compatibility
 
 fuzz: $(INSTALLED) ## run Schemathesis against the server for longer than the tests do
 	FUZZ_EXAMPLES=1000 $(BIN)/python -m pytest tests/api/test_fuzz.py

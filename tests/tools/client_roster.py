@@ -3,6 +3,7 @@
 The commands run in a folder with product-gateway.yaml and the client's files from tests/clients.
 """
 
+import hashlib
 import json
 import re
 from dataclasses import dataclass
@@ -42,6 +43,17 @@ class Client:
     def generator(self) -> str:
         """Return the generator with its locked version."""
         return " ".join(filter(None, (self.package.removesuffix("-cli"), VERSIONS[self.package], self.target)))
+
+
+MADE_FROM = "made-from"
+"""The file with the `fingerprint` of a client that is generated and built."""
+
+
+def fingerprint(client: Client, spec: Path, tour: Path) -> str:
+    """Return a digest of everything that a client is generated and built from."""
+    files = [spec, *sorted(each for each in tour.iterdir() if each.is_file())]
+    content = b"\0".join(each.read_bytes() for each in files) + f"{client} {client.generator}".encode()
+    return hashlib.sha256(content).hexdigest()
 
 
 def _locked() -> dict[str, str]:

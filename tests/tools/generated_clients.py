@@ -20,7 +20,7 @@ from product_gateway.sandbox.runner import Options
 from product_gateway.sandbox.tolerance_report import sandbox
 from product_gateway.telemetry import logs
 from tests.tools import client_tolerance
-from tests.tools.client_roster import CLIENTS, SPEC, TOOLS, Client
+from tests.tools.client_roster import CLIENTS, MADE_FROM, SPEC, TOOLS, TOP, TOURS, Client, fingerprint
 from tests.tools.client_tours import LONGEST, STEPS, clean_copy, constants, prepare, run_tour, shell, verify
 
 COLUMNS = ("client", "generator", "generate", "build", *STEPS)
@@ -66,6 +66,7 @@ def tour(client: Client) -> Outcome:
         outcome.generate, _ = shell(client.generate, folder)
         if client.build:
             outcome.build, _ = shell(client.build, folder)
+        (folder / MADE_FROM).write_text(fingerprint(client, TOP / "openapi" / SPEC, TOURS / client.name))
         with sandbox(Options(sync_seconds=SYNC_SECONDS)) as environment:
             prepare(environment)
             said = run_tour(client, environment)
