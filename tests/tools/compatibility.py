@@ -186,7 +186,7 @@ def main(wanted: str) -> None:
         results = list(pool.map(lambda pair: compare(*pair), pairs))
         judges = [client for client in clients if client.name in BOTH]
         groups = [PLANTED[start::WORKERS] for start in range(WORKERS)] if judges else []
-        wrong = sum(pool.map(lambda group: judge(group, judges, specs[-1]), groups), [])
+        wrong = [name for found in pool.map(lambda group: judge(group, judges, specs[-1]), groups) for name in found]
     rows = [
         f"| `{client.name}` | {spec.parent.name} | {' | '.join(found)} |\n"
         for (client, spec), found in zip(pairs, results, strict=True)
