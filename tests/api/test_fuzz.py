@@ -102,7 +102,7 @@ def all_runs(folder: Path, template: Path) -> list[Run]:
     more = {"worker_poll_seconds": "0.01", "operator_token_file": str(folder / "operator.token")}
     deployment = Deployment(folder, f"sqlite:///{folder / 'gateway.db'}", validate_responses="true", **more)
     # A delay, so that a sync is active for long enough to be met and cancelled on a busy machine.
-    sample = ("--catalog", str(folder / "catalog.json"), "--delay", "0.5")
+    sample = ("--catalog", str(folder / "catalog.json"), "--delay", "1")
     with (
         deployment.sample_service(*sample) as service,
         deployment.process("serve", "--port", "0", "--with-worker") as gateway,

@@ -66,11 +66,11 @@ def world(database: Database, database_url: str, tmp_path: Path) -> Iterator[Wor
 
 @contextmanager
 def heard(said: list[str]) -> Iterator[None]:
-    """Yield the statements of the gateway, without those of the test's thread."""
+    """Yield the statements of the gateway, without those of the test's thread, and without later notifications."""
     testing = threading.current_thread()
 
     def listen(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
-        if threading.current_thread() is not testing:
+        if threading.current_thread() is not testing and not statement.startswith("NOTIFY"):
             said.append(statement)
 
     event.listen(Engine, "before_cursor_execute", listen)

@@ -27,7 +27,9 @@ def site(tmp_path_factory: pytest.TempPathFactory, sqlite_template: Path) -> Ite
     """One for all tests; each has a shop of its own."""
     folder = tmp_path_factory.mktemp("client")
     (folder / "gateway.db").write_bytes(sqlite_template.read_bytes())
-    deployment = Deployment(folder, f"sqlite:///{folder / 'gateway.db'}", page_size=str(PAGE), request_attempts="1")
+    deployment = Deployment(
+        folder, f"sqlite:///{folder / 'gateway.db'}", page_size=str(PAGE), max_page_size=str(PAGE), request_attempts="1"
+    )
     service = PacedService()
     with serve(service) as service_url, deployment.serving("--with-worker") as url:
         yield Site(deployment, url, service, service_url)

@@ -7,8 +7,9 @@ the order: what foreign keys, unique indexes and co-location need.
 import re
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import make_url, text
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.schema import CreateTable
 
 from product_gateway.db import distribute, tables
 from product_gateway.db.database import open_database
@@ -76,6 +77,15 @@ def test_all_tables_are_distributed_also_after_an_interruption(url: str, before:
     assert {name for name, method in found if method == "h"} == set(distribute.DISTRIBUTED)
     assert {name for name, method in found if method == "n"} == set(distribute.REFERENCE)
     assert keys == ["c"]  # ON DELETE CASCADE, as before
+
+
+def test_the_tables_keep_their_keys() -> None:
+    """The objects that describe the tables create them, too: in a sandbox, later in the same process."""
+    distribute.statements()
+    table = tables.webhook_deliveries
+    assert f"CONSTRAINT {KEY} FOREIGN KEY" in str(
+        CreateTable(table).compile(dialect=make_url("postgresql+psycopg://").get_dialect()())
+    )
 
 
 def test_a_table_of_a_later_migration_is_distributed_alone(url: str) -> None:

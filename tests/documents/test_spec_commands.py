@@ -19,7 +19,8 @@ VARIABLES = {"product-gateway.yaml": "GATEWAY", "product-service.yaml": "SERVICE
 DOCUMENTS = {name: documents.load(name) for name in VARIABLES}
 HEADINGS = {
     "product-gateway.yaml": [
-        *("Quick start", "Authentication", "Sync lifecycle", "Generations and changes", "Waiting for a sync", "Errors")
+        *("Quick start", "Authentication", "Sync lifecycle", "Generations and changes", "Waiting for a sync", "Errors"),
+        "What clients must tolerate",
     ],
     "product-service.yaml": ["Authentication", "Sync lifecycle", "Paging", "Records", "Errors"],
     "operations.yaml": ["Authentication", "Errors"],

@@ -183,7 +183,7 @@ def test_each_log_line_of_a_worker_names_its_sync(sqlite_deployment: Deployment)
     with sqlite_deployment.sample_service("--records", "30", "--delay", "0.05") as service:
         open_shops(sqlite_deployment, service, names)
         open_shops(sqlite_deployment, "http://127.0.0.1:1", ["bad"])
-        sqlite_deployment.environment["PRODUCT_GATEWAY_PAGE_SIZE"] = "10"
+        sqlite_deployment.environment |= {"PRODUCT_GATEWAY_PAGE_SIZE": "10", "PRODUCT_GATEWAY_MAX_PAGE_SIZE": "10"}
         sqlite_deployment.environment["PRODUCT_GATEWAY_REQUEST_ATTEMPTS"] = "1"
         with serving(sqlite_deployment, "json", "--with-worker") as (url, log):
             syncs = {}

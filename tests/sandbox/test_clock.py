@@ -45,16 +45,22 @@ def sandbox(receiver: Hooks, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         yield found
 
 
+@pytest.fixture(autouse=True)
+def _no_test_leaves_an_active_sync(sandbox: Sandbox) -> Iterator[None]:
+    yield
+    for entity_type in ("PRODUCT", "COLLECTION"):
+        sandbox.request("DELETE", f"/sync/{entity_type}")
+
+
 def clock(sandbox: Sandbox, method: str = "GET", **more: Any) -> httpx2.Response:
     return httpx2.request(method, f"{sandbox.base_url}/sandbox/clock", timeout=60, **more)
 
 
 def synced(sandbox: Sandbox, receiver: Hooks, entity_type: str = "PRODUCT") -> str:
     """Run a sync, and wait for the first attempt of its message. Return its Location."""
-    before = len(receiver.messages)
     location = sandbox.enqueue(entity_type)
     assert sandbox.wait(location)["status"] == "SUCCEEDED"
-    within(PATIENCE, lambda: len(receiver.messages) > before)
+    within(PATIENCE, lambda: attempts(receiver, location) > 0)
     return location
 
 

@@ -160,6 +160,7 @@ def test_two_slow_merchants_that_have_all_slots_make_room_for_a_third(
         "PRODUCT_GATEWAY_WORKER_CONCURRENCY": slots,
         "PRODUCT_GATEWAY_SYNC_TURN_SECONDS": turn,
         "PRODUCT_GATEWAY_PAGE_SIZE": "2",
+        "PRODUCT_GATEWAY_MAX_PAGE_SIZE": "2",
     }
     service = Slow()
     with serve(service) as address, deployment.serving("--with-worker") as url:
@@ -211,6 +212,7 @@ def look(client: httpx2.Client, sync: dict[str, Any]) -> dict[str, Any]:
 def test_a_sync_that_takes_too_long_ends_in_the_middle_of_a_page(deployment: Deployment) -> None:
     """A service that answers slowly does not hold its slot for longer."""
     deployment.environment |= {"PRODUCT_GATEWAY_MAX_SYNC_SECONDS": "2", "PRODUCT_GATEWAY_PAGE_SIZE": "20"}
+    deployment.environment["PRODUCT_GATEWAY_MAX_PAGE_SIZE"] = "20"
     service = PacedService()
     with serve(service) as address, deployment.serving("--with-worker") as url:
         gateway = Gateway(deployment, url)

@@ -27,7 +27,13 @@ PAGE_SIZE = 50 if RECORDS <= 10_000 else 250
 GONE = RECORDS // 10  # records of the catalog that the source no longer has
 PATIENCE = 60 + RECORDS / 200  # seconds
 PRODUCT = EntityType.PRODUCT
-SETTINGS = {"lease_seconds": "1", "page_size": str(PAGE_SIZE), "max_lost_workers": "100", "log_level": "WARNING"}
+SETTINGS = {
+    "lease_seconds": "1",
+    "page_size": str(PAGE_SIZE),
+    "max_page_size": str(PAGE_SIZE),
+    "max_lost_workers": "100",
+    "log_level": "WARNING",
+}
 
 
 def prepare(database: Database, deployment: Deployment, address: str, shop: Shop) -> Sync:

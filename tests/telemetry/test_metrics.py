@@ -196,6 +196,7 @@ def test_a_worker_counts_what_it_read_what_it_left_out_and_how_each_sync_ended(
 def test_a_lost_lease_and_its_takeover_are_counted_and_a_cancelled_sync_is_neither(deployment: Deployment) -> None:
     """A worker that stands still now and then shows nowhere else; a client that cancels is no reason to look."""
     deployment.environment |= {"PRODUCT_GATEWAY_LEASE_SECONDS": "1", "PRODUCT_GATEWAY_PAGE_SIZE": "10"}
+    deployment.environment["PRODUCT_GATEWAY_MAX_PAGE_SIZE"] = "10"
     slow = ("--records", "100", "--delay", "0.3")
     with deployment.sample_service(*slow) as sample, open_database(url_of(deployment)) as database:
         open_shops(deployment, sample, ["shop"])

@@ -53,7 +53,7 @@ def test_a_request_and_its_sync_are_seen_from_end_to_end(deployment: Deployment)
     with trace_receiver.serve() as told, deployment.sample_service("--records", "30") as service:
         tell(deployment, told.url)
         open_shops(deployment, service, ["m"])
-        deployment.environment["PRODUCT_GATEWAY_PAGE_SIZE"] = "10"
+        deployment.environment |= {"PRODUCT_GATEWAY_PAGE_SIZE": "10", "PRODUCT_GATEWAY_MAX_PAGE_SIZE": "10"}
         with deployment.process("worker"), serving(deployment, "json") as (url, log):
             carried = {**headers(deployment, "m"), "traceparent": f"00-{TRACE}-{PARENT}-01"}
             put = httpx2.put(f"{url}{API}/sync/PRODUCT?x=secret", headers=carried)

@@ -50,7 +50,7 @@ def statements(done: Collection[str] = (), keys: Collection[str] | None = None) 
             + (")" if name == syncs.name else f", colocate_with => '{syncs.name}')")
             for name in missing
         ),
-        *(_sql(AddConstraint(between[name])) for name in added),
+        *(_sql(AddConstraint(between[name], isolate_from_table=False)) for name in added),
     ]
 
 
