@@ -78,7 +78,9 @@ def changes_of(state: State, step: Step) -> Iterator[Change]:
         for unpublished in {_whose(noted, place), _whose(after.unpublished, place)}:
             if was is None or (was.status, was.lost, was.pages) != (sync.status, sync.lost, sync.pages) or tokens:
                 yield _of_sync(was, sync, tokens, unpublished, others=others)
-            if place == written or (step.action == "revert" and place == 0):  # a heartbeat; what the revert restores
+            # A revert notes what it restores after its insert. The model forgets older syncs, so also after a PUT.
+            is_requested = step.action in ("put", "revert") and place == 0 and not sync.manual
+            if place == written or is_requested:  # `written`: a heartbeat
                 yield _of_sync(was or sync, was or sync, 0, unpublished, others=others)
     yield from _of_catalog(noted, step)
 
