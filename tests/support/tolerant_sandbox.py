@@ -98,5 +98,6 @@ def conversation(tolerant: Tolerant, client: httpx2.Client) -> None:
     assert client.get(f"{API}/products", headers={"Authorization": "Bearer x"}).status_code == 401
     assert client.get(f"{API}/products/unknown").status_code == 404
     with tolerant.client(documented=True, who="otherByop") as other:
+        other.delete(f"{API}/sync/PRODUCT")  # an earlier one, which may be about to end
         other.put(f"{API}/sync/PRODUCT", headers={"Prefer": "sync=slow"})
         assert other.put(f"{API}/sync/PRODUCT").status_code == 429

@@ -15,7 +15,7 @@ const withoutOptionalExamples = (document) => {
 // List what an API client calls, without this server's own pages.
 const withoutPages = (document) => {
   for (const [path, { get }] of Object.entries(document.paths)) {
-    if (path.startsWith("/docs/assets/") || get?.responses["200"]?.content?.["text/html"]) delete document.paths[path];
+    if (path.startsWith("/docs/") || get?.responses["200"]?.content?.["text/html"]) delete document.paths[path];
   }
   return document;
 };
