@@ -215,8 +215,8 @@ def page(
     if number == 0:
         return CatalogPage((), None, sees.generation)
     last = sizes[number - 1].record_id
-    in_page = ("record_id", "document"), lambda c: (c.record_id > after) & (c.record_id <= last)
-    rows = versions(connection, sees, *in_page)
+    columns = ("record_id", "document")
+    rows = versions(connection, sees, columns, lambda c: (c.record_id > after) & (c.record_id <= last))
     shown = tuple(Record(row.record_id, row.document) for row in rows)
     return CatalogPage(shown, last if number < len(sizes) else None, sees.generation)
 
