@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from product_gateway.openapi import documents
-from product_gateway.sandbox.mutations import Exchange
+from product_gateway.sandbox.mutation import Exchange
 from tests.support.planted_changes import NONE, PLANTED
 from tests.support.released_gateway import Reduction
 from tests.tools.api_changes import WE_SERVE, Comparison, Node, versions

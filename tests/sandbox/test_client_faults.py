@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from product_gateway.sandbox.mutations import MUTATIONS, Kind, Mutation
+from product_gateway.sandbox.mutation import Kind, Mutation
+from product_gateway.sandbox.mutations import MUTATIONS
 from product_gateway.sandbox.runner import Options
 from product_gateway.sandbox.tolerance import Tolerance
 from product_gateway.sandbox.tolerance_report import sandbox

@@ -10,9 +10,9 @@ import pytest
 
 from product_gateway.sandbox.pytest_plugin import Sandbox
 from product_gateway.webhooks.dispatcher import LONGEST_WAIT
-from tests.sandbox.test_sandbox import started
 from tests.support import webhook_receivers
 from tests.support.deployment import within
+from tests.support.sandbox_process import started
 from tests.support.webhook_receivers import Hooks
 
 FIRST_WAIT, GIVE_UP = 5.0, 72 * 3600  # docs/webhooks.md

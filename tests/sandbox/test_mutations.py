@@ -8,7 +8,8 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from product_gateway.sandbox.mutations import LONGEST_CURSOR, MUTATIONS, Kind, Mutation
+from product_gateway.sandbox.mutation import Kind, Mutation
+from product_gateway.sandbox.mutations import LONGEST_CURSOR, MUTATIONS
 from tests.support.deployment import API
 from tests.support.tolerant_sandbox import Tolerant, conversation, tolerant_sandbox
 

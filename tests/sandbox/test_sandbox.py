@@ -2,17 +2,11 @@
 
 import asyncio
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from subprocess import PIPE
 from typing import Any
 
 import pytest
@@ -23,6 +17,7 @@ from product_gateway.sandbox.examples import OMITTED_HEADERS
 from product_gateway.sandbox.pytest_plugin import Answer, Sandbox
 from product_gateway.sandbox.scenarios import Run, Scenario, Scenarios
 from tests.support.deployment import API, ENDS_WITHIN, Deployment, ended
+from tests.support.sandbox_process import started
 
 DOCUMENT = documents.load(documents.GATEWAY)
 OPERATIONS = list(documents.operations(DOCUMENT))
@@ -33,24 +28,6 @@ REAL = {
     "name": "docs.js",
     "page": "README.md",
 }
-
-
-@contextmanager
-def started(folder: Path, *options: str) -> Iterator[tuple["subprocess.Popen[str]", Sandbox]]:
-    """Start a sandbox whose temporary folder is in `folder`."""
-    command = [sys.executable, "-m", "product_gateway", "sandbox", "--port", "0", *options]
-    environment = {**os.environ, "TMPDIR": str(folder)}
-    with (
-        (folder.parent / "errors.log").open("w") as log,
-        subprocess.Popen(command, env=environment, stdin=PIPE, stdout=PIPE, stderr=log, text=True) as process,
-    ):
-        try:
-            assert process.stdout
-            said = process.stdout.readline()
-            assert said, f"the sandbox has exited: {Path(log.name).read_text()}"
-            yield process, Sandbox(json.loads(said))
-        finally:
-            process.kill()
 
 
 @pytest.fixture

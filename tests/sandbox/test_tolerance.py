@@ -18,7 +18,8 @@ from standardwebhooks import Webhook
 from product_gateway.errors import GatewayError, SettingsError
 from product_gateway.openapi import documents
 from product_gateway.sandbox import tolerance_report
-from product_gateway.sandbox.mutations import LONGEST_REQUEST_ID, MUTATIONS, Kind, Mutation
+from product_gateway.sandbox.mutation import Kind, Mutation
+from product_gateway.sandbox.mutations import LONGEST_REQUEST_ID, MUTATIONS
 from product_gateway.sandbox.runner import Options
 from product_gateway.sandbox.tolerance import Tolerance
 from product_gateway.sandbox.tolerance_report import ControlFailed, Report, sandbox

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from product_gateway.sandbox.mutations import Exchange, Kind, Mutation
+from product_gateway.sandbox.mutation import Exchange, Kind, Mutation
 
 LIST, STATUS, SYNC, ENQUEUE = "listProducts", "getSyncStatus", "getSync", "enqueueSync"
 HTTPX, URLLIB3 = "python-httpx", "python-urllib3"

@@ -4,7 +4,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
 from product_gateway.openapi import documents
-from product_gateway.sandbox.mutations import Exchange, Kind, Mutation
+from product_gateway.sandbox.mutation import Exchange, Kind, Mutation
 
 Operations = dict[str, tuple[documents.Document, set[tuple[str, str]]]]
 NO_OPERATION = {"error": [{"status": "404", "title": "Not Found", "detail": "This version has no such operation."}]}

@@ -9,7 +9,7 @@ from typing import Any
 import httpx2
 import orjson
 
-from product_gateway.sandbox.mutations import Mutation
+from product_gateway.sandbox.mutation import Mutation
 from product_gateway.sandbox.runner import Options
 from product_gateway.sandbox.tolerance import Tolerance
 from product_gateway.sandbox.tolerance_report import Environment, sandbox

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from product_gateway.sandbox.mutations import MUTATIONS, Kind, Mutation
+from product_gateway.sandbox.mutation import Kind, Mutation
+from product_gateway.sandbox.mutations import MUTATIONS
 from product_gateway.sandbox.runner import Options
 from product_gateway.sandbox.tolerance import Tolerance
 from product_gateway.sandbox.tolerance_report import Environment, Report, sandbox

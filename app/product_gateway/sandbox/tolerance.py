@@ -14,7 +14,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from product_gateway.errors import SettingsError
 from product_gateway.openapi import documents
 from product_gateway.sandbox.examples import JSON, Operation, by_path
-from product_gateway.sandbox.mutations import AFTER_END, CHUNK_BYTES, MUTATIONS, Exchange, Kind, Mutation
+from product_gateway.sandbox.mutation import Exchange, Kind, Mutation
+from product_gateway.sandbox.mutations import AFTER_END, CHUNK_BYTES, MUTATIONS
 
 SHARE = 0.25  # of the mutations, which a seed activates
 ACTIVE = b"x-sandbox-tolerance"

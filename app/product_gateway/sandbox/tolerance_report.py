@@ -12,7 +12,8 @@ from typing import Any
 import orjson
 
 from product_gateway.errors import GatewayError
-from product_gateway.sandbox.mutations import MUTATIONS, Mutation
+from product_gateway.sandbox.mutation import Mutation
+from product_gateway.sandbox.mutations import MUTATIONS
 from product_gateway.sandbox.runner import Options, running
 from product_gateway.sandbox.tolerance import Tolerance
 from product_gateway.settings import SANDBOX_JSON, with_environment

@@ -11,7 +11,7 @@ from product_gateway.errors import OutboundError
 from product_gateway.http.responses import Response
 from product_gateway.http_client.client import HttpClient, retry_after
 from product_gateway.openapi import documents
-from product_gateway.sandbox.mutations import Kind, Message
+from product_gateway.sandbox.mutation import Kind, Message
 from product_gateway.sandbox.tolerance import SchemaWalk, Tolerance
 from product_gateway.webhooks.signing import signature_headers
 
