@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,7 @@ def shop(sqlite_deployment: Deployment) -> Iterator[Shop]:
 
 def replica(folder: Path) -> dict[str, Any]:
     """Return the replicated products by id; none before the program has made its table."""
-    with sqlite3.connect(folder / "replica.db") as database:
+    with closing(sqlite3.connect(folder / "replica.db")) as database:
         if not database.execute("SELECT 1 FROM sqlite_master WHERE name = 'products'").fetchone():
             return {}
         return {name: json.loads(text) for name, text in database.execute("SELECT id, product FROM products")}

