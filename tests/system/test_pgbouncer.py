@@ -103,12 +103,12 @@ async def test_everything_works_behind_pgbouncer(pgbouncer: str, tmp_path: Path)
                 sync = ended(caller, caller.put(f"{API}/sync/{entity_type}").json()["data"])
                 assert (sync["status"], sync["result"][count]) == ("SUCCEEDED", sync["progress"]["recordsRead"])
             assert caller.get(f"{API}/sync/PRODUCT").json()["data"]["numRecords"] == RECORDS
+        with open_database(pgbouncer) as database:
+            left = text("SELECT (SELECT count(*) FROM pg_prepared_statements) + count(*) FROM pg_listening_channels()")
+            for _ in range(2 * SESSIONS):
+                assert database.call(lambda connection: connection.execute(left).scalar_one()) == 0
         for each in workers:
             assert "WARNING" not in each.log.read_text()
-    with open_database(pgbouncer) as database:
-        left = text("SELECT (SELECT count(*) FROM pg_prepared_statements) + count(*) FROM pg_listening_channels()")
-        for _ in range(2 * SESSIONS):
-            assert database.call(lambda connection: connection.execute(left).scalar_one()) == 0
 
 
 async def test_concurrent_migrations_work_behind_pgbouncer(pgbouncer: str) -> None:
