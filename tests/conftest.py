@@ -22,7 +22,10 @@ from tests.support import databases
 from tests.support.browser import wants_a_browser
 from tests.support.deployment import Deployment
 from tests.support.issuer import Issuer
+from tests.support.pgbouncer import pgbouncer
 from tests.support.serving import serve
+
+__all__ = ["pgbouncer"]
 
 DIALECTS = ("sqlite", "postgresql")
 SLOWEST = (

@@ -14,25 +14,10 @@ from product_gateway.openapi import documents
 from product_gateway.telemetry.version import version
 from tests.support.contract import DOCUMENT, Gateway, error, gateway
 from tests.support.deployment import API
+from tests.support.operations import Operation, each_operation, each_secured, example_of
 
 UNKNOWN_SYNC = f"{API}/syncs/019364f0-7c1e-7a10-9a6b-3f1f5f0c9a11"
-
-
-def example_of(path: str, document: documents.Document = DOCUMENT) -> str:
-    """Return the path with the spec's examples."""
-    for parameter in document["paths"][path].get("parameters", []):
-        found = documents.resolve(document, parameter)
-        path = path.replace(f"{{{found['name']}}}", str(found["example"]))
-    return path
-
-
-OPERATIONS = [(method.upper(), example_of(path), each) for path, method, each in documents.operations(DOCUMENT)]
-SECURED = [each for each in OPERATIONS if each[2].get("security", DOCUMENT["security"])]
-
-Operation = tuple[str, str, documents.Document]
 each_path = pytest.mark.parametrize("path", DOCUMENT["paths"])
-each_operation = pytest.mark.parametrize("operation", OPERATIONS, ids=lambda each: each[2]["operationId"])
-each_secured = pytest.mark.parametrize("operation", SECURED, ids=lambda each: each[2]["operationId"])
 
 
 @pytest.fixture(scope="module")

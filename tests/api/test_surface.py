@@ -12,11 +12,11 @@ import pytest
 from product_gateway.http.middleware.request_context import RequestContextMiddleware
 from product_gateway.openapi import documents
 from product_gateway.services import http_server, sockets
-from tests.api.test_contract import SECURED, Operation, each_operation
 from tests.support import sample_api
 from tests.support.contract import DOCUMENT, Gateway, gateway
 from tests.support.deployment import API
 from tests.support.issuer import PRIVATE, Issuer, signed
+from tests.support.operations import SECURED, Operation, each_operation
 from tests.support.raw_http import Wire
 
 ONCE = {"x-content-type-options": "nosniff", "x-request-id": None, "cache-control": None}

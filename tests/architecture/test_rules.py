@@ -8,6 +8,7 @@ from pathlib import Path
 import product_gateway
 
 PACKAGE = Path(product_gateway.__file__).parent
+TESTS = sorted(Path(__file__).parents[1].rglob("*.py"))
 FILES = sorted(PACKAGE.rglob("*.py"))
 ENVIRONMENT = {("os", name) for name in ("environ", "environb", "getenv", "getenvb", "putenv", "unsetenv")}
 
@@ -43,6 +44,13 @@ def test_only_settings_reads_the_environment() -> None:
 def test_nothing_sleeps_on_a_thread() -> None:
     """`time.sleep` blocks the event loop, or delays a shutdown."""
     assert [path.name for path in FILES if ("time", "sleep") in set(used(path))] == []
+
+
+def test_no_test_imports_a_test() -> None:
+    """What several tests use is in `tests/support`."""
+    pattern = re.compile(r"^ *(from|import) tests\.\w+\.(test_\w+)| import .*\btest_\w+", re.MULTILINE)
+    found = {path.name: pattern.findall(path.read_text(encoding="utf-8")) for path in TESTS}
+    assert {name for name, imports in found.items() if imports} == set()
 
 
 def test_at_most_eight_modules_stand_directly_in_the_package() -> None:

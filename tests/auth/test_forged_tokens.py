@@ -11,11 +11,11 @@ import httpx2
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from tests.auth.test_tokens import always, hmac_by, written
 from tests.support.contract import Gateway, error, gateway
 from tests.support.deployment import API
 from tests.support.forged_tokens import ALGORITHM, KEYS, by, forged, good, misshapen, public, refused_claims, token
 from tests.support.issuer import NEXT, PRIVATE, Issuer, jwk
+from tests.support.token_parts import always, hmac_by, written
 
 CHALLENGE = 'Bearer realm="product-gateway", error="invalid_token", error_description="Invalid token: '
 

@@ -1,8 +1,5 @@
 """Bearer tokens: which are accepted, and what they permit."""
 
-import base64
-import hashlib
-import hmac
 import json
 import shutil
 import time
@@ -30,15 +27,13 @@ from product_gateway.openapi import documents
 from product_gateway.settings import Settings
 from tests.support.issuer import verifying
 from tests.support.serving import serve
+from tests.support.token_parts import always, claims, hmac_by, written
 
 KEY, OTHER = generate_private_key(SECP256R1()), generate_private_key(SECP256R1())
 PEM = KEY.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 GOOD = {"alg": "ES256", "typ": "JWT"}
 FREE: documents.Document = {}
 """An operation that asks for no scope."""
-
-Part = dict[str, Any] | str | bytes
-"""What is written as JSON, or as it stands."""
 
 
 def tokens(**overrides: object) -> TokenVerifier:
@@ -51,39 +46,9 @@ def signed(**changes: Any) -> str:
     return written(GOOD, claims(**changes), by(KEY))
 
 
-def claims(**changes: Any) -> dict[str, Any]:
-    """Return valid claims with these changes; None removes one."""
-    now = int(time.time())
-    all_of_them: dict[str, Any] = {"merchant": "shop", "scope": "sync:read", "iat": now, "exp": now + 86400}
-    all_of_them |= {"iss": "product-gateway", "aud": "product-gateway", **changes}
-    return {name: value for name, value in all_of_them.items() if value is not None}
-
-
-def written(header: Part, payload: Part, sign: Callable[[bytes], bytes]) -> str:
-    """Return a hand-made token: libraries refuse to create most of those below."""
-    parts = [each if isinstance(each, str | bytes) else json.dumps(each) for each in (header, payload)]
-    message = ".".join(base64url(each.encode() if isinstance(each, str) else each) for each in parts)
-    return f"{message}.{base64url(sign(message.encode()))}"
-
-
 def by(key: EllipticCurvePrivateKey) -> Callable[[bytes], bytes]:
     """Return a function that signs with the key."""
     return lambda message: bytes(jwt.get_algorithm_by_name("ES256").sign(message, key))
-
-
-def hmac_by(secret: bytes) -> Callable[[bytes], bytes]:
-    """Return a function that signs with HS256."""
-    return lambda message: hmac.digest(secret, message, hashlib.sha256)
-
-
-def always(signature: bytes) -> Callable[[bytes], bytes]:
-    """Return a function that does not sign but returns this signature."""
-    return lambda _: signature
-
-
-def base64url(content: bytes) -> str:
-    """Encode without padding (RFC 7515 §2)."""
-    return base64.urlsafe_b64encode(content).decode().rstrip("=")
 
 
 async def test_a_valid_token_yields_the_merchant_and_the_scopes() -> None:

@@ -18,10 +18,8 @@ from product_gateway.model.merchants import Platform
 from product_gateway.model.syncs import EntityType
 from tests.support import databases
 from tests.support.deployment import within
+from tests.support.pgbouncer import SESSIONS
 from tests.support.postgresql_cluster import HOST, USER, one_server
-from tests.system.test_pgbouncer import PGBOUNCER, SESSIONS, pgbouncer
-
-__all__ = ["pgbouncer"]
 
 DEADLINE = 2.0  # as the server has
 MOST_SESSIONS = 2 * THREADS + 2  # of one pool
@@ -99,7 +97,6 @@ async def test_what_is_given_up_is_cancelled(postgresql_server: str, postgresql_
     database.close()
 
 
-@pytest.mark.skipif(PGBOUNCER is None, reason="PgBouncer is not installed (Debian: pgbouncer)")
 async def test_what_is_given_up_is_cancelled_behind_pgbouncer_too(pgbouncer: str, postgresql_server: str) -> None:
     """PgBouncer passes on what cancels a statement.
 

@@ -29,9 +29,6 @@ from product_gateway.model.syncs import EntityType, Sync, SyncStatus
 from tests.support import databases
 from tests.support.commands import assert_refused
 from tests.support.deployment import Deployment
-from tests.system.test_pgbouncer import PGBOUNCER, pgbouncer
-
-__all__ = ["pgbouncer"]
 
 PRODUCT, COLLECTION = EntityType.PRODUCT, EntityType.COLLECTION
 DEADLINE = 30.0  # for a busy machine
@@ -154,7 +151,6 @@ async def at_the_same_time(database: Database, number: int) -> None:
     await database.write(syncs.cancel, f"merchant{number}", PRODUCT)
 
 
-@pytest.mark.skipif(PGBOUNCER is None, reason="PgBouncer is not installed (Debian: pgbouncer)")
 @pytest.mark.parametrize("setting", [None, *ODD])
 async def test_no_setting_changes_anything_behind_pgbouncer(
     setting: str | None, pgbouncer: str, postgresql_server: str, postgresql_template: str
@@ -181,7 +177,6 @@ def through(pgbouncer: str, url: str) -> str:
     return make_url(pgbouncer).set(database=make_url(url).database).render_as_string(hide_password=False)
 
 
-@pytest.mark.skipif(PGBOUNCER is None, reason="PgBouncer is not installed (Debian: pgbouncer)")
 async def test_a_statement_may_take_longer_than_the_database_allows(
     pgbouncer: str, postgresql_server: str, postgresql_template: str
 ) -> None:

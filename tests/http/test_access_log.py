@@ -1,84 +1,16 @@
 """The access log and the worker's log of real processes."""
 
 import re
-import socket
 import sqlite3
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from typing import Any
-from urllib.parse import urlsplit
+from contextlib import closing
 
 import httpx2
 
-from tests.support.deployment import API, STARTS_WITHIN, Deployment, Process, ended, within
+from tests.support.deployment import API, Deployment, ended
+from tests.support.log_lines import raw, serving
 from tests.support.merchants import client, headers, open_shops
-from tests.telemetry.test_logs import taken_apart
 
 UUID7 = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}")
-
-
-class Log:
-    """The lines of a process."""
-
-    def __init__(self, process: Process, form: str) -> None:
-        self._process = process
-        self._form = form
-
-    def lines(self) -> list[dict[str, Any]]:
-        """Return the complete lines, without the command's own line about where it listens."""
-        whole = self._process.log.read_text().rpartition("\n")[0].splitlines(keepends=True)
-        whole = [each if each.endswith("\n") else f"{each}\n" for each in whole]
-        return [taken_apart(each, self._form) for each in whole if " listens on " not in each]
-
-    def requests(self, count: int) -> list[dict[str, Any]]:
-        """Wait for `count` lines of requests and return them."""
-
-        def look() -> list[dict[str, Any]] | None:
-            found = [each for each in self.lines() if each["event"] == "answered"]
-            return found if len(found) >= count else None
-
-        found: list[dict[str, Any]] = within(STARTS_WITHIN, look)
-        assert len(found) == count, f"more requests than were made: {found}"
-        return found
-
-    def of_sync(self, sync_id: str) -> list[dict[str, Any]]:
-        """Wait for the end of the sync and return the worker's lines about it."""
-
-        def look() -> list[dict[str, Any]] | None:
-            found = [each for each in self.lines() if each.get("sync_id") == sync_id and each["event"] != "answered"]
-            return found if re.search("SUCCEEDED|FAILED", found[-1]["event"] if found else "") else None
-
-        found: list[dict[str, Any]] = within(STARTS_WITHIN, look)
-        return found
-
-
-@contextmanager
-def serving(deployment: Deployment, form: str, *arguments: str) -> Iterator[tuple[str, Log]]:
-    """Run a gateway with logs of this form. Yield its URL and its log."""
-    deployment.environment["PRODUCT_GATEWAY_LOG_FORMAT"] = form
-    with deployment.process("serve", "--port", "0", *arguments) as process:
-        url = process.url()
-        within(STARTS_WITHIN, lambda: answers(url))
-        yield url, Log(process, form)
-
-
-def answers(url: str) -> bool:
-    """Return whether the gateway answers."""
-    try:
-        return httpx2.get(f"{url}/health/live").status_code == 200
-    except httpx2.TransportError:
-        return False
-
-
-def raw(url: str, request: bytes) -> bytes:
-    """Send these bytes and return all bytes until the server closes the connection."""
-    parts = urlsplit(url)
-    with socket.create_connection((parts.hostname or "", parts.port or 0), timeout=30) as connection:
-        connection.sendall(request)
-        answer = b""
-        while some := connection.recv(65536):
-            answer += some
-    return answer
 
 
 def test_the_access_log_names_request_merchant_and_sync(sqlite_deployment: Deployment) -> None:

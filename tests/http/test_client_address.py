@@ -8,8 +8,8 @@ import pytest
 from starlette.types import Receive, Scope, Send
 
 from product_gateway.http.middleware.trusted_proxies import TrustedProxies, parse_entry
-from tests.http.test_access_log import serving
 from tests.support.deployment import Deployment
+from tests.support.log_lines import serving
 
 PROXIES = ("127.0.0.1", "10.0.0.0/8", "fd00::/8")
 ENTRIES: list[tuple[str, tuple[str, int] | None]] = [

@@ -10,9 +10,9 @@ import pytest
 from product_gateway import settings
 from product_gateway.errors import SettingsError
 from product_gateway.openapi import documents
-from tests.api.test_contract import example_of
 from tests.support.contract import DOCUMENT, Gateway, gateway
 from tests.support.deployment import API
+from tests.support.operations import example_of
 
 SHOP, ADMIN, STRANGER = "https://shop.example", "http://localhost:3000", "https://shop.example.evil.example"
 EXPOSED = {"location", "retry-after", "link", "preference-applied", "x-request-id", "www-authenticate"}

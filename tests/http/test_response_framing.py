@@ -10,9 +10,9 @@ from starlette.types import Receive, Scope, Send
 
 from product_gateway.openapi import documents
 from product_gateway.services import http_server, sockets
-from tests.api.test_contract import example_of
 from tests.support.contract import DOCUMENT, Gateway, gateway
 from tests.support.deployment import Deployment
+from tests.support.operations import example_of
 from tests.support.raw_http import Conversation, Wire
 
 SHOP = "https://shop.example"

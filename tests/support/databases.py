@@ -112,3 +112,10 @@ def engine_of(url: str) -> Iterator[Engine]:
 def url_of(database: Database) -> str:
     """Return the URL of a database."""
     return database.engine.url.render_as_string(hide_password=False)
+
+
+def cut_off(url: str) -> None:
+    """End all sessions of the database, as a stopping server does."""
+    name = make_url(url).database
+    others = make_url(url).set(database="postgres").render_as_string(hide_password=False)
+    run(others, f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")

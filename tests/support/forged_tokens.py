@@ -15,8 +15,8 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from tests.auth.test_tokens import always, base64url, claims, hmac_by, written
 from tests.support.issuer import jwk
+from tests.support.token_parts import always, base64url, claims, hmac_by, written
 
 EC, RSA = ec.generate_private_key(ec.SECP256R1()), rsa.generate_private_key(65537, 2048)
 STRANGER = {"EC": ec.generate_private_key(ec.SECP256R1()), "RSA": rsa.generate_private_key(65537, 2048)}

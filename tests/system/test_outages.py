@@ -38,13 +38,6 @@ def enqueue_product(database: Database) -> None:
     database.call(enqueue, "shop", EntityType.PRODUCT)
 
 
-def cut_off(url: str) -> None:
-    """End all sessions of the database, as a stopping server does."""
-    name = make_url(url).database
-    others = make_url(url).set(database="postgres").render_as_string(hide_password=False)
-    databases.run(others, f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
-
-
 def test_the_pool_leaves_a_read_only_server(url: str) -> None:
     """A demoted primary accepts connections; a pool that keeps them never finds the new primary."""
     name = make_url(url).database
@@ -66,7 +59,7 @@ async def test_sessions_ended_by_the_server_cost_one_failed_call(url: str) -> No
             connection.execute(text("SELECT pg_sleep(0.2)"))
 
         await asyncio.gather(*[database.read(hold) for _ in range(4)])
-        cut_off(url)
+        databases.cut_off(url)
         with pytest.raises(Unavailable):
             await database.read(migrate.current)
         for _ in range(4):
@@ -86,7 +79,7 @@ async def test_a_session_that_ends_in_a_transaction_is_unavailable(url: str) -> 
 
         writing = asyncio.create_task(database.write(write))
         await asyncio.to_thread(written.wait, 10)
-        cut_off(url)
+        databases.cut_off(url)
         cut.set()
         with pytest.raises(Unavailable):
             await writing
@@ -97,7 +90,7 @@ async def test_a_write_is_never_retried_automatically(url: str) -> None:
     """A write with an unknown outcome may have succeeded: only the caller may retry it."""
     with open_database(url) as database:
         await database.read(migrate.current)
-        cut_off(url)
+        databases.cut_off(url)
         calls = []
 
         def count(connection: Connection) -> None:
@@ -201,7 +194,7 @@ def test_a_worker_survives_a_database_restart(url: str, tmp_path: Path) -> None:
             sync = database.call(enqueue, "m", EntityType.PRODUCT)
             within(20, lambda: database.call(syncs.get, "m", sync.id).records_read)
             databases.run(others, f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
-            cut_off(url)
+            databases.cut_off(url)
             time.sleep(1)
             databases.run(others, f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
             with pytest.raises(Unavailable):

@@ -2,77 +2,20 @@
 
 import asyncio
 import collections
-import os
-import shutil
-import socket
-import subprocess
-import tempfile
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import httpx2
-import pytest
-from sqlalchemy import make_url, text
+from sqlalchemy import text
 
 from product_gateway.db import migrate
 from product_gateway.db.database import connect, open_database
-from tests.support import databases
-from tests.support.deployment import API, Deployment, ended, free_port, unwatch, watch, within
+from tests.support.deployment import API, Deployment, ended
 from tests.support.merchants import client, headers, open_shops
-from tests.support.postgresql_cluster import HOST, USER, give, unprivileged
+from tests.support.pgbouncer import SESSIONS
 
-PGBOUNCER = shutil.which("pgbouncer", path=os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin")))
-SESSIONS = 2
 CALLERS = 200
 RECORDS = 60
-
-pytestmark = pytest.mark.skipif(PGBOUNCER is None, reason="PgBouncer is not installed (Debian: pgbouncer)")
-
-
-@pytest.fixture
-def pgbouncer(postgresql_server: str) -> Iterator[str]:
-    """Yield the URL of a new database through PgBouncer."""
-    name = f"pgbouncer_{next(databases.numbers)}"
-    databases.run(postgresql_server, f"CREATE DATABASE {name}")
-    port = free_port()
-    folder = Path(tempfile.mkdtemp(prefix="pgbouncer"))
-    give(folder)
-    settings = folder / "pgbouncer.ini"
-    settings.write_text(
-        f"""
-        [databases]
-        * = host={make_url(postgresql_server).query["host"]} user={USER}
-        [pgbouncer]
-        listen_addr = {HOST}
-        listen_port = {port}
-        unix_socket_dir =
-        auth_type = any
-        pool_mode = transaction
-        default_pool_size = {SESSIONS}
-        """.replace("        ", "")
-    )
-    with (folder / "log").open("w") as log:
-        assert PGBOUNCER
-        process = subprocess.Popen([PGBOUNCER, str(settings)], cwd="/", stdout=log, stderr=log, **unprivileged())
-    try:
-        watch(process, "pgbouncer", folder / "log")
-        within(10, lambda: listens(port))
-        yield f"postgresql://{USER}@{HOST}:{port}/{name}"
-    finally:
-        unwatch(process)
-        process.terminate()
-        process.wait(10)
-        shutil.rmtree(folder)
-
-
-def listens(port: int) -> bool:
-    """Return whether a server listens on the port."""
-    try:
-        socket.create_connection((HOST, port)).close()
-    except ConnectionRefusedError:
-        return False
-    return True
 
 
 async def test_everything_works_behind_pgbouncer(pgbouncer: str, tmp_path: Path) -> None:

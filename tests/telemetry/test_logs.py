@@ -17,9 +17,9 @@ from urllib.parse import quote
 import pytest
 
 from product_gateway.telemetry import logs
+from tests.support.log_lines import taken_apart
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "operations" / "logs.md"
-FIELD = re.compile(r'(\w+)=("(?:[^"\\]|\\.)*"|[^\s"\\]+)')
 FORMS = ("text", "json")
 
 HOSTILE = {
@@ -70,21 +70,6 @@ class Written:
         """The only line, taken apart."""
         assert len(self.text.splitlines()) == 1, f"more than a line: {self.text!r}"
         return taken_apart(self.text, self._form)
-
-
-def taken_apart(line: str, form: str) -> dict[str, Any]:
-    """A line as docs/operations/logs.md says that it is to be read."""
-    assert line.endswith("\n")
-    assert line[:-1].replace("\t", "").isprintable(), f"a terminal would obey this: {line!r}"
-    if form == "json":
-        found: dict[str, Any] = json.loads(line)
-        return found
-    front, _, behind = line[:-1].partition("\t")
-    assert "\t" not in behind
-    time, level, event = front.split(" ", 2)
-    ids = {name: json.loads(value) if value[0] == '"' else value for name, value in FIELD.findall(behind)}
-    assert " ".join(f"{name}={value}" for name, value in FIELD.findall(behind)) == behind, f"unreadable: {behind!r}"
-    return {"timestamp": time, "level": level.lower(), "event": event, **ids}
 
 
 @pytest.mark.parametrize("form", FORMS)

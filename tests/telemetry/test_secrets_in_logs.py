@@ -18,13 +18,12 @@ from product_gateway.auth.encryption import Secrets
 from product_gateway.db import merchants, webhooks
 from product_gateway.db.database import Database, open_database
 from product_gateway.model.merchants import Platform
-from tests.http.test_access_log import Log, answers, raw, serving
 from tests.support import databases, leaks
 from tests.support.commands import Terminal, assert_refused
 from tests.support.deployment import API, Deployment, ended, within
 from tests.support.issuer import PRIVATE, signed
 from tests.support.leaks import ENDS, RECORD, Told, new_secret
-from tests.system.test_outages import cut_off
+from tests.support.log_lines import Log, answers, raw, serving
 
 PASSWORD = new_secret("database")
 WEBHOOK_KEY = quote(new_secret("webhook"), safe="")
@@ -178,7 +177,7 @@ def test_no_secret_is_disclosed(talkative: Deployment, echo: str, told: Told) ->
             if make_url(url).password:
                 others = make_url(url).set(database="postgres").render_as_string(hide_password=False)
                 databases.run(others, f"ALTER DATABASE {make_url(url).database} ALLOW_CONNECTIONS false")
-                cut_off(url)
+                databases.cut_off(url)
                 assert visit.call("PUT", f"{API}/sync/COLLECTION", f"Bearer {good}", key).status_code == 503
                 within(20, lambda: "Syncs are not looked for" in worker.log.read_text())
     logged = worker.log.read_text() + server.log.read_text()

@@ -13,9 +13,9 @@ import pytest
 
 from product_gateway import settings
 from product_gateway.errors import SettingsError
-from tests.http.test_access_log import serving
 from tests.support import trace_receiver
 from tests.support.deployment import API, Deployment, ended, within
+from tests.support.log_lines import serving
 from tests.support.merchants import client, headers, open_shops
 from tests.support.trace_receiver import Receiver, Span
 
