@@ -118,7 +118,8 @@ def all_runs(folder: Path, template: Path) -> list[Run]:
                 sync = client.put(f"{API}/sync/{entity_type}").json()["data"]
                 assert ended(client, sync)["status"] == "SUCCEEDED"
         write_identities(folder / "identities.json", deployment)
-        write_config(folder / "operations.toml", sync["id"])
+        for config in (CONFIG, OPERATIONS_CONFIG):
+            write_config(config, folder / config.name, sync["id"])
         urls = {name: gateway.operations_url() if name in SPECS else url for name in RUNS}
         return [run(folder, name, urls[name], *arguments) for name, arguments in RUNS.items()]
 
@@ -139,16 +140,16 @@ def write_identities(path: Path, deployment: Deployment) -> None:
     path.write_text(json.dumps({"auth": [{"name": name, "fixedHeaders": header[name]} for name in MERCHANTS]}))
 
 
-def write_config(path: Path, sync_id: str) -> None:
-    """Write the configuration for the operations port."""
-    text = OPERATIONS_CONFIG.read_text().replace('"SYNC"', f'"{sync_id}"')
+def write_config(template: Path, path: Path, sync_id: str) -> None:
+    """Write a configuration that knows a sync."""
+    text = template.read_text().replace('"SYNC"', f'"{sync_id}"')
     path.write_text(text.replace("tests/support/fuzz_checks.py", str(TOP / "tests" / "support" / "fuzz_checks.py")))
 
 
 def run(folder: Path, name: str, url: str, *arguments: str) -> Run:
     """Run `schemathesis run`."""
     events = folder / f"{name}.ndjson"
-    config = folder / "operations.toml" if name in SPECS else CONFIG
+    config = folder / (OPERATIONS_CONFIG if name in SPECS else CONFIG).name
     secrets = {"FUZZ_IDENTITIES": str(folder / "identities.json"), "FUZZ_OPERATOR_TOKEN": OPERATOR_TOKEN}
     done = subprocess.run(
         [

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 import signal
 import time
 from pathlib import Path
@@ -211,9 +212,10 @@ def test_the_worker_beside_a_server_starts_when_it_can(sqlite_deployment: Deploy
     service.allow("shop")
     with serve(service) as address, sqlite_deployment.process("serve", "--port", "0", "--with-worker") as process:
         url = process.url()
-        within(SOON, lambda: "The loop worker met an unexpected error" in process.log.read_text())
+        assert "The loop worker met an unexpected error" in process.log.read_text()
         key.write_bytes(Fernet.generate_key())
-        within(SOON, lambda: "The loop worker works again" in process.log.read_text())
+        found = within(SOON, lambda: re.search(r"The loop worker works again after (\d+)", process.log.read_text()))
+        assert int(found[1]) < 4, "the server waited for its worker"
         token = sqlite_deployment.folder / "service.token"
         token.write_text("any")
         options = ("--product-service-url", f"{address}/shop", "--product-service-token-file", str(token))

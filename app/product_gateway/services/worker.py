@@ -60,7 +60,13 @@ class WorkerService(Service):
 
     async def _supervise(self) -> None:
         self._loop = asyncio.get_running_loop()
-        await self._supervisor.keep(WORKER, self._work, stop=self._stop)
+        await self._supervisor.keep(WORKER, self._attempt, stop=self._stop)
+
+    async def _attempt(self, loop: Loop) -> None:
+        try:
+            await self._work(loop)
+        finally:
+            self._started.set()  # the services beside a worker that cannot start yet need not wait for it
 
     async def _work(self, loop: Loop) -> None:
         settings, metrics, supervisor = self._settings, self._metrics, self._supervisor
