@@ -59,10 +59,10 @@ run: $(INSTALLED) ## start gateway, worker and sample service on this machine; P
 # Tests create hundreds of databases: in memory, where Linux has room for them there.
 IN_MEMORY = $(shell [ "$$(df -k /dev/shm 2>/dev/null | awk 'END { print $$4 + 0 }')" -gt 8000000 ] && echo TMPDIR=/dev/shm)
 
-# Tests wait more than they compute, so there are two processes for each core. pytest keeps the modules that it rewrites:
+# Tests wait more than they compute, so there are three processes for each core. pytest keeps the modules that it rewrites:
 # each process would rewrite all of them again for ten seconds where PYTHONDONTWRITEBYTECODE is set.
 test: $(INSTALLED) ## run the tests; VENV=folder PYTHON=python3.12 for another version, ARGUMENTS for pytest
-	PYTHONDONTWRITEBYTECODE= $(IN_MEMORY) $(BIN)/python -m pytest -n $$((2 * $$(getconf _NPROCESSORS_ONLN))) --dist worksteal --proofs $(PROOFS) $(ARGUMENTS)
+	PYTHONDONTWRITEBYTECODE= $(IN_MEMORY) $(BIN)/python -m pytest -n $$((3 * $$(getconf _NPROCESSORS_ONLN))) --dist worksteal --proofs $(PROOFS) $(ARGUMENTS)
 
 proofs: $(INSTALLED) ## run the long tests of documents, pages and the wheel: commands as written, browsers, recipes, compose
 	@$(MAKE) --no-print-directory test PROOFS=only

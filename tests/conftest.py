@@ -30,9 +30,9 @@ __all__ = ["pgbouncer"]
 DIALECTS = ("sqlite", "postgresql")
 SLOWEST = (
     "test_fuzz.py",
-    "test_planted_faults.py",
     "test_client_command.py",
     "test_client_watch.py",
+    "test_replica.py",
     "test_sync_model.py",
 )
 # Run by `make proofs`, or by their names: they start shells and other tools for minutes. Tests in a browser are, too.
@@ -43,6 +43,7 @@ PROOFS = (
     "test_compose.py",
     "test_console_pages.py",
     "test_mutations.py",
+    "test_planted_faults.py",
     "test_recipes.py",
     "test_wheel.py",
 )

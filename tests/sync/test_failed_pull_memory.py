@@ -25,7 +25,7 @@ from tests.support.serving import serve
 from tests.support.syncing import run
 
 BODY = 2 * MEBIBYTE
-ROUNDS = 5
+ROUNDS = 3
 BLANK = b" " * BODY
 RECORDS = [item(f"r{number}", description="x" * 100_000) for number in range(20)]
 
