@@ -13,7 +13,7 @@ import pytest
 
 from product_gateway import settings
 from product_gateway.errors import RateLimited, SettingsError
-from product_gateway.http.middleware.rate_limit import RateLimiter, network
+from product_gateway.http.middleware.rate_limit import BoundedStorage, RateLimiter, network
 from tests.support.contract import Gateway, error, gateway
 from tests.support.deployment import API
 
@@ -191,7 +191,7 @@ def test_refused_requests_are_not_counted() -> None:
 
 def test_memory_of_a_rate_limit_is_bounded() -> None:
     """Addresses cost an attacker nothing. The oldest counts are dropped."""
-    limit = RateLimiter("1/day", "address", most_counted=1000)
+    limit = RateLimiter("1/day", "address", storage=BoundedStorage(1000))
     sizes = []
     for n in range(100_000):
         if n == 85_000:
@@ -207,13 +207,14 @@ def test_memory_of_a_rate_limit_is_bounded() -> None:
 
 def test_expired_counts_are_dropped() -> None:
     """A busy second must not use memory for ever."""
-    limit = RateLimiter("5/second", "address")
+    counts = BoundedStorage()
+    limit = RateLimiter("5/second", "address", storage=counts)
     for n in range(1000):
         limit.hit(str(n))
-    assert len(limit) == 1000
+    assert len(counts) == 1000
     time.sleep(2.1)
     limit.hit("another")
-    assert len(limit) == 1
+    assert len(counts) == 1
 
 
 def test_the_default_limit_is_6000_requests_a_minute() -> None:

@@ -2,7 +2,7 @@
 
 import functools
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ from product_gateway.db.wakeups import Notifier, Wakeups
 from product_gateway.docs_pages.pages import PageHandlers
 from product_gateway.http.middleware.concurrency_limit import ConcurrencyLimiter
 from product_gateway.http.middleware.cors import StrictCORSMiddleware
-from product_gateway.http.middleware.rate_limit import RateLimiter, network
+from product_gateway.http.middleware.rate_limit import RateLimiter, SlidingWindows, network
 from product_gateway.http.middleware.request_context import RequestContextMiddleware
 from product_gateway.http.middleware.tracing import TracingMiddleware
 from product_gateway.openapi import documents
@@ -48,11 +48,13 @@ def create_app(
     wakeups: Wakeups | None = None,
     now: Callable[[], float] = lambda: time.time(),
     most_waiting: int = MAX_WAITERS,
+    counts: Mapping[str, SlidingWindows] | None = None,
 ) -> ASGIApp:
     """Return the gateway as an ASGI application, which connects to nothing before it starts. Raise SettingsError.
 
     `wakeups` reach the workers of this process. Tokens expire by the clock `now`. At most `most_waiting` clients may
-    wait for a sync at a time, so that connections remain for other requests.
+    wait for a sync at a time, so that connections remain for other requests. `counts` are the storages of the rate
+    limits by MERCHANT and ADDRESS, if several processes share them.
     """
     metrics = metrics or Metrics()
     supervisor = supervisor or Supervisor(metrics)
@@ -61,6 +63,7 @@ def create_app(
     generation_waiters = GenerationWaiters(database, most_waiting, supervisor)
     notifier = Notifier(database, wakeups or Wakeups())
     keys, http_client = _keys(settings)
+    limiter = functools.partial(_rate_limiter, metrics=metrics, counts=counts or {})
 
     @asynccontextmanager
     async def lifespan(_: Any) -> AsyncIterator[None]:
@@ -84,14 +87,14 @@ def create_app(
         PageHandlers(shown=settings.docs),
         DiscoveryHandlers(settings, document),
         authenticate=by_bearer_token(TokenVerifier(settings, keys, now=now).authenticate),
-        authorize=_authorization(database, _rate_limiter(settings.rate_limit_per_merchant, MERCHANT, metrics)),
+        authorize=_authorization(database, limiter(settings.rate_limit_per_merchant, MERCHANT)),
         describe_error=with_metadata(describe_error),
         middleware=functools.partial(
             ConcurrencyLimiter,
             at_once=settings.requests_at_once,
             always=always,
             refused=functools.partial(metrics.refused, OVERLOAD),
-            count=_rate_limiter(settings.rate_limit_per_address, ADDRESS, metrics),
+            count=limiter(settings.rate_limit_per_address, ADDRESS),
         ),
         lifespan=lifespan,
         validate_responses=settings.validate_responses,
@@ -120,10 +123,10 @@ def _keys(settings: Settings) -> tuple[KeySource, "HttpClient | None"]:
     return Jwks(client, settings.jwks_url).find, client
 
 
-def _rate_limiter(notation: str | None, who: str, metrics: Metrics) -> Count:
+def _rate_limiter(notation: str | None, who: str, *, metrics: Metrics, counts: Mapping[str, SlidingWindows]) -> Count:
     if notation in (None, OFF):
         return lambda _: None
-    return RateLimiter(notation, who, network if who == ADDRESS else str, metrics.refused).hit
+    return RateLimiter(notation, who, network if who == ADDRESS else str, metrics.refused, counts.get(who)).hit
 
 
 def _authorization(database: Database, count: Count) -> Callable[[Caller], Any]:

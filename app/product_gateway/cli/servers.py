@@ -10,6 +10,7 @@ from product_gateway.cli.shared import App, ServiceTokenFile, load_settings
 
 app = App()
 
+MOST_PROCESSES = 64
 SAMPLE = "the catalog that ships with the gateway"
 Catalog = Annotated[
     Path | None, typer.Option(metavar="FILE", help=f"JSON, JSON Lines or Shopify CSV file; unset: {SAMPLE}.")
@@ -27,6 +28,28 @@ OperationsPort = Annotated[
         max=65535,
         metavar="PORT",
         help="Port of metrics, health and the monitor; 0: any free port; unset: PRODUCT_GATEWAY_OPERATIONS_PORT.",
+    ),
+]
+
+
+def _number_of_processes(given: str | int) -> int:
+    """Parse an option, or its default."""
+    text = str(given)
+    if text == "auto":
+        from product_gateway.services.multiprocess import available_cores
+
+        return min(available_cores(), MOST_PROCESSES)
+    if text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= MOST_PROCESSES:
+        return int(text)
+    raise typer.BadParameter(f"{text!r} is neither a number from 1 to {MOST_PROCESSES} nor auto.")
+
+
+Processes = Annotated[
+    int,
+    typer.Option(
+        parser=_number_of_processes,
+        metavar="N|auto",
+        help="Number of processes; auto: one for each core that this process may use.",
     ),
 ]
 
@@ -52,27 +75,43 @@ def serve(
     port: Port = 8080,
     host: Host = "127.0.0.1",
     operations_port: OperationsPort = None,
-    with_worker: Annotated[bool, typer.Option("--with-worker", help="Run a worker in the same process.")] = False,
+    with_worker: Annotated[
+        bool, typer.Option("--with-worker", help="Run a worker, too: in the same process, or beside several.")
+    ] = False,
+    processes: Processes = 1,
 ) -> None:
     """Serve the API until SIGTERM or Ctrl-C."""
-    from product_gateway.services import processes, sockets
+    from product_gateway.services import sockets
 
     settings = load_settings(operations_port=operations_port)
     listening = sockets.bind(host, port)
     for_operations = sockets.bind_operations(settings, sockets.OPERATIONS_PORT_OF_GATEWAY)
     say = functools.partial(typer.echo, f"The product gateway listens on {sockets.url_of(listening)}", err=True)
-    processes.serve(settings, listening, for_operations, say, with_worker=with_worker)
+    if processes == 1:
+        from product_gateway.services.processes import serve
+
+        serve(settings, listening, for_operations, say, with_worker=with_worker)
+    else:
+        from product_gateway.services import multiprocess
+
+        multiprocess.serve(settings, listening, for_operations, say, processes, with_worker=with_worker)
 
 
 @app.command()
-def worker(operations_port: OperationsPort = None) -> None:
+def worker(operations_port: OperationsPort = None, processes: Processes = 1) -> None:
     """Run syncs until SIGTERM or Ctrl-C.
 
     Any number of workers may share a database.
     """
-    from product_gateway.services import processes
+    settings = load_settings(operations_port=operations_port)
+    if processes == 1:
+        from product_gateway.services.processes import run_worker
 
-    processes.run_worker(load_settings(operations_port=operations_port))
+        run_worker(settings)
+    else:
+        from product_gateway.services import multiprocess
+
+        multiprocess.run_workers(settings, processes)
 
 
 @app.command("sample-service")

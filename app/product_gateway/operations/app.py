@@ -8,7 +8,7 @@ import functools
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -34,12 +34,23 @@ QUEUE_STATS_TTL = 5.0  # seconds
 SCRAPE_TIMEOUT = 1.0  # seconds for the database: Prometheus drops a scrape that takes too long
 
 
+class Group(Protocol):
+    """The processes of one gateway or worker."""
+
+    async def exposition(self) -> bytes:
+        """Return the sum of their metrics. Raises Unavailable."""
+
+    async def check(self) -> None:
+        """Raise Unavailable if one of them fails."""
+
+
 def create_operations_app(
-    settings: Settings, metrics: Metrics, supervisor: Supervisor | None = None
+    settings: Settings, metrics: Metrics, supervisor: Supervisor | None = None, group: Group | None = None
 ) -> tuple[ASGIApp, Callable[[], None]]:
     """Return the application of the operations port, and a function that closes its streams before a stop.
 
-    Contacts nothing before the first request. Raises SettingsError.
+    `group` are all processes of a gateway, with this one; None: this process is the only one. Contacts nothing before
+    the first request. Raises SettingsError.
     """
     supervisor = supervisor or Supervisor(metrics)
     digest = token_digest(settings)
@@ -64,8 +75,8 @@ def create_operations_app(
     app = bind(
         documents.load(documents.OPERATIONS),
         monitor,
-        HealthHandlers(database, supervisor),
-        MetricsHandlers(database, metrics),
+        HealthHandlers(database, supervisor, None if group is None else group.check),
+        MetricsHandlers(database, metrics, group),
         authenticate=access.guard,
         middleware=functools.partial(check_host, require_host=access.require_host),
         describe_error=error_or_page,
@@ -89,25 +100,28 @@ def check_host(app: ASGIApp, require_host: Callable[[Scope], None]) -> ASGIApp:
 
 
 class MetricsHandlers:
-    """The metrics of this process and of the queue."""
+    """The metrics of this process or its group, and of the queue."""
 
-    def __init__(self, database: Database, metrics: Metrics) -> None:
+    def __init__(self, database: Database, metrics: Metrics, group: Group | None = None) -> None:
         self._database = database
         self._metrics = metrics
+        self._group = group
         self._queue_loop = Loop(QUEUE_METRICS, metrics)
         self._queue_stats = SingleFlight(QUEUE_STATS_TTL)
 
     async def get_metrics(self) -> Response[bytes]:
-        """Return this process's metrics, and the queue's from the database; without the latter if it does not answer.
+        """Return the processes' metrics, and the queue's from the database; without the latter if it does not answer.
 
-        The single-flight cache protects the database from frequent scrapes.
+        The single-flight cache protects the database from frequent scrapes. Raise Unavailable if the group does not
+        answer.
         """
         try:
             async with asyncio.timeout(SCRAPE_TIMEOUT):
                 await self._queue_stats.get("queue", self._read_queue_stats)
         except TimeoutError:
             self._metrics.set_queue_stats(None)
-        return Response(self._metrics.exposition(), media_type=MEDIA_TYPE)
+        found = self._metrics.exposition() if self._group is None else await self._group.exposition()
+        return Response(found, media_type=MEDIA_TYPE)
 
     async def _read_queue_stats(self) -> None:
         self._database.start_deadline()

@@ -2,7 +2,7 @@
 
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from starlette.types import ASGIApp
 
@@ -12,7 +12,8 @@ from product_gateway.auth.encryption import Secrets
 from product_gateway.db import migrate
 from product_gateway.db.database import open_database
 from product_gateway.db.wakeups import Wakeups
-from product_gateway.operations.app import create_operations_app
+from product_gateway.http.middleware.rate_limit import SlidingWindows
+from product_gateway.operations.app import Group, create_operations_app
 from product_gateway.services.http_server import HTTPServer
 from product_gateway.services.service import Service, run, shutdown_on_signals
 from product_gateway.services.sockets import OPERATIONS_PORT_OF_WORKER, bind_operations, max_connections, url_of
@@ -42,15 +43,13 @@ def serve(
     _prepare(settings, may_create=True)
     metrics = Metrics()
     supervisor = Supervisor(metrics)
-    wakeups, most_waiting = Wakeups(), int(max_connections() * WAITING_SHARE)
-    app = create_app(settings, metrics, supervisor, wakeups=wakeups, most_waiting=most_waiting)
+    wakeups = Wakeups()
     services: list[Service] = [OperationsServer(settings, metrics, supervisor, for_operations)]
     if with_worker:
         from product_gateway.services.worker import WorkerService
 
         services.append(WorkerService(settings, metrics, supervisor, wakeups))
-    proxies, base_path = settings.trusted_proxies, settings.public_base_path
-    services.append(HTTPServer(app, listening, trusted_proxies=proxies, base_path=base_path))
+    services.append(api_server(settings, metrics, supervisor, wakeups, listening))
     with tracing.exporting(settings):
         run(services, shutdown_on_signals(), started)
 
@@ -79,11 +78,33 @@ def run_worker(settings: Settings) -> None:
         run(services, shutdown_on_signals())
 
 
+def api_server(
+    settings: Settings,
+    metrics: Metrics,
+    supervisor: Supervisor,
+    wakeups: Wakeups,
+    listening: socket.socket,
+    counts: Mapping[str, SlidingWindows] | None = None,
+) -> HTTPServer:
+    """Return the server of the API. `counts` as for `create_app`."""
+    most_waiting = int(max_connections() * WAITING_SHARE)
+    app = create_app(settings, metrics, supervisor, wakeups=wakeups, most_waiting=most_waiting, counts=counts)
+    proxies, base_path = settings.trusted_proxies, settings.public_base_path
+    return HTTPServer(app, listening, trusted_proxies=proxies, base_path=base_path)
+
+
 class OperationsServer(HTTPServer):
     """Metrics, health and the monitor. Stopped last, so that an orchestrator can follow the other services."""
 
-    def __init__(self, settings: Settings, metrics: Metrics, supervisor: Supervisor, listening: socket.socket) -> None:
-        app, self._close_streams = create_operations_app(settings, metrics, supervisor)
+    def __init__(
+        self,
+        settings: Settings,
+        metrics: Metrics,
+        supervisor: Supervisor,
+        listening: socket.socket,
+        group: Group | None = None,
+    ) -> None:
+        app, self._close_streams = create_operations_app(settings, metrics, supervisor, group)
         super().__init__(
             app,
             listening,
@@ -108,5 +129,10 @@ def _prepare(settings: Settings, *, may_create: bool) -> None:
     logs.configure(settings.log_level, settings.log_format)
     if warning := data_directory.warning(settings):
         logger.warning("%s", warning)
+    prepare_database(settings, may_create=may_create)
+
+
+def prepare_database(settings: Settings, *, may_create: bool) -> None:
+    """Bring the tables up to date, or check that they are. Raises SettingsError."""
     with open_database(settings.database, may_create=may_create) as database:
         migrate.prepare(database)

@@ -34,14 +34,18 @@ LOOPS = (
     *(WORKER, CLAIMS, WAKEUPS, HEARTBEATS, SYNCS, DELIVERIES, PRUNING, ROLL_BACK, FRESHNESS),
     *(LONG_POLLS, MONITOR, QUEUE_METRICS),
 )
+PROCESSES = ("api", "worker", "operations")  # of `--processes N`, the values of the label `process`
 REQUEST_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 SYNC_SECONDS = (0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200)
 
 
 class Metrics:
-    """The metrics of one process, in their own registry. They may be counted from any thread."""
+    """The metrics of one process, in their own registry. They may be counted from any thread.
 
-    def __init__(self) -> None:
+    Without `with_queue`, the queue's are left out: another process of the same gateway has them.
+    """
+
+    def __init__(self, *, with_queue: bool = True) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # would double the number of series
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
@@ -96,16 +100,23 @@ class Metrics:
             "Unexpected errors in background loops of this process, which go on after a pause.",
             ("loop",),
         )
+        self._restarts = counter(
+            "process_restarts",
+            "Processes of `--processes` that ended unexpectedly and were replaced, by kind.",
+            ("process",),
+        )
         build = gauge("build_info", "Always 1: the versions of the gateway and of Python.", ("python", "version"))
         build.labels(python_version(), version()).set(1)
         self._queue = _Queue()
-        self.registry.register(self._queue)
+        if with_queue:
+            self.registry.register(self._queue)
         self._answers: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
         # Create series at 0: rate() does not see the event that creates a series.
         for metric, values in (
             (self._refused, (OVERLOAD, MERCHANT, ADDRESS)),
             (self.loop_failures, LOOPS),
             (self.webhook_attempts, (DELIVERED, RETRIED, GIVEN_UP)),
+            (self._restarts, PROCESSES),
             *((by_type, EntityType) for by_type in (self._read, self._rejected, self._sync_seconds)),
         ):
             for value in values:

@@ -1,6 +1,7 @@
-"""Rate limits: a sliding window counter for each merchant or address, in the memory of one process.
+"""Rate limits: a sliding window counter for each merchant or address, in memory.
 
-Each process counts for itself: with four processes, four times as many requests can pass.
+Processes of one `serve --processes N` share their counts. Others do not: with four gateways, four times as many
+requests can pass.
 """
 
 import ipaddress
@@ -15,8 +16,8 @@ from limits.strategies import SlidingWindowCounterRateLimiter
 
 from product_gateway.errors import RateLimited
 from product_gateway.http.addresses import parse_address
+from product_gateway.http.shared_counters import MOST_COUNTED, SharedCounters
 
-MOST_COUNTED = 50_000
 LONGEST_WAIT_SECONDS = 3600  # the spec's maximum of Retry-After
 
 
@@ -24,19 +25,20 @@ LONGEST_WAIT_SECONDS = 3600  # the spec's maximum of Retry-After
 class RateLimiter:
     """A limit for each `key` of a name, in the notation of the `limits` package (100/minute).
 
-    `who` is what names stand for, such as "merchant". `refused` is called with it for each refusal.
+    `who` is what names stand for, such as "merchant". `refused` is called with it for each refusal. `storage` keeps the
+    counts; None: in this process.
     """
 
     notation: str
     who: str
     key: Callable[[str], str] = str
     refused: Callable[[str], None] = lambda _: None
-    most_counted: int = MOST_COUNTED
+    storage: "SlidingWindows | None" = None
 
     def __post_init__(self) -> None:
         self._limit = limits.parse(self.notation)
-        self._storage = BoundedStorage(self.most_counted)
-        self._strategy = SlidingWindowCounterRateLimiter(self._storage)
+        storage = BoundedStorage() if self.storage is None else self.storage
+        self._strategy = SlidingWindowCounterRateLimiter(storage)
 
     def hit(self, name: str) -> None:
         """Count a request. Raise RateLimited beyond the limit; a refused request is not counted."""
@@ -51,36 +53,12 @@ class RateLimiter:
         detail = f"This {self.who} has made more than {most} in {span}. Ask again in {_plural(seconds, 'second')}."
         raise RateLimited(detail, seconds)
 
-    def __len__(self) -> int:
-        return len(self._storage)
 
-
-class BoundedStorage(Storage, SlidingWindowCounterSupport):
-    """A storage of `limits` in memory with at most `most` names: the oldest counts are dropped.
-
-    The package's own MemoryStorage has no bound, and a thread that walks through all counts 100 times a second.
-    """
+class SlidingWindows(Storage, SlidingWindowCounterSupport):
+    """A storage of `limits` with a count for each name and window. Subclasses keep the counts."""
 
     STORAGE_SCHEME = None
     base_exceptions = ()
-
-    def __init__(self, most: int) -> None:
-        super().__init__()
-        self._most = 2 * most  # each name has a count for this window and for the one before
-        self._counts: dict[str, tuple[int, float]] = {}  # by key: count, end; all live equally long, so ordered by end
-
-    def incr(self, key: str, expiry: int, amount: int = 1) -> int:
-        """Add to a count. Before a new one, drop those that have expired or are too many."""
-        now = time.time()
-        if key not in self._counts:
-            while self._counts:
-                oldest, (_, end) = next(iter(self._counts.items()))
-                if end > now and len(self._counts) < self._most:
-                    break
-                self.clear(oldest)
-        count, end = self._counts.get(key, (0, now + expiry))
-        self._counts[key] = count + amount, end
-        return count + amount
 
     def acquire_sliding_window_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
         """Count a request where the limit allows it: the earlier window counts by its share of the sliding window."""
@@ -101,6 +79,34 @@ class BoundedStorage(Storage, SlidingWindowCounterSupport):
         self.clear(_window(key, number - 1))
         self.clear(_window(key, number))
 
+    def check(self) -> bool:
+        return True
+
+
+class BoundedStorage(SlidingWindows):
+    """Counts of one process, of at most `most` names: the oldest are dropped.
+
+    The package's own MemoryStorage has no bound, and a thread that walks through all counts 100 times a second.
+    """
+
+    def __init__(self, most: int = MOST_COUNTED) -> None:
+        super().__init__()
+        self._most = 2 * most  # each name has a count for this window and for the one before
+        self._counts: dict[str, tuple[int, float]] = {}  # by key: count, end; all live equally long, so ordered by end
+
+    def incr(self, key: str, expiry: int, amount: int = 1) -> int:
+        """Add to a count. Before a new one, drop those that have expired or are too many."""
+        now = time.time()
+        if key not in self._counts:
+            while self._counts:
+                oldest, (_, end) = next(iter(self._counts.items()))
+                if end > now and len(self._counts) < self._most:
+                    break
+                self.clear(oldest)
+        count, end = self._counts.get(key, (0, now + expiry))
+        self._counts[key] = count + amount, end
+        return count + amount
+
     def get(self, key: str) -> int:
         return self._counts.get(key, (0, 0.0))[0]
 
@@ -115,11 +121,35 @@ class BoundedStorage(Storage, SlidingWindowCounterSupport):
         self._counts.clear()
         return count
 
-    def check(self) -> bool:
-        return True
-
     def __len__(self) -> int:
         return len(self._counts)
+
+
+class SharedStorage(SlidingWindows):
+    """Counts of several processes; `process` is the number of this one, from 0.
+
+    Requests that arrive in the same moment at two processes may both take the last place: a limit can be exceeded by
+    the number of processes less one.
+    """
+
+    def __init__(self, counters: SharedCounters, process: int) -> None:
+        super().__init__()
+        self._counters, self._process = counters, process
+
+    def incr(self, key: str, expiry: int, amount: int = 1) -> int:
+        return self._counters.add(key, time.time() + expiry, amount, self._process)
+
+    def get(self, key: str) -> int:
+        return self._counters.get(key)
+
+    def get_expiry(self, key: str) -> float:
+        return self._counters.expiry(key) or time.time()
+
+    def clear(self, key: str) -> None:
+        self._counters.remove(key)
+
+    def reset(self) -> int | None:
+        return None
 
 
 def _window(key: str, number: float) -> str:
