@@ -117,7 +117,7 @@ fuzz: $(INSTALLED) ## run Schemathesis against the server for longer than the te
 model: $(INSTALLED) ## check every state of the model of syncs, and print what goes wrong without each of its checks
 	$(BIN)/python -m tests.model_checking.check
 
-chaos: $(INSTALLED) ## inject faults for CHAOS_SECONDS (60) on each database, and check that no record is lost
+chaos: $(INSTALLED) ## inject faults for CHAOS_SECONDS (60) on each database, with CHAOS_PROCESSES (1), and check that no record is lost
 	$(BIN)/python -m tests.tools.chaos
 
 replica: $(INSTALLED) ## follow 10,000 syncs by the feed of changes, and read 100,000 records by 1,000 readers, on each database

@@ -4,12 +4,14 @@ Two servers, three workers, the database, the product service and the clients ar
 for longer than a lease, and stopped. PostgreSQL is restarted without warning, and the database raises unexpected
 errors. The product service fails, hangs and cuts its responses, and the catalogs change. Clients also revert syncs, and
 publish some only after a review. One run uses PostgreSQL, one SQLite.
-CHAOS_SECONDS is the time for each, CHAOS_SEED the random seed.
+CHAOS_SECONDS is the time for each, CHAOS_SEED the random seed. With CHAOS_PROCESSES=2 or --processes 2, servers and
+workers have several processes, which are killed one by one, too.
 
 Every change of a sync is compared with the model in tests/model_checking. Then processes without HTTP make
 CHAOS_TRANSITIONS more changes on each database: see chaos_drive.py.
 """
 
+import argparse
 import collections
 import contextlib
 import functools
@@ -79,6 +81,7 @@ class Report:
 
     seconds: float
     database: str
+    processes: int
     syncs: dict[str, int] = field(default_factory=dict)
     takeovers: int = 0
     faults: collections.Counter[str] = field(default_factory=collections.Counter)
@@ -93,7 +96,7 @@ class Report:
         return "\n".join(
             [
                 f"Chaos for {self.seconds:.0f} s on {self.database}: "
-                f"{SERVERS} servers, {WORKERS} workers, {SHOPS} merchants",
+                f"{SERVERS} servers, {WORKERS} workers, {SHOPS} merchants; {self.processes} processes of each",
                 line("syncs run", self.syncs),
                 line("faults injected", self.faults),
                 line("requests answered", self.answers),
@@ -106,9 +109,9 @@ class Report:
         )
 
 
-def chaos(seconds: float, folder: Path, seed: int, database_name: str) -> Report:
-    """Run chaos on one database."""
-    report = Report(seconds, database_name)
+def chaos(seconds: float, folder: Path, seed: int, database_name: str, processes: int) -> Report:
+    """Run chaos on one database, with this number of processes of each server and worker."""
+    report = Report(seconds, database_name, processes)
     dice = random.Random(seed)
     shops = [Shop(f"shop{n}", random.Random(seed + n), STEADY) for n in range(SHOPS)]
     with contextlib.ExitStack() as stack:
@@ -121,17 +124,20 @@ def chaos(seconds: float, folder: Path, seed: int, database_name: str) -> Report
             for shop in shops:
                 token = encryption.Secrets(deployment.settings()).encrypt("the-merchants-token")
                 database.call(merchants.add, shop.name, Platform.BYOP, f"{address}/{shop.name}", token)
-        urls = [stack.enter_context(deployment.serving()) for _ in range(SERVERS)]
+        command = ("serve", "--port", "0", "--processes", str(processes))
+        servers = [stack.enter_context(deployment.process(*command)) for _ in range(SERVERS)]
+        urls = [each.url() for each in servers]
         customers = [
             customer(stack, deployment, urls, shop, random.Random(seed * n)) for n, shop in enumerate(shops, 1)
         ]
         witness = Witness(url)
         recorder.install(url)
         stack.callback(witness.close)
-        faults = Faults(deployment, server, shops, dice)
+        faults = Faults(deployment, server, shops, dice, servers, processes)
         stack.callback(faults.end)
         for each in customers:
             each.may_be_unexpected = faults.may_be_unexpected
+            each.loses_connections = processes > 1
         with at_work([witness]):
             with at_work(customers):
                 faults.run(seconds)
@@ -246,10 +252,14 @@ def main() -> int:
     logging.getLogger("uvicorn.error").disabled = True  # answers that are cut short are meant
     seed = int(os.environ.get("CHAOS_SEED") or random.SystemRandom().randrange(10_000))
     print(f"The dice are CHAOS_SEED={seed}", flush=True)
+    parser = argparse.ArgumentParser(description="Inject faults, and check that nothing is lost.")
+    several = int(os.environ.get("CHAOS_PROCESSES") or 1)
+    parser.add_argument("--processes", type=int, default=several, help="of each server and worker (CHAOS_PROCESSES)")
+    processes = parser.parse_args().processes
     status, transitions = 0, int(os.environ.get("CHAOS_TRANSITIONS") or 2000)
     for database in (POSTGRESQL, SQLITE):
         folder = Path(tempfile.mkdtemp(prefix="chaos"))
-        report = chaos(float(os.environ.get("CHAOS_SECONDS") or 60), folder, seed, database)
+        report = chaos(float(os.environ.get("CHAOS_SECONDS") or 60), folder, seed, database, processes)
         print(report, flush=True)
         verdict, seconds = drive_on(database, folder, transitions, seed)
         print(

@@ -25,7 +25,8 @@ class Customer(threading.Thread):
     """A client of one merchant: PUTs, cancels, reverts and reads until told to stop. It is the merchant's only client.
 
     `accepted` are the syncs of all 202s, `cancelled` those that a DELETE ended, `violations` broken promises. `read`
-    has the records of each generation that it read, by entity type and generation.
+    has the records of each generation that it read, by entity type and generation. With `loses_connections`, processes
+    of the servers are killed: a request without a response may have been served, as one with 503.
     """
 
     def __init__(self, shop: Shop, clients: list[httpx2.Client], dice: random.Random) -> None:
@@ -39,6 +40,7 @@ class Customer(threading.Thread):
         self.read: dict[tuple[EntityType, int], list[Raw]] = {}
         self.slowest = 0.0
         self.may_be_unexpected: Callable[[], bool] = lambda: False
+        self.loses_connections = False
         self._clients = clients
         self._dice = dice
         self._told_to_stop = threading.Event()
@@ -217,7 +219,13 @@ class Customer(threading.Thread):
         """
         client = self._dice.choice(self._clients)
         started = time.monotonic()
-        answer = client.request(method, API + path, params=query, headers=headers)
+        try:
+            answer = client.request(method, API + path, params=query, headers=headers)
+        except httpx2.TransportError:
+            if not self.loses_connections:
+                raise
+            self.answers[f"{method} lost"] += 1
+            return 503, {}
         self.slowest = max(self.slowest, time.monotonic() - started)
         self.answers[f"{method} {answer.status_code}"] += 1
         if answer.status_code == 500 and self.may_be_unexpected():

@@ -1,14 +1,16 @@
 """The faults of the chaos run: in the workers, PostgreSQL and the product service."""
 
 import collections
+import contextlib
 import math
+import os
 import random
 import signal
 import time
 from contextlib import AbstractContextManager
 from typing import Any
 
-from tests.support import databases
+from tests.support import databases, process_groups
 from tests.support.database_faults import raising, renamed
 from tests.support.deployment import Deployment, Process
 from tests.support.flaky_service import Mood, Shop
@@ -17,8 +19,11 @@ WORKERS = 3
 LEASE = 1
 ENDS = (0, -signal.SIGKILL, -signal.SIGTERM)  # the last one before it has a handler
 CANNOT_START = "The database cannot be used at the moment."
+KILLED_AT_THE_START = "was ended by SIGKILL before it has started"
 RESTART, RAISE, RENAME = "restart PostgreSQL", "unexpected errors of the database", "renamed column"
+ONE = "kill a process"  # of those of one server or worker
 DECK = ["kill", "kill", "stop", "stop", "hand back", RESTART, "kill all", RAISE, RAISE, RENAME, *(["mood"] * 5)]
+DECK_OF_SEVERAL = [*DECK, ONE, ONE, ONE]
 RAISING = (
     *("syncs", "sync_events", "catalog_records", "catalog_history", "catalog_generations", "catalog_counts"),
     "seen_records",
@@ -31,10 +36,20 @@ SECONDS_OF_AFTERMATH = 5.0  # a request that met the fault has been answered by 
 
 
 class Faults:
-    """The faults. Lost workers are replaced."""
+    """The faults. Lost workers are replaced. Servers and workers have this number of `processes` each."""
 
-    def __init__(self, deployment: Deployment, server: Any, shops: list[Shop], dice: random.Random) -> None:
+    def __init__(
+        self,
+        deployment: Deployment,
+        server: Any,
+        shops: list[Shop],
+        dice: random.Random,
+        servers: list[Process],
+        processes: int,
+    ) -> None:
         self.injected: collections.Counter[str] = collections.Counter()
+        self._servers = servers
+        self._processes = processes
         self.workers = [self._worker(deployment) for _ in range(WORKERS)]
         self.died: list[str] = []
         self._unexpected_until = 0.0
@@ -56,7 +71,8 @@ class Faults:
             self._let_recover()
             self._replace_the_dead()
             if time.monotonic() >= next_fault:
-                deck = [each for each in DECK if each != RESTART or self._server]
+                deck = DECK if self._processes == 1 else DECK_OF_SEVERAL
+                deck = [each for each in deck if each != RESTART or self._server]
                 self._deck = self._deck or self._dice.sample(deck, len(deck))
                 self._strike(self._deck.pop())
                 next_fault = time.monotonic() + self._dice.uniform(0.3, 1.2)
@@ -83,8 +99,14 @@ class Faults:
             self._later(0.5, 3, lambda: setattr(shop, "mood", Mood.WELL))
             fault = f"{mood} product service"
         elif fault == "stop":
-            worker.send(signal.SIGSTOP)
-            self._later(1.3 * LEASE, 8 * LEASE, lambda: worker.send(signal.SIGCONT))
+            self._suspend(worker)
+        elif fault == ONE:
+            victims = process_groups.members(self._dice.choice([worker, *self._servers]))
+            if not victims:  # it starts or stops
+                return
+            name = self._dice.choice(list(victims))
+            _send(victims[name], signal.SIGKILL)
+            fault = f"{ONE} of kind {name.split('-')[1]}"
         elif fault == "hand back":
             worker.send(signal.SIGTERM)
         elif fault in (RAISE, RENAME):
@@ -95,8 +117,18 @@ class Faults:
             self._server.ensure_postgres_running()
         else:
             for each in self.workers if fault == "kill all" else [worker]:
+                members = process_groups.members(each)
                 each.send(signal.SIGKILL)
+                for pid in members.values() if fault == "kill all" else ():
+                    _send(pid, signal.SIGKILL)
         self.injected[fault] += 1
+
+    def _suspend(self, worker: Process) -> None:
+        """Suspend the worker, or one of its processes, for longer than a lease."""
+        members = process_groups.members(worker, process_groups.WORKER)
+        pid = self._dice.choice(list(members.values()) or [worker.pid])
+        _send(pid, signal.SIGSTOP)
+        self._later(1.3 * LEASE, 8 * LEASE, lambda: _send(pid, signal.SIGCONT))
 
     def _meet_unexpected_errors(self, fault: str) -> None:
         """Resume all processes first: changing the tables waits for the locks of suspended ones."""
@@ -134,10 +166,16 @@ class Faults:
                 said = worker.log.read_text()
                 if status == 1 and CANNOT_START in said:
                     self.injected["start while PostgreSQL is away"] += 1
+                elif status == 1 and KILLED_AT_THE_START in said:
+                    self.injected["kill a process at the start"] += 1
                 elif status not in ENDS:
                     self.died.append(f"a worker ended with {status}: {said[-2000:]}")
                 self.workers[index] = self._worker(self._deployment)
 
-    @staticmethod
-    def _worker(deployment: Deployment) -> Process:
-        return Process(deployment, ("worker",))
+    def _worker(self, deployment: Deployment) -> Process:
+        return Process(deployment, ("worker", "--processes", str(self._processes)))
+
+
+def _send(pid: int, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
