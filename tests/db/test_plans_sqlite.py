@@ -20,7 +20,8 @@ from product_gateway.db.group_commit import GroupCommit
 from product_gateway.model.catalog import Page, Record
 from product_gateway.model.merchants import Platform
 from product_gateway.model.syncs import EntityType, SyncStatus
-from tests.support.plans import QUERIES, plans
+from tests.support import released_statements
+from tests.support.plans import QUERIES, plans, set_statistics
 
 MANY = 10_000
 SCAN = re.compile("SCAN (merchants|syncs|sync_events|catalog_records|seen_records|webhook_deliveries)")
@@ -169,6 +170,29 @@ def test_pages_and_removals_read_the_primary_key_of_the_catalog(path: Path) -> N
 def clear_queue(connection: Connection) -> None:
     """End all that is queued, so that the next claim takes another sync."""
     connection.execute(text("UPDATE syncs SET status='CANCELLED', finished_at=queued_at WHERE status='QUEUED'"))
+
+
+@pytest.mark.parametrize("rows", [1, 5, 20])
+def test_no_statement_searches_a_list_and_then_a_range(sqlite_template: Path, tmp_path: Path, rows: int) -> None:
+    """Of the same index: with statistics of a small database, SQLite 3.40 finds other rows as well (OP_SeekScan)."""
+    path = shutil.copy(sqlite_template, tmp_path / "gateway.db")
+    [recorded] = released_statements.FOLDER.glob("*.sqlite.jsonl")
+    statements = {each.sql: each for each in map(released_statements.loaded, recorded.read_text().splitlines())}
+    wrong = []
+    with open_database(f"sqlite:///{path}") as database:
+
+        def look(connection: Connection) -> None:
+            set_statistics(connection, rows)
+            for sql, statement in statements.items():
+                values = statement.parameters[0]
+                opcodes = {row.opcode for row in connection.exec_driver_sql(f"EXPLAIN {sql}", values)}
+                searches = [row.detail for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}", values)]
+                if "SeekScan" in opcodes and any(re.search(r"=\? AND \w+[<>]", each) for each in searches):
+                    wrong.append((sql, searches))
+
+        database.call(look)
+    assert len(statements) > 100
+    assert not wrong, wrong
 
 
 async def test_statistics_are_renewed_at_intervals_and_at_the_end(sqlite_template: Path, tmp_path: Path) -> None:

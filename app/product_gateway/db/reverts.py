@@ -50,7 +50,8 @@ def restore(
         raise PullFailed("HISTORY_GONE", error.detail) from None
     here = in_catalog(catalog_records, claim.merchant, claim.entity_type)
     past = in_catalog(catalog_history, claim.merchant, claim.entity_type)
-    was_there = past & (_history.from_generation <= generation) & (_history.to_generation > generation)
+    # + 0: SQLite 3.40 finds wrong rows where it searches an index for a list of ids and then a range (OP_SeekScan).
+    was_there = past & (_history.from_generation + 0 <= generation) & (_history.to_generation > generation)
     later = here & (_records.generation > generation) & (_records.generation <= published)
     in_order = select(_records.record_id, _records.size).where(later).order_by(_records.generation, _records.record_id)
     replaced = {row.record_id: row.size for row in connection.execute(in_order.limit(limit))}
