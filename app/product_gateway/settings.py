@@ -235,10 +235,12 @@ class Settings(BaseSettings):
         256, "Concurrent requests of one process; more get 503 with Retry-After", ge=1, le=100_000
     )
     rate_limit_per_merchant: RateLimit = _field(
-        "6000/minute", "Requests of one merchant to one process; more get 429; off: no limit"
+        "6000/minute", "Requests of one merchant to one gateway, with all its processes; more get 429; off: no limit"
     )
     rate_limit_per_address: RateLimit | None = _field(
-        None, "Requests of one address (IPv6: of one /64) to one process, before authentication; unset: no limit"
+        None,
+        "Requests of one address (IPv6: of one /64) to one gateway, with all its processes, before authentication; "
+        "unset: no limit",
     )
     trusted_proxies: Networks | None = _field(
         None,

@@ -240,6 +240,7 @@ FIRING = {
     "ProductGatewayCatalogsStale": ({'product_gateway_catalogs_stale{entity_type="PRODUCT"}': "2x20"}, "10m"),
     "ProductGatewayWorkersAreLost": ({"product_gateway_lease_takeovers_total": "0+1x30"}, "20m"),
     "ProductGatewayLoopsFail": ({'product_gateway_loop_failures_total{loop="claims"}': "0x5 1x20"}, "8m"),
+    "ProductGatewayProcessesEnd": ({'product_gateway_process_restarts_total{process="api"}': "0+1x30"}, "20m"),
     "ProductGatewayFewFilesLeft": (
         {'process_open_fds{job="product-gateway"}': "90x20", 'process_max_fds{job="product-gateway"}': "100x20"},
         "10m",
@@ -261,6 +262,7 @@ WELL = {
     'product_gateway_catalogs_stale{entity_type="PRODUCT"}': "0x60",
     "product_gateway_lease_takeovers_total": "0 1x60",
     'product_gateway_loop_failures_total{loop="claims"}': "0x60",
+    'product_gateway_process_restarts_total{process="api"}': "0 1x60",
     'process_open_fds{job="product-gateway"}': "20x60",
     'process_max_fds{job="product-gateway"}': "100x60",
 }

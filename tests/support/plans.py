@@ -33,7 +33,7 @@ def plans(
 
 
 def set_statistics(connection: Connection, rows: int) -> None:
-    """Let SQLite's planner believe that each value of an index's columns, but for the last, is in so many rows."""
+    """Let SQLite's planner believe that each value of an index's columns, but for the last, is in `rows` rows."""
     connection.execute(text("ANALYZE"))  # creates the table
     connection.execute(text("DELETE FROM sqlite_stat1"))
     indexes = connection.execute(

@@ -25,7 +25,19 @@ from tests.support.metrics_scrape import Scrape
 from tests.support.product_service_faults.misbehaviour import RECORDS
 
 NAME = re.compile(r"product_gateway_[a-z]+(_[a-z]+)*")
-LABELS = {"operation", "status", "reason", "outcome", "entity_type", "failure_code", "loop", "le", "python", "version"}
+LABELS = {
+    "operation",
+    "status",
+    "reason",
+    "outcome",
+    "process",
+    "entity_type",
+    "failure_code",
+    "loop",
+    "le",
+    "python",
+    "version",
+}
 NOWHERE = "http://127.0.0.1:1"
 ENDED = (SyncStatus.SUCCEEDED, SyncStatus.FAILED, SyncStatus.CANCELLED)
 
