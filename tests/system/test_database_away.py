@@ -1,5 +1,6 @@
 """PostgreSQL outages under a running server: stopped, hung, out of connections, read-only, locked, unreachable."""
 
+import asyncio
 import contextlib
 import signal
 import time
@@ -10,10 +11,13 @@ from contextlib import AbstractContextManager, contextmanager
 import httpx2
 import psycopg
 import pytest
+from sqlalchemy import Connection, text
 
 from product_gateway.db import migrate, syncs
 from product_gateway.db.database import open_database
 from product_gateway.db.errors import NOT_KNOWN
+from product_gateway.db.executor import autocommit
+from product_gateway.errors import Unavailable
 from product_gateway.model.syncs import EntityType
 from tests.support import tcp_proxy
 from tests.support.contract import Gateway, error
@@ -35,6 +39,11 @@ class Place:
         self.gateway = gateway
         self.postgresql = postgresql
         self.between = between
+
+    @property
+    def url(self) -> str:
+        """The URL of the database without the proxies."""
+        return f"postgresql://{USER}@{HOST}:{self.postgresql.port}/postgres"
 
     def connect(self) -> psycopg.Connection:
         """Open a session beside the gateway, in autocommit mode."""
@@ -158,7 +167,6 @@ def test_an_outage_of_postgresql_is_a_503_in_time_and_passes(
 def test_a_long_poll_survives_an_outage_and_gets_503_if_the_outage_is_longer(place: Place) -> None:
     """The sync may continue meanwhile, and polling would not help the client."""
     place.gateway.add("patient")
-    direct = f"postgresql://{USER}@{HOST}:{place.postgresql.port}/postgres"
     with place.gateway.of("patient") as caller, ThreadPoolExecutor(2) as threads:
         put = within(20, lambda: (answer := caller.put(f"{API}/sync/PRODUCT")).status_code == 202 and answer)
 
@@ -176,11 +184,40 @@ def test_a_long_poll_survives_an_outage_and_gets_503_if_the_outage_is_longer(pla
             assert "Retry-After" in answer.headers
             assert "Preference-Applied" not in answer.headers
             assert 3.5 < seconds < 4 + LONGEST_ANSWER
-        with open_database(direct) as database:
+        with open_database(place.url) as database:
             database.call(syncs.cancel, "patient", EntityType.PRODUCT)
         answer, _ = long.result(30)
         assert answer.json()["data"]["status"] == "CANCELLED"
         assert answer.headers["Preference-Applied"] == "wait=50"
+
+
+SLOW_COMMIT = """
+CREATE TABLE slow (id int);
+CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(id) FROM slow; RETURN NULL; END';
+CREATE CONSTRAINT TRIGGER wait AFTER INSERT ON slow DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION wait();
+"""
+
+
+@autocommit
+def store(connection: Connection, seconds: int) -> None:
+    """Insert a row; the commit takes this long."""
+    connection.execute(text(f"INSERT INTO slow VALUES ({seconds})"))
+
+
+async def test_a_session_that_ends_during_a_commit_costs_one_call(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The driver cannot leave its pipeline mode then, and reports only that."""
+    end = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND {OURS}"
+    with open_database(place.url) as database, place.connect() as session:
+        session.execute(SLOW_COMMIT)
+        storing = asyncio.create_task(database.write(store, 60))
+        await asyncio.to_thread(within, 10, lambda: session.execute(end.encode()).rowcount)
+        with pytest.raises(Unavailable, match=NOT_KNOWN) as away:
+            await storing
+        await database.write(store, 0)
+    assert "terminating connection due to administrator command" in away.value.with_cause
+    assert not caplog.records
 
 
 def test_processes_stop_cleanly_while_postgresql_hangs(place: Place) -> None:

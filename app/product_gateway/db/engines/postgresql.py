@@ -283,7 +283,17 @@ class _Transactions:
         purpose = context.execution_options.get(BEGIN, DEFAULT)
         if not purpose.autocommit or context.root_connection.info[DIFFERENT]:
             return False
-        with cursor.connection.pipeline():  # one implicit transaction
-            cursor.connection.execute(self._set_local_limits)
-            cursor.execute(statement, parameters)
+        from psycopg import Error
+
+        connection = cursor.connection
+        try:
+            with connection.pipeline():  # one implicit transaction
+                connection.execute(self._set_local_limits)
+                cursor.execute(statement, parameters)
+        except Error as error:
+            if connection.pgconn.pipeline_status:  # it cannot be left: the session ended during the commit
+                connection.close()
+                if isinstance(error.__context__, Error):
+                    raise error.__context__ from None
+            raise
         return True
