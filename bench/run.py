@@ -14,6 +14,7 @@ SECTIONS = {
     "requests": "request_path",
     "process": "process",
     "pull": "pull",
+    "generations": "generations",
     "memory": "memory",
     "history": "history",
     "queue_wait": "queue_wait",
