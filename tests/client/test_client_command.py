@@ -9,9 +9,11 @@ from datetime import timedelta
 import pytest
 
 from product_gateway.auth import keys
+from product_gateway.db.database import open_database
 from tests.support.client_site import ID, PATIENCE, Site, a_sync, one, refusing, the_id
 from tests.support.commands import Done
 from tests.support.deployment import within
+from tests.support.max_ages import set_back
 from tests.support.paced_service import RECORDS
 from tests.support.scripted_answers import Merchant, item, page_of
 
@@ -75,6 +77,11 @@ def test_the_status_is_in_words_and_before_the_first_sync_that_is_said(site: Sit
     run(site.line("sync PRODUCT --watch", "status"))
     there = run(site.line("status PRODUCT", "status")).stdout
     assert re.match(r"PRODUCT: 60 records, last updated [\d-]{10} [\d:]{8} UTC\.\n", there)
+    site.deployment.run("merchant", "update", "status", "--max-age", "PRODUCT=24h")
+    assert "UTC.\nFresh until 2" in run(site.line("status PRODUCT", "status")).stdout
+    with open_database(site.deployment.environment["PRODUCT_GATEWAY_DATABASE_URL"]) as database:
+        set_back(database, 2 * 86400)
+    assert "UTC.\nStale since 2" in run(site.line("status PRODUCT", "status")).stdout
     body = json.loads(run(site.line("status PRODUCT --json", "status")).stdout)
     assert body["data"]["numRecords"] == RECORDS
     assert body["meta"]["sync"]["status"] == "SUCCEEDED"

@@ -74,6 +74,8 @@ class Status(_Body):
 
 class StatusMeta(_Body):
     sync: Sync | None = None  # the latest, in any status; older versions of the API do not send it
+    fresh: bool | None = None  # absent without a max age
+    stale_after: AwareDatetime | None = None
 
 
 class Sample(_Body):

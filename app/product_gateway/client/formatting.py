@@ -82,6 +82,9 @@ def rejected(problems: Problems) -> Text:
 def status(found: OneStatus) -> Text:
     data = found.data
     text = Text(f"{data.entity_type}: {data.num_records:,.0f} records, last updated {_in_utc(data.updated_at)} UTC.")
+    if found.meta.stale_after is not None:
+        said = "Fresh until" if found.meta.fresh else "Stale since"
+        text.append(f"\n{said} {_in_utc(found.meta.stale_after)} UTC.", style="" if found.meta.fresh else "yellow")
     return text if found.meta.sync is None else text.append("\n").append_text(_latest(found.meta.sync))
 
 
