@@ -8,8 +8,7 @@ import asyncio
 import math
 from contextvars import Context
 from enum import IntEnum, auto
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import httptools
 from uvicorn import Config
@@ -19,6 +18,7 @@ from uvicorn.server import ServerState
 from product_gateway.http import limits as rules
 from product_gateway.http.context import KEY, RequestContext
 from product_gateway.http.limits import MalformedRequest
+from product_gateway.http.response_transport import ResponseTransport
 
 if TYPE_CHECKING:
     from product_gateway.http.connections import ConnectionSupervisor
@@ -238,6 +238,7 @@ class HTTPProtocol(HttpToolsProtocol):
         if self._unknown_method:
             self.scope["method"], self._unknown_method = self._unknown_method, ""
         # From here on the request has a cycle; a refusal removes it.
+        self.cycle.transport = ResponseTransport(self.transport, self.transport.close)  # type: ignore[assignment]
         self._enter(State.READING_BODY, self._limits.body_timeout)
         self._body_bytes = self._framing_bytes = 0
         framing = self._framing
@@ -296,6 +297,8 @@ class HTTPProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """Start the next request, or wait for one."""
         self.server_state.total_requests += 1
+        if self._running is not None:
+            cast(ResponseTransport, self._running.transport).flush()
         self._running = None
         if self.transport.is_closing():
             self.deadline = self._supervisor.now + self._limits.write_timeout
@@ -430,8 +433,7 @@ class HTTPProtocol(HttpToolsProtocol):
 
     def _defer_close(self) -> None:
         """Let the newest request's close go through `_close`, which may drain first."""
-        write, is_closing = self.transport.write, self.transport.is_closing
-        self.cycle.transport = SimpleNamespace(write=write, is_closing=is_closing, close=self._close)  # type: ignore[assignment]
+        cast(ResponseTransport, self.cycle.transport).close_connection = self._close
 
     def _close(self) -> None:
         """Close. Where input may follow, close our half first: a reset would destroy the response (RFC 9112 §9.6)."""
