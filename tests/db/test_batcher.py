@@ -42,6 +42,23 @@ async def test_requests_submitted_during_a_batch_form_the_next_batch() -> None:
     assert await batcher.submit(7) == 14, "a later request starts a new batch"
 
 
+async def test_a_request_that_has_arrived_but_was_not_read_yet_joins_the_batch() -> None:
+    """The event loop reads the requests of other connections before the batch begins: fewer batches cost less."""
+    batches: list[list[int]] = []
+
+    async def write(asked: Sequence[int]) -> Sequence[int]:
+        batches.append(list(asked))
+        return asked
+
+    async def submit_later(batcher: Batcher[int, int]) -> int:
+        await asyncio.sleep(0)
+        return await batcher.submit(2)
+
+    batcher: Batcher[int, int] = Batcher(write)
+    await asyncio.gather(batcher.submit(1), submit_later(batcher))
+    assert batches == [[1, 2]]
+
+
 async def test_a_failing_request_does_not_fail_the_others_of_its_batch() -> None:
     """The batch is tried again one by one."""
 

@@ -47,6 +47,7 @@ class Batcher(Generic[Request, T]):
     async def _run(self) -> None:
         try:
             while self._waiting:
+                await asyncio.sleep(0)  # the event loop reads what else has arrived: it joins this batch
                 batch = [each for each in self._waiting[:MAX_BATCH] if not each.future.done()]
                 del self._waiting[:MAX_BATCH]
                 for each, outcome in zip(batch, await self._outcomes(batch), strict=True):
