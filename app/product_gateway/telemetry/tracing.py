@@ -74,6 +74,8 @@ def answered(status: int) -> None:
 
 def traceparent() -> str | None:
     """Return the running request's trace context as a `traceparent` header; None without traces."""
+    if _tracer is _NO_OP:
+        return None
     carrier: dict[str, str] = {}
     _propagator.inject(carrier)
     return carrier.get("traceparent")
@@ -98,7 +100,7 @@ def span(name: str, **attributes: str | int) -> AbstractContextManager[None]:
 
 def db_span(function: Callable[..., object]) -> AbstractContextManager[None]:
     """Start the span of database work, only within another one: idle workers poll all the time."""
-    if not get_current_span().get_span_context().is_valid:
+    if _tracer is _NO_OP or not get_current_span().get_span_context().is_valid:
         return NOTHING
     name = getattr(function, "__name__", "work")
     return _started(f"database {name}", {"db.operation.name": name}, SpanKind.CLIENT)
