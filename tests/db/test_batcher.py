@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import replace
 
 import pytest
 from sqlalchemy import event
@@ -102,7 +101,7 @@ async def test_each_of_a_batch_has_its_own_outcome(database: Database) -> None:
     assert [(each.merchant, each.entity_type) for each in accepted] == [wanted[0], wanted[1], wanted[3]]
     assert all(each.status is SyncStatus.QUEUED for each in accepted)
     now_on = [database.call(syncs.get, each.merchant, each.id) for each in accepted]
-    assert [replace(each, as_of=each.queued_at) for each in now_on] == accepted
+    assert [each._replace(as_of=each.queued_at) for each in now_on] == accepted
     again, there = found[2], found[4]
     assert isinstance(again, SyncAlreadyActive)
     assert isinstance(there, SyncAlreadyActive)
