@@ -54,6 +54,7 @@ class Run:
     counts: Counts = field(default_factory=Counts)
     code: str | None = None
     seen: set[str] = field(default_factory=set)
+    seen_and_not_written: set[str] = field(default_factory=set)
     problems: int = 0
     aged: bool = False
     publication: Publication | None = None
@@ -68,7 +69,7 @@ class Run:
 
     def row(self) -> Row:
         """Return the expected row of the table."""
-        counts = (*self._counted(), self.code, self.problems, len(self.seen))
+        counts = (*self._counted(), self.code, self.problems, len(self.seen_and_not_written))
         of = (self.id, *self.of, self.key, self.status, self.token, self.lost)
         result = (self.publication, self.generation, self.reverts, self.restores)
         return (*of, self.cursor, self.complete, self.unidentified, self.pages, self.read, *result, *counts)
@@ -224,6 +225,8 @@ class Model:
         """Apply a page to its sync and to the catalog."""
         catalog = self.catalog(run.of)
         new = updated = unchanged = 0
+        sent = {each.id for each in page.records} | {each.record_id for each in page.rejections if each.record_id}
+        written: set[str] = set()
         for each in page.records:
             was = catalog.working.get(each.id)
             if each.id not in run.seen:
@@ -233,8 +236,9 @@ class Model:
             if was is None or was.document != each.document:
                 catalog.working[each.id] = Version(each.document, catalog.published + 1)
                 catalog.unpublished = run.id
-        run.seen |= {each.id for each in page.records}
-        run.seen |= {each.record_id for each in page.rejections if each.record_id is not None}
+                written.add(each.id)
+        run.seen_and_not_written |= sent - run.seen - written
+        run.seen |= sent
         run.unidentified += sum(each.record_id is None for each in page.rejections)
         run.problems += len(page.rejections)
         run.cursor, run.complete, run.ran_out = page.next_cursor, page.next_cursor is None, False
@@ -304,7 +308,7 @@ class Model:
         """Delete the ids that only ended pulls have seen."""
         for run in self.runs.values():
             if run.of[0] == merchant and not run.is_active:
-                run.seen = set()
+                run.seen_and_not_written = set()
 
     def prune(self) -> int:
         """Delete old syncs, except the latest of each kind."""

@@ -34,8 +34,13 @@ def missing(connection: Connection, claim: Claim, limit: int) -> list[str]:
 
 def any_seen(connection: Connection, claim: Claim) -> str | None:
     """Return one record id without a comma that the pull has seen; None if there is none."""
-    usable = (_seen.record_id > _LAST_CONTROL_CHARACTER) & _seen.record_id.not_like("%,%")
-    return connection.scalar(select(_seen.record_id).where(_in_pull(claim), usable).limit(1))
+    written = in_catalog(catalog_records, claim.merchant, claim.entity_type), _is_written(claim)
+    for record_id, conditions in ((_seen.record_id, (_in_pull(claim),)), (_records.record_id, written)):
+        usable = (record_id > _LAST_CONTROL_CHARACTER) & record_id.not_like("%,%")
+        found: str | None = connection.scalar(select(record_id).where(*conditions, usable).limit(1))
+        if found is not None:
+            return found
+    return None
 
 
 def count_missing(connection: Connection, claim: Claim) -> tuple[int, int, bool]:
@@ -69,21 +74,20 @@ def remove_missing(connection: Connection, claim: Claim, after: str, limit: int)
     """
     here = in_catalog(catalog_records, claim.merchant, claim.entity_type)
     next_rows = (
-        select(_records.record_id, _records.size)
+        select(_records.record_id, _records.size, _is_written(claim).label("is_written"))
         .where(here, _records.record_id > after)
         .order_by(_records.record_id)
         .limit(limit)
     )
-    sizes: dict[str, int] = {row.record_id: row.size for row in connection.execute(next_rows)}
-    ids = list(sizes)
-    gone: list[str] = []
-    if ids:
-        among = _seen.record_id.between(ids[0], ids[-1])
+    rows = connection.execute(next_rows).all()
+    gone: dict[str, int] = {}
+    if rows:
+        among = _seen.record_id.between(rows[0].record_id, rows[-1].record_id)
         seen = set(connection.scalars(select(_seen.record_id).where(_in_pull(claim), among)))
-        gone = [each for each in ids if each not in seen]
+        gone = {each.record_id: each.size for each in rows if not each.is_written and each.record_id not in seen}
     claims.record_removed(connection, claim, len(gone))
-    _remove(connection, claim, {each: sizes[each] for each in gone})
-    return ids[-1] if len(ids) == limit else None
+    _remove(connection, claim, gone)
+    return rows[-1].record_id if len(rows) == limit else None
 
 
 def remove(connection: Connection, claim: Claim, ids: Sequence[str]) -> None:
@@ -123,11 +127,15 @@ def delete_seen(connection: Connection, merchant: str, limit: int) -> bool:
     return True
 
 
+def _is_written(claim: Claim) -> ColumnElement[bool]:
+    return generations.is_unpublished(claim.merchant, claim.entity_type)
+
+
 def _in_pull(claim: Claim) -> ColumnElement[bool]:
     return (_seen.merchant == claim.merchant) & (_seen.sync_id == claim.sync_id)
 
 
 def _unseen(claim: Claim) -> CompoundSelect[str]:
     # EXCEPT, not a join: PostgreSQL underestimates the ids that a running pull has seen and plans a nested loop.
-    here = in_catalog(catalog_records, claim.merchant, claim.entity_type)
+    here = in_catalog(catalog_records, claim.merchant, claim.entity_type) & ~_is_written(claim)
     return except_(select(_records.record_id).where(here), select(_seen.record_id).where(_in_pull(claim)))

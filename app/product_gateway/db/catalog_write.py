@@ -23,6 +23,7 @@ from product_gateway.model.catalog import DIGEST_BYTES, Page, Record
 from product_gateway.model.syncs import CatalogSize, Claim, Counts
 
 ROWS_IN_A_STATEMENT = 500  # SQLite allows 32,766 parameters, and a row has five
+_WRITTEN = "+"  # marks the digest of a record that the pull has written
 _NO_ID = "\x01"  # marks the digest of a record without a usable id; ids have no control characters
 
 
@@ -37,7 +38,10 @@ class Row(NamedTuple):
 
 
 class KnownIds(NamedTuple):
-    """What the database knows about the ids of a page: digests of stored records, and ids that the pull has seen."""
+    """What the database knows about the ids of a page: digests of stored records, and ids that the pull has seen.
+
+    The pull has seen the records that it has written, and the ids in `seen_records`.
+    """
 
     ids: Sequence[str]
     digests: Mapping[str, bytes]
@@ -75,8 +79,10 @@ def _make_find_digests(dialect: str) -> sa.Select[str, str]:
     # of all ids that the pull has seen, for every page, as long as it underestimates their number.
     here = in_catalog(catalog_records, sa.bindparam("m"), sa.bindparam("t"))
     in_pull = (_seen.merchant == sa.bindparam("m")) & (_seen.sync_id == sa.bindparam("s"))
+    is_written = generations.is_unpublished(sa.bindparam("m"), sa.bindparam("t"))
+    mark = sa.case((is_written, sa.literal_column(f"'{_WRITTEN}'", sa.Text)), else_=sa.literal_column("''", sa.Text))
     return sa.select(
-        _of_each(dialect, _records.record_id, here, _DIGEST[dialect]),
+        _of_each(dialect, _records.record_id, here, mark + _DIGEST[dialect]),
         _of_each(dialect, _seen.record_id, in_pull, sa.literal_column("1")),
     )
 
@@ -121,10 +127,12 @@ def find_digests(connection: sa.Connection, claim: Claim, ids: Sequence[str]) ->
     statement = _find_digests[connection.dialect.name]
     values = {**_key(claim, ids), "t": claim.entity_type, "low": min(ids), "high": max(ids)}
     digests, seen = (json and orjson.loads(json) for json in connection.execute(statement, values).one())
+    stored: list[tuple[str, str | None]] = list(zip(ids, digests or (), strict=False))
     return KnownIds(
         ids,
-        {each: bytes.fromhex(digest) for each, digest in zip(ids, digests or (), strict=False) if digest is not None},
-        {each for each, found in zip(ids, seen or (), strict=False) if found is not None},
+        {each: bytes.fromhex(digest.removeprefix(_WRITTEN)) for each, digest in stored if digest is not None},
+        {each for each, found in zip(ids, seen or (), strict=False) if found is not None}
+        | {each for each, digest in stored if digest is not None and digest.startswith(_WRITTEN)},
     )
 
 
@@ -174,9 +182,10 @@ def write_page(
     if changed:
         generations.supersede(connection, claim, generation, changed)
         _insert_rows(connection, claim, generation, [rows[each] for each in changed], overwrite=True)
-    first_seen = list(dict.fromkeys(each for each in ids if each not in seen))
-    if first_seen:
-        connection.execute(_insert_seen[connection.dialect.name], _key(claim, first_seen))
+    first_seen = dict.fromkeys(each for each in ids if each not in seen)
+    written = {*new, *changed}
+    if not_written := [each for each in first_seen if each not in written]:
+        connection.execute(_insert_seen[connection.dialect.name], _key(claim, not_written))
     counts = Counts(
         created=sum(each not in seen for each in new),
         updated=sum(each not in seen for each in changed),

@@ -63,6 +63,12 @@ def number(generation: int) -> sa.ColumnElement[int]:
     return sa.literal(generation, sa.BigInteger)
 
 
+def is_unpublished(merchant: Any, entity_type: Any) -> sa.ColumnElement[bool]:
+    """Return the condition that a record of the catalog was written since the last publication: by the running sync."""
+    here = in_catalog(catalog_counts, merchant, entity_type)
+    return _records.generation > sa.select(_counts.generation).where(here).scalar_subquery()
+
+
 def add(connection: sa.Connection, claim: Claim, records: int, size: int) -> tuple[int, CatalogSize]:
     """Add records and bytes to what the claim's sync has written. Return the next generation, and the new sizes.
 

@@ -169,7 +169,8 @@ sync_events = sa.Table(
     sqlite_with_rowid=False,
 )
 
-# The ids that a pull has seen. In a table, they survive a crash and need no memory.
+# The ids that a pull has seen, without the records that it has written: the generation of these says so. In a table,
+# they survive a crash and need no memory.
 seen_records = sa.Table(
     "seen_records",
     metadata,
