@@ -123,7 +123,7 @@ chaos: $(INSTALLED) ## inject faults for CHAOS_SECONDS (60) on each database, wi
 replica: $(INSTALLED) ## follow 10,000 syncs by the feed of changes, and read 100,000 records by 1,000 readers, on each database
 	REPLICA_STEPS=10000 READERS=1000 READ_RECORDS=100000 $(BIN)/python -m pytest -q -s tests/system/test_replica.py tests/system/test_readers.py
 
-soak: $(INSTALLED) ## run ordinary load for SOAK_SECONDS (600), and check that memory, files, threads and latency stay flat
+soak: $(INSTALLED) ## run ordinary load for SOAK_SECONDS (600) on each database, and check that memory, files, threads and latency stay flat
 	$(BIN)/python -m tests.tools.soak
 
 vendor: $(INSTALLED) node ## download the vendored files of the pages again and compare them with VENDORED.toml

@@ -1,8 +1,8 @@
 """`make soak`: ordinary load for a short time; memory, files and threads must not grow.
 
-A server, a worker, PostgreSQL, the product service and the clients are real. Merchants request syncs, cancel and read,
-their catalogs change, invalid requests are refused, and Prometheus scrapes. There are no faults: see `make chaos`.
-SOAK_SECONDS is the time. Afterwards, pulls fail late on both databases.
+A server, a worker, the database, the product service and the clients are real. Merchants request syncs, cancel and
+read, their catalogs change, invalid requests are refused, and Prometheus scrapes. There are no faults: see `make chaos`.
+SOAK_SECONDS is the time on each database. Afterwards, pulls fail late on both.
 """
 
 import collections
@@ -16,7 +16,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -164,12 +164,29 @@ def settle(customers: list[Customer]) -> list[str]:
     return found
 
 
-def soak(seconds: float, folder: Path) -> tuple[Watch, collections.Counter[str], list[str]]:
-    """Run the load; return the samples, the counts of responses, and the problems."""
+@contextlib.contextmanager
+def sqlite(folder: Path) -> Iterator[str]:
+    """Yield the URL of a new file."""
+    yield f"sqlite:///{folder / 'gateway.db'}"
+
+
+@contextlib.contextmanager
+def postgresql(_folder: Path) -> Iterator[str]:
+    """Run a server and yield its URL."""
+    with databases.postgresql() as url:
+        yield url
+
+
+DATABASES = {"SQLite": sqlite, "PostgreSQL": postgresql}
+
+
+def soak(name: str, seconds: float, folder: Path) -> tuple[Watch, collections.Counter[str], list[str]]:
+    """Run the load on this database; return the samples, the counts of responses, and the problems."""
     watch = Watch()
     shops = [Shop(f"shop{n}", random.Random(n), STEADY) for n in range(SHOPS)]
+    folder.mkdir()
     with contextlib.ExitStack() as stack:
-        url = stack.enter_context(databases.postgresql())
+        url = stack.enter_context(DATABASES[name](folder))
         deployment = Deployment(folder, url, **SETTINGS)
         address = stack.enter_context(serve(MoodyService(shops)))
         with open_database(url) as database:
@@ -209,13 +226,16 @@ def main() -> int:
     """Print the table; exit with 1 on growth or a problem."""
     seconds = float(os.environ.get("SOAK_SECONDS") or 600)
     folder = Path(tempfile.mkdtemp(prefix="soak"))
-    watch, answers, wrong = soak(seconds, folder)
+    wrong: list[str] = []
+    for name in DATABASES:
+        watch, answers, found = soak(name, seconds, folder / name)
+        wrong += [f"{name}: {each}" for each in found]
+        print(f"A soak of {seconds:.0f} s: 1 server, 1 worker, {SHOPS} merchants, {name}")
+        print(watch.table())
+        print("answered: " + ", ".join(f"{number} {what}" for what, number in sorted(answers.items())), flush=True)
     lines, grown = failed_pulls.on_both_databases(folder)
-    wrong += grown
-    print(f"A soak of {seconds:.0f} s: 1 server, 1 worker, {SHOPS} merchants, PostgreSQL")
-    print(watch.table())
     print("\n".join(lines))
-    print("answered: " + ", ".join(f"{number} {what}" for what, number in sorted(answers.items())))
+    wrong += grown
     if wrong:
         print("\n".join([f"Not passed, {len(wrong)} things are wrong:", *(f"  ! {each}" for each in wrong[:50])]))
         print(f"The processes' logs are in {folder}")
