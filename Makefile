@@ -19,7 +19,7 @@ PIP := -m pip --quiet --disable-pip-version-check install
 .PHONY: help install run test proofs versions check lint prose types imports specs generate workflows clients compatibility fuzz model chaos replica soak vendor audit sbom bench bench-tools lock dist clean node
 
 help: ## print this help
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 22
 
 install: $(INSTALLED) ## create the environment in .venv (the other targets do this too)
 
@@ -117,13 +117,13 @@ fuzz: $(INSTALLED) ## run Schemathesis against the server for longer than the te
 model: $(INSTALLED) ## check every state of the model of syncs, and print what goes wrong without each of its checks
 	$(BIN)/python -m tests.model_checking.check
 
-chaos: $(INSTALLED) ## inject faults for CHAOS_SECONDS (60) on each database, with CHAOS_PROCESSES (1), and check that no record is lost
+chaos: $(INSTALLED) ## inject faults for CHAOS_SECONDS (60) on each database, with CHAOS_PROCESSES (1)
 	$(BIN)/python -m tests.tools.chaos
 
 replica: $(INSTALLED) ## follow 10,000 syncs by the feed of changes, and read 100,000 records by 1,000 readers, on each database
 	REPLICA_STEPS=10000 READERS=1000 READ_RECORDS=100000 $(BIN)/python -m pytest -q -s tests/system/test_replica.py tests/system/test_readers.py
 
-soak: $(INSTALLED) ## run ordinary load for SOAK_SECONDS (600) on each database, and check that memory, files, threads and latency stay flat
+soak: $(INSTALLED) ## run ordinary load for SOAK_SECONDS (600) on each database; nothing may grow
 	$(BIN)/python -m tests.tools.soak
 
 vendor: $(INSTALLED) node ## download the vendored files of the pages again and compare them with VENDORED.toml

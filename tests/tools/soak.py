@@ -1,8 +1,8 @@
 """`make soak`: ordinary load for a short time; memory, files and threads must not grow.
 
 A server, a worker, the database, the product service and the clients are real. Merchants request syncs, cancel and
-read, their catalogs change, invalid requests are refused, and Prometheus scrapes. There are no faults: see `make chaos`.
-SOAK_SECONDS is the time on each database. Afterwards, pulls fail late on both.
+read, their catalogs change, invalid requests are refused, and Prometheus scrapes. There are no faults: `make chaos` has
+them. SOAK_SECONDS is the time on each database. Afterwards, pulls fail late on both.
 """
 
 import collections
