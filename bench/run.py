@@ -13,6 +13,7 @@ from rounds import Section
 SECTIONS = {
     "requests": "request_path",
     "process": "process",
+    "processes": "processes",
     "pull": "pull",
     "generations": "generations",
     "memory": "memory",

@@ -1,4 +1,4 @@
-"""Server processes that are measured: each runs on one core and is ended in any case."""
+"""Server processes that are measured: each runs on one core, or on all, and is ended in any case."""
 
 import os
 import signal
@@ -48,9 +48,11 @@ def process(
 
 
 @contextmanager
-def serving(command: list[str], environment: Mapping[str, str], log: Path, port: int) -> Iterator[Server]:
+def serving(
+    command: list[str], environment: Mapping[str, str], log: Path, port: int, core: int | None = SERVER_CORE
+) -> Iterator[Server]:
     """Run a server on that loopback port, and wait until it accepts connections."""
-    with process(command, environment, log) as pid:
+    with process(command, environment, log, core) as pid:
         deadline = time.monotonic() + SECONDS_TO_START
         while True:
             try:

@@ -16,7 +16,7 @@ INSTALL = {
 }
 # What every section needs, because `make bench` installs the peers; and what some need besides.
 ALWAYS = ("node", "npm", "taskset")
-MORE = {"requests": ("wrk",), "process": ("wrk",)}
+MORE = {"requests": ("wrk",), "process": ("wrk",), "processes": ("wrk",)}
 
 
 def missing(sections: Iterable[str]) -> list[str]:

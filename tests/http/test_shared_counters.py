@@ -10,7 +10,8 @@ from multiprocessing.context import ForkProcess
 import pytest
 
 from product_gateway.errors import RateLimited
-from product_gateway.http.middleware.rate_limit import RateLimiter, SharedStorage
+from product_gateway.http.middleware.rate_limit import RateLimiter
+from product_gateway.http.middleware.shared_rate_limit import SharedStorage
 from product_gateway.http.shared_counters import SharedCounters
 
 NEVER = 4e9  # a Unix time

@@ -1,8 +1,12 @@
-"""A process group whose processes misbehave, for tests: `python -m tests.support.process_group_script KIND…`."""
+"""A process group whose processes misbehave, for tests: `python -m tests.support.process_group_script FILE KIND…`.
+
+FILE is made once all work.
+"""
 
 import signal
 import sys
 import time
+from pathlib import Path
 
 from product_gateway.services.member import Member
 from product_gateway.services.process_group import ProcessGroup, Role
@@ -10,9 +14,10 @@ from product_gateway.telemetry import logs
 
 
 def crash(member: Member) -> None:
-    """Start, and end soon with an unexpected error."""
+    """Start, and end with an unexpected error once all work."""
     member.started()
-    time.sleep(0.01)
+    while not Path(sys.argv[1]).exists():
+        time.sleep(0.01)
     raise ValueError("a process of the test")
 
 
@@ -38,5 +43,5 @@ def fail(_: Member) -> None:
 if __name__ == "__main__":
     logs.configure("INFO")
     runs = {"crash": crash, "hang": hang, "work": work, "fail": fail}
-    roles = [Role(each, number, runs[each]) for number, each in enumerate(sys.argv[1:], start=1)]
-    ProcessGroup(roles, [], seconds_to_drain=1.0).run(lambda _: None, lambda: print("all work", flush=True))
+    roles = [Role(each, number, runs[each]) for number, each in enumerate(sys.argv[2:], start=1)]
+    ProcessGroup(roles, [], seconds_to_drain=1.0).run(lambda _: None, Path(sys.argv[1]).touch)

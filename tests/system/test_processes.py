@@ -130,12 +130,14 @@ def test_a_stop_drains_all_processes(sqlite_deployment: Deployment, number: sign
             httpx2.get(gateway.url)
 
 
-def test_processes_end_when_their_parent_is_killed(sqlite_deployment: Deployment) -> None:
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP])
+def test_processes_end_when_their_parent_is_killed(sqlite_deployment: Deployment, number: signal.Signals) -> None:
     """Otherwise they would hold the port, and a restarted gateway could not start."""
     with serving(sqlite_deployment, 2, "--with-worker") as (parent, gateway):
         pids = list(members(parent).values())
         assert len(pids) == 4
-        parent.send(signal.SIGKILL)
+        parent.send(number)
+        assert parent.wait() == -number
         within(SOON, lambda: not any(is_alive(each) for each in pids))
         port = str(urlsplit(gateway.url).port)
         with sqlite_deployment.process("serve", "--port", port, "--processes", "2") as again:
@@ -208,7 +210,7 @@ def test_a_long_poll_ends_when_another_process_cancels_the_sync(deployment: Depl
             await task
             return time.monotonic() - cancelled
 
-        assert asyncio.run(both()) < 10
+        assert asyncio.run(both()) < 5
         assert answers[0].json()["data"]["status"] == "CANCELLED"
 
 
@@ -319,6 +321,16 @@ def test_a_wrong_number_of_processes_is_refused(sqlite_deployment: Deployment, w
     done = sqlite_deployment.run("worker", f"--processes={wrong}", check=False)
     assert done.returncode == 2
     assert f"{wrong!r} is neither a number from 1 to 64 nor auto." in re.sub(r"\s+", " ", done.stderr)
+
+
+def test_a_signal_to_all_processes_stops_them_as_one_to_the_parent_does(sqlite_deployment: Deployment) -> None:
+    """systemd does that, unless its unit says KillMode=mixed. No process is replaced meanwhile."""
+    with serving(sqlite_deployment, 2, "--with-worker") as (parent, _):
+        for each in members(parent).values():
+            os.kill(each, signal.SIGTERM)
+        parent.send(signal.SIGTERM)
+        assert parent.wait() == 0
+        assert "Another one starts" not in parent.log.read_text()
 
 
 def test_auto_is_the_number_of_cores_that_the_process_may_use() -> None:

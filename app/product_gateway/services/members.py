@@ -7,7 +7,7 @@ from functools import partial
 
 from product_gateway.auth.encryption import Secrets
 from product_gateway.db.wakeups import Wakeups
-from product_gateway.http.middleware.rate_limit import SharedStorage
+from product_gateway.http.middleware.shared_rate_limit import SharedStorage
 from product_gateway.http.shared_counters import SharedCounters
 from product_gateway.services.member import Member
 from product_gateway.services.processes import OperationsServer, api_server, prepare_database

@@ -118,7 +118,7 @@ class ProcessGroup:
                 while preparing.pid and not self._stops:
                     for place, status in self._turn([preparing]):
                         self._release(place)
-                        if status:
+                        if status and not self._stops:
                             raise _cannot_start(place, status)
                 for place in self._places:
                     if not self._stops:
@@ -126,7 +126,8 @@ class ProcessGroup:
                 while not (self._stops or all(each.reporter.has_started for each in self._places)):
                     for place, status in self._turn(self._places):
                         self._release(place)
-                        raise _cannot_start(place, status)
+                        if not self._stops:
+                            raise _cannot_start(place, status)
                 if not self._stops:
                     started()
                 while not self._stops:
@@ -200,7 +201,9 @@ class ProcessGroup:
     def _replace_ended(self) -> None:
         for place, status in self._turn(self._places):
             pid = place.pid
-            self._release(place, unexpectedly=True)
+            self._release(place, unexpectedly=not self._stops)
+            if self._stops:  # systemd signals all processes where KillMode is not mixed
+                continue
             how, seconds = _ending(status), place.wait_before_next()
             logger.error(
                 "The process %s (%d) %s. Another one starts in %.1f s. %s", place.role, pid, how, seconds, place.failure

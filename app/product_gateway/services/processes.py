@@ -44,12 +44,13 @@ def serve(
     metrics = Metrics()
     supervisor = Supervisor(metrics)
     wakeups = Wakeups()
+    api = api_server(settings, metrics, supervisor, wakeups, listening)
     services: list[Service] = [OperationsServer(settings, metrics, supervisor, for_operations)]
     if with_worker:
         from product_gateway.services.worker import WorkerService
 
         services.append(WorkerService(settings, metrics, supervisor, wakeups))
-    services.append(api_server(settings, metrics, supervisor, wakeups, listening))
+    services.append(api)
     with tracing.exporting(settings):
         run(services, shutdown_on_signals(), started)
 

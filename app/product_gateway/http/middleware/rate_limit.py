@@ -16,8 +16,8 @@ from limits.strategies import SlidingWindowCounterRateLimiter
 
 from product_gateway.errors import RateLimited
 from product_gateway.http.addresses import parse_address
-from product_gateway.http.shared_counters import MOST_COUNTED, SharedCounters
 
+MOST_COUNTED = 50_000  # merchants or addresses
 LONGEST_WAIT_SECONDS = 3600  # the spec's maximum of Retry-After
 
 
@@ -123,33 +123,6 @@ class BoundedStorage(SlidingWindows):
 
     def __len__(self) -> int:
         return len(self._counts)
-
-
-class SharedStorage(SlidingWindows):
-    """Counts of several processes; `process` is the number of this one, from 0.
-
-    Requests that arrive in the same moment at two processes may both take the last place: a limit can be exceeded by
-    the number of processes less one.
-    """
-
-    def __init__(self, counters: SharedCounters, process: int) -> None:
-        super().__init__()
-        self._counters, self._process = counters, process
-
-    def incr(self, key: str, expiry: int, amount: int = 1) -> int:
-        return self._counters.add(key, time.time() + expiry, amount, self._process)
-
-    def get(self, key: str) -> int:
-        return self._counters.get(key)
-
-    def get_expiry(self, key: str) -> float:
-        return self._counters.expiry(key) or time.time()
-
-    def clear(self, key: str) -> None:
-        self._counters.remove(key)
-
-    def reset(self) -> int | None:
-        return None
 
 
 def _window(key: str, number: float) -> str:
