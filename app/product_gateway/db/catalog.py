@@ -41,7 +41,8 @@ _published = _counts.generation.label("published")
 _select_view = select(_counts.generation, _counts.oldest_generation, _counts.unpublished_sync).where(
     _counts.merchant == bindparam("m"), _counts.entity_type == bindparam("t")
 )
-# A distributed PostgreSQL has no subqueries that refer to a list of keys, so each key has its own.
+# A distributed PostgreSQL has no subqueries that refer to a list of keys, so each key has its own. PostgreSQL plans all
+# of them every time. Prepared statements would save that, but a pooler in transaction mode may not know them.
 _KEY = (
     "SELECT {n} AS place, CAST(:m{n} AS VARCHAR(128)) AS merchant, CAST(:t{n} AS VARCHAR(16)) AS entity_type, "
     "(SELECT id FROM syncs WHERE merchant = :m{n} AND entity_type = :t{n} "
