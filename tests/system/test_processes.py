@@ -85,6 +85,31 @@ def test_metrics_are_summed_up_and_a_killed_process_is_replaced(sqlite_deploymen
         assert last.of("process_restarts_total") == {"api": 1, "operations": 1}
 
 
+async def test_connections_are_shared_evenly(sqlite_deployment: Deployment) -> None:
+    """Otherwise the process that wakes up first gets most of them, and keeps them."""
+    with serving(sqlite_deployment, 3) as (parent, gateway):
+        pids = members(parent, APIS).values()
+        before = [open_sockets(each) for each in pids]
+        clients = await asyncio.gather(*(Connection.to(gateway.url) for _ in range(90)))  # a burst
+        for each in clients:
+            assert (await each.ask(written("/health/live"))).status == 200
+        found = [open_sockets(pid) - had for pid, had in zip(pids, before, strict=True)]
+        assert sum(found) >= 90
+        assert min(found) >= 20, found
+        # A process that does not respond is left out, and the others accept what is its share.
+        with only(parent, "pg-api-1"):
+            more = [await Connection.to(gateway.url) for _ in range(30)]
+            for each in more:
+                assert (await each.ask(written("/health/live"))).status == 200
+        for each in (*clients, *more):
+            each.close()
+
+
+def open_sockets(pid: int) -> int:
+    """Return the number of sockets that a process has open."""
+    return sum(str(each.readlink()).startswith("socket:") for each in Path(f"/proc/{pid}/fd").iterdir())
+
+
 def test_readiness_names_a_process_that_does_not_respond(sqlite_deployment: Deployment) -> None:
     """One that is suspended, or that has ended and is not replaced yet. The scrape has its last figures."""
     with serving(sqlite_deployment, 2) as (parent, gateway):

@@ -1,7 +1,9 @@
 """An HTTP server as a service."""
 
+import asyncio
 import socket
 import threading
+from typing import TYPE_CHECKING
 
 from starlette.types import ASGIApp
 from uvicorn.config import Config
@@ -17,13 +19,17 @@ from product_gateway.services.service import Service
 from product_gateway.services.sockets import max_connections
 from product_gateway.settings import listed
 
+if TYPE_CHECKING:
+    from product_gateway.services.shared_listener import Share
+
 SECONDS_TO_FINISH_REQUESTS = 8
 
 
 class HTTPServer(Service):
     """An HTTP server for an ASGI application.
 
-    Reverse proxies in front of it: the addresses to trust, and the path prefix that they publish.
+    Reverse proxies in front of it: the addresses to trust, and the path prefix that they publish. `share` is the share
+    of the connections, where several processes accept them.
     """
 
     def __init__(
@@ -36,6 +42,7 @@ class HTTPServer(Service):
         *,
         trusted_proxies: str | None = None,
         base_path: str | None = None,
+        share: "Share | None" = None,
     ) -> None:
         super().__init__(name)
         self._listening = listening
@@ -44,6 +51,7 @@ class HTTPServer(Service):
         http = ConnectionSupervisor(error_answer, limits or Limits(connections=max_connections()))
         self._server = _Server(
             self._started,
+            share,
             Config(
                 Framed(app),
                 loop="uvloop",
@@ -74,10 +82,24 @@ class HTTPServer(Service):
 class _Server(Server):
     """uvicorn's server; sets an event once it answers."""
 
-    def __init__(self, answers: threading.Event, config: Config) -> None:
+    def __init__(self, answers: threading.Event, share: "Share | None", config: Config) -> None:
         super().__init__(config)
         self._answers = answers
+        self._share = share
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets=sockets)
+        if self._share is None:
+            await super().startup(sockets=sockets)
+        else:
+            from product_gateway.services.shared_listener import Acceptor
+
+            await super().startup(sockets=[])
+            accepting = (self._make_protocol, lambda: len(self.server_state.connections), self._share)
+            self.servers = [Acceptor(each, *accepting) for each in sockets or ()]  # type: ignore[misc]
         self._answers.set()
+
+    def _make_protocol(self) -> asyncio.Protocol:
+        made: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        return made

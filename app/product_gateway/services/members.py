@@ -12,6 +12,7 @@ from product_gateway.http.shared_counters import SharedCounters
 from product_gateway.services.member import Member
 from product_gateway.services.processes import OperationsServer, api_server, prepare_database
 from product_gateway.services.service import Service, run
+from product_gateway.services.shared_listener import ConnectionCounts, Share
 from product_gateway.services.wakeup_socket import hear, tell
 from product_gateway.settings import Settings
 from product_gateway.supervisor import Supervisor
@@ -24,12 +25,13 @@ def serve(
     member: Member,
     listening: socket.socket,
     counters: tuple[SharedCounters, SharedCounters],
+    connections: ConnectionCounts,
     number: int,
     to_worker: socket.socket | None,
 ) -> None:
     """Serve the API as process `number`, from 0, of several. `counters` are those of merchants and of addresses.
 
-    `to_worker` leads to the process that runs the worker.
+    `connections` are those of each process. `to_worker` leads to the process that runs the worker.
     """
     wakeups, metrics = Wakeups(), Metrics(with_queue=False)
     supervisor = Supervisor(metrics)
@@ -37,7 +39,7 @@ def serve(
     with ExitStack() as stack:
         if to_worker is not None:
             stack.enter_context(wakeups.listening(partial(tell, to_worker)))
-        server = api_server(settings, metrics, supervisor, wakeups, listening, counts)
+        server = api_server(settings, metrics, supervisor, wakeups, listening, counts, Share(connections, number))
         _run_service(settings, member, metrics, supervisor, server)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from product_gateway import data_directory
 from product_gateway.http.shared_counters import SharedCounters
 from product_gateway.services.process_group import API, OPERATIONS, WORKER, ProcessGroup, Role
+from product_gateway.services.shared_listener import ConnectionCounts
 from product_gateway.services.sockets import OPERATIONS_PORT_OF_WORKER, bind_operations
 from product_gateway.settings import Settings
 from product_gateway.telemetry import logs
@@ -43,13 +44,15 @@ def serve(
     data_directory.prepare(settings, secrets=with_worker)
     _log(settings)
     counters = SharedCounters(processes), SharedCounters(processes)
+    connections = ConnectionCounts(processes)
     # SQLite has no notifications between processes.
     heard, told = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
 
     def api(number: int, member: "Member") -> None:
         from product_gateway.services import members
 
-        members.serve(settings, member, listening, counters, number, told if with_worker else None)
+        to_worker = told if with_worker else None
+        members.serve(settings, member, listening, counters, connections, number, to_worker)
 
     def worker(member: "Member") -> None:
         from product_gateway.services import members

@@ -3,6 +3,7 @@
 import logging
 import socket
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 from starlette.types import ASGIApp
 
@@ -21,6 +22,9 @@ from product_gateway.settings import Settings
 from product_gateway.supervisor import Supervisor
 from product_gateway.telemetry import logs, tracing
 from product_gateway.telemetry.metrics import Metrics
+
+if TYPE_CHECKING:
+    from product_gateway.services.shared_listener import Share
 
 # services.worker is imported where it is used: a server without a worker starts sooner.
 
@@ -86,12 +90,13 @@ def api_server(
     wakeups: Wakeups,
     listening: socket.socket,
     counts: Mapping[str, SlidingWindows] | None = None,
+    share: "Share | None" = None,
 ) -> HTTPServer:
-    """Return the server of the API. `counts` as for `create_app`."""
+    """Return the server of the API. `counts` as for `create_app`, `share` as for HTTPServer."""
     most_waiting = int(max_connections() * WAITING_SHARE)
     app = create_app(settings, metrics, supervisor, wakeups=wakeups, most_waiting=most_waiting, counts=counts)
     proxies, base_path = settings.trusted_proxies, settings.public_base_path
-    return HTTPServer(app, listening, trusted_proxies=proxies, base_path=base_path)
+    return HTTPServer(app, listening, trusted_proxies=proxies, base_path=base_path, share=share)
 
 
 class OperationsServer(HTTPServer):
