@@ -1,5 +1,6 @@
 """Counters that several processes share, with real processes."""
 
+import contextlib
 import multiprocessing
 import signal
 import time
@@ -69,6 +70,24 @@ def test_processes_share_a_limit_which_outlives_each_of_them() -> None:
         with pytest.raises(RateLimited, match="has made more than 10 requests in 1 day"):
             each.hit("shop")
     here.hit("other")
+
+
+def test_a_limit_holds_for_requests_at_the_same_moment() -> None:
+    """But for a few: the processes take no lock, which a suspended one would hold."""
+    counters, passed = SharedCounters(4), SharedCounters(4)
+
+    def ask(process: int) -> None:
+        limit = RateLimiter("1000/day", "merchant", storage=SharedStorage(counters, process))
+        for _ in range(500):
+            with contextlib.suppress(RateLimited):
+                limit.hit("shop")
+                passed.add("all", NEVER, 1, process)
+
+    passed.add("all", NEVER, 0, 0)
+    processes = [forked(partial(ask, number)) for number in range(4)]
+    for each in processes:
+        each.join(ENDS_WITHIN)
+    assert 1000 <= passed.get("all") <= 1010
 
 
 def test_a_shared_limit_slides() -> None:

@@ -9,8 +9,8 @@ from product_gateway.http.shared_counters import SharedCounters
 class SharedStorage(SlidingWindows):
     """Counts of several processes; `process` is the number of this one, from 0.
 
-    Requests that arrive in the same moment at two processes may both take the last place: a limit can be exceeded by
-    the number of processes less one.
+    Requests that arrive in the same moment at several processes may all take the last place, or begin the same count
+    anew: a limit can be exceeded by a few.
     """
 
     def __init__(self, counters: SharedCounters, process: int) -> None:
