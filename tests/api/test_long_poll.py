@@ -196,8 +196,7 @@ async def test_only_a_client_with_an_active_sync_and_a_preference_waits(database
 
 def test_a_sync_that_is_removed_during_the_wait_is_404(database: Database) -> None:
     """For example with its merchant."""
-    nobodys = database.call(enqueue, "shop", PRODUCT)
-    object.__setattr__(nobodys, "id", uuid7())
+    nobodys = database.call(enqueue, "shop", PRODUCT)._replace(id=uuid7())
 
     async def wait() -> None:
         with pytest.raises(SyncNotFound):

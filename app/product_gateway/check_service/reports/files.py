@@ -10,6 +10,7 @@ import orjson
 from product_gateway.check_service.results import CheckResults, Outcome, Result
 from product_gateway.check_service.rules import Severity
 from product_gateway.errors import SettingsError
+from product_gateway.model.syncs import Counts
 
 NOT_CHECKED = (Result.SKIPPED, Result.NOT_REACHED)
 
@@ -49,7 +50,8 @@ def write_json(results: CheckResults, path: Path) -> None:
         "measurements": results.measurements,
         "rehearsals": results.dry_runs,
     }
-    _write(path, orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+    options = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
+    _write(path, orjson.dumps(content, default=Counts._asdict, option=options))
 
 
 def _totals(outcomes: list[Outcome]) -> dict[str, str]:
