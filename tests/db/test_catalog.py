@@ -180,6 +180,34 @@ def test_an_unknown_record_is_not_found(database: Database) -> None:
             database.call(catalog.get, merchant, PRODUCT, record_id)
 
 
+def test_only_the_ids_of_records_that_a_pull_has_not_written_are_kept(database: Database) -> None:
+    """A first sync writes half as many rows: the generation of a record says that the pull has seen it."""
+    pull(database, page({"a": "1", "b": "1", "c": "1"}))
+    while database.call(catalog_removal.delete_seen, "shop", 10):
+        pass
+    running = started(database)
+    sent = page({"a": "1", "b": "2", "d": "1"}, Rejection("WRONG_TYPE", "e", "/sku", "no"), cursor="2")
+    seen = select(tables.seen_records.c.record_id)
+    for _ in range(2):  # a repetition changes nothing
+        database.call(catalog_write.write_page, running, sent, LEASE)
+        assert database.call(lambda connection: set(connection.scalars(seen))) == {"a", "e"}
+    assert database.call(catalog_removal.missing, running, 10) == ["c"]
+    assert database.call(catalog_removal.count_missing, running)[:2] == (1, 4)
+    found = database.call(syncs.latest, "shop", PRODUCT)
+    assert found is not None
+    assert found.counts[:3] == (1, 1, 1), "created, updated, unchanged"
+
+
+def test_an_id_that_the_pull_has_seen_is_also_that_of_a_written_record(database: Database) -> None:
+    """The pull asks the product service for it, to find out whether it can be asked by id. Commas separate ids."""
+    running = started(database)
+    assert database.call(catalog_removal.any_seen, running) is None
+    database.call(catalog_write.write_page, running, page({"a,b": "1"}, cursor="2"), LEASE)
+    assert database.call(catalog_removal.any_seen, running) is None
+    database.call(catalog_write.write_page, running, page({"c": "1"}, cursor="3"), LEASE)
+    assert database.call(catalog_removal.any_seen, running) == "c"
+
+
 def test_seen_ids_of_ended_pulls_are_deleted_and_those_of_running_pulls_stay(database: Database) -> None:
     """Only the pull that saw the ids needs them."""
     pull(database, page({"a": "1", "b": "1", "c": "1"}))

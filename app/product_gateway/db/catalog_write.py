@@ -23,7 +23,6 @@ from product_gateway.model.catalog import DIGEST_BYTES, Page, Record
 from product_gateway.model.syncs import CatalogSize, Claim, Counts
 
 ROWS_IN_A_STATEMENT = 500  # SQLite allows 32,766 parameters, and a row has five
-_WRITTEN = "+"  # marks the digest of a record that the pull has written
 _NO_ID = "\x01"  # marks the digest of a record without a usable id; ids have no control characters
 
 
@@ -74,15 +73,15 @@ _DIGEST = {"sqlite": sa.func.lower(sa.func.hex(_records.digest)), "postgresql": 
 _LIST = {"sqlite": sa.func.json_group_array, "postgresql": sa.func.json_agg}
 
 
-def _make_find_digests(dialect: str) -> sa.Select[str, str]:
+def _make_find_digests(dialect: str) -> sa.Select[str, str, str]:
     # Scalar subqueries, because PostgreSQL answers them by the primary key. From a join or EXISTS it would build a hash
     # of all ids that the pull has seen, for every page, as long as it underestimates their number.
     here = in_catalog(catalog_records, sa.bindparam("m"), sa.bindparam("t"))
     in_pull = (_seen.merchant == sa.bindparam("m")) & (_seen.sync_id == sa.bindparam("s"))
     is_written = generations.is_unpublished(sa.bindparam("m"), sa.bindparam("t"))
-    mark = sa.case((is_written, sa.literal_column(f"'{_WRITTEN}'", sa.Text)), else_=sa.literal_column("''", sa.Text))
     return sa.select(
-        _of_each(dialect, _records.record_id, here, mark + _DIGEST[dialect]),
+        _of_each(dialect, _records.record_id, here, _DIGEST[dialect]),
+        _of_each(dialect, _records.record_id, here & is_written, sa.literal_column("1")),
         _of_each(dialect, _seen.record_id, in_pull, sa.literal_column("1")),
     )
 
@@ -126,13 +125,11 @@ def find_digests(connection: sa.Connection, claim: Claim, ids: Sequence[str]) ->
         return KnownIds(ids, {}, ())
     statement = _find_digests[connection.dialect.name]
     values = {**_key(claim, ids), "t": claim.entity_type, "low": min(ids), "high": max(ids)}
-    digests, seen = (json and orjson.loads(json) for json in connection.execute(statement, values).one())
-    stored: list[tuple[str, str | None]] = list(zip(ids, digests or (), strict=False))
+    digests, *seen = (json and orjson.loads(json) for json in connection.execute(statement, values).one())
     return KnownIds(
         ids,
-        {each: bytes.fromhex(digest.removeprefix(_WRITTEN)) for each, digest in stored if digest is not None},
-        {each for each, found in zip(ids, seen or (), strict=False) if found is not None}
-        | {each for each, digest in stored if digest is not None and digest.startswith(_WRITTEN)},
+        {each: bytes.fromhex(digest) for each, digest in zip(ids, digests or (), strict=False) if digest is not None},
+        {each for some in seen for each, found in zip(ids, some or (), strict=False) if found is not None},
     )
 
 

@@ -66,7 +66,7 @@ def number(generation: int) -> sa.ColumnElement[int]:
 def is_unpublished(merchant: Any, entity_type: Any) -> sa.ColumnElement[bool]:
     """Return the condition that a record of the catalog was written since the last publication: by the running sync."""
     here = in_catalog(catalog_counts, merchant, entity_type)
-    return _records.generation > sa.select(_counts.generation).where(here).scalar_subquery()
+    return _records.generation == sa.select(_counts.generation + 1).where(here).scalar_subquery()
 
 
 def add(connection: sa.Connection, claim: Claim, records: int, size: int) -> tuple[int, CatalogSize]:
