@@ -214,9 +214,9 @@ async def accepted_by(parent: Process, gateway: Gateway, name: str, count: int) 
     return found
 
 
-def test_a_long_poll_ends_when_another_process_cancels_the_sync(deployment: Deployment) -> None:
+def test_a_long_poll_ends_when_another_process_cancels_the_sync(sqlite_deployment: Deployment) -> None:
     """Processes share only the database. A client that waits for a generation is the same."""
-    with serving(deployment, 2) as (parent, gateway), ExitStack() as stack:
+    with serving(sqlite_deployment, 2) as (parent, gateway), ExitStack() as stack:
         gateway.add("shop")
         waiting, acting = (stack.enter_context(connected_to(parent, gateway, name)) for name in members(parent, APIS))
         sync = acting.put(f"{API}/sync/PRODUCT").json()["data"]
@@ -259,18 +259,18 @@ def test_the_worker_beside_several_processes_is_woken_by_each(deployment: Deploy
         assert counted.of("syncs_ended_total")["PRODUCT  SUCCEEDED"] == 2
 
 
-def test_several_worker_processes_have_one_operations_port(deployment: Deployment) -> None:
+def test_several_worker_processes_have_one_operations_port(sqlite_deployment: Deployment) -> None:
     """A killed one is replaced, and another continues its sync."""
-    deployment.environment["PRODUCT_GATEWAY_LEASE_SECONDS"] = "1"
-    deployment.environment["PRODUCT_GATEWAY_WORKER_CONCURRENCY"] = "1"
+    sqlite_deployment.environment["PRODUCT_GATEWAY_LEASE_SECONDS"] = "1"
+    sqlite_deployment.environment["PRODUCT_GATEWAY_WORKER_CONCURRENCY"] = "1"
     service, shops = PacedService(), ("one", "two")
     with (
         serve(service) as address,
-        deployment.serving() as url,
-        deployment.process("worker", "--processes", "2") as parent,
+        sqlite_deployment.serving() as url,
+        sqlite_deployment.process("worker", "--processes", "2") as parent,
         ExitStack() as stack,
     ):
-        operations, gateway = parent.operations_url(), Gateway(deployment, url)
+        operations, gateway = parent.operations_url(), Gateway(sqlite_deployment, url)
         clients = []
         for shop in shops:
             gateway.add(shop, f"{address}/{shop}")
