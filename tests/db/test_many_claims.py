@@ -14,7 +14,7 @@ from product_gateway.db.database import Database, open_database
 from product_gateway.errors import Unavailable
 from product_gateway.model.syncs import Claim
 
-SYNCS = int(os.environ.get("MANY_CLAIMS") or 500)
+SYNCS = int(os.environ.get("MANY_CLAIMS") or 1000)
 WORKERS = 50
 PROCESSES = 5  # or what comes to the same: each with threads and connections of its own
 MOST_LOST = 0.05  # of all attempts to claim
