@@ -96,7 +96,7 @@ class Report:
         return "\n".join(
             [
                 f"Chaos for {self.seconds:.0f} s on {self.database}: "
-                f"{SERVERS} servers, {WORKERS} workers, {SHOPS} merchants; {self.processes} processes of each",
+                f"{SERVERS} servers, {WORKERS} workers, {SHOPS} merchants; processes of each: {self.processes}",
                 line("syncs run", self.syncs),
                 line("faults injected", self.faults),
                 line("requests answered", self.answers),
