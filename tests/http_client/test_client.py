@@ -474,3 +474,21 @@ async def test_no_error_tells_the_token_or_the_query(outbound: HttpClient, base:
             assert TOKEN not in repr(error)
             assert "qqq" not in str(error)
             error = error.__cause__
+
+
+async def test_a_connection_is_used_again_before_servers_close_it_and_not_later() -> None:
+    """Common servers close idle connections after 5 seconds; a request that they meet then is lost."""
+    ports: list[int] = []
+
+    async def note(request: Request) -> Response:
+        assert request.client
+        ports.append(request.client.port)
+        return Response(status_code=204)
+
+    with serve(Starlette(routes=[Route("/", note)])) as url:
+        async with HttpClient(allow_private_addresses=True) as outbound:
+            for pause in (0.0, 1.0, 4.2):
+                await asyncio.sleep(pause)
+                await outbound.get(url)
+    first, second, third = ports
+    assert first == second != third

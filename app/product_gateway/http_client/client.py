@@ -34,7 +34,9 @@ from product_gateway.telemetry.version import version
 from product_gateway.telemetry.visible_text import visible
 
 MEBIBYTE = 1024 * 1024
-KEEP_ALIVE_SECONDS = 15
+# Node, uvicorn and Apache close a connection that was idle for 5 seconds. A request that they meet while they close it
+# fails without an answer.
+KEEP_ALIVE_SECONDS = 4
 SECONDS_TO_DRAIN = 1.0  # for a body that is not needed
 ERROR_BODY_SECONDS, ERROR_BODY_BYTES = 5.0, 64 * 1024
 WITH_A_BODY = (200, 201, 202, 203)  # statuses whose body must be read completely
