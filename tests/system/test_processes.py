@@ -351,9 +351,8 @@ def test_a_wrong_number_of_processes_is_refused(sqlite_deployment: Deployment, w
 def test_a_signal_to_all_processes_stops_them_as_one_to_the_parent_does(sqlite_deployment: Deployment) -> None:
     """systemd does that, unless its unit says KillMode=mixed. No process is replaced meanwhile."""
     with serving(sqlite_deployment, 2, "--with-worker") as (parent, _):
-        for each in members(parent).values():
-            os.kill(each, signal.SIGTERM)
-        parent.send(signal.SIGTERM)
+        assert {os.getpgid(each) for each in members(parent).values()} == {parent.pid}
+        os.killpg(parent.pid, signal.SIGTERM)
         assert parent.wait() == 0
         assert "Another one starts" not in parent.log.read_text()
 
