@@ -223,6 +223,9 @@ async def test_a_session_that_ends_during_a_commit_costs_one_call(
 def test_processes_stop_cleanly_while_postgresql_hangs(place: Place) -> None:
     """An orchestrator need not kill them. Meanwhile they use almost no CPU."""
     deployment = place.gateway.deployment
+    for outage in OUTAGES:  # the syncs that they left would take the workers' slots
+        for disabled in (True, False):
+            place.gateway.change(outage.__name__, disabled=disabled)
     with contextlib.ExitStack() as stack:
         service = stack.enter_context(deployment.sample_service("--records", "20000", "--delay", "1"))
         place.gateway.add("one", service)
