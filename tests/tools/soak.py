@@ -217,9 +217,9 @@ def soak(name: str, seconds: float, folder: Path) -> tuple[Watch, collections.Co
         wrong = settle(customers)
         wrong += [violation for each in customers for violation in each.violations]
         wrong += [violation for each in others for violation in each.violations]
-        for name, process in (("server", server), ("worker", worker)):
+        for which, process in (("server", server), ("worker", worker)):
             if process.status() is not None or "Traceback" in process.log.read_text():
-                wrong.append(f"the {name} ended, or logged a traceback: {process.log}")
+                wrong.append(f"the {which} ended, or logged a traceback: {process.log}")
         answers = sum((each.answers for each in customers), collections.Counter[str]())
     return watch, answers, wrong + watch.growth(MOST_BYTES[name])
 
