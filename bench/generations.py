@@ -4,18 +4,15 @@ import os
 import tempfile
 import time
 from contextlib import ExitStack
-from datetime import timedelta
 from pathlib import Path
 
 import httpx2
 import page_service
 from rounds import ROUNDS, Chart, Row, Section, Values, row
-from servers import free_port, gateway, serving
-from stores import DIALECTS, store
+from servers import client_of, free_port, gateway, serving
+from stores import DIALECTS, NAMES, store
 from syncing import PATIENCE, register, timed, worker
 
-from product_gateway import settings
-from product_gateway.auth import keys
 from product_gateway.db import syncs
 from product_gateway.db.database import Database, open_database
 from product_gateway.db.enqueue import enqueue
@@ -25,7 +22,6 @@ RECORDS = int(os.environ.get("BENCH_RECORDS", "50000"))
 DELAY = 0.02  # seconds for a page of the sync that is broken off, so that it can be met half-way
 PAGE_SIZE = 500  # of a list
 FIRST, CHANGED, IDLE, BESIDE = "first sync", "all changed", "lists, no sync", "lists, half-written"
-NAMES = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}
 
 
 def run() -> Section:
@@ -66,9 +62,7 @@ def one_round(dialect: str, service: str, slow_service: str) -> dict[str, float]
                 found[what] = RECORDS / timed(database, "shop")[0]
         command, environment = gateway(url, folder, port=(port := free_port()))
         server = stack.enter_context(serving(command, environment, folder / "log", port))
-        token = keys.issue_token(settings.load(data_dir=folder), "shop", list(keys.SCOPES), timedelta(hours=1))
-        headers = {"Authorization": f"Bearer {token}"}
-        client = stack.enter_context(httpx2.Client(base_url=server.url, headers=headers, timeout=30))
+        client = stack.enter_context(client_of(server, folder))
         prices_and_rate(client)  # to warm up
         before, found[IDLE] = prices_and_rate(client)
         register(database, "shop", f"{slow_service}/{RECORDS}/0/shop")

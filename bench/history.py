@@ -13,7 +13,7 @@ from contextlib import ExitStack, closing
 
 from rounds import ROUNDS, Chart, Row, Section, Values, row
 from sqlalchemy import text
-from stores import DIALECTS, store
+from stores import DIALECTS, NAMES, store
 
 from product_gateway.db import claims, merchants, syncs
 from product_gateway.db.database import Database, open_database
@@ -27,7 +27,6 @@ MANY = int(os.environ.get("BENCH_PAST_SYNCS", WANTED))
 TARGETS = (1.2, 1.05) if MANY >= WANTED else (None, None)
 SYNCS_OF_A_MERCHANT = 500
 CALLS = 200  # in a round
-NAMES = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}
 _COLUMNS = (
     "merchant, id, entity_type, status, publication, queued_at, started_at, finished_at, attempt, records_read, created"
 )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import page_service
 from rounds import Row, Section
-from stores import DIALECTS, store
+from stores import DIALECTS, NAMES, store
 from syncing import register, timed, worker
 
 from product_gateway.db.database import open_database
@@ -15,7 +15,6 @@ FEW = 10_000
 WANTED = 1_000_000  # what the targets are about: with fewer there is no verdict
 MANY = int(os.environ.get("BENCH_MANY_RECORDS", WANTED))
 TARGETS = (30, 10) if MANY >= WANTED else (None, None)
-NAMES = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}
 
 
 def run() -> Section:

@@ -14,7 +14,7 @@ import pull_dlt
 import pull_limit
 from rounds import ROUNDS, Chart, Row, Section, Values, row
 from sqlalchemy import create_engine, func, select, text
-from stores import DIALECTS, store, with_driver
+from stores import DIALECTS, NAMES, store, with_driver
 from syncing import PAGE_SIZE, cpu_of, postmaster, printed_seconds, register, timed, worker
 
 from product_gateway.db import tables
@@ -28,7 +28,6 @@ FIRST, AGAIN, CHANGED, COLLECTED = "first sync", "nothing changed", "1 % changed
 DLT, LIMIT = "dlt", "the limit"
 CPU, DATABASE_CPU = ", CPU", ", CPU of PostgreSQL"
 DRIVERS = {"sqlite": "pysqlite", "postgresql": "psycopg"}
-NAMES = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}
 
 
 def run() -> Section:

@@ -4,18 +4,16 @@ import random
 import tempfile
 import time
 from contextlib import ExitStack
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 
 import httpx2
 import page_service
 from rounds import ROUNDS, Row, Section
-from servers import free_port, gateway, serving
+from servers import client_of, free_port, gateway, serving
 from stores import store
 from syncing import PATIENCE, register, worker
 
-from product_gateway import settings
-from product_gateway.auth import keys
 from product_gateway.db.database import open_database
 
 SYNCS = 60  # in a round, one after the other
@@ -57,9 +55,7 @@ def waits_of(dialect: str, same_process: bool, service: str) -> list[float]:
         server = stack.enter_context(serving(command, environment, folder / "log", port))
         if not same_process:
             stack.enter_context(worker(url, folder, worker_poll_seconds="0.5"))
-        token = keys.issue_token(settings.load(data_dir=folder), "shop", list(keys.SCOPES), timedelta(hours=1))
-        headers = {"Authorization": f"Bearer {token}"}
-        client = stack.enter_context(httpx2.Client(base_url=server.url, headers=headers, timeout=30))
+        client = stack.enter_context(client_of(server, folder))
         time.sleep(1)  # the worker listens
         return [_wait_of(client) for _ in range(SYNCS)]
 

@@ -8,10 +8,15 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import NamedTuple
 
+import httpx2
 from wrk import SERVER_CORE, on_core
+
+from product_gateway import settings
+from product_gateway.auth import keys
 
 SECONDS_TO_START = 60
 HERE = Path(__file__).parent
@@ -82,6 +87,14 @@ def gateway(url: str, folder: Path, *, port: int) -> tuple[list[str], dict[str, 
         "PRODUCT_GATEWAY_RATE_LIMIT_PER_MERCHANT": "off",  # the load has few merchants
         "PRODUCT_GATEWAY_ALLOW_PRIVATE_ADDRESSES": "true",
     }
+
+
+@contextmanager
+def client_of(server: Server, folder: Path) -> Iterator[httpx2.Client]:
+    """A client of the merchant `shop`, with all scopes. `folder` has the gateway's data."""
+    token = keys.issue_token(settings.load(data_dir=folder), "shop", list(keys.SCOPES), timedelta(hours=1))
+    with httpx2.Client(base_url=server.url, headers={"Authorization": f"Bearer {token}"}, timeout=30) as client:
+        yield client
 
 
 def cpu_seconds(pid: int) -> float:

@@ -15,6 +15,7 @@ from product_gateway.db import migrate
 from product_gateway.db.database import open_database
 
 DIALECTS = ("sqlite", "postgresql")
+NAMES = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}
 AS_IN_PRODUCTION = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on"}
 
 
