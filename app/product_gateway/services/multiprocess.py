@@ -1,6 +1,5 @@
 """`--processes N`: which processes a gateway or a worker has. The parent imports no more than this module needs."""
 
-import logging
 import os
 import socket
 from collections.abc import Callable
@@ -10,17 +9,15 @@ from typing import TYPE_CHECKING
 from product_gateway import data_directory
 from product_gateway.http.shared_counters import SharedCounters
 from product_gateway.services.process_group import API, OPERATIONS, WORKER, ProcessGroup, Role
+from product_gateway.services.service import configure_log
 from product_gateway.services.shared_listener import ConnectionCounts
 from product_gateway.services.sockets import OPERATIONS_PORT_OF_WORKER, bind_operations
 from product_gateway.settings import Settings
-from product_gateway.telemetry import logs
 
 if TYPE_CHECKING:
     from product_gateway.services.member import Member
 
 # The roles import services.members themselves, after the fork.
-
-logger = logging.getLogger(__name__)
 
 
 def available_cores() -> int:
@@ -42,7 +39,7 @@ def serve(
     Until SIGTERM or Ctrl-C. Calls `started` once all work. Raises SettingsError.
     """
     data_directory.prepare(settings, secrets=with_worker)
-    _log(settings)
+    configure_log(settings)
     counters = SharedCounters(processes), SharedCounters(processes)
     connections = ConnectionCounts(processes)
     # SQLite has no notifications between processes.
@@ -74,7 +71,7 @@ def run_workers(settings: Settings, processes: int) -> None:
     data_directory.make_files_private()
     data_directory.require(settings, secrets=True)
     for_operations = bind_operations(settings, OPERATIONS_PORT_OF_WORKER)
-    _log(settings)
+    configure_log(settings)
 
     def worker(member: "Member") -> None:
         from product_gateway.services import members
@@ -84,12 +81,6 @@ def run_workers(settings: Settings, processes: int) -> None:
     roles = [Role(OPERATIONS, 1, partial(_operate, settings, for_operations), [for_operations])]
     roles += [Role(WORKER, number + 1, worker) for number in range(processes)]
     ProcessGroup(roles, [for_operations]).run(partial(_prepare, settings, may_create=False), lambda: None)
-
-
-def _log(settings: Settings) -> None:
-    logs.configure(settings.log_level, settings.log_format)
-    if warning := data_directory.warning(settings):
-        logger.warning("%s", warning)
 
 
 def _prepare(settings: Settings, _: "Member", *, may_create: bool) -> None:

@@ -16,11 +16,11 @@ from product_gateway.db.wakeups import Wakeups
 from product_gateway.http.middleware.rate_limit import SlidingWindows
 from product_gateway.operations.app import Group, create_operations_app
 from product_gateway.services.http_server import HTTPServer
-from product_gateway.services.service import Service, run, shutdown_on_signals
+from product_gateway.services.service import Service, configure_log, run, shutdown_on_signals
 from product_gateway.services.sockets import OPERATIONS_PORT_OF_WORKER, bind_operations, max_connections, url_of
 from product_gateway.settings import Settings
 from product_gateway.supervisor import Supervisor
-from product_gateway.telemetry import logs, tracing
+from product_gateway.telemetry import tracing
 from product_gateway.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -132,9 +132,7 @@ class OperationsServer(HTTPServer):
 
 
 def _prepare(settings: Settings, *, may_create: bool) -> None:
-    logs.configure(settings.log_level, settings.log_format)
-    if warning := data_directory.warning(settings):
-        logger.warning("%s", warning)
+    configure_log(settings)
     prepare_database(settings, may_create=may_create)
 
 

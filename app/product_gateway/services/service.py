@@ -8,8 +8,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Self
 
-from product_gateway import gc_tuning
+from product_gateway import data_directory, gc_tuning
 from product_gateway.errors import SettingsError
+from product_gateway.settings import Settings
+from product_gateway.telemetry import logs
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +73,13 @@ class Service(ABC):
             logger.exception("The service %s has ended with an error.", self.name)
         finally:
             self._started.set()
+
+
+def configure_log(settings: Settings) -> None:
+    """Log as the settings say from now on, beginning with a warning about the data directory if there is one."""
+    logs.configure(settings.log_level, settings.log_format)
+    if warning := data_directory.warning(settings):
+        logger.warning("%s", warning)
 
 
 def shutdown_on_signals() -> threading.Event:

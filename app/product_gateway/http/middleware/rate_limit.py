@@ -16,8 +16,8 @@ from limits.strategies import SlidingWindowCounterRateLimiter
 
 from product_gateway.errors import RateLimited
 from product_gateway.http.addresses import parse_address
+from product_gateway.http.shared_counters import MOST_COUNTED
 
-MOST_COUNTED = 50_000  # merchants or addresses
 LONGEST_WAIT_SECONDS = 3600  # the spec's maximum of Retry-After
 
 
