@@ -13,7 +13,9 @@ import pytest
 
 from product_gateway import settings
 from product_gateway.errors import RateLimited, SettingsError
-from product_gateway.http.middleware.rate_limit import BoundedStorage, RateLimiter, network
+from product_gateway.http.middleware.rate_limit import BoundedStorage, RateLimiter, SlidingWindows, network
+from product_gateway.http.middleware.shared_rate_limit import SharedStorage
+from product_gateway.http.shared_counters import SharedCounters
 from tests.support.contract import Gateway, error, gateway
 from tests.support.deployment import API
 
@@ -164,10 +166,18 @@ def ask(limit: RateLimiter, times: int) -> None:
         limit.hit("shop")
 
 
-@pytest.mark.parametrize("notation", ["3/second", "2/2 seconds", "1/second"])
-def test_a_client_that_honours_retry_after_is_accepted(notation: str) -> None:
-    """A client that waits for Retry-After must not be refused again."""
-    limit = RateLimiter(notation, "merchant")
+@pytest.mark.parametrize(
+    ("notation", "storage"),
+    [
+        ("3/second", BoundedStorage()),
+        ("2/2 seconds", BoundedStorage()),
+        ("1/second", BoundedStorage()),
+        ("3/2 seconds", SharedStorage(SharedCounters(2), 1)),
+    ],
+)
+def test_a_client_that_honours_retry_after_is_accepted(notation: str, storage: SlidingWindows) -> None:
+    """A client that waits for Retry-After must not be refused again, whether or not processes share the counts."""
+    limit = RateLimiter(notation, "merchant", storage=storage)
     for _ in range(2):
         with pytest.raises(RateLimited) as refusal:
             ask(limit, 4)

@@ -26,12 +26,6 @@ def forked(work: Callable[[], object]) -> ForkProcess:
     return process
 
 
-def hit(limit: RateLimiter, times: int) -> None:
-    """Make requests of one merchant."""
-    for _ in range(times):
-        limit.hit("shop")
-
-
 def test_no_addition_of_several_processes_is_lost() -> None:
     """Each has a column of its own, so that they need no lock."""
     counters = SharedCounters(4)
@@ -88,16 +82,6 @@ def test_a_limit_holds_for_requests_at_the_same_moment() -> None:
     for each in processes:
         each.join(ENDS_WITHIN)
     assert 1000 <= passed.get("all") <= 1010
-
-
-def test_a_shared_limit_slides() -> None:
-    """A client that waits for Retry-After is accepted, and expired counts are gone."""
-    limit = RateLimiter("3/2 seconds", "merchant", storage=SharedStorage(SharedCounters(2), 1))
-    for _ in range(2):
-        with pytest.raises(RateLimited) as refusal:
-            hit(limit, 4)
-        time.sleep(refusal.value.seconds)
-        limit.hit("shop")
 
 
 def test_a_full_set_forgets_what_expires_first() -> None:
