@@ -64,7 +64,7 @@ def run() -> Section:
 def _of_a_distant_service() -> list[Row]:
     """Time a first sync where each page takes 50 ms, with three limits on the page size."""
     sizes = {
-        "PAGE_SIZE=250, which may grow to 500 (the defaults)": ("250", "500"),
+        "PAGE_SIZE=250, which may grow to 1,000 (the defaults)": ("250", "1000"),
         "MAX_PAGE_SIZE=250": ("250", "250"),
         "MAX_PAGE_SIZE=2000, if the service sends 2,000": ("250", "2000"),
     }

@@ -165,11 +165,11 @@ class Settings(BaseSettings):
     lease_seconds: float = _field(
         30, "Seconds without a heartbeat before another worker takes over a sync", ge=1, le=3600
     )
-    page_size: int = _field(250, "Records requested from a product service per page, at first", ge=1, le=500)
+    page_size: int = _field(250, "Records requested from a product service per page, at first", ge=1, le=1000)
     max_page_size: int = _field(
-        500,
+        1000,
         "Most records requested per page, to which pages grow while they come quickly and completely. The contract "
-        "demands no more than 500 of a product service",
+        "demands no more than 1000 of a product service",
         ge=1,
         le=5000,
     )

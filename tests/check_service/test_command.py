@@ -104,7 +104,7 @@ def test_exit_status_is_1_after_errors_and_0_after_warnings(
 
 def test_exit_status_is_2_for_wrong_usage(sqlite_deployment: Deployment, terminal: Terminal, token_file: Path) -> None:
     """The command sends no request then."""
-    for options in ("", f"--token-file {token_file} --only STOCK", f"--token-file {token_file} --page-size 501"):
+    for options in ("", f"--token-file {token_file} --only STOCK", f"--token-file {token_file} --page-size 1001"):
         assert terminal.run(sqlite_deployment, f"check-service https://shop.example {options}").returncode == 2
 
 

@@ -30,7 +30,7 @@ def check_service(
         typer.Option(**one_of(EntityType), help="Check only this list; unset: both."),
     ] = None,
     page_size: Annotated[
-        int | None, typer.Option(min=1, max=500, metavar="N", help="Records in a page; unset: PAGE_SIZE.")
+        int | None, typer.Option(min=1, max=1000, metavar="N", help="Records in a page; unset: PAGE_SIZE.")
     ] = None,
     max_pages: Annotated[int, typer.Option(min=1, metavar="N", help="Most pages of each list that are read.")] = 300,
     examples: Annotated[
