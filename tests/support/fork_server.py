@@ -137,6 +137,7 @@ def obey(control: socket.socket) -> None:
     for name in (documents.GATEWAY, documents.OPERATIONS, documents.PRODUCT_SERVICE):
         documents.load(name)  # a third of the time that a server needs to start
     gc.freeze()
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup would pass on that it is ignored
     while content := control.recv(LONGEST_ORDER):
         order = json.loads(content)
         if "status_of" in order:

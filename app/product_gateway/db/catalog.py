@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import orjson
 from sqlalchemy import (
+    ColumnClause,
     ColumnElement,
     Connection,
     FromClause,
@@ -30,7 +31,6 @@ from product_gateway.db.engines.dialects import is_among
 from product_gateway.db.executor import autocommit
 from product_gateway.db.page_budget import MAX_PAGE_BYTES, fitting
 from product_gateway.db.tables import catalog_counts, catalog_history, catalog_records, max_ages, merchants
-from product_gateway.db.tables import syncs as sync_table
 from product_gateway.errors import GatewayError, GenerationGone, RecordNotFound
 from product_gateway.model.catalog import CatalogPage, CatalogState, Record
 from product_gateway.model.syncs import CatalogSize, EntityType, Sync
@@ -41,23 +41,25 @@ _published = _counts.generation.label("published")
 _select_view = select(_counts.generation, _counts.oldest_generation, _counts.unpublished_sync).where(
     _counts.merchant == bindparam("m"), _counts.entity_type == bindparam("t")
 )
-# A distributed PostgreSQL has no subqueries that refer to a list of keys, so each key has its own. PostgreSQL plans all
-# of them every time. Prepared statements would save that, but a pooler in transaction mode may not know them.
+# A distributed PostgreSQL has no subqueries that refer to a list of keys, so each key has its own.
 _KEY = (
-    "SELECT {n} AS place, CAST(:m{n} AS VARCHAR(128)) AS merchant, CAST(:t{n} AS VARCHAR(16)) AS entity_type, "
-    "(SELECT id FROM syncs WHERE merchant = :m{n} AND entity_type = :t{n} "
-    "ORDER BY queued_at DESC, id DESC LIMIT 1) AS id"
+    "SELECT {n} AS place, CAST(:m{n} AS VARCHAR(128)) AS of_merchant, CAST(:t{n} AS VARCHAR(16)) AS of_type, latest.* "
+    "FROM (SELECT 1) AS one LEFT JOIN (SELECT {columns} FROM syncs WHERE merchant = :m{n} AND entity_type = :t{n} "
+    "ORDER BY queued_at DESC, id DESC LIMIT 1) AS latest ON true"
 )
+*_of_sync, _as_of = syncs.columns
 
 
-@lru_cache(maxsize=50)
+@lru_cache(maxsize=20)
 def _select_states(dialect: str, number: int) -> Select[Any]:
     """Select the states of a number of keys, the parameters `m0` and `t0` to `m9` and `t9`, and of `merchants`."""
-    keys = text(" UNION ALL ".join(_KEY.format(n=n) for n in range(number)))
-    sent = keys.columns(column("place"), column("merchant"), column("entity_type"), column("id")).subquery("sent").c
+    columns = ", ".join(each.name for each in _of_sync)
+    keys = text(" UNION ALL ".join(_KEY.format(n=n, columns=columns) for n in range(number)))
+    of_key: list[ColumnClause[Any]] = [column("place"), column("of_merchant"), column("of_type")]
+    sent = keys.columns(*of_key, *(column(each.name, each.type) for each in _of_sync)).subquery("sent").c
 
     def of_sent(table: Table, *conditions: ColumnElement[bool]) -> tuple[Table, ColumnElement[bool]]:
-        return table, and_(table.c.merchant == sent.merchant, is_among(dialect, table.c.merchant), *conditions)
+        return table, and_(table.c.merchant == sent.of_merchant, is_among(dialect, table.c.merchant), *conditions)
 
     return (
         select(
@@ -66,13 +68,13 @@ def _select_states(dialect: str, number: int) -> Select[Any]:
             _counts.updated_at,
             max_ages.c.seconds,
             _counts.generation.label("published"),
-            *syncs.columns,
+            *(sent[each.name] for each in _of_sync),
+            _as_of,
         )
         .select_from(
-            sent.place.table.outerjoin(merchants, merchants.c.name == sent.merchant)
-            .outerjoin(*of_sent(catalog_counts, _counts.entity_type == sent.entity_type))
-            .outerjoin(*of_sent(max_ages, max_ages.c.entity_type == sent.entity_type))
-            .outerjoin(*of_sent(sync_table, sync_table.c.id == sent.id))
+            sent.place.table.outerjoin(merchants, merchants.c.name == sent.of_merchant)
+            .outerjoin(*of_sent(catalog_counts, _counts.entity_type == sent.of_type))
+            .outerjoin(*of_sent(max_ages, max_ages.c.entity_type == sent.of_type))
         )
         .order_by(sent.place)
     )
@@ -106,16 +108,20 @@ def sizes(connection: Connection, merchant: str) -> dict[EntityType, CatalogSize
 @autocommit
 def states(connection: Connection, keys: Sequence[tuple[str, EntityType]]) -> list[StateAndLatest | GatewayError]:
     """Return state and latest sync of each merchant and entity type, or the merchant's refusal."""
-    values = {f"{name}{n}": value for n, key in enumerate(keys) for name, value in zip("mt", key, strict=True)}
-    of_merchants = {"merchants": [merchant for merchant, _ in keys]} if connection.dialect.name != "sqlite" else {}
-    rows = connection.execute(_select_states(connection.dialect.name, len(keys)), values | of_merchants).all()
+    asked = list(dict.fromkeys(keys))
+    number = 1 << (len(asked) - 1).bit_length()  # few different statements, as PostgreSQL prepares each one
+    padded = [*asked, *[("", "")] * (number - len(asked))]
+    values = {f"{name}{n}": value for n, key in enumerate(padded) for name, value in zip("mt", key, strict=True)}
+    of_merchants = {"merchants": [merchant for merchant, _ in asked]} if connection.dialect.name != "sqlite" else {}
+    rows = connection.execute(_select_states(connection.dialect.name, number), values | of_merchants).all()
+    found = dict(zip(padded, rows, strict=True))
     return [
         refusal_of(row)
         or (
             CatalogState(row.num_records or 0, row.updated_at, row.published or 0, row.seconds),
             None if row.id is None else syncs.sync_of(row),
         )
-        for row in rows
+        for row in map(found.__getitem__, keys)
     ]
 
 

@@ -1,13 +1,16 @@
 """PostgreSQL: URLs with several hosts, failover, cancellation and session settings.
 
-No code in `db` keeps state in a session, so PgBouncer may run each transaction in another one. The exception is LISTEN,
-which is not used behind a pooler.
+No code in `db` keeps state in a session, so PgBouncer may run each transaction in another one. The exceptions are
+LISTEN and prepared statements, which are not used behind a pooler.
 """
 
+import math
 import os
 import re
 import socket
+import sys
 import threading
+import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any
@@ -39,7 +42,11 @@ LONGEST_STATEMENT = "300s"  # without a deadline
 SECONDS_TO_CANCEL = 2.0
 OLDEST = 130000  # PostgreSQL 13
 DEFAULT = Purpose(writes=True)
-DIFFERENT = "different"  # the key in a connection's `info` of the OTHER_PARAMETERS that the server has otherwise
+# Keys of a connection's `info`.
+DIFFERENT = "different"  # the OTHER_PARAMETERS that the server has otherwise
+PREPARED = "prepared"  # since when statements have been prepared, by the monotonic clock; None: a pooler is in between
+# Tables grow, and PostgreSQL does not plan a prepared statement again before it has counted the rows.
+SECONDS_OF_A_PLAN = 5.0
 # What the driver and our statements assume.
 REPORTED_PARAMETERS = {"DateStyle": "ISO", "TimeZone": "UTC", "standard_conforming_strings": "on"}
 OTHER_PARAMETERS = {"default_transaction_isolation": "read committed", "array_nulls": "on"}
@@ -160,7 +167,7 @@ def engine(url: URL, connections: int, seconds_to_wait: float, *, deadline: floa
             pool_timeout=seconds_to_wait,
             use_native_hstore=False,  # saves a query for an unused type at the first connection
             connect_args={
-                "prepare_threshold": None,  # another session does not know prepared statements
+                "prepare_threshold": None,  # see _set_up_session
                 "autocommit": True,  # _Transactions starts the transactions
             },
         )
@@ -189,9 +196,9 @@ async def notifications(engine: Engine, channel: str) -> AsyncIterator[None]:
     arguments.pop("context", None)
     try:
         async with await AsyncConnection.connect(**arguments, autocommit=True) as connection:
-            # A pooler reports a process id of its own. In transaction mode, it would let LISTEN reach any session.
+            # In transaction mode, a pooler would let LISTEN reach any session.
             found = await (await connection.execute("SELECT pg_backend_pid()")).fetchone()
-            if found != (connection.info.backend_pid,):
+            if found != (connection.info.backend_pid,):  # a pooler reports a process id of its own
                 return
             await connection.execute(f"LISTEN {channel}")
             yield
@@ -235,11 +242,18 @@ def _set_up_session(connection: Any, record: ConnectionPoolEntry) -> None:
             connection.execute(f"SET {name} TO '{value}'")
     # PgBouncer does not track these: if they differ, every transaction sets them.
     looked_at = ", ".join(f"current_setting('{name}')" for name in OTHER_PARAMETERS)
-    found = connection.execute(f"BEGIN; SET LOCAL statement_timeout = '10s'; SELECT {looked_at}; COMMIT")
+    found = connection.execute(
+        f"BEGIN; SET LOCAL statement_timeout = '10s'; SELECT pg_backend_pid(), {looked_at}; COMMIT"
+    )
     while found.pgresult.ntuples == 0:
         found.nextset()
-    values = dict(zip(OTHER_PARAMETERS, found.fetchone(), strict=True))
+    process_id, *others = found.fetchone()
+    values = dict(zip(OTHER_PARAMETERS, others, strict=True))
     record.info[DIFFERENT] = {name: value for name, value in OTHER_PARAMETERS.items() if values[name] != value}
+    record.info[PREPARED] = None
+    if process_id == connection.info.backend_pid:  # a pooler reports a process id of its own
+        record.info[PREPARED] = time.monotonic()
+        connection.prepare_threshold = sys.maxsize  # only what is marked, and that at once
 
 
 def _leave_the_server(context: ExceptionContext) -> None:
@@ -284,12 +298,19 @@ class _Transactions:
         if not purpose.autocommit or context.root_connection.info[DIFFERENT]:
             return False
         from psycopg import Error
+        from psycopg.errors import FeatureNotSupported
 
-        connection = cursor.connection
+        connection, info = cursor.connection, context.root_connection.info
         try:
-            with connection.pipeline():  # one implicit transaction
-                connection.execute(self._set_local_limits)
-                cursor.execute(statement, parameters)
+            if prepare := info[PREPARED] is not None:
+                self._forget_old_plans(connection, info)
+            try:
+                self._in_pipeline(cursor, statement, parameters, prepare=prepare)
+            except FeatureNotSupported:  # "cached plan must not change result type": a column has another type now
+                if not prepare:
+                    raise
+                info[PREPARED] = -math.inf
+                self._in_pipeline(cursor, statement, parameters, prepare=False)
         except Error as error:
             if connection.pgconn.pipeline_status:  # it cannot be left: the session ended during the commit
                 connection.close()
@@ -297,3 +318,15 @@ class _Transactions:
                     raise error.__context__ from None
             raise
         return True
+
+    def _in_pipeline(self, cursor: Any, statement: str, parameters: Any, *, prepare: bool) -> None:
+        """Execute the statement in one implicit transaction and one round trip."""
+        with cursor.connection.pipeline():
+            cursor.connection.execute(self._set_local_limits, prepare=prepare)
+            cursor.execute(statement, parameters, prepare=prepare)
+
+    def _forget_old_plans(self, connection: Any, info: dict[Any, Any]) -> None:
+        now = time.monotonic()
+        if now - info[PREPARED] > SECONDS_OF_A_PLAN:
+            connection.execute("DEALLOCATE ALL")
+            info[PREPARED] = now
