@@ -117,8 +117,7 @@ def test_migrating_twice_changes_nothing(database: Database) -> None:
 
 async def test_many_may_migrate_at_once(tmp_path: Path, postgresql_server: str) -> None:
     """Several processes start together on a new machine."""
-    databases.run(postgresql_server, "CREATE DATABASE unmigrated")
-    for url in (f"sqlite:///{tmp_path / 'new.db'}", postgresql_server.replace("/postgres?", "/unmigrated?")):
+    for url in (f"sqlite:///{tmp_path / 'new.db'}", databases.copy_of(postgresql_server)):
         opened = [connect(url) for _ in range(4)]
         revisions = await asyncio.gather(*[asyncio.to_thread(each.call, migrate.upgrade) for each in opened])
         assert set(revisions) == {migrate.newest()}

@@ -80,8 +80,8 @@ def template(url: str) -> str:
     return name
 
 
-def copy_of(url: str, name: str) -> str:
-    """Copy the template database, and return the URL of the copy. Hundreds of tests do this."""
+def copy_of(url: str, name: str = "template0") -> str:
+    """Copy the template database, by default an empty one, and return the URL of the copy. Hundreds of tests do this."""
     copy = f"test_{next(numbers)}"
     with _administrator(url).connect() as connection:
         connection.execute(text(f"CREATE DATABASE {copy} TEMPLATE {name} STRATEGY FILE_COPY"))
