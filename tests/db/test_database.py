@@ -125,6 +125,19 @@ async def test_many_may_migrate_at_once(tmp_path: Path, postgresql_server: str) 
             each.close()
 
 
+def test_a_new_sqlite_file_that_another_process_is_preparing_is_waited_for(tmp_path: Path) -> None:
+    """SQLite itself refuses at once to use a write-ahead log while another connection is about to write."""
+    path = tmp_path / "new.db"
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        released = threading.Timer(0.3, other.execute, ["COMMIT"])
+        released.start()
+        with open_database(f"sqlite:///{path}") as database:
+            mode = database.call(lambda connection: connection.exec_driver_sql("PRAGMA journal_mode").scalar_one())
+        released.join()
+    assert mode == "wal"
+
+
 def test_an_unmigrated_postgresql_database_is_not_changed(postgresql_server: str) -> None:
     """Who runs a PostgreSQL decides when its tables change."""
     with open_database(postgresql_server) as database:

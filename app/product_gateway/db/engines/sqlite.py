@@ -2,7 +2,9 @@
 
 import os
 import sqlite3
+import time
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ OLDEST = (3, 35, 0)  # the first with RETURNING
 ANALYSIS_LIMIT = 400  # rows of each index that ANALYZE reads; SQLite recommends 100 to 1000
 # Before 3.46, PRAGMA optimize sees only tables that the same connection has queried.
 OPTIMIZE = "PRAGMA optimize=0x10002" if sqlite3.sqlite_version_info >= (3, 46) else "ANALYZE"
+SECONDS_BETWEEN_TRIES = 0.02  # to use a write-ahead log
 FILE = "file"  # the key of the file's identity in a connection's `info`
 
 
@@ -61,7 +64,7 @@ def engine(url: URL, connections: int, seconds_to_wait: float, *, may_create: bo
         connect_args={"timeout": seconds_to_wait, "check_same_thread": False},
     )
     _File(Path(url.database), may_create=may_create).watch(made)
-    event.listen(made, "connect", _prepare)
+    event.listen(made, "connect", partial(_prepare, seconds_to_wait=seconds_to_wait))
     event.listen(made, "begin", _begin)
     return made
 
@@ -104,12 +107,27 @@ class _File:
         return found.st_dev, found.st_ino
 
 
-def _prepare(connection: Any, record: ConnectionPoolEntry) -> None:
+def _prepare(connection: Any, record: ConnectionPoolEntry, seconds_to_wait: float) -> None:
     cancellable = record.info[CANCELLABLE] = CancellableStatement(connection)
     connected(cancellable)
     connection.isolation_level = None  # _begin starts the transactions
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", f"analysis_limit={ANALYSIS_LIMIT}"):
+    _use_wal(connection, seconds_to_wait)
+    for pragma in ("synchronous=FULL", "foreign_keys=ON", f"analysis_limit={ANALYSIS_LIMIT}"):
         connection.execute(f"PRAGMA {pragma}").fetchall()
+
+
+def _use_wal(connection: Any, seconds_to_wait: float) -> None:
+    """Use a write-ahead log. SQLite itself does not wait for the lock of another process that does the same now."""
+    last_try = time.monotonic() + seconds_to_wait
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL").fetchall()
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > last_try:
+                raise
+            time.sleep(SECONDS_BETWEEN_TRIES)
+        else:
+            return
 
 
 def _begin(connection: Connection) -> None:
