@@ -81,7 +81,7 @@ def template(url: str) -> str:
 
 
 def copy_of(url: str, name: str = "template0") -> str:
-    """Copy the template database, by default an empty one, and return the URL of the copy. Hundreds of tests do this."""
+    """Copy the template database, by default an empty one, and return its URL. Hundreds of tests do this."""
     copy = f"test_{next(numbers)}"
     with _administrator(url).connect() as connection:
         connection.execute(text(f"CREATE DATABASE {copy} TEMPLATE {name} STRATEGY FILE_COPY"))
