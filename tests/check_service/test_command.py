@@ -89,7 +89,7 @@ def test_max_pages_limits_the_traversal_and_the_report_says_so(
     assert "PRODUCT: read 500 records, pages: 2, NOT to the end: --max-pages is 2" in done.stdout
     assert "not read to its end" in done.stdout
     assert "COLLECTION" not in done.stdout
-    assert re.search(r"products +1000 +1000 +[0-9.]+ +\d+ +\d+\n", done.stdout), "the speed of pages is missing"
+    assert re.search(r"products +500 +500 +[0-9.]+ +\d+ +\d+\n", done.stdout), "the speed of pages is missing"
 
 
 def test_exit_status_is_1_after_errors_and_0_after_warnings(

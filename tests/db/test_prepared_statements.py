@@ -70,7 +70,7 @@ async def test_batches_of_all_sizes_need_few_prepared_statements(database: Datab
 async def test_a_key_that_is_asked_for_twice_is_answered_twice(database: Database) -> None:
     """Each with its own error, as one exception must not be raised in two places."""
     await database.write(enqueue_many, [EnqueueRequest("m1", PRODUCT)])
-    keys = [("m1", PRODUCT), ("nobody", PRODUCT), ("m1", COLLECTION), ("m1", PRODUCT), ("nobody", PRODUCT)]
+    keys = [("m1", PRODUCT), ("unknown", PRODUCT), ("m1", COLLECTION), ("m1", PRODUCT), ("unknown", PRODUCT)]
     first, unknown, other, again, unknown_again = await database.read(catalog.states, keys)
     assert first == again
     assert isinstance(first, tuple)

@@ -99,10 +99,11 @@ def assert_accessible(page: Page, known: frozenset[tuple[str, str]] = frozenset(
 
 
 # Swagger UI fades its links from the colours of one scheme to those of the other.
-END_TRANSITIONS = """() => new Promise(done => requestAnimationFrame(() => {
+# After two frames: in the first, a page may still learn of the colour scheme.
+END_TRANSITIONS = """() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => {
   document.getAnimations().filter(each => each instanceof CSSTransition).forEach(each => each.finish());
   done();
-}))"""
+})))"""
 
 # Of each element with letters of its own that is seen: the letters, their colour, and the colour behind them.
 COLOURS = """elements => elements.filter(each => each.checkVisibility() && each.innerText.trim()).map(element => {

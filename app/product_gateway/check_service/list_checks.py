@@ -23,7 +23,7 @@ from product_gateway.sync.records import list_schema
 
 MAX_PAGE_SIZE, DEFAULT_PAGE_SIZE = 1000, 100  # of the contract
 SMALL_PAGES = 20
-MEASURED_PAGE_SIZES = (50, 250, 1000)
+MEASURED_PAGE_SIZES = (50, 250, 500, 1000)
 FAR_SLOWER = 2.0
 SLOW_ENOUGH_TO_MATTER = 0.5  # seconds for a page
 UNKNOWN = "no-such-record-7f3a"

@@ -20,7 +20,6 @@ OLDEST = (3, 35, 0)  # the first with RETURNING
 ANALYSIS_LIMIT = 400  # rows of each index that ANALYZE reads; SQLite recommends 100 to 1000
 # Before 3.46, PRAGMA optimize sees only tables that the same connection has queried.
 OPTIMIZE = "PRAGMA optimize=0x10002" if sqlite3.sqlite_version_info >= (3, 46) else "ANALYZE"
-SECONDS_BETWEEN_TRIES = 0.02  # to use a write-ahead log
 FILE = "file"  # the key of the file's identity in a connection's `info`
 
 
@@ -117,7 +116,7 @@ def _prepare(connection: Any, record: ConnectionPoolEntry, seconds_to_wait: floa
 
 
 def _use_wal(connection: Any, seconds_to_wait: float) -> None:
-    """Use a write-ahead log. SQLite itself does not wait for the lock of another process that does the same now."""
+    """Use a write-ahead log. SQLite does not wait if another process is about to do the same, so that this must."""
     last_try = time.monotonic() + seconds_to_wait
     while True:
         try:
@@ -125,7 +124,8 @@ def _use_wal(connection: Any, seconds_to_wait: float) -> None:
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > last_try:
                 raise
-            time.sleep(SECONDS_BETWEEN_TRIES)
+            connection.execute("BEGIN IMMEDIATE")  # waits
+            connection.execute("ROLLBACK")
         else:
             return
 
