@@ -1,7 +1,7 @@
 """PostgreSQL: URLs with several hosts, failover, cancellation and session settings.
 
-No code in `db` keeps state in a session, so PgBouncer may run each transaction in another one. The exceptions are
-LISTEN and prepared statements, which are not used behind a pooler.
+Behind PgBouncer, which may run each transaction in another session, nothing is kept in a session. Without a pooler,
+settings and prepared statements stay in it, and a process may LISTEN.
 """
 
 import math
@@ -43,8 +43,8 @@ SECONDS_TO_CANCEL = 2.0
 OLDEST = 130000  # PostgreSQL 13
 DEFAULT = Purpose(writes=True)
 # Keys of a connection's `info`.
-DIFFERENT = "different"  # the OTHER_PARAMETERS that the server has otherwise
-PREPARED = "prepared"  # since when statements have been prepared, by the monotonic clock; None: a pooler is in between
+LOCAL = "local"  # the settings of each transaction; None: they are set for the session, as there is no pooler
+PREPARED = "prepared"  # without a pooler: since when statements have been prepared, by the monotonic clock
 # Tables grow, and PostgreSQL does not plan a prepared statement again before it has counted the rows.
 SECONDS_OF_A_PLAN = 5.0
 # What the driver and our statements assume.
@@ -167,20 +167,20 @@ def engine(url: URL, connections: int, seconds_to_wait: float, *, deadline: floa
             pool_timeout=seconds_to_wait,
             use_native_hstore=False,  # saves a query for an unused type at the first connection
             connect_args={
-                "prepare_threshold": None,  # see _set_up_session
-                "autocommit": True,  # _Transactions starts the transactions
+                "prepare_threshold": None,  # see _Sessions
+                "autocommit": True,  # _Sessions starts the transactions
             },
         )
         arguments = made.dialect.create_connect_args(url)[1]
         make_conninfo(**{name: value for name, value in arguments.items() if name != "context"})
     except (ArgumentError, ProgrammingError) as error:
         raise SettingsError(f"PRODUCT_GATEWAY_DATABASE_URL cannot be used: {str(error).strip()}") from None
-    transactions = _Transactions(deadline)
+    sessions = _Sessions(deadline)
     event.listen(made, "handle_error", _leave_the_server)
-    event.listen(made, "begin", transactions.begin)
-    event.listen(made, "do_execute", transactions.execute_autocommit)
+    event.listen(made, "begin", sessions.begin)
+    event.listen(made, "do_execute", sessions.execute_autocommit)
     event.listen(made, "connect", _register, insert=True)  # before SQLAlchemy sends its first statement
-    event.listen(made, "connect", _set_up_session)
+    event.listen(made, "connect", sessions.set_up)
     event.listen(made, "close", _close)
     return made
 
@@ -219,53 +219,16 @@ def _close(_connection: Any, record: ConnectionPoolEntry) -> None:
         cancellable.close()
 
 
-def _set_up_session(connection: Any, record: ConnectionPoolEntry) -> None:
-    """Check version and encoding, and make the session independent of the settings of server, database and role.
-
-    Raises psycopg.OperationalError.
-    """
-    from psycopg import OperationalError
-
-    reported = connection.info.parameter_status
-    if connection.info.server_version < OLDEST:
-        raise OperationalError(
-            f"The server is PostgreSQL {reported('server_version')}; version {OLDEST // 10000} or newer is needed."
-        )
-    if reported("server_encoding") != "UTF8":
-        raise OperationalError(
-            f'The database "{connection.info.dbname}" has the encoding {reported("server_encoding")}, and must have '
-            "UTF8. Create one with: CREATE DATABASE name ENCODING 'UTF8' TEMPLATE template0."
-        )
-    # PgBouncer tracks these; the server reports them, so mostly there is nothing to set.
-    for name, value in REPORTED_PARAMETERS.items():
-        if not str(reported(name)).startswith(value):
-            connection.execute(f"SET {name} TO '{value}'")
-    # PgBouncer does not track these: if they differ, every transaction sets them.
-    looked_at = ", ".join(f"current_setting('{name}')" for name in OTHER_PARAMETERS)
-    found = connection.execute(
-        f"BEGIN; SET LOCAL statement_timeout = '10s'; SELECT pg_backend_pid(), {looked_at}; COMMIT"
-    )
-    while found.pgresult.ntuples == 0:
-        found.nextset()
-    process_id, *others = found.fetchone()
-    values = dict(zip(OTHER_PARAMETERS, others, strict=True))
-    record.info[DIFFERENT] = {name: value for name, value in OTHER_PARAMETERS.items() if values[name] != value}
-    record.info[PREPARED] = None
-    if process_id == connection.info.backend_pid:  # a pooler reports a process id of its own
-        record.info[PREPARED] = time.monotonic()
-        connection.prepare_threshold = sys.maxsize  # only what is marked, and that at once
-
-
 def _leave_the_server(context: ExceptionContext) -> None:
     """Drop all pooled connections after such an error: the next use connects to a writable server."""
     if NOT_THIS_SERVER.fullmatch(getattr(context.original_exception, "sqlstate", None) or ""):
         context.is_disconnect = True
 
 
-class _Transactions:
-    """Starts transactions with their settings, which need no extra round trip.
+class _Sessions:
+    """Sets up sessions, and starts transactions with their settings, which need no extra round trip.
 
-    Settings are local to the transaction (SET LOCAL), as PgBouncer may give the session to other clients.
+    Behind a pooler, settings are local to a transaction (SET LOCAL), as the session may be given to other clients.
     """
 
     def __init__(self, deadline: float | None) -> None:
@@ -278,55 +241,108 @@ class _Transactions:
             # DELETE of the merchant, until its connection breaks.
             "idle_in_transaction_session_timeout": LONGEST_SILENCE,
         }
-        local = ", ".join(f"set_config('{name}', '{value}', true)" for name, value in self._limits.items())
-        self._set_local_limits = f"SELECT {local}"
+        self._set_local = _set_config(self._limits, local=True)
+
+    def set_up(self, connection: Any, record: ConnectionPoolEntry) -> None:
+        """Check version and encoding, and make the session independent of the settings of server, database and role.
+
+        Handles SQLAlchemy's event `connect`. Raises psycopg.OperationalError.
+        """
+        _check_server(connection)
+        reported = connection.info.parameter_status
+        # PgBouncer tracks these; the server reports them, so mostly there is nothing to set.
+        for name, value in REPORTED_PARAMETERS.items():
+            if not str(reported(name)).startswith(value):
+                connection.execute(f"SET {name} TO '{value}'")
+        looked_at = ", ".join(f"current_setting('{name}')" for name in OTHER_PARAMETERS)
+        found = connection.execute(
+            f"BEGIN; SET LOCAL statement_timeout = '10s'; SELECT pg_backend_pid(), {looked_at}; COMMIT"
+        )
+        while found.pgresult.ntuples == 0:
+            found.nextset()
+        process_id, *values = found.fetchone()
+        found_values = dict(zip(OTHER_PARAMETERS, values, strict=True))
+        different = {name: value for name, value in OTHER_PARAMETERS.items() if found_values[name] != value}
+        record.info[LOCAL] = {**self._limits, **different}
+        if process_id == connection.info.backend_pid:  # a pooler reports a process id of its own
+            connection.execute(_set_config(record.info[LOCAL], local=False))
+            record.info[LOCAL] = None
+            record.info[PREPARED] = time.monotonic()
+            connection.prepare_threshold = sys.maxsize  # only what is marked, and that at once
 
     def begin(self, connection: Connection) -> None:
         """Handle SQLAlchemy's event `begin`."""
         purpose = connection.get_execution_options().get(BEGIN, DEFAULT)
-        different = connection.info[DIFFERENT]
-        if purpose.autocommit and not different:
+        local = connection.info[LOCAL]
+        if purpose.autocommit and self._may_autocommit(local):
             return  # see execute_autocommit
         # REPEATABLE READ: a read sees one snapshot.
         level = "REPEATABLE READ, READ ONLY" if purpose == Purpose(writes=False) else "READ COMMITTED"
-        local = "".join(f"; SET LOCAL {name} = '{value}'" for name, value in {**self._limits, **different}.items())
-        connection.exec_driver_sql(f"BEGIN ISOLATION LEVEL {level}{local}")
+        settings = "".join(f"; SET LOCAL {name} = '{value}'" for name, value in (local or {}).items())
+        connection.exec_driver_sql(f"BEGIN ISOLATION LEVEL {level}{settings}")
+
+    def _may_autocommit(self, local: dict[str, str] | None) -> bool:
+        """Return whether a statement may be its own transaction, which has the session's level of isolation."""
+        return local is None or local == self._limits
 
     def execute_autocommit(self, cursor: Any, statement: str, parameters: Any, context: ExecutionContext) -> bool:
         """Handle SQLAlchemy's event `do_execute`, for a statement that is its own transaction."""
         purpose = context.execution_options.get(BEGIN, DEFAULT)
-        if not purpose.autocommit or context.root_connection.info[DIFFERENT]:
+        if not purpose.autocommit or not self._may_autocommit(context.root_connection.info[LOCAL]):
             return False
-        from psycopg import Error
-        from psycopg.errors import FeatureNotSupported
-
-        connection, info = cursor.connection, context.root_connection.info
-        try:
-            if prepare := info[PREPARED] is not None:
-                self._forget_old_plans(connection, info)
-            try:
-                self._in_pipeline(cursor, statement, parameters, prepare=prepare)
-            except FeatureNotSupported:  # "cached plan must not change result type": a column has another type now
-                if not prepare:
-                    raise
-                info[PREPARED] = -math.inf
-                self._in_pipeline(cursor, statement, parameters, prepare=False)
-        except Error as error:
-            if connection.pgconn.pipeline_status:  # it cannot be left: the session ended during the commit
-                connection.close()
-                if isinstance(error.__context__, Error):
-                    raise error.__context__ from None
-            raise
+        info = context.root_connection.info
+        if info[LOCAL] is None:
+            _execute_prepared(cursor, statement, parameters, info)
+        else:
+            _execute_in_pipeline(cursor, statement, parameters, self._set_local)
         return True
 
-    def _in_pipeline(self, cursor: Any, statement: str, parameters: Any, *, prepare: bool) -> None:
-        """Execute the statement in one implicit transaction and one round trip."""
-        with cursor.connection.pipeline():
-            cursor.connection.execute(self._set_local_limits, prepare=prepare)
-            cursor.execute(statement, parameters, prepare=prepare)
 
-    def _forget_old_plans(self, connection: Any, info: dict[Any, Any]) -> None:
-        now = time.monotonic()
-        if now - info[PREPARED] > SECONDS_OF_A_PLAN:
-            connection.execute("DEALLOCATE ALL")
-            info[PREPARED] = now
+def _check_server(connection: Any) -> None:
+    from psycopg import OperationalError
+
+    reported = connection.info.parameter_status
+    if connection.info.server_version < OLDEST:
+        raise OperationalError(
+            f"The server is PostgreSQL {reported('server_version')}; version {OLDEST // 10000} or newer is needed."
+        )
+    if reported("server_encoding") != "UTF8":
+        raise OperationalError(
+            f'The database "{connection.info.dbname}" has the encoding {reported("server_encoding")}, and must have '
+            "UTF8. Create one with: CREATE DATABASE name ENCODING 'UTF8' TEMPLATE template0."
+        )
+
+
+def _set_config(settings: dict[str, str], *, local: bool) -> str:
+    return "SELECT " + ", ".join(f"set_config('{name}', '{value}', {local})" for name, value in settings.items())
+
+
+def _execute_prepared(cursor: Any, statement: str, parameters: Any, info: dict[Any, Any]) -> None:
+    from psycopg.errors import FeatureNotSupported
+
+    now = time.monotonic()
+    if now - info[PREPARED] > SECONDS_OF_A_PLAN:
+        cursor.connection.execute("DEALLOCATE ALL")
+        info[PREPARED] = now
+    try:
+        cursor.execute(statement, parameters, prepare=True)
+    except FeatureNotSupported:  # "cached plan must not change result type": a column has another type now
+        info[PREPARED] = -math.inf
+        cursor.execute(statement, parameters, prepare=False)
+
+
+def _execute_in_pipeline(cursor: Any, statement: str, parameters: Any, set_local: str) -> None:
+    """Execute both statements in one implicit transaction and one round trip."""
+    from psycopg import Error
+
+    connection = cursor.connection
+    try:
+        with connection.pipeline():
+            connection.execute(set_local)
+            cursor.execute(statement, parameters)
+    except Error as error:
+        if connection.pgconn.pipeline_status:  # it cannot be left: the session ended during the commit
+            connection.close()
+            if isinstance(error.__context__, Error):
+                raise error.__context__ from None
+        raise
