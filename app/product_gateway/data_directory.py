@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from product_gateway import files
 from product_gateway.errors import SettingsError
 from product_gateway.settings import Settings
 
@@ -35,9 +36,9 @@ def require(settings: Settings, *, secrets: bool = False) -> None:
     """Raise SettingsError if this process needs the directory or the embedded database and it does not exist."""
     if settings.database_url is None or (secrets and settings.secret_key_file is None):
         _require_directory(settings.data_dir)
-    if settings.database_url is None and not (settings.data_dir / DATABASE).exists():
+    if settings.database_url is None and not _exists(settings.data_dir / DATABASE):
         raise SettingsError(
-            f"There is no database in {settings.data_dir.absolute()}. Set PRODUCT_GATEWAY_DATA_DIR to the server's "
+            f"There is no database in {_absolute(settings.data_dir)}. Set PRODUCT_GATEWAY_DATA_DIR to the server's "
             f"data directory, or PRODUCT_GATEWAY_DATABASE_URL. {MAKERS} create a database."
         )
 
@@ -45,9 +46,9 @@ def require(settings: Settings, *, secrets: bool = False) -> None:
 def require_key(settings: Settings, name: str) -> None:
     """Raise SettingsError if the directory does not contain the key."""
     _require_directory(settings.data_dir)
-    if not (settings.data_dir / name).exists():
+    if not _exists(settings.data_dir / name):
         raise SettingsError(
-            f"There is no {name} in {settings.data_dir.absolute()}. Set PRODUCT_GATEWAY_DATA_DIR to the server's data "
+            f"There is no {name} in {_absolute(settings.data_dir)}. Set PRODUCT_GATEWAY_DATA_DIR to the server's data "
             "directory. `serve`, `demo` and `merchant add` create the key."
         )
 
@@ -57,13 +58,13 @@ def make_files_private() -> None:
 
 
 def _require_directory(path: Path) -> None:
-    if path.is_dir():
+    if _exists(path) and path.is_dir():
         check(path)
     elif path.is_symlink() or path.exists():
         raise SettingsError(f"PRODUCT_GATEWAY_DATA_DIR: {path} is not a directory: {_reason(path)}.")
     else:
         raise SettingsError(
-            f"There is no data directory at {path.absolute()}. Set PRODUCT_GATEWAY_DATA_DIR to the server's data "
+            f"There is no data directory at {_absolute(path)}. Set PRODUCT_GATEWAY_DATA_DIR to the server's data "
             f"directory. {MAKERS} create one."
         )
 
@@ -75,6 +76,7 @@ def signs(settings: Settings) -> bool:
 
 def make(path: Path) -> None:
     """Create the directory for its owner alone, or check an existing one. Raise SettingsError."""
+    _exists(path)
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
@@ -111,7 +113,7 @@ def read_or_create(path: Path, content: bytes) -> bytes:
 
     The file's group may access it: Kubernetes volumes with an fsGroup need that. Other users may not.
     """
-    if not path.exists():
+    if not _exists(path):
         with _draft(path, content) as draft, suppress(FileExistsError):  # another process was faster: its key counts
             os.link(draft, path)
     try:
@@ -153,6 +155,24 @@ def _draft(path: Path, content: bytes) -> Iterator[Path]:
     finally:
         if draft is not None:
             draft.unlink(missing_ok=True)
+
+
+def _exists(path: Path) -> bool:
+    """Return whether something is at the path. Raise SettingsError where the system does not say."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise SettingsError(f"PRODUCT_GATEWAY_DATA_DIR: {files.status_fault(path, error)}.") from None
+    return True
+
+
+def _absolute(path: Path) -> Path:
+    try:
+        return path.absolute()
+    except FileNotFoundError:  # the working directory was removed
+        return path
 
 
 def _reason(path: Path, error: OSError | None = None) -> str:

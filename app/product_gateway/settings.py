@@ -14,6 +14,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from product_gateway import files
 from product_gateway.errors import SettingsError
 
 PREFIX = "PRODUCT_GATEWAY_"
@@ -46,8 +47,8 @@ def listed(text: str | None) -> list[str]:
 
 
 def _readable_file(path: Path) -> Path:
-    if not path.is_file():
-        raise ValueError(f"there is no file {path}")
+    if reason := files.fault(path, must_be_ordinary=True):
+        raise ValueError(reason)
     if path.stat().st_mode & stat.S_IWOTH:
         raise ValueError(
             f"every user may write to {path} and replace what it holds. Run: chmod o-w {shlex.quote(str(path))}"

@@ -46,9 +46,20 @@ def _address(text: str | None) -> str | None:
 
 
 def _file(text: str | None) -> str | None:
-    if text is not None and text != "-" and not Path(text).is_file():
-        raise typer.BadParameter(f"there is no file {text!r}.")
+    if text is not None and text != "-":
+        from product_gateway import files
+        from product_gateway.telemetry.logs import redact
+
+        if reason := files.fault(Path(text)):
+            raise typer.BadParameter(f"{redact(reason)}. Name a file that holds the token.")
     return text
+
+
+def _sync_id(text: str) -> UUID:
+    try:
+        return UUID(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not the id of a sync. `product-gateway history` lists them.") from None
 
 
 Url = Annotated[
@@ -71,7 +82,7 @@ Patience = Annotated[
     float,
     typer.Option(min=0.1, max=86400, metavar="SECONDS", help="Longest outage of the gateway while watching."),
 ]
-SyncId = Annotated[UUID, typer.Argument(metavar="SYNC", help="The id of the sync.")]
+SyncId = Annotated[UUID, typer.Argument(metavar="SYNC", parser=_sync_id, help="The id of the sync.")]
 Limit = Annotated[int, typer.Option(min=1, max=100_000, metavar="N", help="Most entries to list.")]
 All = Annotated[bool, typer.Option("--all", help="List all entries.")]
 RecordId = Annotated[str | None, typer.Argument(metavar="ID", help="Show only the record with this id.")]

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from product_gateway import standard_streams
 from product_gateway.cli import check_service, client, merchants, operator, servers
 from product_gateway.errors import GatewayError
 from product_gateway.telemetry.visible_text import visible_lines
@@ -43,8 +44,14 @@ def top(
 
 def main() -> None:
     """Run a command. Exit codes: 0 success, 1 error (see stderr), 2 wrong usage; the client commands have more."""
+    standard_streams.open_missing()
     try:
         app()
     except GatewayError as error:
-        typer.echo(visible_lines(error.detail), err=True)
+        standard_streams.say(visible_lines(error.detail))
+        sys.exit(1)
+    except OSError as error:
+        if not standard_streams.is_output_lost(error):
+            raise
+        standard_streams.say(f"Standard output cannot be written: {error.strerror}.")
         sys.exit(1)

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from product_gateway import standard_streams
 from product_gateway.cli.shared import App, ServiceTokenFile, load_settings
 
 app = App()
@@ -80,13 +81,13 @@ def serve(
     ] = False,
     processes: Processes = 1,
 ) -> None:
-    """Serve the API until SIGTERM or Ctrl-C."""
+    """Serve the API until SIGTERM, SIGHUP or Ctrl-C."""
     from product_gateway.services import sockets
 
     settings = load_settings(operations_port=operations_port)
     listening = sockets.bind(host, port)
     for_operations = sockets.bind_operations(settings, sockets.OPERATIONS_PORT_OF_GATEWAY)
-    say = functools.partial(typer.echo, f"The product gateway listens on {sockets.url_of(listening)}", err=True)
+    say = functools.partial(standard_streams.say, f"The product gateway listens on {sockets.url_of(listening)}")
     if processes == 1:
         from product_gateway.services.processes import serve
 
@@ -99,7 +100,7 @@ def serve(
 
 @app.command()
 def worker(operations_port: OperationsPort = None, processes: Processes = 1) -> None:
-    """Run syncs until SIGTERM or Ctrl-C.
+    """Run syncs until SIGTERM, SIGHUP or Ctrl-C.
 
     Any number of workers may share a database.
     """
@@ -140,13 +141,13 @@ def sample_service(
         raise typer.BadParameter("give --catalog or --records, not both")
     if records is None:
         data = catalog_file.read(catalog or catalog_file.SAMPLE, currency=currency)
-        typer.echo(f"{catalog or catalog_file.SAMPLE.name}: {data.summary()}", err=True)
+        standard_streams.say(f"{catalog or catalog_file.SAMPLE.name}: {data.summary()}")
     else:
         data = catalog_file.GeneratedCatalog(records)
     expected = administration.token_in(token_file) if token_file else None
     logs.configure("INFO")
     listening = sockets.bind(host, port)
-    say = functools.partial(typer.echo, f"The sample product service listens on {sockets.url_of(listening)}", err=True)
+    say = functools.partial(standard_streams.say, f"The sample product service listens on {sockets.url_of(listening)}")
     processes.serve_alone(create_sample_app(data, token=expected, delay=delay), listening, say)
 
 

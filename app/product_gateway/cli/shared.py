@@ -109,7 +109,7 @@ def load_settings(**overrides: object) -> "Settings":
 
 def warn_of_unknown_settings() -> None:
     """Name variables with our prefix that are no setting."""
-    from product_gateway import settings
+    from product_gateway import settings, standard_streams
 
     for name in settings.unknown_names():
-        typer.echo(f"There is no setting {name}; it has no effect.", err=True)
+        standard_streams.say(f"There is no setting {name}; it has no effect.")

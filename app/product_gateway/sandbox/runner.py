@@ -29,6 +29,7 @@ from product_gateway.sandbox.database_control import DatabaseControl
 from product_gateway.sandbox.middleware import API, SandboxMiddleware
 from product_gateway.sandbox.scenarios import Scenarios
 from product_gateway.services import http_server, sockets
+from product_gateway.services.service import stop_signals
 from product_gateway.settings import Settings
 from product_gateway.supervisor import Supervisor
 from product_gateway.telemetry import logs
@@ -43,7 +44,6 @@ TOKEN_LIFETIME = timedelta(days=1)
 READ_SCOPES = ["sync:read", "catalog:read"]
 PAGE_SIZE = 6  # several pages per sync, so that clients see progress
 RELAY = "/webhook-relay"
-STOPS = (signal.SIGTERM, signal.SIGINT)
 
 
 @dataclass(frozen=True)
@@ -63,18 +63,19 @@ class Options:
 
 
 def run(announce: Callable[[str], None], options: Options, *, until_eof: bool) -> None:
-    """Run until SIGTERM, SIGINT or, with `until_eof`, the end of standard input. Raises SettingsError.
+    """Run until SIGTERM, SIGHUP, SIGINT or, with `until_eof`, the end of standard input. Raises SettingsError.
 
     Announces one line of JSON when the gateway accepts requests.
     """
     # Block the signals in all threads to come: only sigwait below receives them.
-    signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+    stops = stop_signals()
+    signal.pthread_sigmask(signal.SIG_BLOCK, stops)
     logs.configure("INFO" if options.access_log else "ERROR")
     with running(lambda description: announce(orjson.dumps(description).decode()), options):
         gc_tuning.freeze_startup_objects()
         if until_eof:
             threading.Thread(target=_end_with_stdin, name="stdin", daemon=True).start()
-        signal.sigwait(STOPS)
+        signal.sigwait(stops)
 
 
 @contextlib.contextmanager

@@ -31,8 +31,9 @@ class Member:
         self._numbers = itertools.count()
         self._asked: dict[int, Future[Message]] = {}
         self.shutdown = shutdown_on_signals()
-        # Ctrl-C reaches all processes of a terminal: the parent alone decides on the order in which they stop.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        # A terminal signals all of its processes: the parent alone decides on the order in which they stop.
+        for each in (signal.SIGINT, signal.SIGHUP):
+            signal.signal(each, signal.SIG_IGN)
 
     def report(self, metrics: Metrics, supervisor: Supervisor) -> None:
         """Answer the parent's questions from now on, in a thread."""

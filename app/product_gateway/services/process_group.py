@@ -17,11 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from product_gateway import standard_streams
 from product_gateway.errors import GatewayError, SettingsError
 from product_gateway.http_client.backoff import exponential_delay
 from product_gateway.services.channel import ParentEnd
 from product_gateway.services.reports import Reporter, Reports
-from product_gateway.services.service import INTERRUPTED
+from product_gateway.services.service import INTERRUPTED, stop_signals
 
 if TYPE_CHECKING:
     from product_gateway.services.member import Member
@@ -35,7 +36,6 @@ LONGEST_LOOK = 1.0  # seconds
 # Together less than the TimeoutStopSec of the units: 15 seconds.
 SECONDS_TO_DRAIN = 12.0
 SECONDS_FOR_OPERATIONS_TO_STOP = 2.0
-WATCHED = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,7 @@ class ProcessGroup:
         self._reports = Reports([each.reporter for each in self._places])
         self._alarm, self._woken = socket.socketpair()
         self._stops = False
+        self._watched = (*stop_signals(), signal.SIGCHLD)
 
     def run(self, prepare: "Callable[[Member], None]", started: Callable[[], None]) -> None:
         """Run `prepare` in a process, start the others, call `started`, and replace processes until SIGTERM or Ctrl-C.
@@ -141,7 +142,7 @@ class ProcessGroup:
         for each in (self._alarm, self._woken):
             each.setblocking(False)
         before = signal.set_wakeup_fd(self._woken.fileno(), warn_on_full_buffer=False)
-        for number in WATCHED:
+        for number in self._watched:
             signal.signal(number, self._note)
         try:
             yield
@@ -158,17 +159,16 @@ class ProcessGroup:
 
     def _start(self, place: _Place) -> None:
         ours, theirs = socket.socketpair()
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
+        standard_streams.flush()
         # Between the fork and its own handlers, the new process must not lose a signal.
-        signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
+        signal.pthread_sigmask(signal.SIG_BLOCK, self._watched)
         pid = os.fork()
         if pid == 0:
             ours.close()
             self._become(place.role, theirs)
         theirs.close()
         place.begin(pid, ParentEnd(ours))
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, WATCHED)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, self._watched)
 
     def _become(self, role: Role, channel: socket.socket) -> NoReturn:
         """Run the role in the forked process, which closes the sockets of other roles: else they would stay open."""
@@ -185,7 +185,7 @@ class ProcessGroup:
             from product_gateway.services.member import Member
 
             member = Member(channel)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, WATCHED)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, self._watched)
             try:
                 role.run(member)
                 status = 0
@@ -194,8 +194,7 @@ class ProcessGroup:
         except BaseException:  # noqa: BLE001 - it is logged
             sys.excepthook(*sys.exc_info())
         finally:
-            for stream in (sys.stdout, sys.stderr):
-                stream.flush()
+            standard_streams.flush()
             os._exit(status)
 
     def _replace_ended(self) -> None:

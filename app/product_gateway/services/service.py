@@ -82,8 +82,14 @@ def configure_log(settings: Settings) -> None:
         logger.warning("%s", warning)
 
 
+def stop_signals() -> tuple[signal.Signals, ...]:
+    """Return the signals that stop this process: SIGTERM, Ctrl-C, and a closed terminal unless `nohup` ignores it."""
+    is_ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return (signal.SIGTERM, signal.SIGINT) if is_ignored else (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
 def shutdown_on_signals() -> threading.Event:
-    """Return the shutdown event of this process, set by SIGTERM and Ctrl-C from now on. A second Ctrl-C ends it."""
+    """Return the shutdown event of this process, set by `stop_signals` from now on. A second Ctrl-C ends it."""
     shutdown = threading.Event()
 
     def stop(number: int, _: object) -> None:
@@ -91,7 +97,7 @@ def shutdown_on_signals() -> threading.Event:
             os._exit(INTERRUPTED)  # leases and transactions make this safe
         shutdown.set()
 
-    for each in (signal.SIGTERM, signal.SIGINT):
+    for each in stop_signals():
         signal.signal(each, stop)
     return shutdown
 
