@@ -214,6 +214,23 @@ ODD_BODIES = {
     "a body where none may be": b"Content-Length: 2\r\n\r\nok",
 }
 
+# Headers that curl and browsers read, each with a body of 2 bytes.
+ODD_HEADERS = {
+    "equal lengths": b"Content-Length: 2\r\nContent-Length: 2\r\n\r\n{}",
+    "a list of equal lengths": b"Content-Length: 2, 2\r\n\r\n{}",
+    "a length beside chunks": b"Content-Length: 9\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+    "chunks of no coding": b"Transfer-Encoding: identity\r\nContent-Length: 2\r\n\r\n{}",
+    "a space before a colon": b"Server : x\r\nContent-Length : 2\r\n\r\n{}",
+    "a space in a name": b"X Shop: x\r\nContent-Length: 2\r\n\r\n{}",
+    "a bracket in a name": b"X-(Shop): x\r\nContent-Length: 2\r\n\r\n{}",
+    "no name": b": x\r\nContent-Length: 2\r\n\r\n{}",
+    "no colon": b"PHP Warning\r\nContent-Length: 2\r\n\r\n{}",
+    "a folded line": b"X-Shop: a\r\n b\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\n{}",
+    "a long policy": b"Content-Security-Policy: %b\r\nContent-Length: 2\r\n\r\n{}" % (b"img-src x; " * 3000),
+    "many cookies": b"Set-Cookie: a=b\r\n" * 200 + b"Content-Length: 2\r\n\r\n{}",
+    "line feeds alone": b"Server: x\nContent-Length: 4\n\n\r\n\r\n",
+}
+
 
 @pytest.mark.parametrize("body", ODD_BODIES.values(), ids=ODD_BODIES)
 @pytest.mark.parametrize("status", [204, 302, 304, 401, 413, 429, 503])
@@ -248,6 +265,30 @@ async def test_a_body_without_end_does_not_hide_the_status(method: str) -> None:
     async with answering(answer) as port, HttpClient(allow_private_addresses=True, total_timeout=0.8) as outbound:
         content = b"{}" if method == "POST" else None
         assert (await outbound.send(method, f"http://127.0.0.1:{port}/", content=content)).status == 503
+
+
+@pytest.mark.parametrize("text", ODD_HEADERS.values(), ids=ODD_HEADERS)
+async def test_headers_out_of_form_do_not_hide_the_answer(outbound: HttpClient, text: bytes) -> None:
+    """Who tries a service with curl or a browser sees no fault in it."""
+    async with answering(saying(b"HTTP/1.1 200 OK\r\nRetry-After: 7\r\n" + text)) as port:
+        reply = await outbound.get(f"http://127.0.0.1:{port}/")
+    assert (reply.status, reply.header("retry-after")) == (200, "7")
+    assert reply.content.strip() == (b"" if text.endswith(b"\n\n\r\n\r\n") else b"{}")
+
+
+@pytest.mark.parametrize("text", ODD_HEADERS.values(), ids=ODD_HEADERS)
+async def test_a_message_that_was_answered_so_is_delivered(outbound: HttpClient, text: bytes) -> None:
+    """A receiver must not get it again for three days because of a header."""
+    async with answering(saying(b"HTTP/1.1 200 OK\r\n" + text, of_message=True)) as port:
+        assert (await outbound.send("POST", f"http://127.0.0.1:{port}/", content=b"{}")).status == 200
+
+
+@pytest.mark.parametrize("text", [b"X-Shop: " + b"x" * 70_000, b"X-Shop: x\r\n" * 300], ids=["a line", "lines"])
+async def test_headers_are_bounded(outbound: HttpClient, text: bytes) -> None:
+    """They are in memory as a whole."""
+    async with answering(saying(b"HTTP/1.1 200 OK\r\n%b\r\n\r\n" % text)) as port:
+        with pytest.raises(Unreachable, match="sent too large a header: it may have 256 lines of 64 KiB"):
+            await outbound.get(f"http://127.0.0.1:{port}/")
 
 
 async def test_a_readable_error_body_is_kept(outbound: HttpClient) -> None:

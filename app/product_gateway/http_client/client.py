@@ -19,7 +19,7 @@ from typing import Any, Self
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
-from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.http_exceptions import BadHttpMessage, HttpProcessingError
 from multidict import CIMultiDict
 from yarl import URL
 
@@ -27,6 +27,7 @@ from product_gateway.errors import AddressNotAllowed, AnswerTooLarge, AnswerUnre
 from product_gateway.http_client.content_coding import PART_BYTES, Decompressor, coding_of
 from product_gateway.http_client.name_lookups import Lookup, NameLookups, system_lookup
 from product_gateway.http_client.resolver import PublicOnlyResolver, is_public
+from product_gateway.http_client.response_heads import repaired
 from product_gateway.http_client.retry_headers import wait_asked
 from product_gateway.http_client.tracebacks import release_locals
 from product_gateway.settings import Settings
@@ -39,8 +40,11 @@ MEBIBYTE = 1024 * 1024
 KEEP_ALIVE_SECONDS = 4
 SECONDS_TO_DRAIN = 1.0  # for a body that is not needed
 ERROR_BODY_SECONDS, ERROR_BODY_BYTES = 5.0, 64 * 1024
+# Shops send policies and cookies in headers: a Content-Security-Policy alone may have more than 8 KiB.
+HEADER_LINE_BYTES, HEADER_LINES = 64 * 1024, 256
 WITH_A_BODY = (200, 201, 202, 203)  # statuses whose body must be read completely
 
+_TOO_LARGE = ("Got more than", "Too many headers")  # of aiohttp's messages about headers
 _SENDABLE_TOKEN = re.compile(r"[\x21-\x7e]+")
 
 
@@ -182,6 +186,9 @@ class HttpClient:
                 cookie_jar=aiohttp.DummyCookieJar(),  # two merchants may share a host
                 middlewares=[_no_retries],
                 auto_decompress=False,  # `_read` bounds the memory
+                max_line_size=HEADER_LINE_BYTES,
+                max_field_size=HEADER_LINE_BYTES,
+                max_headers=HEADER_LINES,
                 headers={
                     "User-Agent": f"product-gateway/{version()}",
                     "Accept": "application/json",
@@ -282,11 +289,14 @@ class HttpClient:
             if isinstance(reason, ConnectionRefusedError):
                 return f"The connection to {host} was refused."
             return f"No connection to {host} could be made."
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, OSError):
-            cause = cause.__cause__
-        if cause is not None:
+        causes: list[BaseException] = [error]
+        while (cause := causes[-1].__cause__) is not None:
+            causes.append(cause)
+        if any(isinstance(each, OSError) for each in causes):
             return f"The connection to {host} broke off before the answer was complete."
+        if any(isinstance(each, BadHttpMessage) and each.message.startswith(_TOO_LARGE) for each in causes):
+            limits = f"{HEADER_LINES} lines of {HEADER_LINE_BYTES // 1024} KiB"
+            return f"{host} sent too large a header: it may have {limits}."
         return f"{host} closed the connection too early, or what it sent was not valid HTTP."
 
 
@@ -301,7 +311,7 @@ async def _no_retries(request: aiohttp.ClientRequest, send: aiohttp.ClientHandle
 
 
 class _HeadFirst(ResponseHandler):
-    """A connection that passes on the head of a response before the body is parsed.
+    """A connection that repairs the head of a response, and passes it on before the body is parsed.
 
     aiohttp parses all received bytes together and loses the status if the body is malformed: a 204 with a body, a
     Content-Length that is too small, a broken chunk.
@@ -310,10 +320,15 @@ class _HeadFirst(ResponseHandler):
     def data_received(self, data: bytes) -> None:
         """Parse the bytes up to the end of a head, then the others."""
         end = data.find(b"\r\n\r\n") + 4
-        if 4 <= end < len(data):
+        body = self._payload
+        if end >= 4 and data.startswith(b"HTTP/1.") and (body is None or body.is_eof()):
+            super().data_received(repaired(data[:end]))
+            data = data[end:]
+        elif 4 <= end < len(data):
             super().data_received(data[:end])
             data = data[end:]
-        super().data_received(data)
+        if data:
+            super().data_received(data)
         body = self._payload
         if self.exception() is not None and body is not None and not body.is_eof():  # or its reader waits for ever
             body.set_exception(aiohttp.ClientPayloadError("The body is malformed."))
