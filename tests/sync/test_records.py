@@ -7,7 +7,7 @@ import orjson
 import pytest
 
 from product_gateway.errors import PullFailed
-from product_gateway.model.catalog import Page, Record, Rejection
+from product_gateway.model.catalog import LazyPage, Page, Record, Rejection
 from product_gateway.model.syncs import EntityType
 from product_gateway.openapi import documents
 from product_gateway.sync import records
@@ -476,12 +476,46 @@ def test_a_message_has_no_secret_and_no_more_than_the_beginning_of_a_value() -> 
     assert len(outcome.message) < 250
 
 
-def test_a_byte_order_mark_is_ignored() -> None:
-    """RFC 8259 allows that, and some editors and libraries put one in front."""
-    content = b"\xef\xbb\xbf" + orjson.dumps(page_of(item("a"), item("b", title=7)))
-    assert (len(read(content).records), len(read(content).rejections)) == (1, 1)
+@pytest.mark.parametrize("front", ["\ufeff", "\ufeff\ufeff", "\n\ufeff", "\ufeff\n\ufeff \r\n", "\n\t "])
+@pytest.mark.parametrize("title", ["A", 7])
+def test_byte_order_marks_are_ignored(front: str, title: Any) -> None:
+    """RFC 8259 allows that. Each file of a program that was saved with one puts one in front."""
+    page = read(front.encode() + orjson.dumps(page_of(item("a"), item("b", title=title))))
+    assert len(page.records) + len(page.rejections) == 2
+    lazy = records.list_schema(PRODUCT).lazy_page(front.encode() + orjson.dumps(page_of(item("a"))), WHERE, MOST_BYTES)
+    assert isinstance(lazy, LazyPage)
 
 
+@pytest.mark.parametrize(
+    "pagination",
+    [
+        b'"cursor": 0',
+        b'"cursor": false',
+        b'"cursor": {}',
+        b'"cursor": ["a"]',
+        b'"cursor": "\\ud83d"',
+        b'"cursor": "a\\u0000"',
+        b'"cursor": 1e999',
+        b'"cursor": %d' % 10**30,
+        b'"cursor": "%b"' % (b"x" * 3000),
+        b'"nextCursor": false',
+        b'"nextCursor": 0',
+        b'"nextCursor": {}',
+        b'"nextCursor": 1e999',
+        b'"nextCursor": "\\ud83d"',
+        b'"nextCursor": "%b"' % (b"x" * 3000),
+    ],
+    ids=lambda pagination: pagination[:24],
+)
+@pytest.mark.parametrize("title", [b'"A"', b"7"])
+def test_a_cursor_that_is_not_used_does_not_fail_the_page(pagination: bytes, title: bytes) -> None:
+    """The records are what counts: a sync needs the nextCursor of each page but the last."""
+    items = b'{"id": "a", "title": "A"}, {"id": "b", "title": %b}' % title
+    page = read(b'{"items": [%b], "pagination": {"moreResults": false, %b}}' % (items, pagination))
+    assert (page.next_cursor, len(page.records) + len(page.rejections)) == (None, 2)
+
+
+PAGE = b'{"items": [], "pagination": {"moreResults": false}}'
 NOT_JSON = [
     (b"", "is empty."),
     (b" \n", "is empty."),
@@ -489,6 +523,28 @@ NOT_JSON = [
     (b"Service unavailable", "is not JSON."),
     (b'{"items":[]', "it ends too early."),
     (b"{'items': []}", "a text is in single quotes."),
+    (
+        b"<br />\n<b>Notice</b>: x in y.php<br />\n" + PAGE,
+        "has other text in front of its JSON, which begins at byte 40.",
+    ),
+    (b"\nWarning: x in y.php on line 3\n" + PAGE, "has other text in front of its JSON"),
+    (b")]}',\n" + PAGE, "has other text in front of its JSON, which begins at byte 7. The"),
+    (b"for(;;);" + PAGE, "has other text in front of its JSON, which begins at byte 9."),
+    (b"callback(" + PAGE + b");", "has other text in front of its JSON"),
+    (b"/* cached */ " + PAGE, "has other text in front of its JSON"),
+    (b"\xc2\xa0" + PAGE, "has other text in front of its JSON, which begins at byte 3."),
+    (b"\x0c" + PAGE, "has other text in front of its JSON"),
+    (b"<!DOCTYPE html><script>a = " + PAGE + b"</script>", "is HTML or XML, not JSON."),
+    (PAGE + b"\x0c", "`\\x0c` follows its end."),
+    (b'{\x0b"items":[]}', "stands where a value or a comma should."),
+    (b'{"items":[{"id":"a","t":"it\\\'s"}]}', "an escape that JSON does not have."),
+    (b'{"items":[{"id":"a","n":12n}]}', "at /items/0: a number has a letter behind it."),
+    (b'{"items":[{"id":"a","n":12.5f}]}', "at /items/0: a number has a letter behind it."),
+    (b'{"items":[{"id":"a","n":12,50}]}', "at /items/0: a number has a comma in it."),
+    (b'{"items":[{"id":"a","n":NULL}]}', "at /items/0: it has NULL, which JSON does not have."),
+    (b'{"items":[{"id":"a","n":nan}]}', "at /items/0: it has nan, which JSON does not have."),
+    (b'{"items":[],"pagination":{"moreResults":FALSE}}', "at /pagination: it has FALSE, which JSON does not have."),
+    (b'{"items"=>[]}', "at /items: a name has an arrow behind it."),
     (b'{"items":[],}', "a comma stands before a closing bracket."),
     (b'{"items":[]} {"items":[]}', "`{` follows its end."),
     (b'{"items":[{"id":"a"},{"id":"b","n":Infinity}]}', "at /items/1: it has Infinity, which JSON does not have."),
@@ -515,7 +571,7 @@ def test_invalid_json_is_explained_to_the_merchant(body: bytes, says: str) -> No
     assert caught.value.code == "INVALID_PAGE"
     assert says in detail
     assert "The Content-Type is `text/html; charset=utf-8`" in detail
-    assert ("and the body begins with `" in detail) == bool(body)
+    assert ("and the body begins with `" in detail) == bool(body.strip())
     assert detail.isprintable()
     assert len(detail) < 500
     for words in ("line 1 column", "Expecting", "char ", "delimiter", "utf-8' codec"):

@@ -18,11 +18,16 @@ _ODD_NUMBERS = {
     r"(?<=0)[0-9]": "a number has a leading zero",
     r"(?<=0)[xXoObB]": "a number is not decimal",
     r"(?<=[0-9])[_']": "a number has a separator",
+    r"(?<=[0-9],)[0-9]": "a number has a comma in it",
+    r"(?<=[0-9])[A-Za-z]": "a number has a letter behind it",
     r"-|(?<=-)\S": "a minus sign has no number behind it",
 }
 _CHECK_ADDRESS = "Send JSON. Check that the registered address leads to the product service, not to a web page."
 _CONSTANTS = (b"NaN", b"Infinity")
-_WORDS_OF_OTHER_LANGUAGES = {"True": "true", "False": "false", "None": "null", "undefined": "null", "nil": "null"}
+_WORDS_OF_OTHER_LANGUAGES = {"true": "true", "false": "false"}  # in lower case
+_WORDS_OF_OTHER_LANGUAGES |= dict.fromkeys(("null", "none", "undefined", "nil", "nan"), "null")
+_find_page = re.compile(rb'\{\s*"(?:items|pagination)"\s*:').search
+_PAGE_OF_A_SITE = (b"<!", b"<?", b"<html", b"<HTML")  # it may have JSON in its scripts
 
 
 def why(content: bytes, content_type: str) -> str:
@@ -54,7 +59,8 @@ def encodable(text: str) -> str:
 
 
 def _of_bytes(content: bytes) -> tuple[str, str] | None:
-    start = content.lstrip()[:4]
+    text = content.lstrip(b" \t\n\r")
+    start = text[:4]
     if not start:
         return "is empty", "Send a page as JSON; send an empty list as a page with no items."
     if start[:2] == _GZIP:
@@ -64,9 +70,13 @@ def _of_bytes(content: bytes) -> tuple[str, str] | None:
             return f"is text in {name}, not in UTF-8", "Send JSON in UTF-8."
     if b"\0" in start:
         return "is text in UTF-16 or UTF-32, not in UTF-8", "Send JSON in UTF-8."
+    page = _find_page(content) if start[:1] not in (b"{", b"[") else None
+    if page and not text.startswith(_PAGE_OF_A_SITE):
+        fault = f"has other text in front of its JSON, which begins at byte {page.start() + 1}"
+        return fault, "Send the page and nothing else. Write warnings to a log instead (in PHP: display_errors=Off)."
     if start[:1] == b"<":
         return "is HTML or XML, not JSON", _CHECK_ADDRESS
-    if start[:1] not in b"{[\"-0123456789tfn/#'" and not content.lstrip().startswith(_CONSTANTS):
+    if start[:1] not in b"{[\"-0123456789tfn/#'" and not text.startswith(_CONSTANTS):
         return "is not JSON", _CHECK_ADDRESS
     try:
         content.decode()
@@ -98,19 +108,22 @@ def _kind(error: NotJSON) -> tuple[str, str]:
     text, place = error.text, error.place
     if error.constant:
         return f"it has {error.constant}, which JSON does not have", "Send null, or leave the field out."
-    if error.reason.startswith("Unterminated string") or not text[place:].strip():
+    if error.reason.startswith("Unterminated string") or not text[place:].strip(" \t\n\r"):
         return "it ends too early", "Send the whole page, and check the length that the service announces."
     if error.reason == "Extra data":
         return f"{shown(text[place])} follows its end", "Send one page and nothing else."
     if error.reason.startswith("Invalid \\"):
-        return "a string has an escape that JSON does not have", "Write a backslash in a string as \\\\."
-    return _kind_of_character(text, place)
+        return (
+            "a string has an escape that JSON does not have",
+            "Write a backslash in a string as \\\\, and an apostrophe without one.",
+        )
+    return _kind_of_character(text, place, in_string=error.reason.startswith("Invalid control character"))
 
 
-def _kind_of_character(text: str, place: int) -> tuple[str, str]:
+def _kind_of_character(text: str, place: int, *, in_string: bool) -> tuple[str, str]:
     character = text[place]
     before = text[:place].rstrip()[-1:] if place < 10_000 else text[place - 10_000 : place].rstrip()[-1:]
-    if character < " ":
+    if in_string:
         name = {"\n": "a line feed", "\r": "a carriage return", "\t": "a tab"}.get(character, "a control character")
         return f"a string has {name} (U+{ord(character):04X}) in it", "Write it escaped, such as \\n for a line feed."
     if (character in "]}" and before == ",") or (character == "," and text[place + 1 :].lstrip()[:1] in ("]", "}")):
@@ -123,8 +136,10 @@ def _kind_of_character(text: str, place: int) -> tuple[str, str]:
     if character == "'":
         return "a text is in single quotes", 'Put names and texts into double quotes (").'
     word = _WORD.match(text, place)
-    if word and (instead := _WORDS_OF_OTHER_LANGUAGES.get(word[0])):
+    if word and (instead := _WORDS_OF_OTHER_LANGUAGES.get(word[0].lower())):
         return f"it has {word[0]}, which JSON does not have", f"Write {instead}."
+    if text.startswith("=>", place):
+        return "a name has an arrow behind it", "Put a colon between a name and its value."
     it = shown(character)  # one character only: the next ones may belong to a secret
     if before == '"':
         return (

@@ -17,12 +17,12 @@ from product_gateway.json_tools.depth import MAX_DEPTH, is_deeper
 MAX_RECORD_DEPTH = MAX_DEPTH - 4
 """Levels of objects and arrays in a record. API responses add a few levels around it."""
 
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # parsers may ignore it (RFC 8259 §8.1)
 SMALLEST_INTEGER, LARGEST_INTEGER = -(2**63), 2**63 - 1
 _PAGE_DEPTH = MAX_RECORD_DEPTH + 2  # the page and its items are one level each
 _FEWEST_DIGITS_OUT_OF_RANGE = 19
 _MOST_DIGITS_READ = 1000
 
+_find_first_character = re.compile(rb"(?:\xef\xbb\xbf|[ \t\n\r])*").match
 _find_long_number = re.compile(rb"[0-9]{%d}" % _FEWEST_DIGITS_OUT_OF_RANGE).search  # orjson rounds these
 _find_surrogate = re.compile("[\ud800-\udfff]").search
 # An unterminated string matches up to the end of the text, so that the time is linear in the length.
@@ -54,7 +54,7 @@ def loads(content: bytes) -> tuple[Any, bool]:
     Replaces objects and arrays beyond the depth limit by empty ones. Raises NotJSON, and UnicodeDecodeError if the
     content is not UTF-8.
     """
-    content = content.removeprefix(BYTE_ORDER_MARK)
+    content = from_first_character(content)
     deep = is_deeper(content, _PAGE_DEPTH)
     if not deep and not _find_long_number(content):
         try:
@@ -71,6 +71,15 @@ def loads(content: bytes) -> tuple[Any, bool]:
     except NotJSON as error:
         error.text = text
         raise
+
+
+def from_first_character(content: bytes) -> bytes:
+    """Return the JSON text without white space and byte order marks in front (RFC 8259 §8.1 allows to ignore a mark).
+
+    Each file of a program that was saved with a mark puts one in front of its output.
+    """
+    start = _find_first_character(content)
+    return content[start.end() :] if start and start.end() else content
 
 
 def is_text(value: str) -> bool:

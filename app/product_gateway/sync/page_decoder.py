@@ -26,6 +26,7 @@ _DEEPEST = 4  # levels of free-form JSON
 _KEYWORDS = {"type", "nullable", "format", "minLength", "maxLength", "pattern", "minimum", "maximum", "items"}
 _KEYWORDS |= {"maxItems", "properties", "required", "additionalProperties", "description", "example"}
 _LARGEST_TOTAL = 2**53 - 1  # as in the spec
+UNNEEDED = ("totalNumber", "cursor")  # members of the pagination that never fail a page, with any value
 _finer_than_microseconds = re.compile(rb"\.[0-9]{7}").search  # msgspec rounds such a time, and Python truncates it
 
 _id = attrgetter("id")
@@ -71,7 +72,7 @@ class PageDecoder:
         self._members = members if members in fields else None
         self._count = count.encode()
         item = types.struct(record, {name: datetime | None for name, _ in self._times})
-        paging = types.struct(pagination, {"totalNumber": msgspec.Raw})  # an invalid total never fails a page
+        paging = types.struct(pagination, dict.fromkeys(UNNEEDED, msgspec.Raw))
         self._decode_page = _page(item, paging, schema["items"]["maxItems"])
         self._decode_raw = _page(msgspec.Raw, paging, schema["items"]["maxItems"])
         only_id = {"properties": {"id": record["properties"]["id"]}, "required": ["id"]}
@@ -90,7 +91,7 @@ class PageDecoder:
             return None
         rules = hashlib.blake2b(b"%d" % max_record_bytes, key=self._rules, digest_size=16).digest()
         digests = [hashlib.blake2b(each, digest_size=DIGEST_BYTES, person=rules).digest() for each in page.items]
-        return RawPage(page.items, digests, page.pagination.moreResults, page.pagination.nextCursor, total)
+        return RawPage(page.items, digests, *_next(page.pagination), total)
 
     def ids(self, content: bytes) -> list[str] | None:
         """Return the ids of the page's records in order; None if a record has no valid id."""
@@ -126,7 +127,7 @@ class PageDecoder:
             return None
         documents = (each.decode() for each in parts)
         records = list(map(Record, map(_id, page.items), documents, members, digests or [b""] * len(parts)))
-        return DecodedPage(records, [], page.pagination.moreResults, page.pagination.nextCursor, total)
+        return DecodedPage(records, [], *_next(page.pagination), total)
 
     def _to_integers(self, items: list[Any]) -> None:
         for name, of in self._integers:
@@ -147,6 +148,11 @@ def whole_number(total: Any) -> int | None:
     if isinstance(total, float) and total.is_integer():
         total = int(total)
     return total if type(total) is int and 0 <= total <= _LARGEST_TOTAL else None
+
+
+def _next(pagination: Any) -> tuple[bool, str | None]:
+    """Return whether a page follows, and its cursor. The nextCursor of a last page is not used."""
+    return pagination.moreResults, pagination.nextCursor if pagination.moreResults else None
 
 
 def _total(literal: msgspec.Raw) -> int | None:

@@ -19,13 +19,13 @@ import orjson
 
 from product_gateway.errors import PullFailed
 from product_gateway.json_tools import faults
-from product_gateway.json_tools.tolerant import BYTE_ORDER_MARK, NotJSON, Unusable, is_text, loads
+from product_gateway.json_tools.tolerant import NotJSON, Unusable, from_first_character, is_text, loads
 from product_gateway.model.catalog import DIGEST_BYTES, AnyPage, LazyPage, Page, Record, Rejection
 from product_gateway.model.syncs import EntityType
 from product_gateway.openapi import documents
 from product_gateway.sync import record_faults
 from product_gateway.sync.known_fields import KnownFields
-from product_gateway.sync.page_decoder import DecodedPage, PageDecoder, ids_as_json, whole_number
+from product_gateway.sync.page_decoder import UNNEEDED, DecodedPage, PageDecoder, ids_as_json, whole_number
 from product_gateway.sync.record_faults import Parts, Unfit
 from product_gateway.telemetry import logs
 
@@ -51,10 +51,11 @@ class ListSchema:
         document = documents.load(documents.PRODUCT_SERVICE)
         schemas = document["components"]["schemas"]
         pagination = dict(schemas["Pagination"])
-        pagination["properties"] = {key: each for key, each in pagination["properties"].items() if key != "totalNumber"}
+        needed = {key: each for key, each in pagination["properties"].items() if key not in UNNEEDED}
+        pagination["properties"] = needed
         page = documents.json_schema(document, f"{name}Page")
-        # An invalid total never fails a page. Records are validated one by one: an invalid one does not fail the page.
-        del page["components"]["schemas"]["Pagination"]["properties"]["totalNumber"]
+        page["components"]["schemas"]["Pagination"]["properties"] = needed
+        # Records are validated one by one: an invalid one does not fail the page.
         del page["components"]["schemas"][f"{name}Page"]["properties"]["items"]["items"]
         properties = schemas[name]["properties"]
         self.decoder = PageDecoder(document, f"{name}Page", _MEMBERS, _MEMBER_COUNT)
@@ -70,11 +71,8 @@ class ListSchema:
         self.most_records: int = schemas[f"{name}Page"]["properties"]["items"]["maxItems"]
 
     def page(self, content: bytes, where: str, max_record_bytes: int, content_type: str = "") -> Page:
-        """Decode the page in a response body. Raises PullFailed: INVALID_PAGE, INVALID_PAGING.
-
-        Ignores a byte order mark at the start (RFC 8259 §8.1).
-        """
-        content = content.removeprefix(BYTE_ORDER_MARK)
+        """Decode the page in a response body. Raises PullFailed: INVALID_PAGE, INVALID_PAGING."""
+        content = from_first_character(content)
         raw = self.decoder.split(content, max_record_bytes)
         digests = raw.digests if raw else ()
         page = self.decoder.decode(content, max_record_bytes, digests)
@@ -89,19 +87,18 @@ class ListSchema:
         return Page(
             records=tuple(by_id.values()),
             rejections=tuple(page.rejections),
-            next_cursor=page.next_cursor if page.more_results else None,
+            next_cursor=page.next_cursor,
             total=_total(page.total, len(page.records) + len(page.rejections)),
             repeated=len(page.records) - len(by_id),
         )
 
     def lazy_page(self, content: bytes, where: str, max_record_bytes: int, content_type: str = "") -> AnyPage:
         """Decode only the ids of the page, if its records have distinct valid ids; else the page. Raises PullFailed."""
-        content = content.removeprefix(BYTE_ORDER_MARK)
+        content = from_first_character(content)
         raw = self.decoder.split(content, max_record_bytes)
         ids = raw and self.decoder.ids(content)
         if not raw or not ids or len(set(ids)) < len(ids) or (raw.more_results and not raw.next_cursor):
             return self.page(content, where, max_record_bytes, content_type)
-        cursor = raw.next_cursor if raw.more_results else None
         total = _total(raw.total, len(ids))
 
         def decode(unchanged: Container[str]) -> Page:
@@ -110,9 +107,11 @@ class ListSchema:
             part = raw.without(skip)
             page = self.decoder.decode(part, max_record_bytes, digests)
             page = page or self.decode_leniently(part, where, max_record_bytes, digests)
-            return Page(tuple(page.records), tuple(page.rejections), cursor, total, skipped=tuple(compress(ids, skip)))
+            return Page(
+                tuple(page.records), tuple(page.rejections), raw.next_cursor, total, skipped=tuple(compress(ids, skip))
+            )
 
-        return LazyPage(dict(zip(ids, raw.digests, strict=True)), decode, cursor)
+        return LazyPage(dict(zip(ids, raw.digests, strict=True)), decode, raw.next_cursor)
 
     def decode_leniently(
         self, content: bytes, where: str, max_record_bytes: int, digests: Sequence[bytes] = (), content_type: str = ""
@@ -156,6 +155,8 @@ class ListSchema:
             page = {name: body[name] for name in ("items", "pagination") if name in body}
             if isinstance(items, list | dict):
                 page["items"] = [None] * len(items) if isinstance(items, list) else {}
+            if isinstance(pagination, dict) and pagination.get("moreResults") is False:
+                pagination = {name: each for name, each in pagination.items() if name != "nextCursor"}  # it is not used
             if "pagination" in body:
                 page["pagination"] = self._pagination.of(pagination, ("pagination",))
         elif isinstance(body, list):

@@ -130,6 +130,8 @@ ENDS = {
     "cursor-missing": Ends("INVALID_PAGING", "has no nextCursor. Send the cursor of the next page"),
     "cursor-with-control-characters": invalid("at /pagination/nextCursor: "),
     "cursor-that-is-a-number": invalid("at /pagination/nextCursor: "),
+    "own-cursor-that-is-a-number": Ends(),
+    "last-cursor-that-is-false": Ends(),
     "endless-empty-pages": Ends("INVALID_PAGING", "is the 10th in a row without a record", page=11),
     "some-empty-pages": Ends(),
     "endless-full-pages": Ends("INVALID_PAGING", "the 10th in a row without a record that is new", page=11),

@@ -124,6 +124,22 @@ async def cursor_that_is_a_number(call: Call) -> None:
     await call.answer(page_of(records()[5:10], moreResults=True, nextCursor=10))
 
 
+@misbehaviour()
+async def own_cursor_that_is_a_number(call: Call) -> None:
+    """The place of this page in the list, which the gateway does not need."""
+    await call.page(cursor=int(call.cursor or 0))
+
+
+@misbehaviour()
+async def last_cursor_that_is_false(call: Call) -> None:
+    """As PHP has it for "there is none"."""
+    end = int(call.cursor or 0) + call.page_size
+    if end < RECORDS:
+        await call.page()
+    else:
+        await call.page(nextCursor=False)
+
+
 @misbehaviour(from_page=2)
 async def endless_empty_pages(call: Call) -> None:
     """More results, always, and never a record."""

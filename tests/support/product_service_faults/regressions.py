@@ -78,6 +78,8 @@ FOUND = {
     "cursor-missing": "next-cursor dry-run",
     "cursor-with-control-characters": "page-shape dry-run",
     "cursor-that-is-a-number": "page-shape dry-run",
+    "own-cursor-that-is-a-number": "page-shape",
+    "last-cursor-that-is-false": "page-shape",
     "endless-empty-pages": "paging-ends dry-run empty-pages",
     "some-empty-pages": "empty-pages page-size",
     "endless-full-pages": "paging-ends dry-run pages-disjoint",
