@@ -133,6 +133,13 @@ def test_a_collection_without_products_has_a_count_of_zero(products: Any) -> Non
         ("2021-01-01T00:00:00.123456789Z", "2021-01-01T00:00:00.123456Z"),
         ("2021-01-01", "2021-01-01T00:00:00Z"),
         ("0001-01-01T00:00:00Z", "0001-01-01T00:00:00Z"),
+        ("2016-12-31T23:59:60Z", "2017-01-01T00:00:00Z"),
+        ("2016-12-31T23:59:60.5z", "2017-01-01T00:00:00.500000Z"),
+        ("2017-01-01T05:29:60+05:30", "2017-01-01T00:00:00Z"),
+        ("20161231T235960Z", "2017-01-01T00:00:00Z"),
+        ("2021-01-01T24:00:00Z", "2021-01-02T00:00:00Z"),
+        ("2021-01-01 24:00", "2021-01-02T00:00:00Z"),
+        ("20211231T240000,000+0100", "2021-12-31T23:00:00Z"),
     ],
 )
 def test_times_are_kept_in_utc(sent: str, kept: str) -> None:
@@ -141,7 +148,21 @@ def test_times_are_kept_in_utc(sent: str, kept: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "sent", ["", "yesterday", "2021-02-30T00:00:00Z", "1609459200", "0001-01-01T00:00:00+02:00", "2021\u0000"]
+    "sent",
+    [
+        "",
+        "yesterday",
+        "2021-02-30T00:00:00Z",
+        "1609459200",
+        "0001-01-01T00:00:00+02:00",
+        "2021\u0000",
+        "2021-01-01T12:00:60Z",
+        "2021-01-01T23:59:61Z",
+        "2021-01-01T24:00:01Z",
+        "2021-01-01T24:30:00Z",
+        "9999-12-31T24:00:00Z",
+        "9999-12-31T23:59:60Z",
+    ],
 )
 def test_an_invalid_time_rejects_the_record(sent: str) -> None:
     """It could not be compared, and leaving it out would hide the fault."""
@@ -411,7 +432,10 @@ def test_a_total_may_be_written_as_a_float() -> None:
         ({"listPrice": "1250"}, "listPrice is the string `1250`; write 1250 without quotes."),
         ({"listPrice": "12.50"}, "listPrice is the string `12.50`; write minor units as an integer, such as 1250."),
         ({"listPrice": "\u00a312.50"}, "write minor units as an integer without quotes, such as 5000 for 50.00."),
-        ({"listPrice": ""}, "listPrice is the string ``; write minor units as an integer without quotes, such as 5000"),
+        (
+            {"listPrice": ""},
+            "listPrice is an empty string; write minor units as an integer without quotes, such as 5000",
+        ),
         ({"listPrice": True}, "listPrice is true; write minor units as an integer without quotes, such as 5000 for"),
         ({"listPrice": {"amount": 1}}, "listPrice is an object; write minor units as an integer"),
         ({"listPrice": -1}, "listPrice is the number -1; write a number from 0 to 9007199254740991."),
@@ -439,7 +463,20 @@ def test_a_total_may_be_written_as_a_float() -> None:
             "thumbnail is the string `https://a.example/a.jpg`; write an object",
         ),
         ({"thumbnail": {"url": 7}}, "thumbnail.url is the number 7; write it in double quotes"),
-        ({"meta": [1]}, "meta is an array; write an object, such as"),
+        ({"meta": "a"}, 'meta is the string `a`; write an object, such as {"vendor": "a"}.'),
+        (
+            {"meta": []},
+            'meta is an array; write an object, such as {"vendor": "a"}, or null where there is none.',
+        ),
+        ({"thumbnail": False}, 'a.jpg"}, or null where there is none.'),
+        ({"thumbnail": ""}, "thumbnail is an empty string; write an object"),
+        ({"description": False}, "description is false; write a string in double quotes, or null where there is none."),
+        ({"listPrice": ""}, "such as 5000 for 50.00, or null where there is none."),
+        ({"createdAt": ""}, "createdAt is an empty string, which is not a time; write an ISO 8601 date and time, such"),
+        ({"createdAt": ""}, "such as 2021-01-01T00:00:00Z, or null where there is none."),
+        ({"createdAt": "0000-00-00 00:00:00"}, "such as 2021-01-01T00:00:00Z, or null where there is none."),
+        ({"createdAt": False}, "such as 2021-01-01T00:00:00Z, or null where there is none."),
+        ({"id": False}, "id is false; write a string in double quotes."),
         ({"id": 7}, 'id is the number 7; write it in double quotes: "7".'),
         ({"id": ""}, "id is empty. Write at least one character."),
         ({"id": "a\nb"}, "id has a control character, U+000A, as character 2. Leave it out."),

@@ -14,6 +14,7 @@ Parts = tuple[str | int, ...]
 MOST_SHOWN = 40  # characters of a value
 LONGEST_POINTER = 1024  # characters, as openapi/product-gateway.yaml says
 _A_TIME = "write an ISO 8601 date and time, such as 2021-01-01T00:00:00Z"
+_NONE = ", or null where there is none"
 _A_PRICE = "write minor units as an integer without quotes, such as 5000 for 50.00"
 _OBJECTS = {  # by a property that the schema has
     "items": " with items and pagination",
@@ -104,13 +105,19 @@ def _described(value: Any) -> str:
         case int() | float():
             return f"the number {shown(repr(value), MOST_SHOWN).strip('`')}"
         case str():
-            return f"the string {shown(value, MOST_SHOWN)}"
+            return f"the string {shown(value, MOST_SHOWN)}" if value else "an empty string"
         case list():
             return "an array"
     return "an object"
 
 
 def _instead(value: Any, schema: documents.Document) -> str:
+    """Return what to write instead. Many programs write false, "", [] or {} for a value that they do not have."""
+    is_nothing = value is False or value == "" or isinstance(value, list | dict)  # which come without their members
+    return _what(value, schema) + (_NONE if is_nothing and schema.get("nullable") else "")
+
+
+def _what(value: Any, schema: documents.Document) -> str:
     match schema["type"]:
         case "integer":
             return _price_instead(value)
@@ -147,6 +154,8 @@ def _price_instead(value: Any) -> str:
 
 
 def _time_instead(value: Any) -> str:
+    if isinstance(value, str) and not re.search("[1-9]", value):  # such as 0000-00-00 00:00:00, as MySQL has it
+        return _A_TIME + _NONE
     # Suggest the same moment if the value is in seconds or milliseconds since 1970.
     number: Any = value
     if isinstance(value, str):

@@ -8,8 +8,9 @@ record, to say what is wrong.
 """
 
 import hashlib
+import re
 from collections.abc import Callable, Container, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from itertools import compress, repeat
 from typing import Any
@@ -40,6 +41,8 @@ _REJECTION_CODES = {
     "minimum": "OUT_OF_RANGE",
     "maximum": "OUT_OF_RANGE",
 }
+_LEAP_SECOND = re.compile(r"(.*[T ][0-9]{2}:?[0-9]{2}:?)60([^0-9].*|)")
+_END_OF_DAY = re.compile(r"(.*[T ])24((?::?00(?::?00(?:[.,]0+)?)?)?(?:[Z+-].*)?)")
 _TIMES_IN_UTC = orjson.OPT_NAIVE_UTC | orjson.OPT_UTC_Z
 
 
@@ -231,8 +234,23 @@ def _converter(schema: documents.Document) -> Callable[[Any], Any] | None:
 
 
 def _in_utc(value: str) -> datetime:
-    moment = datetime.fromisoformat(value.upper())  # RFC 3339 allows "t" and "z"
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    """Parse a time in ISO 8601. Raises ValueError or OverflowError.
+
+    Python's parser knows neither a leap second, 23:59:60, nor 24:00 for the end of a day. Both become 00:00:00.
+    """
+    text = value.upper()  # RFC 3339 allows "t" and "z"
+    at_leap_second, at_end_of_day = _LEAP_SECOND.fullmatch(text), _END_OF_DAY.fullmatch(text)
+    if at_leap_second:
+        text = f"{at_leap_second[1]}59{at_leap_second[2]}"
+    elif at_end_of_day:
+        text = f"{at_end_of_day[1]}00{at_end_of_day[2]}"
+    moment = datetime.fromisoformat(text)
+    moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    if at_leap_second:
+        moment += timedelta(seconds=1)
+        if (moment.hour, moment.minute) != (0, 0):  # in UTC, where leap seconds are added
+            raise ValueError(value)
+    return moment + timedelta(days=1) if at_end_of_day else moment
 
 
 def _total(total: int | None, on_page: int) -> int | None:
