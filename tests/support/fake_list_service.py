@@ -25,7 +25,8 @@ class FakeListService:
     """An ASGI application. `delays` are the seconds that each of the next pages takes; after that, none.
 
     `wait` is what it says in `Retry-After`, `total` in totalNumber (None: the truth). `by_id` is what it has for those
-    who ask by id: None where it does not know `ids`, a status where it refuses them.
+    who ask by id: None where it does not know `ids`, a status where it refuses them. It finds `most_ids` at once, and
+    answers `beyond` where more are asked for; None: with the first ones that it has.
     """
 
     def __init__(self) -> None:
@@ -37,6 +38,8 @@ class FakeListService:
         self.asked: list[str | None] = []
         self.by_id: list[Any] | int | None = None
         self.ids: list[set[str]] = []
+        self.most_ids = 1000
+        self.beyond: int | None = None
         self.at_once = 0
         self.most_at_once = 0
 
@@ -54,11 +57,13 @@ class FakeListService:
         wanted = self.lists[request.url.path]
         if "ids" in query:
             self.ids.append(set(query["ids"].split(",")))
-            if isinstance(self.by_id, int):
-                await JSONResponse({}, self.by_id)(scope, receive, send)
+            refused = self.by_id if isinstance(self.by_id, int) else None
+            refused = self.beyond if len(self.ids[-1]) > self.most_ids else refused
+            if refused is not None:
+                await JSONResponse({}, refused)(scope, receive, send)
                 return
             if isinstance(self.by_id, list):
-                wanted = [each for each in self.by_id if each["id"] in self.ids[-1]]
+                wanted = [each for each in self.by_id if each["id"] in self.ids[-1]][: self.most_ids]
         start = int(query.get("cursor", 0))
         end = start + int(query["page_size"])
         page = page_of(

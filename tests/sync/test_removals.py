@@ -60,7 +60,25 @@ async def test_a_record_that_the_list_skipped_stays_and_is_updated(
     assert (sync.status, sync.counts) == (SyncStatus.SUCCEEDED, Counts(updated=8, deleted=2))
     assert sync.records_read == 8
     assert await titles(stocked) == {each["id"]: "new" for each in items(8)}
-    assert shelf.ids == [{"r006", "r007", "r008", "r009"}]
+    assert shelf.ids == [{"r006", "r007", "r008", "r009"}, {"r008", "r009"}]
+
+
+@pytest.mark.parametrize("beyond", [None, 400, 413, 414])
+@pytest.mark.parametrize("most_ids", [2, 3, 25])
+@pytest.mark.parametrize("nameless", [[], [{"title": "no id"}]], ids=["", "and-one-without-id"])
+async def test_what_the_list_skipped_stays_where_a_service_finds_only_some_ids_at_once(
+    stocked: Database, made: Settings, shelf: FakeListService, most_ids: int, beyond: int | None, nameless: list[Any]
+) -> None:
+    """Platforms page such answers, cut them or refuse them. Then silence about an id does not mean that it is gone."""
+    made = made.model_copy(update={"max_rejected_percent": 50})
+    shelf.products(items(60), nameless)
+    await run(made, stocked)
+    shelf.products(items(20), nameless)
+    shelf.by_id = items(55)
+    shelf.most_ids, shelf.beyond = most_ids, beyond
+    sync = await run(made, stocked)
+    assert sync.status is SyncStatus.SUCCEEDED, sync.failure_detail
+    assert set(await titles(stocked)) == {each["id"] for each in items(55)}
 
 
 async def test_what_the_list_skipped_and_does_not_fit_keeps_its_old_version(
@@ -74,7 +92,7 @@ async def test_what_the_list_skipped_and_does_not_fit_keeps_its_old_version(
     assert (await titles(stocked))["r009"] == "old"
 
 
-@pytest.mark.parametrize("by_id", [None, [], 400, 500])
+@pytest.mark.parametrize("by_id", [None, [], 400, 404, 414, 500])
 async def test_the_list_decides_where_a_service_cannot_be_asked_by_id(
     stocked: Database, made: Settings, shelf: FakeListService, by_id: Any
 ) -> None:
@@ -82,7 +100,7 @@ async def test_the_list_decides_where_a_service_cannot_be_asked_by_id(
     shelf.products(items(6))
     shelf.by_id = by_id
     assert (await run(made, stocked)).counts == Counts(updated=6, deleted=4)
-    assert len(shelf.ids) == 1
+    assert len(shelf.ids) == (2 if by_id in (400, 414) else 1)  # it may refuse that there are several
 
 
 async def test_a_service_that_is_away_then_fails_the_sync(

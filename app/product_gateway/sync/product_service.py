@@ -5,7 +5,7 @@ import hashlib
 import itertools
 import math
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Self
 from urllib.parse import quote
@@ -38,6 +38,10 @@ class _PageTooLarge(PullFailed):
         self.refused = refused  # by the service, which does not name a size that it accepts
 
 
+class _AddressTooLong(PullFailed):
+    """The service refuses the length of the URL."""
+
+
 _FAILURES: dict[type[OutboundError], tuple[type[PullFailed], str, str]] = {
     Unreachable: (
         PullInterrupted,
@@ -61,8 +65,8 @@ LONGEST_IDS = 4000  # characters in a URL
 class FoundById(NamedTuple):
     """The answer to one request by ids: the records that came, and the ids that are certainly gone.
 
-    An id is certainly gone if the same answer has the `known` record, and no record outside the requested ids. Such
-    an answer proves that the service filters by `ids`.
+    Ids are certainly gone if the answer to a request for them and for the `known` record has that record alone. Such
+    an answer proves that the service filters by `ids`, and that it does not send only some of the records.
     """
 
     page: Page
@@ -144,23 +148,42 @@ class ProductService:
     ) -> AsyncGenerator[FoundById, None]:
         """Fetch records by id, in several requests. A `known` id shows whether the service filters by ids.
 
-        Raises PullFailed, as `pages` does.
+        Some services answer only some of the ids at a time: what did not come is requested again, until nothing comes.
+        Others refuse many ids: the next requests have fewer. Ids with a comma are skipped: the service would read them
+        as two ids. Raises PullFailed, as `pages` does.
         """
         schema = records.list_schema(entity_type)
-        for part in _split(ids):
-            where = f"{len(part)} of {schema.path} by id"
+        left = [each for each in ids if "," not in each]
+        part: frozenset[str] = frozenset()
+        most = MOST_IDS
+        while left:
+            part = part or _first(left, most)
             asked = part if known is None else part | {known}
-            params = {"ids": ",".join(sorted(asked)), "page_size": str(len(asked))}
-            with tracing.span("fetch by id", ids=len(part)):
-                response = await self._fetch_with_retries(schema.path, params, where)
-                page = schema.page(response.content, where, self.max_record_bytes, response.header("Content-Type"))
-                tracing.note(records=page.size)
+            try:
+                page = await self._fetch_ids(schema, asked, f"{len(part)} of {schema.path} by id")
+            except (_PageTooLarge, _AddressTooLong):
+                if len(part) == 1:
+                    raise
+                part, most = frozenset(), max(1, len(part) // 4)
+                continue
             found = tuple(record for record in page.records if record.id in part)
             rejected = tuple(rejection for rejection in page.rejections if rejection.record_id in part)
             answered = {record.id for record in page.records} | {rejection.record_id for rejection in page.rejections}
-            certain = known is not None and known in answered and answered <= asked and page.next_cursor is None
-            gone = part - answered if certain else frozenset()
-            yield FoundById(Page(found, rejected, next_cursor=None, total=None), gone)
+            filters = answered <= asked
+            came = part & answered if filters else frozenset()
+            certain = filters and not came and known in answered and page.next_cursor is None
+            yield FoundById(Page(found, rejected, next_cursor=None, total=None), part if certain else frozenset())
+            done = came or part
+            part -= done
+            left = [each for each in left if each not in done]
+
+    async def _fetch_ids(self, schema: records.ListSchema, asked: frozenset[str], where: str) -> Page:
+        params = {"ids": ",".join(sorted(asked)), "page_size": str(len(asked))}
+        with tracing.span("fetch by id", ids=len(asked)):
+            response = await self._fetch_with_retries(schema.path, params, where)
+            page = schema.page(response.content, where, self.max_record_bytes, response.header("Content-Type"))
+            tracing.note(records=page.size)
+        return page
 
     async def _fetch(self, schema: records.ListSchema, cursor: str | None, where: str) -> AnyPage:
         failures: list[_PageTooLarge] = []
@@ -169,6 +192,8 @@ class ProductService:
                 params = {"page_size": str(self._size.size)} | ({} if cursor is None else {"cursor": cursor})
                 response = await self._fetch_with_retries(schema.path, params, where)
             except _PageTooLarge as failed:
+                if self._size.size == 1:
+                    raise
                 failures.append(failed.with_traceback(None))
                 self._size.refused(_smaller(self._size.size, failures))
             except PullInterrupted as failed:
@@ -205,7 +230,7 @@ class ProductService:
         except OutboundError as error:
             failure, code, advice = _FAILURES[type(error)]
             detail = f"{where} could not be read: {error.detail} {advice}"
-            if isinstance(error, AnswerTooLarge) and self._size.size > 1:
+            if isinstance(error, AnswerTooLarge):
                 raise _PageTooLarge(code, detail, error.size and error.size / error.limit) from None
             raise failure(code, detail) from error
         self._seconds = time.monotonic() - began
@@ -244,11 +269,10 @@ class ProductService:
                 f"{failed}: {answered}, even when asked for a single record (page_size=1). "
                 "Look into its log for what it refuses."
             )
-            if self._size.size > 1:
-                return _PageTooLarge("PRODUCT_SERVICE_ERROR", detail, refused=True)
-            return PullFailed("PRODUCT_SERVICE_ERROR", detail)
+            return _PageTooLarge("PRODUCT_SERVICE_ERROR", detail, refused=True)
+        failure = _AddressTooLong if response.status == 414 else PullFailed
         code = "PRODUCT_SERVICE_UNAUTHORIZED" if response.status in (401, 403) else "PRODUCT_SERVICE_ERROR"
-        return PullFailed(code, logs.redact(f"{failed}: {answered}{meaning}. {what_to_do}"))
+        return failure(code, logs.redact(f"{failed}: {answered}{meaning}. {what_to_do}"))
 
 
 def _smaller(page_size: int, failures: Sequence[_PageTooLarge]) -> int:
@@ -294,19 +318,10 @@ class Prefetcher:
         await self._pages.aclose()
 
 
-def _split(ids: Sequence[str]) -> Iterator[frozenset[str]]:
-    """Return the ids in parts that fit into a URL. Skip an id with a comma: the service would read it as two ids."""
-    part: list[str] = []
-    length = 0
-    for each in ids:
-        length += len(quote(each)) + 3
-        if part and (length > LONGEST_IDS or len(part) == MOST_IDS):
-            yield frozenset(part)
-            part, length = [], len(quote(each)) + 3
-        if "," not in each:
-            part.append(each)
-    if part:
-        yield frozenset(part)
+def _first(ids: Sequence[str], most: int) -> frozenset[str]:
+    """Return the first of the ids: as many as fit into a URL, and at most this number."""
+    lengths = itertools.accumulate(len(quote(each)) + 3 for each in ids[:most])
+    return frozenset(ids[: max(1, sum(length <= LONGEST_IDS for length in lengths))])
 
 
 def _digest(cursor: str | None) -> bytes:
