@@ -53,6 +53,7 @@ ODD = {
     "statement_timeout": ("2s",),  # not shorter: it bounds the statement that sets our own
     "lock_timeout": ("1ms",),
     "idle_in_transaction_session_timeout": ("1ms",),
+    "transaction_timeout": ("2s",),  # see test_neither_an_idle_session_nor_a_long_transaction_is_ended
     "client_min_messages": ("debug5", "error"),
     "plan_cache_mode": ("force_generic_plan",),
     "enable_indexscan": ("off",),
@@ -191,6 +192,45 @@ async def test_a_statement_may_take_longer_than_the_database_allows(
     finally:
         for database in opened:
             database.close()
+
+
+@pytest.mark.parametrize("is_pooled", [False, True])
+async def test_neither_an_idle_session_nor_a_long_transaction_is_ended(
+    is_pooled: bool, pgbouncer: str, postgresql_server: str, postgresql_template: str
+) -> None:
+    """An operator may limit both for all other programs. PgBouncer's own sessions are its own concern."""
+    url = databases.copy_of(postgresql_server, postgresql_template)
+    set_for_database(url, transaction_timeout="1s", **({} if is_pooled else {"idle_session_timeout": "1s"}))
+    database = connect(through(pgbouncer, url) if is_pooled else url, deadline=DEADLINE)
+    try:
+        await database.read(sleep, 1.3)
+        sessions = [await database.read(session) for _ in range(2)]
+        await asyncio.sleep(1.3)
+        assert is_pooled or await database.read(session) in sessions, "the session was ended meanwhile"
+    finally:
+        database.close()
+
+
+def session(connection: Connection) -> int:
+    """Return the number of the server's process."""
+    return int(connection.execute(text("SELECT pg_backend_pid()")).scalar_one())
+
+
+@pytest.mark.parametrize("count", [1, 8])
+async def test_a_connection_that_has_ended_while_idle_is_replaced(
+    count: int, postgresql_server: str, postgresql_template: str
+) -> None:
+    """After a restart of the server, or where a firewall forgets connections, the first requests must not fail."""
+    url = databases.copy_of(postgresql_server, postgresql_template)
+    database = connect(url, deadline=DEADLINE)
+    try:
+        before = set(await asyncio.gather(*[database.read(session) for _ in range(count)]))
+        databases.cut_off(url)
+        after = set(await asyncio.gather(*[database.read(session) for _ in range(count)]))
+        assert not before & after
+        await database.write(readiness.check_writable)
+    finally:
+        database.close()
 
 
 def sleep(connection: Connection, seconds: float) -> str:

@@ -115,7 +115,7 @@ def url_of(database: Database) -> str:
 
 
 def cut_off(url: str) -> None:
-    """End all sessions of the database, as a stopping server does."""
+    """End all sessions of the database, as a stopping server does. Return once they have ended."""
     name = make_url(url).database
     others = make_url(url).set(database="postgres").render_as_string(hide_password=False)
-    run(others, f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
+    run(others, f"SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = '{name}'")

@@ -18,7 +18,7 @@ from urllib.parse import unquote
 
 from sqlalchemy import URL, Connection, Engine, ExceptionContext, create_engine, event
 from sqlalchemy.engine import ExecutionContext
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, DisconnectionError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from product_gateway.db.errors import AWAY, READ_ONLY
@@ -49,7 +49,12 @@ PREPARED = "prepared"  # without a pooler: since when statements have been prepa
 SECONDS_OF_A_PLAN = 5.0
 # What the driver and our statements assume.
 REPORTED_PARAMETERS = {"DateStyle": "ISO", "TimeZone": "UTC", "standard_conforming_strings": "on"}
-OTHER_PARAMETERS = {"default_transaction_isolation": "read committed", "array_nulls": "on"}
+OTHER_PARAMETERS = {
+    "default_transaction_isolation": "read committed",
+    "array_nulls": "on",
+    "transaction_timeout": "0",  # since PostgreSQL 17; statements have limits of their own
+}
+SESSION_PARAMETERS = {"idle_session_timeout": "0"}  # since PostgreSQL 14; a pooler's sessions are its own concern
 # SQLSTATEs of a server that is read-only, that breaks off or is shutting down.
 NOT_THIS_SERVER = re.compile(f"{READ_ONLY}|08...|57P0.")
 # RFC 3986, but strict: an unencoded reserved character in a password makes the URL ambiguous.
@@ -137,6 +142,19 @@ class CancellableConnection:
         with suppress(Error, OSError):
             self._connection.cancel_safe(timeout=SECONDS_TO_CANCEL)
 
+    def was_ended_by_server(self) -> bool:
+        """Return whether the server, or a host between, has closed the connection while it was idle."""
+        from psycopg import OperationalError
+
+        try:
+            while self._socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT):
+                self._connection.pgconn.consume_input()  # a notice, or a record of TLS
+        except BlockingIOError:
+            return False
+        except (OperationalError, OSError):
+            pass
+        return True
+
     def close(self) -> None:
         self._socket.close()
 
@@ -181,6 +199,7 @@ def engine(url: URL, connections: int, seconds_to_wait: float, *, deadline: floa
     event.listen(made, "do_execute", sessions.execute_autocommit)
     event.listen(made, "connect", _register, insert=True)  # before SQLAlchemy sends its first statement
     event.listen(made, "connect", sessions.set_up)
+    event.listen(made, "checkout", _check_connection)
     event.listen(made, "close", _close)
     return made
 
@@ -200,6 +219,9 @@ async def notifications(engine: Engine, channel: str) -> AsyncIterator[None]:
             found = await (await connection.execute("SELECT pg_backend_pid()")).fetchone()
             if found != (connection.info.backend_pid,):  # a pooler reports a process id of its own
                 return
+            for name, value in SESSION_PARAMETERS.items():
+                set_known = "SELECT set_config(name, %s, false) FROM pg_settings WHERE name = %s"
+                await connection.execute(set_known, (value, name))
             await connection.execute(f"LISTEN {channel}")
             yield
             async for _ in connection.notifies():
@@ -211,6 +233,12 @@ async def notifications(engine: Engine, channel: str) -> AsyncIterator[None]:
 def _register(connection: Any, record: ConnectionPoolEntry) -> None:
     cancellable = record.info[CANCELLABLE] = CancellableConnection(connection)
     connected(cancellable)
+
+
+def _check_connection(_connection: Any, record: ConnectionPoolEntry, _proxy: Any) -> None:
+    """Replace a pooled connection that has ended while it was idle. Costs no round trip."""
+    if record.info[CANCELLABLE].was_ended_by_server():
+        raise DisconnectionError  # the pool connects anew
 
 
 def _close(_connection: Any, record: ConnectionPoolEntry) -> None:
@@ -254,18 +282,20 @@ class _Sessions:
         for name, value in REPORTED_PARAMETERS.items():
             if not str(reported(name)).startswith(value):
                 connection.execute(f"SET {name} TO '{value}'")
-        looked_at = ", ".join(f"current_setting('{name}')" for name in OTHER_PARAMETERS)
+        wanted = {**OTHER_PARAMETERS, **SESSION_PARAMETERS}
+        looked_at = ", ".join(f"current_setting('{name}', true)" for name in wanted)  # null where it is unknown
         found = connection.execute(
             f"BEGIN; SET LOCAL statement_timeout = '10s'; SELECT pg_backend_pid(), {looked_at}; COMMIT"
         )
         while found.pgresult.ntuples == 0:
             found.nextset()
         process_id, *values = found.fetchone()
-        found_values = dict(zip(OTHER_PARAMETERS, values, strict=True))
-        different = {name: value for name, value in OTHER_PARAMETERS.items() if found_values[name] != value}
+        found_values = dict(zip(wanted, values, strict=True))
+        different = {name: value for name, value in wanted.items() if found_values[name] not in (None, value)}
+        of_session = {name: different.pop(name) for name in SESSION_PARAMETERS if name in different}
         record.info[LOCAL] = {**self._limits, **different}
         if process_id == connection.info.backend_pid:  # a pooler reports a process id of its own
-            connection.execute(_set_config(record.info[LOCAL], local=False))
+            connection.execute(_set_config({**record.info[LOCAL], **of_session}, local=False))
             record.info[LOCAL] = None
             record.info[PREPARED] = time.monotonic()
             connection.prepare_threshold = sys.maxsize  # only what is marked, and that at once
