@@ -224,6 +224,8 @@ def test_the_same_idempotency_key_returns_the_same_sync(served: Gateway, fresh: 
         assert again.headers["Location"] == first.headers["Location"]
         error(client.put(PRODUCT, headers={"Idempotency-Key": "two"}), 429)
         assert "a sync of PRODUCT already" in error(client.put(COLLECTION, headers={"Idempotency-Key": "one"}), 400)
+        manual = client.put(f"{PRODUCT}?publish=manual", headers={"Idempotency-Key": "one"})
+        assert "a sync of PRODUCT with publish=automatic already" in error(manual, 400)
         for wrong in ("", "with space", "x" * 256):
             assert error(client.put(PRODUCT, headers={"Idempotency-Key": wrong}), 400).startswith("Header Idempot")
     with served.of("shop") as other:

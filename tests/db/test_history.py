@@ -102,6 +102,21 @@ def test_a_key_stands_for_one_entity_type_of_one_merchant(database: Database) ->
     assert database.call(enqueue, "other", COLLECTION, "key").entity_type is COLLECTION
 
 
+@pytest.mark.parametrize(("first", "second"), [("AUTOMATIC", "MANUAL"), ("MANUAL", "AUTOMATIC")])
+def test_a_key_stands_for_one_way_to_publish(first: str, second: str, database: Database) -> None:
+    """A client that wants to review a result must not be handed a sync that publishes it, in any state."""
+    requests = [EnqueueRequest("shop", PRODUCT, "key", publish=each) for each in (first, second)]
+    (made,) = database.call(enqueue_many, requests[:1])
+    (again, refused) = database.call(enqueue_many, requests)
+    assert isinstance(made, Sync)
+    assert isinstance(again, Sync)
+    assert again.id == made.id
+    assert isinstance(refused, InvalidRequest)
+    assert f"a sync of PRODUCT with publish={first.lower()} already" in refused.detail
+    database.call(generations.succeed, claim(database))
+    assert isinstance(database.call(enqueue_many, requests[1:])[0], InvalidRequest)
+
+
 async def test_many_requests_with_one_key_are_one_sync(database: Database) -> None:
     """Concurrent requests lead to the same sync."""
     found = await asyncio.gather(*[database.write(enqueue, "shop", PRODUCT, "key") for _ in range(40)])

@@ -91,7 +91,7 @@ def _make_look_up_and_insert() -> Select[Any]:
 
 def _make_find_keys(dialect: str) -> Select[Any]:
     merchant, key = _keys.columns[dialect]
-    return select(syncs.c.idempotency_key, *columns).join_from(
+    return select(syncs.c.idempotency_key, syncs.c.publish, *columns).join_from(
         _keys.tables[dialect], syncs, (syncs.c.merchant == merchant) & (syncs.c.idempotency_key == key)
     )
 
@@ -114,7 +114,8 @@ def enqueue(connection: Connection, merchant: str, entity_type: EntityType, idem
 def enqueue_many(connection: Connection, requests: Sequence[EnqueueRequest]) -> list[Sync | GatewayError]:
     """Nothing -> QUEUED for each request; return its sync, or why there is none.
 
-    A known idempotency key returns its sync in its current state, or InvalidRequest if that has another entity type.
+    A known idempotency key returns its sync in its current state, or InvalidRequest if that has another entity type or
+    is published otherwise.
     Other errors: SyncAlreadyActive, UnknownMerchant, MerchantDisabled, NotBringYourOwnPlatform.
     """
     attempt = _attempt_sqlite if connection.dialect.name == "sqlite" else _attempt_postgresql
@@ -133,11 +134,11 @@ def enqueue_many(connection: Connection, requests: Sequence[EnqueueRequest]) -> 
                 outcomes[place] = Sync(ids[place], *of_request, SyncStatus.QUEUED, inserted_at, inserted_at)
         known = _find_keys_of(connection, [requests[place] for place, _ in refused])
         for place, row in refused:
-            merchant, entity_type, key, *_ = requests[place]
+            request = requests[place]
             if refusal := refusal_of(row):
                 outcomes[place] = refusal
-            elif sync := known.get((merchant, key or "")):
-                outcomes[place] = sync if sync.entity_type is entity_type else _key_is_taken(sync)
+            elif of_key := known.get((request.merchant, request.idempotency_key or "")):
+                outcomes[place] = _sync_of_key(of_key, request)
             elif row.id is not None:
                 outcomes[place] = SyncAlreadyActive(sync_of(row))
     return [outcomes[place] for place in range(len(requests))]
@@ -159,13 +160,18 @@ def _attempt_postgresql(connection: Connection, rows: Sequence[_NewRow]) -> list
     return [(row, row.inserted_at) for row in found]
 
 
-def _find_keys_of(connection: Connection, requests: Sequence[EnqueueRequest]) -> dict[tuple[str, str], Sync]:
+def _find_keys_of(connection: Connection, requests: Sequence[EnqueueRequest]) -> dict[tuple[str, str], Row[Any]]:
     keys = [(each.merchant, each.idempotency_key) for each in requests if each.idempotency_key is not None]
     if not keys:
         return {}
     rows = connection.execute(_find_keys[connection.dialect.name], _keys.parameters(connection, keys)).all()
-    return {(row.merchant, row.idempotency_key): sync_of(row) for row in rows}
+    return {(row.merchant, row.idempotency_key): row for row in rows}
 
 
-def _key_is_taken(sync: Sync) -> InvalidRequest:
-    return InvalidRequest(f"Header Idempotency-Key: this key stands for a sync of {sync.entity_type} already.")
+def _sync_of_key(row: Row[Any], request: EnqueueRequest) -> Sync | InvalidRequest:
+    """Return the key's sync, unless the request wants another one: it must not be taken for what it asked for."""
+    sync = sync_of(row)
+    if sync.entity_type is request.entity_type and row.publish == request.publish:
+        return sync
+    other = f" with publish={row.publish.lower()}" if sync.entity_type is request.entity_type else ""
+    return InvalidRequest(f"Header Idempotency-Key: this key stands for a sync of {sync.entity_type}{other} already.")
