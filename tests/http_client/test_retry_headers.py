@@ -1,5 +1,6 @@
 """Retry-After and rate-limit headers, in every form that is in use."""
 
+import time
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
@@ -50,8 +51,17 @@ EPOCH = int(datetime(2026, 11, 6, 8, 49, 7, tzinfo=UTC).timestamp())
         ("2026-11-06 08:49:37", 30),
         ("Fri, 06 Nov 2026 08:49:17 GMT, Fri, 06 Nov 2026 08:49:37 GMT", 30),
         ("Fri, 06 Nov 2026 08:49:00 GMT", 0),
+        ("Fri, 06 Nov 2026 08:49:60 GMT", 52),
+        ("Fri, 06 Nov 2026 03:49:37 EST", 30),
+        ("Fri Nov 06 2026 08:49:37 GMT+0000 (Coordinated Universal Time)", 30),
+        ("Fri Nov 06 2026 09:49:37 GMT+0100 (Central European Standard Time)", 30),
+        ("00:00:30", 30),
+        ("1:30", 90),
+        ("01:00:00", 3600),
         (f"{EPOCH + 30}", 30),
         (f"{EPOCH + 30}.5", 30.5),
+        (f"{EPOCH + 30}{'0' * 6}", 30),
+        (f"{EPOCH + 30}{'0' * 9}", 30),
         (f"{EPOCH + 30}000", 30),
         (f"{EPOCH - 30}", 0),
     ],
@@ -62,7 +72,22 @@ def test_retry_after_is_read_in_and_slightly_out_of_form(value: str, seconds: fl
 
 
 @pytest.mark.parametrize(
-    "value", ["", "soon", "never", "0x10", "12abc", "Fri, 99 Nov 2026 08:49:37 GMT", "²", "NaN", "inf"]
+    "value",
+    [
+        "",
+        "soon",
+        "never",
+        "0x10",
+        "12abc",
+        "Fri, 99 Nov 2026 08:49:37 GMT",
+        "²",
+        "NaN",
+        "inf",
+        "11/6/2026 8:49:37 AM",
+        "6.11.2026 08:49:37",
+        "Freitag, 06. November 2026 08:49:37",
+        "Nov 6, 2026",
+    ],
 )
 def test_what_is_neither_a_period_nor_a_date_asks_for_nothing(value: str) -> None:
     """The ordinary back-off follows."""
@@ -108,6 +133,24 @@ def test_a_date_is_compared_with_the_clock_of_the_server() -> None:
         ([("x-ratelimit-reset-requests", "6m0s"), ("x-ratelimit-remaining-requests", "0")], 360),
         ([("x-ratelimit-reset-tokens", "9s"), ("x-ratelimit-remaining-tokens", "8")], None),
         ([("X-RateLimit-Remaining", "0")], None),
+        ([("X-Retry-After-Seconds", "5")], 5),
+        ([("X-Rate-Limit-Retry-After-Milliseconds", "1500")], 1.5),
+        ([("X-RateLimit-Remaining", "0/289/1187"), ("X-RateLimit-Reset", "29/289/36000")], 29),
+        ([("X-RateLimit-Remaining", "12/0/1187"), ("X-RateLimit-Reset", "29/289/36000")], 289),
+        ([("X-RateLimit-Remaining", "12/1/1187"), ("X-RateLimit-Reset", "29/289/36000")], None),
+        ([("RateLimit-Remaining", "0, 50"), ("RateLimit-Reset", "5, 300")], 5),
+        ([("X-RateLimit-Remaining", "0.0"), ("X-RateLimit-Reset", "30")], 30),
+        (
+            [
+                ("X-Plenty-Global-Short-Period-Calls-Left", "0"),
+                ("X-Plenty-Global-Short-Period-Decay", "4"),
+                ("X-Plenty-Global-Long-Period-Calls-Left", "900"),
+                ("X-Plenty-Global-Long-Period-Decay", "40000"),
+            ],
+            4,
+        ),
+        ([("X-LS-API-Bucket-Level", "60/60")], 2),
+        ([("X-LS-API-Bucket-Level", "59/60")], None),
         ([("X-Shopify-Shop-Api-Call-Limit", "40/40")], 2),
         ([("X-Shopify-Shop-Api-Call-Limit", "39/40")], None),
         ([("HTTP_X_SHOPIFY_SHOP_API_CALL_LIMIT", "80/80")], 2),
@@ -117,3 +160,13 @@ def test_a_date_is_compared_with_the_clock_of_the_server() -> None:
 def test_rate_limits_of_platforms_are_read(headers: list[tuple[str, str]], seconds: float | None) -> None:
     """Where Retry-After says nothing, and nothing remains of the limit."""
     assert wait_asked([DATE, *headers]) == (None if seconds is None else pytest.approx(seconds))
+
+
+@pytest.mark.parametrize("part", ["ratelimit", "ratelimit-reset", "ratelimit-remaining-reset-ms", "x-plenty-decay"])
+@pytest.mark.parametrize("value", ["1 ", "6 Nov ", "1:", "1/", "r=0;t=", "2026-11-06 "])
+def test_a_long_header_takes_no_longer(part: str, value: str) -> None:
+    """A header may have 64 KiB, and is read in the event loop that all merchants share."""
+    headers = [(part * 4000, "5"), ("X-RateLimit-Reset", value * 10_000), ("Retry-After", value * 10_000)]
+    began = time.monotonic()
+    wait_asked(headers)
+    assert time.monotonic() - began < 0.5
