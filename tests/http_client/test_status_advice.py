@@ -85,7 +85,7 @@ def test_the_case_decides_about_401_and_403() -> None:
 
 def test_every_other_status_has_advice_of_its_own() -> None:
     """One sentence for all would be wrong for most."""
-    statuses = (204, 304, 402, 404, 405, 406, 407, 410, 411, 414, 415, 421, 426, 431, 451, 500)
+    statuses = (204, 304, 402, 404, 405, 406, 407, 409, 410, 411, 414, 415, 421, 426, 431, 451, 500)
     texts = {said(each).partition(f"{each}")[2] for each in statuses}
     assert len(texts) == len(statuses)
     html = {said(each, content_type="Text/HTML").partition(f"{each}")[2] for each in (502, 503, 504, 520, 524)}

@@ -1,13 +1,18 @@
 """Content codings (RFC 9110 §8.4.1): their detection, and decompression within limits."""
 
+import re
 import zlib
 from collections.abc import Iterable, Iterator
 
 CODINGS = ("identity", "gzip", "deflate")
 PART_BYTES = 256 * 1024  # of decompressed content; the event loop can run between two parts
 
-# Names that mean no compression. Some belong to other headers: a charset, or MIME's Content-Transfer-Encoding.
-_NO_CODING = frozenset({"", "identity", "none", "null", "utf-8", "utf8", "7bit", "8bit", "binary"})
+# Names that mean no compression. Some belong to other headers: a charset, a media type, Transfer-Encoding, or MIME's
+# Content-Transfer-Encoding. Object storages keep the aws-chunked of an upload.
+_is_no_coding = re.compile(
+    r"|\*|identity|none|null|plain|raw|text|json|.*/.*|(?:aws-)?chunked|7bit|8bit|binary"
+    r"|(?:us-)?ascii|(?:utf|iso|windows|cp|latin)[-_]?[0-9][-_0-9]*"
+).fullmatch
 _ALIASES = {"x-gzip": "gzip", "x-deflate": "deflate"}
 
 
@@ -17,7 +22,7 @@ def coding_of(values: Iterable[str]) -> str | None:
     Several layers of compression are refused: a few bytes could expand without limit.
     """
     names = [name.strip(" \t\"'").lower() for value in values for name in value.split(",")]
-    names = [_ALIASES.get(name, name) for name in names if name not in _NO_CODING]
+    names = [_ALIASES.get(name, name) for name in names if not _is_no_coding(name)]
     if not names:
         return "identity"
     return names[0] if len(names) == 1 and names[0] in CODINGS else None

@@ -20,6 +20,7 @@ _REGISTERED = "Check the registered address: the lists must be right beneath it.
 _REGISTER_READER = "Register a token that may read products and collections."
 _REGISTER_RIGHT = "Register the right address."
 _LOG = ("", "Look into its log,")
+_REFUSED = (", so it refuses the request", f"Look into its log for what it refuses. {_REGISTERED}")
 _OTHER_SUCCESS = (
     " instead of 200",
     f"Check that it answers 200 with a page, also where the list is empty. {_REGISTERED}",
@@ -85,7 +86,7 @@ def status_advice(status: int, location: str, content_type: str, *, url: str, ha
     known = _BY_STATUS if has_token else _BY_STATUS | _WITHOUT_TOKEN
     if "html" in content_type.lower():
         known = known | _WITH_HTML
-    others = _OTHER_SUCCESS if status < 300 else _BY_STATUS[404] if status < 500 else _LOG
+    others = _OTHER_SUCCESS if status < 300 else _REFUSED if status < 500 else _LOG
     return Advice(*known.get(status, others))
 
 
