@@ -1,6 +1,7 @@
 """Shopify exports of both formats, real and constructed ones."""
 
 import csv
+import gzip
 import io
 from pathlib import Path
 from typing import Any
@@ -244,6 +245,47 @@ def test_an_unknown_word_for_visibility_is_refused(shop: Path, column: str, word
 
 
 @pytest.mark.parametrize(
+    "column",
+    [
+        "Statut",
+        "Estado",
+        "STATUS*",
+        "Product status",
+        "Status (product)",
+        "Veröffentlicht",
+        "Vero\u0308ffentlicht",
+        "Publié sur la boutique en ligne",
+        "Published?",
+        "Published on POS",
+        "Sichtbarkeit",
+        "ステータス",
+        "is_active",
+        "Visibility",
+    ],
+)
+def test_a_column_that_may_decide_about_visibility_under_another_name_is_refused(shop: Path, column: str) -> None:
+    """A translated header must not make drafts public."""
+    said = refusal(shop, f"Handle,Title,{column}\nmug,Mug,x\n")
+    assert said.startswith(f"line 1, column {column!r}: This column may say whether a product is for sale, and is not")
+    assert said.endswith("Name it Status or Published, as Shopify does, or remove it.")
+
+
+@pytest.mark.parametrize("word", ["draft", "Archived", " unlisted"])
+def test_a_status_in_an_unknown_column_is_refused(shop: Path, word: str) -> None:
+    """Shopify does not translate statuses, so that they are found in a column of any name."""
+    said = refusal(shop, f"Handle,Title,Trạng thái\ncup,Cup,active\nmug,Mug,{word}\n")
+    assert said.startswith(f"line 3, column 'Trạng thái': {word.strip()!r}. This column may say whether a product")
+
+
+def test_other_columns_of_exports_are_ignored(shop: Path) -> None:
+    """They are many, and some have similar names."""
+    names = ["Published At", "Published Scope", "Included / International", "Inventory status", "Gift Card", "Cost"]
+    names += ["Google Shopping / Custom Product", "Active size (product.metafields.custom.active)", "Variant Status"]
+    catalog = read(shop, f"Handle,Title,{','.join(names)}\nmug,Mug{',true' * len(names)}\n")
+    assert catalog.summary() == "1 product"
+
+
+@pytest.mark.parametrize(
     ("column", "word", "reason"),
     [
         ("Status", "unlisted", "unlisted"),
@@ -316,7 +358,7 @@ FORMS = {
 }
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le"])
 @pytest.mark.parametrize("form", FORMS)
 def test_all_csv_variants_of_spreadsheets_are_read_alike(shop: Path, form: str, encoding: str) -> None:
     """UTF-16 with tabs, for example, is Excel's "Unicode text"."""
@@ -376,6 +418,27 @@ def test_bytes_that_are_not_utf_8_are_named_by_their_line(shop: Path, ends: str,
     shop.write_bytes(ends.join(["Handle,Title", "mug,Mug", "cafe,Caf\xe9", ""]).encode("latin-1"))
     with pytest.raises(SettingsError, match=rf"line {line}: byte 0xE9 is not UTF-8\. Save or export"):
         catalog_file.read(shop)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (
+            b"PK\x03\x04" + bytes(50),
+            "this is an Excel workbook or a ZIP archive. Open it in the spreadsheet program, and",
+        ),
+        (b"\xd0\xcf\x11\xe0" + bytes(50), "this is an Excel workbook. Open it in the spreadsheet program, and save it"),
+        (gzip.compress(b"Handle,Title\n"), "this is compressed with gzip. Decompress it."),
+        (b'"Product ID";"Active (0/1)";"Name *"\n', "among Product ID;Active (0/1);Name *. Export the products from"),
+    ],
+    ids=["xlsx", "xls", "gzip", "another shop's"],
+)
+def test_another_kind_of_file_is_named(shop: Path, content: bytes, said: str) -> None:
+    """The name of a file says little about it."""
+    shop.write_bytes(content)
+    with pytest.raises(SettingsError) as caught:
+        catalog_file.read(shop)
+    assert said in caught.value.detail
 
 
 def test_the_sample_service_prints_the_number_of_products(sqlite_deployment: Deployment, tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 All records are validated against openapi/product-service.yaml.
 """
 
-import codecs
 import io
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -24,6 +23,21 @@ from product_gateway.sample import shopify_csv
 SAMPLE = Path(__file__).with_name("sample_catalog.json")
 
 NOTHING: Mapping[str, int] = MappingProxyType({})
+_SAVE_AS_CSV = "Open it in the spreadsheet program, and save it as CSV in UTF-8."
+_OTHER_FILES = {
+    b"PK\x03\x04": ("an Excel workbook or a ZIP archive", _SAVE_AS_CSV),
+    b"\xd0\xcf\x11\xe0": ("an Excel workbook", _SAVE_AS_CSV),
+    b"\x1f\x8b": ("compressed with gzip", "Decompress it."),
+}
+_ENCODINGS = [  # by a byte order mark, or by the zeros around the first character
+    (re.compile(rb"\xff\xfe\0\0|\0\0\xfe\xff"), "UTF-32"),
+    (re.compile(rb"\xff\xfe|\xfe\xff"), "UTF-16"),
+    (re.compile(rb"[^\0]\0\0\0"), "UTF-32-LE"),
+    (re.compile(rb"\0\0\0[^\0]"), "UTF-32-BE"),
+    (re.compile(rb"[^\0]\0"), "UTF-16-LE"),
+    (re.compile(rb"\0[^\0]"), "UTF-16-BE"),
+]
+
 Record = dict[str, Any]
 Located = tuple[str, Any]  # a place in the file, for messages, and the value there
 
@@ -148,13 +162,16 @@ class GeneratedCatalog(Catalog):
 def _lines(path: Path) -> Iterator[str]:
     """Return the file's lines with their ends (LF, CR LF or CR), without byte order marks.
 
-    The encoding is UTF-8, or UTF-16 with a byte order mark, as Excel's "Unicode text" is.
+    The encoding is UTF-8, or UTF-16 or UTF-32, as Excel's "Unicode text" is.
     """
     try:
         content = path.read_bytes()
     except OSError as error:
         raise SettingsError(f"{path}: cannot be read ({error.strerror}). Give the path of a file.") from None
-    encoding = "UTF-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "UTF-8"
+    for start, (what, advice) in _OTHER_FILES.items():
+        if content.startswith(start):
+            raise SettingsError(f"{path}: this is {what}. {advice}")
+    encoding = next((name for start, name in _ENCODINGS if start.match(content)), "UTF-8")
     try:
         text = content.decode(encoding)
     except UnicodeDecodeError as error:

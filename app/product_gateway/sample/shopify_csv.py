@@ -20,6 +20,7 @@ Row = dict[str, Any]  # the non-empty cells of a CSV row, by the names in COLUMN
 DECIMALS = {
     0: "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF",
     3: "BHD IQD JOD KWD LYD OMR TND",
+    4: "CLF UYW",
 }
 # Shopify's column names in lower case, of older and newer exports.
 COLUMNS = {
@@ -46,6 +47,10 @@ BLOCK = re.compile(
 )
 MAX_CSV_FIELD = 16 * 1024 * 1024  # characters; HTML descriptions may exceed csv's default of 128 KiB
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+_RENAME = (
+    "This column may say whether a product is for sale, and is not read. Name it Status or Published, as Shopify does, "
+    "or remove it."
+)
 BLANK = ' \r\n\xa0"' + "".join(SEPARATORS)  # characters of a line without content
 # Some spreadsheets quote this line and add empty cells.
 SEPARATOR_LINE = re.compile(r' *"?sep=(\\t|\t|[^\w\s"])"?[,;\t|]*\s*', re.IGNORECASE)
@@ -55,6 +60,15 @@ FOR_SALE: dict[str, dict[str, str | None]] = {
     "status": {"active": None, "draft": "draft", "archived": "archived", "unlisted": "unlisted"},
     "published": {"true": None, "false": "not published"},
 }
+# Words of columns that decide about it under another name, such as a translated one. Such a column must not be ignored.
+VISIBILITY = re.compile(
+    r"status|statut|estado|estatus|stato|stav|stan|durum|статус|状态|狀態|状態|ステータス|상태"
+    r"|publish|published|publié|publicado|pubblicato|veröffentlicht|gepubliceerd|publicerad|publiceret|publisert"
+    r"|julkaistu|opublikowany|yayınlandı|опубликован|опубликовано|公開|公開済み|已发布|게시됨"
+    r"|visible|visibility|visibilité|visibilidad|visibilità|sichtbar|sichtbarkeit|zichtbaar|zichtbaarheid|synlig"
+    r"|active|aktiv|actif|activo|attivo|actief|ativo|draft|entwurf|brouillon|borrador|bozza|rascunho|hidden|archived"
+)
+OF_SOMETHING_ELSE = {"at", "date", "time", "scope", "inventory", "stock", "variant", "fulfillment", "metafields"}
 
 
 def read(path: Path, lines: Iterable[str], currency: str) -> tuple[list[tuple[str, Record]], Counter[str]]:
@@ -85,6 +99,7 @@ def _rows(path: Path, lines: Iterable[str], currency: str) -> Iterator[Row]:
             stripped = [cell.strip() for cell in cells]
             if any(stripped):
                 _check_cells(where, header, stripped, columns)
+                _check_unread(where, header, stripped, columns)
                 row: Row = {name: stripped[n] for name, n in columns.items() if stripped[n]}
                 if row and "handle" not in row:
                     raise SettingsError(f"{where}: no Handle. Give every row its product's handle.")
@@ -126,7 +141,8 @@ def _start(path: Path, lines: Iterable[str]) -> tuple[Iterator[str], int, str]:
             declared = "\t" if found[1] == r"\t" else found[1]
         elif text.strip(BLANK):
             if declared is None:
-                declared = next((each for each in SEPARATORS if _names(text, each) & {*COLUMNS["handle"]}), ",")
+                most = max(SEPARATORS, key=lambda each: len(_names(text, each)))  # for the message
+                declared = next((each for each in SEPARATORS if _names(text, each) & {*COLUMNS["handle"]}), most)
             return chain([text], remaining), number - 1, declared
     return iter(()), 0, declared or ","
 
@@ -169,6 +185,10 @@ def _columns(path: Path, where: str, header: list[str], separator: str) -> dict[
             f"{path}: no column Handle (or URL handle) among {listed or 'none'}. Export the products from Shopify as "
             f"CSV. The columns were looked for with {SEPARATORS.get(separator, repr(separator))} between them."
         )
+    for name, n in found.items():
+        words = set(re.findall(r"[^\W_]+", unicodedata.normalize("NFC", name)))
+        if n not in columns.values() and any(map(VISIBILITY.fullmatch, words)) and not words & OF_SOMETHING_ELSE:
+            raise SettingsError(f"{where}, column {header[n].strip()[:80]!r}: {_RENAME}")
     return columns
 
 
@@ -193,6 +213,13 @@ def _check_cells(where: str, header: list[str], cells: list[str], columns: dict[
             f"{where}, column {header[min(missing)].strip()!r}: no such cell. The row has {len(cells)} cells, and the "
             f"header {len(header)}. {advice}"
         )
+
+
+def _check_unread(where: str, header: list[str], cells: list[str], columns: dict[str, int]) -> None:
+    """Raise SettingsError for a status in a column that is not read: its name may be translated."""
+    for n, cell in enumerate(cells[: len(header)]):
+        if FOR_SALE["status"].get(cell.lower()) and n not in columns.values():
+            raise SettingsError(f"{where}, column {header[n].strip()[:80]!r}: {cell!r}. {_RENAME}")
 
 
 def collections(of: Iterable[Record]) -> Iterator[tuple[str, Record]]:
