@@ -110,6 +110,8 @@ async def test_an_empty_key_set_withdraws_all_keys(
         (200, b"{}"),
         (200, b'{"keys": null}'),
         (200, b'{"keys": 5}'),
+        (200, b'{"keys": {}}'),
+        (200, b'{"keys": "AQAB"}'),
         (200, b"\xff"),
         (200, b"[" * 100_000),
         (200, b'{"keys": [], "x": ' + b"[" * 1000 + b"]" * 1000 + b"}"),

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from jwt.utils import base64url_encode
 
 from product_gateway import settings
@@ -43,6 +43,9 @@ async def test_a_token_without_a_key_id_is_refused_if_several_keys_fit(keys: Jwk
         (rsa.generate_private_key(65537, 2048), "PS256"),
         (ec.generate_private_key(ec.SECP521R1()), "ES512"),
         (ed25519.Ed25519PrivateKey.generate(), "EdDSA"),
+        (ed25519.Ed25519PrivateKey.generate(), "Ed25519"),
+        (ed448.Ed448PrivateKey.generate(), "EdDSA"),
+        (ed448.Ed448PrivateKey.generate(), "Ed448"),
     ],
 )
 async def test_all_common_types_of_keys_are_supported(keys: Jwks, issuer: Issuer, private: Any, algorithm: str) -> None:

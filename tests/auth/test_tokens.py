@@ -312,6 +312,7 @@ SCOPE_FORMS: list[dict[str, Any]] = [
     {"scp": ["sync:read"]},  # Okta
     {"scope": "openid profile", "permissions": ["sync:read"]},  # Auth0
     {"scope": 5, "scp": [None, "sync:read"]},
+    {"scope": "openid product-gateway/sync:read"},  # Cognito, with the resource server's name
 ]
 
 
@@ -333,6 +334,9 @@ async def test_a_configured_scope_claim_replaces_the_common_ones(value: Any) -> 
 
 async def test_scopes_of_other_services_are_ignored() -> None:
     assert await tokens().authenticate(signed(scope="openid sync:read x"), {"x-required-scope": "sync:read"})
+    for other in ("other/sync:read", "x/product-gateway/sync:read", "product-gateway/x/sync:read", "sync:read/"):
+        with pytest.raises(MissingScope):
+            await tokens().authenticate(signed(scope=other), {"x-required-scope": "sync:read"})
 
 
 async def test_an_invalid_token_is_refused_before_its_scopes_are_checked() -> None:

@@ -7,7 +7,8 @@ from typing import Any
 
 import jwt
 import orjson
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
+from jwt.algorithms import OKPAlgorithm
 from starlette.types import Receive, Scope, Send
 
 from product_gateway.auth.public_keys import VerificationKey, algorithms_of
@@ -15,10 +16,13 @@ from product_gateway.auth.public_keys import VerificationKey, algorithms_of
 PRIVATE = ec.generate_private_key(ec.SECP256R1())
 NEXT = ec.generate_private_key(ec.SECP256R1())
 
+for _name in ("Ed25519", "Ed448"):  # RFC 9864; PyJWT signs with both as EdDSA alone
+    jwt.register_algorithm(_name, OKPAlgorithm())
+
 
 def jwk(private: Any, **members: Any) -> dict[str, Any]:
     """Return the public key as a JWK (RFC 7517)."""
-    kinds = {rsa.RSAPrivateKey: "RS256", ed25519.Ed25519PrivateKey: "EdDSA"}
+    kinds = {rsa.RSAPrivateKey: "RS256", ed25519.Ed25519PrivateKey: "EdDSA", ed448.Ed448PrivateKey: "EdDSA"}
     name = next((name for kind, name in kinds.items() if isinstance(private, kind)), "ES256")
     document: dict[str, Any] = jwt.get_algorithm_by_name(name).to_jwk(private.public_key(), as_dict=True)
     return {**document, **members}

@@ -99,7 +99,10 @@ def _log_difference(name: str, found: object, setting: str, expected: str) -> No
 
 def caller(claims: dict[str, Any], settings: Settings) -> Caller:
     """Return the merchant and the scopes. Raise NotAuthenticated if the token names no merchant."""
-    return Caller(_merchant(claims, settings.jwt_merchant_claim), _scopes(claims, scope_claims(settings)))
+    found = _scopes(claims, scope_claims(settings))
+    of_audience = f"{settings.jwt_audience}/"  # Cognito puts the resource server's name before each scope
+    scopes = frozenset(each.removeprefix(of_audience) for each in found)
+    return Caller(_merchant(claims, settings.jwt_merchant_claim), scopes)
 
 
 def _merchant(claims: dict[str, Any], name: str) -> str:

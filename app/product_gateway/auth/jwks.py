@@ -77,6 +77,8 @@ class Jwks:
                 if is_deeper(reply.content, MAX_DEPTH):
                     raise ValueError
                 keys = orjson.loads(reply.content)["keys"]
+                if not isinstance(keys, list):
+                    raise TypeError
                 if len(keys) <= MAX_KEYS:
                     return _usable(keys)
                 reason = f"it publishes {len(keys)} keys, and at most {MAX_KEYS} are read."
@@ -111,7 +113,7 @@ def _chosen(keys: KeySet, key_id: str | None, algorithm: str) -> VerificationKey
 
 
 def _usable(keys: list[Any]) -> KeySet:
-    """Return the public keys for signatures. Ignore other and invalid keys. Raise TypeError if it is not a list."""
+    """Return the public keys for signatures. Ignore other and invalid keys."""
     usable: defaultdict[str | None, list[VerificationKey]] = defaultdict(list)
     ignored: list[str] = []
     for number, each in enumerate(keys, start=1):

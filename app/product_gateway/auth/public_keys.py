@@ -20,7 +20,7 @@ MIN_RSA_BITS = 2048  # RFC 7518 §3.3
 MAX_RSA_BITS = 16384  # verification time grows with the length
 RSA_ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
 EC_ALGORITHMS = {"secp256r1": ("ES256",), "secp384r1": ("ES384",), "secp521r1": ("ES512",)}
-ALGORITHMS = (*RSA_ALGORITHMS, "ES256", "ES384", "ES512", "EdDSA")
+ALGORITHMS = (*RSA_ALGORITHMS, "ES256", "ES384", "ES512", "EdDSA", "Ed25519", "Ed448")
 SUPPORTED = f"RSA of {MIN_RSA_BITS} to {MAX_RSA_BITS} bits, EC on P-256, P-384 or P-521, Ed25519 and Ed448"
 
 _PEM_BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,64})-----")
@@ -40,7 +40,8 @@ def algorithms_of(key: PublicKey) -> tuple[str, ...]:
         return RSA_ALGORITHMS if MIN_RSA_BITS <= key.key_size <= MAX_RSA_BITS else ()
     if isinstance(key, EllipticCurvePublicKey):
         return EC_ALGORITHMS.get(key.curve.name, ())
-    return ("EdDSA",)
+    # RFC 9864 deprecates EdDSA in favour of a name for each curve.
+    return ("EdDSA", "Ed25519" if isinstance(key, Ed25519PublicKey) else "Ed448")
 
 
 def read_file(path: Path) -> bytes:

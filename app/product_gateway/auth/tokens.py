@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jwt
+from jwt.algorithms import OKPAlgorithm
 
 from product_gateway.auth import claims
 from product_gateway.auth.claims import Caller, refuse
@@ -64,6 +65,8 @@ class TokenVerifier:
         self._cache: dict[bytes, _Verified] = {}  # by a hash, so that no token stays in memory
         self._scope_claims = claims.scope_claims(settings)
         self._jws = jwt.PyJWS()
+        for name in ("Ed25519", "Ed448"):  # PyJWT knows only EdDSA, for both
+            self._jws.register_algorithm(name, OKPAlgorithm())
 
     async def authenticate(self, token: str, operation: Mapping[str, Any]) -> Caller:
         """Return the caller. Raise NotAuthenticated, MissingScope or Unavailable."""
