@@ -69,6 +69,24 @@ def test_hostile_bytes_get_their_defined_responses(name: str, served: Gateway, t
             assert_still_serves(wire, len(case.statuses))
 
 
+@pytest.mark.parametrize(
+    ("start", "detail"),
+    [
+        (b"\x16\x03\x01\x00\xc8\x01\x00\x00\xc4\x03\x03" + b"a" * 180, "This is TLS (https)"),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "HTTP/2 is not spoken here; HTTP/1.1 is."),
+        (b"PROXY TCP4 192.0.2.1 192.0.2.2 4000 443\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n", "the PROXY protocol"),
+        (b"PROXY UNKNOWN\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n", "the PROXY protocol"),
+        (b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c" + b"\1" * 12 + b"GET / HTTP/1.1\r\n\r\n", "the PROXY protocol"),
+    ],
+)
+def test_another_protocol_is_named(start: bytes, detail: str, served: Gateway) -> None:
+    """An operator whose proxy speaks it sees what to change, in the log too."""
+    with Wire(served.url) as wire:
+        (reply,) = wire.until_end(start).replies
+    assert reply.status == 400
+    assert detail in reply.body.decode()
+
+
 @pytest.mark.parametrize("name", SMALL)
 def test_responses_are_the_same_when_bytes_arrive_one_by_one(name: str, served: Gateway, token: bytes) -> None:
     """Parsers differ in the state that they keep from one packet to the next."""

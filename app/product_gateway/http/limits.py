@@ -38,6 +38,7 @@ FRAMING_TOO_LARGE = (  # the bytes around the data of a chunked body (RFC 9112 Â
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     f"Chunk sizes, chunk extensions and trailers may have at most {LARGEST_HEAD_BYTES} bytes.",
 )
+PROXY_PROTOCOL = "This is the PROXY protocol, which is not spoken here. Let the proxy send X-Forwarded-For instead."
 FRAMING_HEADERS = frozenset((b"host", b"content-length", b"transfer-encoding"))
 """Headers that say where a request ends and which host it is for: at most one of each."""
 
@@ -81,6 +82,24 @@ class UnsentBytes:
             yield
         finally:
             self.add(-size)
+
+
+# What begins like this is no request of HTTP/1: mostly a proxy or a client is configured for another port.
+_OTHER_PROTOCOLS = (
+    (b"\x16\x03", "This is TLS (https), and this port speaks HTTP without TLS."),
+    (b"SM\r\n\r\n", "HTTP/2 is not spoken here; HTTP/1.1 is."),  # the end of its preface
+    (b"\x00\r\nQUIT\n", PROXY_PROTOCOL),  # version 2, without the empty lines before it
+)
+
+
+def not_http(start: bytes, method: str, reason: str) -> "MalformedRequest":
+    """Return the refusal of what the parser does not accept: its first bytes, and the method if that is unknown."""
+    if method == "PROXY":  # version 1
+        return bad_request(PROXY_PROTOCOL)
+    for prefix, detail in _OTHER_PROTOCOLS:
+        if start.startswith(prefix):
+            return bad_request(detail)
+    return bad_request(f"This is not HTTP as it should be: {reason}.")
 
 
 class MalformedRequest(Exception):

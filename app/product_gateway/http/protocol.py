@@ -165,7 +165,7 @@ class HTTPProtocol(HttpToolsProtocol):
             if isinstance(cause, MalformedRequest):
                 self._refuse(cause)
             elif cause is None:
-                self._refuse(rules.bad_request(f"This is not HTTP as it should be: {error}."))
+                self._refuse(rules.not_http(bytes(data[:32]), self._unknown_method, str(error)))
             elif not isinstance(cause, _RequestAfterLast):
                 raise cause from None
         else:
