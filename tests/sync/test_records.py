@@ -1,6 +1,8 @@
 """Decoding of pages: what is kept of a record, what rejects it, and which pages end the pull."""
 
 import re
+import time
+import tracemalloc
 from typing import Any
 
 import orjson
@@ -621,3 +623,48 @@ def test_what_a_body_begins_with_has_no_secret() -> None:
     with pytest.raises(PullFailed) as caught:
         read(b"No such token: " + b"x" * 40 + b"s3cret-token-of-the-merchant and more")
     assert "s3c" not in caught.value.detail
+
+
+MANY = 2_500_000
+LAST = b'}],"pagination":{"moreResults":false}}'
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b" " * MANY + b"x",
+        b"\xef\xbb\xbf" * MANY + b"x",
+        b'{"items":' + b"[" * MANY,
+        b'{"items":' + b"[" * MANY + b"]" * MANY + b"}",
+        b'{"items":[{"title":"\\ud83d","x":[' + b"[]," * MANY + b"0]" + LAST,
+        b'{"items":[{"title":"t","n":1' + b"0" * MANY + LAST,
+        b"x" + b"{ " * MANY,
+        b'{"items":[{"title":"' + b'\\"' * MANY,
+        b'{"a":1' + b',"items":[]' * (MANY // 10) + b"x",
+    ],
+    ids=lambda body: body[:12],
+)
+def test_no_body_takes_long_or_much_memory(body: bytes) -> None:
+    """A hostile service must not stop the syncs of others, which share the event loop and the memory."""
+    tracemalloc.start()
+    began = time.monotonic()
+    try:
+        page: Any = read(body)
+    except PullFailed as failed:
+        page = failed.code
+    seconds, peak = time.monotonic() - began, tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert page == "INVALID_PAGE" or len(page.rejections) == 1
+    assert peak < 12 * len(body) + 50_000_000
+    assert seconds < 10  # tracing takes most of it
+
+
+def test_too_many_objects_are_told_as_such() -> None:
+    """Where a page has nothing unusable, their number does not matter."""
+    objects = b"{}," * 2_000_001
+    items = b'{"id":"a","title":"A","x":[%b0]},{"id":"b","title":"%%b"}' % objects
+    page = read(b'{"items":[%b],"pagination":{"moreResults":false}}' % items.replace(b"%b", b"B"))
+    assert len(page.records) == 2
+    with pytest.raises(PullFailed, match="has unusable values and more than 2,000,000 objects and arrays") as caught:
+        read(b'{"items":[%b],"pagination":{"moreResults":false}}' % items.replace(b"%b", b"\\ud83d"))
+    assert "Send fewer records in a page" in caught.value.detail

@@ -3,7 +3,7 @@
 import re
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE, BOM_UTF32_BE, BOM_UTF32_LE
 
-from product_gateway.json_tools.tolerant import NotJSON, loads, place_of_fault
+from product_gateway.json_tools.tolerant import MOST_OBJECTS, TOO_MANY_OBJECTS, NotJSON, loads, place_of_fault
 from product_gateway.telemetry import logs
 from product_gateway.telemetry.visible_text import visible
 
@@ -94,6 +94,9 @@ def _of_text(content: bytes) -> tuple[str, str]:
     try:
         loads(content)
     except NotJSON as error:
+        if error.reason == TOO_MANY_OBJECTS:
+            fault = f"has unusable values and more than {MOST_OBJECTS:,} objects and arrays"
+            return fault, "Send fewer records in a page, so that the values can be named."
         what, advice = _kind(error)
         return f"is not valid JSON{_within(error.text)}: {what}", advice
     raise ValueError("The content is JSON.")

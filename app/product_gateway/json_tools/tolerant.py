@@ -18,11 +18,16 @@ MAX_RECORD_DEPTH = MAX_DEPTH - 4
 """Levels of objects and arrays in a record. API responses add a few levels around it."""
 
 SMALLEST_INTEGER, LARGEST_INTEGER = -(2**63), 2**63 - 1
+MOST_OBJECTS = 2_000_000
+"""Objects and arrays in a text that orjson refuses. Python's parser takes a second for about a million of them."""
+TOO_MANY_OBJECTS = "too many objects and arrays"  # a reason of NotJSON
 _PAGE_DEPTH = MAX_RECORD_DEPTH + 2  # the page and its items are one level each
 _FEWEST_DIGITS_OUT_OF_RANGE = 19
 _MOST_DIGITS_READ = 1000
+_MOST_MEMBERS = 1000  # of a page that are searched for a fault
 
-_find_first_character = re.compile(rb"(?:\xef\xbb\xbf|[ \t\n\r])*").match
+# Possessive: to go back, the engine would store each of millions of spaces.
+_find_first_character = re.compile(rb"(?:\xef\xbb\xbf|[ \t\n\r]++)*+").match
 _find_long_number = re.compile(rb"[0-9]{%d}" % _FEWEST_DIGITS_OUT_OF_RANGE).search  # orjson rounds these
 _find_surrogate = re.compile("[\ud800-\udfff]").search
 # An unterminated string matches up to the end of the text, so that the time is linear in the length.
@@ -61,6 +66,8 @@ def loads(content: bytes) -> tuple[Any, bool]:
             return orjson.loads(content), True
         except orjson.JSONDecodeError:
             pass  # Python's parser decides
+    if content.count(b"[") + content.count(b"{") > MOST_OBJECTS:
+        raise NotJSON("", 0, TOO_MANY_OBJECTS)
     text = content.decode()
     if deep:
         text = _without_depths(text)
@@ -89,10 +96,11 @@ def is_text(value: str) -> bool:
 
 def place_of_fault(text: str) -> str:
     """Return a JSON Pointer to the member or record of a page at which the text becomes invalid; "" if unknown."""
-    pointer = ""
+    pointer, members = "", 0
     place = _next(text, 0)
     try:
-        while text[place] in "{,":
+        while text[place] in "{," and members < _MOST_MEMBERS:
+            members += 1
             name, place = _decoder.raw_decode(text, _next(text, place + 1))
             pointer = f"/{name}" if name in ("items", "pagination") else ""
             place = _next(text, _next(text, place) + 1)
