@@ -15,7 +15,13 @@ from tests.support.deployment import API
 from tests.support.operations import example_of
 
 SHOP, ADMIN, STRANGER = "https://shop.example", "http://localhost:3000", "https://shop.example.evil.example"
-EXPOSED = {"location", "retry-after", "link", "preference-applied", "x-request-id", "www-authenticate"}
+EXPOSED = {"location", "retry-after", "link", "preference-applied", "x-request-id", "www-authenticate", "etag", "allow"}
+REQUEST_HEADERS = {
+    each["name"].lower()
+    for path, _, operation in documents.operations(DOCUMENT)
+    for each in documents.parameters(DOCUMENT, path, operation)
+    if each["in"] == "header"
+}
 PREFLIGHT = {"Access-Control-Request-Method": "PUT", "Access-Control-Request-Headers": "authorization,idempotency-key"}
 STAMP = {"x-content-type-options": "nosniff", "cache-control": "no-store"}
 
@@ -72,7 +78,8 @@ def test_a_preflight_of_an_allowed_origin_lists_methods_and_headers(served: Gate
     methods = {method.upper() for _, method, _ in documents.operations(DOCUMENT)} | {"HEAD"}
     assert set(said.pop("access-control-allow-methods").split(", ")) == methods
     allowed = set(said.pop("access-control-allow-headers").lower().split(", "))
-    assert allowed >= {"authorization", "idempotency-key", "prefer", "x-request-id"}
+    assert allowed >= {"authorization", "x-request-id", *REQUEST_HEADERS}
+    assert {"idempotency-key", "if-none-match", "prefer"} <= REQUEST_HEADERS
     assert "cookie" not in allowed
     assert said == {"access-control-max-age": "600"}
     assert "Origin" in answer.headers["Vary"]

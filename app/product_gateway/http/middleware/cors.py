@@ -9,7 +9,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from product_gateway.http.context import request_context
 
-EXPOSED_HEADERS = ("Location", "Retry-After", "Link", "Preference-Applied", "X-Request-Id", "WWW-Authenticate")
+# All that clients use, besides those that the Fetch standard lets every page send and read.
+ALLOWED_HEADERS = ("Authorization", "Idempotency-Key", "If-None-Match", "Prefer", "X-Request-Id")
+EXPOSED_HEADERS = (
+    *("Location", "Retry-After", "Link", "Preference-Applied", "X-Request-Id", "WWW-Authenticate"),
+    *("ETag", "Allow"),
+)
 
 
 class StrictCORSMiddleware(CORSMiddleware):
@@ -23,7 +28,7 @@ class StrictCORSMiddleware(CORSMiddleware):
             app,
             allow_origins=origins,
             allow_methods=methods,
-            allow_headers=("Authorization", "Idempotency-Key", "Prefer", "X-Request-Id"),
+            allow_headers=ALLOWED_HEADERS,
             expose_headers=EXPOSED_HEADERS,
         )
 
