@@ -56,6 +56,15 @@ def _readable_file(path: Path) -> Path:
     return path
 
 
+def _key_set_url(url: str) -> str:
+    if not re.match(r"https?://[^/?#@]+(/|$)", url):
+        raise ValueError(
+            "this is not the address of a key set: https://, a host and a path, without a user, such as "
+            "https://id.example/.well-known/jwks.json"
+        )
+    return url
+
+
 def _rate_limit(text: str) -> str:
     if text != OFF and not re.fullmatch(r"[1-9][0-9]{0,6}/([1-9][0-9]{0,3} ?)?(second|minute|hour|day)s?", text):
         raise ValueError(f"{text[:100]!r} is no limit; write it like 100/minute or 20/5 seconds, or off")
@@ -112,6 +121,7 @@ def _each(check: Callable[[str], None], *, alone: str | None = None) -> AfterVal
 
 
 ReadableFile = Annotated[Path, AfterValidator(_readable_file)]
+KeySetUrl = Annotated[str, AfterValidator(_key_set_url)]
 RateLimit = Annotated[str, AfterValidator(_rate_limit)]
 BasePath = Annotated[str, AfterValidator(_base_path)]
 Receiver = Annotated[str, AfterValidator(_receiver)]
@@ -141,7 +151,7 @@ class Settings(BaseSettings):
     jwt_public_key_file: ReadableFile | None = _field(
         None, "PEM public key that verifies bearer tokens; unset: the key in the data directory"
     )
-    jwks_url: str | None = _field(None, "URL of the token issuer's keys (RFC 7517)", pattern="^https?://[^/?#@]+(/|$)")
+    jwks_url: KeySetUrl | None = _field(None, "URL of the token issuer's keys (RFC 7517)")
     jwt_issuer: str = _field(
         "product-gateway", "Required `iss` of tokens; if it is a URL, clients find it in the OAuth metadata"
     )
@@ -339,10 +349,16 @@ def load(**overrides: Any) -> Settings:
         raise SettingsError("\n".join(_describe(fault) for fault in error.errors())) from None
 
 
+_KINDS = {"int_parsing": "a whole number", "float_parsing": "a number", "bool_parsing": "true or false"}
+
+
 def _describe(fault: ErrorDetails) -> str:
     message = fault["msg"].removeprefix("Value error, ")
-    if fault["type"] == "literal_error":
-        message = message.replace("Input", repr(fault["input"])[:100], 1)
+    given = repr(fault["input"])[:100]
+    if fault["type"] in _KINDS:
+        message = f"{given} is not {_KINDS[fault['type']]}"
+    elif message.startswith("Input should be "):
+        message = message.replace("Input", given, 1)
     return f"{environment_name(str(fault['loc'][0]).lower())}: {message}" if fault["loc"] else message
 
 

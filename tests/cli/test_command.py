@@ -52,6 +52,15 @@ def terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     return Terminal(monkeypatch, capsys)
 
 
+def test_a_client_under_test_that_cannot_be_run_is_named(sqlite_deployment: Deployment) -> None:
+    """It is no mutation that breaks it."""
+    script = sqlite_deployment.folder / "client"
+    script.write_text("#!/bin/sh\n")  # and not executable
+    for command, reason in (("/no/such/client", "No such file or directory"), (str(script), "Permission denied")):
+        done = sqlite_deployment.run("tolerance", "--only", "additional-nulls", "--", command, check=False)
+        assert_refused(done, f"{command} cannot be run: {reason}.")
+
+
 @pytest.fixture
 def shop(sqlite_deployment: Deployment) -> Iterator[Database]:
     """The deployment's database with the merchant `shop`."""

@@ -127,6 +127,28 @@ def test_settings_that_cannot_be_are_named_all_at_once(sqlite_deployment: Deploy
         assert "there is no file /no/such/file" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("PAGE_SIZE", "many", "'many' is not a whole number"),
+        ("PAGE_SIZE", "0", "'0' should be greater than or equal to 1"),
+        ("LEASE_SECONDS", "1m", "'1m' is not a number"),
+        ("DOCS", "perhaps", "'perhaps' is not true or false"),
+        ("LOG_FORMAT", "xml", "'xml' should be 'text' or 'json'"),
+        ("JWKS_URL", "id.example/keys", "this is not the address of a key set: https://, a host and a path"),
+        ("JWKS_URL", f"https://user:{PASSWORD}@id.example/keys", "this is not the address of a key set"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_refused_with_its_value_and_what_to_write(
+    name: str, value: str, said: str, sqlite_deployment: Deployment, terminal: Terminal
+) -> None:
+    """Not in the words of a parser or with a pattern. A URL may hold a password, and is not shown."""
+    sqlite_deployment.environment[f"PRODUCT_GATEWAY_{name}"] = value
+    done = terminal.run(sqlite_deployment, "merchant list")
+    assert_refused(done, f"PRODUCT_GATEWAY_{name}: {said}")
+    assert PASSWORD not in done.stderr
+
+
 def test_a_port_that_is_taken_or_a_host_that_is_not_ours_is_said_in_plain_words(
     sqlite_deployment: Deployment, terminal: Terminal
 ) -> None:

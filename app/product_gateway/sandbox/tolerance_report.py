@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from product_gateway.errors import GatewayError
+from product_gateway.errors import GatewayError, SettingsError
 from product_gateway.sandbox.mutation import Mutation
 from product_gateway.sandbox.mutations import MUTATIONS
 from product_gateway.sandbox.runner import Options, running
@@ -103,19 +103,26 @@ def chosen(names: Sequence[str]) -> list[Mutation]:
     return [MUTATIONS[name] for name in names] if names else list(MUTATIONS.values())
 
 
-def run_command(command: Sequence[str], timeout: float) -> Attempt:
-    """Return an attempt that runs a command, which succeeds with exit status 0 within `timeout` seconds."""
-
-    def attempt(environment: Environment) -> str | None:
-        began = time.monotonic()
-        with subprocess.Popen(  # noqa: S603 - the caller's own command
+def _started(command: Sequence[str], environment: Environment) -> "subprocess.Popen[bytes]":
+    try:
+        return subprocess.Popen(  # noqa: S603 - the caller's own command
             command,
             env=with_environment(environment),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-        ) as process:
+        )
+    except OSError as error:
+        raise SettingsError(f"{command[0]} cannot be run: {error.strerror}.") from None
+
+
+def run_command(command: Sequence[str], timeout: float) -> Attempt:
+    """Return an attempt that runs a command, which succeeds with exit status 0 within `timeout` seconds."""
+
+    def attempt(environment: Environment) -> str | None:
+        began = time.monotonic()
+        with _started(command, environment) as process:
             try:
                 said, _ = process.communicate(timeout=timeout)
             except BaseException as error:
