@@ -82,6 +82,34 @@ async def test_the_service_without_a_fault_has_no_findings(honest: str, made: Se
     assert await failed(honest, made, examples=20) - {"speed"} == set()
 
 
+class WithTime(catalog_file.GeneratedCatalog):
+    """Generated records that were created at one time, and updated at another."""
+
+    times = ("", "")
+
+    def record(self, entity_type: EntityType, index: int) -> dict[str, Any]:
+        """The record at the index."""
+        return super().record(entity_type, index) | dict(zip(("createdAt", "updatedAt"), self.times, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("times", "codes"),
+    [
+        (("2016-12-31T23:59:60Z", "2016-12-31T24:00:00Z"), set()),
+        (("2016-12-31t23:59:59z", "2016-12-31T23:59:60Z"), set()),
+        (("2016-12-31T23:59:60Z", "2016-12-31T23:59:59Z"), {"times"}),
+        (("2016-12-31T23:59:59", "2016-12-31T23:59:60Z"), {"times"}),
+        (("2016-12-31", "2016-12-31T23:59:60Z"), {"times"}),
+    ],
+)
+async def test_times_are_read_as_a_sync_reads_them(made: Settings, times: tuple[str, str], codes: set[str]) -> None:
+    """A leap second, for example, is no fault. A time without an offset is one."""
+    catalog = WithTime(250)
+    object.__setattr__(catalog, "times", times)
+    with serve(Crooked(catalog, None)) as url:
+        assert await failed(url, made, EntityType.PRODUCT) - {"speed", "first-try"} == codes
+
+
 PUBLIC_ERRORS = "http://bento-gousto.com/api-docs"  # as Bento's public page writes them
 PUBLIC_TYPES = {400: "invalid-request", 401: "unauthorised", 403: "forbidden"}
 

@@ -1,18 +1,20 @@
 """Checks of the records: those that a sync would reject, and oddities in the others."""
 
+import re
 from collections import Counter
-from datetime import datetime
 from typing import Any
 
 from product_gateway.check_service.recording_client import Exchange
 from product_gateway.check_service.results import ListResults
 from product_gateway.model.catalog import Page, Rejection
 from product_gateway.model.syncs import EntityType
+from product_gateway.sync.records import time_in_utc
 
 MAJOR_UNITS_BELOW = 100  # minor units
 ENOUGH_PRICES = 10
 TEXTS = ("title", "description", "sku")
 TIMES = ("createdAt", "updatedAt")
+_OFFSET = re.compile(r"[T ].*(?:Z|[+-][0-9:]+)$", re.IGNORECASE)
 
 
 class RecordChecks:
@@ -82,9 +84,9 @@ class RecordChecks:
 
     def _check_times(self, record_id: str, item: dict[str, Any], exchange: Exchange) -> None:
         times = {name: item[name] for name in TIMES if item.get(name)}
-        parsed = {name: datetime.fromisoformat(value.upper()) for name, value in times.items()}
-        for name, time in parsed.items():
-            if time.tzinfo is None:
+        parsed = {name: time_in_utc(value) for name, value in times.items()}
+        for name, value in times.items():
+            if not _OFFSET.search(value):
                 self._results.failed("times", f"The record {record_id!r} has {name} {times[name]!r}.", exchange)
                 return
         if len(times) == len(TIMES) and parsed["updatedAt"] < parsed["createdAt"]:

@@ -102,7 +102,7 @@ async def _read_pages(
         _check_page(service, results, answer, traversal.page_size)
         ids = tuple(ids_of(items))
         own, total = answer.pagination.get("cursor") or None, answer.pagination.get("totalNumber")
-        own = own if isinstance(own, str) else None
+        own = own if isinstance(own, str) and is_text(own) else None
         traversal.pages.append(SeenPage(cursor, own, total, ids, len(items), exchange))
         traversal.fit += [each.id for each in answer.page.records]
         _keep_some(traversal.items, items)
@@ -175,8 +175,8 @@ def _check_page(service: Service, results: ListResults, answer: PageAnswer, page
         results.failed("speed", f"The page took {exchange.seconds:.2f} s. The timeout is {timeout:g} s.", exchange)
     for name in ("cursor", "nextCursor"):  # a sync does not use every cursor, so that such a page does not end it
         value = answer.pagination.get(name)
-        if not isinstance(value, str | None):
-            results.failed("page-shape", f"pagination.{name} is {value!r:.80}. A cursor is a string.", exchange)
+        if not isinstance(value, str | None) or not is_text(value or ""):
+            results.failed("page-shape", f"pagination.{name} is {value!r:.80}. A cursor is text.", exchange)
     if not answer.pagination["moreResults"] and (cursor := answer.pagination.get("nextCursor")):
         results.failed("no-next-after-last", f"moreResults is false, and nextCursor is {cursor!r}.", exchange)
 

@@ -228,12 +228,12 @@ def _validate(
 
 def _converter(schema: documents.Document) -> Callable[[Any], Any] | None:
     if schema.get("format") == "date-time":
-        return _in_utc
+        return time_in_utc
     names = schema.get("properties")
     return names and (lambda value: {name: value[name] for name in names if value.get(name) is not None} or None)
 
 
-def _in_utc(value: str) -> datetime:
+def time_in_utc(value: str) -> datetime:
     """Parse a time in ISO 8601. Raises ValueError or OverflowError.
 
     Python's parser knows neither a leap second, 23:59:60, nor 24:00 for the end of a day. Both become 00:00:00.

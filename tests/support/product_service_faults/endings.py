@@ -131,6 +131,7 @@ ENDS = {
     "cursor-with-control-characters": invalid("at /pagination/nextCursor: "),
     "cursor-that-is-a-number": invalid("at /pagination/nextCursor: "),
     "own-cursor-that-is-a-number": Ends(),
+    "own-cursor-with-half-a-character": Ends(),
     "last-cursor-that-is-false": Ends(),
     "endless-empty-pages": Ends("INVALID_PAGING", "is the 10th in a row without a record", page=11),
     "some-empty-pages": Ends(),

@@ -131,6 +131,15 @@ async def own_cursor_that_is_a_number(call: Call) -> None:
 
 
 @misbehaviour()
+async def own_cursor_with_half_a_character(call: Call) -> None:
+    """Cut in the middle of a surrogate pair."""
+    start = int(call.cursor or 0)
+    more = start + call.page_size < RECORDS
+    page = page_of(records()[start : start + call.page_size], str(start + call.page_size) if more else None, cursor="?")
+    await call.answer(orjson.dumps(page).replace(b'"?"', b'"\\ud83d"'))
+
+
+@misbehaviour()
 async def last_cursor_that_is_false(call: Call) -> None:
     """As PHP has it for "there is none"."""
     end = int(call.cursor or 0) + call.page_size

@@ -79,6 +79,7 @@ FOUND = {
     "cursor-with-control-characters": "page-shape dry-run",
     "cursor-that-is-a-number": "page-shape dry-run",
     "own-cursor-that-is-a-number": "page-shape",
+    "own-cursor-with-half-a-character": "page-shape",
     "last-cursor-that-is-false": "page-shape",
     "endless-empty-pages": "paging-ends dry-run empty-pages",
     "some-empty-pages": "empty-pages page-size",
