@@ -34,7 +34,7 @@ class RecordChecks:
         for rejection in page.rejections:
             self._rejected[rejection.code] += 1
             self._samples.setdefault(rejection.code, (rejection, exchange))
-        fit = {each.id for each in page.records}
+        fit = {each.id for each in page.records} - {each.record_id for each in page.rejections}  # not sent twice
         for item in items:
             if isinstance(item, dict) and isinstance(item.get("id"), str) and item["id"] in fit:
                 self._check(item, exchange)

@@ -151,6 +151,7 @@ ENDS = {
     "another-shape-on-page-2": Ends(but=NOT_REACHED, rejected=("MISSING_FIELD",)),
     # records
     "id-that-is-a-number": left_out("WRONG_TYPE"),
+    "one-record-twice-and-once-invalid": Ends(rejected=("WRONG_TYPE",)),
     "id-empty": left_out("TOO_SHORT"),
     "id-too-long": left_out("TOO_LONG"),
     "id-with-nul": left_out("INVALID_VALUE"),

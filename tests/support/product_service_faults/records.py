@@ -21,6 +21,12 @@ async def id_that_is_a_number(call: Call) -> None:
 
 
 @misbehaviour()
+async def one_record_twice_and_once_invalid(call: Call) -> None:
+    """One after the other: the first does not fit, and the second does."""
+    await call.page([*with_one({"id": "r07", "title": 7})[:8], *records()[7:]])
+
+
+@misbehaviour()
 async def id_empty(call: Call) -> None:
     """An id without a character."""
     await call.page(with_one({"id": "", "title": "new"}))

@@ -99,6 +99,7 @@ FOUND = {
     "another-shape-on-page-2": "records-fit pages-complete",
     # records
     "id-that-is-a-number": "records-fit",
+    "one-record-twice-and-once-invalid": "records-fit pages-disjoint record-by-id",
     "id-empty": "records-fit",
     "id-too-long": "records-fit",
     "id-with-nul": "records-fit",
