@@ -93,12 +93,37 @@ async def test_a_column_may_get_another_type(database: Database, url: str) -> No
     assert prepared(database)
 
 
+def let_plans_age(connection: Connection) -> None:
+    """As if SECONDS_OF_A_PLAN had passed."""
+    connection.info.update(prepared=time.monotonic() - SECONDS_OF_A_PLAN - 1)
+
+
+async def test_a_session_that_had_prepared_nothing_works_after_a_while(database: Database) -> None:
+    """As on a server with few requests: the first statement of a session comes long after its start."""
+    for _ in range(4):
+        database.call(let_plans_age)
+        await ask(database, 3)
+        await ask(database, 3)
+    assert prepared(database)
+
+
+async def test_a_session_that_has_lost_its_statements_works(database: Database) -> None:
+    """Such as by a command of an operator, or a pooler that was not recognised."""
+    await ask(database, 3)
+    database.call(lambda connection: connection.connection.pgconn.exec_(b"DEALLOCATE ALL"))
+    for _ in range(2):
+        await ask(database, 3)
+    database.call(let_plans_age)
+    await ask(database, 3)
+    assert prepared(database)
+
+
 async def test_statements_are_planned_again_after_a_while(database: Database) -> None:
     """A plan for ten rows would be slow for a million, and the server does not count them at once."""
     await ask(database, 3)
     first = database.call(oldest)
     await ask(database, 3)
     assert database.call(oldest) == first
-    database.call(lambda connection: connection.info.update(prepared=time.monotonic() - SECONDS_OF_A_PLAN - 1))
+    database.call(let_plans_age)
     await ask(database, 3)
     assert database.call(oldest) > first

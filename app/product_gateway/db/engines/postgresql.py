@@ -348,15 +348,17 @@ def _set_config(settings: dict[str, str], *, local: bool) -> str:
 
 
 def _execute_prepared(cursor: Any, statement: str, parameters: Any, info: dict[Any, Any]) -> None:
-    from psycopg.errors import FeatureNotSupported
+    from psycopg.errors import FeatureNotSupported, InvalidSqlStatementName
 
     now = time.monotonic()
     if now - info[PREPARED] > SECONDS_OF_A_PLAN:
-        cursor.connection.execute("DEALLOCATE ALL")
+        # The time makes the text new: psycopg looks only at the result of a new one, and so forgets its names.
+        cursor.connection.execute(f"DEALLOCATE ALL -- {now}")
         info[PREPARED] = now
     try:
         cursor.execute(statement, parameters, prepare=True)
-    except FeatureNotSupported:  # "cached plan must not change result type": a column has another type now
+    # "cached plan must not change result type": a column has another type now. Or the session has lost the statement.
+    except (FeatureNotSupported, InvalidSqlStatementName):
         info[PREPARED] = -math.inf
         cursor.execute(statement, parameters, prepare=False)
 
