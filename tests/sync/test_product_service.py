@@ -193,7 +193,7 @@ async def test_only_transient_failures_are_retried(
     assert len(merchant.asked) == attempts
 
 
-@pytest.mark.parametrize("status", [400, 413])
+@pytest.mark.parametrize("status", [400, 413, 422])
 async def test_a_page_size_that_is_refused_is_halved(merchant: Merchant, outbound: HttpClient, status: int) -> None:
     """The following pages use the smaller size too."""
     merchant.says(status, status, page_of(item("a"), next_cursor="2"), page_of(item("b")))

@@ -13,7 +13,7 @@ from product_gateway.check_service.recording_client import JSON, CheckFailed, Ex
 from product_gateway.check_service.results import ListResults
 from product_gateway.json_tools.tolerant import is_text
 from product_gateway.model.catalog import Page
-from product_gateway.sync.product_service import PAGES_WITHOUT_NEW_RECORDS
+from product_gateway.sync.product_service import PAGES_WITHOUT_NEW_RECORDS, REFUSES_SIZE
 
 LARGE_PAGE = 1024 * 1024  # bytes
 PAGE_RULES = (
@@ -153,7 +153,7 @@ async def _request_page(
 
 def wants_a_smaller_page(broken: CheckFailed) -> bool:
     """Return whether a request with a smaller page size may succeed."""
-    return broken.code == "answer-size" or broken.exchange.status in (400, 413)
+    return broken.code == "answer-size" or broken.exchange.status in REFUSES_SIZE
 
 
 def _check_page(service: Service, results: ListResults, answer: PageAnswer, page_size: int) -> None:

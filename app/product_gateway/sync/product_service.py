@@ -57,6 +57,8 @@ _FAILURES: dict[type[OutboundError], tuple[type[PullFailed], str, str]] = {
 
 PAGES_WITHOUT_NEW_RECORDS = 10  # in a row, after which the pull fails
 RETRIED_4XX = (408, 425, 429)
+REFUSES_SIZE = (400, 413, 422)  # perhaps: many frameworks answer 422 for a parameter out of range
+MAY_COME_FROM_GROWTH = ("PRODUCT_SERVICE_UNREACHABLE", "PRODUCT_SERVICE_ERROR", "INVALID_PAGE")
 HALVINGS = 2  # of a page size that the service refuses; after them, a single record is requested
 MOST_IDS = 100
 LONGEST_IDS = 4000  # characters in a URL
@@ -191,20 +193,19 @@ class ProductService:
             try:
                 params = {"page_size": str(self._size.size)} | ({} if cursor is None else {"cursor": cursor})
                 response = await self._fetch_with_retries(schema.path, params, where)
+                read = schema.lazy_page if self.skip_unchanged else schema.page
+                page = read(response.content, where, self.max_record_bytes, response.header("Content-Type"))
             except _PageTooLarge as failed:
                 if self._size.size == 1:
                     raise
                 failures.append(failed.with_traceback(None))
                 self._size.refused(_smaller(self._size.size, failures))
-            except PullInterrupted as failed:
+            except PullFailed as failed:
                 smaller = self._size.before_growth
-                if smaller is None or failed.code == "PRODUCT_SERVICE_RATE_LIMITED":
+                if smaller is None or failed.code not in MAY_COME_FROM_GROWTH:
                     raise
                 self._size.refused(smaller)
             else:
-                read = schema.lazy_page if self.skip_unchanged else schema.page
-                media_type = response.header("Content-Type")
-                page = read(response.content, where, self.max_record_bytes, media_type)
                 if page.next_cursor is not None:
                     self._size.received(page.size, len(response.content), self._seconds)
                 return page
@@ -264,7 +265,7 @@ class ProductService:
                 asked,
                 str(response.status),
             )
-        if response.status in (400, 413):
+        if response.status in REFUSES_SIZE:
             detail = (
                 f"{failed}: {answered}, even when asked for a single record (page_size=1). "
                 "Look into its log for what it refuses."
