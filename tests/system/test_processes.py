@@ -155,7 +155,7 @@ def test_a_stop_drains_all_processes(sqlite_deployment: Deployment, number: sign
             httpx2.get(gateway.url)
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGUSR1])
 def test_processes_end_when_their_parent_is_killed(sqlite_deployment: Deployment, number: signal.Signals) -> None:
     """Otherwise they would hold the port, and a restarted gateway could not start."""
     with serving(sqlite_deployment, 2, "--with-worker") as (parent, gateway):
