@@ -118,7 +118,7 @@ async def test_a_cancelled_sync_that_waits_never_runs(served: Database, made: Se
 
 
 @pytest.mark.parametrize("waiting", ["for a page", "to try again"])
-async def test_a_cancel_is_noticed_within_five_seconds_during_a_slow_page(
+async def test_a_cancel_is_noticed_by_the_next_heartbeat_during_a_slow_page(
     waiting: str, served: Database, made: Settings, shelf: FakeListService
 ) -> None:
     """The worker's only slot is free again then: the next sync of the merchant takes it."""
@@ -138,5 +138,5 @@ async def test_a_cancel_is_noticed_within_five_seconds_during_a_slow_page(
         again = await served.write(enqueue, "shop", PRODUCT)
         shelf.status = 200
         await until(served, again, SyncStatus.SUCCEEDED)
-        assert time.monotonic() - started < 6
+        assert time.monotonic() - started < 15  # a heartbeat comes after five seconds at most, the page after 25
     assert (await served.read(syncs.get, "shop", cancelled.id)).status is SyncStatus.CANCELLED
