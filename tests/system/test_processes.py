@@ -290,6 +290,8 @@ def test_several_worker_processes_have_one_operations_port(sqlite_deployment: De
         assert counted.total("lease_takeovers_total") == 1
         parent.send(signal.SIGTERM)
         assert parent.wait() == 0
+        begun = [line for line in parent.log.read_text().splitlines() if "The sync begins" in line]
+        assert {line.rpartition(" process=")[2] for line in begun} == {"pg-worker-1", "pg-worker-2"}
 
 
 def test_a_rate_limit_holds_over_all_processes(sqlite_deployment: Deployment) -> None:

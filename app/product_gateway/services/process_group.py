@@ -23,6 +23,7 @@ from product_gateway.http_client.backoff import exponential_delay
 from product_gateway.services.channel import ParentEnd
 from product_gateway.services.reports import Reporter, Reports
 from product_gateway.services.service import INTERRUPTED, stop_signals
+from product_gateway.telemetry import logs
 
 if TYPE_CHECKING:
     from product_gateway.services.member import Member
@@ -182,6 +183,7 @@ class ProcessGroup:
                     each.close()
             with suppress(OSError):  # not on Linux
                 Path("/proc/self/comm").write_text(role.comm)
+            logs.name_process(role.comm)
             from product_gateway.services.member import Member
 
             member = Member(channel)

@@ -32,12 +32,18 @@ HIDDEN = "***"
 logger = logging.getLogger(__name__)
 
 _about: ContextVar[dict[str, str]] = ContextVar("about", default={})  # noqa: B039 - it is never changed in place
+_process: dict[str, str] = {}
 _hidden: ContextVar[tuple[str, ...]] = ContextVar("hidden", default=())
 
 
 def bind(**ids: str) -> None:
     """Add ids, named as in ABOUT, to the context of the running task."""
     _about.set({**_about.get(), **ids})
+
+
+def name_process(name: str) -> None:
+    """Add this name to every later line of this process, one of several."""
+    _process["process"] = name
 
 
 def clear() -> None:
@@ -115,7 +121,7 @@ class Lines(logging.Formatter):
             "event": redact(record.getMessage().rstrip()),
         }
         given = record.__dict__
-        line |= {name: given[name] for name in MORE if name in given} | _about.get()
+        line |= {name: given[name] for name in MORE if name in given} | _about.get() | _process
         if record.exc_info and record.exc_info[0]:
             line["exception"] = redact(self.formatException(record.exc_info))
         return self._written(line)
