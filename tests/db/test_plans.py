@@ -1,5 +1,7 @@
 """What PostgreSQL does for claims, removals and those who wait does not depend on when it last counted the rows."""
 
+import re
+
 import pytest
 from sqlalchemy import Connection, insert, literal
 from uuid_utils.compat import uuid7
@@ -13,6 +15,8 @@ from tests.support import databases
 from tests.support.plans import plans
 
 MANY = 3000
+ANALYZED = "EXPLAIN (ANALYZE)"
+ROLLED_BACK = ("shop", EntityType.PRODUCT)
 RULES = (5, 2)  # workers that a sync may lose, syncs of a merchant at once
 
 
@@ -48,6 +52,11 @@ def started(database: Database, merchant: str, records: int) -> Claim:
     read = tuple(Record(f"{n:06d}", "{}") for n in range(records))
     database.call(catalog_write.write_page, claim, Page(read, (), None, None), 600.0)
     return claim
+
+
+def most_rows(plan: str) -> int:
+    """Return the largest number of rows that a node of an analyzed plan has read."""
+    return max(int(each) for each in re.findall(r"(?:actual time=\S+ rows=|Rows Removed by Filter: )(\d+)", plan))
 
 
 def test_a_claim_from_a_long_queue_sorts_nothing(url: str) -> None:
@@ -89,6 +98,23 @@ def test_what_many_ask_for_at_once_is_found_by_keys(url: str) -> None:
         assert "Seq Scan on syncs" not in plan, plan
 
 
+def test_the_states_of_many_keys_do_not_depend_on_their_history(url: str) -> None:
+    """A row of each, however many keys there are."""
+    with open_database(url) as database:
+        names = [f"merchant{n}" for n in range(40)]
+        add(database, *names)
+        ended = {"entity_type": "PRODUCT", "status": "SUCCEEDED", "publication": "PUBLISHED"}
+        rows = [{**ended, "merchant": names[n % 40], "id": uuid7()} for n in range(40 * 100)]
+        statement = insert(tables.syncs).values(queued_at=types.now(literal(-60)), finished_at=types.now())
+        database.call(lambda connection: connection.execute(statement, rows))
+        for statistics in ("none", "whole"):
+            for number in (1, 5, 20, 40):
+                wanted = [(name, EntityType.PRODUCT) for name in names[:number]]
+                plan = plans(database, catalog.states, wanted, by=ANALYZED)
+                assert most_rows(plan) <= 64, f"{statistics}, {number}: {plan}"
+            databases.run(url, "ANALYZE")
+
+
 def test_those_who_wait_for_syncs_have_them_found_by_their_keys(url: str) -> None:
     """However long the history is: of a row of each key, and no other."""
     with open_database(url) as database:
@@ -116,3 +142,22 @@ def test_a_removal_never_compares_each_record_with_each_id(url: str) -> None:
         plan = plans(database, catalog_removal.remove_missing, claim, "", 1000)
     assert "Nested Loop" not in looked + plan
     assert "record_id >=" in plan
+
+
+def test_an_unchanged_page_and_a_small_rollback_read_no_other_records(url: str) -> None:
+    """Where all records are of one generation, the planner expects any record to be of the generation it looks for."""
+    ids = [f"{n:06d}" for n in range(100)]
+    with open_database(url) as database:
+        add(database, "shop")
+        database.call(generations.succeed, started(database, "shop", MANY))
+        databases.run(url, "ANALYZE")
+        claim = started(database, "shop", 1)
+        unchanged = plans(database, catalog_write.find_digests, claim, ids, by=ANALYZED)
+        changed = Page((Record(ids[0], '"new"'),), (), "2", None)
+        database.call(catalog_write.write_page, claim, changed, 600.0)
+        written = plans(database, catalog_write.find_digests, claim, ids, by=ANALYZED)
+        database.call(claims.fail, claim, "INVALID_PAGE", "No JSON.")
+        undone = [plans(database, generations.roll_back, *ROLLED_BACK, claim.sync_id, 2000, by=ANALYZED) for _ in "ab"]
+        assert database.call(generations.roll_back, *ROLLED_BACK, claim.sync_id, 2000)
+    for plan in (unchanged, written, *undone):
+        assert most_rows(plan) <= len(ids), plan

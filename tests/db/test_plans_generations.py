@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, event, text
 
-from product_gateway.db import catalog, changes, generations, merchants, reverts, syncs
+from product_gateway.db import catalog, catalog_write, changes, generations, merchants, reverts, syncs
 from product_gateway.db.database import Database, open_database
 from product_gateway.errors import NoActiveSync
 from product_gateway.model.catalog import ChangePosition
@@ -241,6 +241,39 @@ def test_single_records_and_generations_are_found_by_keys(filled: Database, clai
     ):
         cost = Cost(filled)
         cost.of(work, *arguments)
+        cost.check()
+
+
+@pytest.mark.parametrize("at", AT)
+@pytest.mark.parametrize("step", [1, 5])
+def test_the_look_up_of_a_page_reads_its_rows_only(filled: Database, claim: Claim, at: int, step: int) -> None:
+    """Before, among and behind what the sync has written, of ids that follow each other or do not."""
+    first = RECORDS * at // 100
+    ids = [f"{n:07}" for n in range(first, first + LIMIT * step, step)]
+    cost = Cost(filled)
+    assert len(cost.of(catalog_write.find_digests, claim, ids).digests) == min(LIMIT, -(-(RECORDS - first) // step))
+    cost.check()
+
+
+@pytest.mark.parametrize("at", AT)
+def test_the_look_up_of_a_page_reads_its_rows_only_where_nothing_is_written(filled: Database, at: int) -> None:
+    """As in a sync that changes nothing: no record is of its generation, and no other record needs to be read."""
+    claim = started(filled, "big")
+    cost = Cost(filled)
+    cost.of(catalog_write.find_digests, claim, [f"{RECORDS * at // 100 + n:07}" for n in range(LIMIT)])
+    filled.call(syncs.cancel, "big", PRODUCT)
+    cost.check()
+
+
+def test_a_rollback_of_few_records_reads_no_others(filled: Database) -> None:
+    """Though a step may undo many: it must not look for more."""
+    claim = started(filled, "big")
+    write(filled, claim, page({f"{n:07}": "new" for n in range(3)}, cursor="2"))
+    filled.call(syncs.cancel, "big", PRODUCT)
+    is_done = False
+    while not is_done:
+        cost = Cost(filled)
+        is_done = cost.of(generations.roll_back, "big", PRODUCT, claim.sync_id, 2000)
         cost.check()
 
 

@@ -78,26 +78,36 @@ def _make_find_digests(dialect: str) -> sa.Select[str, str, str]:
     # of all ids that the pull has seen, for every page, as long as it underestimates their number.
     here = in_catalog(catalog_records, sa.bindparam("m"), sa.bindparam("t"))
     in_pull = (_seen.merchant == sa.bindparam("m")) & (_seen.sync_id == sa.bindparam("s"))
-    is_written = generations.is_unpublished(sa.bindparam("m"), sa.bindparam("t"))
+    unpublished = generations.unpublished(sa.bindparam("m"), sa.bindparam("t"))
+    is_written = here & (_records.generation == unpublished)
+    # Both columns of the index are compared: with the primary key, PostgreSQL would read all records after `low`.
+    by, low = (_records.generation, _records.record_id), sa.tuple_(unpublished, sa.bindparam("low"))
+    first_written = sa.select(_records.record_id).where(here, sa.tuple_(*by) >= low).order_by(*by).limit(1)
+    one: sa.ColumnElement[int] = sa.literal_column("1")
     return sa.select(
-        _of_each(dialect, _records.record_id, here, _DIGEST[dialect]),
-        _of_each(dialect, _records.record_id, here & is_written, sa.literal_column("1")),
-        _of_each(dialect, _seen.record_id, in_pull, sa.literal_column("1")),
+        _of_each(dialect, _first(_records.record_id, here), _records.record_id, here, _DIGEST[dialect]),
+        _of_each(dialect, first_written, _records.record_id, is_written, one),
+        _of_each(dialect, _first(_seen.record_id, in_pull), _seen.record_id, in_pull, one),
     )
 
 
-def _of_each(dialect: str, there: Any, where: sa.ColumnElement[bool], value: Any) -> sa.ColumnElement[str | None]:
+def _first(there: Any, where: sa.ColumnElement[bool]) -> sa.Select[str]:
+    return sa.select(there).where(where, there >= sa.bindparam("low")).order_by(there).limit(1)
+
+
+def _of_each(
+    dialect: str, first: sa.Select[str], there: Any, where: sa.ColumnElement[bool], value: Any
+) -> sa.ColumnElement[str | None]:
     """Build a JSON array with one value or null per id; null if the table has no id between the smallest and largest.
 
-    Most services send records in order of id, so that a page of new records costs one probe of the index. The probe is
-    not EXISTS, for which PostgreSQL would scan the table.
+    `first` selects its first id from the smallest on. Most services send records in order of id, so that a page of new
+    records costs one probe of the index. The probe is not EXISTS, for which PostgreSQL would scan the table.
     """
     sent = SENT_IDS[dialect]
     found = sa.select(value).where(where, there == sent.c.value).scalar_subquery()
     each = sa.select(found.label("found")).select_from(sent).order_by(sent.c.key).subquery()
     gathered = sa.select(sa.cast(_LIST[dialect](each.c.found), sa.Text)).scalar_subquery()
-    first = sa.select(there).where(where, there >= sa.bindparam("low")).order_by(there).limit(1).scalar_subquery()
-    return sa.case((first <= sa.bindparam("high"), gathered))
+    return sa.case((first.scalar_subquery() <= sa.bindparam("high"), gathered))
 
 
 def _make_insert_seen(dialect: str) -> sa.Insert:

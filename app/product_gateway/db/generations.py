@@ -65,8 +65,13 @@ def number(generation: int) -> sa.ColumnElement[int]:
 
 def is_unpublished(merchant: Any, entity_type: Any) -> sa.ColumnElement[bool]:
     """Return the condition that a record of the catalog was written since the last publication: by the running sync."""
+    return _records.generation == unpublished(merchant, entity_type)
+
+
+def unpublished(merchant: Any, entity_type: Any) -> sa.ScalarSelect[int]:
+    """Return the generation that the running sync writes."""
     here = in_catalog(catalog_counts, merchant, entity_type)
-    return _records.generation == sa.select(_counts.generation + 1).where(here).scalar_subquery()
+    return sa.select(_counts.generation + 1).where(here).scalar_subquery()
 
 
 def add(connection: sa.Connection, claim: Claim, records: int, size: int) -> tuple[int, CatalogSize]:
@@ -177,17 +182,18 @@ def roll_back(connection: sa.Connection, merchant: str, entity_type: EntityType,
     row = connection.execute(_lock, {"m": merchant, "t": entity_type}).first()
     if row is None or row.unpublished_sync != sync_id:
         return True
-    written = in_catalog(catalog_records, merchant, entity_type) & (_records.generation == row.generation + 1)
-    if _some(connection, _records.record_id, written, limit, lambda some: sa.delete(catalog_records).where(some)):
+    written = in_catalog(catalog_records, merchant, entity_type) & (_records.generation > row.generation)
+    of_records = (_records.generation, _records.record_id)
+    if _some(connection, of_records, written, limit, lambda some: sa.delete(catalog_records).where(some)):
         return False
-    replaced = in_catalog(catalog_history, merchant, entity_type) & (_history.to_generation == row.generation + 1)
+    replaced = in_catalog(catalog_history, merchant, entity_type) & (_history.to_generation > row.generation)
     versions = (_history.merchant, _history.entity_type, _history.record_id, _history.from_generation)
     into = ("merchant", "entity_type", "record_id", "generation", *CONTENT)
     content = (_history[name] for name in CONTENT)
     restored = sa.select(*versions, *content)
     if _some(
         connection,
-        _history.record_id,
+        (_history.to_generation, _history.record_id),
         replaced,
         limit,
         lambda some: sa.insert(catalog_records).from_select(into, restored.where(some)),
@@ -254,10 +260,19 @@ def _end_staging(
 
 
 def _some(
-    connection: sa.Connection, record_id: Any, where: sa.ColumnElement[bool], limit: int, *statements: Any
+    connection: sa.Connection,
+    by: tuple[sa.Column[int], sa.Column[str]],
+    where: sa.ColumnElement[bool],
+    limit: int,
+    *statements: Any,
 ) -> bool:
-    """Run the statements for the first `limit` records; return whether there were any."""
-    ids = connection.scalars(sa.select(record_id).where(where).order_by(record_id).limit(limit)).all()
+    """Run the statements for the first `limit` records of a generation; return whether there were any.
+
+    `by` are the generation and the id. The order names the generation, so that PostgreSQL reads the index that starts
+    with it: with the ids' own index, it would read all records of the other generations.
+    """
+    record_id = by[1]
+    ids = connection.scalars(sa.select(record_id).where(where).order_by(*by).limit(limit)).all()
     if ids:
         for make in statements:
             connection.execute(make(where & (record_id <= ids[-1])))
