@@ -13,7 +13,6 @@ Packages and modules:
     demo            Everything at once on one machine: `make run`.
     docs_pages      The reference and try-it-out pages.
     errors          The exception hierarchy.
-    files           What is wrong with a path that a person named.
     gc_tuning       How often a long-running process collects garbage.
     http            The HTTP server: protocol, limits, connections, responses.
     http_client     The HTTP client for product services, webhooks and token issuers.
@@ -26,7 +25,6 @@ Packages and modules:
     sandbox         A gateway for tests of its clients, in one process.
     services        Starts and stops the long-running services of a process.
     settings        Every setting: the only place that reads the environment.
-    standard_streams  Standard input, output and error: closed, full, or without a reader.
     supervisor      Keeps background loops running after unexpected errors.
     sync            The worker: claims syncs and pulls product services into the catalog.
     telemetry       Logs, metrics and traces.

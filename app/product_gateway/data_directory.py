@@ -12,9 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from product_gateway import files
 from product_gateway.errors import SettingsError
-from product_gateway.settings import Settings
+from product_gateway.settings import Settings, status_fault
 
 SIGNING_KEY = "signing-key.pem"
 SECRET_KEY = "secret.key"  # noqa: S105 - the name of a file
@@ -164,7 +163,7 @@ def _exists(path: Path) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         return False
     except OSError as error:
-        raise SettingsError(f"PRODUCT_GATEWAY_DATA_DIR: {files.status_fault(path, error)}.") from None
+        raise SettingsError(f"PRODUCT_GATEWAY_DATA_DIR: {status_fault(path, error)}.") from None
     return True
 
 

@@ -1,5 +1,6 @@
 """Every setting: its name, default and meaning. The only module that reads the environment."""
 
+import errno
 import ipaddress
 import os
 import re
@@ -14,7 +15,6 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from product_gateway import files
 from product_gateway.errors import SettingsError
 
 PREFIX = "PRODUCT_GATEWAY_"
@@ -46,8 +46,33 @@ def listed(text: str | None) -> list[str]:
     return [part.strip() for part in (text or "").split(",") if part.strip()]
 
 
+def status_fault(path: Path, error: OSError) -> str:
+    """Return why the system does not say what is at a path. A text that is too long for one may be a secret."""
+    if error.errno == errno.ENAMETOOLONG:
+        return "it is too long for the path of a file"
+    return f"{path} cannot be read: {error.strerror}"
+
+
+def file_fault(path: Path, *, must_be_ordinary: bool = False) -> str | None:
+    """Return why there is no file to read at the path, None if there may be one.
+
+    `must_be_ordinary`: it is read more than once, so it cannot be a pipe.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return f"there is no file {path}"
+    except OSError as error:
+        return status_fault(path, error)
+    if stat.S_ISDIR(mode):
+        return f"{path} is a directory"
+    if must_be_ordinary and not stat.S_ISREG(mode):
+        return f"{path} is not an ordinary file, which can be read more than once"
+    return None
+
+
 def _readable_file(path: Path) -> Path:
-    if reason := files.fault(path, must_be_ordinary=True):
+    if reason := file_fault(path, must_be_ordinary=True):
         raise ValueError(reason)
     if path.stat().st_mode & stat.S_IWOTH:
         raise ValueError(

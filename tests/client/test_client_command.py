@@ -141,7 +141,7 @@ def test_what_is_no_gateway_is_told_as_such(site: Site, run: Callable[..., Done]
 
 USAGE = {
     "sync PRODUCT": "--token-file",
-    "sync PRODUCT --token-file missing.token": "there is no file 'missing.token'",
+    "sync PRODUCT --token-file missing.token": "there is no file missing.token",
     "sync ORDER --token-file once.token": "ORDER",
     "sync PRODUCT --token-file once.token --url ftp://shop": "not the address of a gateway",
     "sync PRODUCT --token-file once.token --url http://u:p@shop": "not the address of a gateway",

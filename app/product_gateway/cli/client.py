@@ -47,10 +47,10 @@ def _address(text: str | None) -> str | None:
 
 def _file(text: str | None) -> str | None:
     if text is not None and text != "-":
-        from product_gateway import files
+        from product_gateway.settings import file_fault
         from product_gateway.telemetry.logs import redact
 
-        if reason := files.fault(Path(text)):
+        if reason := file_fault(Path(text)):
             raise typer.BadParameter(f"{redact(reason)}. Name a file that holds the token.")
     return text
 

@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from product_gateway import standard_streams
 from product_gateway.cli import check_service, client, merchants, operator, servers
 from product_gateway.errors import GatewayError
+from product_gateway.telemetry import standard_streams
 from product_gateway.telemetry.visible_text import visible_lines
 
 app = typer.Typer(

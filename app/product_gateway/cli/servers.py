@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from product_gateway import standard_streams
 from product_gateway.cli.shared import App, ServiceTokenFile, load_settings
+from product_gateway.telemetry import standard_streams
 
 app = App()
 

@@ -109,7 +109,8 @@ def load_settings(**overrides: object) -> "Settings":
 
 def warn_of_unknown_settings() -> None:
     """Name variables with our prefix that are no setting."""
-    from product_gateway import settings, standard_streams
+    from product_gateway import settings
+    from product_gateway.telemetry import standard_streams
 
     for name in settings.unknown_names():
         standard_streams.say(f"There is no setting {name}; it has no effect.")

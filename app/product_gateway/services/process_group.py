@@ -17,13 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from product_gateway import standard_streams
 from product_gateway.errors import GatewayError, SettingsError
 from product_gateway.http_client.backoff import exponential_delay
 from product_gateway.services.channel import ParentEnd
 from product_gateway.services.reports import Reporter, Reports
 from product_gateway.services.service import INTERRUPTED, stop_signals
-from product_gateway.telemetry import logs
+from product_gateway.telemetry import logs, standard_streams
 
 if TYPE_CHECKING:
     from product_gateway.services.member import Member
