@@ -136,7 +136,7 @@ ENDS = {
     "cursor": "INVALID_PAGING",
     "json": "INVALID_PAGE",
     "coding": "INVALID_PAGE",
-    "header-that-is-none": "PRODUCT_SERVICE_UNREACHABLE",
+    "header-that-is-none": "INVALID_PAGE",
     "no-http": "PRODUCT_SERVICE_UNREACHABLE",
     "unreadable": "TOKEN_UNREADABLE",
 }

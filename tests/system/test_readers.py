@@ -124,7 +124,7 @@ def test_lists_are_of_one_generation_while_syncs_run(database_url: str, tmp_path
         database.call(merchants.add, "shop", Platform.BYOP, "https://shop.example")
         writer = Writer(database)
         writer.sync()
-        token = deployment.token("shop")
+        token = deployment.token("shop", "--expires", "7d")
         writer.start()
         began = time.monotonic()
         try:

@@ -10,7 +10,7 @@ PART_BYTES = 256 * 1024  # of decompressed content; the event loop can run betwe
 # Names that mean no compression. Some belong to other headers: a charset, a media type, Transfer-Encoding, or MIME's
 # Content-Transfer-Encoding. Object storages keep the aws-chunked of an upload.
 _is_no_coding = re.compile(
-    r"|\*|identity|none|null|plain|raw|text|json|.*/.*|(?:aws-)?chunked|7bit|8bit|binary"
+    r"|\*|identity|none|null|plain|raw|text|json|(?:application|text)/[-+.a-z0-9]+(?:;.*)?|(?:aws-)?chunked|7bit|8bit|binary"
     r"|(?:us-)?ascii|(?:utf|iso|windows|cp|latin)[-_]?[0-9][-_0-9]*"
 ).fullmatch
 _ALIASES = {"x-gzip": "gzip", "x-deflate": "deflate"}
