@@ -75,7 +75,7 @@ def signs(settings: Settings) -> bool:
 
 def make(path: Path) -> None:
     """Create the directory for its owner alone, or check an existing one. Raise SettingsError."""
-    _exists(path)
+    _exists(path)  # a text that cannot be a path may be a secret, and mkdir's error would show it
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
